@@ -1,0 +1,18 @@
+//! crewfs: a filesystem in which many coding agents share one project.
+//!
+//! The layers, top to bottom; nothing knows what is above it:
+//!
+//! - `cli`: parse, call, print
+//! - `daemon`: start, signals, stop
+//! - [`fuse`]: the kernel's protocol; the only file that names fuser
+//! - [`fs`]: two small filesystems in plain types, the tree and the desk
+//! - [`engine`]: the one writer: batch, decide, append, apply, answer
+//! - [`queue`]: the pure state machine; and [`log`]: where events are kept
+//!
+//! `docs/architecture.md` tells the story.
+
+pub mod clock;
+pub mod limits;
+pub mod log;
+pub mod queue;
+pub mod sys;

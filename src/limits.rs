@@ -1,0 +1,34 @@
+//! Every bound of crewfs, in one place, so that they can be read against each other.
+//!
+//! Must never: hold anything that a user may want to change; those are mount options.
+
+/// Longest task id, in bytes. Short enough that `<id>.md` and an editor's temporary name fit in a file name.
+pub const TASK_ID_BYTES: usize = 128;
+/// Longest worker name, in bytes.
+pub const WORKER_NAME_BYTES: usize = 64;
+
+/// Front matter must end within this many bytes of the file.
+pub const FRONT_MATTER_BYTES: usize = 64 * 1024;
+/// Largest instruction file; a larger one is rejected, not cut.
+pub const INSTRUCTIONS_BYTES: u64 = 1024 * 1024;
+/// Largest result or reason of failure (C26).
+pub const RESULT_BYTES: usize = 1024 * 1024;
+/// Largest progress note. Notes are kept in memory with the claim.
+pub const NOTE_BYTES: usize = 4 * 1024;
+/// How much of a result is kept in memory to be shown in lists, in bytes.
+pub const RESULT_HEAD_BYTES: usize = 200;
+/// How many ids one `needs` list may hold, and how many words or globs the other lists.
+pub const LIST_ITEMS: usize = 1_000;
+/// Most claims a front matter may allow before a task counts as poisonous.
+pub const MAX_ATTEMPTS: u32 = 100;
+/// How many names a sentence spells out before it says "and N more".
+pub const NAMED_IN_A_SENTENCE: usize = 5;
+
+const _: () = assert!(TASK_ID_BYTES + ".md".len() < 255);
+const _: () = assert!(RESULT_HEAD_BYTES < RESULT_BYTES);
+
+/// Pages of the log's write-ahead file after which it is emptied while nobody waits.
+pub const WAL_PAGES_IDLE: u64 = 500;
+/// Pages after which it is emptied even though somebody waits: 16 MiB.
+pub const WAL_PAGES_MAX: u64 = 4_096;
+const _: () = assert!(WAL_PAGES_IDLE < WAL_PAGES_MAX);

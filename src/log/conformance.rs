@@ -1,0 +1,150 @@
+//! One suite that every engine of the log must pass. The tests are named by the promises of the trait.
+
+use std::sync::Arc;
+
+use super::{Log, LogError, MemoryLog, SqliteLog, Tail, line};
+use crate::queue::{Content, Event, Record, Seq, TaskId, Wall, WorkerName};
+
+fn record(seq: Seq, text: &str) -> Record {
+    let task = TaskId::parse("t").unwrap();
+    let worker = WorkerName::parse("w").unwrap();
+    let event = match text {
+        "" => Event::Claimed { task, worker },
+        text => Event::Reported { task, text: Content(text.as_bytes().to_vec()) },
+    };
+    Record { seq, at: Wall(1_000 + seq as i64), event }
+}
+
+fn batch(after: Seq, count: u64) -> Vec<Record> {
+    (after + 1..=after + count).map(|seq| record(seq, if seq % 3 == 0 { "größer\n" } else { "" })).collect()
+}
+
+fn directory() -> (tempfile::TempDir, Arc<std::os::fd::OwnedFd>) {
+    let dir = tempfile::tempdir().unwrap();
+    let fd = std::fs::File::open(dir.path()).unwrap().into();
+    (dir, Arc::new(fd))
+}
+
+fn each_engine(test: impl Fn(&mut dyn Log)) {
+    test(&mut MemoryLog::default());
+    let (_dir, fd) = directory();
+    test(&mut SqliteLog::open(fd).unwrap());
+}
+
+#[test]
+fn l1_positions_have_no_gaps_and_are_read_back() {
+    each_engine(|log| {
+        assert_eq!(log.tail(), Tail::default());
+        let all = batch(0, 10);
+        log.append(0, &all[..4]).unwrap();
+        log.append(4, &all[4..]).unwrap();
+        assert_eq!(log.read(0, 100).unwrap(), all);
+        assert_eq!(log.read(7, 2).unwrap(), all[7..9]);
+        assert!(log.read(10, 5).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn l2_l5_a_wrong_expectation_changes_nothing() {
+    each_engine(|log| {
+        let tail = log.append(0, &batch(0, 3)).unwrap();
+        for (expected, events) in [(2, batch(2, 1)), (4, batch(4, 2)), (3, batch(4, 1)), (0, batch(0, 1))] {
+            match log.append(expected, &events) {
+                Err(LogError::Conflict { tail: found, .. }) => assert_eq!(found, tail),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(log.tail(), tail);
+        log.append(3, &batch(3, 1)).unwrap();
+    });
+}
+
+#[test]
+fn l8_bytes_are_the_lines_at_every_offset_and_length() {
+    each_engine(|log| {
+        let all = batch(0, 9);
+        log.append(0, &all).unwrap();
+        let whole: String = all.iter().map(line).collect();
+        assert_eq!(log.tail().bytes, whole.len() as u64);
+        for offset in 0..=whole.len() {
+            for length in [0, 1, 7, 100, 5_000] {
+                let expected = &whole.as_bytes()[offset..whole.len().min(offset + length)];
+                assert_eq!(log.read_bytes(offset as u64, length).unwrap(), expected, "{offset} {length}");
+            }
+        }
+        assert!(log.read_bytes(1 << 40, 10).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn l3_what_was_appended_is_there_after_reopening() {
+    let (_dir, fd) = directory();
+    let mut log = SqliteLog::open(fd.clone()).unwrap();
+    let tail = log.append(0, &batch(0, 5)).unwrap();
+    log.idle().unwrap();
+    assert_eq!(log.reopen().unwrap(), tail);
+    drop(log);
+    let mut log = SqliteLog::open(fd).unwrap();
+    assert_eq!(log.tail(), tail);
+    assert_eq!(log.read(0, 10).unwrap(), batch(0, 5));
+}
+
+#[test]
+fn l6_a_torn_end_is_dropped_and_damage_in_the_middle_is_named() {
+    let (dir, fd) = directory();
+    let mut log = SqliteLog::open(fd.clone()).unwrap();
+    for seq in 0..20 {
+        log.append(seq, &batch(seq, 1)).unwrap();
+    }
+    // A copy made while the log is open is what a crash leaves: cut its write-ahead log in the last commit.
+    let (torn, torn_fd) = directory();
+    for name in ["log.db", "log.db-wal"] {
+        std::fs::copy(dir.path().join(name), torn.path().join(name)).unwrap();
+    }
+    let wal = std::fs::OpenOptions::new().write(true).open(torn.path().join("log.db-wal")).unwrap();
+    // 32 bytes of header, then frames of 24 bytes and a page. One page for each commit, and those of the schema before.
+    let frame = 24 + 4096;
+    let frames = (wal.metadata().unwrap().len() - 32) / frame;
+    assert!(frames >= 20, "{frames}");
+    wal.set_len(32 + frame * 15 + 100).unwrap();
+    let mut cut = SqliteLog::open(torn_fd).unwrap();
+    let tail = cut.tail().seq;
+    assert!((1..20).contains(&tail), "{tail}");
+    assert_eq!(cut.read(0, 100).unwrap(), batch(0, tail));
+
+    drop(log);
+    let raw = rusqlite::Connection::open(dir.path().join("log.db")).unwrap();
+    raw.execute("UPDATE event SET line = 'rubbish' WHERE seq = 7", []).unwrap();
+    raw.execute("DELETE FROM event WHERE seq = 12", []).unwrap();
+    drop(raw);
+    let mut log = SqliteLog::open(fd).unwrap();
+    assert!(matches!(log.read(0, 100), Err(LogError::Damaged { seq: 7, .. })));
+    assert!(matches!(log.read(7, 100), Err(LogError::Damaged { seq: 12, .. })));
+}
+
+#[test]
+fn l7_a_second_writer_is_refused() {
+    let (_dir, fd) = directory();
+    let log = SqliteLog::open(fd.clone()).unwrap();
+    assert!(matches!(SqliteLog::open(fd.clone()), Err(LogError::InUse)));
+    drop(log);
+    SqliteLog::open(fd).unwrap();
+}
+
+#[test]
+fn a_newer_format_and_another_database_are_refused() {
+    for (sql, newer) in [("PRAGMA user_version = 99", true), ("PRAGMA application_id = 7", false)] {
+        let (dir, fd) = directory();
+        drop(SqliteLog::open(fd.clone()).unwrap());
+        rusqlite::Connection::open(dir.path().join("log.db")).unwrap().execute_batch(sql).unwrap();
+        match SqliteLog::open(fd) {
+            Err(LogError::Newer { found: 99, .. }) => assert!(newer),
+            Err(LogError::Damaged { .. }) => assert!(!newer),
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("opened"),
+        }
+    }
+    let (dir, fd) = directory();
+    std::fs::write(dir.path().join("log.db"), [7; 8192]).unwrap();
+    assert!(matches!(SqliteLog::open(fd), Err(LogError::Damaged { .. })));
+}

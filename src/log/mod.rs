@@ -1,0 +1,127 @@
+//! The event log: where what happened is kept, behind a small trait.
+//!
+//! May assume: one writer at a time.
+//! Must never: judge an event, or answer that it is written before it is.
+//!
+//! # What every engine promises
+//!
+//! - **L1 dense.** The events of a log are numbered 1, 2, 3, … without gaps.
+//! - **L2 whole.** After a crash, a batch is there with all its events or with none.
+//! - **L3 durable.** When [`Log::append`] answers Ok, the batch survives a power cut.
+//! - **L4 quiet.** A reader never sees an event whose append was not answered Ok, except after a failed append and
+//!   [`Log::reopen`], which settles what is there.
+//! - **L5 compared.** An append that expects another tail than there is changes nothing and says what the tail is.
+//! - **L6 honest.** A torn end is dropped; damage before the end is an error that names the place.
+//! - **L7 alone.** A log that one process has open for writing cannot be opened by another.
+//! - **L8 stable.** The bytes of an event, once written, never change: `events.jsonl` is their concatenation.
+
+mod memory;
+mod sqlite;
+
+#[cfg(test)]
+mod conformance;
+
+pub use memory::MemoryLog;
+pub use sqlite::SqliteLog;
+
+use thiserror::Error;
+
+use crate::queue::{Record, Seq};
+
+/// The end of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tail {
+    /// The position of the last event; 0 when there is none.
+    pub seq: Seq,
+    /// The length of all events, written as one JSON object a line, in bytes.
+    pub bytes: u64,
+}
+
+/// Why a log does not do what it should.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// Somebody else appended in the meantime, or the caller lost count.
+    #[error("the log ends at event {}, not at {expected}", tail.seq)]
+    Conflict {
+        /// What the caller expected.
+        expected: Seq,
+        /// What is.
+        tail: Tail,
+    },
+    /// The disk is full. Nothing was written.
+    #[error("the disk is full")]
+    Full,
+    /// The disk refused. After an append, whether the batch is there is unknown until [`Log::reopen`].
+    #[error("the log cannot be written or read: {0}")]
+    Io(String),
+    /// Something in the middle is not what was written.
+    #[error("the log is damaged at event {seq}: {why}")]
+    Damaged {
+        /// The first position that is wrong.
+        seq: Seq,
+        /// What is wrong.
+        why: String,
+    },
+    /// Another process has it.
+    #[error("the log is in use by another process")]
+    InUse,
+    /// It was written by a newer crewfs.
+    #[error("the log has format {found}; this crewfs knows formats up to {known}: use a newer crewfs")]
+    Newer {
+        /// The format of the file.
+        found: i64,
+        /// The newest format that this program knows.
+        known: i64,
+    },
+}
+
+/// An append-only sequence of events. See the module for what is promised.
+pub trait Log: Send {
+    /// Where the log ends.
+    fn tail(&self) -> Tail;
+
+    /// Append `batch`, whose first event must be numbered `expected + 1`, if the log ends at `expected`.
+    ///
+    /// # Errors
+    /// [`LogError::Conflict`] and [`LogError::Full`] change nothing. After any other error the outcome is unknown, and
+    /// every call but [`Log::reopen`] fails.
+    fn append(&mut self, expected: Seq, batch: &[Record]) -> Result<Tail, LogError>;
+
+    /// Up to `limit` events after position `after`, in order.
+    fn read(&mut self, after: Seq, limit: usize) -> Result<Vec<Record>, LogError>;
+
+    /// Up to `length` bytes from byte `offset` of the events as lines; fewer only at the end.
+    fn read_bytes(&mut self, offset: u64, length: usize) -> Result<Vec<u8>, LogError>;
+
+    /// Start over after an error, and settle what is there.
+    fn reopen(&mut self) -> Result<Tail, LogError>;
+
+    /// Tidy up while nobody waits. May take a few milliseconds.
+    fn idle(&mut self) -> Result<(), LogError>;
+}
+
+/// A record as its line of `events.jsonl`, newline included.
+pub fn line(record: &Record) -> String {
+    let mut line = serde_json::to_string(record).expect("a record has only string keys and plain values");
+    line.push('\n');
+    line
+}
+
+/// The record that a line means; `seq` is where it stands.
+fn parse_line(seq: Seq, line: &str) -> Result<Record, LogError> {
+    let record: Record =
+        serde_json::from_str(line).map_err(|error| LogError::Damaged { seq, why: error.to_string() })?;
+    if record.seq != seq {
+        return Err(LogError::Damaged { seq, why: format!("its line says that it is event {}", record.seq) });
+    }
+    Ok(record)
+}
+
+/// The events that `expected` allows in `batch`: numbered without gaps from there on.
+fn check_batch(tail: Tail, expected: Seq, batch: &[Record]) -> Result<(), LogError> {
+    let dense = batch.iter().zip(expected + 1..).all(|(record, seq)| record.seq == seq);
+    if tail.seq != expected || !dense {
+        return Err(LogError::Conflict { expected, tail });
+    }
+    Ok(())
+}

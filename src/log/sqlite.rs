@@ -1,0 +1,214 @@
+//! The log in a SQLite database: the embedded engine.
+//!
+//! May assume: a directory on a local disk, reached by a descriptor.
+//! Must never: touch its files by a path that a mount could cover; open a second connection.
+//!
+//! One connection, `locking_mode=EXCLUSIVE` before `journal_mode=WAL` (so there is no shared memory file),
+//! `synchronous=FULL` (one sync a commit). The write-ahead log is emptied while nobody waits, and overwritten in place
+//! after that: a commit then changes no file length, which is what makes its sync cheap.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+
+use super::{Log, LogError, Tail, check_batch, line, parse_line};
+use crate::limits::{WAL_PAGES_IDLE, WAL_PAGES_MAX};
+use crate::queue::{Record, Seq};
+use crate::sys;
+
+/// What `PRAGMA application_id` says of our files: "crew" in ASCII.
+const APPLICATION_ID: i64 = 0x6372_6577;
+/// The newest format that we write and read, as `PRAGMA user_version`.
+const FORMAT: i64 = 1;
+/// The name of the database in its directory.
+const FILE: &str = "log.db";
+
+/// A log on disk.
+pub struct SqliteLog {
+    directory: Arc<OwnedFd>,
+    connection: Option<Connection>,
+    tail: Tail,
+    /// Pages in the write-ahead log since it was last emptied.
+    wal_pages: u64,
+}
+
+impl SqliteLog {
+    /// Open the log in `directory`, or make one.
+    pub fn open(directory: Arc<OwnedFd>) -> Result<SqliteLog, LogError> {
+        let mut log = SqliteLog { directory, connection: None, tail: Tail::default(), wal_pages: 0 };
+        log.reopen()?;
+        Ok(log)
+    }
+
+    fn connection(&self) -> Result<&Connection, LogError> {
+        self.connection.as_ref().ok_or_else(|| LogError::Io("an earlier write failed".into()))
+    }
+
+    fn write(&mut self, batch: &[Record]) -> Result<Tail, LogError> {
+        let (mut tail, mut pages) = (self.tail, 0);
+        let connection = self.connection()?;
+        let transaction = connection.unchecked_transaction()?;
+        {
+            let mut insert = transaction.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3)")?;
+            for record in batch {
+                let line = line(record);
+                tail = Tail { seq: record.seq, bytes: tail.bytes + line.len() as u64 };
+                insert.execute(params![tail.seq as i64, tail.bytes as i64, line])?;
+                pages += 1 + line.len() as u64 / 4096;
+            }
+        }
+        transaction.commit()?;
+        self.wal_pages += pages;
+        Ok(tail)
+    }
+
+    fn checkpoint(&mut self) -> Result<(), LogError> {
+        let moved = "PRAGMA wal_checkpoint(RESTART)";
+        self.connection()?.query_row(moved, [], |_| Ok(()))?;
+        self.wal_pages = 0;
+        Ok(())
+    }
+}
+
+fn connect(directory: &OwnedFd) -> Result<(Connection, Tail), LogError> {
+    let path = format!("/proc/self/fd/{}/{FILE}", directory.as_raw_fd());
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, sys::sqlite_vfs_by_descriptor())?;
+    // Whoever has the log keeps it: waiting would not help.
+    connection.busy_timeout(std::time::Duration::ZERO)?;
+    connection.execute_batch(
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY;",
+    )?;
+    let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+    let (application, format) = (pragma("application_id")?, pragma("user_version")?);
+    let fresh = pragma("schema_version")? == 0;
+    if !fresh && application != APPLICATION_ID {
+        return Err(LogError::Damaged { seq: 0, why: format!("{FILE} is a database of another program") });
+    }
+    if format > FORMAT {
+        return Err(LogError::Newer { found: format, known: FORMAT });
+    }
+    if fresh {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE;
+             PRAGMA application_id = {APPLICATION_ID};
+             PRAGMA user_version = {FORMAT};
+             -- One event: its position, where its line ends in events.jsonl, and its line with the newline.
+             CREATE TABLE event (seq INTEGER PRIMARY KEY, end INTEGER NOT NULL, line TEXT NOT NULL);
+             COMMIT;"
+        ))?;
+    }
+    let tail = connection
+        .query_row("SELECT seq, end FROM event ORDER BY seq DESC LIMIT 1", [], |row| {
+            Ok(Tail { seq: row.get::<_, i64>(0)? as Seq, bytes: row.get::<_, i64>(1)? as u64 })
+        })
+        .optional()?
+        .unwrap_or_default();
+    Ok((connection, tail))
+}
+
+impl Log for SqliteLog {
+    fn tail(&self) -> Tail {
+        self.tail
+    }
+
+    fn append(&mut self, expected: Seq, batch: &[Record]) -> Result<Tail, LogError> {
+        self.connection()?;
+        check_batch(self.tail, expected, batch)?;
+        match self.write(batch) {
+            Ok(tail) => self.tail = tail,
+            // SQLite has rolled back: the connection is as before.
+            Err(LogError::Full) => return Err(LogError::Full),
+            Err(error) => {
+                self.connection = None;
+                return Err(error);
+            }
+        }
+        if self.wal_pages > WAL_PAGES_MAX {
+            // The batch is on disk; a checkpoint that fails now is tried again later.
+            if let Err(error) = self.checkpoint() {
+                log::warn!("the write-ahead log cannot be emptied: {error}");
+            }
+        }
+        Ok(self.tail)
+    }
+
+    fn read(&mut self, after: Seq, limit: usize) -> Result<Vec<Record>, LogError> {
+        let mut select = self
+            .connection()?
+            .prepare_cached("SELECT seq, line FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+        let mut rows = select.query(params![after as i64, limit as i64])?;
+        let mut records = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (expected, seq) = (after + 1 + records.len() as Seq, row.get::<_, i64>(0)? as Seq);
+            if seq != expected {
+                return Err(LogError::Damaged {
+                    seq: expected,
+                    why: format!("event {seq} stands in its place"),
+                });
+            }
+            records.push(parse_line(seq, row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?);
+        }
+        Ok(records)
+    }
+
+    fn read_bytes(&mut self, offset: u64, length: usize) -> Result<Vec<u8>, LogError> {
+        let connection = self.connection()?;
+        let mut end = connection.prepare_cached("SELECT end FROM event WHERE seq = ?1")?;
+        // The first event that ends after `offset`, by bisection: an index for this would cost every append.
+        let (mut low, mut high) = (1, self.tail.seq + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if end.query_row([middle as i64], |row| row.get::<_, i64>(0))? as u64 > offset {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        let mut select =
+            connection.prepare_cached("SELECT end, line FROM event WHERE seq >= ?1 ORDER BY seq")?;
+        let mut rows = select.query([low as i64])?;
+        let mut bytes = Vec::with_capacity(length.min(1 << 20));
+        while bytes.len() < length
+            && let Some(row) = rows.next()?
+        {
+            let (end, line) = (row.get::<_, i64>(0)? as u64, row.get_ref(1)?);
+            let line = line.as_bytes().map_err(rusqlite::Error::from)?;
+            let start = end - line.len() as u64;
+            let skip = (offset.max(start) - start) as usize;
+            let take = (line.len() - skip).min(length - bytes.len());
+            bytes.extend_from_slice(&line[skip..skip + take]);
+        }
+        Ok(bytes)
+    }
+
+    fn reopen(&mut self) -> Result<Tail, LogError> {
+        self.connection = None;
+        let (connection, tail) = connect(&self.directory)?;
+        (self.connection, self.tail) = (Some(connection), tail);
+        self.checkpoint()?;
+        Ok(tail)
+    }
+
+    fn idle(&mut self) -> Result<(), LogError> {
+        if self.wal_pages > WAL_PAGES_IDLE { self.checkpoint() } else { Ok(()) }
+    }
+}
+
+impl From<rusqlite::Error> for LogError {
+    fn from(error: rusqlite::Error) -> LogError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => LogError::Full,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LogError::InUse,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                LogError::Damaged { seq: 0, why: format!("{FILE}: {error}") }
+            }
+            _ => LogError::Io(format!("{FILE}: {error}")),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What somebody wants to happen: the questions that [`decide`](super::decide()) answers.
+//!
+//! Must never: hold anything that only a filesystem understands.
+
+use super::{Content, Event, FileStamp, Manifest, Seq, Span, TaskId, WorkerName};
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// The caller's worker name.
+    pub worker: WorkerName,
+    /// The caller's uid. A name belongs to the uid that used it first.
+    pub uid: u32,
+    /// Whether the caller may do what only an operator may: act on claims of others.
+    pub operator: bool,
+}
+
+/// One wish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// An instruction file is complete and says this.
+    Publish {
+        /// The task.
+        task: TaskId,
+        /// The file as understood.
+        manifest: Manifest,
+        /// Which content that is.
+        stamp: FileStamp,
+    },
+    /// Somebody removes an instruction file.
+    Withdraw {
+        /// The task.
+        task: TaskId,
+        /// Who.
+        by: Actor,
+    },
+    /// An instruction file was found to be gone; nobody can be refused any more.
+    Missing {
+        /// The task.
+        task: TaskId,
+    },
+    /// A worker wants this task.
+    Claim {
+        /// The task.
+        task: TaskId,
+        /// Who.
+        by: Actor,
+        /// Whether having it already is a refusal: the caller asked to be the one who creates.
+        exclusive: bool,
+    },
+    /// A worker wants the best task there is for it.
+    ClaimNext {
+        /// Who.
+        by: Actor,
+        /// Whether holding a claim already is a refusal.
+        exclusive: bool,
+    },
+    /// The holder leaves a progress note.
+    Note {
+        /// The task.
+        task: TaskId,
+        /// The claim under which the writer opened the file.
+        epoch: Seq,
+        /// Who.
+        by: Actor,
+        /// What.
+        text: String,
+    },
+    /// The holder is done with the task, one way or the other.
+    Finish {
+        /// The task.
+        task: TaskId,
+        /// Who.
+        by: Actor,
+        /// How it ended.
+        ending: Ending,
+        /// The result or the reason, where it comes with the step.
+        text: Option<Content>,
+        /// Whether having done so already is a refusal.
+        exclusive: bool,
+    },
+    /// The result or reason of a finished task is complete.
+    Report {
+        /// The task.
+        task: TaskId,
+        /// The position of the finish under which the writer opened the file.
+        finish: Seq,
+        /// Who.
+        by: Actor,
+        /// The whole text.
+        text: Content,
+    },
+    /// A claim is given back by its holder, or taken away by an operator.
+    Release {
+        /// The task.
+        task: TaskId,
+        /// Who.
+        by: Actor,
+    },
+    /// A finished task is to be done again.
+    Retry {
+        /// The task.
+        task: TaskId,
+        /// Who.
+        by: Actor,
+    },
+    /// A lease ran out.
+    Expire {
+        /// The task.
+        task: TaskId,
+        /// The claim that is over. A younger one stays.
+        epoch: Seq,
+        /// How long the holder was silent.
+        silent: Span,
+    },
+    /// A worker shall claim nothing more, or may again.
+    Drain {
+        /// The worker.
+        worker: WorkerName,
+        /// Who wants it.
+        by: Actor,
+        /// Which of the two.
+        draining: bool,
+    },
+    /// Nobody shall claim anything, or everybody may again.
+    Pause {
+        /// Who wants it.
+        by: Actor,
+        /// Which of the two.
+        paused: bool,
+    },
+}
+
+/// The two ways in which a task ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Done.
+    Completed,
+    /// Given up.
+    Failed,
+}
+
+/// A wish granted: what will have happened, and what the caller wants to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The facts, in order. Empty when nothing changes: the caller has already what it asked for.
+    pub events: Vec<Event>,
+    /// The answer.
+    pub outcome: Outcome,
+}
+
+/// The answer to a wish that was granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The caller holds this claim.
+    Claimed {
+        /// The task.
+        task: TaskId,
+        /// The claim's epoch.
+        epoch: Seq,
+    },
+    /// The task ended by this finish.
+    Finished {
+        /// The position of the finish.
+        finish: Seq,
+    },
+    /// It is so.
+    Done,
+}

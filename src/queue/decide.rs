@@ -1,0 +1,320 @@
+//! The judge: what a command may do, given the state.
+//!
+//! May assume: nothing else runs; whoever calls has the state to itself.
+//! Must never: change the state, or answer differently for the same arguments.
+
+use std::collections::BTreeSet;
+
+use super::command::{Actor, Command, Decision, Ending, Outcome};
+use super::event::{Content, Event, LossReason, Record};
+use super::task::{Claim, Manifest, Phase, Task};
+use super::{Refusal, Seq, State, TaskId, TaskState};
+
+/// Judge one command: the events that it causes, or the reason why it causes none.
+pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
+    match command {
+        Command::Publish { task, manifest, stamp } => {
+            if state.task(task.as_str()).is_some_and(|t| t.stamp == *stamp && t.manifest == *manifest) {
+                return done(vec![]);
+            }
+            let cycle = cycle_through(state, task, manifest);
+            let (task, manifest) = (task.clone(), manifest.clone());
+            mend_cycles(state, Event::Published { task, manifest, stamp: *stamp, cycle })
+        }
+        Command::Withdraw { task, by } => {
+            if let Some(claim) = find(state, task)?.claim()
+                && claim.worker != by.worker
+                && !by.operator
+            {
+                return Err(Refusal::InUse { task: task.clone(), holder: claim.worker.clone() });
+            }
+            mend_cycles(state, Event::Withdrawn { task: task.clone() })
+        }
+        Command::Missing { task } => match state.task(task.as_str()) {
+            // Work in progress is not lost because somebody moved a file behind the mount.
+            None => done(vec![]),
+            Some(t) if t.claim().is_some() => done(vec![]),
+            Some(_) => mend_cycles(state, Event::Withdrawn { task: task.clone() }),
+        },
+        Command::Claim { task, by, exclusive } => claim(state, task, by, *exclusive),
+        Command::ClaimNext { by, exclusive } => claim_next(state, by, *exclusive),
+        Command::Note { task, epoch, by, text } => {
+            let claim = held_by(state, task, by)?;
+            if claim.epoch() != *epoch {
+                return Err(Refusal::Stale { task: task.clone(), epoch: *epoch });
+            }
+            done(vec![Event::Noted { task: task.clone(), text: text.clone() }])
+        }
+        Command::Finish { task, by, ending, text, exclusive } => {
+            finish(state, task, by, *ending, text, *exclusive)
+        }
+        Command::Report { task, finish, by, text } => {
+            let Some(current) = find(state, task)?.finish() else {
+                return Err(Refusal::Stale { task: task.clone(), epoch: *finish });
+            };
+            if current.when.seq != *finish {
+                return Err(Refusal::Stale { task: task.clone(), epoch: *finish });
+            }
+            if current.worker.as_ref() != Some(&by.worker) && !by.operator {
+                return Err(not_holder(state, task, by));
+            }
+            done(vec![Event::Reported { task: task.clone(), text: text.clone() }])
+        }
+        Command::Release { task, by } => {
+            let claim = held_by(state, task, by)?;
+            let reason = if claim.worker == by.worker {
+                LossReason::GivenBack
+            } else {
+                LossReason::TakenAway { by: by.worker.clone() }
+            };
+            done(vec![Event::Returned { task: task.clone(), worker: claim.worker.clone(), reason }])
+        }
+        Command::Retry { task, by } => match &find(state, task)?.phase {
+            Phase::Completed(_) | Phase::Failed(_) => {
+                done(vec![Event::Retried { task: task.clone(), by: by.worker.clone() }])
+            }
+            // A rejected task comes back by itself when its file is mended; until then the reason stands.
+            Phase::Rejected(problem) => {
+                Err(Refusal::Rejected { task: task.clone(), problem: problem.to_string() })
+            }
+            Phase::Open | Phase::Claimed(_) => {
+                let state = state.state_of(find(state, task)?);
+                Err(Refusal::NotFinished { task: task.clone(), state })
+            }
+        },
+        Command::Expire { task, epoch, silent } => {
+            expire(state, task, *epoch, LossReason::LeaseExpired { silent: *silent })
+        }
+        Command::Drain { worker, by, draining } => {
+            if worker != &by.worker && !by.operator {
+                return Err(Refusal::OperatorOnly { what: "draining another worker" });
+            }
+            let mut events = if worker == &by.worker { join(state, by)? } else { vec![] };
+            if state.worker(worker.as_str()).is_none_or(|w| w.draining != *draining) {
+                events.push(Event::Drained { worker: worker.clone(), draining: *draining });
+            }
+            done(events)
+        }
+        Command::Pause { by, paused } => {
+            if !by.operator {
+                return Err(Refusal::OperatorOnly { what: "pausing the queue" });
+            }
+            if state.paused().is_some() == *paused {
+                return done(vec![]);
+            }
+            done(vec![Event::Paused { paused: *paused, by: by.worker.clone() }])
+        }
+    }
+}
+
+fn done(events: Vec<Event>) -> Result<Decision, Refusal> {
+    Ok(Decision { events, outcome: Outcome::Done })
+}
+
+fn find<'a>(state: &'a State, task: &TaskId) -> Result<&'a Task, Refusal> {
+    match state.task(task.as_str()) {
+        Some(task) => Ok(task),
+        None => Err(Refusal::Unknown { task: task.clone() }),
+    }
+}
+
+/// The events that let the caller act under its name for the first time, or the refusal of a name that is another's (C41).
+fn join(state: &State, by: &Actor) -> Result<Vec<Event>, Refusal> {
+    match state.worker(by.worker.as_str()) {
+        None => Ok(vec![Event::Joined { worker: by.worker.clone(), uid: by.uid }]),
+        Some(worker) if worker.uid == by.uid || by.uid == 0 => Ok(vec![]),
+        Some(worker) => Err(Refusal::NameTaken { worker: by.worker.clone(), owner: worker.uid }),
+    }
+}
+
+fn claim(state: &State, task: &TaskId, by: &Actor, exclusive: bool) -> Result<Decision, Refusal> {
+    let mut events = join(state, by)?;
+    let found = find(state, task)?;
+    match &found.phase {
+        Phase::Claimed(claim) if claim.worker == by.worker => {
+            if exclusive {
+                return Err(Refusal::AlreadyYours { task: task.clone() });
+            }
+            let outcome = Outcome::Claimed { task: task.clone(), epoch: claim.epoch() };
+            return Ok(Decision { events, outcome });
+        }
+        Phase::Claimed(claim) => {
+            let (holder, since) = (claim.worker.clone(), claim.since);
+            return Err(Refusal::Held { task: task.clone(), holder, since });
+        }
+        Phase::Completed(_) | Phase::Failed(_) => {
+            return Err(Refusal::Finished { task: task.clone(), state: state.state_of(found) });
+        }
+        Phase::Rejected(problem) => {
+            return Err(Refusal::Rejected { task: task.clone(), problem: problem.to_string() });
+        }
+        Phase::Open if !found.unmet.is_empty() => {
+            return Err(Refusal::Blocked { task: task.clone(), why: state.why_blocked(found) });
+        }
+        Phase::Open => {}
+    }
+    may_claim(state, by)?;
+    events.push(Event::Claimed { task: task.clone(), worker: by.worker.clone() });
+    let epoch = state.tail() + events.len() as Seq;
+    Ok(Decision { events, outcome: Outcome::Claimed { task: task.clone(), epoch } })
+}
+
+fn claim_next(state: &State, by: &Actor, exclusive: bool) -> Result<Decision, Refusal> {
+    // A worker that retries gets the task it has, never a second one (C21).
+    if let Some(task) = state.worker(by.worker.as_str()).and_then(|worker| worker.claims.last()) {
+        return claim(state, task, by, exclusive);
+    }
+    join(state, by)?;
+    may_claim(state, by)?;
+    match state.best_ready() {
+        Some(task) => claim(state, task, by, exclusive),
+        None => Err(Refusal::NothingReady {
+            blocked: state.count(TaskState::Blocked),
+            claimed: state.count(TaskState::Claimed),
+        }),
+    }
+}
+
+fn may_claim(state: &State, by: &Actor) -> Result<(), Refusal> {
+    if state.paused().is_some() {
+        return Err(Refusal::Paused);
+    }
+    if state.worker(by.worker.as_str()).is_some_and(|worker| worker.draining) {
+        return Err(Refusal::Draining { worker: by.worker.clone() });
+    }
+    Ok(())
+}
+
+/// The claim, if the caller may act on it.
+fn held_by<'a>(state: &'a State, task: &TaskId, by: &Actor) -> Result<&'a Claim, Refusal> {
+    join(state, by)?;
+    match find(state, task)?.claim() {
+        Some(claim) if claim.worker == by.worker || by.operator => Ok(claim),
+        Some(_) | None => Err(not_holder(state, task, by)),
+    }
+}
+
+/// Why the caller is not the holder: what became of its claim, if it had one, and who is.
+fn not_holder(state: &State, task: &TaskId, by: &Actor) -> Refusal {
+    let Some(found) = state.task(task.as_str()) else {
+        return Refusal::Unknown { task: task.clone() };
+    };
+    let now = match &found.phase {
+        Phase::Claimed(claim) => format!("{} holds it since {}", claim.worker, claim.since.at),
+        Phase::Completed(finish) | Phase::Failed(finish) => match &finish.worker {
+            Some(worker) => format!("{worker} has {} it", state.state_of(found)),
+            None => format!("it is {}", state.state_of(found)),
+        },
+        Phase::Open | Phase::Rejected(_) => format!("it is {}", state.state_of(found)),
+    };
+    let lost = found.losses.iter().rev().find(|loss| loss.worker == by.worker);
+    let why = match lost {
+        Some(loss) => format!("your claim ended at {}: {}; {now}", loss.at, loss.reason),
+        None => now,
+    };
+    Refusal::NotHolder { task: task.clone(), why }
+}
+
+fn finish(
+    state: &State,
+    task: &TaskId,
+    by: &Actor,
+    ending: Ending,
+    text: &Option<Content>,
+    exclusive: bool,
+) -> Result<Decision, Refusal> {
+    join(state, by)?;
+    let found = find(state, task)?;
+    let worker = match &found.phase {
+        Phase::Claimed(claim) if claim.worker == by.worker || by.operator => Some(claim.worker.clone()),
+        Phase::Open | Phase::Rejected(_) if by.operator => None,
+        Phase::Completed(finish) | Phase::Failed(finish) => {
+            let same = matches!(
+                (&found.phase, ending),
+                (Phase::Completed(_), Ending::Completed) | (Phase::Failed(_), Ending::Failed)
+            );
+            // Retrying a step whose answer got lost is no mistake; the new text stands.
+            if !same || (finish.worker.as_ref() != Some(&by.worker) && !by.operator) {
+                return Err(not_holder(state, task, by));
+            }
+            if exclusive {
+                let state = state.state_of(found);
+                return Err(Refusal::AlreadyFinished { task: task.clone(), state });
+            }
+            let reported = text.iter().map(|text| Event::Reported { task: task.clone(), text: text.clone() });
+            let outcome = Outcome::Finished { finish: finish.when.seq };
+            return Ok(Decision { events: reported.collect(), outcome });
+        }
+        Phase::Claimed(_) | Phase::Open | Phase::Rejected(_) => return Err(not_holder(state, task, by)),
+    };
+    let (task, text) = (task.clone(), text.clone());
+    let event = match ending {
+        Ending::Completed => Event::Completed { task, worker, text },
+        Ending::Failed => Event::Failed { task, worker, text },
+    };
+    Ok(Decision { events: vec![event], outcome: Outcome::Finished { finish: state.tail() + 1 } })
+}
+
+fn expire(state: &State, task: &TaskId, epoch: Seq, reason: LossReason) -> Result<Decision, Refusal> {
+    let found = find(state, task)?;
+    let Some(claim) = found.claim().filter(|claim| claim.epoch() == epoch) else { return done(vec![]) };
+    let lost = found.losses.iter().filter(|loss| loss.reason.counts_as_attempt()).count() + 1;
+    let mut events = vec![Event::Returned { task: task.clone(), worker: claim.worker.clone(), reason }];
+    if lost >= found.spec.attempts as usize {
+        let text = Content(
+            format!(
+                "given up after {lost} claims that were lost; the last one by {}. See status/{task} for each.\n",
+                claim.worker
+            )
+            .into_bytes(),
+        );
+        events.push(Event::Failed { task: task.clone(), worker: None, text: Some(text) });
+    }
+    done(events)
+}
+
+/// `event`, and after it the end of every cycle that it breaks.
+fn mend_cycles(state: &State, event: Event) -> Result<Decision, Refusal> {
+    let mut events = vec![event];
+    if state.in_cycles().next().is_some() {
+        let mut after = state.clone();
+        after.apply(&Record { seq: state.tail() + 1, at: state.last_at(), event: events[0].clone() });
+        let mended = after.in_cycles().filter(|id| match after.task(id.as_str()) {
+            Some(task) => cycle_through(&after, id, &task.manifest).is_empty(),
+            None => false,
+        });
+        events.extend(mended.map(|task| Event::CycleBroken { task: task.clone() }));
+    }
+    done(events)
+}
+
+/// The cycle of needs that `task` closes with this manifest, starting with itself; empty when there is none.
+/// Completed tasks break a cycle: nobody waits for them.
+fn cycle_through(state: &State, task: &TaskId, manifest: &Manifest) -> Vec<TaskId> {
+    let Manifest::Spec(spec) = manifest else { return Vec::new() };
+    // Nobody waits for most tasks when they are published; then there is nothing to search.
+    let awaited = state.is_awaited(task) || state.in_cycles().next().is_some();
+    if !awaited && !spec.needs.contains(task) {
+        return Vec::new();
+    }
+    let mut seen = BTreeSet::new();
+    // Depth first, without recursion: a chain may be as long as the queue. Each frame is a task and its needs to go.
+    let mut path: Vec<(&TaskId, &[TaskId])> = vec![(task, &spec.needs)];
+    while let Some((_, rest)) = path.last_mut() {
+        let Some((need, others)) = rest.split_first() else {
+            path.pop();
+            continue;
+        };
+        *rest = others;
+        if need == task {
+            return path.iter().map(|(id, _)| (*id).clone()).collect();
+        }
+        if let Some(found) = state.task(need.as_str())
+            && !matches!(found.phase, Phase::Completed(_))
+            && seen.insert(need)
+        {
+            path.push((need, found.declared_needs()));
+        }
+    }
+    Vec::new()
+}

@@ -1,0 +1,237 @@
+//! What happened: the vocabulary of the log.
+//!
+//! May assume: that a command was judged before an event came to be.
+//! Must never: change the meaning or the spelling of an event that has been written anywhere. Add a new one instead.
+
+use serde::{Deserialize, Serialize};
+
+use super::{FileStamp, Manifest, Seq, Span, TaskId, Wall, WorkerName};
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// An instruction file appeared, or its content changed.
+    Published {
+        /// The task.
+        task: TaskId,
+        /// The file as understood.
+        manifest: Manifest,
+        /// Which content that was.
+        stamp: FileStamp,
+        /// The cycle of needs that it closes, starting with this task.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        cycle: Vec<TaskId>,
+    },
+    /// A cycle that this task was rejected for is gone.
+    CycleBroken {
+        /// The task.
+        task: TaskId,
+    },
+    /// The instruction file is gone, and the task with it.
+    Withdrawn {
+        /// The task.
+        task: TaskId,
+    },
+    /// A worker got the task. This event's position is the claim's epoch.
+    Claimed {
+        /// The task.
+        task: TaskId,
+        /// The holder.
+        worker: WorkerName,
+    },
+    /// The holder left a progress note.
+    Noted {
+        /// The task.
+        task: TaskId,
+        /// What it wrote.
+        text: String,
+    },
+    /// The task is done.
+    Completed {
+        /// The task.
+        task: TaskId,
+        /// The holder; nobody when an operator ended an unclaimed task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worker: Option<WorkerName>,
+        /// The result, where it came with the step.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<Content>,
+    },
+    /// The task is given up.
+    Failed {
+        /// The task.
+        task: TaskId,
+        /// The holder; nobody when an operator ended an unclaimed task, or when too many claims were lost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        worker: Option<WorkerName>,
+        /// The reason, where it came with the step.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<Content>,
+    },
+    /// The result or reason of a finished task was written.
+    Reported {
+        /// The task.
+        task: TaskId,
+        /// The whole text.
+        text: Content,
+    },
+    /// A claim ended, and the task is open again.
+    Returned {
+        /// The task.
+        task: TaskId,
+        /// Who held it.
+        worker: WorkerName,
+        /// Why.
+        reason: LossReason,
+    },
+    /// A finished task is to be done again.
+    Retried {
+        /// The task.
+        task: TaskId,
+        /// Who wants it.
+        by: WorkerName,
+    },
+    /// A worker used its name for the first time.
+    Joined {
+        /// Its name.
+        worker: WorkerName,
+        /// Whom the name belongs to from now on.
+        uid: u32,
+    },
+    /// A worker was told to finish what it holds and claim nothing more, or the opposite.
+    Drained {
+        /// Its name.
+        worker: WorkerName,
+        /// Whether it drains from now on.
+        draining: bool,
+    },
+    /// All claiming was stopped, or goes on.
+    Paused {
+        /// Whether claiming is stopped from now on.
+        paused: bool,
+        /// Who wants it.
+        by: WorkerName,
+    },
+}
+
+/// Why a claim ended without the task being finished.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum LossReason {
+    /// The holder gave it back.
+    GivenBack,
+    /// An operator took it away.
+    TakenAway {
+        /// Who.
+        by: WorkerName,
+    },
+    /// The holder was silent for longer than its lease.
+    LeaseExpired {
+        /// How long it was silent, in milliseconds.
+        silent: Span,
+    },
+}
+
+impl LossReason {
+    /// Whether the task is at fault as much as the worker: such a loss counts as an attempt (C32).
+    pub fn counts_as_attempt(&self) -> bool {
+        match self {
+            LossReason::LeaseExpired { .. } => true,
+            LossReason::GivenBack | LossReason::TakenAway { .. } => false,
+        }
+    }
+}
+
+impl std::fmt::Display for LossReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LossReason::GivenBack => f.write_str("given back"),
+            LossReason::TakenAway { by } => write!(f, "taken away by {by}"),
+            LossReason::LeaseExpired { silent } => write!(f, "its lease ran out after {silent} of silence"),
+        }
+    }
+}
+
+/// Bytes that a worker wrote. Kept as text where they are UTF-8, so that the log can be read; else as hexadecimal digits,
+/// so that nothing is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "ContentRepr", try_from = "ContentRepr")]
+pub struct Content(pub Vec<u8>);
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum ContentRepr {
+    Text(String),
+    Hex { hex: String },
+}
+
+impl From<Content> for ContentRepr {
+    fn from(content: Content) -> Self {
+        match String::from_utf8(content.0) {
+            Ok(text) => ContentRepr::Text(text),
+            Err(error) => {
+                let hex = error.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+                ContentRepr::Hex { hex }
+            }
+        }
+    }
+}
+
+impl TryFrom<ContentRepr> for Content {
+    type Error = String;
+
+    fn try_from(repr: ContentRepr) -> Result<Self, String> {
+        let hex = match repr {
+            ContentRepr::Text(text) => return Ok(Content(text.into_bytes())),
+            ContentRepr::Hex { hex } => hex,
+        };
+        let digits = hex.as_bytes().chunks(2);
+        let bytes =
+            digits.map(|pair| std::str::from_utf8(pair).ok().and_then(|p| u8::from_str_radix(p, 16).ok()));
+        bytes.collect::<Option<_>>().map(Content).ok_or_else(|| "odd hexadecimal digits".into())
+    }
+}
+
+/// An event in its place in the log. One line of `events.jsonl` is one record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its position; positions have no gaps.
+    pub seq: Seq,
+    /// When. Never before the record that precedes it.
+    pub at: Wall,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_flat_line() {
+        let record = Record {
+            seq: 7,
+            at: Wall(0),
+            event: Event::Claimed {
+                task: TaskId::parse("a").unwrap(),
+                worker: WorkerName::parse("w1").unwrap(),
+            },
+        };
+        let line = serde_json::to_string(&record).unwrap();
+        assert_eq!(
+            line,
+            r#"{"seq":7,"at":"1970-01-01T00:00:00.000Z","event":"claimed","task":"a","worker":"w1"}"#
+        );
+        assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record);
+    }
+
+    #[test]
+    fn content_survives_whatever_it_is() {
+        for bytes in [&b"plain \"text\"\n"[..], b"", &[0xff, 0x00, 0x80], "é".as_bytes()] {
+            let json = serde_json::to_string(&Content(bytes.to_vec())).unwrap();
+            assert_eq!(serde_json::from_str::<Content>(&json).unwrap().0, bytes, "{json}");
+        }
+    }
+}

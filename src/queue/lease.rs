@@ -1,0 +1,43 @@
+//! Leases: how long a silent worker keeps what it claimed.
+//!
+//! May assume: readings of a clock that never goes back and does not jump (C33).
+//! Must never: remember when a worker was heard of. That is told, so that a restart can count as a sign of life.
+
+use super::{Claim, Command, Instant, Span, State, Task, TaskId, TaskState, WorkerName};
+
+/// Every claim whose holder has been silent for longer than its lease, as the wish that ends it.
+/// `default` is the lease of a task that names none; `heard` tells when a worker was last heard of.
+pub fn expired(
+    state: &State,
+    default: Span,
+    now: Instant,
+    heard: impl Fn(&WorkerName) -> Instant,
+) -> Vec<Command> {
+    let over = claims(state).filter(|(_, task, claim)| ends(task, claim, default, &heard) <= now);
+    let wish = |(id, _, claim): (&TaskId, &Task, &Claim)| Command::Expire {
+        task: id.clone(),
+        epoch: claim.epoch(),
+        silent: now.since(heard(&claim.worker)),
+    };
+    over.map(wish).collect()
+}
+
+/// The earliest moment at which [`expired`] will have something to say, if all stay silent.
+pub fn next_deadline(
+    state: &State,
+    default: Span,
+    heard: impl Fn(&WorkerName) -> Instant,
+) -> Option<Instant> {
+    claims(state).map(|(_, task, claim)| ends(task, claim, default, &heard)).min()
+}
+
+fn ends(task: &Task, claim: &Claim, default: Span, heard: impl Fn(&WorkerName) -> Instant) -> Instant {
+    heard(&claim.worker).after(task.spec.lease.unwrap_or(default))
+}
+
+fn claims(state: &State) -> impl Iterator<Item = (&TaskId, &Task, &Claim)> {
+    state.listed(TaskState::Claimed).filter_map(|id| {
+        let task = state.task(id.as_str())?;
+        Some((id, &**task, task.claim()?))
+    })
+}

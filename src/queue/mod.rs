@@ -1,0 +1,37 @@
+//! The queue as a pure state machine: what may happen to a task, and what did.
+//!
+//! May assume: nothing but its arguments.
+//! Must never: read a clock, touch a file, start a thread, or know that a filesystem exists.
+//!
+//! Data goes one way. A [`Command`] is a wish; [`decide`] judges it against the [`State`] and answers with
+//! [`Event`]s, or with a [`Refusal`] that says why not. An event is a fact with its time: [`State::apply`] never judges
+//! again, so a rule tightened tomorrow cannot break the log of today. `replay(log) == state`, always.
+//!
+//! The number of the event that made a claim is the claim's *epoch*: it only grows, so it fences a stale owner.
+
+mod command;
+mod decide;
+mod event;
+mod front_matter;
+pub mod lease;
+mod names;
+mod refusal;
+mod state;
+mod task;
+mod time;
+
+pub use command::{Actor, Command, Decision, Ending, Outcome};
+pub use decide::decide;
+pub use event::{Content, Event, LossReason, Record};
+pub use front_matter::parse as parse_instructions;
+pub use names::{TaskId, WorkerName};
+pub use refusal::Refusal;
+pub use state::{State, TaskState, Worker};
+pub use task::{
+    Claim, FileStamp, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task, TextRef,
+    When,
+};
+pub use time::{Instant, Now, Span, Wall};
+
+/// The position of an event in the log. The first event is 1; 0 is the position before it.
+pub type Seq = u64;

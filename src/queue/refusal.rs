@@ -1,0 +1,131 @@
+//! Why not: every reason for which a wish is refused, each with one sentence for the one who wished.
+//!
+//! Must never: name an errno. What a caller of `open(2)` gets is decided where the filesystem begins.
+
+use thiserror::Error;
+
+use super::{Moment, Seq, TaskId, TaskState, WorkerName};
+
+/// A wish refused. The text says what, why and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// No such task.
+    #[error("there is no task {task}")]
+    Unknown {
+        /// The id asked for.
+        task: TaskId,
+    },
+    /// It has ended already.
+    #[error("{task} is already {state}; to do it again: mv tasks/{state}/{task} tasks/ready/")]
+    Finished {
+        /// The task.
+        task: TaskId,
+        /// Completed or failed.
+        state: TaskState,
+    },
+    /// Its file is not a task.
+    #[error("{task} is rejected: {problem}")]
+    Rejected {
+        /// The task.
+        task: TaskId,
+        /// What is wrong with its file.
+        problem: String,
+    },
+    /// It waits for something.
+    #[error("{task} is blocked: {why}")]
+    Blocked {
+        /// The task.
+        task: TaskId,
+        /// What it waits for.
+        why: String,
+    },
+    /// Another worker has it.
+    #[error("{task} is held by {holder} since {}; take another one: touch tasks/claim/next", since.at)]
+    Held {
+        /// The task.
+        task: TaskId,
+        /// Who has it.
+        holder: WorkerName,
+        /// Since when.
+        since: Moment,
+    },
+    /// The caller has it already, and asked to be the one who creates.
+    #[error("you hold {task} already")]
+    AlreadyYours {
+        /// The task.
+        task: TaskId,
+    },
+    /// The caller ended it already, and asked to be the one who creates.
+    #[error("you have already {state} {task}")]
+    AlreadyFinished {
+        /// The task.
+        task: TaskId,
+        /// Completed or failed.
+        state: TaskState,
+    },
+    /// There is nothing to claim.
+    #[error("no task is ready: {blocked} blocked, {claimed} claimed by others")]
+    NothingReady {
+        /// How many tasks are blocked.
+        blocked: usize,
+        /// How many tasks are claimed.
+        claimed: usize,
+    },
+    /// The operator stopped all claiming.
+    #[error("the queue is paused; nothing is claimed until tasks/paused is removed")]
+    Paused,
+    /// The operator told this worker to stop.
+    #[error("{worker} is draining: finish what you hold, then stop")]
+    Draining {
+        /// The caller.
+        worker: WorkerName,
+    },
+    /// Only the holder may do this, and the caller is not.
+    #[error("{task} is not yours: {why}")]
+    NotHolder {
+        /// The task.
+        task: TaskId,
+        /// Who is, or what became of the caller's claim.
+        why: String,
+    },
+    /// What the caller has open belongs to a claim that is over.
+    #[error("your claim {epoch} of {task} is over; nothing that was opened under it can change the task")]
+    Stale {
+        /// The task.
+        task: TaskId,
+        /// The claim or finish under which the file was opened.
+        epoch: Seq,
+    },
+    /// Its instruction file cannot go while another worker has it.
+    #[error(
+        "{task} is being worked on by {holder}; wait until it ends, or take it away: rm tasks/claim/{task}"
+    )]
+    InUse {
+        /// The task.
+        task: TaskId,
+        /// Who has it.
+        holder: WorkerName,
+    },
+    /// Only a finished or rejected task can be tried again.
+    #[error("{task} is {state}: only a completed, failed or rejected task can be tried again")]
+    NotFinished {
+        /// The task.
+        task: TaskId,
+        /// What it is.
+        state: TaskState,
+    },
+    /// Somebody else has the caller's name.
+    #[error("the name {worker} belongs to uid {owner}; set CREWFS_WORKER to a name of your own")]
+    NameTaken {
+        /// The name.
+        worker: WorkerName,
+        /// Whom it belongs to.
+        owner: u32,
+    },
+    /// Only an operator may do this.
+    #[error("{what} is for operators: the user who mounted, or root, without CREWFS_WORKER")]
+    OperatorOnly {
+        /// What was asked for.
+        what: &'static str,
+    },
+}

@@ -1,0 +1,147 @@
+//! Time as an argument: the queue is told what time it is and never asks.
+//!
+//! There are two times, because people and leases want opposite things. [`Wall`] is what people read; it can be set, so
+//! nothing ends because of it. [`Instant`] only counts forward while the machine runs; leases are measured in it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Wall time: milliseconds since 1970-01-01T00:00:00Z. Written in JSON as RFC 3339 in UTC with milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Wall(pub i64);
+
+impl fmt::Display for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(t) => write!(f, "{t:.3}"),
+            Err(_) => write!(f, "{}ms", self.0),
+        }
+    }
+}
+
+impl Serialize for Wall {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Wall {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(d)?;
+        Wall::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not an RFC 3339 time")))
+    }
+}
+
+impl Wall {
+    /// The time that an RFC 3339 text means, to the millisecond.
+    pub fn parse(text: &str) -> Option<Wall> {
+        text.parse::<jiff::Timestamp>().ok().map(|t| Wall(t.as_millisecond()))
+    }
+}
+
+/// A reading of the clock that never goes back and does not jump: milliseconds since some moment of this boot.
+/// It stands still while the machine sleeps, and means nothing to another boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Instant(pub u64);
+
+impl Instant {
+    /// The span since `earlier`; nothing if that is later.
+    pub fn since(self, earlier: Instant) -> Span {
+        Span(self.0.saturating_sub(earlier.0))
+    }
+
+    /// This moment, `span` later.
+    pub fn after(self, span: Span) -> Instant {
+        Instant(self.0.saturating_add(span.0))
+    }
+}
+
+/// One reading of both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// For people and for the log.
+    pub wall: Wall,
+    /// For leases and idle times.
+    pub instant: Instant,
+}
+
+/// A length of time in milliseconds. Written as people write it: `90s`, `30m`, `2h`, `1d`, `1h30m`, `250ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Span(pub u64);
+
+impl Span {
+    const UNITS: [(&'static str, u64); 5] =
+        [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+    /// The span that `text` means: one or more numbers, each with its unit (`d h m s ms`), largest first.
+    pub fn parse(text: &str) -> Option<Span> {
+        let mut rest = text.trim();
+        let mut total: u64 = 0;
+        let mut smallest = u64::MAX;
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+            let (number, tail) = rest.split_at(digits);
+            let unit_end = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+            let (unit, tail) = tail.split_at(unit_end);
+            let &(_, factor) = Self::UNITS.iter().find(|(name, _)| *name == unit)?;
+            if factor >= smallest {
+                return None;
+            }
+            smallest = factor;
+            total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
+            rest = tail;
+        }
+        (smallest != u64::MAX).then_some(Span(total))
+    }
+
+    /// The same length as the standard library has it.
+    pub fn to_std(self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.0)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        if rest == 0 {
+            return f.write_str("0s");
+        }
+        for (name, factor) in Self::UNITS {
+            if rest >= factor {
+                write!(f, "{}{name}", rest / factor)?;
+                rest %= factor;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_read_as_people_write_them() {
+        for (text, ms) in
+            [("90s", 90_000), ("30m", 1_800_000), ("1h30m", 5_400_000), ("250ms", 250), ("0s", 0)]
+        {
+            assert_eq!(Span::parse(text), Some(Span(ms)), "{text}");
+        }
+        for bad in ["", "10", "m", "1x", "1m1h", "1.5h", "-1s", "99999999999999999999s", "1h 30m"] {
+            assert_eq!(Span::parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(Span(5_400_250).to_string(), "1h30m250ms");
+    }
+
+    #[test]
+    fn walls_are_rfc_3339() {
+        let wall = Wall(1_767_225_600_007);
+        assert_eq!(wall.to_string(), "2026-01-01T00:00:00.007Z");
+        assert_eq!(serde_json::from_str::<Wall>("\"2026-01-01T00:00:00.007Z\"").unwrap(), wall);
+        assert_eq!(Wall::parse("2026-01-01T01:00:00+01:00"), Some(Wall(1_767_225_600_000)));
+        assert_eq!(Wall::parse("tomorrow"), None);
+    }
+}
