@@ -12,6 +12,7 @@
 //! `docs/architecture.md` tells the story.
 
 pub mod clock;
+pub mod engine;
 pub mod limits;
 pub mod log;
 pub mod queue;

@@ -32,3 +32,18 @@ pub const WAL_PAGES_IDLE: u64 = 500;
 /// Pages after which it is emptied even though somebody waits: 16 MiB.
 pub const WAL_PAGES_MAX: u64 = 4_096;
 const _: () = assert!(WAL_PAGES_IDLE < WAL_PAGES_MAX);
+
+/// Commands that may wait for the writer. A caller beyond that waits in its own thread.
+pub const COMMANDS_WAITING: usize = 4_096;
+/// Most commands that share one commit: bounds how long the first one waits for the last.
+pub const COMMANDS_IN_A_BATCH: usize = 512;
+/// Workers that are remembered without ever having claimed anything.
+pub const WORKERS_PRESENT: usize = 10_000;
+/// Events since the last snapshot after which a new one is written while nobody waits.
+pub const EVENTS_BEFORE_SNAPSHOT: u64 = 20_000;
+/// Events since the last snapshot for which a clean stop writes a new one.
+pub const EVENTS_BEFORE_SNAPSHOT_AT_STOP: u64 = 1_000;
+/// Events read from the log at once when the state is rebuilt.
+pub const REPLAY_EVENTS: usize = 10_000;
+/// Disk space held back, in bytes, so that work can be finished when the disk is full.
+pub const RESERVED_BYTES: u64 = 4 * 1024 * 1024;

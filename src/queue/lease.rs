@@ -22,15 +22,6 @@ pub fn expired(
     over.map(wish).collect()
 }
 
-/// The earliest moment at which [`expired`] will have something to say, if all stay silent.
-pub fn next_deadline(
-    state: &State,
-    default: Span,
-    heard: impl Fn(&WorkerName) -> Instant,
-) -> Option<Instant> {
-    claims(state).map(|(_, task, claim)| ends(task, claim, default, &heard)).min()
-}
-
 fn ends(task: &Task, claim: &Claim, default: Span, heard: impl Fn(&WorkerName) -> Instant) -> Instant {
     heard(&claim.worker).after(task.spec.lease.unwrap_or(default))
 }

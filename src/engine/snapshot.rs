@@ -1,0 +1,128 @@
+//! Snapshots: the state at one position of the log, so that a start costs what changed since.
+//!
+//! May assume: the log is the truth.
+//! Must never: be needed. A snapshot that is missing, torn or older costs time; one that does not fit is not used.
+//!
+//! The file is two lines of JSON: a head that says what follows, and the state.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::queue::{Seq, State};
+
+const FILE: &str = "snapshot.json";
+const UNFINISHED: &str = "snapshot.json.new";
+/// The format of the state that follows; another one is not used.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    crewfs_snapshot: u32,
+    seq: Seq,
+    bytes: usize,
+    check: u64,
+}
+
+/// The newest usable snapshot in the state directory that is not ahead of `tail`.
+pub fn load(directory: impl AsFd, tail: Seq) -> Option<State> {
+    let fd = rustix::fs::openat(directory, FILE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut content = Vec::new();
+    File::from(fd).read_to_end(&mut content).ok()?;
+    match parse(&content) {
+        Ok(state) if state.tail() <= tail => Some(state),
+        Ok(state) => {
+            let at = state.tail();
+            log::warn!(
+                "the snapshot is of event {at}, but the log ends at {tail}: it is of another log, and not used"
+            );
+            None
+        }
+        Err(why) => {
+            log::warn!("the snapshot is not used, the whole log is read instead: {why}");
+            None
+        }
+    }
+}
+
+fn parse(content: &[u8]) -> Result<State, String> {
+    let end = content.iter().position(|b| *b == b'\n').ok_or("it has no head")?;
+    let head: Head = serde_json::from_slice(&content[..end]).map_err(|e| e.to_string())?;
+    let body = &content[end + 1..];
+    if head.crewfs_snapshot != FORMAT {
+        return Err(format!("it has format {}, not {FORMAT}", head.crewfs_snapshot));
+    }
+    if head.bytes != body.len() || head.check != checksum(body) {
+        return Err("it is not whole".into());
+    }
+    let state: State = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+    if state.tail() != head.seq { Err("its head does not fit".into()) } else { Ok(state) }
+}
+
+/// Write a snapshot of `state`. It replaces the one before in one step, when it is whole and on disk.
+pub fn save(directory: &Arc<OwnedFd>, state: &State) -> io::Result<()> {
+    let body = serde_json::to_vec(state)?;
+    let head = Head { crewfs_snapshot: FORMAT, seq: state.tail(), bytes: body.len(), check: checksum(&body) };
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(directory, UNFINISHED, flags, Mode::from(0o600))?);
+    let written = file
+        .write_all(&serde_json::to_vec(&head)?)
+        .and_then(|()| file.write_all(b"\n"))
+        .and_then(|()| file.write_all(&body))
+        .and_then(|()| file.sync_data());
+    if let Err(error) = written {
+        // On a full disk the unfinished file must not take the last space.
+        let _ = rustix::fs::unlinkat(directory, UNFINISHED, rustix::fs::AtFlags::empty());
+        return Err(error);
+    }
+    rustix::fs::renameat(directory, UNFINISHED, directory, FILE)?;
+    Ok(())
+}
+
+/// FNV-1a, which finds torn and flipped bytes; nobody attacks this file.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Event, Record, Wall, WorkerName};
+
+    fn state() -> State {
+        let event = Event::Joined { worker: WorkerName::parse("w").unwrap(), uid: 7 };
+        State::replay(&[Record { seq: 1, at: Wall(5), event }])
+    }
+
+    #[test]
+    fn a_snapshot_comes_back_and_a_damaged_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd: Arc<OwnedFd> = Arc::new(File::open(dir.path()).unwrap().into());
+        assert!(load(&fd, 9).is_none());
+        save(&fd, &state()).unwrap();
+        assert_eq!(load(&fd, 9), Some(state()));
+        assert_eq!(load(&fd, 1), Some(state()));
+        assert_eq!(load(&fd, 0), None, "ahead of the log");
+
+        let path = dir.path().join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            assert_eq!(load(&fd, 9), None, "cut at {cut}");
+        }
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&path, &flipped).unwrap();
+            if let Some(loaded) = load(&fd, 9) {
+                assert_eq!(loaded, state(), "flipped at {at}");
+            }
+        }
+    }
+}
