@@ -47,3 +47,17 @@ pub const EVENTS_BEFORE_SNAPSHOT_AT_STOP: u64 = 1_000;
 pub const REPLAY_EVENTS: usize = 10_000;
 /// Disk space held back, in bytes, so that work can be finished when the disk is full.
 pub const RESERVED_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Callers whose identity is remembered.
+pub const CALLERS_REMEMBERED: usize = 4_096;
+/// How far up the tree of processes a name is looked for.
+pub const ANCESTORS: usize = 64;
+/// How long a request of a known caller is taken as a sign of life without looking at the process again, in milliseconds.
+/// Never used to decide who may do what.
+pub const SIGN_OF_LIFE_MS: u64 = 1_000;
+/// How long a reader waits for a task file that was just closed to be published, in milliseconds.
+pub const SETTLE_MS: u64 = 50;
+/// Temporary files that editors may have in `completed/` and `failed/` at one time.
+pub const SCRATCH_FILES: usize = 1_024;
+/// How often files are looked for where the kernel cannot tell of changes, in milliseconds (C10).
+pub const RESCAN_MS: u64 = 2_000;

@@ -1,0 +1,260 @@
+//! Who is calling: the only place where a process becomes a worker (C40).
+//!
+//! May assume: `/proc` is that of the pid namespace in which the daemon runs.
+//! Must never: decide from a remembered answer without looking whether it is still the same process image. A pid is used
+//! again, and `exec` changes the environment.
+//!
+//! A name is looked for in this order: `CREWFS_WORKER` in the environment of the process or its nearest ancestor that has
+//! it; the nearest of them that is a known agent program; the login name of the user.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{FsError, Request, Result};
+use crate::engine::{Engine, Presence};
+use crate::limits::{ANCESTORS, CALLERS_REMEMBERED, SIGN_OF_LIFE_MS};
+use crate::queue::{Actor, Instant, Span, WorkerName};
+
+/// The variable that names a worker.
+const VARIABLE: &[u8] = b"CREWFS_WORKER=";
+/// Programs that are agents.
+const AGENTS: [&str; 8] = ["claude", "codex", "gemini", "opencode", "cursor-agent", "aider", "goose", "amp"];
+/// Programs that run agents: the script that they were given counts.
+const INTERPRETERS: [&str; 6] = ["node", "bun", "deno", "python", "python3", "MainThread"];
+
+/// Somebody who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Name, uid and rights.
+    pub actor: Actor,
+    /// Whether the name was given or follows from the program, so that this is a worker even before it claims anything.
+    pub is_worker: bool,
+}
+
+/// One process image: the same numbers mean that neither the process nor its program has changed since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Image {
+    started: u64,
+    stack: u64,
+    environment: u64,
+}
+
+struct Known {
+    image: Image,
+    uid: u32,
+    caller: Arc<Caller>,
+    presence: Option<Arc<Presence>>,
+    looked: Instant,
+}
+
+/// All callers seen lately.
+pub struct Callers {
+    engine: Arc<Engine>,
+    /// The uid that mounted: its people are operators.
+    owner: u32,
+    known: Mutex<HashMap<u32, Known>>,
+    logins: Mutex<HashMap<u32, WorkerName>>,
+}
+
+impl Callers {
+    /// Nobody was seen yet. `owner` is the uid that mounted.
+    pub fn new(engine: Arc<Engine>, owner: u32) -> Callers {
+        Callers { engine, owner, known: Mutex::default(), logins: Mutex::default() }
+    }
+
+    /// Who asks. To be asked counts as a sign of life of a worker.
+    ///
+    /// # Errors
+    /// EACCES when CREWFS_WORKER is set to something that is no name.
+    pub fn identify(&self, req: &Request) -> Result<Arc<Caller>> {
+        let now = (self.engine.clock())();
+        let stat = Stat::read(req.tid);
+        let image = stat.as_ref().map(|stat| stat.image);
+        if let Some(known) = self.known.lock().get_mut(&req.tid)
+            && image == Some(known.image)
+            && known.uid == req.uid
+        {
+            known.looked = now.instant;
+            if let Some(presence) = &known.presence {
+                presence.heard(now);
+            }
+            return Ok(known.caller.clone());
+        }
+        let caller = Arc::new(self.look(req, stat)?);
+        let presence = caller
+            .is_worker
+            .then(|| self.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now));
+        if let Some(image) = image {
+            let mut known = self.known.lock();
+            if known.len() >= CALLERS_REMEMBERED {
+                known.clear();
+            }
+            let caller = caller.clone();
+            known.insert(req.tid, Known { image, uid: req.uid, caller, presence, looked: now.instant });
+        }
+        Ok(caller)
+    }
+
+    /// Somebody did something somewhere: a sign of life of that worker (C30). Cheap enough for every request.
+    pub fn seen(&self, req: &Request) {
+        let now = (self.engine.clock())();
+        if let Some(known) = self.known.lock().get(&req.tid)
+            && now.instant.since(known.looked) < Span(SIGN_OF_LIFE_MS)
+        {
+            if let Some(presence) = &known.presence {
+                presence.heard(now);
+            }
+            return;
+        }
+        // A name that is none is refused where it matters.
+        let _ = self.identify(req);
+    }
+
+    fn look(&self, req: &Request, stat: Option<Stat>) -> Result<Caller> {
+        let given = |worker| Caller {
+            actor: Actor { worker, uid: req.uid, operator: false },
+            is_worker: true,
+        };
+        let mut program = None;
+        let mut at = stat.map(|stat| (req.tid, stat));
+        for _ in 0..ANCESTORS {
+            let Some((pid, stat)) = at else { break };
+            if let Some(name) = variable_of(pid) {
+                return match std::str::from_utf8(&name).ok().and_then(WorkerName::parse) {
+                    Some(name) => Ok(given(name)),
+                    None => Err(FsError::because(
+                        libc::EACCES,
+                        format!(
+                            "CREWFS_WORKER is {:?}, which is no worker name: use letters, digits, '.', '_' and '-'",
+                            String::from_utf8_lossy(&name)
+                        ),
+                    )),
+                };
+            }
+            if program.is_none() {
+                program = agent_program(pid, &stat.command).map(|agent| (agent, pid));
+            }
+            at = (stat.parent > 1).then(|| Stat::read(stat.parent).map(|up| (stat.parent, up))).flatten();
+        }
+        if let Some((agent, pid)) = program {
+            let process = thread_group(pid);
+            if let Some(name) = WorkerName::parse(&format!("{agent}-{process}")) {
+                return Ok(given(name));
+            }
+        }
+        let operator = req.uid == 0 || req.uid == self.owner;
+        Ok(Caller {
+            actor: Actor { worker: self.login(req.uid), uid: req.uid, operator },
+            is_worker: false,
+        })
+    }
+
+    fn login(&self, uid: u32) -> WorkerName {
+        self.logins.lock().entry(uid).or_insert_with(|| login_name(uid)).clone()
+    }
+}
+
+/// What `/proc/<tid>/stat` says.
+struct Stat {
+    command: Vec<u8>,
+    parent: u32,
+    image: Image,
+}
+
+impl Stat {
+    fn read(tid: u32) -> Option<Stat> {
+        if tid == 0 {
+            return None;
+        }
+        Stat::parse(&fs::read(format!("/proc/{tid}/stat")).ok()?)
+    }
+
+    /// The fields are in proc_pid_stat(5). The command stands in parentheses and may itself hold some.
+    fn parse(content: &[u8]) -> Option<Stat> {
+        let open = content.iter().position(|b| *b == b'(')?;
+        let close = content.iter().rposition(|b| *b == b')')?;
+        let rest = std::str::from_utf8(content.get(close + 2..)?).ok()?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        // Field n of the manual page, which counts from 1, and of which the first two are before `rest`.
+        let number = |n: usize| fields.get(n - 3)?.parse::<u64>().ok();
+        Some(Stat {
+            command: content[open + 1..close].to_vec(),
+            parent: number(4)? as u32,
+            image: Image { started: number(22)?, stack: number(28)?, environment: number(50)? },
+        })
+    }
+}
+
+/// The value of CREWFS_WORKER in a process's environment, as it was when its program started.
+fn variable_of(pid: u32) -> Option<Vec<u8>> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = environment.split(|b| *b == 0).find_map(|entry| entry.strip_prefix(VARIABLE))?;
+    (!value.is_empty()).then(|| value.to_vec())
+}
+
+/// The agent that a process is, if it is one: by its command name, or by the script that its interpreter runs.
+fn agent_program(pid: u32, command: &[u8]) -> Option<&'static str> {
+    let known = |name: &[u8]| AGENTS.into_iter().find(|agent| agent.as_bytes() == name);
+    if let Some(agent) = known(command) {
+        return Some(agent);
+    }
+    if !INTERPRETERS.iter().any(|name| name.as_bytes() == command) {
+        return None;
+    }
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    arguments.split(|b| *b == 0).take(2).find_map(|argument| {
+        let file = argument.rsplit(|b| *b == b'/').next()?;
+        known(file.split(|b| *b == b'.').next()?)
+    })
+}
+
+/// The process that a thread belongs to.
+fn thread_group(tid: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    line.and_then(|tgid| tgid.trim().parse().ok()).unwrap_or(tid)
+}
+
+/// The login name of a uid, or `uid-N` where there is none that could name a worker.
+fn login_name(uid: u32) -> WorkerName {
+    let users = fs::read("/etc/passwd").unwrap_or_default();
+    let found = users.split(|b| *b == b'\n').find_map(|line| {
+        let mut fields = line.split(|b| *b == b':');
+        let (name, id) = (fields.next()?, fields.nth(1)?);
+        let id: u32 = OsStr::from_bytes(id).to_str()?.parse().ok()?;
+        if id == uid { WorkerName::parse(std::str::from_utf8(name).ok()?) } else { None }
+    });
+    found.unwrap_or_else(|| WorkerName::parse(&format!("uid-{uid}")).expect("letters and digits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_is_read_whatever_the_command_is_called() {
+        let tail = (5..=52).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        for command in ["sh", "a) b (c", "x y", ")"] {
+            let stat = Stat::parse(format!("77 ({command}) S 42 {tail}\n").as_bytes()).unwrap();
+            assert_eq!(stat.command, command.as_bytes());
+            assert_eq!(stat.parent, 42);
+            assert_eq!(stat.image, Image { started: 22, stack: 28, environment: 50 });
+        }
+        assert!(Stat::parse(b"").is_none());
+        assert!(Stat::parse(b"1 (x").is_none());
+    }
+
+    #[test]
+    fn this_process_has_an_image_and_root_a_login_name() {
+        let mine = Stat::read(std::process::id()).unwrap();
+        assert!(mine.image.environment > 0);
+        assert_eq!(thread_group(std::process::id()), std::process::id());
+        assert_eq!(login_name(0).as_str(), "root");
+        assert_eq!(login_name(4_000_000_000).as_str(), "uid-4000000000");
+    }
+}

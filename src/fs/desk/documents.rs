@@ -1,0 +1,261 @@
+//! What reading a synthesized node shows: every document, from the state alone.
+//!
+//! May assume: a state that stays as it is.
+//! Must never: show what moves by itself. A document changes only with the state, or with a worker's sign of life, so that
+//! its size and time can be told without reading it (C1).
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::engine::{Engine, Presence};
+use crate::queue::{
+    Loss, Phase, Priority, Span, State, Task, TaskId, TaskState, Wall, When, Worker, WorkerName,
+};
+
+/// A task as `status/<id>`, `claim/<id>` and `queue.json` show it. `status` and `worker` are always there.
+#[derive(Serialize)]
+struct TaskView<'a> {
+    status: TaskState,
+    worker: Option<&'a WorkerName>,
+    title: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    why: String,
+    priority: Priority,
+    published: Wall,
+    changed: Wall,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed: Option<Wall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished: Option<Wall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    needs: &'a [TaskId],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waits_for: Vec<&'a TaskId>,
+    attempts: u32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lost_claims: Vec<LossView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadline: Option<Wall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_before: Option<Wall>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    requires: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    owns: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    context: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct LossView<'a> {
+    worker: &'a WorkerName,
+    at: Wall,
+    reason: String,
+}
+
+fn view<'a>(state: &'a State, task: &'a Task) -> TaskView<'a> {
+    let (claim, finish) = (task.claim(), task.finish());
+    let spec = &task.spec;
+    let when = |when: When| match when {
+        When::At(wall) => wall,
+        When::After(Span(ms)) => Wall(task.published.at.0.saturating_add_unsigned(ms)),
+    };
+    let loss = |loss: &'a Loss| LossView { worker: &loss.worker, at: loss.at, reason: loss.reason.to_string() };
+    TaskView {
+        status: state.state_of(task),
+        worker: claim.map(|c| &c.worker).or_else(|| finish.and_then(|f| f.worker.as_ref())),
+        title: &spec.title,
+        why: why(state, task),
+        priority: spec.priority,
+        published: task.published.at,
+        changed: task.changed.at,
+        claimed: claim.map(|c| c.since.at),
+        epoch: claim.map(|c| c.epoch()),
+        note: claim.and_then(|c| c.note.as_ref()).map(|note| note.text.as_str()),
+        finished: finish.map(|f| f.when.at),
+        result: finish.and_then(|f| f.text.as_ref()).map(|text| text.head.as_str()),
+        result_bytes: finish.and_then(|f| f.text.as_ref()).map(|text| text.size),
+        needs: &spec.needs,
+        waits_for: task.unmet.iter().collect(),
+        attempts: spec.attempts,
+        lost_claims: task.losses.iter().map(loss).collect(),
+        lease: spec.lease.map(|span| span.to_string()),
+        deadline: spec.deadline.map(when),
+        not_before: spec.not_before.map(when),
+        requires: &spec.requires,
+        owns: &spec.owns,
+        context: &spec.context,
+        warnings: &spec.warnings,
+    }
+}
+
+/// Why a task does not move, in one sentence; empty when it does.
+pub(super) fn why(state: &State, task: &Task) -> String {
+    match &task.phase {
+        Phase::Open if task.unmet.is_empty() => match state.paused() {
+            Some(since) => format!("the queue is paused since {}", since.at),
+            None => String::new(),
+        },
+        Phase::Open => state.why_blocked(task),
+        Phase::Claimed(claim) => format!("{} works on it since {}", claim.worker, claim.since.at),
+        Phase::Rejected(problem) => problem.to_string(),
+        Phase::Failed(finish) => match (&finish.worker, &finish.text) {
+            (_, Some(text)) => text.head.clone(),
+            (Some(worker), None) => format!("{worker} gave no reason"),
+            (None, None) => String::new(),
+        },
+        Phase::Completed(_) => String::new(),
+    }
+}
+
+/// `status/<id>`, and `claim/<id>`: one JSON object, the id first.
+pub(super) fn task(state: &State, id: &TaskId, task: &Task) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Named<'a> {
+        task: &'a TaskId,
+        #[serde(flatten)]
+        view: TaskView<'a>,
+    }
+    pretty(&Named { task: id, view: view(state, task) })
+}
+
+/// `queue.json`: an object of all tasks, one a line.
+pub(super) fn queue(state: &State) -> Vec<u8> {
+    object(state.tasks().map(|(id, task)| (id.as_str(), view(state, task))))
+}
+
+/// A worker as `workers/<name>/status` and `workers.json` show it.
+#[derive(Serialize)]
+struct WorkerView<'a> {
+    /// `working`, `idle` or `draining`.
+    status: &'static str,
+    task: Option<&'a TaskId>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    claims: &'a [TaskId],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+    completed: u64,
+    failed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joined: Option<Wall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_heard: Option<Wall>,
+}
+
+fn worker_view<'a>(
+    state: &'a State,
+    worker: Option<&'a Worker>,
+    presence: Option<&Presence>,
+) -> WorkerView<'a> {
+    let claims = worker.map_or(&[][..], |w| &w.claims);
+    let task = claims.last();
+    let claim = task.and_then(|id| state.task(id.as_str())?.claim());
+    WorkerView {
+        status: match (worker.is_some_and(|w| w.draining), task) {
+            (true, _) => "draining",
+            (false, Some(_)) => "working",
+            (false, None) => "idle",
+        },
+        task,
+        claims,
+        note: claim.and_then(|c| c.note.as_ref()).map(|note| note.text.as_str()),
+        completed: worker.map_or(0, |w| w.completed),
+        failed: worker.map_or(0, |w| w.failed),
+        joined: worker.map(|w| w.joined.at),
+        last_heard: presence.map(Presence::last_heard_wall),
+    }
+}
+
+/// `workers/<name>/status`.
+pub(super) fn worker(state: &State, engine: &Engine, name: &WorkerName) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Named<'a> {
+        worker: &'a WorkerName,
+        #[serde(flatten)]
+        view: WorkerView<'a>,
+    }
+    let presence = engine.roster().get(name.as_str());
+    let view = worker_view(state, state.worker(name.as_str()).map(|w| &**w), presence.as_deref());
+    pretty(&Named { worker: name, view })
+}
+
+/// Everybody who ever claimed anything, or was heard of lately, by name.
+pub(super) fn everybody(state: &State, engine: &Engine) -> Vec<WorkerName> {
+    let mut names: Vec<WorkerName> = state.workers().map(|(name, _)| name.clone()).collect();
+    names.extend(engine.roster().all().into_iter().map(|presence| presence.name.clone()));
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// `workers.json`: an object of all workers, one a line.
+pub(super) fn workers(state: &State, engine: &Engine) -> Vec<u8> {
+    let names = everybody(state, engine);
+    object(names.iter().map(|name| {
+        let presence = engine.roster().get(name.as_str());
+        let worker = state.worker(name.as_str()).map(|w| &**w);
+        (name.as_str(), worker_view(state, worker, presence.as_deref()))
+    }))
+}
+
+/// `workers/<name>/why`: the last refusal.
+pub(super) fn refusal(engine: &Engine, name: &WorkerName) -> Vec<u8> {
+    let last = engine.roster().get(name.as_str()).and_then(|presence| presence.last_refusal());
+    last.map_or_else(Vec::new, |(at, why)| format!("{at} {why}\n").into_bytes())
+}
+
+/// `workers/<name>/should-stop` (C60): nothing, or one line that tells the worker how to go on.
+///
+/// Agent programs take the line as it is for the answer of a stop hook (C61); Gemini refuses commands with `$( )` or
+/// backticks in it. `idle` is how long the worker has held nothing, and `limit` how long that may last.
+pub(super) fn should_stop(state: &State, tasks: &str, name: &WorkerName, idle: Span, limit: Span) -> Vec<u8> {
+    let worker = state.worker(name.as_str());
+    let draining = worker.is_some_and(|w| w.draining);
+    let claimable = state.paused().is_none() && !draining;
+    let reason = if let Some(task) = worker.and_then(|w| w.claims.last()) {
+        format!(
+            "You hold {task}. Read {tasks}/workers/self/task, do what it says, then finish with: \
+             echo 'what you did' > {tasks}/completed/{task}"
+        )
+    } else if let Some(task) = state.best_ready().filter(|_| claimable) {
+        format!("{task} is ready. Claim it with: touch {tasks}/claim/next and then read {tasks}/workers/self/task")
+    } else if !draining && idle < limit {
+        format!("No task is ready yet. Wait a little, then look again: sleep 15; ls {tasks}/ready")
+    } else {
+        return Vec::new();
+    };
+    let mut line = json!({"decision": "block", "reason": reason}).to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+fn pretty(value: &impl Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).expect("string keys and plain values");
+    text.push(b'\n');
+    text
+}
+
+/// A JSON object with one member a line, so that `grep` finds whole members.
+fn object<'a>(members: impl Iterator<Item = (&'a str, impl Serialize)>) -> Vec<u8> {
+    let mut text = vec![b'{'];
+    for (n, (key, value)) in members.enumerate() {
+        text.extend_from_slice(if n == 0 { b"\n  " } else { b",\n  " });
+        serde_json::to_writer(&mut text, key).expect("writing to memory");
+        text.extend_from_slice(b": ");
+        serde_json::to_writer(&mut text, &value).expect("string keys and plain values");
+    }
+    text.extend_from_slice(b"\n}\n");
+    text
+}

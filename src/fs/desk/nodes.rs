@@ -1,0 +1,176 @@
+//! The synthesized nodes, and their numbers.
+//!
+//! Must never: give one number to two nodes, or change a number while the kernel knows it.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use super::super::{FsError, Ino, Kind, Result};
+use crate::queue::{TaskId, TaskState, WorkerName};
+
+/// Numbers of synthesized nodes have this bit; those of real files never do.
+pub(super) const SYNTHESIZED: Ino = 1 << 62;
+
+/// Whether a number is that of a synthesized node.
+pub(super) fn is_synthesized(ino: Ino) -> bool {
+    ino & SYNTHESIZED != 0
+}
+
+/// The directories of the desk. Each but the last two lists the tasks of one state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Directory {
+    Ready,
+    Blocked,
+    Claim,
+    Completed,
+    Failed,
+    Rejected,
+    Status,
+    Workers,
+}
+
+impl Directory {
+    /// The state whose tasks it lists; `None` for those that list everything of a kind.
+    pub(super) fn lists(self) -> Option<TaskState> {
+        match self {
+            Directory::Ready => Some(TaskState::Ready),
+            Directory::Blocked => Some(TaskState::Blocked),
+            Directory::Claim => Some(TaskState::Claimed),
+            Directory::Completed => Some(TaskState::Completed),
+            Directory::Failed => Some(TaskState::Failed),
+            Directory::Rejected => Some(TaskState::Rejected),
+            Directory::Status | Directory::Workers => None,
+        }
+    }
+}
+
+/// The documents at the top of the desk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Document {
+    Queue,
+    Workers,
+    Events,
+}
+
+/// The files in a worker's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum WorkerFile {
+    Status,
+    ShouldStop,
+    Task,
+    Why,
+    Drain,
+}
+
+/// One synthesized node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Node {
+    /// A directory of the desk.
+    Directory(Directory),
+    /// A task's entry in one of them.
+    Task(Directory, TaskId),
+    /// `next`: a symbolic link to the best task.
+    Next,
+    /// `claim/next`: the caller's own claim.
+    ClaimNext,
+    /// A document at the top.
+    Document(Document),
+    /// `paused`.
+    Paused,
+    /// `workers/self`: a symbolic link to the caller's directory.
+    WorkerSelf,
+    /// `workers/<name>`.
+    Worker(WorkerName),
+    /// A file in it.
+    WorkerFile(WorkerName, WorkerFile),
+    /// A temporary file of an editor, in `completed/` or `failed/`.
+    Scratch(u64),
+    /// What a `mkdir` that claimed or finished a task is answered with: a directory that nothing else ever meets.
+    Made(u64),
+}
+
+impl Node {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Node::Directory(_) | Node::Worker(_) | Node::Made(_) => Kind::Directory,
+            Node::Next | Node::WorkerSelf => Kind::Symlink,
+            Node::Task(..)
+            | Node::ClaimNext
+            | Node::Document(_)
+            | Node::Paused
+            | Node::WorkerFile(..)
+            | Node::Scratch(_) => Kind::File,
+        }
+    }
+}
+
+/// Which number is which node.
+#[derive(Default)]
+pub(super) struct Nodes(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    numbers: HashMap<Node, Ino>,
+    nodes: HashMap<Ino, (Node, u64)>,
+}
+
+impl Nodes {
+    /// The number of a node, with one more reference to it.
+    pub(super) fn refer(&self, node: &Node) -> Ino {
+        let mut table = self.0.lock();
+        if let Some(&ino) = table.numbers.get(node) {
+            if let Some((_, count)) = table.nodes.get_mut(&ino) {
+                *count += 1;
+            }
+            return ino;
+        }
+        table.next += 1;
+        let ino = SYNTHESIZED | table.next;
+        table.numbers.insert(node.clone(), ino);
+        table.nodes.insert(ino, (node.clone(), 1));
+        ino
+    }
+
+    /// The number to show for a node that is only listed.
+    pub(super) fn shown(&self, node: &Node) -> Ino {
+        self.0.lock().numbers.get(node).copied().unwrap_or(SYNTHESIZED)
+    }
+
+    /// The node of a number.
+    pub(super) fn get(&self, ino: Ino) -> Result<Node> {
+        self.0.lock().nodes.get(&ino).map(|(node, _)| node.clone()).ok_or(FsError::new(libc::ESTALE))
+    }
+
+    /// Drop references; a node without any is forgotten.
+    pub(super) fn forget(&self, ino: Ino, count: u64) {
+        let mut table = self.0.lock();
+        if let Some((_, left)) = table.nodes.get_mut(&ino) {
+            *left = left.saturating_sub(count);
+            if *left == 0
+                && let Some((node, _)) = table.nodes.remove(&ino)
+            {
+                table.numbers.remove(&node);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_its_number_until_the_last_reference_is_gone() {
+        let nodes = Nodes::default();
+        let next = nodes.refer(&Node::Next);
+        assert_eq!(nodes.refer(&Node::Next), next);
+        assert_ne!(nodes.refer(&Node::Paused), next);
+        nodes.forget(next, 1);
+        assert_eq!(nodes.get(next).unwrap(), Node::Next);
+        nodes.forget(next, 1);
+        assert!(nodes.get(next).is_err());
+        assert_ne!(nodes.refer(&Node::Next), next, "a number is not used twice");
+    }
+}

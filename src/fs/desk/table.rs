@@ -1,0 +1,185 @@
+//! The table of the desk: which name is which node, and what making, moving and removing one means for the queue.
+//!
+//! This is the contract in code: a new file of the contract is a new row here, and its content one arm in `documents`.
+//!
+//! Must never: touch the engine, a file, or a clock. It answers with [`Wish`]es.
+
+use std::ffi::OsStr;
+
+use super::super::caller::Caller;
+use super::super::{FsError, Result};
+use super::nodes::{Directory, Document, Node, WorkerFile};
+use crate::queue::{Command, Content, Ending, State, TaskId, WorkerName};
+
+/// The top of the desk.
+pub(super) const TOP: [(&str, Node); 13] = [
+    ("ready", Node::Directory(Directory::Ready)),
+    ("blocked", Node::Directory(Directory::Blocked)),
+    ("claim", Node::Directory(Directory::Claim)),
+    ("completed", Node::Directory(Directory::Completed)),
+    ("failed", Node::Directory(Directory::Failed)),
+    ("rejected", Node::Directory(Directory::Rejected)),
+    ("status", Node::Directory(Directory::Status)),
+    ("workers", Node::Directory(Directory::Workers)),
+    ("next", Node::Next),
+    ("queue.json", Node::Document(Document::Queue)),
+    ("workers.json", Node::Document(Document::Workers)),
+    ("events.jsonl", Node::Document(Document::Events)),
+    ("paused", Node::Paused),
+];
+
+/// The files in a worker's directory.
+pub(super) const WORKER: [(&str, WorkerFile); 5] = [
+    ("status", WorkerFile::Status),
+    ("should-stop", WorkerFile::ShouldStop),
+    ("task", WorkerFile::Task),
+    ("why", WorkerFile::Why),
+    ("drain", WorkerFile::Drain),
+];
+
+/// The node of a name at the top; whether it exists at present is another question.
+pub(super) fn at_top(name: &OsStr) -> Option<Node> {
+    TOP.iter().find(|(known, _)| *known == name).map(|(_, node)| node.clone())
+}
+
+/// The node that a name in a directory means, whether or not it exists at present.
+pub(super) fn in_directory(directory: &Node, name: &OsStr) -> Option<Node> {
+    let name = name.to_str()?;
+    match directory {
+        Node::Directory(Directory::Workers) if name == "self" => Some(Node::WorkerSelf),
+        Node::Directory(Directory::Workers) => WorkerName::parse(name).map(Node::Worker),
+        Node::Directory(Directory::Claim) if name == "next" => Some(Node::ClaimNext),
+        Node::Directory(directory) => TaskId::parse(name).map(|task| Node::Task(*directory, task)),
+        Node::Worker(worker) => {
+            let (_, file) = WORKER.iter().find(|(known, _)| *known == name)?;
+            Some(Node::WorkerFile(worker.clone(), *file))
+        }
+        _ => None,
+    }
+}
+
+/// The task that a file in the top directory holds the instructions of, by its name (C4).
+pub(super) fn task_of(name: &OsStr) -> Option<TaskId> {
+    let stem = name.to_str()?.strip_suffix(".md")?;
+    if stem == "README" { None } else { TaskId::parse(stem) }
+}
+
+/// The name of a task's instruction file.
+pub(super) fn file_of(task: &TaskId) -> String {
+    format!("{task}.md")
+}
+
+/// Whether a name is one that editors and agents give to a file that they will rename (C25).
+pub(super) fn is_scratch(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with('.') || name.starts_with("sed") || name.contains(".tmp."))
+}
+
+/// What somebody wants of the queue by touching a node.
+#[derive(Debug)]
+pub(super) struct Wish {
+    /// What.
+    pub(super) command: Command,
+    /// The node that there will be.
+    pub(super) becomes: Node,
+}
+
+fn refuse<T>(errno: i32, why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T> {
+    Err(FsError::because(errno, why))
+}
+
+/// What making `node` means. `exclusive`: the caller asked to be the one who makes it.
+pub(super) fn making(node: &Node, caller: &Caller, exclusive: bool) -> Result<Wish> {
+    let by = caller.actor.clone();
+    let command = match node {
+        Node::Task(Directory::Claim, task) => Command::Claim { task: task.clone(), by, exclusive },
+        Node::ClaimNext => Command::ClaimNext { by, exclusive },
+        Node::Task(Directory::Completed, task) => finishing(task, caller, Ending::Completed, None, exclusive),
+        Node::Task(Directory::Failed, task) => finishing(task, caller, Ending::Failed, None, exclusive),
+        Node::Task(_, task) => {
+            return refuse(libc::EPERM, format!("a task is made by writing its instructions: {task}.md"));
+        }
+        Node::Paused => Command::Pause { by, paused: true },
+        Node::WorkerFile(worker, WorkerFile::Drain) => {
+            Command::Drain { worker: worker.clone(), by, draining: true }
+        }
+        _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be made"),
+    };
+    Ok(Wish { command, becomes: node.clone() })
+}
+
+/// The end of a task, with its text where that is known.
+pub(super) fn finishing(
+    task: &TaskId,
+    caller: &Caller,
+    ending: Ending,
+    text: Option<Content>,
+    exclusive: bool,
+) -> Command {
+    Command::Finish { task: task.clone(), by: caller.actor.clone(), ending, text, exclusive }
+}
+
+/// What renaming one node to another means.
+pub(super) fn moving(from: &Node, to: &Node, caller: &Caller, state: &State, exclusive: bool) -> Result<Wish> {
+    use Directory::{Claim, Completed, Failed, Ready, Rejected};
+    let by = caller.actor.clone();
+    // What stands for the best task, or for the caller's claim, is as good as its name.
+    let from = match from {
+        Node::Next => match state.best_ready() {
+            Some(task) => Node::Task(Ready, task.clone()),
+            None => return refuse(libc::ENOENT, "no task is ready"),
+        },
+        Node::ClaimNext => match current_claim(state, caller) {
+            Some(task) => Node::Task(Claim, task),
+            None => return refuse(libc::ENOENT, "you hold no claim"),
+        },
+        other => other.clone(),
+    };
+    let (there, task) = match &from {
+        Node::Task(there, task) => (*there, task),
+        _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be moved"),
+    };
+    let command = match (there, to) {
+        (Ready, Node::ClaimNext) => Command::ClaimNext { by, exclusive: true },
+        (_, Node::Task(_, other)) if other != task => {
+            return refuse(libc::EINVAL, format!("{task} keeps its name wherever it is moved"));
+        }
+        // Moving a ready task that somebody just claimed: the source is gone (C22); the judge says so as "held".
+        (Ready, Node::Task(Claim, _)) => Command::Claim { task: task.clone(), by, exclusive: true },
+        (Claim, Node::Task(Completed, _)) => finishing(task, caller, Ending::Completed, None, exclusive),
+        (Claim, Node::Task(Failed, _)) => finishing(task, caller, Ending::Failed, None, exclusive),
+        (Claim, Node::Task(Ready, _)) => Command::Release { task: task.clone(), by },
+        (Completed | Failed | Rejected, Node::Task(Ready, _)) => Command::Retry { task: task.clone(), by },
+        _ => {
+            return refuse(
+                libc::EPERM,
+                "a task moves from ready/ to claim/, from claim/ to completed/, failed/ or ready/, and back to ready/",
+            );
+        }
+    };
+    Ok(Wish { command, becomes: to.clone() })
+}
+
+/// What removing a node means.
+pub(super) fn removing(node: &Node, caller: &Caller, state: &State) -> Result<Command> {
+    let by = caller.actor.clone();
+    Ok(match node {
+        Node::Task(Directory::Claim, task) => Command::Release { task: task.clone(), by },
+        Node::ClaimNext => match current_claim(state, caller) {
+            Some(task) => Command::Release { task, by },
+            None => return refuse(libc::ENOENT, "you hold no claim"),
+        },
+        Node::Paused => Command::Pause { by, paused: false },
+        Node::WorkerFile(worker, WorkerFile::Drain) => {
+            Command::Drain { worker: worker.clone(), by, draining: false }
+        }
+        Node::Task(_, task) => {
+            return refuse(libc::EPERM, format!("to withdraw the task, remove its instructions: {task}.md"));
+        }
+        _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be removed"),
+    })
+}
+
+/// The claim that the caller works on: its youngest.
+pub(super) fn current_claim(state: &State, caller: &Caller) -> Option<TaskId> {
+    state.worker(caller.actor.worker.as_str())?.claims.last().cloned()
+}
