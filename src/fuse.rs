@@ -414,7 +414,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _lock_owner: Option<LockOwner>,
         reply: fuser::ReplyData,
     ) {
-        let reply = later!("read", ino, reply, data => send_data(reply, &data));
+        let reply = later!("read", ino, reply, data => send_data(reply, data));
         self.0.read(&request(req), ino.0, fh.0, offset, size, reply);
     }
 
@@ -718,8 +718,8 @@ fn send_opened(reply: fuser::ReplyOpen, opened: &Opened) {
     reply.opened(FileHandle(opened.fh), open_flags(opened));
 }
 
-fn send_data(reply: fuser::ReplyData, data: &Vec<u8>) {
-    reply.data(data);
+fn send_data(reply: fuser::ReplyData, data: Vec<u8>) {
+    reply.data(&data);
 }
 
 /// Size 0 asks how long the value is; a buffer that is too short for it is ERANGE.
