@@ -2,8 +2,8 @@
 //!
 //! The layers, top to bottom; nothing knows what is above it:
 //!
-//! - `cli`: parse, call, print
-//! - `daemon`: start, signals, stop
+//! - [`cli`]: parse, call, print
+//! - [`daemon`]: start, signals, stop
 //! - [`fuse`]: the kernel's protocol; the only file that names fuser
 //! - [`fs`]: two small filesystems in plain types, the tree and the desk
 //! - [`engine`]: the one writer: batch, decide, append, apply, answer
@@ -11,8 +11,12 @@
 //!
 //! `docs/architecture.md` tells the story.
 
+pub mod cli;
 pub mod clock;
+pub mod daemon;
 pub mod engine;
+pub mod fs;
+pub mod fuse;
 pub mod limits;
 pub mod log;
 pub mod queue;

@@ -1,0 +1,170 @@
+//! The content of regular files, by node.
+//!
+//! May assume: the kernel lets one writer at a time into a file (`i_rwsem`), and has judged who may open it.
+//! Must never: open anything but a regular file, or open with O_APPEND: pwrite(2) would then ignore the offset.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{
+    FallocateFlags, OFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, ftruncate, seek,
+};
+use rustix::io::{Errno, pread, pwrite, retry_on_intr};
+
+use super::Files;
+use crate::fs::{FsError, Ino, Kind, Result};
+use crate::limits;
+
+/// A descriptor for content.
+pub(super) struct Data {
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) writable: bool,
+}
+
+impl Files {
+    /// Open a regular file with the flags of an open(2), for a handle of its own.
+    ///
+    /// Flags that were meant for the path, and are done with, are left out; so are O_APPEND (the kernel sends the
+    /// offset) and O_DIRECT (the daemon's buffers are not aligned).
+    pub fn open(&self, ino: Ino, flags: i32) -> Result<OwnedFd> {
+        let done =
+            libc::O_NOFOLLOW | libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_DIRECTORY;
+        let flags = flags & !(done | libc::O_APPEND | libc::O_DIRECT);
+        self.open_content(ino, OFlags::from_bits_retain(flags as u32))
+    }
+
+    /// Read up to `size` bytes; fewer only at the end of the file.
+    pub fn read(&self, ino: Ino, offset: u64, size: u32) -> Result<Vec<u8>> {
+        read_from(&*self.content(ino, false)?, offset, size)
+    }
+
+    /// Write all of `data`, or as much as there is room for; the answer is how much.
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<u32> {
+        write_to(&*self.content(ino, true)?, offset, data)
+    }
+
+    /// Set the length.
+    pub(super) fn truncate(&self, ino: Ino, size: u64) -> Result<()> {
+        let fd = self.content(ino, true)?;
+        Ok(retry_on_intr(|| ftruncate(&fd, size))?)
+    }
+
+    /// Put the content on disk, with the attributes unless `datasync`.
+    pub fn fsync(&self, ino: Ino, datasync: bool) -> Result<()> {
+        let fd = self.content(ino, false)?;
+        Ok(retry_on_intr(|| {
+            if datasync { fdatasync(&fd) } else { fsync(&fd) }
+        })?)
+    }
+
+    /// Reserve or punch space; `mode` is that of `fallocate(2)`.
+    pub fn fallocate(&self, ino: Ino, offset: u64, length: u64, mode: i32) -> Result<()> {
+        let fd = self.content(ino, true)?;
+        let mode = FallocateFlags::from_bits_retain(mode as u32);
+        Ok(retry_on_intr(|| fallocate(&fd, mode, offset, length))?)
+    }
+
+    /// SEEK_DATA and SEEK_HOLE.
+    pub fn lseek(&self, ino: Ino, offset: i64, whence: i32) -> Result<u64> {
+        let offset = u64::try_from(offset).map_err(|_| FsError::new(libc::ENXIO))?;
+        let from = match whence {
+            libc::SEEK_DATA => SeekFrom::Data(offset),
+            libc::SEEK_HOLE => SeekFrom::Hole(offset),
+            _ => return Err(FsError::new(libc::EINVAL)),
+        };
+        // Nobody reads at the descriptor's own position, so moving it hurts nobody.
+        Ok(seek(&*self.content(ino, false)?, from)?)
+    }
+
+    /// Copy on the disk, in part or whole; the answer is how much. EOPNOTSUPP lets the kernel copy by reading.
+    pub fn copy_file_range(&self, from: (Ino, u64), to: (Ino, u64), length: u64) -> Result<u32> {
+        let source = self.content(from.0, false)?;
+        let target = self.content(to.0, true)?;
+        let (mut read_at, mut write_at) = (from.1, to.1);
+        let length = length.min(limits::COPY_MAX) as usize;
+        let copied = copy_file_range(
+            &source,
+            Some(&mut read_at),
+            &target,
+            Some(&mut write_at),
+            length,
+        );
+        match copied {
+            Ok(copied) => Ok(copied as u32),
+            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INTR) => {
+                Err(FsError::new(libc::EOPNOTSUPP))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The kept descriptor of a node, or a new one.
+    fn content(&self, ino: Ino, write: bool) -> Result<Arc<OwnedFd>> {
+        if let Some(data) = self.data.lock().get(ino)
+            && (data.writable || !write)
+        {
+            return Ok(data.fd.clone());
+        }
+        // Reading opens for reading only: a descriptor that can write would keep the disk from executing the file.
+        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        let fd = Arc::new(self.open_content(ino, access)?);
+        self.keep_data(
+            ino,
+            Data {
+                fd: fd.clone(),
+                writable: write,
+            },
+        );
+        Ok(fd)
+    }
+
+    /// Keep a descriptor ready, unless there is one already that can do more.
+    pub(super) fn keep_data(&self, ino: Ino, data: Data) {
+        let mut kept = self.data.lock();
+        let better = !data.writable && kept.get(ino).is_some_and(|known| known.writable);
+        let dropped = if better {
+            Some(data)
+        } else {
+            kept.insert(ino, data)
+        };
+        drop(kept);
+        drop(dropped);
+    }
+
+    fn open_content(&self, ino: Ino, flags: OFlags) -> Result<OwnedFd> {
+        match self.kind(ino)? {
+            Kind::File => Ok(self.reopen(&*self.descriptor(ino)?, flags)?),
+            Kind::Directory => Err(FsError::new(libc::EISDIR)),
+            _ => Err(FsError::new(libc::EINVAL)),
+        }
+    }
+}
+
+/// Read up to `size` bytes; fewer only at the end of the file.
+pub fn read_from(fd: &OwnedFd, offset: u64, size: u32) -> Result<Vec<u8>> {
+    let size = size as usize;
+    let mut data = Vec::with_capacity(size);
+    while data.len() < size {
+        let at = offset + data.len() as u64;
+        if retry_on_intr(|| pread(fd, rustix::buffer::spare_capacity(&mut data), at))? == 0 {
+            break;
+        }
+    }
+    // The allocator may have given more room than was asked for.
+    data.truncate(size);
+    Ok(data)
+}
+
+/// Write all of `data`, or as much as there is room for; the answer is how much.
+pub fn write_to(fd: &OwnedFd, offset: u64, data: &[u8]) -> Result<u32> {
+    let mut done = 0;
+    while done < data.len() {
+        match retry_on_intr(|| pwrite(fd, &data[done..], offset + done as u64)) {
+            Ok(0) => break,
+            Ok(written) => done += written,
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(done as u32)
+}

@@ -1,0 +1,161 @@
+//! Listing directories.
+//!
+//! May assume: the kernel lets one reader at a time into an open directory.
+//! Must never: hold a whole directory. Positions are the disk's own cookies, so seekdir(3) works for any size.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, fsync, openat, seek, statat};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::Files;
+use crate::fs::{DirEntry, FsError, Ino, Kind, Result};
+use crate::limits;
+
+struct Line {
+    ino: Ino,
+    next: u64,
+    kind: Kind,
+    name: OsString,
+}
+
+/// An open directory, and the lines read from the disk that nobody has taken yet.
+pub(super) struct Directory {
+    fd: Arc<OwnedFd>,
+    /// Where `lines` starts.
+    position: u64,
+    lines: VecDeque<Line>,
+}
+
+impl Files {
+    /// Open a directory for listing; the answer is its handle.
+    pub fn opendir(&self, ino: Ino) -> Result<u64> {
+        let path = self.descriptor(ino)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = self.making_room(|| openat(&path, ".", flags, Mode::empty()))?;
+        let directory = Directory {
+            fd: Arc::new(fd),
+            position: 0,
+            lines: VecDeque::new(),
+        };
+        let fh = self.next_directory.fetch_add(1, Ordering::Relaxed);
+        self.directories
+            .lock()
+            .insert(fh, Arc::new(Mutex::new(directory)));
+        Ok(fh)
+    }
+
+    /// List from `offset` until `sink` returns false. The answer tells whether the end was reached.
+    pub fn readdir(
+        &self,
+        ino: Ino,
+        fh: u64,
+        offset: u64,
+        sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<bool> {
+        let directory = self.directory(fh)?;
+        let mut directory = directory.lock();
+        // From the start the disk is asked anew, as rewinddir(3) promises.
+        if offset == 0 || offset != directory.position {
+            directory.lines.clear();
+            seek(&directory.fd, SeekFrom::Start(offset))?;
+            directory.position = offset;
+        }
+        loop {
+            while let Some(Line {
+                ino,
+                next,
+                kind,
+                name,
+            }) = directory.lines.front()
+            {
+                let next = *next;
+                if !sink(DirEntry {
+                    ino: *ino,
+                    next,
+                    kind: *kind,
+                    name,
+                }) {
+                    return Ok(false);
+                }
+                directory.position = next;
+                directory.lines.pop_front();
+            }
+            self.refill(ino, &mut directory)?;
+            if directory.lines.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Close a directory handle.
+    pub fn releasedir(&self, fh: u64) {
+        let _closed_after_the_lock = self.directories.lock().remove(&fh);
+    }
+
+    /// Put a directory's entries on disk.
+    pub fn fsyncdir(&self, fh: u64) -> Result<()> {
+        let fd = self.directory(fh)?.lock().fd.clone();
+        Ok(retry_on_intr(|| fsync(&fd))?)
+    }
+
+    fn directory(&self, fh: u64) -> Result<Arc<Mutex<Directory>>> {
+        self.directories
+            .lock()
+            .get(&fh)
+            .cloned()
+            .ok_or(FsError::new(libc::EBADF))
+    }
+
+    fn refill(&self, ino: Ino, directory: &mut Directory) -> Result<()> {
+        let mut buffer = Vec::with_capacity(limits::DIRECTORY_BATCH);
+        let mut entries = RawDir::new(directory.fd.as_fd(), buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                // Removed while it is open: an empty listing, as on the disk.
+                Err(Errno::NOENT) => break,
+                Err(error) => return Err(error.into()),
+            };
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if let Some(kind) = kind_of(&directory.fd, name, entry.file_type()) {
+                directory.lines.push_back(Line {
+                    ino: entry.ino(),
+                    next: entry.next_entry_cookie(),
+                    kind,
+                    name: name.to_owned(),
+                });
+            }
+            // One batch at a time, unless nothing in it could be shown.
+            if entries.is_buffer_empty() && !directory.lines.is_empty() {
+                break;
+            }
+        }
+        let inodes = self.inodes.lock();
+        let dev = inodes.dev(ino);
+        for line in &mut directory.lines {
+            line.ino = match line.name.as_bytes() {
+                b"." => ino,
+                b".." => inodes.parent(ino),
+                _ => inodes.shown(dev, line.ino),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// The kind, asked of the file itself where the directory does not say; `None` for an entry that is gone by now.
+fn kind_of(dir: &OwnedFd, name: &OsStr, listed: FileType) -> Option<Kind> {
+    match listed {
+        FileType::Unknown => {
+            Kind::from_mode(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode)
+        }
+        listed => Kind::from_mode(listed.as_raw_mode()),
+    }
+}

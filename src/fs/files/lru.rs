@@ -1,0 +1,210 @@
+//! A map that holds so many entries and no more: the least recently used one makes room.
+//!
+//! May assume: nothing.
+//! Must never: drop a value itself when it evicts one, because dropping may mean a system call under the caller's lock.
+
+use std::collections::HashMap;
+
+use crate::fs::Ino;
+
+/// "No slot", at either end of the list.
+const NONE: usize = usize::MAX;
+
+struct Slot<V> {
+    key: Ino,
+    value: V,
+    newer: usize,
+    older: usize,
+}
+
+/// A bounded map from nodes to `V`. Every operation costs the same however many entries there are.
+pub(super) struct Lru<V> {
+    capacity: usize,
+    index: HashMap<Ino, usize>,
+    /// Always as long as `index`: a removed slot is filled with the last one.
+    slots: Vec<Slot<V>>,
+    newest: usize,
+    oldest: usize,
+}
+
+impl<V> Lru<V> {
+    pub(super) fn new(capacity: usize) -> Lru<V> {
+        assert!(capacity > 0);
+        Lru {
+            capacity,
+            index: HashMap::new(),
+            slots: Vec::new(),
+            newest: NONE,
+            oldest: NONE,
+        }
+    }
+
+    /// The value, which thereby is the most recently used.
+    pub(super) fn get(&mut self, key: Ino) -> Option<&V> {
+        let slot = *self.index.get(&key)?;
+        if self.newest != slot {
+            self.unlink(slot);
+            self.link_newest(slot);
+        }
+        Some(&self.slots[slot].value)
+    }
+
+    /// Put a value in. What it replaces, or what has to go for it, is the answer.
+    #[must_use = "drop it after the lock is let go"]
+    pub(super) fn insert(&mut self, key: Ino, value: V) -> Option<V> {
+        if self.get(key).is_some() {
+            return Some(std::mem::replace(&mut self.slots[self.newest].value, value));
+        }
+        let evicted = if self.slots.len() == self.capacity {
+            self.pop_oldest()
+        } else {
+            None
+        };
+        let slot = self.slots.len();
+        self.slots.push(Slot {
+            key,
+            value,
+            newer: NONE,
+            older: NONE,
+        });
+        self.index.insert(key, slot);
+        self.link_newest(slot);
+        evicted
+    }
+
+    #[must_use = "drop it after the lock is let go"]
+    pub(super) fn remove(&mut self, key: Ino) -> Option<V> {
+        let slot = self.index.remove(&key)?;
+        self.unlink(slot);
+        let removed = self.slots.swap_remove(slot);
+        if let Some(moved) = self.slots.get(slot) {
+            let (key, newer, older) = (moved.key, moved.newer, moved.older);
+            self.index.insert(key, slot);
+            match newer {
+                NONE => self.newest = slot,
+                newer => self.slots[newer].older = slot,
+            }
+            match older {
+                NONE => self.oldest = slot,
+                older => self.slots[older].newer = slot,
+            }
+        }
+        Some(removed.value)
+    }
+
+    /// Take out the older half.
+    #[must_use = "drop it after the lock is let go"]
+    pub(super) fn take_half(&mut self) -> Vec<V> {
+        let count = self.slots.len().div_ceil(2);
+        std::iter::from_fn(|| self.pop_oldest())
+            .take(count)
+            .collect()
+    }
+
+    fn pop_oldest(&mut self) -> Option<V> {
+        let key = self.slots.get(self.oldest)?.key;
+        self.remove(key)
+    }
+
+    fn unlink(&mut self, slot: usize) {
+        let Slot { newer, older, .. } = self.slots[slot];
+        match newer {
+            NONE => self.newest = older,
+            newer => self.slots[newer].older = older,
+        }
+        match older {
+            NONE => self.oldest = newer,
+            older => self.slots[older].newer = newer,
+        }
+    }
+
+    fn link_newest(&mut self, slot: usize) {
+        self.slots[slot].newer = NONE;
+        self.slots[slot].older = self.newest;
+        match self.newest {
+            NONE => self.oldest = slot,
+            newest => self.slots[newest].newer = slot,
+        }
+        self.newest = slot;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys_newest_first(lru: &Lru<u64>) -> Vec<Ino> {
+        let mut keys = Vec::new();
+        let mut slot = lru.newest;
+        while slot != NONE {
+            keys.push(lru.slots[slot].key);
+            slot = lru.slots[slot].older;
+        }
+        keys
+    }
+
+    #[test]
+    fn the_least_recently_used_makes_room() {
+        let mut lru = Lru::new(2);
+        assert_eq!(lru.insert(1, 10), None);
+        assert_eq!(lru.insert(2, 20), None);
+        assert_eq!(lru.get(1), Some(&10));
+        assert_eq!(lru.insert(3, 30), Some(20));
+        assert_eq!(lru.get(2), None);
+        assert_eq!(keys_newest_first(&lru), [3, 1]);
+    }
+
+    #[test]
+    fn a_replaced_value_is_given_back() {
+        let mut lru = Lru::new(2);
+        assert_eq!(lru.insert(1, 10), None);
+        assert_eq!(lru.insert(1, 11), Some(10));
+        assert_eq!(lru.get(1), Some(&11));
+    }
+
+    #[test]
+    fn half_is_taken_from_the_old_end() {
+        let mut lru = Lru::new(8);
+        for key in 1..=5 {
+            assert_eq!(lru.insert(key, key), None);
+        }
+        assert_eq!(lru.take_half(), [1, 2, 3]);
+        assert_eq!(keys_newest_first(&lru), [5, 4]);
+    }
+
+    #[test]
+    fn it_agrees_with_a_list_kept_in_order() {
+        let mut lru = Lru::new(5);
+        let mut model: Vec<Ino> = Vec::new();
+        let mut random = 1_u64;
+        for _ in 0..10_000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let key = (random >> 33) % 9;
+            let known = model.iter().position(|&k| k == key);
+            match (random >> 50) % 3 {
+                0 => {
+                    assert_eq!(lru.get(key).copied(), known.map(|_| key));
+                    if let Some(at) = known {
+                        model.remove(at);
+                        model.insert(0, key);
+                    }
+                }
+                1 => {
+                    assert_eq!(lru.remove(key), known.map(|at| model.remove(at)));
+                }
+                _ => {
+                    let gone = match known {
+                        Some(at) => Some(model.remove(at)),
+                        None if model.len() == 5 => model.pop(),
+                        None => None,
+                    };
+                    model.insert(0, key);
+                    assert_eq!(lru.insert(key, key), gone);
+                }
+            }
+            assert_eq!(keys_newest_first(&lru), model);
+        }
+    }
+}

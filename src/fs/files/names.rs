@@ -1,0 +1,206 @@
+//! Changes to names: making, linking, removing and renaming.
+//!
+//! May assume: the kernel holds the locks of the directories concerned, as it does for every such request.
+//! Must never: answer for a file that it did not itself make as if it had, for then nobody has checked its permissions.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RenameFlags, fstat, linkat, mkdirat, mknodat, openat,
+    renameat_with, statat, symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::data::Data;
+use super::inodes::FileId;
+use super::{Files, identify};
+use crate::fs::{Attr, FsError, Ino, Kind, Request, Result};
+use crate::sys;
+
+/// A name about to go away, and a descriptor of its file if nothing else leads there.
+struct Victim {
+    id: FileId,
+    keep: Option<Arc<OwnedFd>>,
+}
+
+impl Files {
+    /// Make a regular file, pipe, socket or device; `mode` holds the type bits.
+    pub fn mknod(
+        &self,
+        req: &Request,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        rdev: u32,
+    ) -> Result<Attr> {
+        let dir = self.descriptor(parent)?;
+        let acting = sys::act_for(req.uid, req.gid);
+        mknodat(
+            &dir,
+            name,
+            FileType::from_raw_mode(mode),
+            permissions(mode),
+            u64::from(rdev),
+        )?;
+        drop(acting);
+        self.introduce(&dir, parent, name)
+    }
+
+    /// Make a directory.
+    pub fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32) -> Result<Attr> {
+        let dir = self.descriptor(parent)?;
+        let acting = sys::act_for(req.uid, req.gid);
+        mkdirat(&dir, name, permissions(mode))?;
+        drop(acting);
+        self.introduce(&dir, parent, name)
+    }
+
+    /// Make a symbolic link.
+    pub fn symlink(
+        &self,
+        req: &Request,
+        parent: Ino,
+        name: &OsStr,
+        target: &OsStr,
+    ) -> Result<Attr> {
+        let dir = self.descriptor(parent)?;
+        let acting = sys::act_for(req.uid, req.gid);
+        symlinkat(target, &dir, name)?;
+        drop(acting);
+        self.introduce(&dir, parent, name)
+    }
+
+    /// Make a hard link.
+    pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Attr> {
+        let path = self.descriptor(ino)?;
+        let dir = self.descriptor(parent)?;
+        let number = path.as_raw_fd().to_string();
+        // Following the link in /proc leads to the file itself, even if that is a symbolic link.
+        linkat(&self.proc_fds, &number, &dir, name, AtFlags::SYMLINK_FOLLOW)?;
+        self.introduce(&dir, parent, name)
+    }
+
+    /// Make a regular file and open it for reading and writing. `exclusive` tells whether the caller said O_EXCL.
+    ///
+    /// The descriptor also serves every later read and write: the mode may forbid this daemon to open it again.
+    pub fn create(
+        &self,
+        req: &Request,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        exclusive: bool,
+    ) -> Result<(Attr, Arc<OwnedFd>)> {
+        let dir = self.descriptor(parent)?;
+        let since = self.inodes.lock().removals();
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let acting = sys::act_for(req.uid, req.gid);
+        let fd = match self.making_room(|| openat(&dir, name, flags, permissions(mode))) {
+            // Made behind the mount since the kernel looked. ESTALE makes it look again, and then judge the caller's
+            // right to open it, which nobody has done so far.
+            Err(Errno::EXIST) if !exclusive => return Err(FsError::new(libc::ESTALE)),
+            answer => Arc::new(answer?),
+        };
+        drop(acting);
+        let attr = self.count(&fstat(&fd)?, parent, name, since)?;
+        self.keep_data(
+            attr.ino,
+            Data {
+                fd: fd.clone(),
+                writable: true,
+            },
+        );
+        Ok((attr, fd))
+    }
+
+    /// Remove a name that is not a directory.
+    pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        self.remove(parent, name, AtFlags::empty())
+    }
+
+    /// Remove an empty directory.
+    pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        self.remove(parent, name, AtFlags::REMOVEDIR)
+    }
+
+    fn remove(&self, parent: Ino, name: &OsStr, flags: AtFlags) -> Result<()> {
+        let dir = self.descriptor(parent)?;
+        let _moving = self.moving.read();
+        let victim = self
+            .victim(&dir, parent, name)?
+            .ok_or(FsError::new(libc::ENOENT))?;
+        unlinkat(&dir, name, flags)?;
+        self.inodes
+            .lock()
+            .removed(victim.id, parent, name, victim.keep);
+        Ok(())
+    }
+
+    /// Rename; `flags` are those of `renameat2(2)`.
+    pub fn rename(
+        &self,
+        req: &Request,
+        from: (Ino, &OsStr),
+        to: (Ino, &OsStr),
+        flags: u32,
+    ) -> Result<()> {
+        let flags = RenameFlags::from_bits_retain(flags);
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let from_dir = self.descriptor(from.0)?;
+        let to_dir = self.descriptor(to.0)?;
+
+        let _moving = self.moving.read();
+        let mover = identify(&statat(&from_dir, from.1, AtFlags::SYMLINK_NOFOLLOW)?)?;
+        let victim = self.victim(&to_dir, to.0, to.1)?;
+        // RENAME_WHITEOUT makes a node, which belongs to the caller as any other does.
+        let acting = sys::act_for(req.uid, req.gid);
+        renameat_with(&from_dir, from.1, &to_dir, to.1, flags)?;
+        drop(acting);
+
+        let mut inodes = self.inodes.lock();
+        match victim {
+            Some(victim) if exchange => {
+                inodes.moved(mover, from, to);
+                inodes.moved(victim.id, to, from);
+            }
+            // Two names of one file: rename(2) leaves both.
+            Some(victim) if victim.id == mover => {}
+            Some(victim) => {
+                inodes.removed(victim.id, to.0, to.1, victim.keep);
+                inodes.moved(mover, from, to);
+            }
+            None => inodes.moved(mover, from, to),
+        }
+        Ok(())
+    }
+
+    fn victim(&self, dir: &OwnedFd, parent: Ino, name: &OsStr) -> Result<Option<Victim>> {
+        let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(None),
+            answer => answer?,
+        };
+        let id = identify(&stat)?;
+        let keep = if self.inodes.lock().depends_on(id, parent, name) {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = self.making_room(|| openat(dir, name, flags, Mode::empty()))?;
+            // Swapped behind the mount just now: what is removed then is not what the kernel knows.
+            (identify(&fstat(&fd)?)? == id).then(|| Arc::new(fd))
+        } else {
+            None
+        };
+        Ok(Some(Victim { id, keep }))
+    }
+
+    /// What kind of file a node is, as far as known without asking the disk.
+    pub fn kind(&self, ino: Ino) -> Result<Kind> {
+        self.inodes.lock().kind(ino)
+    }
+}
+
+/// The permission bits of a mode, with set-id and sticky bits.
+fn permissions(mode: u32) -> Mode {
+    Mode::from_raw_mode(mode & 0o7777)
+}

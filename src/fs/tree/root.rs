@@ -1,0 +1,270 @@
+//! What is special in the root directory of the tree: one name that is hidden, one that must stay, three that are made up.
+//!
+//! May assume: all of it concerns the root directory only.
+//! Must never: stand in the way of an entry that the project has by the same name, except for the hidden one.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use crate::fs::files::Files;
+use crate::fs::guard::{Change, Name, Policy};
+use crate::fs::{Attr, FsError, Ino, Kind, ROOT, Result};
+
+/// Where crewfs keeps its own state, in the project's directory on the disk.
+pub const HIDDEN: &str = ".crewfs";
+
+/// Nodes of synthesized links have this bit; no number of [`Files`] has.
+const SYNTHESIZED: Ino = 1 << 62;
+
+/// The synthesized links: their names, and what they lead to in the tasks directory.
+const LINKS: [(&str, &str); 3] = [
+    ("task-queue.json", "queue.json"),
+    ("worker-status.json", "workers.json"),
+    ("workers", "workers"),
+];
+
+/// A symbolic link that exists only through the mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Link(usize);
+
+/// The rules of the root directory.
+pub(super) struct Root {
+    files: Arc<Files>,
+    tasks: OsString,
+    /// The root's attributes when the session began: the links show its owner and times, which must not change.
+    model: Attr,
+}
+
+impl Root {
+    pub(super) fn new(files: Arc<Files>, tasks: OsString) -> Result<Root> {
+        let model = files.getattr(ROOT)?;
+        Ok(Root {
+            files,
+            tasks,
+            model,
+        })
+    }
+
+    /// Whether a name does not exist through the mount, whatever the disk holds.
+    pub(super) fn hides(&self, parent: Ino, name: &OsStr) -> bool {
+        parent == ROOT && name == HIDDEN
+    }
+
+    /// The link of that name, where the project has nothing of its own by that name.
+    pub(super) fn link_at(&self, parent: Ino, name: &OsStr) -> Result<Option<Link>> {
+        if parent != ROOT {
+            return Ok(None);
+        }
+        match LINKS.iter().position(|(link, _)| name == *link) {
+            Some(index) if !self.files.exists(ROOT, name)? => Ok(Some(Link(index))),
+            _ => Ok(None),
+        }
+    }
+
+    /// The links that exist now, in their fixed order.
+    pub(super) fn links(&self) -> Result<Vec<Link>> {
+        let found = LINKS
+            .iter()
+            .map(|(name, _)| self.link_at(ROOT, OsStr::new(name)));
+        Ok(found
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
+    pub(super) fn attr(&self, link: Link) -> Attr {
+        let size = self.target(link).len() as u64;
+        Attr {
+            ino: link.ino(),
+            kind: Kind::Symlink,
+            perm: 0o777,
+            nlink: 1,
+            size,
+            blocks: 0,
+            ..self.model
+        }
+    }
+
+    pub(super) fn target(&self, link: Link) -> OsString {
+        let mut target = self.tasks.clone();
+        target.push("/");
+        target.push(LINKS[link.0].1);
+        target
+    }
+
+    fn may_make(&self, at: &Name<'_>) -> Result<()> {
+        if self.hides(at.parent, at.name) {
+            return Err(hidden());
+        }
+        match self.link_at(at.parent, at.name)? {
+            Some(_) => Err(FsError::new(libc::EEXIST)),
+            None => Ok(()),
+        }
+    }
+
+    fn may_take_away(&self, at: &Name<'_>) -> Result<()> {
+        if self.hides(at.parent, at.name) {
+            return Err(FsError::new(libc::ENOENT));
+        }
+        if at.parent == ROOT && at.name == self.tasks {
+            return Err(FsError::because(
+                libc::EBUSY,
+                "the tasks directory is where the crew's queue is mounted: it can be neither removed nor renamed",
+            ));
+        }
+        match self.link_at(at.parent, at.name)? {
+            Some(_) => Err(belongs_to_crewfs()),
+            None => Ok(()),
+        }
+    }
+
+    fn may_replace(&self, at: &Name<'_>) -> Result<()> {
+        if self.hides(at.parent, at.name) {
+            Err(hidden())
+        } else {
+            self.may_take_away(at)
+        }
+    }
+
+    fn may_change(&self, ino: Ino) -> Result<()> {
+        if Link::of(ino).is_some() {
+            Err(belongs_to_crewfs())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Policy for Root {
+    fn permits(&self, change: &Change<'_>) -> Result<()> {
+        match change {
+            Change::Create(at) | Change::Mknod(at) | Change::Mkdir(at) | Change::Symlink(at) => {
+                self.may_make(at)
+            }
+            Change::Link { ino, to } => {
+                self.may_change(*ino)?;
+                self.may_make(to)
+            }
+            Change::Unlink(at) | Change::Rmdir(at) => self.may_take_away(at),
+            Change::Rename { from, to, flags: _ } => {
+                self.may_take_away(from)?;
+                self.may_replace(to)
+            }
+            Change::Truncate { ino, .. }
+            | Change::SetAttr { ino, .. }
+            | Change::SetXattr { ino, .. }
+            | Change::RemoveXattr { ino, .. } => self.may_change(*ino),
+            // The kernel lets these reach regular files only.
+            Change::Write { .. } | Change::Fallocate { .. } | Change::CopyFileRange { .. } => {
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Link {
+    /// The link that a node number means.
+    pub(super) fn of(ino: Ino) -> Option<Link> {
+        let index = usize::try_from(ino.checked_sub(SYNTHESIZED)?)
+            .ok()?
+            .checked_sub(1)?;
+        (index < LINKS.len()).then_some(Link(index))
+    }
+
+    pub(super) fn ino(self) -> Ino {
+        SYNTHESIZED + 1 + self.0 as Ino
+    }
+
+    pub(super) fn name(self) -> &'static OsStr {
+        OsStr::new(LINKS[self.0].0)
+    }
+}
+
+fn hidden() -> FsError {
+    FsError::because(
+        libc::EPERM,
+        "the name .crewfs in the project's root is kept for the state of crewfs",
+    )
+}
+
+fn belongs_to_crewfs() -> FsError {
+    FsError::because(
+        libc::EPERM,
+        "this symbolic link belongs to crewfs and leads to the crew's queue",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+
+    fn root(dir: &std::path::Path) -> Root {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = openat(CWD, dir, flags, Mode::empty()).unwrap();
+        Root::new(Arc::new(Files::new(fd).unwrap()), "tasks".into()).unwrap()
+    }
+
+    fn at(name: &str) -> Name<'_> {
+        Name {
+            parent: ROOT,
+            name: OsStr::new(name),
+        }
+    }
+
+    fn errno(root: &Root, change: Change<'_>) -> Option<i32> {
+        root.permits(&change).err().map(|error| error.errno)
+    }
+
+    #[test]
+    fn an_entry_of_the_project_wins_over_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(dir.path());
+        assert_eq!(root.links().unwrap().len(), 3);
+        assert_eq!(
+            errno(&root, Change::Unlink(at("workers"))),
+            Some(libc::EPERM)
+        );
+        assert_eq!(
+            errno(&root, Change::Mkdir(at("workers"))),
+            Some(libc::EEXIST)
+        );
+        std::fs::create_dir(dir.path().join("workers")).unwrap();
+        assert_eq!(root.links().unwrap().len(), 2);
+        assert_eq!(errno(&root, Change::Rmdir(at("workers"))), None);
+    }
+
+    #[test]
+    fn the_hidden_name_and_the_tasks_directory_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(dir.path());
+        let onto = |to| Change::Rename {
+            from: at("a"),
+            to: at(to),
+            flags: 0,
+        };
+        assert_eq!(errno(&root, Change::Create(at(HIDDEN))), Some(libc::EPERM));
+        assert_eq!(errno(&root, onto(HIDDEN)), Some(libc::EPERM));
+        assert_eq!(errno(&root, Change::Unlink(at(HIDDEN))), Some(libc::ENOENT));
+        assert_eq!(errno(&root, Change::Rmdir(at("tasks"))), Some(libc::EBUSY));
+        assert_eq!(errno(&root, onto("tasks")), Some(libc::EBUSY));
+        assert_eq!(errno(&root, Change::Mkdir(at("tasks"))), None);
+        let below = Name {
+            parent: 50,
+            name: OsStr::new(HIDDEN),
+        };
+        assert_eq!(errno(&root, Change::Create(below)), None);
+    }
+
+    #[test]
+    fn node_numbers_of_links_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        for link in root(dir.path()).links().unwrap() {
+            assert_eq!(Link::of(link.ino()), Some(link));
+        }
+        assert_eq!(Link::of(ROOT), None);
+        assert_eq!(Link::of(SYNTHESIZED), None);
+        assert_eq!(Link::of(SYNTHESIZED + 4), None);
+    }
+}
