@@ -12,17 +12,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, MountOption, OpenFlags, SessionACL, SessionUnmounter, TimeOrNow,
-    WriteFlags,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, MountOption, OpenFlags, SessionACL, SessionUnmounter, TimeOrNow, WriteFlags,
 };
 use log::{debug, error};
 use parking_lot::Mutex;
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::fs::{
-    Attr, Entry, FileRange, Filesystem, FsError, Ino, Kind, Opened, Reply, Request, SetAttr,
-    TimeChange, Timestamp,
+    Attr, Entry, FileRange, Filesystem, FsError, Ino, Kind, Opened, Reply, Request, SetAttr, TimeChange,
+    Timestamp,
 };
 use crate::limits;
 
@@ -66,32 +65,17 @@ impl Session {
             MountOption::DefaultPermissions,
             MountOption::NoSuid,
             MountOption::NoDev,
-            if options.read_only {
-                MountOption::RO
-            } else {
-                MountOption::RW
-            },
+            if options.read_only { MountOption::RO } else { MountOption::RW },
         ];
-        config.acl = if options.allow_other {
-            SessionACL::All
-        } else {
-            SessionACL::Owner
-        };
+        config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(options.threads.max(1));
         config.clone_fd = true;
 
         let mut session = fuser::Session::new(Adapter(fs), &mountpoint, &config)?;
         let unmounter = Mutex::new(session.unmount_callable());
         let notifier = session.notifier();
-        let server = std::thread::Builder::new()
-            .name("fuse".to_owned())
-            .spawn(move || session.run())?;
-        Ok(Session {
-            mountpoint,
-            unmounter,
-            notifier,
-            server,
-        })
+        let server = std::thread::Builder::new().name("fuse".to_owned()).spawn(move || session.run())?;
+        Ok(Session { mountpoint, unmounter, notifier, server })
     }
 
     /// Whether the session is over: unmounted, and no longer in use by anybody.
@@ -101,9 +85,7 @@ impl Session {
 
     /// Wait until the session is over.
     pub fn join(self) -> io::Result<()> {
-        self.server
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("a thread of the session panicked")))
+        self.server.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the session panicked")))
     }
 
     /// Take the mount away. While it is in use this is EBUSY, unless `detach` is set: then it vanishes at once from the
@@ -112,11 +94,7 @@ impl Session {
         if self.has_ended() {
             return Ok(());
         }
-        let flags = if detach {
-            UnmountFlags::DETACH
-        } else {
-            UnmountFlags::empty()
-        };
+        let flags = if detach { UnmountFlags::DETACH } else { UnmountFlags::empty() };
         match unmount(&self.mountpoint, flags | UnmountFlags::NOFOLLOW) {
             // Only fusermount may, and it always detaches.
             Err(rustix::io::Errno::PERM) => self.unmounter.lock().unmount(),
@@ -153,11 +131,7 @@ struct Adapter<F>(Arc<F>);
 /// The one place where an error becomes an answer: its sentence is logged, and its errno is what the caller gets.
 fn refuse(operation: &str, ino: INodeNo, error: FsError) -> Errno {
     match &error.why {
-        Some(why) => debug!(
-            "{operation} of node {}: {} ({why})",
-            ino.0,
-            name_of(error.errno)
-        ),
+        Some(why) => debug!("{operation} of node {}: {} ({why})", ino.0, name_of(error.errno)),
         None => debug!("{operation} of node {}: {}", ino.0, name_of(error.errno)),
     }
     Errno::from_i32(error.errno)
@@ -187,9 +161,8 @@ macro_rules! later {
 
 impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     fn init(&mut self, _req: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
-        let mut wanted = InitFlags::FUSE_ASYNC_READ
-            | InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_AUTO_INVAL_DATA;
+        let mut wanted =
+            InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_PARALLEL_DIROPS | InitFlags::FUSE_AUTO_INVAL_DATA;
         if !self.0.opens_reported() {
             wanted |= InitFlags::FUSE_NO_OPEN_SUPPORT;
         }
@@ -198,37 +171,19 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
             error!("this kernel cannot open files of a FUSE filesystem without reporting it");
             return Err(io::Error::from_raw_os_error(libc::ENOSYS));
         }
-        config
-            .add_capabilities(wanted & offered)
-            .expect("only what is offered");
+        config.add_capabilities(wanted & offered).expect("only what is offered");
         let bounds = config
             .set_max_write(limits::MAX_WRITE)
             .map(|_| ())
-            .and_then(|()| {
-                config
-                    .set_max_background(limits::MAX_BACKGROUND)
-                    .map_err(u32::from)
-                    .map(|_| ())
-            });
-        bounds.map_err(|nearest| {
-            io::Error::other(format!("a bound is not possible; {nearest} would be"))
-        })
+            .and_then(|()| config.set_max_background(limits::MAX_BACKGROUND).map_err(u32::from).map(|_| ()));
+        bounds.map_err(|nearest| io::Error::other(format!("a bound is not possible; {nearest} would be")))
     }
 
-    fn lookup(
-        &self,
-        req: &fuser::Request,
-        parent: INodeNo,
-        name: &OsStr,
-        reply: fuser::ReplyEntry,
-    ) {
+    fn lookup(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEntry) {
         let found = self.0.lookup(&request(req), parent.0, name);
         // Too common to be logged: asking whether a name exists is not an error.
         match found {
-            Err(FsError {
-                errno: libc::ENOENT,
-                ..
-            }) => reply.error(Errno::ENOENT),
+            Err(FsError { errno: libc::ENOENT, .. }) => reply.error(Errno::ENOENT),
             found => answer!("lookup", parent, found, reply, entry => send_entry(reply, &entry)),
         }
     }
@@ -237,13 +192,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         self.0.forget(ino.0, count);
     }
 
-    fn getattr(
-        &self,
-        req: &fuser::Request,
-        ino: INodeNo,
-        fh: Option<FileHandle>,
-        reply: fuser::ReplyAttr,
-    ) {
+    fn getattr(&self, req: &fuser::Request, ino: INodeNo, fh: Option<FileHandle>, reply: fuser::ReplyAttr) {
         let found = self.0.getattr(&request(req), ino.0, fh.map(u64::from));
         answer!("getattr", ino, found, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
     }
@@ -267,18 +216,9 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyAttr,
     ) {
         let (atime, mtime) = (atime.map(time_change), mtime.map(time_change));
-        let change = SetAttr {
-            mode,
-            uid,
-            gid,
-            size,
-            atime,
-            mtime,
-        };
-        let reply =
-            later!("setattr", ino, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
-        self.0
-            .setattr(&request(req), ino.0, fh.map(u64::from), &change, reply);
+        let change = SetAttr { mode, uid, gid, size, atime, mtime };
+        let reply = later!("setattr", ino, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
+        self.0.setattr(&request(req), ino.0, fh.map(u64::from), &change, reply);
     }
 
     fn readlink(&self, req: &fuser::Request, ino: INodeNo, reply: fuser::ReplyData) {
@@ -297,8 +237,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("mknod", parent, reply, entry => send_entry(reply, &entry));
-        self.0
-            .mknod(&request(req), parent.0, name, mode, rdev, reply);
+        self.0.mknod(&request(req), parent.0, name, mode, rdev, reply);
     }
 
     fn mkdir(
@@ -323,8 +262,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("symlink", parent, reply, entry => send_entry(reply, &entry));
-        self.0
-            .symlink(&request(req), parent.0, name, target.as_os_str(), reply);
+        self.0.symlink(&request(req), parent.0, name, target.as_os_str(), reply);
     }
 
     fn link(
@@ -352,17 +290,10 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let reply = later!("create", parent, reply, (entry, opened) => {
             send_created(reply, &entry, &opened)
         });
-        self.0
-            .create(&request(req), parent.0, name, mode, flags, reply);
+        self.0.create(&request(req), parent.0, name, mode, flags, reply);
     }
 
-    fn unlink(
-        &self,
-        req: &fuser::Request,
-        parent: INodeNo,
-        name: &OsStr,
-        reply: fuser::ReplyEmpty,
-    ) {
+    fn unlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
         let reply = later!("unlink", parent, reply, () => reply.ok());
         self.0.unlink(&request(req), parent.0, name, reply);
     }
@@ -383,15 +314,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("rename", parent, reply, () => reply.ok());
-        self.0.rename(
-            &request(req),
-            parent.0,
-            name,
-            new_parent.0,
-            new_name,
-            flags.bits(),
-            reply,
-        );
+        self.0.rename(&request(req), parent.0, name, new_parent.0, new_name, flags.bits(), reply);
     }
 
     fn open(&self, req: &fuser::Request, ino: INodeNo, flags: OpenFlags, reply: fuser::ReplyOpen) {
@@ -432,16 +355,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     ) {
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let reply = later!("write", ino, reply, written => reply.written(written));
-        self.0.write(
-            &request(req),
-            ino.0,
-            fh.0,
-            offset,
-            data,
-            flags.0,
-            cached,
-            reply,
-        );
+        self.0.write(&request(req), ino.0, fh.0, offset, data, flags.0, cached, reply);
     }
 
     fn flush(
@@ -485,13 +399,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         self.0.fsync(&request(req), ino.0, fh.0, datasync, reply);
     }
 
-    fn opendir(
-        &self,
-        req: &fuser::Request,
-        ino: INodeNo,
-        _flags: OpenFlags,
-        reply: fuser::ReplyOpen,
-    ) {
+    fn opendir(&self, req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: fuser::ReplyOpen) {
         let opened = self.0.opendir(&request(req), ino.0);
         answer!("opendir", ino, opened, reply, fh => reply.opened(FileHandle(fh), FopenFlags::empty()));
     }
@@ -504,16 +412,9 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         offset: u64,
         mut reply: fuser::ReplyDirectory,
     ) {
-        let listed = self
-            .0
-            .readdir(&request(req), ino.0, fh.0, offset, &mut |line| {
-                !reply.add(
-                    INodeNo(line.ino),
-                    line.next,
-                    file_type(line.kind),
-                    line.name,
-                )
-            });
+        let listed = self.0.readdir(&request(req), ino.0, fh.0, offset, &mut |line| {
+            !reply.add(INodeNo(line.ino), line.next, file_type(line.kind), line.name)
+        });
         answer!("readdir", ino, listed, reply, () => reply.ok());
     }
 
@@ -558,8 +459,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("setxattr", ino, reply, () => reply.ok());
-        self.0
-            .setxattr(&request(req), ino.0, name, value, flags, reply);
+        self.0.setxattr(&request(req), ino.0, name, value, flags, reply);
     }
 
     fn getxattr(
@@ -572,10 +472,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     ) {
         // The kernel asks before most writes, and nearly always there is none.
         match self.0.getxattr(&request(req), ino.0, name) {
-            Err(FsError {
-                errno: libc::ENODATA,
-                ..
-            }) => reply.error(Errno::from_i32(libc::ENODATA)),
+            Err(FsError { errno: libc::ENODATA, .. }) => reply.error(Errno::from_i32(libc::ENODATA)),
             value => {
                 answer!("getxattr", ino, value, reply, value => send_sized(reply, size, &value))
             }
@@ -587,13 +484,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         answer!("listxattr", ino, names, reply, names => send_sized(reply, size, &names));
     }
 
-    fn removexattr(
-        &self,
-        req: &fuser::Request,
-        ino: INodeNo,
-        name: &OsStr,
-        reply: fuser::ReplyEmpty,
-    ) {
+    fn removexattr(&self, req: &fuser::Request, ino: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
         let reply = later!("removexattr", ino, reply, () => reply.ok());
         self.0.removexattr(&request(req), ino.0, name, reply);
     }
@@ -609,8 +500,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("fallocate", ino, reply, () => reply.ok());
-        self.0
-            .fallocate(&request(req), ino.0, fh.0, offset, length, mode, reply);
+        self.0.fallocate(&request(req), ino.0, fh.0, offset, length, mode, reply);
     }
 
     fn lseek(
@@ -639,19 +529,10 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _flags: fuser::CopyFileRangeFlags,
         reply: fuser::ReplyWrite,
     ) {
-        let from = FileRange {
-            ino: ino.0,
-            fh: fh.0,
-            offset,
-        };
-        let to = FileRange {
-            ino: ino_out.0,
-            fh: fh_out.0,
-            offset: offset_out,
-        };
+        let from = FileRange { ino: ino.0, fh: fh.0, offset };
+        let to = FileRange { ino: ino_out.0, fh: fh_out.0, offset: offset_out };
         let reply = later!("copy_file_range", ino_out, reply, copied => reply.written(copied));
-        self.0
-            .copy_file_range(&request(req), from, to, length, reply);
+        self.0.copy_file_range(&request(req), from, to, length, reply);
     }
 
     // fuser's own answers to these two are right, but come with a warning in the log for each isatty(3) of a program.
@@ -685,33 +566,18 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 }
 
 fn request(req: &fuser::Request) -> Request {
-    Request {
-        tid: req.pid(),
-        uid: req.uid(),
-        gid: req.gid(),
-    }
+    Request { tid: req.pid(), uid: req.uid(), gid: req.gid() }
 }
 
 fn send_entry(reply: fuser::ReplyEntry, entry: &Entry) {
-    reply.entry_with_ttls(
-        &entry.attr_ttl,
-        &entry.entry_ttl,
-        &file_attr(&entry.attr),
-        GENERATION,
-    );
+    reply.entry_with_ttls(&entry.attr_ttl, &entry.entry_ttl, &file_attr(&entry.attr), GENERATION);
 }
 
 /// fuser passes on one lifetime for both the name and the attributes here: the shorter one is right for either.
 fn send_created(reply: fuser::ReplyCreate, entry: &Entry, opened: &Opened) {
     let ttl = entry.entry_ttl.min(entry.attr_ttl);
     let fh = FileHandle(opened.fh);
-    reply.created(
-        &ttl,
-        &file_attr(&entry.attr),
-        GENERATION,
-        fh,
-        open_flags(opened),
-    );
+    reply.created(&ttl, &file_attr(&entry.attr), GENERATION, fh, open_flags(opened));
 }
 
 fn send_opened(reply: fuser::ReplyOpen, opened: &Opened) {
@@ -772,11 +638,7 @@ fn file_attr(attr: &Attr) -> FileAttr {
 
 fn system_time(time: Timestamp) -> SystemTime {
     let whole = Duration::from_secs(time.seconds.unsigned_abs());
-    let second = if time.seconds >= 0 {
-        UNIX_EPOCH + whole
-    } else {
-        UNIX_EPOCH - whole
-    };
+    let second = if time.seconds >= 0 { UNIX_EPOCH + whole } else { UNIX_EPOCH - whole };
     second + Duration::from_nanos(time.nanos.into())
 }
 
@@ -791,16 +653,10 @@ fn time_change(time: TimeOrNow) -> TimeChange {
 /// `-s` seconds and `n` nanoseconds as `s` seconds and `n` nanoseconds before 1970, where `n` counts forward.
 fn timestamp(time: SystemTime) -> Timestamp {
     match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => Timestamp {
-            seconds: after.as_secs() as i64,
-            nanos: after.subsec_nanos(),
-        },
+        Ok(after) => Timestamp { seconds: after.as_secs() as i64, nanos: after.subsec_nanos() },
         Err(before) => {
             let before = before.duration();
-            Timestamp {
-                seconds: -(before.as_secs() as i64),
-                nanos: before.subsec_nanos(),
-            }
+            Timestamp { seconds: -(before.as_secs() as i64), nanos: before.subsec_nanos() }
         }
     }
 }

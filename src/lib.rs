@@ -19,5 +19,6 @@ pub mod fs;
 pub mod fuse;
 pub mod limits;
 pub mod log;
+pub mod mounts;
 pub mod queue;
 pub mod sys;

@@ -78,13 +78,8 @@ pub const DESCRIPTORS_MIN: usize = 8;
 ///
 /// Two sessions with two caches each take half; the rest is for open directories, deleted files in use and the log.
 pub fn descriptors_kept(limit: u64) -> (usize, usize) {
-    let share = usize::try_from(limit / 8)
-        .unwrap_or(usize::MAX)
-        .max(DESCRIPTORS_MIN);
-    (
-        share.min(PATH_DESCRIPTORS_MAX),
-        share.min(DATA_DESCRIPTORS_MAX),
-    )
+    let share = usize::try_from(limit / 8).unwrap_or(usize::MAX).max(DESCRIPTORS_MIN);
+    (share.min(PATH_DESCRIPTORS_MAX), share.min(DATA_DESCRIPTORS_MAX))
 }
 
 /// Directories between a node and the root, at most. Changes behind the mount can make the known places form a ring.
@@ -96,6 +91,5 @@ pub const XATTR_MAX: usize = 64 << 10;
 /// Longest copy done in one request, in bytes: nobody can interrupt it. The caller asks again for the rest.
 pub const COPY_MAX: u64 = 256 << 20;
 
-const _: () = assert!(
-    DESCRIPTORS_MIN <= DATA_DESCRIPTORS_MAX && DATA_DESCRIPTORS_MAX <= PATH_DESCRIPTORS_MAX
-);
+const _: () =
+    assert!(DESCRIPTORS_MIN <= DATA_DESCRIPTORS_MAX && DATA_DESCRIPTORS_MAX <= PATH_DESCRIPTORS_MAX);

@@ -11,9 +11,7 @@ use std::sync::OnceLock;
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit, umask};
-use rustix::thread::{
-    CapabilitiesSecureBits, capabilities_secure_bits, set_capabilities_secure_bits,
-};
+use rustix::thread::{CapabilitiesSecureBits, capabilities_secure_bits, set_capabilities_secure_bits};
 
 /// The ids that files are labelled with when no caller is acted for, fixed when first asked for.
 fn own_ids() -> (u32, u32) {
@@ -40,10 +38,7 @@ pub fn act_for(uid: u32, gid: u32) -> ActingFor {
     if changed {
         set_ids(uid, gid);
     }
-    ActingFor {
-        changed,
-        of_this_thread: PhantomData,
-    }
+    ActingFor { changed, of_this_thread: PhantomData }
 }
 
 impl Drop for ActingFor {
@@ -83,13 +78,7 @@ pub fn raise_descriptor_limit() -> u64 {
         return descriptor_limit();
     }
     // A refusal leaves the old limit, which is only smaller.
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    );
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     descriptor_limit()
 }
 
@@ -150,8 +139,12 @@ pub fn sqlite_vfs_by_descriptor() -> &'static str {
         out: *mut c_char,
     ) -> c_int {
         // SAFETY: SQLite gives a NUL-ended path, and `size` bytes to write to.
-        let (path, out) =
-            unsafe { (CStr::from_ptr(path).to_bytes_with_nul(), std::slice::from_raw_parts_mut(out.cast::<u8>(), size as usize)) };
+        let (path, out) = unsafe {
+            (
+                CStr::from_ptr(path).to_bytes_with_nul(),
+                std::slice::from_raw_parts_mut(out.cast::<u8>(), size as usize),
+            )
+        };
         match out.get_mut(..path.len()) {
             Some(out) => {
                 out.copy_from_slice(path);

@@ -170,6 +170,13 @@ impl Engine {
         receiver.recv().unwrap_or(Err(Failure::Stopping))
     }
 
+    /// Wait until everything that was handed in before is done. Not for threads that serve the kernel.
+    pub fn barrier(&self) {
+        let (sender, receiver) = sync_channel::<()>(1);
+        self.send(Job::Query(Box::new(move |_| drop(sender))));
+        let _ = receiver.recv();
+    }
+
     /// The text that event `seq` carries: a result or a reason.
     pub fn read_text(&self, seq: Seq, answer: impl FnOnce(Result<Vec<u8>, LogError>) + Send + 'static) {
         self.send(Job::Query(Box::new(move |log| answer(writer::text_of(log, seq)))));

@@ -86,9 +86,8 @@ impl Callers {
             return Ok(known.caller.clone());
         }
         let caller = Arc::new(self.look(req, stat)?);
-        let presence = caller
-            .is_worker
-            .then(|| self.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now));
+        let presence =
+            caller.is_worker.then(|| self.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now));
         if let Some(image) = image {
             let mut known = self.known.lock();
             if known.len() >= CALLERS_REMEMBERED {
@@ -116,10 +115,8 @@ impl Callers {
     }
 
     fn look(&self, req: &Request, stat: Option<Stat>) -> Result<Caller> {
-        let given = |worker| Caller {
-            actor: Actor { worker, uid: req.uid, operator: false },
-            is_worker: true,
-        };
+        let given =
+            |worker| Caller { actor: Actor { worker, uid: req.uid, operator: false }, is_worker: true };
         let mut program = None;
         let mut at = stat.map(|stat| (req.tid, stat));
         for _ in 0..ANCESTORS {
@@ -148,10 +145,7 @@ impl Callers {
             }
         }
         let operator = req.uid == 0 || req.uid == self.owner;
-        Ok(Caller {
-            actor: Actor { worker: self.login(req.uid), uid: req.uid, operator },
-            is_worker: false,
-        })
+        Ok(Caller { actor: Actor { worker: self.login(req.uid), uid: req.uid, operator }, is_worker: false })
     }
 
     fn login(&self, uid: u32) -> WorkerName {

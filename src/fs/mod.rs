@@ -260,7 +260,14 @@ pub trait Filesystem: Send + Sync + 'static {
     /// The attributes, and how long they may be believed.
     fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>) -> Result<(Attr, Duration)>;
     /// Change attributes.
-    fn setattr(&self, req: &Request, ino: Ino, fh: Option<u64>, change: &SetAttr, reply: Reply<(Attr, Duration)>);
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: Ino,
+        fh: Option<u64>,
+        change: &SetAttr,
+        reply: Reply<(Attr, Duration)>,
+    );
     /// The target of a symbolic link.
     fn readlink(&self, req: &Request, ino: Ino) -> Result<OsString>;
 
@@ -273,7 +280,15 @@ pub trait Filesystem: Send + Sync + 'static {
     /// Make a hard link.
     fn link(&self, req: &Request, ino: Ino, parent: Ino, name: &OsStr, reply: Reply<Entry>);
     /// Make and open a regular file in one step. The answer must be a regular file. `flags` are those of `open(2)`.
-    fn create(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, flags: i32, reply: Reply<(Entry, Opened)>);
+    fn create(
+        &self,
+        req: &Request,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+        reply: Reply<(Entry, Opened)>,
+    );
     /// Remove a name that is not a directory.
     fn unlink(&self, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>);
     /// Remove an empty directory.
@@ -357,7 +372,16 @@ pub trait Filesystem: Send + Sync + 'static {
 
     /// Reserve or punch space; `mode` is that of `fallocate(2)`.
     #[allow(clippy::too_many_arguments)]
-    fn fallocate(&self, req: &Request, ino: Ino, fh: u64, offset: u64, length: u64, mode: i32, reply: Reply<()>) {
+    fn fallocate(
+        &self,
+        req: &Request,
+        ino: Ino,
+        fh: u64,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: Reply<()>,
+    ) {
         reply.send(Err(FsError::new(libc::EOPNOTSUPP)));
     }
     /// SEEK_DATA and SEEK_HOLE.

@@ -72,7 +72,8 @@ fn view<'a>(state: &'a State, task: &'a Task) -> TaskView<'a> {
         When::At(wall) => wall,
         When::After(Span(ms)) => Wall(task.published.at.0.saturating_add_unsigned(ms)),
     };
-    let loss = |loss: &'a Loss| LossView { worker: &loss.worker, at: loss.at, reason: loss.reason.to_string() };
+    let loss =
+        |loss: &'a Loss| LossView { worker: &loss.worker, at: loss.at, reason: loss.reason.to_string() };
     TaskView {
         status: state.state_of(task),
         worker: claim.map(|c| &c.worker).or_else(|| finish.and_then(|f| f.worker.as_ref())),
@@ -230,7 +231,9 @@ pub(super) fn should_stop(state: &State, tasks: &str, name: &WorkerName, idle: S
              echo 'what you did' > {tasks}/completed/{task}"
         )
     } else if let Some(task) = state.best_ready().filter(|_| claimable) {
-        format!("{task} is ready. Claim it with: touch {tasks}/claim/next and then read {tasks}/workers/self/task")
+        format!(
+            "{task} is ready. Claim it with: touch {tasks}/claim/next and then read {tasks}/workers/self/task"
+        )
     } else if !draining && idle < limit {
         format!("No task is ready yet. Wait a little, then look again: sleep 15; ls {tasks}/ready")
     } else {

@@ -71,7 +71,8 @@ pub(super) fn file_of(task: &TaskId) -> String {
 
 /// Whether a name is one that editors and agents give to a file that they will rename (C25).
 pub(super) fn is_scratch(name: &OsStr) -> bool {
-    name.to_str().is_some_and(|name| name.starts_with('.') || name.starts_with("sed") || name.contains(".tmp."))
+    name.to_str()
+        .is_some_and(|name| name.starts_with('.') || name.starts_with("sed") || name.contains(".tmp."))
 }
 
 /// What somebody wants of the queue by touching a node.
@@ -119,7 +120,13 @@ pub(super) fn finishing(
 }
 
 /// What renaming one node to another means.
-pub(super) fn moving(from: &Node, to: &Node, caller: &Caller, state: &State, exclusive: bool) -> Result<Wish> {
+pub(super) fn moving(
+    from: &Node,
+    to: &Node,
+    caller: &Caller,
+    state: &State,
+    exclusive: bool,
+) -> Result<Wish> {
     use Directory::{Claim, Completed, Failed, Ready, Rejected};
     let by = caller.actor.clone();
     // What stands for the best task, or for the caller's claim, is as good as its name.

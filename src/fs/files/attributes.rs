@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags, chmodat,
-    chownat, fstatvfs, getxattr, listxattr, readlinkat, removexattr, setxattr, utimensat,
+    AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
+    fstatvfs, getxattr, listxattr, readlinkat, removexattr, setxattr, utimensat,
 };
 use rustix::io::Errno;
 
@@ -31,18 +31,11 @@ impl Files {
         // After the owner: chown(2) clears the set-id bits that a mode sent along may want set.
         if let Some(mode) = change.mode {
             let number = path.as_raw_fd().to_string();
-            chmodat(
-                &self.proc_fds,
-                &number,
-                Mode::from_raw_mode(mode & 0o7777),
-                AtFlags::empty(),
-            )?;
+            chmodat(&self.proc_fds, &number, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())?;
         }
         if change.atime.is_some() || change.mtime.is_some() {
-            let times = Timestamps {
-                last_access: timespec(change.atime),
-                last_modification: timespec(change.mtime),
-            };
+            let times =
+                Timestamps { last_access: timespec(change.atime), last_modification: timespec(change.mtime) };
             let number = path.as_raw_fd().to_string();
             utimensat(&self.proc_fds, &number, &times, AtFlags::empty())?;
         }
@@ -74,12 +67,7 @@ impl Files {
     /// Set an extended attribute; `flags` are those of `setxattr(2)`.
     pub fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
         let path = self.descriptor(ino)?;
-        Ok(setxattr(
-            proc_path(&path),
-            name,
-            value,
-            XattrFlags::from_bits_retain(flags as u32),
-        )?)
+        Ok(setxattr(proc_path(&path), name, value, XattrFlags::from_bits_retain(flags as u32))?)
     }
 
     /// The value of an extended attribute.
@@ -95,12 +83,7 @@ impl Files {
         // The disk hides these from whoever is not privileged, but it has only seen the daemon.
         if req.uid != 0 {
             let visible = |name: &&[u8]| !name.starts_with(b"trusted.");
-            names = names
-                .split_inclusive(|&byte| byte == 0)
-                .filter(visible)
-                .flatten()
-                .copied()
-                .collect();
+            names = names.split_inclusive(|&byte| byte == 0).filter(visible).flatten().copied().collect();
         }
         Ok(names)
     }
@@ -133,17 +116,8 @@ fn sized(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> Result<Vec<u8
 
 fn timespec(change: Option<TimeChange>) -> Timespec {
     match change {
-        None => Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        Some(TimeChange::Now) => Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        },
-        Some(TimeChange::To(time)) => Timespec {
-            tv_sec: time.seconds,
-            tv_nsec: time.nanos.into(),
-        },
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Some(TimeChange::Now) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Some(TimeChange::To(time)) => Timespec { tv_sec: time.seconds, tv_nsec: time.nanos.into() },
     }
 }

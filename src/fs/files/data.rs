@@ -27,8 +27,7 @@ impl Files {
     /// Flags that were meant for the path, and are done with, are left out; so are O_APPEND (the kernel sends the
     /// offset) and O_DIRECT (the daemon's buffers are not aligned).
     pub fn open(&self, ino: Ino, flags: i32) -> Result<OwnedFd> {
-        let done =
-            libc::O_NOFOLLOW | libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_DIRECTORY;
+        let done = libc::O_NOFOLLOW | libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_DIRECTORY;
         let flags = flags & !(done | libc::O_APPEND | libc::O_DIRECT);
         self.open_content(ino, OFlags::from_bits_retain(flags as u32))
     }
@@ -52,9 +51,7 @@ impl Files {
     /// Put the content on disk, with the attributes unless `datasync`.
     pub fn fsync(&self, ino: Ino, datasync: bool) -> Result<()> {
         let fd = self.content(ino, false)?;
-        Ok(retry_on_intr(|| {
-            if datasync { fdatasync(&fd) } else { fsync(&fd) }
-        })?)
+        Ok(retry_on_intr(|| if datasync { fdatasync(&fd) } else { fsync(&fd) })?)
     }
 
     /// Reserve or punch space; `mode` is that of `fallocate(2)`.
@@ -82,13 +79,7 @@ impl Files {
         let target = self.content(to.0, true)?;
         let (mut read_at, mut write_at) = (from.1, to.1);
         let length = length.min(limits::COPY_MAX) as usize;
-        let copied = copy_file_range(
-            &source,
-            Some(&mut read_at),
-            &target,
-            Some(&mut write_at),
-            length,
-        );
+        let copied = copy_file_range(&source, Some(&mut read_at), &target, Some(&mut write_at), length);
         match copied {
             Ok(copied) => Ok(copied as u32),
             Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INTR) => {
@@ -108,13 +99,7 @@ impl Files {
         // Reading opens for reading only: a descriptor that can write would keep the disk from executing the file.
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
         let fd = Arc::new(self.open_content(ino, access)?);
-        self.keep_data(
-            ino,
-            Data {
-                fd: fd.clone(),
-                writable: write,
-            },
-        );
+        self.keep_data(ino, Data { fd: fd.clone(), writable: write });
         Ok(fd)
     }
 
@@ -122,11 +107,7 @@ impl Files {
     pub(super) fn keep_data(&self, ino: Ino, data: Data) {
         let mut kept = self.data.lock();
         let better = !data.writable && kept.get(ino).is_some_and(|known| known.writable);
-        let dropped = if better {
-            Some(data)
-        } else {
-            kept.insert(ino, data)
-        };
+        let dropped = if better { Some(data) } else { kept.insert(ino, data) };
         drop(kept);
         drop(dropped);
     }

@@ -39,15 +39,9 @@ impl Files {
         let path = self.descriptor(ino)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = self.making_room(|| openat(&path, ".", flags, Mode::empty()))?;
-        let directory = Directory {
-            fd: Arc::new(fd),
-            position: 0,
-            lines: VecDeque::new(),
-        };
+        let directory = Directory { fd: Arc::new(fd), position: 0, lines: VecDeque::new() };
         let fh = self.next_directory.fetch_add(1, Ordering::Relaxed);
-        self.directories
-            .lock()
-            .insert(fh, Arc::new(Mutex::new(directory)));
+        self.directories.lock().insert(fh, Arc::new(Mutex::new(directory)));
         Ok(fh)
     }
 
@@ -68,20 +62,9 @@ impl Files {
             directory.position = offset;
         }
         loop {
-            while let Some(Line {
-                ino,
-                next,
-                kind,
-                name,
-            }) = directory.lines.front()
-            {
+            while let Some(Line { ino, next, kind, name }) = directory.lines.front() {
                 let next = *next;
-                if !sink(DirEntry {
-                    ino: *ino,
-                    next,
-                    kind: *kind,
-                    name,
-                }) {
+                if !sink(DirEntry { ino: *ino, next, kind: *kind, name }) {
                     return Ok(false);
                 }
                 directory.position = next;
@@ -106,11 +89,7 @@ impl Files {
     }
 
     fn directory(&self, fh: u64) -> Result<Arc<Mutex<Directory>>> {
-        self.directories
-            .lock()
-            .get(&fh)
-            .cloned()
-            .ok_or(FsError::new(libc::EBADF))
+        self.directories.lock().get(&fh).cloned().ok_or(FsError::new(libc::EBADF))
     }
 
     fn refill(&self, ino: Ino, directory: &mut Directory) -> Result<()> {
@@ -153,9 +132,7 @@ impl Files {
 /// The kind, asked of the file itself where the directory does not say; `None` for an entry that is gone by now.
 fn kind_of(dir: &OwnedFd, name: &OsStr, listed: FileType) -> Option<Kind> {
     match listed {
-        FileType::Unknown => {
-            Kind::from_mode(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode)
-        }
+        FileType::Unknown => Kind::from_mode(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode),
         listed => Kind::from_mode(listed.as_raw_mode()),
     }
 }

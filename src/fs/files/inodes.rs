@@ -73,13 +73,7 @@ pub(super) struct Inodes {
 
 impl Inodes {
     pub(super) fn new(root: FileId) -> Inodes {
-        let node = Node {
-            id: root,
-            lookups: 1,
-            children: 0,
-            place: None,
-            pinned: None,
-        };
+        let node = Node { id: root, lookups: 1, children: 0, place: None, pinned: None };
         Inodes {
             nodes: HashMap::from([(ROOT, node)]),
             numbers: HashMap::from([((root.dev, root.ino), ROOT)]),
@@ -96,9 +90,7 @@ impl Inodes {
 
     /// The device of a node.
     pub(super) fn dev(&self, ino: Ino) -> u64 {
-        self.nodes
-            .get(&ino)
-            .map_or(self.root_dev, |node| node.id.dev)
+        self.nodes.get(&ino).map_or(self.root_dev, |node| node.id.dev)
     }
 
     /// The number that an inode of the disk is shown under: its node's, or else its own.
@@ -118,10 +110,7 @@ impl Inodes {
 
     /// What kind of file a node is.
     pub(super) fn kind(&self, ino: Ino) -> Result<Kind> {
-        self.nodes
-            .get(&ino)
-            .map(|node| node.id.kind)
-            .ok_or(FsError::new(libc::ESTALE))
+        self.nodes.get(&ino).map(|node| node.id.kind).ok_or(FsError::new(libc::ESTALE))
     }
 
     /// How to get to a node.
@@ -138,11 +127,7 @@ impl Inodes {
     pub(super) fn depends_on(&self, id: FileId, parent: Ino, name: &OsStr) -> bool {
         self.known(id).is_some_and(|ino| {
             let node = &self.nodes[&ino];
-            node.pinned.is_none()
-                && node
-                    .place
-                    .as_ref()
-                    .is_some_and(|place| place.is(parent, name))
+            node.pinned.is_none() && node.place.as_ref().is_some_and(|place| place.is(parent, name))
         })
     }
 
@@ -158,10 +143,7 @@ impl Inodes {
         name: &OsStr,
         since: u64,
     ) -> (Ino, Option<Arc<OwnedFd>>) {
-        let place = Place {
-            parent,
-            name: name.to_owned(),
-        };
+        let place = Place { parent, name: name.to_owned() };
         match self.known(id) {
             Some(ino) => {
                 let node = self.nodes.get_mut(&ino).expect("numbers and nodes agree");
@@ -175,13 +157,7 @@ impl Inodes {
             }
             None => {
                 let ino = self.allocate(id);
-                let node = Node {
-                    id,
-                    lookups: 1,
-                    children: 0,
-                    place: None,
-                    pinned: None,
-                };
+                let node = Node { id, lookups: 1, children: 0, place: None, pinned: None };
                 self.nodes.insert(ino, node);
                 self.settle(ino, Some(place));
                 (ino, None)
@@ -190,13 +166,7 @@ impl Inodes {
     }
 
     /// The name is gone. Whoever had it as last known name is reached through `keep` from now on.
-    pub(super) fn removed(
-        &mut self,
-        id: FileId,
-        parent: Ino,
-        name: &OsStr,
-        keep: Option<Arc<OwnedFd>>,
-    ) {
+    pub(super) fn removed(&mut self, id: FileId, parent: Ino, name: &OsStr, keep: Option<Arc<OwnedFd>>) {
         self.removals += 1;
         if self.depends_on(id, parent, name) {
             let ino = self.known(id).expect("it depends on a name");
@@ -210,13 +180,7 @@ impl Inodes {
         self.removals += 1;
         if self.depends_on(id, from.0, from.1) {
             let ino = self.known(id).expect("it depends on a name");
-            self.settle(
-                ino,
-                Some(Place {
-                    parent: to.0,
-                    name: to.1.to_owned(),
-                }),
-            );
+            self.settle(ino, Some(Place { parent: to.0, name: to.1.to_owned() }));
         }
     }
 
@@ -233,11 +197,7 @@ impl Inodes {
     }
 
     fn drop_unreferenced(&mut self, mut ino: Ino, gone: &mut Vec<(Ino, Option<Arc<OwnedFd>>)>) {
-        while ino != ROOT
-            && self
-                .nodes
-                .get(&ino)
-                .is_some_and(|node| node.lookups == 0 && node.children == 0)
+        while ino != ROOT && self.nodes.get(&ino).is_some_and(|node| node.lookups == 0 && node.children == 0)
         {
             let node = self.nodes.remove(&ino).expect("just seen");
             let key = (node.id.dev, node.id.ino);
@@ -257,10 +217,7 @@ impl Inodes {
 
     /// Give a referenced node another place, and keep the parents' counts true.
     fn settle(&mut self, ino: Ino, place: Option<Place>) {
-        if let Some(parent) = place
-            .as_ref()
-            .and_then(|place| self.nodes.get_mut(&place.parent))
-        {
+        if let Some(parent) = place.as_ref().and_then(|place| self.nodes.get_mut(&place.parent)) {
             parent.children += 1;
         }
         let node = self.nodes.get_mut(&ino).expect("a referenced node");
@@ -314,9 +271,7 @@ mod tests {
     }
 
     fn name(table: &Inodes, ino: Ino) -> Option<String> {
-        table
-            .place(ino)
-            .map(|place| place.name.to_str().unwrap().to_owned())
+        table.place(ino).map(|place| place.name.to_str().unwrap().to_owned())
     }
 
     #[test]
@@ -324,31 +279,14 @@ mod tests {
         let mut table = table();
         assert_eq!(found(&mut table, id(50, Kind::File), ROOT, "a"), 50);
         assert_eq!(found(&mut table, id(50, Kind::File), ROOT, "hard link"), 50);
-        assert_eq!(
-            found(
-                &mut table,
-                id(1000, Kind::Directory),
-                ROOT,
-                "bind mount of the root"
-            ),
-            ROOT
-        );
+        assert_eq!(found(&mut table, id(1000, Kind::Directory), ROOT, "bind mount of the root"), ROOT);
     }
 
     #[test]
     fn other_devices_and_reserved_numbers_are_counted_apart() {
         let mut table = table();
         let one = found(&mut table, id(ROOT, Kind::File), ROOT, "inode one");
-        let other = found(
-            &mut table,
-            FileId {
-                dev: 8,
-                ino: 50,
-                kind: Kind::File,
-            },
-            ROOT,
-            "other device",
-        );
+        let other = found(&mut table, FileId { dev: 8, ino: 50, kind: Kind::File }, ROOT, "other device");
         assert!(one > ALLOCATED && other > ALLOCATED && one != other);
     }
 
@@ -379,11 +317,7 @@ mod tests {
         found(&mut table, id(50, Kind::Directory), ROOT, "d");
         found(&mut table, id(51, Kind::File), 50, "a");
         assert!(table.forget(50, 1).is_empty());
-        let gone: Vec<Ino> = table
-            .forget(51, 1)
-            .into_iter()
-            .map(|(ino, _)| ino)
-            .collect();
+        let gone: Vec<Ino> = table.forget(51, 1).into_iter().map(|(ino, _)| ino).collect();
         assert_eq!(gone, [51, 50]);
         assert_eq!(table.nodes[&ROOT].children, 0);
     }
@@ -434,21 +368,8 @@ mod tests {
         let mut table = table();
         found(&mut table, id(50, Kind::Directory), ROOT, "d");
         found(&mut table, id(51, Kind::File), ROOT, "a");
-        table.moved(
-            id(51, Kind::File),
-            (ROOT, OsStr::new("a")),
-            (50, OsStr::new("b")),
-        );
-        assert_eq!(
-            table.place(51),
-            Some(&Place {
-                parent: 50,
-                name: "b".into()
-            })
-        );
-        assert_eq!(
-            (table.nodes[&ROOT].children, table.nodes[&50].children),
-            (1, 1)
-        );
+        table.moved(id(51, Kind::File), (ROOT, OsStr::new("a")), (50, OsStr::new("b")));
+        assert_eq!(table.place(51), Some(&Place { parent: 50, name: "b".into() }));
+        assert_eq!((table.nodes[&ROOT].children, table.nodes[&50].children), (1, 1));
     }
 }

@@ -30,13 +30,7 @@ pub(super) struct Lru<V> {
 impl<V> Lru<V> {
     pub(super) fn new(capacity: usize) -> Lru<V> {
         assert!(capacity > 0);
-        Lru {
-            capacity,
-            index: HashMap::new(),
-            slots: Vec::new(),
-            newest: NONE,
-            oldest: NONE,
-        }
+        Lru { capacity, index: HashMap::new(), slots: Vec::new(), newest: NONE, oldest: NONE }
     }
 
     /// The value, which thereby is the most recently used.
@@ -55,18 +49,9 @@ impl<V> Lru<V> {
         if self.get(key).is_some() {
             return Some(std::mem::replace(&mut self.slots[self.newest].value, value));
         }
-        let evicted = if self.slots.len() == self.capacity {
-            self.pop_oldest()
-        } else {
-            None
-        };
+        let evicted = if self.slots.len() == self.capacity { self.pop_oldest() } else { None };
         let slot = self.slots.len();
-        self.slots.push(Slot {
-            key,
-            value,
-            newer: NONE,
-            older: NONE,
-        });
+        self.slots.push(Slot { key, value, newer: NONE, older: NONE });
         self.index.insert(key, slot);
         self.link_newest(slot);
         evicted
@@ -96,9 +81,7 @@ impl<V> Lru<V> {
     #[must_use = "drop it after the lock is let go"]
     pub(super) fn take_half(&mut self) -> Vec<V> {
         let count = self.slots.len().div_ceil(2);
-        std::iter::from_fn(|| self.pop_oldest())
-            .take(count)
-            .collect()
+        std::iter::from_fn(|| self.pop_oldest()).take(count).collect()
     }
 
     fn pop_oldest(&mut self) -> Option<V> {
@@ -178,9 +161,7 @@ mod tests {
         let mut model: Vec<Ino> = Vec::new();
         let mut random = 1_u64;
         for _ in 0..10_000 {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let key = (random >> 33) % 9;
             let known = model.iter().position(|&k| k == key);
             match (random >> 50) % 3 {

@@ -63,10 +63,7 @@ impl Files {
         let stat = fstat(&root)?;
         let id = identify(&stat)?;
         if id.kind != Kind::Directory {
-            return Err(FsError::because(
-                libc::ENOTDIR,
-                "the root of the project is not a directory",
-            ));
+            return Err(FsError::because(libc::ENOTDIR, "the root of the project is not a directory"));
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc_fds = openat(CWD, "/proc/self/fd", flags, Mode::empty())?;
@@ -91,10 +88,7 @@ impl Files {
     /// The last known name of a node, if that name is in the root directory.
     pub fn name_in_root(&self, ino: Ino) -> Option<OsString> {
         let inodes = self.inodes.lock();
-        inodes
-            .place(ino)
-            .filter(|place| place.parent == ROOT)
-            .map(|place| place.name.clone())
+        inodes.place(ino).filter(|place| place.parent == ROOT).map(|place| place.name.clone())
     }
 
     /// Whether the directory holds an entry of that name now. It counts no reference.
@@ -166,23 +160,14 @@ impl Files {
             Way::Pinned(fd) => Ok(fstat(&fd)?),
             Way::At(place, id) => {
                 let dir = self.walk(place.parent)?;
-                let stat =
-                    statat(&dir, &place.name, AtFlags::SYMLINK_NOFOLLOW).map_err(stale_if_gone)?;
-                if identify(&stat)? == id {
-                    Ok(stat)
-                } else {
-                    Err(STALE)
-                }
+                let stat = statat(&dir, &place.name, AtFlags::SYMLINK_NOFOLLOW).map_err(stale_if_gone)?;
+                if identify(&stat)? == id { Ok(stat) } else { Err(STALE) }
             }
         }
     }
 
     fn at_hand(&self, ino: Ino) -> Option<Arc<OwnedFd>> {
-        if ino == ROOT {
-            Some(self.root.clone())
-        } else {
-            self.paths.lock().get(ino).cloned()
-        }
+        if ino == ROOT { Some(self.root.clone()) } else { self.paths.lock().get(ino).cloned() }
     }
 
     /// Go up the known places to a descriptor at hand, then down again by opening.
@@ -208,9 +193,8 @@ impl Files {
         };
         while let Some((ino, name, id)) = below.pop() {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let next = self
-                .making_room(|| openat(&fd, &name, flags, Mode::empty()))
-                .map_err(stale_if_gone)?;
+            let next =
+                self.making_room(|| openat(&fd, &name, flags, Mode::empty())).map_err(stale_if_gone)?;
             if identify(&fstat(&next)?)? != id {
                 return Err(STALE);
             }
@@ -236,24 +220,13 @@ impl Files {
     /// Open the file that an `O_PATH` descriptor stands for.
     fn reopen(&self, path: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let number = path.as_raw_fd().to_string();
-        self.making_room(|| {
-            openat(
-                &self.proc_fds,
-                &number,
-                flags | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-        })
+        self.making_room(|| openat(&self.proc_fds, &number, flags | OFlags::CLOEXEC, Mode::empty()))
     }
 }
 
 fn identify(stat: &Stat) -> Result<FileId> {
     let kind = Kind::from_mode(stat.st_mode).ok_or(FsError::new(libc::EIO))?;
-    Ok(FileId {
-        dev: stat.st_dev,
-        ino: stat.st_ino,
-        kind,
-    })
+    Ok(FileId { dev: stat.st_dev, ino: stat.st_ino, kind })
 }
 
 /// The ways in which a name that was right before can fail to be opened.
@@ -265,10 +238,7 @@ fn stale_if_gone(errno: Errno) -> FsError {
 }
 
 fn attr(ino: Ino, stat: &Stat) -> Result<Attr> {
-    let time = |seconds: i64, nanos: u64| Timestamp {
-        seconds,
-        nanos: nanos as u32,
-    };
+    let time = |seconds: i64, nanos: u64| Timestamp { seconds, nanos: nanos as u32 };
     Ok(Attr {
         ino,
         kind: identify(stat)?.kind,

@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, fstat, linkat, mkdirat, mknodat, openat,
-    renameat_with, statat, symlinkat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, fstat, linkat, mkdirat, mknodat, openat, renameat_with,
+    statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -27,23 +27,10 @@ struct Victim {
 
 impl Files {
     /// Make a regular file, pipe, socket or device; `mode` holds the type bits.
-    pub fn mknod(
-        &self,
-        req: &Request,
-        parent: Ino,
-        name: &OsStr,
-        mode: u32,
-        rdev: u32,
-    ) -> Result<Attr> {
+    pub fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, rdev: u32) -> Result<Attr> {
         let dir = self.descriptor(parent)?;
         let acting = sys::act_for(req.uid, req.gid);
-        mknodat(
-            &dir,
-            name,
-            FileType::from_raw_mode(mode),
-            permissions(mode),
-            u64::from(rdev),
-        )?;
+        mknodat(&dir, name, FileType::from_raw_mode(mode), permissions(mode), u64::from(rdev))?;
         drop(acting);
         self.introduce(&dir, parent, name)
     }
@@ -58,13 +45,7 @@ impl Files {
     }
 
     /// Make a symbolic link.
-    pub fn symlink(
-        &self,
-        req: &Request,
-        parent: Ino,
-        name: &OsStr,
-        target: &OsStr,
-    ) -> Result<Attr> {
+    pub fn symlink(&self, req: &Request, parent: Ino, name: &OsStr, target: &OsStr) -> Result<Attr> {
         let dir = self.descriptor(parent)?;
         let acting = sys::act_for(req.uid, req.gid);
         symlinkat(target, &dir, name)?;
@@ -95,8 +76,7 @@ impl Files {
     ) -> Result<(Attr, Arc<OwnedFd>)> {
         let dir = self.descriptor(parent)?;
         let since = self.inodes.lock().removals();
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let acting = sys::act_for(req.uid, req.gid);
         let fd = match self.making_room(|| openat(&dir, name, flags, permissions(mode))) {
             // Made behind the mount since the kernel looked. ESTALE makes it look again, and then judge the caller's
@@ -106,13 +86,7 @@ impl Files {
         };
         drop(acting);
         let attr = self.count(&fstat(&fd)?, parent, name, since)?;
-        self.keep_data(
-            attr.ino,
-            Data {
-                fd: fd.clone(),
-                writable: true,
-            },
-        );
+        self.keep_data(attr.ino, Data { fd: fd.clone(), writable: true });
         Ok((attr, fd))
     }
 
@@ -129,24 +103,14 @@ impl Files {
     fn remove(&self, parent: Ino, name: &OsStr, flags: AtFlags) -> Result<()> {
         let dir = self.descriptor(parent)?;
         let _moving = self.moving.read();
-        let victim = self
-            .victim(&dir, parent, name)?
-            .ok_or(FsError::new(libc::ENOENT))?;
+        let victim = self.victim(&dir, parent, name)?.ok_or(FsError::new(libc::ENOENT))?;
         unlinkat(&dir, name, flags)?;
-        self.inodes
-            .lock()
-            .removed(victim.id, parent, name, victim.keep);
+        self.inodes.lock().removed(victim.id, parent, name, victim.keep);
         Ok(())
     }
 
     /// Rename; `flags` are those of `renameat2(2)`.
-    pub fn rename(
-        &self,
-        req: &Request,
-        from: (Ino, &OsStr),
-        to: (Ino, &OsStr),
-        flags: u32,
-    ) -> Result<()> {
+    pub fn rename(&self, req: &Request, from: (Ino, &OsStr), to: (Ino, &OsStr), flags: u32) -> Result<()> {
         let flags = RenameFlags::from_bits_retain(flags);
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         let from_dir = self.descriptor(from.0)?;

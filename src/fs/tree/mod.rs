@@ -19,8 +19,8 @@ use self::root::{Link, Root};
 use super::files::Files;
 use super::guard::{Activity, Change, Guard, Name, Policy};
 use super::{
-    Attr, DirEntry, Entry, FileRange, Filesystem, FsError, Ino, Kind, Opened, ROOT, Reply, Request,
-    Result, SetAttr, StatFs,
+    Attr, DirEntry, Entry, FileRange, Filesystem, FsError, Ino, Kind, Opened, ROOT, Reply, Request, Result,
+    SetAttr, StatFs,
 };
 
 /// What is configurable about the tree.
@@ -37,11 +37,7 @@ pub struct TreeConfig {
 impl Default for TreeConfig {
     fn default() -> TreeConfig {
         let second = Duration::from_secs(1);
-        TreeConfig {
-            tasks: "tasks".into(),
-            entry_ttl: second,
-            attr_ttl: second,
-        }
+        TreeConfig { tasks: "tasks".into(), entry_ttl: second, attr_ttl: second }
     }
 }
 
@@ -58,29 +54,15 @@ impl Tree {
     pub fn new(files: Arc<Files>, config: TreeConfig, activity: Activity) -> Result<Tree> {
         let root = Arc::new(Root::new(files.clone(), config.tasks.clone())?);
         let guard = Guard::new(Box::new(root.clone()), activity);
-        Ok(Tree {
-            files,
-            root,
-            guard,
-            config,
-        })
+        Ok(Tree { files, root, guard, config })
     }
 
     fn entry(&self, attr: Attr) -> Entry {
-        Entry {
-            attr,
-            entry_ttl: self.config.entry_ttl,
-            attr_ttl: self.config.attr_ttl,
-        }
+        Entry { attr, entry_ttl: self.config.entry_ttl, attr_ttl: self.config.attr_ttl }
     }
 
     /// Every change goes this way: note the caller, ask the guard, make the change.
-    fn change<T>(
-        &self,
-        req: &Request,
-        change: Change<'_>,
-        make: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
+    fn change<T>(&self, req: &Request, change: Change<'_>, make: impl FnOnce() -> Result<T>) -> Result<T> {
         self.guard.seen(req);
         self.guard.admit(req, &change)?;
         make()
@@ -152,15 +134,7 @@ impl Filesystem for Tree {
         }
     }
 
-    fn mknod(
-        &self,
-        req: &Request,
-        parent: Ino,
-        name: &OsStr,
-        mode: u32,
-        rdev: u32,
-        reply: Reply<Entry>,
-    ) {
+    fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, rdev: u32, reply: Reply<Entry>) {
         let made = self.change(req, Change::Mknod(Name { parent, name }), || {
             self.files.mknod(req, parent, name, mode, rdev)
         });
@@ -168,20 +142,12 @@ impl Filesystem for Tree {
     }
 
     fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, reply: Reply<Entry>) {
-        let made = self.change(req, Change::Mkdir(Name { parent, name }), || {
-            self.files.mkdir(req, parent, name, mode)
-        });
+        let made = self
+            .change(req, Change::Mkdir(Name { parent, name }), || self.files.mkdir(req, parent, name, mode));
         reply.send(made.map(|attr| self.entry(attr)));
     }
 
-    fn symlink(
-        &self,
-        req: &Request,
-        parent: Ino,
-        name: &OsStr,
-        target: &OsStr,
-        reply: Reply<Entry>,
-    ) {
+    fn symlink(&self, req: &Request, parent: Ino, name: &OsStr, target: &OsStr, reply: Reply<Entry>) {
         let made = self.change(req, Change::Symlink(Name { parent, name }), || {
             self.files.symlink(req, parent, name, target)
         });
@@ -190,9 +156,7 @@ impl Filesystem for Tree {
 
     fn link(&self, req: &Request, ino: Ino, parent: Ino, name: &OsStr, reply: Reply<Entry>) {
         let to = Name { parent, name };
-        let made = self.change(req, Change::Link { ino, to }, || {
-            self.files.link(ino, parent, name)
-        });
+        let made = self.change(req, Change::Link { ino, to }, || self.files.link(ino, parent, name));
         reply.send(made.map(|attr| self.entry(attr)));
     }
 
@@ -234,25 +198,13 @@ impl Filesystem for Tree {
         reply: Reply<()>,
     ) {
         let from = Name { parent, name };
-        let to = Name {
-            parent: new_parent,
-            name: new_name,
-        };
+        let to = Name { parent: new_parent, name: new_name };
         reply.send(self.change(req, Change::Rename { from, to, flags }, || {
-            self.files
-                .rename(req, (parent, name), (new_parent, new_name), flags)
+            self.files.rename(req, (parent, name), (new_parent, new_name), flags)
         }));
     }
 
-    fn read(
-        &self,
-        req: &Request,
-        ino: Ino,
-        _fh: u64,
-        offset: u64,
-        size: u32,
-        reply: Reply<Vec<u8>>,
-    ) {
+    fn read(&self, req: &Request, ino: Ino, _fh: u64, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
         self.guard.seen(req);
         reply.send(self.files.read(ino, offset, size));
     }
@@ -268,12 +220,7 @@ impl Filesystem for Tree {
         cached: bool,
         reply: Reply<u32>,
     ) {
-        let change = Change::Write {
-            ino,
-            offset,
-            length: data.len(),
-            cached,
-        };
+        let change = Change::Write { ino, offset, length: data.len(), cached };
         reply.send(self.change(req, change, || self.files.write(ino, offset, data)));
     }
 
@@ -299,9 +246,9 @@ impl Filesystem for Tree {
         // In the root the links come after the disk's entries, at positions that are their node numbers. A disk could
         // only mean one of its own entries by such a position if it numbered 2^62 of them.
         if Link::of(offset).is_none() {
-            let ended = self.files.readdir(ino, fh, offset, &mut |entry| {
-                self.root.hides(ino, entry.name) || sink(entry)
-            })?;
+            let ended = self
+                .files
+                .readdir(ino, fh, offset, &mut |entry| self.root.hides(ino, entry.name) || sink(entry))?;
             if !ended || ino != ROOT {
                 return Ok(());
             }
@@ -311,12 +258,7 @@ impl Filesystem for Tree {
                 continue;
             }
             let name = link.name();
-            if !sink(DirEntry {
-                ino: link.ino(),
-                next: link.ino(),
-                kind: Kind::Symlink,
-                name,
-            }) {
+            if !sink(DirEntry { ino: link.ino(), next: link.ino(), kind: Kind::Symlink, name }) {
                 break;
             }
         }
@@ -334,19 +276,10 @@ impl Filesystem for Tree {
 
     fn statfs(&self, req: &Request, ino: Ino) -> Result<StatFs> {
         self.guard.seen(req);
-        self.files
-            .statfs(if Link::of(ino).is_some() { ROOT } else { ino })
+        self.files.statfs(if Link::of(ino).is_some() { ROOT } else { ino })
     }
 
-    fn setxattr(
-        &self,
-        req: &Request,
-        ino: Ino,
-        name: &OsStr,
-        value: &[u8],
-        flags: i32,
-        reply: Reply<()>,
-    ) {
+    fn setxattr(&self, req: &Request, ino: Ino, name: &OsStr, value: &[u8], flags: i32, reply: Reply<()>) {
         let change = Change::SetXattr { ino, name };
         reply.send(self.change(req, change, || self.files.setxattr(ino, name, value, flags)));
     }
@@ -382,14 +315,8 @@ impl Filesystem for Tree {
         mode: i32,
         reply: Reply<()>,
     ) {
-        let change = Change::Fallocate {
-            ino,
-            offset,
-            length,
-        };
-        reply.send(self.change(req, change, || {
-            self.files.fallocate(ino, offset, length, mode)
-        }));
+        let change = Change::Fallocate { ino, offset, length };
+        reply.send(self.change(req, change, || self.files.fallocate(ino, offset, length, mode)));
     }
 
     fn lseek(&self, req: &Request, ino: Ino, _fh: u64, offset: i64, whence: i32) -> Result<u64> {
@@ -397,19 +324,9 @@ impl Filesystem for Tree {
         self.files.lseek(ino, offset, whence)
     }
 
-    fn copy_file_range(
-        &self,
-        req: &Request,
-        from: FileRange,
-        to: FileRange,
-        length: u64,
-        reply: Reply<u32>,
-    ) {
-        reply.send(
-            self.change(req, Change::CopyFileRange { from, to, length }, || {
-                self.files
-                    .copy_file_range((from.ino, from.offset), (to.ino, to.offset), length)
-            }),
-        );
+    fn copy_file_range(&self, req: &Request, from: FileRange, to: FileRange, length: u64, reply: Reply<u32>) {
+        reply.send(self.change(req, Change::CopyFileRange { from, to, length }, || {
+            self.files.copy_file_range((from.ino, from.offset), (to.ino, to.offset), length)
+        }));
     }
 }

@@ -17,11 +17,8 @@ pub const HIDDEN: &str = ".crewfs";
 const SYNTHESIZED: Ino = 1 << 62;
 
 /// The synthesized links: their names, and what they lead to in the tasks directory.
-const LINKS: [(&str, &str); 3] = [
-    ("task-queue.json", "queue.json"),
-    ("worker-status.json", "workers.json"),
-    ("workers", "workers"),
-];
+const LINKS: [(&str, &str); 3] =
+    [("task-queue.json", "queue.json"), ("worker-status.json", "workers.json"), ("workers", "workers")];
 
 /// A symbolic link that exists only through the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +35,7 @@ pub(super) struct Root {
 impl Root {
     pub(super) fn new(files: Arc<Files>, tasks: OsString) -> Result<Root> {
         let model = files.getattr(ROOT)?;
-        Ok(Root {
-            files,
-            tasks,
-            model,
-        })
+        Ok(Root { files, tasks, model })
     }
 
     /// Whether a name does not exist through the mount, whatever the disk holds.
@@ -63,27 +56,13 @@ impl Root {
 
     /// The links that exist now, in their fixed order.
     pub(super) fn links(&self) -> Result<Vec<Link>> {
-        let found = LINKS
-            .iter()
-            .map(|(name, _)| self.link_at(ROOT, OsStr::new(name)));
-        Ok(found
-            .collect::<Result<Vec<_>>>()?
-            .into_iter()
-            .flatten()
-            .collect())
+        let found = LINKS.iter().map(|(name, _)| self.link_at(ROOT, OsStr::new(name)));
+        Ok(found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     pub(super) fn attr(&self, link: Link) -> Attr {
         let size = self.target(link).len() as u64;
-        Attr {
-            ino: link.ino(),
-            kind: Kind::Symlink,
-            perm: 0o777,
-            nlink: 1,
-            size,
-            blocks: 0,
-            ..self.model
-        }
+        Attr { ino: link.ino(), kind: Kind::Symlink, perm: 0o777, nlink: 1, size, blocks: 0, ..self.model }
     }
 
     pub(super) fn target(&self, link: Link) -> OsString {
@@ -120,19 +99,11 @@ impl Root {
     }
 
     fn may_replace(&self, at: &Name<'_>) -> Result<()> {
-        if self.hides(at.parent, at.name) {
-            Err(hidden())
-        } else {
-            self.may_take_away(at)
-        }
+        if self.hides(at.parent, at.name) { Err(hidden()) } else { self.may_take_away(at) }
     }
 
     fn may_change(&self, ino: Ino) -> Result<()> {
-        if Link::of(ino).is_some() {
-            Err(belongs_to_crewfs())
-        } else {
-            Ok(())
-        }
+        if Link::of(ino).is_some() { Err(belongs_to_crewfs()) } else { Ok(()) }
     }
 }
 
@@ -156,9 +127,7 @@ impl Policy for Root {
             | Change::SetXattr { ino, .. }
             | Change::RemoveXattr { ino, .. } => self.may_change(*ino),
             // The kernel lets these reach regular files only.
-            Change::Write { .. } | Change::Fallocate { .. } | Change::CopyFileRange { .. } => {
-                Ok(())
-            }
+            Change::Write { .. } | Change::Fallocate { .. } | Change::CopyFileRange { .. } => Ok(()),
         }
     }
 }
@@ -166,9 +135,7 @@ impl Policy for Root {
 impl Link {
     /// The link that a node number means.
     pub(super) fn of(ino: Ino) -> Option<Link> {
-        let index = usize::try_from(ino.checked_sub(SYNTHESIZED)?)
-            .ok()?
-            .checked_sub(1)?;
+        let index = usize::try_from(ino.checked_sub(SYNTHESIZED)?).ok()?.checked_sub(1)?;
         (index < LINKS.len()).then_some(Link(index))
     }
 
@@ -182,17 +149,11 @@ impl Link {
 }
 
 fn hidden() -> FsError {
-    FsError::because(
-        libc::EPERM,
-        "the name .crewfs in the project's root is kept for the state of crewfs",
-    )
+    FsError::because(libc::EPERM, "the name .crewfs in the project's root is kept for the state of crewfs")
 }
 
 fn belongs_to_crewfs() -> FsError {
-    FsError::because(
-        libc::EPERM,
-        "this symbolic link belongs to crewfs and leads to the crew's queue",
-    )
+    FsError::because(libc::EPERM, "this symbolic link belongs to crewfs and leads to the crew's queue")
 }
 
 #[cfg(test)]
@@ -207,10 +168,7 @@ mod tests {
     }
 
     fn at(name: &str) -> Name<'_> {
-        Name {
-            parent: ROOT,
-            name: OsStr::new(name),
-        }
+        Name { parent: ROOT, name: OsStr::new(name) }
     }
 
     fn errno(root: &Root, change: Change<'_>) -> Option<i32> {
@@ -222,14 +180,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = root(dir.path());
         assert_eq!(root.links().unwrap().len(), 3);
-        assert_eq!(
-            errno(&root, Change::Unlink(at("workers"))),
-            Some(libc::EPERM)
-        );
-        assert_eq!(
-            errno(&root, Change::Mkdir(at("workers"))),
-            Some(libc::EEXIST)
-        );
+        assert_eq!(errno(&root, Change::Unlink(at("workers"))), Some(libc::EPERM));
+        assert_eq!(errno(&root, Change::Mkdir(at("workers"))), Some(libc::EEXIST));
         std::fs::create_dir(dir.path().join("workers")).unwrap();
         assert_eq!(root.links().unwrap().len(), 2);
         assert_eq!(errno(&root, Change::Rmdir(at("workers"))), None);
@@ -239,21 +191,14 @@ mod tests {
     fn the_hidden_name_and_the_tasks_directory_stay() {
         let dir = tempfile::tempdir().unwrap();
         let root = root(dir.path());
-        let onto = |to| Change::Rename {
-            from: at("a"),
-            to: at(to),
-            flags: 0,
-        };
+        let onto = |to| Change::Rename { from: at("a"), to: at(to), flags: 0 };
         assert_eq!(errno(&root, Change::Create(at(HIDDEN))), Some(libc::EPERM));
         assert_eq!(errno(&root, onto(HIDDEN)), Some(libc::EPERM));
         assert_eq!(errno(&root, Change::Unlink(at(HIDDEN))), Some(libc::ENOENT));
         assert_eq!(errno(&root, Change::Rmdir(at("tasks"))), Some(libc::EBUSY));
         assert_eq!(errno(&root, onto("tasks")), Some(libc::EBUSY));
         assert_eq!(errno(&root, Change::Mkdir(at("tasks"))), None);
-        let below = Name {
-            parent: 50,
-            name: OsStr::new(HIDDEN),
-        };
+        let below = Name { parent: 50, name: OsStr::new(HIDDEN) };
         assert_eq!(errno(&root, Change::Create(below)), None);
     }
 

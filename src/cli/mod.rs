@@ -1,0 +1,95 @@
+//! The command line: what was typed, checked and called.
+//!
+//! Must never: do the work itself. Each command is one file here that calls one thing below and prints.
+//!
+//! Exit codes (C70): 0 done, 1 refused or failed, 2 wrong usage, 3 not mounted.
+
+mod demo;
+mod log;
+mod mount;
+mod options;
+mod umount;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A filesystem in which many coding agents share one project. The task queue is a directory.
+#[derive(Parser)]
+#[command(name = "crewfs", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Mount a project, over itself when no other place is named.
+    Mount(mount::Arguments),
+    /// Take a mount away.
+    Umount(umount::Arguments),
+    /// Print the event log of a project as JSON lines, whether or not it is mounted.
+    Log(log::Arguments),
+    /// The whole story in a minute: a coordinator, three workers, progress, a result.
+    Demo(demo::Arguments),
+}
+
+/// Why a command failed, and how it exits.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// It was refused or went wrong.
+    fn failed(message: impl std::fmt::Display) -> Failure {
+        Failure { code: 1, message: message.to_string() }
+    }
+
+    /// It was asked for in a wrong way.
+    fn usage(message: impl std::fmt::Display) -> Failure {
+        Failure { code: 2, message: message.to_string() }
+    }
+
+    /// There is no such mount.
+    fn not_mounted(place: &Path) -> Failure {
+        let place = place.display();
+        Failure {
+            code: 3,
+            message: format!("{place} is not a mount of crewfs; what is: findmnt -t fuse.crewfs"),
+        }
+    }
+}
+
+/// Run the command that the process was started with.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Mount(arguments) => mount::run(arguments),
+        Command::Umount(arguments) => umount::run(&arguments),
+        Command::Log(arguments) => log::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, message }) => {
+            eprintln!("crewfs: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// A path as it is without links and relative parts. Not for mount points that may be dead: asking them would fail.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    path.canonicalize().map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
+}
+
+/// The place that a path names, although what is mounted there may not answer: only its parent is asked.
+fn place(path: &Path) -> Result<PathBuf, Failure> {
+    let full = std::path::absolute(path).map_err(Failure::failed)?;
+    match (full.parent(), full.file_name()) {
+        (Some(parent), Some(name)) => Ok(absolute(parent)?.join(name)),
+        _ => absolute(path),
+    }
+}

@@ -1,0 +1,138 @@
+//! `crewfs mount`: returns when the mount answers, or says why it does not (C71).
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Args;
+use daemonize::{Daemonize, Outcome};
+use rustix::fs::{Mode, OFlags, openat};
+
+use super::options::Options;
+use super::{Failure, absolute, place};
+use crate::daemon::{Config, Daemon, Project, TakeError};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The project's directory.
+    source: PathBuf,
+    /// Where to mount it; over itself when left out.
+    mountpoint: Option<PathBuf>,
+    /// Stay in the foreground, and log to standard error.
+    #[arg(short)]
+    foreground: bool,
+    /// Options, separated by commas: tasks=NAME, lease=30m, idle_timeout=10m, allow_other, threads=N.
+    #[arg(short, value_name = "OPTION[,OPTION…]")]
+    options: Vec<String>,
+}
+
+/// The log of a daemon in the background, in the state directory; the one before it is kept.
+const LOG: &str = "crewfs.log";
+const LOG_BEFORE: &str = "crewfs.log.1";
+
+pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+    let config = configure(&arguments)?;
+    if arguments.foreground {
+        log_to(env_logger::Target::Stderr);
+        let project = take(&config)?;
+        return serve(&config, project, |_| {});
+    }
+    // What goes wrong early is said here; what goes wrong later comes through the pipe.
+    let (mut news, report) = std::io::pipe().map_err(Failure::failed)?;
+    match Daemonize::new().working_directory("/").execute() {
+        Outcome::Parent(Ok(_)) => {
+            drop(report);
+            let mut said = String::new();
+            news.read_to_string(&mut said).map_err(Failure::failed)?;
+            match said.split_once('\n') {
+                Some(("mounted", _)) => Ok(()),
+                Some(("failed", why)) => Err(Failure::failed(why)),
+                _ => Err(Failure::failed("the daemon ended before it could say why; try: crewfs mount -f …")),
+            }
+        }
+        Outcome::Parent(Err(error)) => Err(Failure::failed(format!("no daemon could be started: {error}"))),
+        Outcome::Child(outcome) => {
+            drop(news);
+            let mut report = Some(report);
+            let mut tell = |word: &str, why: &str| {
+                if let Some(mut report) = report.take() {
+                    let _ = write!(report, "{word}\n{why}");
+                }
+            };
+            let served = match outcome {
+                Ok(_) => take(&config).and_then(|project| {
+                    log_to(log_file(project.state())?);
+                    serve(&config, project, |word| tell(word, ""))
+                }),
+                Err(error) => Err(Failure::failed(error)),
+            };
+            if let Err(failure) = &served {
+                tell("failed", &failure.message);
+            }
+            served
+        }
+    }
+}
+
+fn configure(arguments: &Arguments) -> Result<Config, Failure> {
+    let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+    let defaults = Options::defaults(rustix::process::geteuid().is_root(), cores);
+    let options = arguments.options.iter().try_fold(defaults, |options, list| options.apply(list))?;
+    let source = match absolute(&arguments.source) {
+        // A mount over itself whose daemon is gone does not answer; the daemon's own check says what to do.
+        Err(_) if crate::mounts::at(&place(&arguments.source)?).is_ok_and(|m| m.is_some()) => {
+            place(&arguments.source)?
+        }
+        source => source?,
+    };
+    let mountpoint = match &arguments.mountpoint {
+        Some(mountpoint) => place(mountpoint)?,
+        None => source.clone(),
+    };
+    Ok(Config {
+        source,
+        mountpoint,
+        tasks: options.tasks,
+        lease: options.lease,
+        idle_timeout: options.idle_timeout,
+        allow_other: options.allow_other,
+        threads: options.threads,
+    })
+}
+
+fn take(config: &Config) -> Result<Project, Failure> {
+    crate::daemon::check_places(config).map_err(Failure::failed)?;
+    Project::take(&config.source, true).map_err(|error| match error {
+        TakeError::Held(_) => Failure::failed(format!("{error}; one daemon at a time serves a project")),
+        TakeError::Other(error) => Failure::failed(error),
+    })
+}
+
+/// Serve until a signal or an unmount ends it.
+fn serve(config: &Config, project: Project, mut mounted: impl FnMut(&str)) -> Result<(), Failure> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::flag::register(signal, stop.clone()).map_err(Failure::failed)?;
+    }
+    let daemon = Daemon::start(config, project).map_err(Failure::failed)?;
+    mounted("mounted");
+    daemon.serve(|| stop.load(Ordering::Acquire));
+    Ok(())
+}
+
+fn log_file(state: &OwnedFd) -> Result<env_logger::Target, Failure> {
+    let _ = rustix::fs::renameat(state, LOG, state, LOG_BEFORE);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
+    let file = openat(state, LOG, flags, Mode::from(0o600)).map_err(Failure::failed)?;
+    Ok(env_logger::Target::Pipe(Box::new(File::from(file))))
+}
+
+/// `CREWFS_LOG` chooses what is logged, as env_logger reads it: `warn`, `debug`, `crewfs::fs=trace`.
+fn log_to(target: env_logger::Target) {
+    let wanted = env_logger::Env::new().filter_or("CREWFS_LOG", "info");
+    env_logger::Builder::from_env(wanted).target(target).init();
+}

@@ -1,0 +1,102 @@
+//! Mount options: `-o key=value,…` as `mount(8)` writes them (C72).
+//!
+//! Must never: pass over an option that is not known.
+
+use super::Failure;
+use crate::queue::Span;
+
+/// What can be chosen at mount time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Options {
+    /// `tasks=NAME`
+    pub(super) tasks: String,
+    /// `lease=SPAN`
+    pub(super) lease: Span,
+    /// `idle_timeout=SPAN`
+    pub(super) idle_timeout: Span,
+    /// `allow_other`, `noallow_other`
+    pub(super) allow_other: bool,
+    /// `threads=N`
+    pub(super) threads: usize,
+}
+
+const KNOWN: &str = "tasks=NAME, lease=SPAN, idle_timeout=SPAN, allow_other, noallow_other, threads=N";
+/// Options that mount(8) and fstab(5) add, and that mean nothing to us.
+const IGNORED: [&str; 9] =
+    ["rw", "defaults", "auto", "noauto", "_netdev", "nofail", "nosuid", "nodev", "exec"];
+
+impl Options {
+    /// The defaults, for a machine with this many cores, and for root or somebody else.
+    pub(super) fn defaults(is_root: bool, cores: usize) -> Options {
+        Options {
+            tasks: "tasks".into(),
+            lease: Span(30 * 60_000),
+            idle_timeout: Span(10 * 60_000),
+            allow_other: is_root,
+            threads: cores.clamp(2, 16),
+        }
+    }
+
+    /// These options, changed by a list like `lease=10m,allow_other`.
+    pub(super) fn apply(mut self, list: &str) -> Result<Options, Failure> {
+        for item in list.split(',').filter(|item| !item.is_empty()) {
+            let (key, value) = item.split_once('=').map_or((item, None), |(key, value)| (key, Some(value)));
+            let wrong =
+                |expected: &str| Failure::usage(format!("the option {item:?} is wrong: {key} {expected}"));
+            let span = || {
+                let span = value.and_then(Span::parse);
+                span.ok_or_else(|| wrong("takes a span of time such as 90s, 30m or 2h"))
+            };
+            match (key, value) {
+                ("tasks", Some(name)) if is_plain_name(name) => self.tasks = name.into(),
+                ("tasks", _) => return Err(wrong("takes the name of a directory, without / and not hidden")),
+                ("lease", _) => {
+                    self.lease = span()?;
+                    if self.lease.0 < 1_000 {
+                        return Err(wrong("must be at least 1s"));
+                    }
+                }
+                ("idle_timeout", _) => self.idle_timeout = span()?,
+                ("allow_other", None) => self.allow_other = true,
+                ("noallow_other", None) => self.allow_other = false,
+                ("threads", _) => {
+                    let number = value.and_then(|n| n.parse().ok()).filter(|n| (1..=64).contains(n));
+                    self.threads = number.ok_or_else(|| wrong("takes a number from 1 to 64"))?;
+                }
+                (key, None) if IGNORED.contains(&key) => {}
+                _ => return Err(Failure::usage(format!("there is no option {item:?}; there are: {KNOWN}"))),
+            }
+        }
+        Ok(self)
+    }
+}
+
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && !name.contains('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_or_refused() {
+        let defaults = Options::defaults(true, 2);
+        let read = defaults.clone().apply("lease=90s,tasks=work,noallow_other,threads=3,rw,,").unwrap();
+        assert_eq!(read.lease, Span(90_000));
+        assert_eq!((read.tasks.as_str(), read.allow_other, read.threads), ("work", false, 3));
+        for bad in [
+            "leas=3m",
+            "lease",
+            "lease=3",
+            "lease=10ms",
+            "threads=0",
+            "tasks=a/b",
+            "tasks=",
+            "tasks=.x",
+            "rw=1",
+        ] {
+            assert_eq!(defaults.clone().apply(bad).unwrap_err().code, 2, "{bad}");
+        }
+    }
+}

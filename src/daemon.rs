@@ -1,0 +1,334 @@
+//! The daemon: takes a project, serves its two mounts, and lets go of them again.
+//!
+//! May assume: it runs alone in its process.
+//! Must never: touch its own mounts while it serves them, or leave half of them behind.
+//!
+//! Start, in this order: the project's directory by descriptor, the lock, the log, the queue in step with the files, the
+//! tree, the desk on it. Stop: the desk, the tree, the writer.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, mkdirat, openat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::engine::{self, Engine};
+use crate::fs::caller::Callers;
+use crate::fs::desk::{self, Desk, Watch};
+use crate::fs::files::Files;
+use crate::fs::tree::{Tree, TreeConfig};
+use crate::fuse::{MountOptions, Session};
+use crate::log::{LogError, SqliteLog};
+use crate::queue::Span;
+use crate::{clock, mounts, sys};
+
+/// The directory in the project that holds the state (C3).
+pub const STATE_DIRECTORY: &str = ".crewfs";
+const LOCK: &str = "lock";
+/// How often the daemon looks whether its mounts are still there.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What to serve, and how.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The project's directory, absolute.
+    pub source: PathBuf,
+    /// Where to mount it, absolute; the same as `source` to mount in place.
+    pub mountpoint: PathBuf,
+    /// The name of the tasks directory.
+    pub tasks: String,
+    /// The lease of a task that names none.
+    pub lease: Span,
+    /// How long a worker without work is kept.
+    pub idle_timeout: Span,
+    /// Whether other users may use the mount.
+    pub allow_other: bool,
+    /// How many threads serve each of the two mounts.
+    pub threads: usize,
+}
+
+/// Why the daemon does not start: what, why, and what to do next.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+fn cannot(what: impl std::fmt::Display, error: impl std::fmt::Display) -> StartError {
+    StartError(format!("{what}: {error}"))
+}
+
+/// A project that is reached by descriptors, and locked.
+pub struct Project {
+    root: OwnedFd,
+    state: Arc<OwnedFd>,
+    lock: File,
+}
+
+/// Who serves a project; the content of its lock file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Holder {
+    /// The daemon's process.
+    pub pid: u32,
+    /// Where the project is mounted.
+    pub mountpoint: PathBuf,
+}
+
+/// Why a project cannot be taken.
+#[derive(Debug, Error)]
+pub enum TakeError {
+    /// Another process has it.
+    #[error("this project is served already{}", .0.as_ref().map_or_else(String::new, |holder| {
+        format!(": process {} has it mounted at {}", holder.pid, holder.mountpoint.display())
+    }))]
+    Held(Option<Holder>),
+    /// Something else is wrong.
+    #[error(transparent)]
+    Other(#[from] StartError),
+}
+
+impl Project {
+    /// Take the project in `source`: nobody else serves it while this lives. With `create`, the state directory is made.
+    pub fn take(source: &Path, create: bool) -> Result<Project, TakeError> {
+        let shown = source.display();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, source, flags, Mode::empty()).map_err(|error| match error {
+            Errno::NOENT => StartError(format!("{shown} does not exist; make the project's directory first")),
+            Errno::NOTDIR => StartError(format!("{shown} is not a directory")),
+            error => cannot(format!("{shown} cannot be opened"), error),
+        })?;
+        let state_shown = source.join(STATE_DIRECTORY);
+        if create {
+            match mkdirat(&root, STATE_DIRECTORY, Mode::from(0o700)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => {
+                    let what = format!("the state directory {} cannot be made", state_shown.display());
+                    return Err(cannot(what, error).into());
+                }
+            }
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let state = openat(&root, STATE_DIRECTORY, flags, Mode::empty()).map_err(|error| match error {
+            Errno::NOENT => StartError(format!("{shown} was never mounted: it has no {STATE_DIRECTORY}")),
+            error => cannot(format!("the state directory {} cannot be opened", state_shown.display()), error),
+        })?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+        let mut lock = File::from(openat(&state, LOCK, flags, Mode::from(0o600)).map_err(|error| {
+            cannot(format!("{} cannot be written", state_shown.join(LOCK).display()), error)
+        })?);
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Project { root, state: Arc::new(state), lock }),
+            Err(Errno::WOULDBLOCK) => {
+                let mut content = String::new();
+                let read = lock.read_to_string(&mut content).ok();
+                Err(TakeError::Held(read.and_then(|_| serde_json::from_str(&content).ok())))
+            }
+            Err(error) => Err(cannot("the project cannot be locked", error).into()),
+        }
+    }
+
+    /// The project's log.
+    pub fn open_log(&self) -> Result<SqliteLog, LogError> {
+        SqliteLog::open(self.state.clone())
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> &Arc<OwnedFd> {
+        &self.state
+    }
+
+    fn announce(&mut self, mountpoint: &Path) -> io::Result<()> {
+        let holder = Holder { pid: std::process::id(), mountpoint: mountpoint.to_path_buf() };
+        self.lock.set_len(0)?;
+        self.lock.rewind()?;
+        self.lock.write_all(&serde_json::to_vec(&holder)?)
+    }
+}
+
+/// A project that is mounted and served.
+pub struct Daemon {
+    mountpoint: PathBuf,
+    tree: Session,
+    desk: Session,
+    watch: Watch,
+    engine: Arc<Engine>,
+    /// Held until the end: nobody else may serve the project before the log is closed.
+    _project: Project,
+}
+
+impl Daemon {
+    /// Mount the project. When this returns, both mounts answer.
+    pub fn start(config: &Config, mut project: Project) -> Result<Daemon, StartError> {
+        check_places(config)?;
+        sys::raise_descriptor_limit();
+        sys::clear_umask();
+        sys::keep_capabilities().map_err(|error| cannot("capabilities cannot be kept", error))?;
+
+        let log = project.open_log().map_err(|error| cannot("the event log does not open", error))?;
+        let engine_config = engine::Config {
+            default_lease: config.lease,
+            clock: clock::system(),
+            directory: Some(project.state.clone()),
+        };
+        let engine = Engine::start(Box::new(log), engine_config)
+            .map_err(|error| cannot("the queue cannot be rebuilt from the event log", error))?;
+
+        let owner = rustix::process::geteuid().as_raw();
+        let callers = Arc::new(Callers::new(engine.clone(), owner));
+        let opened =
+            |fd: &OwnedFd| fd.try_clone().map_err(|error| cannot("a descriptor cannot be copied", error));
+        let tasks = tasks_directory(&project.root, &config.tasks)?;
+        let below =
+            |root: OwnedFd| Files::new(root).map(Arc::new).map_err(|e| StartError(format!("{:?}", e.why)));
+
+        let tree = {
+            let seen = callers.clone();
+            let tree_config = TreeConfig { tasks: config.tasks.clone().into(), ..TreeConfig::default() };
+            Tree::new(below(opened(&project.root)?)?, tree_config, Box::new(move |req| seen.seen(req)))
+                .map_err(|error| StartError(format!("the tree cannot be shown: errno {}", error.errno)))?
+        };
+        let desk_config = desk::Config {
+            tasks: config.tasks.clone(),
+            idle_timeout: config.idle_timeout,
+            owner_uid: owner,
+            owner_gid: rustix::process::getegid().as_raw(),
+        };
+        let desk = Desk::new(below(opened(&tasks)?)?, tasks, engine.clone(), callers, desk_config);
+        let watch = desk.watch().map_err(|error| cannot("the tasks directory cannot be read", error))?;
+
+        let options = |source: &Path| MountOptions {
+            fsname: source.to_string_lossy().into_owned(),
+            read_only: false,
+            allow_other: config.allow_other,
+            threads: config.threads,
+        };
+        let tree = Session::mount(Arc::new(tree), &config.mountpoint, &options(&config.source))
+            .map_err(|error| mount_error(&config.mountpoint, &error))?;
+        let desk_at = config.mountpoint.join(&config.tasks);
+        let desk_options = options(&config.source.join(&config.tasks));
+        let desk = match Session::mount(Arc::new(desk), &desk_at, &desk_options) {
+            Ok(desk) => desk,
+            Err(error) => {
+                let _ = tree.unmount(true);
+                return Err(mount_error(&desk_at, &error));
+            }
+        };
+        project
+            .announce(&config.mountpoint)
+            .map_err(|error| cannot("the lock file cannot be written", error))?;
+        log::info!("{} is mounted at {}", config.source.display(), config.mountpoint.display());
+        Ok(Daemon { mountpoint: config.mountpoint.clone(), tree, desk, watch, engine, _project: project })
+    }
+
+    /// Serve until somebody unmounts, or `stopped` says so; then take both mounts away and close the log.
+    pub fn serve(self, stopped: impl Fn() -> bool) {
+        while !stopped() && !self.tree.has_ended() && !self.desk.has_ended() {
+            std::thread::sleep(LOOK);
+        }
+        // One without the other would let claims be made where nobody sees them.
+        for session in [&self.desk, &self.tree] {
+            if session.unmount(false).is_err()
+                && let Err(error) = session.unmount(true)
+            {
+                log::error!("{} cannot be unmounted: {error}", self.mountpoint.display());
+            }
+        }
+        self.watch.stop();
+        self.engine.stop();
+        log::info!("{} is unmounted", self.mountpoint.display());
+    }
+}
+
+/// Whether the place to mount at is one, free, and no trap.
+pub fn check_places(config: &Config) -> Result<(), StartError> {
+    let (source, place) = (&config.source, &config.mountpoint);
+    let shown = place.display();
+    if let Ok(Some(mount)) = mounts::at(place) {
+        let answers = std::fs::metadata(place).err().is_none_or(|e| e.raw_os_error() != Some(libc::ENOTCONN));
+        return Err(StartError(if answers {
+            format!("{shown} is in use: {} is mounted there; crewfs umount {shown}", mount.source.display())
+        } else {
+            format!("{shown} is a dead mount, its daemon is gone; clear it: crewfs umount {shown}")
+        }));
+    }
+    match std::fs::metadata(place) {
+        Ok(there) if there.is_dir() => {}
+        Ok(_) => {
+            return Err(StartError(format!("{shown} is not a directory, so nothing can be mounted on it")));
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+            return Err(StartError(format!(
+                "{shown} is a dead mount, its daemon is gone; clear it: umount -l {shown}"
+            )));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(StartError(format!(
+                "the mount point {shown} does not exist; make it: mkdir -p {shown}"
+            )));
+        }
+        Err(error) => return Err(cannot(format!("the mount point {shown} cannot be used"), error)),
+    }
+    if place != source && place.starts_with(source) {
+        return Err(StartError(format!(
+            "{shown} lies in the project itself; choose a place outside of {}, or leave the mount point out to mount in place",
+            source.display()
+        )));
+    }
+    if !Path::new("/dev/fuse").exists() {
+        return Err(StartError("/dev/fuse is missing; load the kernel module: modprobe fuse".into()));
+    }
+    Ok(())
+}
+
+/// The descriptor of the tasks directory, which is made, and owned like the project, where there is none.
+fn tasks_directory(root: &OwnedFd, name: &str) -> Result<OwnedFd, StartError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let failed = |error: Errno| match error {
+        Errno::NOTDIR | Errno::LOOP => StartError(format!(
+            "the project has a file named {name}; choose another directory: -o tasks=NAME"
+        )),
+        error => cannot(format!("the tasks directory {name} cannot be opened or made"), error),
+    };
+    match openat(root, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => {
+            mkdirat(root, name, Mode::from(0o777)).map_err(failed)?;
+            let made = openat(root, name, flags, Mode::empty()).map_err(failed)?;
+            if let Ok(like) = rustix::fs::fstat(root) {
+                let (uid, gid) =
+                    (rustix::fs::Uid::from_raw(like.st_uid), rustix::fs::Gid::from_raw(like.st_gid));
+                // An ordinary user can give nothing away, and need not: the project is theirs.
+                let _ = rustix::fs::chownat(&made, OsStr::new(""), Some(uid), Some(gid), AtFlags::EMPTY_PATH);
+                let mode = Mode::from_raw_mode(like.st_mode & 0o7777);
+                let _ = rustix::fs::chmodat(root, name, mode, AtFlags::empty());
+            }
+            Ok(made)
+        }
+        opened => opened.map_err(failed),
+    }
+}
+
+fn mount_error(place: &Path, error: &io::Error) -> StartError {
+    let shown = place.display();
+    StartError(match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => format!(
+            "{shown} cannot be mounted: {error}; mount as root, or install fuse3 and own the directory (for \
+             -o allow_other, also put user_allow_other into /etc/fuse.conf)"
+        ),
+        Some(libc::ENOENT) => {
+            format!("{shown} cannot be mounted: {error}; is fuse3 installed? apt install fuse3")
+        }
+        Some(libc::EBUSY) => format!("{shown} cannot be mounted: it is in use"),
+        _ => format!("{shown} cannot be mounted: {error}"),
+    })
+}
+
+impl AsFd for Project {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}

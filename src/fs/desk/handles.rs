@@ -1,0 +1,227 @@
+//! What is open on the desk.
+//!
+//! Must never: let go of what a worker wrote before it is on disk or refused.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::super::caller::Caller;
+use super::super::{FsError, Ino, Kind, Result};
+use crate::limits::{NOTE_BYTES, RESULT_BYTES, SCRATCH_FILES};
+use crate::queue::{Seq, TaskId, Wall};
+
+/// One open file or directory.
+pub(super) enum Handle {
+    /// A document as it was at open (C1). Writing to it is accepted where opening it for writing was, and has no effect.
+    Document(Vec<u8>),
+    /// A claim, open for writing: what is written is the progress note.
+    Note(Mutex<Note>),
+    /// A result or a reason, open for writing.
+    Report(Mutex<Report>),
+    /// A temporary file.
+    Scratch(u64),
+    /// `events.jsonl`, which grows while it is open.
+    Events,
+    /// A real file of the project.
+    Plain(Plain),
+    /// A directory that is listed from memory.
+    Listing(Mutex<Vec<Line>>),
+}
+
+pub(super) struct Note {
+    pub(super) task: TaskId,
+    pub(super) epoch: Seq,
+    pub(super) caller: Arc<Caller>,
+    /// The document as it was at open.
+    pub(super) shown: Vec<u8>,
+    /// What was written since, in the order of writing: offsets mean nothing for a note.
+    pub(super) written: Vec<u8>,
+}
+
+impl Note {
+    /// The note with `data` added to it.
+    pub(super) fn add(&mut self, data: &[u8]) -> Result<String> {
+        if self.written.len() + data.len() > NOTE_BYTES {
+            return Err(FsError::because(
+                libc::EFBIG,
+                format!("a progress note has at most {NOTE_BYTES} bytes"),
+            ));
+        }
+        self.written.extend_from_slice(data);
+        Ok(String::from_utf8_lossy(&self.written).into_owned())
+    }
+}
+
+pub(super) struct Report {
+    pub(super) task: TaskId,
+    /// The finish under which it was opened.
+    pub(super) finish: Seq,
+    pub(super) caller: Arc<Caller>,
+    pub(super) text: Vec<u8>,
+    /// Whether the text is newer than what is on disk.
+    pub(super) dirty: bool,
+}
+
+/// Put `data` into `text` as `pwrite(2)` does; with `append`, at its end. The result may have `RESULT_BYTES` (C26).
+pub(super) fn put(text: &mut Vec<u8>, offset: u64, data: &[u8], append: bool) -> Result<()> {
+    let offset = if append { text.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
+    let end = offset.saturating_add(data.len());
+    if end > RESULT_BYTES {
+        return Err(FsError::because(
+            libc::EFBIG,
+            format!("a result has at most {RESULT_BYTES} bytes; it is kept as it was"),
+        ));
+    }
+    if text.len() < end {
+        text.resize(end, 0);
+    }
+    text[offset..end].copy_from_slice(data);
+    Ok(())
+}
+
+/// Up to `size` bytes of `content` from `offset`.
+pub(super) fn slice(content: &[u8], offset: u64, size: u32) -> Vec<u8> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+    let end = start.saturating_add(size as usize).min(content.len());
+    content[start..end].to_vec()
+}
+
+/// An open file of the project.
+pub(super) struct Plain {
+    pub(super) file: Arc<OwnedFd>,
+    /// The task whose instructions these are, if the file is to be published when it is closed.
+    pub(super) instructions: Option<TaskId>,
+    /// Whether it was made or changed through this handle.
+    pub(super) changed: std::sync::atomic::AtomicBool,
+}
+
+/// One line of a listing.
+pub(super) struct Line {
+    pub(super) ino: Ino,
+    pub(super) kind: Kind,
+    pub(super) name: OsString,
+}
+
+/// All that is open.
+#[derive(Default)]
+pub(super) struct Handles {
+    last: AtomicU64,
+    open: Mutex<HashMap<u64, Arc<Handle>>>,
+}
+
+impl Handles {
+    pub(super) fn insert(&self, handle: Handle) -> u64 {
+        let fh = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.open.lock().insert(fh, Arc::new(handle));
+        fh
+    }
+
+    pub(super) fn get(&self, fh: u64) -> Result<Arc<Handle>> {
+        self.open.lock().get(&fh).cloned().ok_or(FsError::new(libc::EBADF))
+    }
+
+    pub(super) fn remove(&self, fh: u64) -> Option<Arc<Handle>> {
+        self.open.lock().remove(&fh)
+    }
+}
+
+/// A temporary file in `completed/` or `failed/` (C25). It lives in memory: a crash between writing and renaming it loses
+/// what no worker was told is kept.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Scratch {
+    pub(super) content: Vec<u8>,
+    pub(super) at: Wall,
+}
+
+/// All temporary files, by number, with the place of those that have a name.
+#[derive(Default)]
+pub(super) struct Scratches(Mutex<ScratchTable>);
+
+#[derive(Default)]
+struct ScratchTable {
+    last: u64,
+    places: HashMap<(Ino, OsString), u64>,
+    files: HashMap<u64, Scratch>,
+}
+
+impl Scratches {
+    /// A new empty file at a place that has none.
+    pub(super) fn create(&self, parent: Ino, name: OsString, file: Scratch) -> Result<u64> {
+        let mut table = self.0.lock();
+        if table.files.len() >= SCRATCH_FILES {
+            return Err(FsError::because(libc::ENOSPC, "too many temporary files here; remove some"));
+        }
+        table.last += 1;
+        let number = table.last;
+        table.places.insert((parent, name), number);
+        table.files.insert(number, file);
+        Ok(number)
+    }
+
+    /// The file at a place.
+    pub(super) fn at(&self, parent: Ino, name: &std::ffi::OsStr) -> Option<u64> {
+        self.0.lock().places.get(&(parent, name.to_os_string())).copied()
+    }
+
+    /// All names in a directory.
+    pub(super) fn names(&self, parent: Ino) -> Vec<(OsString, u64)> {
+        let table = self.0.lock();
+        let here = table.places.iter().filter(|((place, _), _)| *place == parent);
+        here.map(|((_, name), number)| (name.clone(), *number)).collect()
+    }
+
+    /// Look at, or change, a file.
+    pub(super) fn with<T>(&self, number: u64, f: impl FnOnce(&mut Scratch) -> T) -> Result<T> {
+        self.0.lock().files.get_mut(&number).map(f).ok_or(FsError::new(libc::ENOENT))
+    }
+
+    /// Remove the file at a place. Who has it open keeps nothing: temporary files are renamed, not shared.
+    pub(super) fn remove(&self, parent: Ino, name: &std::ffi::OsStr) -> Result<Scratch> {
+        let mut table = self.0.lock();
+        let number = table.places.remove(&(parent, name.to_os_string())).ok_or(FsError::new(libc::ENOENT))?;
+        Ok(table.files.remove(&number).unwrap_or_default())
+    }
+
+    /// Give the file at a place another name.
+    pub(super) fn rename(&self, from: (Ino, &std::ffi::OsStr), to: (Ino, &std::ffi::OsStr)) -> Result<()> {
+        let mut table = self.0.lock();
+        let place = (from.0, from.1.to_os_string());
+        let number = table.places.remove(&place).ok_or(FsError::new(libc::ENOENT))?;
+        if let Some(replaced) = table.places.insert((to.0, to.1.to_os_string()), number) {
+            table.files.remove(&replaced);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_written_like_a_file_up_to_its_limit() {
+        let mut text = b"hello".to_vec();
+        put(&mut text, 7, b"x", false).unwrap();
+        assert_eq!(text, b"hello\0\0x");
+        put(&mut text, 0, b"!", true).unwrap();
+        assert_eq!(text.last(), Some(&b'!'));
+        let before = text.clone();
+        for offset in [RESULT_BYTES as u64, u64::MAX] {
+            assert_eq!(put(&mut text, offset, b"y", false).unwrap_err().errno, libc::EFBIG);
+        }
+        assert_eq!(text, before);
+        put(&mut text, RESULT_BYTES as u64 - 1, b"y", false).unwrap();
+    }
+
+    #[test]
+    fn slices_end_where_the_content_does() {
+        assert_eq!(slice(b"abc", 1, 10), b"bc");
+        assert_eq!(slice(b"abc", 3, 1), b"");
+        assert_eq!(slice(b"abc", u64::MAX, u32::MAX), b"");
+    }
+}

@@ -1,0 +1,480 @@
+//! The desk: the `tasks` directory as a filesystem, where the queue is made of files.
+//!
+//! May assume: every open, create and close is reported, and nothing is believed for longer than the answer.
+//! Must never: decide what may happen to a task (the queue does), or keep a thread waiting for the disk: an answer that
+//! depends on a commit is parked with the engine.
+//!
+//! | file | what |
+//! |---|---|
+//! | `table` | which name is which node, and what making, moving and removing one means |
+//! | `show`, `documents` | what exists now, and what reading it shows |
+//! | `synth`, `plain` | changes of synthesized nodes, and of the project's own files in this directory |
+//! | `publish`, `watch` | from instruction files to tasks |
+//! | `nodes`, `handles`, `errors` | numbers, open files, errnos |
+
+mod documents;
+mod errors;
+mod handles;
+mod nodes;
+mod plain;
+mod publish;
+mod show;
+mod synth;
+mod table;
+mod watch;
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use self::handles::{Handle, Handles, Line};
+use self::nodes::{Node, is_synthesized};
+use self::publish::Publisher;
+use self::show::View;
+pub use self::watch::Watch;
+use super::caller::Callers;
+use super::files::Files;
+use super::{
+    Attr, DirEntry, Entry, FileRange, Filesystem, FsError, Ino, Opened, ROOT, Reply, Request, Result,
+    SetAttr, StatFs,
+};
+use crate::engine::Engine;
+use crate::queue::Span;
+
+/// Names and attributes of the desk are asked for every time: they depend on the moment, and on who asks.
+const NO_TIME: Duration = Duration::ZERO;
+
+/// What is configurable about the desk.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name of the tasks directory, as sentences spell it.
+    pub tasks: String,
+    /// How long a worker without work is kept (C60).
+    pub idle_timeout: Span,
+    /// Whom the synthesized nodes belong to: the uid that mounts.
+    pub owner_uid: u32,
+    /// Its group.
+    pub owner_gid: u32,
+}
+
+/// The desk of one project.
+pub struct Desk {
+    core: Arc<Core>,
+}
+
+/// What the methods and their parked answers share.
+struct Core {
+    files: Arc<Files>,
+    view: View,
+    handles: Handles,
+    made: AtomicU64,
+}
+
+impl Desk {
+    /// The desk over the directory that `files` shows. `root` is a descriptor of the same directory.
+    pub fn new(
+        files: Arc<Files>,
+        root: OwnedFd,
+        engine: Arc<Engine>,
+        callers: Arc<Callers>,
+        config: Config,
+    ) -> Desk {
+        for (name, _) in table::TOP {
+            if rustix::fs::statat(root.as_fd(), name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                log::warn!("{}/{name} of the project cannot be seen while crewfs is mounted", config.tasks);
+            }
+        }
+        let publisher = Arc::new(Publisher::new(engine.clone(), root));
+        let view = View::new(engine, callers, publisher, config);
+        Desk { core: Arc::new(Core { files, view, handles: Handles::default(), made: AtomicU64::new(0) }) }
+    }
+
+    /// Bring the queue in step with the files, and keep it so. Returns when all that is there now is handed in.
+    pub fn watch(&self) -> std::io::Result<Watch> {
+        let view = &self.core.view;
+        let watch = Watch::start(view.engine.clone(), view.publisher.clone())?;
+        view.engine.barrier();
+        Ok(watch)
+    }
+}
+
+impl Core {
+    /// A node as the kernel wants it, with one more reference.
+    fn entry(&self, node: &Node, req: &Request) -> Result<Entry> {
+        let shown = self.view.show(node, req)?;
+        let attr = self.view.dress(self.view.nodes.refer(node), &shown);
+        Ok(Entry { attr, entry_ttl: NO_TIME, attr_ttl: NO_TIME })
+    }
+
+    fn synthesized_at(&self, parent: Ino, name: &OsStr) -> Option<Node> {
+        if parent == ROOT { table::at_top(name) } else { None }
+    }
+}
+
+impl Filesystem for Desk {
+    fn opens_reported(&self) -> bool {
+        true
+    }
+
+    fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Entry> {
+        let core = &self.core;
+        core.view.publisher.settling.wait();
+        if let Some(node) = core.synthesized_at(parent, name) {
+            return core.entry(&node, req);
+        }
+        if is_synthesized(parent) {
+            let node = core.view.find(parent, name, req)?;
+            return core.entry(&node, req);
+        }
+        Ok(core.plain_entry(core.files.lookup(parent, name)?))
+    }
+
+    fn forget(&self, ino: Ino, count: u64) {
+        if is_synthesized(ino) {
+            self.core.view.nodes.forget(ino, count);
+        } else {
+            self.core.files.forget(ino, count);
+        }
+    }
+
+    fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>) -> Result<(Attr, Duration)> {
+        let core = &self.core;
+        if !is_synthesized(ino) {
+            return Ok((core.files.getattr(ino)?, NO_TIME));
+        }
+        let node = core.view.nodes.get(ino)?;
+        let open = fh.and_then(|fh| core.handles.get(fh).ok());
+        Ok((core.attr_of_open(ino, &node, open.as_deref(), req)?, NO_TIME))
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: Ino,
+        fh: Option<u64>,
+        change: &SetAttr,
+        reply: Reply<(Attr, Duration)>,
+    ) {
+        self.core.view.callers.seen(req);
+        if is_synthesized(ino) {
+            return self.core.set_synthesized(req, ino, fh, change, reply);
+        }
+        let done = self.core.files.setattr(ino, change);
+        if done.is_ok() && change.size.is_some() {
+            self.core.truncated(ino, fh);
+        }
+        reply.send(done.map(|attr| (attr, NO_TIME)));
+    }
+
+    fn readlink(&self, req: &Request, ino: Ino) -> Result<OsString> {
+        let view = &self.core.view;
+        if !is_synthesized(ino) {
+            return self.core.files.readlink(ino);
+        }
+        view.target(&view.nodes.get(ino)?, &view.engine.state(), req)
+    }
+
+    fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, rdev: u32, reply: Reply<Entry>) {
+        if let Some(node) = self.core.being_made(parent, name) {
+            return match mode & libc::S_IFMT {
+                libc::S_IFREG => self.core.make(req, node, true, reply, |entry, _, _| entry),
+                _ => reply.send(Err(FsError::because(libc::EPERM, "only files can be made here"))),
+            };
+        }
+        let made = self.core.files.mknod(req, parent, name, mode, rdev);
+        self.core.appeared(parent, name);
+        reply.send(made.map(|attr| self.core.plain_entry(attr)));
+    }
+
+    fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, reply: Reply<Entry>) {
+        if let Some(node) = self.core.being_made(parent, name) {
+            return self.core.make_as_directory(req, node, reply);
+        }
+        let made = self.core.files.mkdir(req, parent, name, mode);
+        self.core.appeared(parent, name);
+        reply.send(made.map(|attr| self.core.plain_entry(attr)));
+    }
+
+    fn symlink(&self, req: &Request, parent: Ino, name: &OsStr, target: &OsStr, reply: Reply<Entry>) {
+        if self.core.being_made(parent, name).is_some() {
+            return reply
+                .send(Err(FsError::because(libc::EPERM, "symbolic links cannot be made here; use touch")));
+        }
+        let made = self.core.files.symlink(req, parent, name, target);
+        self.core.appeared(parent, name);
+        reply.send(made.map(|attr| self.core.plain_entry(attr)));
+    }
+
+    fn link(&self, req: &Request, ino: Ino, parent: Ino, name: &OsStr, reply: Reply<Entry>) {
+        match (is_synthesized(ino), self.core.being_made(parent, name)) {
+            (false, None) => {
+                let made = self.core.files.link(ino, parent, name);
+                self.core.appeared(parent, name);
+                reply.send(made.map(|attr| self.core.plain_entry(attr)));
+            }
+            (true, Some(node)) => self.core.link_synthesized(req, ino, node, reply),
+            (false, Some(node)) => self.core.brought_in(req, &node, reply),
+            (true, None) => reply.send(Err(FsError::new(libc::EXDEV))),
+        }
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+        reply: Reply<(Entry, Opened)>,
+    ) {
+        let exclusive = flags & libc::O_EXCL != 0;
+        match self.core.being_made(parent, name) {
+            Some(node) => self.core.create_synthesized(req, parent, name, node, exclusive, reply),
+            None => {
+                self.core.view.callers.seen(req);
+                reply.send(self.core.create_plain(req, parent, name, mode, exclusive));
+            }
+        }
+    }
+
+    fn unlink(&self, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>) {
+        match self.core.being_made(parent, name) {
+            Some(node) => self.core.unlink_synthesized(req, parent, name, node, reply),
+            None => self.core.unlink_plain(req, parent, name, reply),
+        }
+    }
+
+    fn rmdir(&self, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>) {
+        if self.core.being_made(parent, name).is_some() {
+            return reply.send(Err(FsError::because(libc::EPERM, "this directory belongs to crewfs")));
+        }
+        self.core.view.callers.seen(req);
+        reply.send(self.core.files.rmdir(parent, name));
+        self.core.appeared(parent, name);
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: Ino,
+        name: &OsStr,
+        new_parent: Ino,
+        new_name: &OsStr,
+        flags: u32,
+        reply: Reply<()>,
+    ) {
+        let core = &self.core;
+        match (core.being_made(parent, name), core.being_made(new_parent, new_name)) {
+            (None, None) => core.rename_plain(req, (parent, name), (new_parent, new_name), flags, reply),
+            (Some(from), Some(to)) => {
+                core.rename_synthesized(req, (parent, name, from), (new_parent, new_name, to), flags, reply);
+            }
+            (None, Some(to)) => core.brought_in(req, &to, reply),
+            (Some(_), None) => reply.send(Err(FsError::new(libc::EXDEV))),
+        }
+    }
+
+    fn open(&self, req: &Request, ino: Ino, flags: i32, reply: Reply<Opened>) {
+        self.core.view.callers.seen(req);
+        if is_synthesized(ino) {
+            self.core.open_synthesized(req, ino, flags, reply);
+        } else {
+            reply.send(self.core.open_plain(ino, flags));
+        }
+    }
+
+    fn read(&self, _req: &Request, _ino: Ino, fh: u64, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
+        let handle = match self.core.handles.get(fh) {
+            Ok(handle) => handle,
+            Err(error) => return reply.send(Err(error)),
+        };
+        match &*handle {
+            Handle::Plain(file) => reply.send(Core::read_plain(file, offset, size)),
+            _ => self.core.read_synthesized(&handle, offset, size, reply),
+        }
+    }
+
+    fn write(
+        &self,
+        req: &Request,
+        ino: Ino,
+        fh: u64,
+        offset: u64,
+        data: &[u8],
+        flags: i32,
+        cached: bool,
+        reply: Reply<u32>,
+    ) {
+        self.core.view.callers.seen(req);
+        // Pages that were written through a mapping carry any handle that is open for writing, or none.
+        match self.core.handles.get(fh).as_deref() {
+            Ok(Handle::Plain(file)) => reply.send(Core::write_plain(file, offset, data)),
+            Ok(handle) => self.core.write_synthesized(handle, offset, data, flags, reply),
+            Err(_) if cached && !is_synthesized(ino) => reply.send(self.core.files.write(ino, offset, data)),
+            Err(error) => reply.send(Err(error.clone())),
+        }
+    }
+
+    fn flush(&self, _req: &Request, _ino: Ino, fh: u64, reply: Reply<()>) {
+        match self.core.handles.get(fh) {
+            Ok(handle) => match &*handle {
+                Handle::Plain(file) => {
+                    self.core.flush_plain(fh, file);
+                    reply.send(Ok(()));
+                }
+                _ => self.core.keep_report(handle, reply),
+            },
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    fn release(&self, _ino: Ino, fh: u64) {
+        let Some(handle) = self.core.handles.remove(fh) else { return };
+        match &*handle {
+            Handle::Plain(file) => self.core.release_plain(fh, file),
+            _ => self.core.keep_report(
+                handle,
+                Reply::new(|outcome| {
+                    if let Err(error) = outcome {
+                        log::warn!("a result that was written after its last close is lost: {:?}", error.why);
+                    }
+                }),
+            ),
+        }
+    }
+
+    fn fsync(&self, _req: &Request, ino: Ino, fh: u64, datasync: bool, reply: Reply<()>) {
+        match self.core.handles.get(fh) {
+            Ok(handle) if is_synthesized(ino) => self.core.keep_report(handle, reply),
+            _ => reply.send(self.core.files.fsync(ino, datasync)),
+        }
+    }
+
+    fn opendir(&self, req: &Request, ino: Ino) -> Result<u64> {
+        self.core.view.callers.seen(req);
+        if ino == ROOT || is_synthesized(ino) {
+            return Ok(self.core.handles.insert(Handle::Listing(Mutex::default())));
+        }
+        self.core.files.opendir(ino)
+    }
+
+    fn readdir(
+        &self,
+        req: &Request,
+        ino: Ino,
+        fh: u64,
+        offset: u64,
+        sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<()> {
+        let core = &self.core;
+        if ino != ROOT && !is_synthesized(ino) {
+            return core.files.readdir(ino, fh, offset, sink).map(|_| ());
+        }
+        let handle = core.handles.get(fh)?;
+        let Handle::Listing(listing) = &*handle else { return Err(FsError::new(libc::ENOTDIR)) };
+        let mut listing = listing.lock();
+        if offset == 0 {
+            // One listing is one moment; from the start it is a new one, as rewinddir(3) promises.
+            core.view.publisher.settling.wait();
+            *listing = core.list(ino, req)?;
+        }
+        for (line, next) in listing.iter().zip(1..).skip(offset as usize) {
+            if !sink(DirEntry { ino: line.ino, next, kind: line.kind, name: &line.name }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn releasedir(&self, ino: Ino, fh: u64) {
+        if ino == ROOT || is_synthesized(ino) {
+            self.core.handles.remove(fh);
+        } else {
+            self.core.files.releasedir(fh);
+        }
+    }
+
+    fn fsyncdir(&self, _req: &Request, ino: Ino, fh: u64, reply: Reply<()>) {
+        // What the queue has answered is on disk.
+        reply.send(if ino == ROOT || is_synthesized(ino) { Ok(()) } else { self.core.files.fsyncdir(fh) });
+    }
+
+    fn statfs(&self, _req: &Request, _ino: Ino) -> Result<StatFs> {
+        self.core.files.statfs(ROOT)
+    }
+
+    fn setxattr(&self, _req: &Request, ino: Ino, name: &OsStr, value: &[u8], flags: i32, reply: Reply<()>) {
+        reply.send(plain_only(ino).and_then(|()| self.core.files.setxattr(ino, name, value, flags)));
+    }
+
+    fn getxattr(&self, _req: &Request, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        plain_only(ino).and_then(|()| self.core.files.getxattr(ino, name))
+    }
+
+    fn listxattr(&self, req: &Request, ino: Ino) -> Result<Vec<u8>> {
+        if is_synthesized(ino) { Ok(Vec::new()) } else { self.core.files.listxattr(req, ino) }
+    }
+
+    fn removexattr(&self, _req: &Request, ino: Ino, name: &OsStr, reply: Reply<()>) {
+        reply.send(plain_only(ino).and_then(|()| self.core.files.removexattr(ino, name)));
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        ino: Ino,
+        fh: u64,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: Reply<()>,
+    ) {
+        let done = plain_only(ino).and_then(|()| self.core.files.fallocate(ino, offset, length, mode));
+        if done.is_ok() {
+            self.core.truncated(ino, Some(fh));
+        }
+        reply.send(done);
+    }
+
+    fn lseek(&self, _req: &Request, ino: Ino, _fh: u64, offset: i64, whence: i32) -> Result<u64> {
+        plain_only(ino).and_then(|()| self.core.files.lseek(ino, offset, whence))
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        from: FileRange,
+        to: FileRange,
+        length: u64,
+        reply: Reply<u32>,
+    ) {
+        // EOPNOTSUPP makes the kernel copy by reading and writing.
+        let plain = plain_only(from.ino).and(plain_only(to.ino));
+        let copied = plain.and_then(|()| {
+            self.core.files.copy_file_range((from.ino, from.offset), (to.ino, to.offset), length)
+        });
+        if copied.is_ok() {
+            self.core.truncated(to.ino, Some(to.fh));
+        }
+        reply.send(copied);
+    }
+}
+
+impl Core {
+    fn list(&self, ino: Ino, req: &Request) -> Result<Vec<Line>> {
+        if ino == ROOT {
+            return self.list_plain_root();
+        }
+        let dots = [".", ".."].map(|name| Line { ino, kind: super::Kind::Directory, name: name.into() });
+        let listed = self.view.list(ino, &self.view.nodes.get(ino)?, req)?;
+        Ok(dots.into_iter().chain(listed).collect())
+    }
+}
+
+fn plain_only(ino: Ino) -> Result<()> {
+    if is_synthesized(ino) { Err(FsError::new(libc::EOPNOTSUPP)) } else { Ok(()) }
+}

@@ -1,0 +1,187 @@
+//! The ordinary files of the tasks directory (C4), and what changing an instruction file means for the queue.
+//!
+//! May assume: the kernel has checked permissions.
+//! Must never: let the file and the queue part. What removes or replaces an instruction file is one step of the queue.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::files::{read_from, write_to};
+use super::super::{Entry, FsError, Ino, Kind, Opened, ROOT, Reply, Request, Result};
+use super::Core;
+use super::handles::{Handle, Plain};
+use super::table::task_of;
+use crate::queue::{Command, TaskId};
+
+impl Core {
+    /// The task that a name in a directory holds the instructions of.
+    pub(super) fn task_at(&self, parent: Ino, name: &OsStr) -> Option<TaskId> {
+        if parent == ROOT { task_of(name) } else { None }
+    }
+
+    fn open_handle(&self, file: Plain) -> Opened {
+        if let Some(task) = &file.instructions {
+            self.view.publisher.opened(task);
+        }
+        Opened { fh: self.handles.insert(Handle::Plain(file)), ..Opened::default() }
+    }
+
+    pub(super) fn create_plain(
+        &self,
+        req: &Request,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        exclusive: bool,
+    ) -> Result<(Entry, Opened)> {
+        let (attr, file) = self.files.create(req, parent, name, mode, exclusive)?;
+        let instructions = self.task_at(parent, name);
+        let opened = self.open_handle(Plain { file, instructions, changed: AtomicBool::new(true) });
+        Ok((self.plain_entry(attr), opened))
+    }
+
+    pub(super) fn open_plain(&self, ino: Ino, flags: i32) -> Result<Opened> {
+        let file = Arc::new(self.files.open(ino, flags)?);
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        let name = self.files.name_in_root(ino).filter(|_| writes);
+        let instructions = name.and_then(|name| task_of(&name));
+        Ok(self.open_handle(Plain { file, instructions, changed: AtomicBool::new(false) }))
+    }
+
+    pub(super) fn read_plain(file: &Plain, offset: u64, size: u32) -> Result<Vec<u8>> {
+        read_from(&file.file, offset, size)
+    }
+
+    pub(super) fn write_plain(file: &Plain, offset: u64, data: &[u8]) -> Result<u32> {
+        file.changed.store(true, Ordering::Release);
+        write_to(&file.file, offset, data)
+    }
+
+    /// One descriptor of an instruction file was closed. If it was the last, publishing is about to follow.
+    pub(super) fn flush_plain(&self, fh: u64, file: &Plain) {
+        if file.instructions.is_some() && file.changed.load(Ordering::Acquire) {
+            self.view.publisher.settling.begin(fh);
+        }
+    }
+
+    /// The last descriptor was closed: what was written is complete.
+    pub(super) fn release_plain(&self, fh: u64, file: &Plain) {
+        let Some(task) = &file.instructions else { return };
+        let publisher = self.view.publisher.clone();
+        publisher.closed(task);
+        if file.changed.load(Ordering::Acquire) {
+            let settle = publisher.clone();
+            publisher.publish(task, move |_| settle.settling.end(fh));
+        }
+    }
+
+    /// A name that needs no further step came into being: a link, a pipe, a directory.
+    pub(super) fn appeared(&self, parent: Ino, name: &OsStr) {
+        if let Some(task) = self.task_at(parent, name) {
+            self.view.publisher.publish(&task, |_| {});
+        }
+    }
+
+    /// Remove a name; with instructions goes the task (C14).
+    pub(super) fn unlink_plain(self: &Arc<Core>, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>) {
+        let step = {
+            let (files, name) = (self.files.clone(), name.to_os_string());
+            move || files.unlink(parent, &name).map_err(|error| error.errno)
+        };
+        self.withdrawing(req, self.task_at(parent, name), step, reply);
+    }
+
+    pub(super) fn rename_plain(
+        self: &Arc<Core>,
+        req: &Request,
+        from: (Ino, &OsStr),
+        to: (Ino, &OsStr),
+        flags: u32,
+        reply: Reply<()>,
+    ) {
+        let exchange = flags & libc::RENAME_EXCHANGE != 0;
+        let (old, new) = (self.task_at(from.0, from.1), self.task_at(to.0, to.1));
+        let step = {
+            let (files, req) = (self.files.clone(), *req);
+            let (from, to) = ((from.0, from.1.to_os_string()), (to.0, to.1.to_os_string()));
+            move || {
+                let moved = files.rename(&req, (from.0, &from.1), (to.0, &to.1), flags);
+                moved.map_err(|error| error.errno)
+            }
+        };
+        // The renamed file is complete: it is published before the caller hears of it.
+        let core = self.clone();
+        let other = if exchange { old.clone() } else { None };
+        let published = Reply::new(move |outcome: Result<()>| match outcome {
+            Err(error) => reply.send(Err(error)),
+            Ok(()) => {
+                if let Some(task) = other {
+                    core.view.publisher.publish(&task, |_| {});
+                }
+                match new {
+                    None => reply.send(Ok(())),
+                    Some(task) => core.view.publisher.clone().publish(&task, move |outcome| {
+                        // The file is where it should be; if the queue cannot take it now, the watch tries again.
+                        if let Err(failure) = outcome {
+                            log::warn!("a renamed task file is not published yet: {failure}");
+                        }
+                        reply.send(Ok(()))
+                    }),
+                }
+            }
+        });
+        self.withdrawing(req, old.filter(|_| !exchange), step, published);
+    }
+
+    /// Do a step that takes a task's file away, together with the task if there is one.
+    fn withdrawing(
+        self: &Arc<Core>,
+        req: &Request,
+        task: Option<TaskId>,
+        step: impl FnOnce() -> std::result::Result<(), i32> + Send + 'static,
+        reply: Reply<()>,
+    ) {
+        self.view.publisher.settling.wait();
+        let state = self.view.engine.state();
+        let Some(task) = task.filter(|task| state.task(task.as_str()).is_some()) else {
+            return reply.send(step().map_err(FsError::new));
+        };
+        let caller = match self.view.caller(req) {
+            Ok(caller) => caller,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let command = Command::Withdraw { task, by: caller.actor.clone() };
+        let core = self.clone();
+        self.view.engine.submit_with(command, step, move |outcome| {
+            reply.send(core.answer(&caller, outcome).map(|_| ()));
+        });
+    }
+
+    /// A plain node as the kernel wants it. Nothing is believed for longer than the answer: the queue looks at these files.
+    pub(super) fn plain_entry(&self, attr: super::super::Attr) -> Entry {
+        Entry { attr, entry_ttl: super::NO_TIME, attr_ttl: super::NO_TIME }
+    }
+
+    /// All names in the top directory: the project's own, then the synthesized ones that exist now.
+    pub(super) fn list_plain_root(&self) -> Result<Vec<super::handles::Line>> {
+        let mut lines = Vec::new();
+        let fh = self.files.opendir(ROOT)?;
+        let listed = self.files.readdir(ROOT, fh, 0, &mut |entry| {
+            if super::table::at_top(entry.name).is_none() {
+                let (ino, kind, name) = (entry.ino, entry.kind, entry.name.to_os_string());
+                lines.push(super::handles::Line { ino, kind, name });
+            }
+            true
+        });
+        self.files.releasedir(fh);
+        listed?;
+        for (name, node) in super::table::TOP {
+            if self.view.is_listed(&node) {
+                let (ino, kind): (Ino, Kind) = (self.view.nodes.shown(&node), node.kind());
+                lines.push(super::handles::Line { ino, kind, name: name.into() });
+            }
+        }
+        Ok(lines)
+    }
+}

@@ -1,0 +1,187 @@
+//! Publishing: from an instruction file on the disk to a task in the queue (C10).
+//!
+//! May assume: the directory of the files is reached by a descriptor.
+//! Must never: offer a file that somebody still writes.
+//!
+//! A file is complete at the *last* close of the descriptor that wrote it. The kernel tells of that without waiting for an
+//! answer, so that whoever writes a task and looks for it at once could come too early. [`Settling`] closes that gap:
+//! between the close that the writer waits for and the publishing, readers of the queue wait, for a bounded time.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::table::file_of;
+use crate::engine::{Engine, Failure};
+use crate::fs::files::read_from;
+use crate::limits::{INSTRUCTIONS_BYTES, SETTLE_MS};
+use crate::queue::{Command, FileStamp, Manifest, Outcome, Problem, TaskId, parse_instructions};
+
+/// Reads instruction files and hands them to the queue.
+pub(super) struct Publisher {
+    engine: Arc<Engine>,
+    directory: OwnedFd,
+    /// How many handles each file is being written through.
+    writers: Mutex<HashMap<TaskId, usize>>,
+    pub(super) settling: Settling,
+}
+
+impl Publisher {
+    /// `directory` is where the instruction files are.
+    pub(super) fn new(engine: Arc<Engine>, directory: OwnedFd) -> Publisher {
+        Publisher { engine, directory, writers: Mutex::default(), settling: Settling::default() }
+    }
+
+    /// Somebody opened a task's file for writing through the desk: it is not complete.
+    pub(super) fn opened(&self, task: &TaskId) {
+        *self.writers.lock().entry(task.clone()).or_default() += 1;
+    }
+
+    /// One of those who wrote it is done.
+    pub(super) fn closed(&self, task: &TaskId) {
+        let mut writers = self.writers.lock();
+        if let Some(count) = writers.get_mut(task) {
+            *count -= 1;
+            if *count == 0 {
+                writers.remove(task);
+            }
+        }
+    }
+
+    /// Whether somebody writes a task's file through the desk. It is published when that one is done.
+    pub(super) fn is_being_written(&self, task: &TaskId) -> bool {
+        self.writers.lock().contains_key(task)
+    }
+
+    /// Look at a task's file as it is now, and tell the queue. `done` learns what came of it.
+    pub(super) fn publish(
+        &self,
+        task: &TaskId,
+        done: impl FnOnce(std::result::Result<Outcome, Failure>) + Send + 'static,
+    ) {
+        let known = self.engine.state().task(task.as_str()).map(|task| task.stamp);
+        match self.look(task, known) {
+            Look::Same => done(Ok(Outcome::Done)),
+            Look::Gone => self.engine.submit(Command::Missing { task: task.clone() }, done),
+            Look::New(stamp, manifest) => {
+                self.engine.submit(Command::Publish { task: task.clone(), manifest, stamp }, done);
+            }
+        }
+    }
+
+    fn look(&self, task: &TaskId, known: Option<FileStamp>) -> Look {
+        let file = file_of(task);
+        let problem = |message: String| Manifest::Problem(Arc::new(Problem { line: 0, message }));
+        // Not blocking: a pipe of that name must not stop the queue.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let opened = match rustix::fs::openat(&self.directory, &file, flags, Mode::empty()) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT) => return Look::Gone,
+            // A symbolic link could lead anywhere, and change without anybody noticing.
+            Err(Errno::LOOP) => {
+                let link =
+                    format!("{file} is a symbolic link; write the instructions into a file of that name");
+                return Look::New(FileStamp::default(), problem(link));
+            }
+            Err(error) => {
+                return Look::New(FileStamp::default(), problem(format!("{file} cannot be read: {error}")));
+            }
+        };
+        let stat = match rustix::fs::fstat(&opened) {
+            Ok(stat) => stat,
+            Err(error) => {
+                return Look::New(FileStamp::default(), problem(format!("{file} cannot be read: {error}")));
+            }
+        };
+        let stamp = stamp_of(&stat);
+        if known == Some(stamp) {
+            return Look::Same;
+        }
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Look::New(stamp, problem(format!("{file} is not a regular file")));
+        }
+        if stamp.size > INSTRUCTIONS_BYTES {
+            let size = stamp.size;
+            let why = format!("{file} has {size} bytes; instructions may have {INSTRUCTIONS_BYTES}");
+            return Look::New(stamp, problem(format!("{why}: put data into other files and name them")));
+        }
+        match read_from(&opened, 0, INSTRUCTIONS_BYTES as u32 + 1) {
+            Ok(content) => Look::New(stamp, parse_instructions(task, &content)),
+            Err(error) => {
+                let why = std::io::Error::from_raw_os_error(error.errno);
+                Look::New(stamp, problem(format!("{file} cannot be read: {why}")))
+            }
+        }
+    }
+
+    /// The directory of the files.
+    pub(super) fn directory(&self) -> impl AsFd {
+        &self.directory
+    }
+}
+
+enum Look {
+    /// As the queue knows it.
+    Same,
+    /// There is no such file.
+    Gone,
+    /// It says this.
+    New(FileStamp, Manifest),
+}
+
+/// What tells this content of a file from another.
+pub(super) fn stamp_of(stat: &Stat) -> FileStamp {
+    FileStamp {
+        ino: stat.st_ino,
+        size: stat.st_size as u64,
+        mtime_ns: (stat.st_mtime as i64).wrapping_mul(1_000_000_000).wrapping_add(stat.st_mtime_nsec as i64),
+    }
+}
+
+/// Handles of instruction files that were closed once and may be about to be published.
+#[derive(Default)]
+pub(super) struct Settling {
+    count: AtomicUsize,
+    until: Mutex<HashMap<u64, Instant>>,
+    settled: Condvar,
+}
+
+impl Settling {
+    /// A descriptor of this handle was closed; it may have been the last.
+    pub(super) fn begin(&self, fh: u64) {
+        let mut until = self.until.lock();
+        until.insert(fh, Instant::now() + Duration::from_millis(SETTLE_MS));
+        self.count.store(until.len(), Ordering::Release);
+    }
+
+    /// What this handle wrote is published.
+    pub(super) fn end(&self, fh: u64) {
+        let mut until = self.until.lock();
+        until.remove(&fh);
+        self.count.store(until.len(), Ordering::Release);
+        self.settled.notify_all();
+    }
+
+    /// Wait until everything that was just closed is published: microseconds as a rule, `SETTLE_MS` at most, and nothing
+    /// at all when nobody publishes.
+    pub(super) fn wait(&self) {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut until = self.until.lock();
+        loop {
+            // A handle that was closed once and is still open somewhere does not hold up anybody for long.
+            let now = Instant::now();
+            until.retain(|_, end| *end > now);
+            self.count.store(until.len(), Ordering::Release);
+            let Some(&next) = until.values().min() else { return };
+            self.settled.wait_until(&mut until, next);
+        }
+    }
+}

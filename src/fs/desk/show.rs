@@ -1,0 +1,339 @@
+//! What there is on the desk at this moment: which synthesized nodes exist, and how each looks to `stat(2)` and to a reader.
+//!
+//! Must never: change anything (C2), or show a size or time that is not true of what an open would read now (C1).
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, statat};
+
+use super::super::caller::{Caller, Callers};
+use super::super::{Attr, FsError, Ino, Kind, Request, Result, Timestamp};
+use super::documents;
+use super::handles::{Line, Scratches};
+use super::nodes::{Directory, Document, Node, Nodes, WorkerFile};
+use super::publish::{Publisher, stamp_of};
+use super::table::{current_claim, file_of};
+use super::{Config, table};
+use crate::engine::Engine;
+use crate::queue::{Moment, Phase, Seq, State, Task, TaskId, TextRef, WorkerName};
+
+/// What a reader of a node gets.
+pub(super) enum Content {
+    /// A document made from the state.
+    Bytes(Arc<[u8]>),
+    /// A text that lies in the log.
+    Text(TextRef),
+    /// The instructions of a task: a real file.
+    Instructions(TaskId),
+    /// All events.
+    Events,
+}
+
+/// A node as it is now.
+pub(super) struct Shown {
+    pub(super) kind: Kind,
+    pub(super) perm: u16,
+    pub(super) size: u64,
+    pub(super) mtime: Timestamp,
+}
+
+/// The view of the desk.
+pub(super) struct View {
+    pub(super) engine: Arc<Engine>,
+    pub(super) callers: Arc<Callers>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) nodes: Nodes,
+    pub(super) scratches: Scratches,
+    pub(super) config: Config,
+    /// The newest `queue.json`, with the position that it shows: thousands of tasks are not written out for every `stat`.
+    queue: Mutex<Option<(Seq, Arc<[u8]>)>>,
+}
+
+const ABSENT: FsError = FsError::new(libc::ENOENT);
+
+impl View {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        callers: Arc<Callers>,
+        publisher: Arc<Publisher>,
+        config: Config,
+    ) -> View {
+        let (nodes, scratches) = (Nodes::default(), Scratches::default());
+        View { engine, callers, publisher, nodes, scratches, config, queue: Mutex::default() }
+    }
+
+    /// The node of a name in a synthesized directory, if it exists now.
+    pub(super) fn find(&self, parent: Ino, name: &OsStr, req: &Request) -> Result<Node> {
+        if let Some(number) = self.scratches.at(parent, name) {
+            return Ok(Node::Scratch(number));
+        }
+        let node = table::in_directory(&self.nodes.get(parent)?, name).ok_or(ABSENT)?;
+        self.show(&node, req).map(|_| node)
+    }
+
+    /// The attributes of a node that exists.
+    pub(super) fn attr(&self, ino: Ino, node: &Node, req: &Request) -> Result<Attr> {
+        Ok(self.dress(ino, &self.show(node, req)?))
+    }
+
+    /// The attributes that go with what is shown.
+    pub(super) fn dress(&self, ino: Ino, shown: &Shown) -> Attr {
+        Attr {
+            ino,
+            kind: shown.kind,
+            perm: shown.perm,
+            nlink: if shown.kind == Kind::Directory { 2 } else { 1 },
+            uid: self.config.owner_uid,
+            gid: self.config.owner_gid,
+            rdev: 0,
+            size: shown.size,
+            blocks: shown.size.div_ceil(512),
+            blksize: 4096,
+            atime: shown.mtime,
+            mtime: shown.mtime,
+            ctime: shown.mtime,
+        }
+    }
+
+    /// How a node looks now; ENOENT if there is no such thing at present.
+    pub(super) fn show(&self, node: &Node, req: &Request) -> Result<Shown> {
+        let state = self.engine.state();
+        let changed = time(state.changed());
+        let directory = |perm| Shown { kind: Kind::Directory, perm, size: 0, mtime: changed };
+        let link = |target: &OsStr, mtime| Shown {
+            kind: Kind::Symlink,
+            perm: 0o777,
+            size: target.len() as u64,
+            mtime,
+        };
+        Ok(match node {
+            Node::Directory(Directory::Blocked | Directory::Status | Directory::Workers) => directory(0o555),
+            // Names are made, moved and removed here by workers of every uid; what they may do is judged by the queue.
+            Node::Directory(_) => directory(0o777),
+            Node::Worker(name) => {
+                self.worker(name, &state, req)?;
+                directory(0o777)
+            }
+            Node::Made(_) => directory(0o777),
+            Node::Next | Node::WorkerSelf => link(&self.target(node, &state, req)?, changed),
+            Node::Scratch(number) => self.scratches.with(*number, |file| Shown {
+                kind: Kind::File,
+                perm: 0o666,
+                size: file.content.len() as u64,
+                mtime: time(Moment { seq: 0, at: file.at }),
+            })?,
+            Node::Task(..) | Node::ClaimNext | Node::Document(_) | Node::Paused | Node::WorkerFile(..) => {
+                let (content, perm, mtime) = self.file(node, &state, req)?;
+                let (size, mtime) = match &content {
+                    Content::Bytes(bytes) => (bytes.len() as u64, mtime),
+                    Content::Text(text) => (text.size, time(Moment { seq: text.seq, at: text.at })),
+                    Content::Instructions(task) => self.instructions(task)?,
+                    Content::Events => (self.engine.log_bytes(), mtime),
+                };
+                Shown { kind: Kind::File, perm, size, mtime }
+            }
+        })
+    }
+
+    /// What an open of a file reads now.
+    pub(super) fn content(&self, node: &Node, req: &Request) -> Result<Content> {
+        Ok(self.file(node, &self.engine.state(), req)?.0)
+    }
+
+    /// Where a symbolic link leads.
+    pub(super) fn target(&self, node: &Node, state: &State, req: &Request) -> Result<OsString> {
+        match node {
+            Node::Next => state.best_ready().map(|task| format!("ready/{task}").into()).ok_or(ABSENT),
+            Node::WorkerSelf => Ok(self.callers.identify(req)?.actor.worker.as_str().into()),
+            _ => Err(FsError::new(libc::EINVAL)),
+        }
+    }
+
+    fn file(&self, node: &Node, state: &State, req: &Request) -> Result<(Content, u16, Timestamp)> {
+        let changed = time(state.changed());
+        let document = |bytes: Vec<u8>, mtime| Ok((Content::Bytes(bytes.into()), 0o444, mtime));
+        match node {
+            Node::Task(directory, id) => self.task(*directory, id, state),
+            Node::ClaimNext => {
+                let id = current_claim(state, &*self.callers.identify(req)?).ok_or(ABSENT)?;
+                self.task(Directory::Claim, &id, state)
+            }
+            Node::Document(Document::Queue) => Ok((Content::Bytes(self.queue(state)), 0o444, changed)),
+            Node::Document(Document::Workers) => {
+                let heard = self.engine.roster().all().iter().map(|p| p.last_heard_wall()).max();
+                let mtime = heard.map_or(changed, |at| changed.max(time(Moment { seq: 0, at })));
+                document(documents::workers(state, &self.engine), mtime)
+            }
+            Node::Document(Document::Events) => Ok((Content::Events, 0o444, changed)),
+            Node::Paused => {
+                let since = state.paused().ok_or(ABSENT)?;
+                let text = format!("paused since {}\n", since.at).into_bytes();
+                Ok((Content::Bytes(text.into()), 0o644, time(since)))
+            }
+            Node::WorkerFile(name, file) => self.worker_file(name, *file, state, req),
+            _ => Err(FsError::new(libc::EISDIR)),
+        }
+    }
+
+    fn task(&self, directory: Directory, id: &TaskId, state: &State) -> Result<(Content, u16, Timestamp)> {
+        let task: &Task = state.task(id.as_str()).ok_or(ABSENT)?;
+        if directory.lists().is_some_and(|listed| listed != state.state_of(task)) {
+            return Err(ABSENT);
+        }
+        let sentence = || Content::Bytes((documents::why(state, task) + "\n").into_bytes().into());
+        // What a task waits for changes with other tasks.
+        let (own, any) = (time(task.changed), time(state.changed()));
+        Ok(match (directory, &task.phase) {
+            (Directory::Ready, _) => (Content::Instructions(id.clone()), 0o444, own),
+            (Directory::Blocked, _) => (sentence(), 0o444, any),
+            (Directory::Rejected, _) => (sentence(), 0o444, own),
+            (Directory::Claim, _) => (Content::Bytes(documents::task(state, id, task).into()), 0o666, own),
+            (Directory::Completed | Directory::Failed, Phase::Completed(finish) | Phase::Failed(finish)) => {
+                let text = finish.text.clone();
+                (text.map_or(Content::Bytes(Arc::default()), Content::Text), 0o666, own)
+            }
+            _ => (Content::Bytes(documents::task(state, id, task).into()), 0o444, any),
+        })
+    }
+
+    /// A worker is there if it ever claimed anything, or was heard of, or asks itself.
+    fn worker(&self, name: &WorkerName, state: &State, req: &Request) -> Result<()> {
+        let known = state.worker(name.as_str()).is_some()
+            || self.engine.roster().get(name.as_str()).is_some()
+            || self.callers.identify(req)?.actor.worker == *name;
+        if known { Ok(()) } else { Err(ABSENT) }
+    }
+
+    fn worker_file(
+        &self,
+        name: &WorkerName,
+        file: WorkerFile,
+        state: &State,
+        req: &Request,
+    ) -> Result<(Content, u16, Timestamp)> {
+        self.worker(name, state, req)?;
+        let presence = self.engine.roster().get(name.as_str());
+        let changed = time(state.changed());
+        let at = |at| time(Moment { seq: 0, at });
+        let (bytes, perm, mtime) = match file {
+            WorkerFile::Status => {
+                let heard = presence.map_or(changed, |p| changed.max(at(p.last_heard_wall())));
+                (documents::worker(state, &self.engine, name), 0o444, heard)
+            }
+            WorkerFile::ShouldStop => {
+                let now = (self.engine.clock())();
+                let limit = self.config.idle_timeout;
+                let idle =
+                    presence.as_ref().map_or_else(Default::default, |p| now.instant.since(p.idle_since()));
+                let text = documents::should_stop(state, &self.config.tasks, name, idle, limit);
+                // When the idle time is over the answer changes without an event.
+                let over = now.wall.0.saturating_sub_unsigned(idle.0.saturating_sub(limit.0));
+                let mtime = if idle >= limit { changed.max(at(crate::queue::Wall(over))) } else { changed };
+                (text, 0o444, mtime)
+            }
+            WorkerFile::Task => {
+                let claims = state.worker(name.as_str()).map_or(&[][..], |worker| &worker.claims);
+                let task = claims.last().ok_or(ABSENT)?;
+                return Ok((Content::Instructions(task.clone()), 0o444, changed));
+            }
+            WorkerFile::Why => {
+                let when = presence.and_then(|p| p.last_refusal());
+                let mtime = when.map_or(at(state.last_at()), |(wall, _)| at(wall));
+                (documents::refusal(&self.engine, name), 0o444, mtime)
+            }
+            WorkerFile::Drain => {
+                let worker = state.worker(name.as_str()).filter(|worker| worker.draining).ok_or(ABSENT)?;
+                (Vec::new(), 0o644, time(worker.changed))
+            }
+        };
+        Ok((Content::Bytes(bytes.into()), perm, mtime))
+    }
+
+    fn queue(&self, state: &State) -> Arc<[u8]> {
+        if let Some((seq, bytes)) = &*self.queue.lock()
+            && *seq == state.tail()
+        {
+            return bytes.clone();
+        }
+        let bytes: Arc<[u8]> = documents::queue(state).into();
+        *self.queue.lock() = Some((state.tail(), bytes.clone()));
+        bytes
+    }
+
+    fn instructions(&self, task: &TaskId) -> Result<(u64, Timestamp)> {
+        let stat = statat(self.publisher.directory(), file_of(task), AtFlags::SYMLINK_NOFOLLOW)?;
+        let stamp = stamp_of(&stat);
+        let nanos = stamp.mtime_ns;
+        let mtime = Timestamp {
+            seconds: nanos.div_euclid(1_000_000_000),
+            nanos: nanos.rem_euclid(1_000_000_000) as u32,
+        };
+        Ok((stamp.size, mtime))
+    }
+
+    /// Whether a node of the top is there at present. Cheaper than to show it.
+    pub(super) fn is_listed(&self, node: &Node) -> bool {
+        match node {
+            Node::Next => self.engine.state().best_ready().is_some(),
+            Node::Paused => self.engine.state().paused().is_some(),
+            _ => true,
+        }
+    }
+
+    /// Everything in a synthesized directory, in the order in which it is listed.
+    pub(super) fn list(&self, parent: Ino, directory: &Node, req: &Request) -> Result<Vec<Line>> {
+        let state = self.engine.state();
+        let mut lines = Vec::new();
+        let mut add = |node: Node, name: &str| {
+            lines.push(Line { ino: self.nodes.shown(&node), kind: node.kind(), name: name.into() });
+        };
+        match directory {
+            Node::Directory(Directory::Workers) => {
+                let mut names = documents::everybody(&state, &self.engine);
+                let caller = self.caller(req)?;
+                if caller.is_worker && !names.contains(&caller.actor.worker) {
+                    names.push(caller.actor.worker.clone());
+                }
+                add(Node::WorkerSelf, "self");
+                names.into_iter().for_each(|name| add(Node::Worker(name.clone()), name.as_str()));
+            }
+            Node::Directory(directory) => match directory.lists() {
+                Some(listed) => {
+                    state.listed(listed).for_each(|id| add(Node::Task(*directory, id.clone()), id.as_str()));
+                }
+                None => {
+                    state.tasks().for_each(|(id, _)| add(Node::Task(*directory, id.clone()), id.as_str()))
+                }
+            },
+            Node::Worker(name) => {
+                for (file, kind) in table::WORKER {
+                    if self.worker_file(name, kind, &state, req).is_ok() {
+                        add(Node::WorkerFile(name.clone(), kind), file);
+                    }
+                }
+            }
+            _ => {}
+        }
+        for (name, number) in self.scratches.names(parent) {
+            lines.push(Line { ino: self.nodes.shown(&Node::Scratch(number)), kind: Kind::File, name });
+        }
+        Ok(lines)
+    }
+
+    /// Who asks.
+    pub(super) fn caller(&self, req: &Request) -> Result<Arc<Caller>> {
+        self.callers.identify(req)
+    }
+}
+
+/// A moment as a file's time. The position in the log stands below the milliseconds, so that two changes in one
+/// millisecond still show two times (C1).
+fn time(moment: Moment) -> Timestamp {
+    let ms = moment.at.0;
+    Timestamp {
+        seconds: ms.div_euclid(1000),
+        nanos: (ms.rem_euclid(1000) * 1_000_000) as u32 + (moment.seq % 1_000_000) as u32,
+    }
+}

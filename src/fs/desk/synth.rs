@@ -1,0 +1,584 @@
+//! Changes of synthesized nodes: what somebody does to a name becomes a command, and its outcome the answer.
+//!
+//! May assume: the table knows what is meant, and the queue whether it may be.
+//! Must never: answer before the engine does.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::super::caller::Caller;
+use super::super::{Attr, Entry, FsError, Ino, Kind, Opened, Reply, Request, Result, SetAttr, Timestamp};
+use super::handles::{Handle, Note, Report, Scratch, put, slice};
+use super::nodes::{Directory, Node, WorkerFile, is_synthesized};
+use super::show::{Content, Shown};
+use super::table::{self, Wish};
+use super::{Core, NO_TIME};
+use crate::engine::Failure;
+use crate::limits::{INSTRUCTIONS_BYTES, RESULT_BYTES};
+use crate::queue::{Command, Content as Text, Ending, Outcome, Refusal, Seq, TaskId};
+
+/// What a call on a name that belongs to crewfs gets.
+fn ours<T>() -> Result<T> {
+    Err(FsError::because(libc::EPERM, "this name belongs to crewfs"))
+}
+
+impl Core {
+    /// The synthesized node that a name stands for, whether or not it exists; `None` for an ordinary file.
+    pub(super) fn being_made(&self, parent: Ino, name: &OsStr) -> Option<Node> {
+        if !is_synthesized(parent) {
+            return self.synthesized_at(parent, name);
+        }
+        let nowhere = Node::Made(0);
+        let node = self.view.nodes.get(parent).ok().and_then(|dir| table::in_directory(&dir, name));
+        Some(node.unwrap_or(nowhere))
+    }
+
+    /// The outcome of a command for the caller: a refusal is also written down where the worker can read it.
+    pub(super) fn answer(
+        &self,
+        caller: &Caller,
+        outcome: std::result::Result<Outcome, Failure>,
+    ) -> Result<Outcome> {
+        outcome.map_err(|failure| self.refused(caller, FsError::from(&failure)))
+    }
+
+    fn refused(&self, caller: &Caller, error: FsError) -> FsError {
+        if let Some(why) = &error.why {
+            let now = (self.view.engine.clock())();
+            let presence = self.view.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now);
+            presence.refused(now.wall, why.to_string());
+        }
+        error
+    }
+
+    /// Who asks, and that whatever was just published is there.
+    fn begin<T>(&self, req: &Request, reply: Reply<T>) -> Option<(Arc<Caller>, Reply<T>)> {
+        self.view.publisher.settling.wait();
+        match self.view.caller(req) {
+            Ok(caller) => Some((caller, reply)),
+            Err(error) => {
+                reply.send(Err(error));
+                None
+            }
+        }
+    }
+
+    /// Make a node, and answer with what `answer` builds of its entry.
+    pub(super) fn make<T: 'static>(
+        self: &Arc<Core>,
+        req: &Request,
+        node: Node,
+        exclusive: bool,
+        reply: Reply<T>,
+        answer: impl FnOnce(Entry, &Outcome, &Core) -> T + Send + 'static,
+    ) {
+        let Some((caller, reply)) = self.begin(req, reply) else { return };
+        let wish = match self.wished(&node, &caller, exclusive) {
+            Ok(wish) => wish,
+            Err(error) => return reply.send(Err(self.refused(&caller, error))),
+        };
+        self.fulfil(req, caller, wish, reply, answer);
+    }
+
+    fn wished(&self, node: &Node, caller: &Caller, exclusive: bool) -> Result<Wish> {
+        match node {
+            // A name in claim/ and its like that can be no id.
+            Node::Made(_) => {
+                Err(FsError::because(libc::ENOENT, "this can be no task: its name is not an id"))
+            }
+            node => table::making(node, caller, exclusive),
+        }
+    }
+
+    fn fulfil<T: 'static>(
+        self: &Arc<Core>,
+        req: &Request,
+        caller: Arc<Caller>,
+        wish: Wish,
+        reply: Reply<T>,
+        answer: impl FnOnce(Entry, &Outcome, &Core) -> T + Send + 'static,
+    ) {
+        let (core, req, node) = (self.clone(), *req, wish.becomes);
+        self.view.engine.submit(wish.command, move |outcome| {
+            reply.send(core.answer(&caller, outcome).map(|outcome| {
+                // It was made. If it is gone again already, the caller still gets what it made.
+                let entry = core.entry(&node, &req).unwrap_or_else(|_| core.fleeting(&node));
+                answer(entry, &outcome, &core)
+            }));
+        });
+    }
+
+    /// An entry for a node that was made and is gone already.
+    fn fleeting(&self, node: &Node) -> Entry {
+        let shown = Shown { kind: node.kind(), perm: 0o666, size: 0, mtime: Timestamp::default() };
+        let attr = self.view.dress(self.view.nodes.refer(node), &shown);
+        Entry { attr, entry_ttl: NO_TIME, attr_ttl: NO_TIME }
+    }
+
+    /// `mkdir`: the kernel wants a directory for an answer, and gets one that nobody meets again.
+    pub(super) fn make_as_directory(self: &Arc<Core>, req: &Request, node: Node, reply: Reply<Entry>) {
+        self.make(req, node, true, reply, |made, _, core| {
+            core.view.nodes.forget(made.attr.ino, 1);
+            core.fleeting(&Node::Made(core.made.fetch_add(1, Ordering::Relaxed) + 1))
+        });
+    }
+
+    pub(super) fn create_synthesized(
+        self: &Arc<Core>,
+        req: &Request,
+        parent: Ino,
+        name: &OsStr,
+        node: Node,
+        exclusive: bool,
+        reply: Reply<(Entry, Opened)>,
+    ) {
+        if self.is_scratch(parent, name, &node) {
+            return reply.send(self.create_scratch(req, parent, name));
+        }
+        let Some((caller, reply)) = self.begin(req, reply) else { return };
+        let wish = match self.wished(&node, &caller, exclusive) {
+            Ok(wish) => wish,
+            Err(error) => return reply.send(Err(self.refused(&caller, error))),
+        };
+        let opener = caller.clone();
+        self.fulfil(req, caller, wish, reply, move |entry, outcome, core| {
+            let handle = match outcome {
+                Outcome::Claimed { task, epoch } => note(task, *epoch, &opener, Vec::new()),
+                Outcome::Finished { finish } => match &node {
+                    Node::Task(_, task) => report(task, *finish, &opener, Vec::new()),
+                    _ => Handle::Document(Vec::new()),
+                },
+                Outcome::Done => Handle::Document(Vec::new()),
+            };
+            (entry, core.opened(handle))
+        });
+    }
+
+    fn opened(&self, handle: Handle) -> Opened {
+        // Only a result is put on disk at close; a note is, at each write.
+        let no_flush = !matches!(handle, Handle::Report(_));
+        Opened { fh: self.handles.insert(handle), direct_io: true, no_flush }
+    }
+
+    pub(super) fn link_synthesized(self: &Arc<Core>, req: &Request, ino: Ino, to: Node, reply: Reply<Entry>) {
+        let Some((caller, reply)) = self.begin(req, reply) else { return };
+        let state = self.view.engine.state();
+        let wish = self.view.nodes.get(ino).and_then(|from| table::moving(&from, &to, &caller, &state, true));
+        match wish {
+            Ok(wish) => self.fulfil(req, caller, wish, reply, |entry, _, _| entry),
+            Err(error) => reply.send(Err(self.refused(&caller, error))),
+        }
+    }
+
+    /// An ordinary file is moved or linked onto a synthesized name. That is not the same filesystem to the caller, which
+    /// then copies; but what is held by another is refused at once, before anybody removes it to make room.
+    pub(super) fn brought_in<T>(&self, req: &Request, to: &Node, reply: Reply<T>) {
+        let Some((caller, reply)) = self.begin(req, reply) else { return };
+        let state = self.view.engine.state();
+        let held = match to {
+            Node::Task(Directory::Claim, task) => state.task(task.as_str()).and_then(|t| t.claim()),
+            _ => None,
+        };
+        let error = match (held, to) {
+            (Some(claim), Node::Task(_, task)) if claim.worker != caller.actor.worker => {
+                let (task, holder, since) = (task.clone(), claim.worker.clone(), claim.since);
+                self.refused(&caller, FsError::from(&Refusal::Held { task, holder, since }))
+            }
+            _ => FsError::new(libc::EXDEV),
+        };
+        reply.send(Err(error));
+    }
+
+    pub(super) fn unlink_synthesized(
+        self: &Arc<Core>,
+        req: &Request,
+        parent: Ino,
+        name: &OsStr,
+        node: Node,
+        reply: Reply<()>,
+    ) {
+        if self.view.scratches.at(parent, name).is_some() {
+            return reply.send(self.view.scratches.remove(parent, name).map(|_| ()));
+        }
+        let Some((caller, reply)) = self.begin(req, reply) else { return };
+        match table::removing(&node, &caller, &self.view.engine.state()) {
+            Ok(command) => self.command(caller, command, reply),
+            Err(error) => reply.send(Err(self.refused(&caller, error))),
+        }
+    }
+
+    fn command(self: &Arc<Core>, caller: Arc<Caller>, command: Command, reply: Reply<()>) {
+        let core = self.clone();
+        self.view
+            .engine
+            .submit(command, move |outcome| reply.send(core.answer(&caller, outcome).map(|_| ())));
+    }
+
+    pub(super) fn rename_synthesized(
+        self: &Arc<Core>,
+        req: &Request,
+        from: (Ino, &OsStr, Node),
+        to: (Ino, &OsStr, Node),
+        flags: u32,
+        reply: Reply<()>,
+    ) {
+        if flags & !libc::RENAME_NOREPLACE != 0 {
+            return reply.send(Err(FsError::new(libc::EINVAL)));
+        }
+        let exclusive = flags & libc::RENAME_NOREPLACE != 0;
+        let Some((caller, reply)) = self.begin(req, reply) else { return };
+        if self.view.scratches.at(from.0, from.1).is_some() {
+            return self.rename_scratch(caller, (from.0, from.1), to, exclusive, reply);
+        }
+        match table::moving(&from.2, &to.2, &caller, &self.view.engine.state(), exclusive) {
+            Ok(wish) => self.command(caller, wish.command, reply),
+            Err(error) => reply.send(Err(self.refused(&caller, error))),
+        }
+    }
+
+    fn is_scratch(&self, parent: Ino, name: &OsStr, node: &Node) -> bool {
+        let finished = Node::Directory(Directory::Completed);
+        let failed = Node::Directory(Directory::Failed);
+        let a_task = match node {
+            Node::Task(_, id) => self.view.engine.state().task(id.as_str()).is_some(),
+            _ => false,
+        };
+        !a_task
+            && table::is_scratch(name)
+            && self.view.nodes.get(parent).is_ok_and(|dir| dir == finished || dir == failed)
+    }
+
+    fn create_scratch(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<(Entry, Opened)> {
+        let at = (self.view.engine.clock())().wall;
+        let file = Scratch { content: Vec::new(), at };
+        let number = self.view.scratches.create(parent, name.to_os_string(), file)?;
+        Ok((self.entry(&Node::Scratch(number), req)?, self.opened(Handle::Scratch(number))))
+    }
+
+    /// The rename that saves: the temporary file becomes the result, in one step with the end of the task (C25).
+    fn rename_scratch(
+        self: &Arc<Core>,
+        caller: Arc<Caller>,
+        from: (Ino, &OsStr),
+        to: (Ino, &OsStr, Node),
+        exclusive: bool,
+        reply: Reply<()>,
+    ) {
+        if self.is_scratch(to.0, to.1, &to.2) {
+            return reply.send(self.view.scratches.rename(from, (to.0, to.1)));
+        }
+        let (task, ending) = match &to.2 {
+            Node::Task(Directory::Completed, task) => (task, Ending::Completed),
+            Node::Task(Directory::Failed, task) => (task, Ending::Failed),
+            _ => return reply.send(ours()),
+        };
+        let content = self.view.scratches.at(from.0, from.1).ok_or(FsError::new(libc::ENOENT));
+        let content = match content.and_then(|n| self.view.scratches.with(n, |file| file.content.clone())) {
+            Ok(content) => content,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let command = table::finishing(task, &caller, ending, Some(Text(content)), exclusive);
+        let (core, place) = (self.clone(), (from.0, from.1.to_os_string()));
+        self.view.engine.submit(command, move |outcome| {
+            let outcome = core.answer(&caller, outcome);
+            if outcome.is_ok() {
+                let _ = core.view.scratches.remove(place.0, &place.1);
+            }
+            reply.send(outcome.map(|_| ()));
+        });
+    }
+
+    pub(super) fn open_synthesized(
+        self: &Arc<Core>,
+        req: &Request,
+        ino: Ino,
+        flags: i32,
+        reply: Reply<Opened>,
+    ) {
+        let node = match self.view.nodes.get(ino) {
+            Ok(node) => node,
+            Err(error) => return reply.send(Err(error)),
+        };
+        if let Node::Scratch(number) = node {
+            return reply.send(Ok(self.opened(Handle::Scratch(number))));
+        }
+        let content = match self.view.content(&node, req) {
+            Ok(content) => content,
+            Err(error) => return reply.send(Err(error)),
+        };
+        if flags & libc::O_ACCMODE != libc::O_RDONLY {
+            return self.open_to_write(req, node, content, reply);
+        }
+        let core = self.clone();
+        match content {
+            Content::Bytes(bytes) => reply.send(Ok(self.opened(Handle::Document(bytes.to_vec())))),
+            Content::Events => reply.send(Ok(self.opened(Handle::Events))),
+            Content::Instructions(task) => {
+                reply.send(self.instructions(&task).map(|text| self.opened(Handle::Document(text))));
+            }
+            Content::Text(text) => self.view.engine.read_text(text.seq, move |text| {
+                reply.send(text.map(|text| core.opened(Handle::Document(text))).map_err(FsError::from));
+            }),
+        }
+    }
+
+    fn instructions(&self, task: &TaskId) -> Result<Vec<u8>> {
+        use rustix::fs::{Mode, OFlags, openat};
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = openat(self.view.publisher.directory(), table::file_of(task), flags, Mode::empty())?;
+        super::super::files::read_from(&file, 0, INSTRUCTIONS_BYTES as u32)
+    }
+
+    /// Open something for writing: only what the caller holds or finished itself (C22, C24).
+    fn open_to_write(self: &Arc<Core>, req: &Request, node: Node, content: Content, reply: Reply<Opened>) {
+        let Some((caller, reply)) = self.begin(req, reply) else { return };
+        let right = match self.right_to_write(&node, &caller) {
+            Ok(right) => right,
+            Err(error) => return reply.send(Err(self.refused(&caller, error))),
+        };
+        let shown = match &content {
+            Content::Bytes(bytes) => bytes.to_vec(),
+            Content::Text(_) | Content::Instructions(_) | Content::Events => Vec::new(),
+        };
+        match (right, content) {
+            (Right::Nothing, _) => reply.send(Ok(self.opened(Handle::Document(shown)))),
+            (Right::Note(task, epoch), _) => {
+                reply.send(Ok(self.opened(note(&task, epoch, &caller, shown))));
+            }
+            (Right::Report(task, finish), Content::Text(text)) => {
+                let core = self.clone();
+                self.view.engine.read_text(text.seq, move |text| {
+                    let handle = text.map(|text| report(&task, finish, &caller, text));
+                    reply.send(handle.map(|handle| core.opened(handle)).map_err(FsError::from));
+                });
+            }
+            (Right::Report(task, finish), _) => {
+                reply.send(Ok(self.opened(report(&task, finish, &caller, shown))));
+            }
+        }
+    }
+
+    /// What the caller may write to a node, if anything.
+    fn right_to_write(&self, node: &Node, caller: &Caller) -> Result<Right> {
+        let state = self.view.engine.state();
+        let id = match node {
+            Node::Task(Directory::Claim | Directory::Completed | Directory::Failed, id) => id.clone(),
+            Node::ClaimNext => table::current_claim(&state, caller).ok_or(FsError::new(libc::ENOENT))?,
+            Node::Paused | Node::WorkerFile(_, WorkerFile::Drain) => return Ok(Right::Nothing),
+            _ => return Err(FsError::because(libc::EACCES, "this can only be read")),
+        };
+        let task = state.task(id.as_str()).ok_or(FsError::new(libc::ENOENT))?;
+        let me = &caller.actor.worker;
+        if let Some(claim) = task.claim() {
+            if claim.worker == *me || caller.actor.operator {
+                return Ok(Right::Note(id, claim.epoch()));
+            }
+            let (holder, since) = (claim.worker.clone(), claim.since);
+            return Err(FsError::from(&Refusal::Held { task: id, holder, since }));
+        }
+        match task.finish() {
+            Some(finish) if finish.worker.as_ref() == Some(me) || caller.actor.operator => {
+                Ok(Right::Report(id, finish.when.seq))
+            }
+            _ => {
+                let why = format!("it is {}", state.state_of(task));
+                Err(FsError::from(&Refusal::NotHolder { task: id, why }))
+            }
+        }
+    }
+
+    /// The attributes of a node, as whoever has it open sees it.
+    pub(super) fn attr_of_open(
+        &self,
+        ino: Ino,
+        node: &Node,
+        open: Option<&Handle>,
+        req: &Request,
+    ) -> Result<Attr> {
+        let shown = self.view.show(node, req);
+        let size = match open {
+            Some(Handle::Document(bytes)) => bytes.len() as u64,
+            Some(Handle::Note(note)) => note.lock().shown.len() as u64,
+            Some(Handle::Report(report)) => report.lock().text.len() as u64,
+            _ => return Ok(self.view.dress(ino, &shown?)),
+        };
+        // What is open stays readable when its name is gone.
+        let mut shown =
+            shown.unwrap_or(Shown { kind: Kind::File, perm: 0o444, size, mtime: Timestamp::default() });
+        shown.size = size;
+        Ok(self.view.dress(ino, &shown))
+    }
+
+    pub(super) fn read_synthesized(&self, handle: &Handle, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
+        let read = match handle {
+            Handle::Document(bytes) => Ok(slice(bytes, offset, size)),
+            Handle::Note(note) => Ok(slice(&note.lock().shown, offset, size)),
+            Handle::Report(report) => Ok(slice(&report.lock().text, offset, size)),
+            Handle::Scratch(number) => {
+                self.view.scratches.with(*number, |file| slice(&file.content, offset, size))
+            }
+            Handle::Events => {
+                return self.view.engine.read_events(offset, size as usize, |bytes| {
+                    reply.send(bytes.map_err(FsError::from));
+                });
+            }
+            Handle::Plain(_) | Handle::Listing(_) => Err(FsError::new(libc::EBADF)),
+        };
+        reply.send(read);
+    }
+
+    pub(super) fn write_synthesized(
+        self: &Arc<Core>,
+        handle: &Handle,
+        offset: u64,
+        data: &[u8],
+        flags: i32,
+        reply: Reply<u32>,
+    ) {
+        let (written, append) = (data.len() as u32, flags & libc::O_APPEND != 0);
+        let done = match handle {
+            Handle::Note(note) => {
+                let mut note = note.lock();
+                let caller = note.caller.clone();
+                let command = note.add(data).map(|text| Command::Note {
+                    task: note.task.clone(),
+                    epoch: note.epoch,
+                    by: caller.actor.clone(),
+                    text: text.trim_end().to_string(),
+                });
+                match command {
+                    Ok(command) => {
+                        let answered = Reply::new(move |done: Result<()>| reply.send(done.map(|()| written)));
+                        return self.command(caller, command, answered);
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Handle::Report(report) => {
+                let mut report = report.lock();
+                put(&mut report.text, offset, data, append).map(|()| report.dirty = true)
+            }
+            Handle::Scratch(number) => {
+                let at = (self.view.engine.clock())().wall;
+                let write = self.view.scratches.with(*number, |file| {
+                    file.at = at;
+                    put(&mut file.content, offset, data, append)
+                });
+                write.and_then(|done| done)
+            }
+            Handle::Document(_) => Ok(()),
+            Handle::Events | Handle::Plain(_) | Handle::Listing(_) => Err(FsError::new(libc::EBADF)),
+        };
+        reply.send(done.map(|()| written));
+    }
+
+    /// Put a result on disk, if it is not there yet.
+    pub(super) fn keep_report(self: &Arc<Core>, handle: Arc<Handle>, reply: Reply<()>) {
+        let (caller, command) = match &*handle {
+            Handle::Report(report) => {
+                let mut report = report.lock();
+                if !std::mem::take(&mut report.dirty) {
+                    return reply.send(Ok(()));
+                }
+                let (task, finish, by) = (report.task.clone(), report.finish, report.caller.actor.clone());
+                let text = Text(report.text.clone());
+                (report.caller.clone(), Command::Report { task, finish, by, text })
+            }
+            _ => return reply.send(Ok(())),
+        };
+        let core = self.clone();
+        self.view.engine.submit(command, move |outcome| {
+            let outcome = core.answer(&caller, outcome);
+            if let (Err(error), Handle::Report(report)) = (&outcome, &*handle) {
+                // What the disk could not take is tried again at the next close; what was refused stays refused.
+                report.lock().dirty = matches!(error.errno, libc::EIO | libc::EROFS | libc::ENOSPC);
+            }
+            reply.send(outcome.map(|_| ()));
+        });
+    }
+
+    pub(super) fn set_synthesized(
+        self: &Arc<Core>,
+        req: &Request,
+        ino: Ino,
+        fh: Option<u64>,
+        change: &SetAttr,
+        reply: Reply<(Attr, Duration)>,
+    ) {
+        let Some((caller, reply)) = self.begin(req, reply) else { return };
+        let node = match self.view.nodes.get(ino) {
+            Ok(node) => node,
+            Err(error) => return reply.send(Err(error)),
+        };
+        if let Node::Scratch(number) = node {
+            let resized = change.size.map_or(Ok(()), |size| {
+                let size = usize::try_from(size).ok().filter(|size| *size <= RESULT_BYTES);
+                let size = size.ok_or(FsError::new(libc::EFBIG))?;
+                self.view.scratches.with(number, |file| file.content.resize(size, 0))
+            });
+            return reply.send(resized.and_then(|()| Ok((self.view.attr(ino, &node, req)?, NO_TIME))));
+        }
+        let right = match self.right_to_write(&node, &caller) {
+            Ok(right) => right,
+            Err(error) => return reply.send(Err(self.refused(&caller, error))),
+        };
+        let open = fh.and_then(|fh| self.handles.get(fh).ok());
+        match (right, change.size, open.as_deref()) {
+            (Right::Report(..), Some(size), Some(Handle::Report(report))) => {
+                let mut report = report.lock();
+                let Some(size) = usize::try_from(size).ok().filter(|size| *size <= RESULT_BYTES) else {
+                    return reply.send(Err(FsError::new(libc::EFBIG)));
+                };
+                report.dirty |= report.text.len() != size;
+                report.text.resize(size, 0);
+            }
+            (Right::Report(task, finish), Some(0), _) => {
+                let by = caller.actor.clone();
+                let command = Command::Report { task, finish, by, text: Text(Vec::new()) };
+                let (core, req) = (self.clone(), *req);
+                let emptied = Reply::new(move |done: Result<()>| {
+                    reply.send(done.and_then(|()| Ok((core.view.attr(ino, &node, &req)?, NO_TIME))));
+                });
+                return self.command(caller, command, emptied);
+            }
+            (Right::Report(..), Some(_), _) => return reply.send(Err(FsError::new(libc::EINVAL))),
+            // Times, modes and owners of what the caller may write are what they are; `touch` must succeed.
+            _ => {}
+        }
+        reply.send(self.attr_of_open(ino, &node, open.as_deref(), req).map(|attr| (attr, NO_TIME)));
+    }
+
+    /// An ordinary file was changed by other means than writing; if it holds instructions, they are published.
+    pub(super) fn truncated(&self, ino: Ino, fh: Option<u64>) {
+        let open = fh.and_then(|fh| self.handles.get(fh).ok());
+        if let Some(Handle::Plain(file)) = open.as_deref() {
+            file.changed.store(true, Ordering::Release);
+        } else if let Some(name) = self.files.name_in_root(ino) {
+            self.appeared(super::ROOT, &name);
+        }
+    }
+}
+
+/// What a caller may write to a node.
+enum Right {
+    /// Anything; it has no effect.
+    Nothing,
+    /// The progress note of this claim.
+    Note(TaskId, Seq),
+    /// The result of this finish.
+    Report(TaskId, Seq),
+}
+
+fn note(task: &TaskId, epoch: Seq, caller: &Arc<Caller>, shown: Vec<u8>) -> Handle {
+    let (task, caller) = (task.clone(), caller.clone());
+    Handle::Note(Mutex::new(Note { task, epoch, caller, shown, written: Vec::new() }))
+}
+
+fn report(task: &TaskId, finish: Seq, caller: &Arc<Caller>, text: Vec<u8>) -> Handle {
+    let (task, caller) = (task.clone(), caller.clone());
+    Handle::Report(Mutex::new(Report { task, finish, caller, text, dirty: false }))
+}

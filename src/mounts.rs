@@ -1,0 +1,90 @@
+//! What is mounted where: the kernel's table of mounts, as far as it is about us.
+//!
+//! May assume: `/proc/self/mountinfo`, as proc_pid_mountinfo(5) describes it.
+//! Must never: touch a mount point; a mount whose daemon is gone, or hangs, must not stop who asks.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// The type of our mounts.
+const TYPE: &str = "fuse.crewfs";
+
+/// One mount of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where.
+    pub mountpoint: PathBuf,
+    /// The project's directory.
+    pub source: PathBuf,
+}
+
+/// All mounts of ours, oldest first.
+pub fn ours() -> io::Result<Vec<Mount>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// The mount of ours at exactly this place, if the youngest mount there is ours.
+pub fn at(mountpoint: &Path) -> io::Result<Option<Mount>> {
+    Ok(ours()?.into_iter().rev().find(|mount| mount.mountpoint == mountpoint))
+}
+
+/// The desk of the tree that is mounted at this place.
+pub fn desk_of(mountpoint: &Path) -> io::Result<Option<Mount>> {
+    let inside = |mount: &Mount| mount.mountpoint.parent() == Some(mountpoint);
+    let Some(tree) = at(mountpoint)? else { return Ok(None) };
+    Ok(ours()?.into_iter().rev().find(|mount| inside(mount) && mount.source.starts_with(&tree.source)))
+}
+
+fn parse(table: &[u8]) -> Vec<Mount> {
+    let lines = table.split(|b| *b == b'\n');
+    lines
+        .filter_map(|line| {
+            let mut fields = line.split(|b| *b == b' ');
+            let mountpoint = fields.nth(4)?;
+            // Optional fields end with a hyphen.
+            let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+            let (kind, source) = (rest.next()?, rest.next()?);
+            let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
+            (kind == TYPE.as_bytes()).then(|| Mount { mountpoint: path(mountpoint), source: path(source) })
+        })
+        .collect()
+}
+
+/// Undo the kernel's writing of white space and backslashes as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let digits = tail.get(..3).filter(|_| first == b'\\').and_then(|d| std::str::from_utf8(d).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                plain.push(first);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_mounts_are_seen_and_their_names_are_plain() {
+        let table = b"22 1 0:20 / / rw - ext4 /dev/vda rw\n\
+            40 22 0:50 / /mnt/a\\040b rw,nosuid shared:7 master:1 - fuse.crewfs /srv/a\\134b rw\n\
+            41 40 0:51 / /mnt/a\\040b/tasks rw - fuse.crewfs /srv/a\\134b/tasks rw\n\
+            42 22 0:52 / /x rw - fuse.sshfs h: rw\n";
+        let found = parse(table);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].mountpoint, Path::new("/mnt/a b"));
+        assert_eq!(found[0].source, Path::new("/srv/a\\b"));
+    }
+}
