@@ -183,14 +183,23 @@ impl Files {
             answer => answer?,
         };
         let id = identify(&stat)?;
-        let keep = if self.inodes.lock().depends_on(id, parent, name) {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = self.making_room(|| openat(dir, name, flags, Mode::empty()))?;
-            // Swapped behind the mount just now: what is removed then is not what the kernel knows.
-            (identify(&fstat(&fd)?)? == id).then(|| Arc::new(fd))
-        } else {
-            None
+        let (depends, pinned) = {
+            let inodes = self.inodes.lock();
+            (inodes.depends_on(id, parent, name), inodes.pinned())
         };
+        if !depends {
+            return Ok(Some(Victim { id, keep: None }));
+        }
+        if pinned >= self.deleted_max {
+            return Err(FsError::because(
+                libc::EMFILE,
+                "more deleted files are still in use than the daemon may keep open",
+            ));
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = self.making_room(|| openat(dir, name, flags, Mode::empty()))?;
+        // Swapped behind the mount just now: what is removed then is not what the kernel knows.
+        let keep = (identify(&fstat(&fd)?)? == id).then(|| Arc::new(fd));
         Ok(Some(Victim { id, keep }))
     }
 
