@@ -48,6 +48,8 @@ pub struct Files {
     /// `/proc/self/fd`: the way from an `O_PATH` descriptor to what only a path can do.
     proc_fds: OwnedFd,
     deleted_max: usize,
+    /// No mode of a file keeps this daemon from opening it.
+    reopens_all: bool,
     moving: RwLock<()>,
     inodes: Mutex<Inodes>,
     paths: Mutex<Lru<Arc<OwnedFd>>>,
@@ -76,6 +78,7 @@ impl Files {
             root: Arc::new(root),
             proc_fds,
             deleted_max: bounds.deleted,
+            reopens_all: crate::sys::is_root(),
             moving: RwLock::new(()),
             inodes: Mutex::new(Inodes::new(id)),
             paths: Mutex::new(Lru::new(bounds.paths)),

@@ -106,13 +106,7 @@ impl Files {
         };
         drop(acting);
         let attr = self.count(&fstat(&fd)?, parent, name, since)?;
-        self.keep_data(
-            attr.ino,
-            Data {
-                fd: fd.clone(),
-                writable: true,
-            },
-        );
+        self.keep_data(attr.ino, Data::new(fd.clone(), true));
         Ok((attr, fd))
     }
 
