@@ -182,12 +182,13 @@ impl Files {
         }
     }
 
+    /// A descriptor of the node that is open already. One for content does whatever an `O_PATH` one does.
     fn at_hand(&self, ino: Ino) -> Option<Arc<OwnedFd>> {
         if ino == ROOT {
-            Some(self.root.clone())
-        } else {
-            self.paths.lock().get(ino).cloned()
+            return Some(self.root.clone());
         }
+        let path = self.paths.lock().get(ino).map(|fd| fd.clone());
+        path.or_else(|| self.data.lock().get(ino).map(|data| data.fd.clone()))
     }
 
     /// Go up the known places to a descriptor at hand, then down again by opening.

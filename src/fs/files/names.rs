@@ -19,7 +19,7 @@ use super::{Files, identify};
 use crate::fs::{Attr, FsError, Ino, Kind, Request, Result};
 use crate::sys;
 
-/// A name about to go away, and a descriptor of its file if nothing else leads there.
+/// What a change takes a name from, and a descriptor of its file if nothing else leads there.
 struct Victim {
     id: FileId,
     keep: Option<Arc<OwnedFd>>,
@@ -124,7 +124,7 @@ impl Files {
         let dir = self.descriptor(parent)?;
         let _moving = self.moving.read();
         let victim = self
-            .victim(&dir, parent, name)?
+            .victim(&dir, parent, name, true)?
             .ok_or(FsError::new(libc::ENOENT))?;
         unlinkat(&dir, name, flags)?;
         self.inodes
@@ -148,7 +148,7 @@ impl Files {
 
         let _moving = self.moving.read();
         let mover = identify(&statat(&from_dir, from.1, AtFlags::SYMLINK_NOFOLLOW)?)?;
-        let victim = self.victim(&to_dir, to.0, to.1)?;
+        let victim = self.victim(&to_dir, to.0, to.1, !exchange)?;
         // RENAME_WHITEOUT makes a node, which belongs to the caller as any other does.
         let acting = sys::act_for(req.uid, req.gid);
         renameat_with(&from_dir, from.1, &to_dir, to.1, flags)?;
@@ -171,7 +171,14 @@ impl Files {
         Ok(())
     }
 
-    fn victim(&self, dir: &OwnedFd, parent: Ino, name: &OsStr) -> Result<Option<Victim>> {
+    /// What is at a name now; if that `vanishes`, with whatever keeps it within reach.
+    fn victim(
+        &self,
+        dir: &OwnedFd,
+        parent: Ino,
+        name: &OsStr,
+        vanishes: bool,
+    ) -> Result<Option<Victim>> {
         let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(None),
             answer => answer?,
@@ -181,7 +188,7 @@ impl Files {
             let inodes = self.inodes.lock();
             (inodes.depends_on(id, parent, name), inodes.pinned())
         };
-        if !depends {
+        if !depends || !vanishes {
             return Ok(Some(Victim { id, keep: None }));
         }
         if pinned >= self.deleted_max {
