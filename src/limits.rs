@@ -71,15 +71,32 @@ pub const MAX_BACKGROUND: u16 = 64;
 pub const PATH_DESCRIPTORS_MAX: usize = 4096;
 /// Descriptors for content that one session keeps ready, at most.
 pub const DATA_DESCRIPTORS_MAX: usize = 1024;
-/// Descriptors of either sort that a session keeps ready however low the limit is: a walk needs a few at once.
+/// Descriptors of any sort that a session may have however low the limit is: a walk needs a few at once.
 pub const DESCRIPTORS_MIN: usize = 8;
 
-/// How many descriptors of each sort, (`O_PATH`, content), one session keeps ready when the process may open `limit`.
-///
-/// Two sessions with two caches each take half; the rest is for open directories, deleted files in use and the log.
-pub fn descriptors_kept(limit: u64) -> (usize, usize) {
-    let share = usize::try_from(limit / 8).unwrap_or(usize::MAX).max(DESCRIPTORS_MIN);
-    (share.min(PATH_DESCRIPTORS_MAX), share.min(DATA_DESCRIPTORS_MAX))
+/// What one session may do with the descriptors of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptors {
+    /// `O_PATH` descriptors kept ready.
+    pub paths: usize,
+    /// Descriptors for content kept ready.
+    pub data: usize,
+    /// Descriptors of deleted files that are still in use. They cannot be closed and opened again, so there must
+    /// always be others left to work with.
+    pub deleted: usize,
+}
+
+impl Descriptors {
+    /// The share of one session of two, when the process may open `limit`. A quarter of all is left for open
+    /// directories, handles and the log.
+    pub fn of(limit: u64) -> Descriptors {
+        let share = usize::try_from(limit / 8).unwrap_or(usize::MAX).max(DESCRIPTORS_MIN);
+        Descriptors {
+            paths: share.min(PATH_DESCRIPTORS_MAX),
+            data: share.min(DATA_DESCRIPTORS_MAX),
+            deleted: share,
+        }
+    }
 }
 
 /// Directories between a node and the root, at most. Changes behind the mount can make the known places form a ring.

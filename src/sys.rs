@@ -19,6 +19,11 @@ fn own_ids() -> (u32, u32) {
     *IDS.get_or_init(|| (geteuid().as_raw(), getegid().as_raw()))
 }
 
+/// Whether this process was started as root.
+pub fn is_root() -> bool {
+    own_ids().0 == 0
+}
+
 /// While it lives, what this thread creates belongs to somebody else. It cannot leave its thread.
 #[must_use = "the thread acts for the caller only while this lives"]
 #[derive(Debug)]
@@ -34,7 +39,7 @@ pub struct ActingFor {
 /// (see [`keep_capabilities`]), and a daemon that is not root, which can only create as itself, changes nothing.
 pub fn act_for(uid: u32, gid: u32) -> ActingFor {
     let own = own_ids();
-    let changed = own.0 == 0 && (uid, gid) != own;
+    let changed = is_root() && (uid, gid) != own;
     if changed {
         set_ids(uid, gid);
     }
@@ -64,7 +69,7 @@ fn set_ids(uid: u32, gid: u32) {
 /// Without it, taking on a caller's uid would also drop `CAP_DAC_OVERRIDE`, and the disk would judge the caller a
 /// second time, without its supplementary groups. Threads inherit the setting: call it before any is started.
 pub fn keep_capabilities() -> io::Result<()> {
-    if own_ids().0 == 0 {
+    if is_root() {
         let bits = capabilities_secure_bits()? | CapabilitiesSecureBits::NO_SETUID_FIXUP;
         set_capabilities_secure_bits(bits)?;
     }

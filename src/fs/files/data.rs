@@ -19,6 +19,14 @@ use crate::limits;
 pub(super) struct Data {
     pub(super) fd: Arc<OwnedFd>,
     pub(super) writable: bool,
+    /// Used since [`Files::close_idle`] looked last.
+    used: bool,
+}
+
+impl Data {
+    pub(super) fn new(fd: Arc<OwnedFd>, writable: bool) -> Data {
+        Data { fd, writable, used: true }
+    }
 }
 
 impl Files {
@@ -89,17 +97,29 @@ impl Files {
         }
     }
 
+    /// Close the kept descriptors that were not used since the last call. To be called every second or so: nobody tells
+    /// when a file is closed, and while it is open for writing here, the disk refuses to execute it (ETXTBSY).
+    ///
+    /// A daemon that is not root keeps those for writing: the file's mode may keep it from opening them again.
+    pub fn close_idle(&self) {
+        let idle = self.data.lock().take_if(|data| {
+            !std::mem::replace(&mut data.used, false) && (self.reopens_all || !data.writable)
+        });
+        drop(idle);
+    }
+
     /// The kept descriptor of a node, or a new one.
     fn content(&self, ino: Ino, write: bool) -> Result<Arc<OwnedFd>> {
         if let Some(data) = self.data.lock().get(ino)
             && (data.writable || !write)
         {
+            data.used = true;
             return Ok(data.fd.clone());
         }
         // Reading opens for reading only: a descriptor that can write would keep the disk from executing the file.
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
         let fd = Arc::new(self.open_content(ino, access)?);
-        self.keep_data(ino, Data { fd: fd.clone(), writable: write });
+        self.keep_data(ino, Data::new(fd.clone(), write));
         Ok(fd)
     }
 

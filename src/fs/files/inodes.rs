@@ -69,6 +69,7 @@ pub(super) struct Inodes {
     root_dev: u64,
     next: Ino,
     removals: u64,
+    pinned: usize,
 }
 
 impl Inodes {
@@ -80,12 +81,18 @@ impl Inodes {
             root_dev: root.dev,
             next: ALLOCATED,
             removals: 0,
+            pinned: 0,
         }
     }
 
     /// How many names were taken away so far. What was read from the disk before this changed may be outdated.
     pub(super) fn removals(&self) -> u64 {
         self.removals
+    }
+
+    /// How many nodes are reached by a pinned descriptor.
+    pub(super) fn pinned(&self) -> usize {
+        self.pinned
     }
 
     /// The device of a node.
@@ -151,6 +158,7 @@ impl Inodes {
                 let mut unpinned = None;
                 if since == self.removals && ino != ROOT {
                     unpinned = node.pinned.take();
+                    self.pinned -= usize::from(unpinned.is_some());
                     self.settle(ino, Some(place));
                 }
                 (ino, unpinned)
@@ -171,6 +179,7 @@ impl Inodes {
         if self.depends_on(id, parent, name) {
             let ino = self.known(id).expect("it depends on a name");
             self.settle(ino, None);
+            self.pinned += usize::from(keep.is_some());
             self.nodes.get_mut(&ino).expect("a referenced node").pinned = keep;
         }
     }
@@ -204,6 +213,7 @@ impl Inodes {
             if self.numbers.get(&key) == Some(&ino) {
                 self.numbers.remove(&key);
             }
+            self.pinned -= usize::from(node.pinned.is_some());
             gone.push((ino, node.pinned));
             let Some(Place { parent, .. }) = node.place else {
                 return;
@@ -328,7 +338,9 @@ mod tests {
         found(&mut table, id(50, Kind::File), ROOT, "a");
         table.removed(id(50, Kind::File), ROOT, OsStr::new("a"), Some(fd()));
         assert!(matches!(table.way(50), Ok(Way::Pinned(_))));
+        assert_eq!(table.pinned(), 1);
         assert!(table.forget(50, 1)[0].1.is_some());
+        assert_eq!(table.pinned(), 0);
     }
 
     #[test]

@@ -34,13 +34,13 @@ impl<V> Lru<V> {
     }
 
     /// The value, which thereby is the most recently used.
-    pub(super) fn get(&mut self, key: Ino) -> Option<&V> {
+    pub(super) fn get(&mut self, key: Ino) -> Option<&mut V> {
         let slot = *self.index.get(&key)?;
         if self.newest != slot {
             self.unlink(slot);
             self.link_newest(slot);
         }
-        Some(&self.slots[slot].value)
+        Some(&mut self.slots[slot].value)
     }
 
     /// Put a value in. What it replaces, or what has to go for it, is the answer.
@@ -82,6 +82,14 @@ impl<V> Lru<V> {
     pub(super) fn take_half(&mut self) -> Vec<V> {
         let count = self.slots.len().div_ceil(2);
         std::iter::from_fn(|| self.pop_oldest()).take(count).collect()
+    }
+
+    /// Take out what `unwanted` says, whatever its age. This one looks at every entry.
+    #[must_use = "drop it after the lock is let go"]
+    pub(super) fn take_if(&mut self, mut unwanted: impl FnMut(&mut V) -> bool) -> Vec<V> {
+        let chosen = self.slots.iter_mut().filter_map(|slot| unwanted(&mut slot.value).then_some(slot.key));
+        let keys: Vec<Ino> = chosen.collect();
+        keys.into_iter().filter_map(|key| self.remove(key)).collect()
     }
 
     fn pop_oldest(&mut self) -> Option<V> {
@@ -131,7 +139,7 @@ mod tests {
         let mut lru = Lru::new(2);
         assert_eq!(lru.insert(1, 10), None);
         assert_eq!(lru.insert(2, 20), None);
-        assert_eq!(lru.get(1), Some(&10));
+        assert_eq!(lru.get(1), Some(&mut 10));
         assert_eq!(lru.insert(3, 30), Some(20));
         assert_eq!(lru.get(2), None);
         assert_eq!(keys_newest_first(&lru), [3, 1]);
@@ -142,7 +150,7 @@ mod tests {
         let mut lru = Lru::new(2);
         assert_eq!(lru.insert(1, 10), None);
         assert_eq!(lru.insert(1, 11), Some(10));
-        assert_eq!(lru.get(1), Some(&11));
+        assert_eq!(lru.get(1), Some(&mut 11));
     }
 
     #[test]
@@ -153,6 +161,16 @@ mod tests {
         }
         assert_eq!(lru.take_half(), [1, 2, 3]);
         assert_eq!(keys_newest_first(&lru), [5, 4]);
+    }
+
+    #[test]
+    fn the_unwanted_are_taken_whatever_their_age() {
+        let mut lru = Lru::new(8);
+        for key in 1..=5 {
+            assert_eq!(lru.insert(key, key), None);
+        }
+        assert_eq!(lru.take_if(|value| *value % 2 == 1), [1, 3, 5]);
+        assert_eq!(keys_newest_first(&lru), [4, 2]);
     }
 
     #[test]

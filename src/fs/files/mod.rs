@@ -37,7 +37,7 @@ use self::directories::Directory;
 use self::inodes::{FileId, Inodes, Way};
 use self::lru::Lru;
 use super::{Attr, FsError, Ino, Kind, ROOT, Result, Timestamp};
-use crate::limits;
+use crate::limits::{self, Descriptors};
 
 /// An error that makes the kernel look the path up again.
 const STALE: FsError = FsError::new(libc::ESTALE);
@@ -47,6 +47,9 @@ pub struct Files {
     root: Arc<OwnedFd>,
     /// `/proc/self/fd`: the way from an `O_PATH` descriptor to what only a path can do.
     proc_fds: OwnedFd,
+    deleted_max: usize,
+    /// No mode of a file keeps this daemon from opening it.
+    reopens_all: bool,
     moving: RwLock<()>,
     inodes: Mutex<Inodes>,
     paths: Mutex<Lru<Arc<OwnedFd>>>,
@@ -67,14 +70,16 @@ impl Files {
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc_fds = openat(CWD, "/proc/self/fd", flags, Mode::empty())?;
-        let (paths, data) = limits::descriptors_kept(crate::sys::descriptor_limit());
+        let bounds = Descriptors::of(crate::sys::descriptor_limit());
         Ok(Files {
             root: Arc::new(root),
             proc_fds,
+            deleted_max: bounds.deleted,
+            reopens_all: crate::sys::is_root(),
             moving: RwLock::new(()),
             inodes: Mutex::new(Inodes::new(id)),
-            paths: Mutex::new(Lru::new(paths)),
-            data: Mutex::new(Lru::new(data)),
+            paths: Mutex::new(Lru::new(bounds.paths)),
+            data: Mutex::new(Lru::new(bounds.data)),
             directories: Mutex::new(HashMap::new()),
             next_directory: AtomicU64::new(1),
         })
@@ -166,8 +171,13 @@ impl Files {
         }
     }
 
+    /// A descriptor of the node that is open already. One for content does whatever an `O_PATH` one does.
     fn at_hand(&self, ino: Ino) -> Option<Arc<OwnedFd>> {
-        if ino == ROOT { Some(self.root.clone()) } else { self.paths.lock().get(ino).cloned() }
+        if ino == ROOT {
+            return Some(self.root.clone());
+        }
+        let path = self.paths.lock().get(ino).map(|fd| fd.clone());
+        path.or_else(|| self.data.lock().get(ino).map(|data| data.fd.clone()))
     }
 
     /// Go up the known places to a descriptor at hand, then down again by opening.

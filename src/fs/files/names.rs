@@ -19,7 +19,7 @@ use super::{Files, identify};
 use crate::fs::{Attr, FsError, Ino, Kind, Request, Result};
 use crate::sys;
 
-/// A name about to go away, and a descriptor of its file if nothing else leads there.
+/// What a change takes a name from, and a descriptor of its file if nothing else leads there.
 struct Victim {
     id: FileId,
     keep: Option<Arc<OwnedFd>>,
@@ -86,7 +86,7 @@ impl Files {
         };
         drop(acting);
         let attr = self.count(&fstat(&fd)?, parent, name, since)?;
-        self.keep_data(attr.ino, Data { fd: fd.clone(), writable: true });
+        self.keep_data(attr.ino, Data::new(fd.clone(), true));
         Ok((attr, fd))
     }
 
@@ -103,7 +103,7 @@ impl Files {
     fn remove(&self, parent: Ino, name: &OsStr, flags: AtFlags) -> Result<()> {
         let dir = self.descriptor(parent)?;
         let _moving = self.moving.read();
-        let victim = self.victim(&dir, parent, name)?.ok_or(FsError::new(libc::ENOENT))?;
+        let victim = self.victim(&dir, parent, name, true)?.ok_or(FsError::new(libc::ENOENT))?;
         unlinkat(&dir, name, flags)?;
         self.inodes.lock().removed(victim.id, parent, name, victim.keep);
         Ok(())
@@ -118,7 +118,7 @@ impl Files {
 
         let _moving = self.moving.read();
         let mover = identify(&statat(&from_dir, from.1, AtFlags::SYMLINK_NOFOLLOW)?)?;
-        let victim = self.victim(&to_dir, to.0, to.1)?;
+        let victim = self.victim(&to_dir, to.0, to.1, !exchange)?;
         // RENAME_WHITEOUT makes a node, which belongs to the caller as any other does.
         let acting = sys::act_for(req.uid, req.gid);
         renameat_with(&from_dir, from.1, &to_dir, to.1, flags)?;
@@ -141,20 +141,30 @@ impl Files {
         Ok(())
     }
 
-    fn victim(&self, dir: &OwnedFd, parent: Ino, name: &OsStr) -> Result<Option<Victim>> {
+    /// What is at a name now; if that `vanishes`, with whatever keeps it within reach.
+    fn victim(&self, dir: &OwnedFd, parent: Ino, name: &OsStr, vanishes: bool) -> Result<Option<Victim>> {
         let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(None),
             answer => answer?,
         };
         let id = identify(&stat)?;
-        let keep = if self.inodes.lock().depends_on(id, parent, name) {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = self.making_room(|| openat(dir, name, flags, Mode::empty()))?;
-            // Swapped behind the mount just now: what is removed then is not what the kernel knows.
-            (identify(&fstat(&fd)?)? == id).then(|| Arc::new(fd))
-        } else {
-            None
+        let (depends, pinned) = {
+            let inodes = self.inodes.lock();
+            (inodes.depends_on(id, parent, name), inodes.pinned())
         };
+        if !depends || !vanishes {
+            return Ok(Some(Victim { id, keep: None }));
+        }
+        if pinned >= self.deleted_max {
+            return Err(FsError::because(
+                libc::EMFILE,
+                "more deleted files are still in use than the daemon may keep open",
+            ));
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = self.making_room(|| openat(dir, name, flags, Mode::empty()))?;
+        // Swapped behind the mount just now: what is removed then is not what the kernel knows.
+        let keep = (identify(&fstat(&fd)?)? == id).then(|| Arc::new(fd));
         Ok(Some(Victim { id, keep }))
     }
 
