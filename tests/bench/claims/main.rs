@@ -1,0 +1,163 @@
+//! How many tasks a second a crew can claim and complete, and how long each one takes: crewfs beside what
+//! people use for the same job, and beside what the disk allows. One run prints one table.
+//!
+//! This file holds the options and the order of the points; `tests/bench/README.md` says what they mean.
+
+mod peers;
+mod race;
+mod server;
+mod table;
+mod wait;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, Subcommand};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+
+use peers::{Outcome, Peer};
+use race::{Point, Seat};
+use table::Table;
+
+/// Claim and complete cycles per second: crewfs, its alternatives, and the limits of the disk.
+#[derive(Parser)]
+#[command(name = "claims")]
+struct Options {
+    /// Only these, separated by commas
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(peers::names()))]
+    peers: Vec<String>,
+    /// How often every point is measured; the table shows medians
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How long a point lasts at most
+    #[arg(long, default_value_t = 1.5)]
+    seconds: f64,
+    /// Tasks at hand for each point; it ends early when they are used up
+    #[arg(long, default_value_t = 10_000)]
+    tasks: usize,
+    /// A directory on the disk to measure
+    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
+    dir: PathBuf,
+    /// Numbers of client processes, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
+    clients: Vec<usize>,
+    /// Given by `cargo bench` and not by `cargo test`, which builds this target too
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// What this program is when it starts itself again.
+#[derive(Subcommand)]
+enum Role {
+    /// One client process of a point
+    #[command(hide = true)]
+    Client {
+        peer: String,
+        #[command(flatten)]
+        seat: Seat,
+    },
+    /// The server of the group commit row
+    #[command(hide = true)]
+    GroupCommit { dir: PathBuf },
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let outcome = match &options.role {
+        Some(Role::Client { peer, seat }) => {
+            peers::find(peer).and_then(|peer| race::client(&*peer, seat))
+        }
+        Some(Role::GroupCommit { dir }) => peers::group_commit::serve(dir),
+        None if options.bench => compare(&options),
+        None => {
+            println!("claims: nothing measured; run it with `cargo bench --bench claims`");
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("claims: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures every point, the peers in turn, so that a change of the machine's mood meets all of them.
+fn compare(options: &Options) -> Outcome<()> {
+    wait::until_interrupted()?;
+    fs::create_dir_all(&options.dir)?;
+    let run = std::process::id();
+    let dir = options.dir.canonicalize()?.join(format!("claims-{run}"));
+    fs::create_dir(&dir)?;
+    let _cleanup = RemovedAtEnd(dir.clone());
+    spread_subdirectories(&dir);
+
+    let wanted = |peer: &dyn Peer| {
+        options.peers.is_empty() || options.peers.iter().any(|name| name == peer.name())
+    };
+    let mut peers = peers::all();
+    peers.retain(|peer| wanted(&**peer));
+    let mut table = Table::new(&peers, &options.clients);
+    let conditions = table::conditions(&dir, options.rounds, options.seconds)?;
+
+    for round in 1..=options.rounds {
+        for &clients in &options.clients {
+            for peer in &peers {
+                if table.is_left_out(&**peer) {
+                    continue;
+                }
+                eprintln!(
+                    "round {round} of {}, {clients} clients: {}",
+                    options.rounds,
+                    peer.name()
+                );
+                // A fresh place each time, and nothing is removed before the end: see `spread_subdirectories`.
+                let dir = dir.join(format!("{}-{clients}-{round}-{run}", peer.name()));
+                let point = Point {
+                    dir,
+                    clients,
+                    tasks: options.tasks,
+                    seconds: options.seconds,
+                };
+                fs::create_dir(&point.dir)?;
+                let measured = race::run(&**peer, &point);
+                wait::check()?;
+                match measured {
+                    Ok(sample) => table.add(&**peer, clients, sample),
+                    Err(reason) => table.leave_out(&**peer, reason.to_string()),
+                }
+            }
+        }
+        // Nobody should run after the same neighbour in every round.
+        peers.reverse();
+    }
+    println!("{conditions}\n\n{table}");
+    Ok(())
+}
+
+/// Asks ext4 to put each directory made in `dir` elsewhere on the disk.
+///
+/// Without a journal, ext4 makes files twenty times slower for minutes where many were removed, because it
+/// steps around inodes that were freed lately. So a point must not be made where another run has been. As
+/// the place is chosen by a hash of the name, the names of the points differ from run to run.
+/// Other filesystems refuse the flag and have no need of it.
+fn spread_subdirectories(dir: &Path) {
+    let set = |dir: File| ioctl_setflags(&dir, ioctl_getflags(&dir)? | IFlags::TOPDIR);
+    let _ = File::open(dir).map(set);
+}
+
+/// A directory that does not outlive the run.
+struct RemovedAtEnd(PathBuf);
+
+impl Drop for RemovedAtEnd {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("claims: {} is left: {error}", self.0.display());
+        }
+    }
+}

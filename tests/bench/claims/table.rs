@@ -1,0 +1,183 @@
+//! The table: medians of what the rounds have shown, and how crewfs compares.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{major, minor, statfs};
+
+use crate::peers::{Outcome, Peer};
+use crate::race::Sample;
+
+/// `f_type` of a filesystem in memory, where a sync means nothing.
+const TMPFS: u64 = 0x0102_1994;
+/// The row that the others are compared with: the one that does what they do.
+const COMPARED: &str = "crewfs-next";
+
+/// All samples, by row and number of clients.
+pub(crate) struct Table {
+    clients: Vec<usize>,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    name: &'static str,
+    title: &'static str,
+    samples: BTreeMap<usize, Vec<Sample>>,
+    left_out: Option<String>,
+}
+
+impl Table {
+    /// An empty table.
+    pub(crate) fn new(peers: &[Box<dyn Peer>], clients: &[usize]) -> Self {
+        let rows = peers.iter().map(|peer| Row {
+            name: peer.name(),
+            title: peer.title(),
+            samples: BTreeMap::new(),
+            left_out: None,
+        });
+        Self {
+            clients: clients.to_vec(),
+            rows: rows.collect(),
+        }
+    }
+
+    /// Adds what a round has shown.
+    pub(crate) fn add(&mut self, peer: &dyn Peer, clients: usize, sample: Sample) {
+        if let Some(row) = self.row(peer.name()) {
+            row.samples.entry(clients).or_default().push(sample);
+        }
+    }
+
+    /// Takes a system out, with the reason.
+    pub(crate) fn leave_out(&mut self, peer: &dyn Peer, reason: String) {
+        eprintln!("claims: {} is left out: {reason}", peer.name());
+        if let Some(row) = self.row(peer.name()) {
+            row.left_out = Some(reason);
+        }
+    }
+
+    /// Whether a system was taken out.
+    pub(crate) fn is_left_out(&self, peer: &dyn Peer) -> bool {
+        self.rows
+            .iter()
+            .any(|row| row.name == peer.name() && row.left_out.is_some())
+    }
+
+    fn row(&mut self, name: &str) -> Option<&mut Row> {
+        self.rows.iter_mut().find(|row| row.name == name)
+    }
+
+    /// How many times the rate of `row` crewfs reaches, at each number of clients.
+    fn ratios(&self, row: &Row) -> String {
+        let crewfs = self.rows.iter().find(|row| row.name == COMPARED);
+        let ratio = |&clients: &usize| match (
+            crewfs.and_then(|row| row.rate(clients)),
+            row.rate(clients),
+        ) {
+            (Some(ours), Some(theirs)) => format!("{} ×", short(ours / theirs)),
+            _ => "–".to_owned(),
+        };
+        self.clients
+            .iter()
+            .map(ratio)
+            .collect::<Vec<_>>()
+            .join(" / ")
+    }
+}
+
+impl Row {
+    fn rate(&self, clients: usize) -> Option<f64> {
+        self.median(clients, |sample| sample.rate)
+    }
+
+    fn median(&self, clients: usize, part: impl Fn(&Sample) -> f64) -> Option<f64> {
+        let mut values: Vec<f64> = self.samples.get(&clients)?.iter().map(part).collect();
+        values.sort_by(f64::total_cmp);
+        let (lower, upper) = (
+            values.get((values.len() - 1) / 2)?,
+            values.get(values.len() / 2)?,
+        );
+        Some((lower + upper) / 2.0)
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "| system |")?;
+        for clients in &self.clients {
+            write!(f, " {clients}: cycles/s |")?;
+        }
+        for clients in &self.clients {
+            write!(f, " {clients}: p50 / p99 / max ms |")?;
+        }
+        writeln!(f, " crewfs `claim/next` ÷ this |")?;
+        writeln!(f, "|---|{}---:|", "---:|".repeat(2 * self.clients.len()))?;
+        for row in self.rows.iter().filter(|row| row.left_out.is_none()) {
+            write!(f, "| {} |", row.title)?;
+            for &clients in &self.clients {
+                let rate = row
+                    .rate(clients)
+                    .map_or("–".to_owned(), |rate| format!("{rate:.0}"));
+                write!(f, " {rate} |")?;
+            }
+            for &clients in &self.clients {
+                let parts: [fn(&Sample) -> f64; 3] = [
+                    |sample| sample.p50,
+                    |sample| sample.p99,
+                    |sample| sample.max,
+                ];
+                let figures =
+                    parts.map(|part| row.median(clients, part).map_or("–".to_owned(), short));
+                write!(f, " {} |", figures.join(" / "))?;
+            }
+            writeln!(f, " {} |", self.ratios(row))?;
+        }
+        for row in &self.rows {
+            if let Some(reason) = &row.left_out {
+                write!(f, "\nLeft out: {}: {reason}", row.title)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Two or three digits that matter.
+fn short(value: f64) -> String {
+    let decimals = match value {
+        value if value < 0.1 => 3,
+        value if value < 10.0 => 2,
+        value if value < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$}")
+}
+
+/// What the numbers depend on, in one line; refuses a directory in memory.
+pub(crate) fn conditions(dir: &Path, rounds: usize, seconds: f64) -> Outcome<String> {
+    if statfs(dir)?.f_type as u64 == TMPFS {
+        return Err(format!(
+            "{} is in memory; name a directory on a disk with --dir",
+            dir.display()
+        )
+        .into());
+    }
+    let device = fs::metadata(dir)?.dev();
+    let device = format!("{}:{}", major(device), minor(device));
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let kind = mounts
+        .lines()
+        .filter(|line| line.split(' ').nth(2) == Some(&device))
+        .find_map(|line| line.split_once(" - ")?.1.split(' ').next())
+        .unwrap_or("an unknown filesystem");
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let load = fs::read_to_string("/proc/loadavg")?;
+    Ok(format!(
+        "Linux {}, {} CPUs, {kind}, load {} at the start; median of {rounds} × {seconds} s at most.",
+        kernel.trim(),
+        std::thread::available_parallelism()?,
+        load.split(' ').next().unwrap_or("unknown"),
+    ))
+}
