@@ -34,6 +34,9 @@ pub const STATE_DIRECTORY: &str = ".crewfs";
 const LOCK: &str = "lock";
 /// How often the daemon looks whether its mounts are still there.
 const LOOK: Duration = Duration::from_millis(100);
+/// After how many looks descriptors are closed that nobody used since: what was written and is kept open for writing
+/// could not be executed from the disk.
+const LOOKS_BEFORE_CLOSING: u64 = 10;
 
 /// What to serve, and how.
 #[derive(Debug, Clone)]
@@ -157,6 +160,7 @@ pub struct Daemon {
     desk: Session,
     watch: Watch,
     engine: Arc<Engine>,
+    files: [Arc<Files>; 2],
     /// Held until the end: nobody else may serve the project before the log is closed.
     _project: Project,
 }
@@ -186,10 +190,11 @@ impl Daemon {
         let below =
             |root: OwnedFd| Files::new(root).map(Arc::new).map_err(|e| StartError(format!("{:?}", e.why)));
 
+        let files = [below(opened(&project.root)?)?, below(opened(&tasks)?)?];
         let tree = {
             let seen = callers.clone();
             let tree_config = TreeConfig { tasks: config.tasks.clone().into(), ..TreeConfig::default() };
-            Tree::new(below(opened(&project.root)?)?, tree_config, Box::new(move |req| seen.seen(req)))
+            Tree::new(files[0].clone(), tree_config, Box::new(move |req| seen.seen(req)))
                 .map_err(|error| StartError(format!("the tree cannot be shown: errno {}", error.errno)))?
         };
         let desk_config = desk::Config {
@@ -198,7 +203,7 @@ impl Daemon {
             owner_uid: owner,
             owner_gid: rustix::process::getegid().as_raw(),
         };
-        let desk = Desk::new(below(opened(&tasks)?)?, tasks, engine.clone(), callers, desk_config);
+        let desk = Desk::new(files[1].clone(), tasks, engine.clone(), callers, desk_config);
         let watch = desk.watch().map_err(|error| cannot("the tasks directory cannot be read", error))?;
 
         let options = |source: &Path| MountOptions {
@@ -222,13 +227,26 @@ impl Daemon {
             .announce(&config.mountpoint)
             .map_err(|error| cannot("the lock file cannot be written", error))?;
         log::info!("{} is mounted at {}", config.source.display(), config.mountpoint.display());
-        Ok(Daemon { mountpoint: config.mountpoint.clone(), tree, desk, watch, engine, _project: project })
+        Ok(Daemon {
+            mountpoint: config.mountpoint.clone(),
+            tree,
+            desk,
+            watch,
+            engine,
+            files,
+            _project: project,
+        })
     }
 
     /// Serve until somebody unmounts, or `stopped` says so; then take both mounts away and close the log.
     pub fn serve(self, stopped: impl Fn() -> bool) {
+        let mut looks = 0_u64;
         while !stopped() && !self.tree.has_ended() && !self.desk.has_ended() {
             std::thread::sleep(LOOK);
+            looks += 1;
+            if looks % LOOKS_BEFORE_CLOSING == 0 {
+                self.files.iter().for_each(|files| files.close_idle());
+            }
         }
         // One without the other would let claims be made where nobody sees them.
         for session in [&self.desk, &self.tree] {

@@ -68,9 +68,7 @@ enum Role {
 fn main() -> ExitCode {
     let options = Options::parse();
     let outcome = match &options.role {
-        Some(Role::Client { peer, seat }) => {
-            peers::find(peer).and_then(|peer| race::client(&*peer, seat))
-        }
+        Some(Role::Client { peer, seat }) => peers::find(peer).and_then(|peer| race::client(&*peer, seat)),
         Some(Role::GroupCommit { dir }) => peers::group_commit::serve(dir),
         None if options.bench => compare(&options),
         None => {
@@ -97,9 +95,8 @@ fn compare(options: &Options) -> Outcome<()> {
     let _cleanup = RemovedAtEnd(dir.clone());
     spread_subdirectories(&dir);
 
-    let wanted = |peer: &dyn Peer| {
-        options.peers.is_empty() || options.peers.iter().any(|name| name == peer.name())
-    };
+    let wanted =
+        |peer: &dyn Peer| options.peers.is_empty() || options.peers.iter().any(|name| name == peer.name());
     let mut peers = peers::all();
     peers.retain(|peer| wanted(&**peer));
     let mut table = Table::new(&peers, &options.clients);
@@ -111,19 +108,10 @@ fn compare(options: &Options) -> Outcome<()> {
                 if table.is_left_out(&**peer) {
                     continue;
                 }
-                eprintln!(
-                    "round {round} of {}, {clients} clients: {}",
-                    options.rounds,
-                    peer.name()
-                );
+                eprintln!("round {round} of {}, {clients} clients: {}", options.rounds, peer.name());
                 // A fresh place each time, and nothing is removed before the end: see `spread_subdirectories`.
                 let dir = dir.join(format!("{}-{clients}-{round}-{run}", peer.name()));
-                let point = Point {
-                    dir,
-                    clients,
-                    tasks: options.tasks,
-                    seconds: options.seconds,
-                };
+                let point = Point { dir, clients, tasks: options.tasks, seconds: options.seconds };
                 fs::create_dir(&point.dir)?;
                 let measured = race::run(&**peer, &point);
                 wait::check()?;

@@ -48,9 +48,7 @@ pub(crate) struct Seat {
 impl Seat {
     /// The tasks that this client takes where clients do not compete.
     pub(crate) fn shard(&self) -> impl Iterator<Item = String> + use<> {
-        (self.number..self.point.tasks)
-            .step_by(self.point.clients)
-            .map(id)
+        (self.number..self.point.tasks).step_by(self.point.clients).map(id)
     }
 
     /// The name of this client as a worker.
@@ -91,37 +89,27 @@ pub(crate) fn run(peer: &dyn Peer, point: &Point) -> Outcome<Sample> {
     let system = peer.start(point)?;
 
     let (start_line, go) = io::pipe()?;
-    let seats: Vec<Seat> = (0..point.clients)
-        .map(|number| Seat {
-            point: point.clone(),
-            number,
-        })
-        .collect();
+    let seats: Vec<Seat> = (0..point.clients).map(|number| Seat { point: point.clone(), number }).collect();
     for seat in &seats {
         clients.launch(peer, seat, start_line.try_clone()?)?;
     }
     // A client that fails early has its report in place of its readiness.
     wait::until("getting the clients ready", READY_LIMIT, || {
-        Ok(seats
-            .iter()
-            .all(|seat| seat.ready_file().exists() || seat.report_file().exists()))
+        Ok(seats.iter().all(|seat| seat.ready_file().exists() || seat.report_file().exists()))
     })?;
     // The first sync of the race must not pay for what the preparations and the point before left unwritten.
     rustix::fs::syncfs(File::open(&point.dir)?)?;
     drop(go);
-    wait::until(
-        "the last cycle",
-        Duration::from_secs_f64(point.seconds) + LATE_LIMIT,
-        || clients.have_ended(),
-    )?;
+    wait::until("the last cycle", Duration::from_secs_f64(point.seconds) + LATE_LIMIT, || {
+        clients.have_ended()
+    })?;
 
     let reports = seats.iter().map(read_report).collect::<Outcome<Vec<_>>>()?;
     let cycles: usize = reports.iter().map(|report| report.latencies.len()).sum();
     match system.completed()? {
-        Some(completed) if completed != cycles => Err(format!(
-            "the clients completed {cycles} tasks, the system knows of {completed}"
-        )
-        .into()),
+        Some(completed) if completed != cycles => {
+            Err(format!("the clients completed {cycles} tasks, the system knows of {completed}").into())
+        }
         _ => summary(reports, point.seconds),
     }
 }
@@ -212,8 +200,8 @@ struct Report {
 }
 
 fn read_report(seat: &Seat) -> Outcome<Report> {
-    let text = fs::read_to_string(seat.report_file())
-        .map_err(|_| format!("{} left no report", seat.worker()))?;
+    let text =
+        fs::read_to_string(seat.report_file()).map_err(|_| format!("{} left no report", seat.worker()))?;
     let report: Value = serde_json::from_str(&text)?;
     if let Some(error) = report["error"].as_str() {
         return Err(error.into());
@@ -235,29 +223,15 @@ fn read_report(seat: &Seat) -> Outcome<Report> {
 /// client that waited past the end shows.
 fn summary(reports: Vec<Report>, window: f64) -> Outcome<Sample> {
     let in_time: u64 = reports.iter().map(|report| report.in_time).sum();
-    let seconds = reports
-        .iter()
-        .map(|report| report.seconds)
-        .fold(0.0, f64::max)
-        .min(window);
-    let mut latencies: Vec<u64> = reports
-        .into_iter()
-        .flat_map(|report| report.latencies)
-        .collect();
+    let seconds = reports.iter().map(|report| report.seconds).fold(0.0, f64::max).min(window);
+    let mut latencies: Vec<u64> = reports.into_iter().flat_map(|report| report.latencies).collect();
     latencies.sort_unstable();
     let percentile = |percent: usize| {
         let place = (latencies.len() * percent).div_ceil(100).max(1) - 1;
-        latencies
-            .get(place)
-            .map(|&latency| Duration::from_nanos(latency).as_secs_f64() * 1e3)
+        latencies.get(place).map(|&latency| Duration::from_nanos(latency).as_secs_f64() * 1e3)
     };
     match (percentile(50), percentile(99), percentile(100)) {
-        (Some(p50), Some(p99), Some(max)) => Ok(Sample {
-            rate: in_time as f64 / seconds,
-            p50,
-            p99,
-            max,
-        }),
+        (Some(p50), Some(p99), Some(max)) => Ok(Sample { rate: in_time as f64 / seconds, p50, p99, max }),
         _ => Err("not one cycle was completed".into()),
     }
 }

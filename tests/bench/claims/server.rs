@@ -46,11 +46,7 @@ impl Server {
             .stderr(output)
             .spawn()
             .map_err(|error| format!("timeout(1): {error}"))?;
-        Ok(Self {
-            child,
-            name: program.as_ref().to_string_lossy().into_owned(),
-            log,
-        })
+        Ok(Self { child, name: program.as_ref().to_string_lossy().into_owned(), log })
     }
 
     /// Waits until the server serves, or fails with what it said.
@@ -84,14 +80,7 @@ impl Drop for Server {
 pub(crate) fn connect(socket: &Path) -> Outcome<Option<std::os::unix::net::UnixStream>> {
     match std::os::unix::net::UnixStream::connect(socket) {
         Ok(stream) => Ok(Some(stream)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::NotFound | ErrorKind::ConnectionRefused
-            ) =>
-        {
-            Ok(None)
-        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
         Err(error) => Err(format!("{}: {error}", socket.display()).into()),
     }
 }

@@ -38,10 +38,7 @@ impl Table {
             samples: BTreeMap::new(),
             left_out: None,
         });
-        Self {
-            clients: clients.to_vec(),
-            rows: rows.collect(),
-        }
+        Self { clients: clients.to_vec(), rows: rows.collect() }
     }
 
     /// Adds what a round has shown.
@@ -61,9 +58,7 @@ impl Table {
 
     /// Whether a system was taken out.
     pub(crate) fn is_left_out(&self, peer: &dyn Peer) -> bool {
-        self.rows
-            .iter()
-            .any(|row| row.name == peer.name() && row.left_out.is_some())
+        self.rows.iter().any(|row| row.name == peer.name() && row.left_out.is_some())
     }
 
     fn row(&mut self, name: &str) -> Option<&mut Row> {
@@ -73,18 +68,11 @@ impl Table {
     /// How many times the rate of `row` crewfs reaches, at each number of clients.
     fn ratios(&self, row: &Row) -> String {
         let crewfs = self.rows.iter().find(|row| row.name == COMPARED);
-        let ratio = |&clients: &usize| match (
-            crewfs.and_then(|row| row.rate(clients)),
-            row.rate(clients),
-        ) {
+        let ratio = |&clients: &usize| match (crewfs.and_then(|row| row.rate(clients)), row.rate(clients)) {
             (Some(ours), Some(theirs)) => format!("{} ×", short(ours / theirs)),
             _ => "–".to_owned(),
         };
-        self.clients
-            .iter()
-            .map(ratio)
-            .collect::<Vec<_>>()
-            .join(" / ")
+        self.clients.iter().map(ratio).collect::<Vec<_>>().join(" / ")
     }
 }
 
@@ -96,10 +84,7 @@ impl Row {
     fn median(&self, clients: usize, part: impl Fn(&Sample) -> f64) -> Option<f64> {
         let mut values: Vec<f64> = self.samples.get(&clients)?.iter().map(part).collect();
         values.sort_by(f64::total_cmp);
-        let (lower, upper) = (
-            values.get((values.len() - 1) / 2)?,
-            values.get(values.len() / 2)?,
-        );
+        let (lower, upper) = (values.get((values.len() - 1) / 2)?, values.get(values.len() / 2)?);
         Some((lower + upper) / 2.0)
     }
 }
@@ -118,19 +103,13 @@ impl fmt::Display for Table {
         for row in self.rows.iter().filter(|row| row.left_out.is_none()) {
             write!(f, "| {} |", row.title)?;
             for &clients in &self.clients {
-                let rate = row
-                    .rate(clients)
-                    .map_or("–".to_owned(), |rate| format!("{rate:.0}"));
+                let rate = row.rate(clients).map_or("–".to_owned(), |rate| format!("{rate:.0}"));
                 write!(f, " {rate} |")?;
             }
             for &clients in &self.clients {
-                let parts: [fn(&Sample) -> f64; 3] = [
-                    |sample| sample.p50,
-                    |sample| sample.p99,
-                    |sample| sample.max,
-                ];
-                let figures =
-                    parts.map(|part| row.median(clients, part).map_or("–".to_owned(), short));
+                let parts: [fn(&Sample) -> f64; 3] =
+                    [|sample| sample.p50, |sample| sample.p99, |sample| sample.max];
+                let figures = parts.map(|part| row.median(clients, part).map_or("–".to_owned(), short));
                 write!(f, " {} |", figures.join(" / "))?;
             }
             writeln!(f, " {} |", self.ratios(row))?;
@@ -158,11 +137,7 @@ fn short(value: f64) -> String {
 /// What the numbers depend on, in one line; refuses a directory in memory.
 pub(crate) fn conditions(dir: &Path, rounds: usize, seconds: f64) -> Outcome<String> {
     if statfs(dir)?.f_type as u64 == TMPFS {
-        return Err(format!(
-            "{} is in memory; name a directory on a disk with --dir",
-            dir.display()
-        )
-        .into());
+        return Err(format!("{} is in memory; name a directory on a disk with --dir", dir.display()).into());
     }
     let device = fs::metadata(dir)?.dev();
     let device = format!("{}:{}", major(device), minor(device));

@@ -29,11 +29,7 @@ pub(crate) fn check() -> Outcome<()> {
 }
 
 /// Waits until `done` says so. `what` completes the sentence "… took longer than".
-pub(crate) fn until(
-    what: &str,
-    limit: Duration,
-    mut done: impl FnMut() -> Outcome<bool>,
-) -> Outcome<()> {
+pub(crate) fn until(what: &str, limit: Duration, mut done: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
     let start = Instant::now();
     loop {
         check()?;

@@ -42,27 +42,17 @@ impl Peer for Beanstalkd {
             // Loaded without syncs, then started again on the same binlog as it is measured.
             let (_loader, mut connection) = serve(point, &binlog, &["-F"])?;
             for id in point.ids() {
-                connection.ask(
-                    &format!("put 0 0 {TIME_TO_RUN} {}\r\n{id}", id.len()),
-                    "INSERTED ",
-                )?;
+                connection.ask(&format!("put 0 0 {TIME_TO_RUN} {}\r\n{id}", id.len()), "INSERTED ")?;
             }
         }
         let (server, _) = serve(point, &binlog, &["-f", "0"])?;
-        Ok(Box::new(Running {
-            _server: server,
-            socket: socket(point),
-        }))
+        Ok(Box::new(Running { _server: server, socket: socket(point) }))
     }
 
     fn client(&self, seat: &Seat) -> Outcome<Box<dyn Client>> {
         let stream = UnixStream::connect(socket(&seat.point))?;
         let bury = matches!(self, Self::ReserveAndBury);
-        Ok(Box::new(Worker {
-            connection: Connection::new(stream),
-            bury,
-            job: 0,
-        }))
+        Ok(Box::new(Worker { connection: Connection::new(stream), bury, job: 0 }))
     }
 }
 
@@ -94,9 +84,7 @@ impl Connection {
     }
 
     fn send(&mut self, command: &str) -> Outcome<String> {
-        self.0
-            .get_mut()
-            .write_all(format!("{command}\r\n").as_bytes())?;
+        self.0.get_mut().write_all(format!("{command}\r\n").as_bytes())?;
         let mut answer = String::new();
         self.0.read_line(&mut answer)?;
         Ok(answer.trim_end().to_owned())
@@ -129,10 +117,8 @@ impl System for Running {
         let mut connection = Connection::new(UnixStream::connect(&self.socket)?);
         let length = connection.ask("stats", "OK ")?;
         let stats = connection.data(&length)?;
-        let deleted = stats
-            .lines()
-            .find_map(|line| line.strip_prefix("cmd-delete: "))
-            .ok_or("no count of deletes")?;
+        let deleted =
+            stats.lines().find_map(|line| line.strip_prefix("cmd-delete: ")).ok_or("no count of deletes")?;
         Ok(Some(deleted.parse()?))
     }
 }
@@ -156,15 +142,12 @@ impl Client for Worker {
         self.job = job.parse()?;
         let task = self.connection.data(length)?;
         if self.bury {
-            self.connection
-                .ask(&format!("bury {} 0", self.job), "BURIED")?;
+            self.connection.ask(&format!("bury {} 0", self.job), "BURIED")?;
         }
         Ok(Some(task))
     }
 
     fn complete(&mut self, _task: &str) -> Outcome<()> {
-        self.connection
-            .ask(&format!("delete {}", self.job), "DELETED")
-            .map(drop)
+        self.connection.ask(&format!("delete {}", self.job), "DELETED").map(drop)
     }
 }

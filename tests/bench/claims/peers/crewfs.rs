@@ -39,49 +39,26 @@ impl Peer for Crewfs {
     fn start(&self, point: &Point) -> Outcome<Box<dyn System>> {
         let program = program();
         if !program.is_file() {
-            return Err(format!(
-                "{} is not built; CREWFS_BIN names another",
-                program.display()
-            )
-            .into());
+            return Err(format!("{} is not built; CREWFS_BIN names another", program.display()).into());
         }
         let (source, mountpoint) = (point.dir.join("source"), mountpoint(point));
         fs::create_dir_all(source.join("tasks"))?;
         fs::create_dir(&mountpoint)?;
         for id in point.ids() {
-            fs::write(
-                source.join(format!("tasks/{id}.md")),
-                format!("# Task {id}\n"),
-            )?;
+            fs::write(source.join(format!("tasks/{id}.md")), format!("# Task {id}\n"))?;
         }
-        let args: [OsString; 4] = [
-            "mount".into(),
-            source.into(),
-            mountpoint.clone().into(),
-            "-f".into(),
-        ];
-        let mut mount = Mount {
-            server: Server::spawn(program, args, &point.dir)?,
-            mountpoint,
-        };
+        let args: [OsString; 4] = ["mount".into(), source.into(), mountpoint.clone().into(), "-f".into()];
+        let mut mount = Mount { server: Server::spawn(program, args, &point.dir)?, mountpoint };
         let ready = mount.mountpoint.join("tasks/ready");
-        mount
-            .server
-            .wait_until(|| Ok(entries(&ready).is_ok_and(|count| count == point.tasks)))?;
+        mount.server.wait_until(|| Ok(entries(&ready).is_ok_and(|count| count == point.tasks)))?;
         Ok(Box::new(mount))
     }
 
     fn client(&self, seat: &Seat) -> Outcome<Box<dyn Client>> {
         let desk = mountpoint(&seat.point).join("tasks");
         Ok(match self {
-            Self::Next => Box::new(Competitor {
-                next: desk.join("claim/next"),
-                desk,
-            }),
-            Self::ById => Box::new(Planned {
-                ids: Box::new(seat.shard()),
-                desk,
-            }),
+            Self::Next => Box::new(Competitor { next: desk.join("claim/next"), desk }),
+            Self::ById => Box::new(Planned { ids: Box::new(seat.shard()), desk }),
         })
     }
 }
@@ -89,9 +66,7 @@ impl Peer for Crewfs {
 /// The binary under test: the one that was asked for, or the one that cargo built beside this benchmark.
 fn program() -> PathBuf {
     let built = option_env!("CARGO_BIN_EXE_crewfs").unwrap_or("target/release/crewfs");
-    std::env::var_os("CREWFS_BIN")
-        .unwrap_or_else(|| built.into())
-        .into()
+    std::env::var_os("CREWFS_BIN").unwrap_or_else(|| built.into()).into()
 }
 
 fn mountpoint(point: &Point) -> PathBuf {
@@ -104,12 +79,7 @@ fn entries(dir: &Path) -> Outcome<usize> {
 
 /// `touch`, without its utimensat: the creation is the whole request.
 fn create(path: &Path) -> Outcome<bool> {
-    match OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-    {
+    match OpenOptions::new().write(true).create(true).truncate(false).open(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(format!("{}: {error}", path.display()).into()),
@@ -118,11 +88,7 @@ fn create(path: &Path) -> Outcome<bool> {
 
 fn complete(desk: &Path, task: &str) -> Outcome<()> {
     let path = desk.join("completed").join(task);
-    if create(&path)? {
-        Ok(())
-    } else {
-        Err(format!("{}: refused, no such task", path.display()).into())
-    }
+    if create(&path)? { Ok(()) } else { Err(format!("{}: refused, no such task", path.display()).into()) }
 }
 
 struct Competitor {
@@ -136,9 +102,7 @@ impl Client for Competitor {
             return Ok(None);
         }
         let status: Value = serde_json::from_slice(&fs::read(&self.next)?)?;
-        let task = status["task"]
-            .as_str()
-            .ok_or_else(|| format!("claim/next names no task: {status}"))?;
+        let task = status["task"].as_str().ok_or_else(|| format!("claim/next names no task: {status}"))?;
         Ok(Some(task.to_owned()))
     }
 
@@ -158,11 +122,7 @@ impl Client for Planned {
             return Ok(None);
         };
         let path = self.desk.join("claim").join(&id);
-        if create(&path)? {
-            Ok(Some(id))
-        } else {
-            Err(format!("{}: no such task", path.display()).into())
-        }
+        if create(&path)? { Ok(Some(id)) } else { Err(format!("{}: no such task", path.display()).into()) }
     }
 
     fn complete(&mut self, task: &str) -> Outcome<()> {

@@ -27,8 +27,7 @@ impl Pages {
 
     /// Overwrites one page and syncs it.
     pub(crate) fn write(&mut self) -> Outcome<()> {
-        self.file
-            .write_all_at(&[b'x'; PAGE], self.next % PAGES * PAGE as u64)?;
+        self.file.write_all_at(&[b'x'; PAGE], self.next % PAGES * PAGE as u64)?;
         self.next += 1;
         Ok(self.file.sync_data()?)
     }
@@ -60,9 +59,7 @@ impl Peer for WriteAndSync {
     }
 
     fn client(&self, seat: &Seat) -> Outcome<Box<dyn Client>> {
-        Ok(Box::new(Pages::create(
-            &seat.point.dir.join(seat.worker()),
-        )?))
+        Ok(Box::new(Pages::create(&seat.point.dir.join(seat.worker()))?))
     }
 }
 
@@ -116,18 +113,12 @@ impl Client for Creator {
         let Some(id) = self.ids.next() else {
             return Ok(None);
         };
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(self.claim.join(&id))?;
+        OpenOptions::new().write(true).create_new(true).open(self.claim.join(&id))?;
         Ok(Some(id))
     }
 
     fn complete(&mut self, task: &str) -> Outcome<()> {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(self.completed.join(task))?;
+        OpenOptions::new().write(true).create_new(true).open(self.completed.join(task))?;
         Ok(())
     }
 }

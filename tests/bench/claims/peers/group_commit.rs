@@ -66,11 +66,7 @@ pub(crate) fn serve(dir: &Path) -> Outcome<()> {
     let mut askers: Vec<Asker> = Vec::new();
     loop {
         let mut watched = vec![PollFd::new(&listener, PollFlags::IN)];
-        watched.extend(
-            askers
-                .iter()
-                .map(|asker| PollFd::new(&asker.stream, PollFlags::IN)),
-        );
+        watched.extend(askers.iter().map(|asker| PollFd::new(&asker.stream, PollFlags::IN)));
         poll(&mut watched, None)?;
         let has_news: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
 
@@ -88,10 +84,7 @@ pub(crate) fn serve(dir: &Path) -> Outcome<()> {
             let _ = asker.stream.write_all(b"!");
         }
         if has_news[0] {
-            askers.push(Asker {
-                stream: listener.accept()?.0,
-                waits: false,
-            });
+            askers.push(Asker { stream: listener.accept()?.0, waits: false });
         }
     }
 }

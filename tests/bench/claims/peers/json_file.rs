@@ -47,17 +47,9 @@ struct Queue {
 
 impl Queue {
     fn open(dir: &Path, worker: String) -> Outcome<Self> {
-        let lock = File::options()
-            .create(true)
-            .append(true)
-            .open(dir.join("task-queue.lock"))?;
+        let lock = File::options().create(true).append(true).open(dir.join("task-queue.lock"))?;
         let (path, temporary) = (dir.join("task-queue.json"), dir.join("task-queue.json.tmp"));
-        Ok(Self {
-            path,
-            temporary,
-            lock,
-            worker,
-        })
+        Ok(Self { path, temporary, lock, worker })
     }
 
     fn read(&self) -> Outcome<Vec<Value>> {
@@ -95,22 +87,14 @@ impl Client for Queue {
     }
 
     fn complete(&mut self, id: &str) -> Outcome<()> {
-        let mine = |task: &Value| {
-            task["id"] == id && task["status"] == "claimed" && task["worker"] == *self.worker
-        };
-        self.change(mine, "completed")?
-            .map(drop)
-            .ok_or_else(|| format!("{id} is not claimed by us").into())
+        let mine =
+            |task: &Value| task["id"] == id && task["status"] == "claimed" && task["worker"] == *self.worker;
+        self.change(mine, "completed")?.map(drop).ok_or_else(|| format!("{id} is not claimed by us").into())
     }
 }
 
 impl System for Queue {
     fn completed(&self) -> Outcome<Option<usize>> {
-        Ok(Some(
-            self.read()?
-                .iter()
-                .filter(|task| task["status"] == "completed")
-                .count(),
-        ))
+        Ok(Some(self.read()?.iter().filter(|task| task["status"] == "completed").count()))
     }
 }

@@ -23,16 +23,7 @@ impl Peer for Redis {
     fn start(&self, point: &Point) -> Outcome<Box<dyn System>> {
         let socket = socket(point);
         let (path, dir) = (socket.to_string_lossy(), point.dir.to_string_lossy());
-        let mut args = vec![
-            "--port",
-            "0",
-            "--unixsocket",
-            &path,
-            "--dir",
-            &dir,
-            "--save",
-            "",
-        ];
+        let mut args = vec!["--port", "0", "--unixsocket", &path, "--dir", &dir, "--save", ""];
         args.extend(["--appendonly", "yes", "--appendfsync", "always"]);
         let mut server = Server::spawn("redis-server", args, &point.dir)?;
         let mut stream = None;
@@ -46,16 +37,11 @@ impl Peer for Redis {
         push.extend(ids.iter().map(String::as_str));
         connection.send(&[&push])?;
         connection.number()?;
-        Ok(Box::new(Running {
-            _server: server,
-            socket,
-        }))
+        Ok(Box::new(Running { _server: server, socket }))
     }
 
     fn client(&self, seat: &Seat) -> Outcome<Box<dyn Client>> {
-        Ok(Box::new(Connection(BufReader::new(UnixStream::connect(
-            socket(&seat.point),
-        )?))))
+        Ok(Box::new(Connection(BufReader::new(UnixStream::connect(socket(&seat.point))?))))
     }
 }
 
@@ -121,21 +107,14 @@ impl Client for Connection {
     }
 
     fn complete(&mut self, task: &str) -> Outcome<()> {
-        self.send(&[
-            &["MULTI"],
-            &["LREM", "claimed", "1", task],
-            &["SADD", "completed", task],
-            &["EXEC"],
-        ])?;
+        self.send(&[&["MULTI"], &["LREM", "claimed", "1", task], &["SADD", "completed", task], &["EXEC"]])?;
         for _ in ["OK", "QUEUED", "QUEUED"] {
             self.line('+')?;
         }
         self.line('*')?;
         match (self.number()?, self.number()?) {
             (1, 1) => Ok(()),
-            changed => {
-                Err(format!("completing {task} in Redis changed {changed:?} entries").into())
-            }
+            changed => Err(format!("completing {task} in Redis changed {changed:?} entries").into()),
         }
     }
 }

@@ -33,9 +33,7 @@ impl Peer for Sqlite {
         connection.execute_batch(SCHEMA)?;
         let transaction = connection.transaction()?;
         for id in point.ids() {
-            transaction
-                .prepare_cached("INSERT INTO tasks (id) VALUES (?1)")?
-                .execute([id])?;
+            transaction.prepare_cached("INSERT INTO tasks (id) VALUES (?1)")?.execute([id])?;
         }
         transaction.commit()?;
         // It stays open: the last connection to close would copy the whole log back, within the race.
@@ -43,10 +41,7 @@ impl Peer for Sqlite {
     }
 
     fn client(&self, seat: &Seat) -> Outcome<Box<dyn Client>> {
-        Ok(Box::new(Worker {
-            connection: open(&seat.point)?,
-            name: seat.worker(),
-        }))
+        Ok(Box::new(Worker { connection: open(&seat.point)?, name: seat.worker() }))
     }
 }
 
@@ -83,11 +78,7 @@ impl Client for Worker {
     }
 
     fn complete(&mut self, task: &str) -> Outcome<()> {
-        match self
-            .connection
-            .prepare_cached(COMPLETE)?
-            .execute(params![task, self.name])?
-        {
+        match self.connection.prepare_cached(COMPLETE)?.execute(params![task, self.name])? {
             1 => Ok(()),
             changed => Err(format!("completing {task} in SQLite changed {changed} rows").into()),
         }
