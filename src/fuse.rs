@@ -3,8 +3,9 @@
 //! May assume: fuser answers EIO by itself for a reply that is dropped.
 //! Must never: decide anything about files. No other file of the crate may name fuser.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,13 +18,18 @@ use fuser::{
 };
 use log::{debug, error};
 use parking_lot::Mutex;
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::fs::{CWD, Mode, OFlags, openat, stat};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{getegid, geteuid};
 
 use crate::fs::{
     Attr, Entry, FileRange, Filesystem, FsError, Ino, Kind, Opened, Reply, Request, SetAttr, TimeChange,
     Timestamp,
 };
 use crate::limits;
+
+/// What our mounts are called after `fuse.` in the table of mounts.
+const SUBTYPE: &str = "crewfs";
 
 /// Numbers are never given to another file while the kernel knows them, so one generation is enough.
 const GENERATION: Generation = Generation(0);
@@ -59,19 +65,26 @@ impl Session {
     ) -> io::Result<Session> {
         let mountpoint = mountpoint.canonicalize()?;
         let mut config = fuser::Config::default();
-        config.mount_options = vec![
-            MountOption::FSName(options.fsname.clone()),
-            MountOption::Subtype("crewfs".to_owned()),
-            MountOption::DefaultPermissions,
-            MountOption::NoSuid,
-            MountOption::NoDev,
-            if options.read_only { MountOption::RO } else { MountOption::RW },
-        ];
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(options.threads.max(1));
         config.clone_fd = true;
 
-        let mut session = fuser::Session::new(Adapter(fs), &mountpoint, &config)?;
+        let mut session = if geteuid().is_root() {
+            let device = mount_as_root(&mountpoint, options)?;
+            fuser::Session::from_fd(Adapter(fs), device, config.acl, config).inspect_err(|_| {
+                let _ = unmount(&mountpoint, UnmountFlags::DETACH);
+            })?
+        } else {
+            config.mount_options = vec![
+                MountOption::FSName(options.fsname.clone()),
+                MountOption::Subtype(SUBTYPE.to_owned()),
+                MountOption::DefaultPermissions,
+                MountOption::NoSuid,
+                MountOption::NoDev,
+                if options.read_only { MountOption::RO } else { MountOption::RW },
+            ];
+            fuser::Session::new(Adapter(fs), &mountpoint, &config)?
+        };
         let unmounter = Mutex::new(session.unmount_callable());
         let notifier = session.notifier();
         let server = std::thread::Builder::new().name("fuse".to_owned()).spawn(move || session.run())?;
@@ -106,6 +119,21 @@ impl Session {
     pub fn notifier(&self) -> Notifier {
         Notifier(self.notifier.clone())
     }
+}
+
+/// Mount without a helper, as root may; the answer is the device to serve. fuser's own way leaves out the subtype, by which
+/// `findmnt` and we tell our mounts from others.
+fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
+    let device = openat(CWD, "/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let mode = stat(mountpoint)?.st_mode & libc::S_IFMT;
+    let other = if options.allow_other { ",allow_other" } else { "" };
+    let (fd, uid, gid) = (device.as_raw_fd(), geteuid().as_raw(), getegid().as_raw());
+    let data = format!("fd={fd},rootmode={mode:o},user_id={uid},group_id={gid},default_permissions{other}");
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    flags.set(MountFlags::RDONLY, options.read_only);
+    let (data, kind) = (CString::new(data)?, format!("fuse.{SUBTYPE}"));
+    mount(options.fsname.as_str(), mountpoint, kind.as_str(), flags, data.as_c_str())?;
+    Ok(device)
 }
 
 /// Tells the kernel what it must no longer believe. Never to be used by a thread that owes the kernel a reply about the

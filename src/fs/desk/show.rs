@@ -47,6 +47,8 @@ pub(super) struct View {
     pub(super) nodes: Nodes,
     pub(super) scratches: Scratches,
     pub(super) config: Config,
+    /// When the desk was opened: nothing on it is older.
+    opened: Timestamp,
     /// The newest `queue.json`, with the position that it shows: thousands of tasks are not written out for every `stat`.
     queue: Mutex<Option<(Seq, Arc<[u8]>)>>,
 }
@@ -61,7 +63,8 @@ impl View {
         config: Config,
     ) -> View {
         let (nodes, scratches) = (Nodes::default(), Scratches::default());
-        View { engine, callers, publisher, nodes, scratches, config, queue: Mutex::default() }
+        let opened = time(Moment { seq: 0, at: (engine.clock())().wall });
+        View { engine, callers, publisher, nodes, scratches, config, opened, queue: Mutex::default() }
     }
 
     /// The node of a name in a synthesized directory, if it exists now.
@@ -100,7 +103,7 @@ impl View {
     /// How a node looks now; ENOENT if there is no such thing at present.
     pub(super) fn show(&self, node: &Node, req: &Request) -> Result<Shown> {
         let state = self.engine.state();
-        let changed = time(state.changed());
+        let changed = time(state.changed()).max(self.opened);
         let directory = |perm| Shown { kind: Kind::Directory, perm, size: 0, mtime: changed };
         let link = |target: &OsStr, mtime| Shown {
             kind: Kind::Symlink,
@@ -152,7 +155,7 @@ impl View {
     }
 
     fn file(&self, node: &Node, state: &State, req: &Request) -> Result<(Content, u16, Timestamp)> {
-        let changed = time(state.changed());
+        let changed = time(state.changed()).max(self.opened);
         let document = |bytes: Vec<u8>, mtime| Ok((Content::Bytes(bytes.into()), 0o444, mtime));
         match node {
             Node::Task(directory, id) => self.task(*directory, id, state),
