@@ -142,6 +142,11 @@ fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> io::Result<OwnedF
 pub struct Notifier(fuser::Notifier);
 
 impl Notifier {
+    /// Drop the attributes of a node, and nothing else.
+    pub fn invalidate_attributes(&self, ino: Ino) -> io::Result<()> {
+        self.0.inval_inode(INodeNo(ino), -1, 0)
+    }
+
     /// Drop attributes and cached content of a node.
     pub fn invalidate_inode(&self, ino: Ino) -> io::Result<()> {
         self.0.inval_inode(INodeNo(ino), 0, 0)

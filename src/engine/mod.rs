@@ -15,9 +15,9 @@ mod snapshot;
 mod writer;
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use parking_lot::{Mutex, RwLock};
@@ -95,6 +95,8 @@ struct Shared {
     clock: Clock,
     /// Why nothing can be changed, while that is so.
     broken: RwLock<Option<String>>,
+    /// Who else wants to know of a new state.
+    observer: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Engine {
@@ -113,6 +115,7 @@ impl Engine {
             roster: Roster::new((config.clock)().instant),
             clock: config.clock.clone(),
             broken: RwLock::new(None),
+            observer: OnceLock::new(),
         });
         let (jobs, inbox) = sync_channel(COMMANDS_WAITING);
         let writer = writer::Writer::new(log, inbox, shared.clone(), config, snapshot_at);
@@ -144,6 +147,12 @@ impl Engine {
     /// Why nothing can be changed at present, if that is so.
     pub fn broken(&self) -> Option<String> {
         self.shared.broken.read().clone()
+    }
+
+    /// Have `observer` called whenever a new state is public, before anybody is answered. It runs on the writer's thread:
+    /// be brief. There is one; a second is not taken.
+    pub fn observe(&self, observer: impl Fn() + Send + Sync + 'static) {
+        let _ = self.shared.observer.set(Box::new(observer));
     }
 
     /// Hand in a command. `answer` is called once, on another thread, when the outcome is on disk.

@@ -162,6 +162,9 @@ impl Writer {
                 _ => {}
             }
         }
+        if let Some(observer) = self.shared.observer.get() {
+            observer();
+        }
     }
 
     /// Nothing of the batch is acknowledged, not even its refusals: they were judged on a state that is not to be.

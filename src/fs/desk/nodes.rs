@@ -45,6 +45,20 @@ impl Directory {
     }
 }
 
+impl Directory {
+    /// All of them.
+    pub(super) const ALL: [Directory; 8] = [
+        Directory::Ready,
+        Directory::Blocked,
+        Directory::Claim,
+        Directory::Completed,
+        Directory::Failed,
+        Directory::Rejected,
+        Directory::Status,
+        Directory::Workers,
+    ];
+}
+
 /// The documents at the top of the desk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Document {

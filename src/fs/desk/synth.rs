@@ -16,7 +16,7 @@ use super::handles::{Handle, Note, Report, Scratch, put, slice};
 use super::nodes::{Directory, Node, WorkerFile, is_synthesized};
 use super::show::{Content, Shown};
 use super::table::{self, Wish};
-use super::{Core, NO_TIME};
+use super::{A_MOMENT, Core, NO_TIME, show};
 use crate::engine::Failure;
 use crate::limits::{INSTRUCTIONS_BYTES, RESULT_BYTES};
 use crate::queue::{Command, Content as Text, Ending, Outcome, Refusal, Seq, TaskId};
@@ -81,7 +81,7 @@ impl Core {
             Ok(wish) => wish,
             Err(error) => return reply.send(Err(self.refused(&caller, error))),
         };
-        self.fulfil(req, caller, wish, reply, answer);
+        self.fulfil(caller, wish, reply, answer);
     }
 
     fn wished(&self, node: &Node, caller: &Caller, exclusive: bool) -> Result<Wish> {
@@ -96,34 +96,33 @@ impl Core {
 
     fn fulfil<T: 'static>(
         self: &Arc<Core>,
-        req: &Request,
         caller: Arc<Caller>,
         wish: Wish,
         reply: Reply<T>,
         answer: impl FnOnce(Entry, &Outcome, &Core) -> T + Send + 'static,
     ) {
-        let (core, req, node) = (self.clone(), *req, wish.becomes);
+        let (core, node) = (self.clone(), wish.becomes);
         self.view.engine.submit(wish.command, move |outcome| {
-            reply.send(core.answer(&caller, outcome).map(|outcome| {
-                // It was made. If it is gone again already, the caller still gets what it made.
-                let entry = core.entry(&node, &req).unwrap_or_else(|_| core.fleeting(&node));
-                answer(entry, &outcome, &core)
-            }));
+            reply.send(
+                core.answer(&caller, outcome).map(|outcome| answer(core.fresh(&node), &outcome, &core)),
+            );
         });
     }
 
-    /// An entry for a node that was made and is gone already.
-    fn fleeting(&self, node: &Node) -> Entry {
-        let shown = Shown { kind: node.kind(), perm: 0o666, size: 0, mtime: Timestamp::default() };
+    /// What somebody just made, as it is to its maker: empty. By its name it is found as it is to everybody, and by then
+    /// it may be gone again.
+    fn fresh(&self, node: &Node) -> Entry {
+        let now = (self.view.engine.clock())().wall;
+        let shown = Shown { kind: node.kind(), perm: 0o666, size: 0, mtime: show::at(now) };
         let attr = self.view.dress(self.view.nodes.refer(node), &shown);
-        Entry { attr, entry_ttl: NO_TIME, attr_ttl: NO_TIME }
+        Entry { attr, entry_ttl: NO_TIME, attr_ttl: A_MOMENT }
     }
 
     /// `mkdir`: the kernel wants a directory for an answer, and gets one that nobody meets again.
     pub(super) fn make_as_directory(self: &Arc<Core>, req: &Request, node: Node, reply: Reply<Entry>) {
         self.make(req, node, true, reply, |made, _, core| {
             core.view.nodes.forget(made.attr.ino, 1);
-            core.fleeting(&Node::Made(core.made.fetch_add(1, Ordering::Relaxed) + 1))
+            core.fresh(&Node::Made(core.made.fetch_add(1, Ordering::Relaxed) + 1))
         });
     }
 
@@ -145,7 +144,7 @@ impl Core {
             Err(error) => return reply.send(Err(self.refused(&caller, error))),
         };
         let opener = caller.clone();
-        self.fulfil(req, caller, wish, reply, move |entry, outcome, core| {
+        self.fulfil(caller, wish, reply, move |entry, outcome, core| {
             let handle = match outcome {
                 Outcome::Claimed { task, epoch } => note(task, *epoch, &opener, Vec::new()),
                 Outcome::Finished { finish } => match &node {
@@ -169,7 +168,7 @@ impl Core {
         let state = self.view.engine.state();
         let wish = self.view.nodes.get(ino).and_then(|from| table::moving(&from, &to, &caller, &state, true));
         match wish {
-            Ok(wish) => self.fulfil(req, caller, wish, reply, |entry, _, _| entry),
+            Ok(wish) => self.fulfil(caller, wish, reply, |entry, _, _| entry),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
