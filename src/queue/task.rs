@@ -137,6 +137,16 @@ pub enum Manifest {
     Problem(Arc<Problem>),
 }
 
+impl Manifest {
+    /// The needs that it names.
+    pub fn needs(&self) -> &[TaskId] {
+        match self {
+            Manifest::Spec(spec) => &spec.needs,
+            Manifest::Problem(_) => &[],
+        }
+    }
+}
+
 /// What tells one content of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FileStamp {
@@ -287,10 +297,7 @@ impl Task {
 
     /// The needs that the newest content names.
     pub fn declared_needs(&self) -> &[TaskId] {
-        match &self.manifest {
-            Manifest::Spec(spec) => &spec.needs,
-            Manifest::Problem(_) => &[],
-        }
+        self.manifest.needs()
     }
 }
 
