@@ -132,12 +132,7 @@ fn join(state: &State, by: &Actor) -> Vec<Event> {
     }
 }
 
-fn publish(
-    state: &State,
-    task: &TaskId,
-    manifest: &Manifest,
-    stamp: FileStamp,
-) -> Result<Decision, Refusal> {
+fn publish(state: &State, task: &TaskId, manifest: &Manifest, stamp: FileStamp) -> Result<Decision, Refusal> {
     let cycle = match state.task(task.as_str()) {
         Some(known) if known.stamp == stamp && known.manifest == *manifest => return done(vec![]),
         // A file whose needs are as before closes no cycle, and need not be searched for one.

@@ -325,11 +325,12 @@ fn event() -> impl Strategy<Value = Event> {
     let cycle = prop::collection::vec(task(), 0..2);
     let loss = prop_oneof![Just(LossReason::GivenBack), Just(LossReason::LeaseExpired { silent: Span(1) })];
     let content = prop::option::of(Just(text()));
-    let published =
-        (task(), prop::collection::vec(0..4u8, 0..3), any::<bool>(), cycle).prop_map(|(task, needs, problem, cycle)| {
+    let published = (task(), prop::collection::vec(0..4u8, 0..3), any::<bool>(), cycle).prop_map(
+        |(task, needs, problem, cycle)| {
             let manifest = manifest(&needs, problem, 2, 3);
             Event::Published { task, manifest, stamp: FileStamp::default(), cycle }
-        });
+        },
+    );
     prop_oneof![
         4 => published,
         1 => task().prop_map(|task| Event::CycleBroken { task }),
