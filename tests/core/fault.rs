@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crewfs::log::{Log, LogError, Tail};
-use crewfs::queue::{Record, Seq};
+use crewfs::queue::{Event, Record, Seq};
 use parking_lot::{Condvar, Mutex};
 
 /// What an append is to suffer.
@@ -136,7 +136,7 @@ impl Log for FaultLog {
             Some(Fault::After) => log.append(expected, batch).and(Err(LogError::Io("after".into()))),
             Some(Fault::Full) => return Err(LogError::Full),
             Some(Fault::Race) => {
-                let event = crewfs::queue::Event::Paused { paused: true, by: crate::worker("rival") };
+                let event = Event::Joined { worker: crate::worker("rival"), uid: 1 };
                 let at = batch.first().map_or_else(Default::default, |record| record.at);
                 log.append(expected, &[Record { seq: expected + 1, at, event }])?;
                 log.append(expected, batch)

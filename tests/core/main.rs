@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crewfs::queue::{Actor, Command, Ending, FileStamp, Manifest, Spec, TaskId, WorkerName};
 
 mod against_model;
+mod crash;
 mod engine;
 mod fault;
 mod lease;
