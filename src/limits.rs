@@ -21,6 +21,9 @@ pub const RESULT_HEAD_BYTES: usize = 200;
 pub const LIST_ITEMS: usize = 1_000;
 /// Most claims a front matter may allow before a task counts as poisonous.
 pub const MAX_ATTEMPTS: u32 = 100;
+/// How many ends of claims a task remembers. Those that count as attempts are all among them.
+pub const LOSSES_KEPT: usize = 200;
+const _: () = assert!(LOSSES_KEPT > MAX_ATTEMPTS as usize);
 /// How many names a sentence spells out before it says "and N more".
 pub const NAMED_IN_A_SENTENCE: usize = 5;
 

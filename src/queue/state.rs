@@ -16,7 +16,7 @@ use super::task::{
     Claim, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task, TextRef,
 };
 use super::{Content, Ending, Event, Record, Seq, TaskId, Wall, WorkerName};
-use crate::limits::{NAMED_IN_A_SENTENCE, RESULT_HEAD_BYTES};
+use crate::limits::{LOSSES_KEPT, NAMED_IN_A_SENTENCE, RESULT_HEAD_BYTES};
 
 /// The state of a task as users know it (C12). Each has a directory of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -325,7 +325,7 @@ impl State {
             }),
             Event::Returned { task, worker, reason } => self.change(task, moment, |t| {
                 let epoch = t.claim().map_or(0, Claim::epoch);
-                t.losses.push(Loss { worker: worker.clone(), epoch, at: moment.at, reason: reason.clone() });
+                t.lose(Loss { worker: worker.clone(), epoch, at: moment.at, reason: reason.clone() });
                 t.phase = Phase::Open;
             }),
             Event::Retried { task, .. } => self.change(task, moment, |t| {
@@ -514,6 +514,17 @@ impl Task {
             losses: Vec::new(),
         }
     }
+
+    /// Remember a lost claim. The oldest is forgotten for it if need be, but never one that counts as an attempt.
+    fn lose(&mut self, loss: Loss) {
+        let harmless = |loss: &Loss| !loss.reason.counts_as_attempt();
+        if self.losses.len() >= LOSSES_KEPT
+            && let Some(oldest) = self.losses.iter().position(harmless)
+        {
+            self.losses.remove(oldest);
+        }
+        self.losses.push(loss);
+    }
 }
 
 impl Worker {
@@ -533,7 +544,12 @@ impl Worker {
 
 impl Problem {
     fn cycle(cycle: &[TaskId]) -> Problem {
-        let path = cycle.iter().chain(cycle.first()).map(TaskId::as_str).collect::<Vec<_>>().join(" → ");
+        let named = cycle.iter().take(NAMED_IN_A_SENTENCE).map(|id| format!("{id} → "));
+        let more = match cycle.len().saturating_sub(NAMED_IN_A_SENTENCE) {
+            0 => String::new(),
+            more => format!("{more} more → "),
+        };
+        let path = named.chain([more]).chain(cycle.first().map(TaskId::to_string)).collect::<String>();
         Problem {
             line: 0,
             message: format!("its needs form a cycle, so none of these could ever run: {path}"),

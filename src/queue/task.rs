@@ -273,7 +273,7 @@ pub struct Task {
     /// Of an open task: the needs that are not completed yet.
     #[serde(default, skip_serializing_if = "OrdSet::is_empty")]
     pub unmet: OrdSet<TaskId>,
-    /// Claims lost since it was published or retried, oldest first.
+    /// Claims lost since it was published or retried, oldest first; of many, all that count as attempts and the newest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,
 }

@@ -310,7 +310,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(config(2_000))]
+    #![proptest_config(config(5_000))]
 
     #[test]
     fn the_queue_is_what_the_contract_says(wishes in prop::collection::vec(wish(), 1..60)) {

@@ -12,6 +12,7 @@ mod engine;
 mod fault;
 mod lease;
 mod model;
+mod scale;
 
 fn task(name: &str) -> TaskId {
     TaskId::parse(name).unwrap()
