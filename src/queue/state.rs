@@ -561,7 +561,8 @@ impl TextRef {
     fn to(content: &Content, moment: Moment) -> TextRef {
         let text = String::from_utf8_lossy(&content.0);
         let mut head = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("").to_string();
-        head.truncate(head.floor_char_boundary(RESULT_HEAD_BYTES));
+        let fits = (0..=RESULT_HEAD_BYTES.min(head.len())).rev().find(|at| head.is_char_boundary(*at));
+        head.truncate(fits.unwrap_or(0));
         TextRef { seq: moment.seq, size: content.0.len() as u64, head, at: moment.at }
     }
 }
