@@ -207,7 +207,11 @@ impl Log for SqliteLog {
         self.connection = None;
         let (connection, tail) = connect(&self.directory)?;
         (self.connection, self.tail) = (Some(connection), tail);
-        self.checkpoint()?;
+        match self.checkpoint() {
+            // Only the emptying failed: the write-ahead log was synced first, so what was read is on disk.
+            Err(LogError::Full) => log::warn!("the disk is full: the write-ahead log cannot be emptied"),
+            other => other?,
+        }
         Ok(tail)
     }
 

@@ -10,6 +10,7 @@ mod against_model;
 mod crash;
 mod engine;
 mod fault;
+mod full_disk;
 mod lease;
 mod model;
 mod scale;
