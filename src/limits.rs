@@ -42,7 +42,7 @@ pub const COMMANDS_WAITING: usize = 4_096;
 pub const COMMANDS_IN_A_BATCH: usize = 512;
 /// Workers that are remembered without ever having claimed anything.
 pub const WORKERS_PRESENT: usize = 10_000;
-/// Events since the last snapshot after which a new one is written while nobody waits.
+/// Events since the last snapshot after which a new one is written.
 pub const EVENTS_BEFORE_SNAPSHOT: u64 = 20_000;
 /// Events since the last snapshot for which a clean stop writes a new one.
 pub const EVENTS_BEFORE_SNAPSHOT_AT_STOP: u64 = 1_000;

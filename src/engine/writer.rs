@@ -15,8 +15,8 @@ use crate::limits::{
 use crate::log::{Log, LogError, Tail};
 use crate::queue::{Command, Event, Instant, Now, Outcome, Record, Seq, Span, State, decide, lease};
 
-/// The longest that the writer sleeps, and how often it looks at leases and at the disk: not at every batch, because the
-/// first look costs as much as there are claims.
+/// The longest that the writer sleeps, and how often it looks at leases, at the disk and at the snapshot: not at every
+/// batch, because the first look costs as much as there are claims.
 const TICK: Span = Span(1_000);
 
 pub(super) struct Writer {
@@ -80,7 +80,8 @@ impl Writer {
         let mut records = Vec::new();
         let mut judged = Vec::new();
         let mut queries = Vec::new();
-        if now.instant >= self.ticked.after(TICK) {
+        let tick = now.instant >= self.ticked.after(TICK);
+        if tick {
             self.ticked = now.instant;
             self.retake_reserve();
             for command in self.expired(&state, now.instant) {
@@ -116,6 +117,9 @@ impl Writer {
             answer.pay(outcome);
         }
         self.ask(queries);
+        if tick {
+            self.save_snapshot(EVENTS_BEFORE_SNAPSHOT);
+        }
     }
 
     fn expired(&self, state: &State, now: Instant) -> Vec<Command> {
@@ -211,7 +215,6 @@ impl Writer {
         if let Err(error) = self.log.idle() {
             log::warn!("the log could not be tidied: {error}");
         }
-        self.save_snapshot(EVENTS_BEFORE_SNAPSHOT);
     }
 
     /// Not only while nobody waits: on a full disk, those who are refused ask again and again.
@@ -229,7 +232,9 @@ impl Writer {
         // A snapshot costs as much as there are tasks: it must be worth as many events.
         let worth = events.max(state.len() as u64 / 4);
         let Some(directory) = &self.config.directory else { return };
-        if state.tail() - self.snapshot_at < worth {
+        // On a full disk, the last space is for work to be finished.
+        let full = self.reserve.as_ref().is_some_and(|reserve| !reserve.held());
+        if full || state.tail() - self.snapshot_at < worth {
             return;
         }
         match snapshot::save(directory, &state) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use crewfs::engine::{Config, Engine, Failure};
-use crewfs::limits::{COMMANDS_IN_A_BATCH, EVENTS_BEFORE_SNAPSHOT_AT_STOP};
+use crewfs::limits::{COMMANDS_IN_A_BATCH, EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP};
 use crewfs::log::{MemoryLog, SqliteLog, line};
 use crewfs::queue::{
     Command, Content, Ending, Event, Outcome, Record, Refusal, Seq, Span, State, TaskState, Wall,
@@ -330,6 +330,39 @@ fn a_start_with_a_snapshot_is_a_start_without() {
     let without = Engine::start(control.log(), config()).unwrap();
     assert!(*third.state() == *without.state());
     assert_eq!(third.state().count(TaskState::Ready), 1);
+}
+
+#[test]
+fn a_snapshot_is_written_although_somebody_asks_all_the_time() {
+    let (dir, fd) = directory();
+    let clock = FakeClock::default();
+    let with = Config { directory: Some(fd), clock: clock.clock(), ..config() };
+    let engine = Engine::start(Box::new(MemoryLog::default()), with).unwrap();
+    for n in 0..=EVENTS_BEFORE_SNAPSHOT {
+        let drain = Command::Drain { worker: worker("w"), by: actor("w"), draining: n % 2 == 0 };
+        engine.submit(drain, |outcome| drop(outcome.unwrap()));
+    }
+    for _ in 0..2 {
+        nudge(&engine).unwrap();
+        assert!(!dir.path().join("snapshot.json").exists(), "not before its time");
+    }
+    clock.forward(Span(1_000));
+    for _ in 0..2 {
+        nudge(&engine).unwrap();
+    }
+    assert!(dir.path().join("snapshot.json").exists());
+}
+
+#[test]
+fn a_snapshot_does_not_take_the_last_space() {
+    let (dir, fd) = directory();
+    let control = Control::new(MemoryLog::default());
+    let engine = Engine::start(control.log(), Config { directory: Some(fd), ..config() }).unwrap();
+    busy_hour(&engine);
+    control.fail_next(&[Fault::Full]);
+    engine.call(publish("more")).unwrap();
+    engine.stop();
+    assert!(!dir.path().join("snapshot.json").exists());
 }
 
 #[test]
