@@ -21,6 +21,9 @@ pub const RESULT_HEAD_BYTES: usize = 200;
 pub const LIST_ITEMS: usize = 1_000;
 /// Most claims a front matter may allow before a task counts as poisonous.
 pub const MAX_ATTEMPTS: u32 = 100;
+/// How many ends of claims a task remembers. Those that count as attempts are all among them.
+pub const LOSSES_KEPT: usize = 200;
+const _: () = assert!(LOSSES_KEPT > MAX_ATTEMPTS as usize);
 /// How many names a sentence spells out before it says "and N more".
 pub const NAMED_IN_A_SENTENCE: usize = 5;
 
@@ -39,7 +42,7 @@ pub const COMMANDS_WAITING: usize = 4_096;
 pub const COMMANDS_IN_A_BATCH: usize = 512;
 /// Workers that are remembered without ever having claimed anything.
 pub const WORKERS_PRESENT: usize = 10_000;
-/// Events since the last snapshot after which a new one is written while nobody waits.
+/// Events since the last snapshot after which a new one is written.
 pub const EVENTS_BEFORE_SNAPSHOT: u64 = 20_000;
 /// Events since the last snapshot for which a clean stop writes a new one.
 pub const EVENTS_BEFORE_SNAPSHOT_AT_STOP: u64 = 1_000;

@@ -64,8 +64,31 @@ pub type Step = Box<dyn FnOnce() -> Result<(), i32> + Send>;
 /// A look into the log, on the writer's thread.
 type Query = Box<dyn FnOnce(&mut dyn Log) + Send>;
 
+/// An answer that is owed. Whoever drops it, for whatever reason, answers that the engine has stopped.
+struct Owed(Option<Answer>);
+
+impl Owed {
+    fn new(answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static) -> Owed {
+        Owed(Some(Box::new(answer)))
+    }
+
+    fn pay(mut self, outcome: Result<Outcome, Failure>) {
+        if let Some(answer) = self.0.take() {
+            answer(outcome);
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(answer) = self.0.take() {
+            answer(Err(Failure::Stopping));
+        }
+    }
+}
+
 enum Job {
-    Submit { command: Command, step: Option<Step>, answer: Answer },
+    Submit { command: Command, step: Option<Step>, answer: Owed },
     Query(Query),
     Stop,
 }
@@ -106,6 +129,7 @@ impl Engine {
     /// Those of the log, among them damage that replaying finds.
     pub fn start(mut log: Box<dyn Log>, config: Config) -> Result<Arc<Engine>, LogError> {
         let loaded = config.directory.as_ref().and_then(|dir| snapshot::load(dir, log.tail().seq));
+        let loaded = loaded.filter(|state| snapshot::fits(state, &mut *log));
         let mut state = loaded.unwrap_or_default();
         let snapshot_at = state.tail();
         writer::catch_up(&mut *log, &mut state)?;
@@ -157,7 +181,7 @@ impl Engine {
 
     /// Hand in a command. `answer` is called once, on another thread, when the outcome is on disk.
     pub fn submit(&self, command: Command, answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static) {
-        self.send(Job::Submit { command, step: None, answer: Box::new(answer) });
+        self.send(Job::Submit { command, step: None, answer: Owed::new(answer) });
     }
 
     /// Hand in a command with a step that must happen with it. See [`Step`].
@@ -167,7 +191,7 @@ impl Engine {
         step: impl FnOnce() -> Result<(), i32> + Send + 'static,
         answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
     ) {
-        self.send(Job::Submit { command, step: Some(Box::new(step)), answer: Box::new(answer) });
+        self.send(Job::Submit { command, step: Some(Box::new(step)), answer: Owed::new(answer) });
     }
 
     /// Hand in a command and wait for its outcome. Not for threads that serve the kernel.
@@ -202,13 +226,8 @@ impl Engine {
     }
 
     fn send(&self, job: Job) {
-        if let Err(unsent) = self.jobs.send(job) {
-            match unsent.0 {
-                Job::Submit { answer, .. } => answer(Err(Failure::Stopping)),
-                // Dropping a query drops its reply, which answers the kernel.
-                Job::Query(_) | Job::Stop => {}
-            }
-        }
+        // What cannot be sent is dropped: a command answers by that, and a query drops its reply, which answers the kernel.
+        let _ = self.jobs.send(job);
     }
 
     /// Finish what was handed in, write a snapshot, and end the writer. Later commands are answered `Stopping`.

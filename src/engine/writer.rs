@@ -8,15 +8,15 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use super::reserve::Reserve;
-use super::{Answer, Config, Failure, Job, Query, Shared, snapshot};
+use super::{Config, Failure, Job, Owed, Query, Shared, snapshot};
 use crate::limits::{
     COMMANDS_IN_A_BATCH, EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP, REPLAY_EVENTS,
 };
 use crate::log::{Log, LogError, Tail};
 use crate::queue::{Command, Event, Instant, Now, Outcome, Record, Seq, Span, State, decide, lease};
 
-/// The longest that the writer sleeps, and how often it looks at leases: not at every batch, because that look costs as
-/// much as there are claims.
+/// The longest that the writer sleeps, and how often it looks at leases, at the disk and at the snapshot: not at every
+/// batch, because the first look costs as much as there are claims.
 const TICK: Span = Span(1_000);
 
 pub(super) struct Writer {
@@ -26,12 +26,12 @@ pub(super) struct Writer {
     config: Config,
     reserve: Option<Reserve>,
     snapshot_at: Seq,
-    leases_seen: Instant,
+    ticked: Instant,
 }
 
 /// One command of a batch that was judged: who waits for which answer.
 struct Judged {
-    answer: Answer,
+    answer: Owed,
     outcome: Result<Outcome, Failure>,
 }
 
@@ -44,8 +44,8 @@ impl Writer {
         snapshot_at: Seq,
     ) -> Writer {
         let reserve = config.directory.clone().map(Reserve::take);
-        let leases_seen = (config.clock)().instant;
-        Writer { log, inbox, shared, config, reserve, snapshot_at, leases_seen }
+        let ticked = (config.clock)().instant;
+        Writer { log, inbox, shared, config, reserve, snapshot_at, ticked }
     }
 
     pub(super) fn run(mut self) {
@@ -58,7 +58,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => stopping = true,
             }
             // What queued up while the last batch was written shares the next one.
-            jobs.extend(self.inbox.try_iter().take(COMMANDS_IN_A_BATCH));
+            jobs.extend(self.inbox.try_iter().take(COMMANDS_IN_A_BATCH - jobs.len()));
             stopping |= jobs.iter().any(|job| matches!(job, Job::Stop));
             self.work(jobs);
         }
@@ -80,10 +80,15 @@ impl Writer {
         let mut records = Vec::new();
         let mut judged = Vec::new();
         let mut queries = Vec::new();
-        for command in self.expired(&state, now.instant) {
-            // A lease that somebody ended in the meantime is not an error.
-            if let Ok(decision) = decide(&state, &command) {
-                adopt(&mut state, &mut records, decision.events, now);
+        let tick = now.instant >= self.ticked.after(TICK);
+        if tick {
+            self.ticked = now.instant;
+            self.retake_reserve();
+            for command in self.expired(&state, now.instant) {
+                // A lease that somebody ended in the meantime is not an error.
+                if let Ok(decision) = decide(&state, &command) {
+                    adopt(&mut state, &mut records, decision.events, now);
+                }
             }
         }
         for job in jobs {
@@ -109,16 +114,15 @@ impl Writer {
             Err(error) => self.fail(judged, error),
         };
         for Judged { answer, outcome } in judged {
-            answer(outcome);
+            answer.pay(outcome);
         }
         self.ask(queries);
+        if tick {
+            self.save_snapshot(EVENTS_BEFORE_SNAPSHOT);
+        }
     }
 
-    fn expired(&mut self, state: &State, now: Instant) -> Vec<Command> {
-        if now < self.leases_seen.after(TICK) {
-            return Vec::new();
-        }
-        self.leases_seen = now;
+    fn expired(&self, state: &State, now: Instant) -> Vec<Command> {
         let heard = |worker: &_| self.shared.roster.last_heard(worker);
         lease::expired(state, self.config.default_lease, now, heard)
     }
@@ -153,13 +157,18 @@ impl Writer {
             return;
         }
         self.shared.log_bytes.store(tail.bytes, Ordering::Release);
-        *self.shared.published.write() = Arc::new(state);
+        let before = std::mem::replace(&mut *self.shared.published.write(), Arc::new(state));
         for record in records {
-            match &record.event {
-                Event::Completed { worker: Some(worker), .. }
-                | Event::Failed { worker: Some(worker), .. }
-                | Event::Returned { worker, .. } => self.shared.roster.claim_ended(worker, at),
-                _ => {}
+            let holder = match &record.event {
+                Event::Completed { worker, .. } | Event::Failed { worker, .. } => worker.as_ref(),
+                Event::Returned { worker, .. } => Some(worker),
+                Event::Withdrawn { task } => {
+                    before.task(task.as_str()).and_then(|t| Some(&t.claim()?.worker))
+                }
+                _ => None,
+            };
+            if let Some(worker) = holder {
+                self.shared.roster.claim_ended(worker, at);
             }
         }
         if let Some(observer) = self.shared.observer.get() {
@@ -209,13 +218,16 @@ impl Writer {
         if let Err(error) = self.log.idle() {
             log::warn!("the log could not be tidied: {error}");
         }
+    }
+
+    /// Not only while nobody waits: on a full disk, those who are refused ask again and again.
+    fn retake_reserve(&mut self) {
         if let Some(reserve) = &mut self.reserve
             && !reserve.held()
             && reserve.retake()
         {
             log::warn!("there is space on the disk again: new work is accepted");
         }
-        self.save_snapshot(EVENTS_BEFORE_SNAPSHOT);
     }
 
     fn save_snapshot(&mut self, events: u64) {
@@ -223,7 +235,9 @@ impl Writer {
         // A snapshot costs as much as there are tasks: it must be worth as many events.
         let worth = events.max(state.len() as u64 / 4);
         let Some(directory) = &self.config.directory else { return };
-        if state.tail() - self.snapshot_at < worth {
+        // On a full disk, the last space is for work to be finished.
+        let full = self.reserve.as_ref().is_some_and(|reserve| !reserve.held());
+        if full || state.tail() - self.snapshot_at < worth {
             return;
         }
         match snapshot::save(directory, &state) {
@@ -250,14 +264,24 @@ pub(super) fn catch_up(log: &mut dyn Log, state: &mut State) -> Result<(), LogEr
             state.apply(record);
         }
         if records.len() < REPLAY_EVENTS {
-            return Ok(());
+            break;
         }
+    }
+    match log.tail().seq {
+        tail if tail == state.tail() => Ok(()),
+        tail => Err(LogError::Damaged {
+            seq: tail + 1,
+            why: format!("events up to {} are missing", state.tail()),
+        }),
     }
 }
 
 /// The text that an event carries.
 pub(super) fn text_of(log: &mut dyn Log, seq: Seq) -> Result<Vec<u8>, LogError> {
-    let record = log.read(seq - 1, 1)?.pop();
+    let record = match seq.checked_sub(1) {
+        Some(before) => log.read(before, 1)?.pop(),
+        None => None,
+    };
     match record.map(|record| record.event) {
         Some(Event::Reported { text, .. })
         | Some(Event::Completed { text: Some(text), .. } | Event::Failed { text: Some(text), .. }) => {
