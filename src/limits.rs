@@ -36,9 +36,8 @@ pub const WAL_PAGES_IDLE: u64 = 500;
 pub const WAL_PAGES_MAX: u64 = 4_096;
 const _: () = assert!(WAL_PAGES_IDLE < WAL_PAGES_MAX);
 
-/// Commands that may wait for the writer. A caller beyond that waits in its own thread.
-pub const COMMANDS_WAITING: usize = 4_096;
-/// Most commands that share one commit: bounds how long the first one waits for the last.
+/// Commands that may be decided and not on disk. A caller beyond that waits: it bounds how long the first one of a batch
+/// waits for the last.
 pub const COMMANDS_IN_A_BATCH: usize = 512;
 /// Workers that are remembered without ever having claimed anything.
 pub const WORKERS_PRESENT: usize = 10_000;
