@@ -80,7 +80,7 @@ impl Writer {
         let mut records = Vec::new();
         let mut judged = Vec::new();
         let mut queries = Vec::new();
-        let tick = now.instant >= self.ticked.after(TICK);
+        let tick = self.shared.broken.read().is_none() && now.instant >= self.ticked.after(TICK);
         if tick {
             self.ticked = now.instant;
             self.retake_reserve();
