@@ -226,8 +226,8 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn getattr(&self, req: &fuser::Request, ino: INodeNo, fh: Option<FileHandle>, reply: fuser::ReplyAttr) {
-        let found = self.0.getattr(&request(req), ino.0, fh.map(u64::from));
-        answer!("getattr", ino, found, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
+        let reply = later!("getattr", ino, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
+        self.0.getattr(&request(req), ino.0, fh.map(u64::from), reply);
     }
 
     fn setattr(

@@ -52,6 +52,9 @@ impl Writer {
             self.work(batch);
             self.tick();
         }
+        // Whoever still waits is answered by what is dropped here: that the engine stops.
+        let unanswered = self.shared.ledger.lock().lost();
+        drop(unanswered);
         self.save_snapshot(EVENTS_BEFORE_SNAPSHOT_AT_STOP);
         if let Some(reserve) = &mut self.reserve {
             reserve.give_up();
@@ -148,11 +151,15 @@ impl Writer {
                 self.shared.roster.claim_ended(worker, at);
             }
         }
+        self.tell_observer();
+        let told = self.shared.ledger.lock().reached(tail.seq);
+        told.into_iter().for_each(|owed| owed.pay(Ok(())));
+    }
+
+    fn tell_observer(&self) {
         if let Some(observer) = self.shared.observer.get() {
             observer();
         }
-        let told = self.shared.ledger.lock().reached(tail.seq);
-        told.into_iter().for_each(|owed| owed.pay(Ok(())));
     }
 
     /// Nothing that was decided since the last commit happened: not what the commit was to hold, and not what was decided
@@ -186,6 +193,8 @@ impl Writer {
                 ledger.reset(state.clone());
                 *self.shared.published.write() = Arc::new(state);
                 *self.shared.broken.write() = None;
+                drop(ledger);
+                self.tell_observer();
                 log::warn!("the event log works again");
             }
             Err(error) => *self.shared.broken.write() = Some(error.to_string()),

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use crewfs::clock::Clock;
-use crewfs::engine::{Config, Engine};
+use crewfs::engine::{Config, Engine, Failure};
 use crewfs::limits::WORKERS_PRESENT;
 use crewfs::log::MemoryLog;
 use crewfs::queue::{Command, Instant, LossReason, Now, Span, Spec, State, TaskState, Wall};
 use parking_lot::Mutex;
 
 use crate::engine::{config, nudge};
-use crate::fault::Control;
+use crate::fault::{Control, Fault};
 use crate::{actor, claim_next, publish, publish_spec, task, worker};
 
 /// A clock that moves when it is told to.
@@ -139,6 +139,24 @@ fn a_restart_is_a_sign_of_life() {
     let world = World::start(world.control);
     assert_eq!(world.after(Span(59_999)).count(TaskState::Claimed), 1);
     assert_eq!(world.after(Span(1_000)).count(TaskState::Ready), 1);
+}
+
+#[test]
+fn no_lease_ends_while_the_log_does_not_work() {
+    let world = World::new();
+    world.engine.call(publish("t")).unwrap();
+    world.heard("w");
+    world.engine.call(claim_next("w")).unwrap();
+    world.control.fail_next(&[Fault::Before]);
+    world.control.reopen_fails(true);
+    assert!(matches!(world.engine.call(publish("lost")), Err(Failure::Log(_))));
+    for _ in 0..3 {
+        world.clock.forward(LEASE);
+        assert!(matches!(nudge(&world.engine), Err(Failure::ReadOnly(_))));
+    }
+    assert_eq!(world.engine.state().count(TaskState::Claimed), 1);
+    world.control.reopen_fails(false);
+    assert_eq!(world.after(Span(0)).count(TaskState::Ready), 1);
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub use self::watch::Watch;
 use super::caller::Callers;
 use super::files::Files;
 use super::{
-    Attr, DirEntry, Entry, FileRange, Filesystem, FsError, Ino, Opened, ROOT, Reply, Request, Result,
+    Attr, DirEntry, Entry, FileRange, Filesystem, FsError, Ino, Kind, Opened, ROOT, Reply, Request, Result,
     SetAttr, StatFs,
 };
 use crate::engine::Engine;
@@ -50,7 +50,7 @@ const NO_TIME: Duration = Duration::ZERO;
 /// What holds until something is said against it: the directories of the desk are always there, and whoever believes
 /// their attributes is told when they change.
 const UNTIL_TOLD: Duration = Duration::from_secs(3600);
-/// How long the attributes of the project's directory, and of what the caller just made, may be believed.
+/// How long the attributes of the project's directory may be believed.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// What is configurable about the desk.
@@ -76,6 +76,7 @@ struct Core {
     files: Arc<Files>,
     view: View,
     handles: Handles,
+    /// Numbers for what is made.
     made: AtomicU64,
     /// Directories whose attributes the kernel may believe at present.
     believed: [AtomicBool; Directory::ALL.len()],
@@ -182,15 +183,11 @@ impl Filesystem for Desk {
         }
     }
 
-    fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>) -> Result<(Attr, Duration)> {
-        let core = &self.core;
-        if !is_synthesized(ino) {
-            return Ok((core.files.getattr(ino)?, if ino == ROOT { A_MOMENT } else { NO_TIME }));
+    fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>, reply: Reply<(Attr, Duration)>) {
+        match self.core.made(ino) {
+            Some(made) => self.core.safe(ino, made, reply),
+            None => reply.send(self.core.attributes(req, ino, fh)),
         }
-        let node = core.view.nodes.get(ino)?;
-        let ttl = core.ttl(&node);
-        let open = fh.and_then(|fh| core.handles.get(fh).ok());
-        Ok((core.attr_of_open(ino, &node, open.as_deref(), req)?, ttl))
     }
 
     fn setattr(
@@ -223,7 +220,7 @@ impl Filesystem for Desk {
     fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, rdev: u32, reply: Reply<Entry>) {
         if let Some(node) = self.core.being_made(parent, name) {
             return match mode & libc::S_IFMT {
-                libc::S_IFREG => self.core.make(req, node, true, reply, |entry, _, _| entry),
+                libc::S_IFREG => self.core.make_durably(req, node, Kind::File, reply),
                 _ => reply.send(Err(FsError::because(libc::EPERM, "only files can be made here"))),
             };
         }
@@ -234,7 +231,7 @@ impl Filesystem for Desk {
 
     fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, reply: Reply<Entry>) {
         if let Some(node) = self.core.being_made(parent, name) {
-            return self.core.make_as_directory(req, node, reply);
+            return self.core.make_durably(req, node, Kind::Directory, reply);
         }
         let made = self.core.files.mkdir(req, parent, name, mode);
         self.core.appeared(parent, name);
@@ -507,11 +504,21 @@ impl Filesystem for Desk {
 }
 
 impl Core {
+    fn attributes(&self, req: &Request, ino: Ino, fh: Option<u64>) -> Result<(Attr, Duration)> {
+        if !is_synthesized(ino) {
+            return Ok((self.files.getattr(ino)?, if ino == ROOT { A_MOMENT } else { NO_TIME }));
+        }
+        let node = self.view.nodes.get(ino)?;
+        let ttl = self.ttl(&node);
+        let open = fh.and_then(|fh| self.handles.get(fh).ok());
+        Ok((self.attr_of_open(ino, &node, open.as_deref(), req)?, ttl))
+    }
+
     fn list(&self, ino: Ino, req: &Request) -> Result<Vec<Line>> {
         if ino == ROOT {
             return self.list_plain_root();
         }
-        let dots = [".", ".."].map(|name| Line { ino, kind: super::Kind::Directory, name: name.into() });
+        let dots = [".", ".."].map(|name| Line { ino, kind: Kind::Directory, name: name.into() });
         let listed = self.view.list(ino, &self.view.nodes.get(ino)?, req)?;
         Ok(dots.into_iter().chain(listed).collect())
     }

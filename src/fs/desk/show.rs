@@ -119,7 +119,8 @@ impl View {
                 self.worker(name, &state, req)?;
                 directory(0o777)
             }
-            Node::Made(_) => directory(0o777),
+            Node::Made(made) => Shown { kind: made.kind, perm: 0o666, size: 0, mtime: at(made.at) },
+            Node::Nothing => return Err(ABSENT),
             Node::Next | Node::WorkerSelf => link(&self.target(node, &state, req)?, changed),
             Node::Scratch(number) => self.scratches.with(*number, |file| Shown {
                 kind: Kind::File,
@@ -246,8 +247,10 @@ impl View {
                 (documents::refusal(&self.engine, name), 0o444, mtime)
             }
             WorkerFile::Drain => {
-                let worker = state.worker(name.as_str()).filter(|worker| worker.draining).ok_or(ABSENT)?;
-                (Vec::new(), 0o644, time(worker.changed))
+                if !state.is_draining(name.as_str()) {
+                    return Err(ABSENT);
+                }
+                (Vec::new(), 0o644, changed)
             }
         };
         Ok((Content::Bytes(bytes.into()), perm, mtime))
