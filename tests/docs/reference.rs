@@ -143,12 +143,15 @@ fn fixed_parts(sentence: &str) -> Vec<&str> {
     sentence.split('{').map(|part| part.split_once('}').map_or(part, |(_, rest)| rest)).collect()
 }
 
+/// What only the daemon says to itself before it mounts.
+const AT_START: &str = "the root of the project is not a directory";
+
 #[test]
 fn every_other_sentence_of_the_filesystem_is_described_with_its_errno() {
     let page = text(PAGE);
     let mut count = 0;
     for (path, source) in sources("src/fs") {
-        for (errno, sentence) in sentences(&source) {
+        for (errno, sentence) in sentences(&source).into_iter().filter(|(_, said)| *said != AT_START) {
             let described = page.lines().filter(|line| line.contains(errno)).any(|line| {
                 let mut rest = Some(line);
                 for part in fixed_parts(sentence) {
@@ -181,6 +184,7 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("SCRATCH_FILES", limits::SCRATCH_FILES as u64),
         ("WORKERS_PRESENT", limits::WORKERS_PRESENT as u64),
         ("NAMED_IN_A_SENTENCE", limits::NAMED_IN_A_SENTENCE as u64),
+        ("LOSSES_KEPT", limits::LOSSES_KEPT as u64),
         ("COMMANDS_IN_A_BATCH", limits::COMMANDS_IN_A_BATCH as u64),
         ("RESERVED_BYTES", limits::RESERVED_BYTES),
         ("SETTLE_MS", limits::SETTLE_MS),
