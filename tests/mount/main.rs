@@ -1,0 +1,7 @@
+//! The mounted filesystem, as users and agents meet it: the real program, a real mount, and real processes.
+//!
+//! Each test quotes the lines of the contract that it holds crewfs to (C1, C2, …; `docs/filesystem.md`).
+
+mod claiming;
+mod harness;
+mod process;
