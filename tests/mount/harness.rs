@@ -268,9 +268,9 @@ impl Mounted {
         fs::read_to_string(&self.stderr).unwrap_or_default()
     }
 
-    /// `sh -c`, waiting for its script, as a worker in the mounted project.
+    /// `bash -c`, waiting for its script, as a worker in the mounted project.
     pub(crate) fn worker(&self, name: &str) -> Command {
-        let mut command = Command::new("sh");
+        let mut command = Command::new("bash");
         command.arg("-c").env("CREWFS_WORKER", name).current_dir(&self.mountpoint);
         command
     }
@@ -288,7 +288,7 @@ impl Mounted {
     pub(crate) fn sh_as(&self, uid: u32, worker: &str, script: &str) -> Ran {
         let mut command = Command::new("setpriv");
         let (user, group) = (format!("--reuid={uid}"), format!("--regid={uid}"));
-        command.args([&user, &group, "--clear-groups", "sh", "-c", script]);
+        command.args([&user, &group, "--clear-groups", "bash", "-c", script]);
         match worker {
             "" => command.env_remove("CREWFS_WORKER"),
             name => command.env("CREWFS_WORKER", name),
@@ -302,7 +302,7 @@ impl Mounted {
     #[track_caller]
     pub(crate) fn operator(&self, script: &str) -> Ran {
         const ORPHAN: &str = r#"sh -c 'while read -r _ _ _ parent _ < /proc/self/stat; [ "$parent" = "$0" ]; do :; done
-            sh -c "$1"; printf "\n%s" $?' $$ "$1" &"#;
+            bash -c "$1"; printf "\n%s" $?' $$ "$1" &"#;
         let mut command = Command::new("sh");
         command.args(["-c", ORPHAN, "operator", script]).env_remove("CREWFS_WORKER");
         command.current_dir(&self.mountpoint);

@@ -3,5 +3,11 @@
 //! Each test quotes the lines of the contract that it holds crewfs to (C1, C2, …; `docs/filesystem.md`).
 
 mod claiming;
+mod finishing;
 mod harness;
+mod identity;
+mod listing;
 mod process;
+mod publishing;
+mod reading;
+mod stopping;
