@@ -3,9 +3,11 @@
 //! Each test quotes the lines of the contract that it holds crewfs to (C1, C2, …; `docs/filesystem.md`).
 
 mod claiming;
+mod command_line;
 mod finishing;
 mod harness;
 mod identity;
+mod leases;
 mod listing;
 mod process;
 mod publishing;

@@ -14,7 +14,7 @@ fn reason(mounted: &Mounted, worker: &str) -> Option<String> {
     }
     assert!(answer.ends_with('\n') && answer.lines().count() == 1, "{answer:?}");
     let document: serde_json::Value = serde_json::from_str(&answer).unwrap();
-    let keys: Vec<_> = document.as_object().unwrap().keys().collect();
+    let keys: Vec<_> = document.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!((keys, &document["decision"]), (vec!["decision", "reason"], &"block".into()));
     let reason = document["reason"].as_str().unwrap();
     assert!(!reason.trim().is_empty() && !reason.contains("$(") && !reason.contains('`'), "{reason}");

@@ -19,7 +19,7 @@ use super::table::{self, Wish};
 use super::{Core, NO_TIME};
 use crate::engine::Failure;
 use crate::limits::{INSTRUCTIONS_BYTES, RESULT_BYTES};
-use crate::queue::{Command, Content as Text, Ending, Outcome, Refusal, Seq, TaskId};
+use crate::queue::{Actor, Command, Content as Text, Ending, Outcome, Refusal, Seq, TaskId};
 
 /// What a call on a name that belongs to crewfs gets.
 fn ours<T>() -> Result<T> {
@@ -50,7 +50,9 @@ impl Core {
         if let Some(why) = &error.why {
             let now = (self.view.engine.clock())();
             let presence = self.view.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now);
-            presence.refused(now.wall, why.to_string());
+            // The queue does not know what its directory is called here.
+            let why = why.replace("tasks/", &format!("{}/", self.view.config.tasks));
+            presence.refused(now.wall, why);
         }
         error
     }
@@ -89,6 +91,17 @@ impl Core {
             // A name in claim/ and its like that can be no id.
             Node::Made(_) => {
                 Err(FsError::because(libc::ENOENT, "this can be no task: its name is not an id"))
+            }
+            // The queue knows nothing yet of a worker that was only heard of. An operator speaks for it, and the name
+            // becomes its own with that.
+            Node::WorkerFile(worker, WorkerFile::Drain) if caller.actor.operator => {
+                let mut wish = table::making(node, caller, exclusive)?;
+                let unknown = self.view.engine.state().worker(worker.as_str()).is_none();
+                let heard = self.view.engine.roster().get(worker.as_str()).filter(|_| unknown);
+                if let (Some(heard), Command::Drain { by, .. }) = (heard, &mut wish.command) {
+                    *by = Actor { worker: worker.clone(), uid: heard.uid, operator: false };
+                }
+                Ok(wish)
             }
             node => table::making(node, caller, exclusive),
         }
