@@ -9,7 +9,9 @@ use crate::process::{Ran, crewfs, mounts_below, run, until};
 fn mount(project: &Project, options: &[&str]) -> Ran {
     let mut command = crewfs();
     command.arg("mount").arg(project.source()).arg(project.mountpoint());
-    options.iter().for_each(|option| assert!(command.args(["-o", option]).get_args().len() > 0));
+    for option in options {
+        command.args(["-o", option]);
+    }
     run(command)
 }
 
@@ -78,7 +80,9 @@ fn c70_refusals_are_1_and_not_mounted_is_3() {
     umount(&project, &missing).exits(3, "is not a mount of crewfs");
     project.crewfs(["log".as_ref(), project.source().as_os_str()]).exits(1, "was never mounted");
     project.crewfs(["log".as_ref(), missing.as_os_str()]).exits(1, "No such file");
-    project.crewfs(["mount".as_ref(), missing.as_os_str(), project.mountpoint().as_os_str()]).exits(1, "missing");
+    project
+        .crewfs(["mount".as_ref(), missing.as_os_str(), project.mountpoint().as_os_str()])
+        .exits(1, "missing");
 }
 
 #[test]
@@ -87,10 +91,12 @@ fn c70_umount_tells_who_is_in_the_way() {
     let mut mounted = project.mount(&[]);
     for used in [mounted.tasks(), mounted.path().to_path_buf()] {
         let open = fs::File::open(&used).unwrap();
-        let said = umount(&project, mounted.path()).exits(1, "is in use; who uses it: fuser -vm");
-        assert!(said.contains(&used.display().to_string()) && said.contains("--lazy"), "{said}");
+        let said = umount(&project, mounted.path()).exits(1, "is in use by ");
+        assert!(said.contains(&format!("(process {})", std::process::id())), "{said}");
+        assert!(said.contains("crewfs umount --lazy"), "{said}");
+        assert_eq!(mounts_below(mounted.path()).len(), 2, "both parts are still there");
+        assert!(mounted.desk("queue.json").exists());
         drop(open);
-        until("it is still mounted, both parts of it", || mounts_below(mounted.path()).len() == 2);
     }
     let open = fs::File::open(mounted.desk("queue.json")).unwrap();
     let mut lazy = crewfs();
@@ -160,37 +166,9 @@ fn crewfs_log_is_the_same_with_and_without_a_mount() {
     let mut mounted = project.mount_in_place(&[]);
     assert_eq!(of(project.source()), log);
     mounted.stop();
-    let mut first = crewfs();
-    first.args(["log"]).arg(project.source());
-    let head = format!("{first:?} | head -n 1").replace("cd \"/\" && ", "");
-    let mut shell = std::process::Command::new("bash");
-    shell.args(["-c", &format!("set -o pipefail; {}", head.split_once("env").map_or(head.as_str(), |_| &head))]);
-    assert_eq!(run(shell).stdout.lines().count(), 1);
-}
-
-#[test]
-fn ordinary_users_can_mount_with_fusermount() {
-    as_root!();
-    if std::process::Command::new("fusermount3").arg("--version").output().is_err() {
-        return eprintln!("skipped: there is no fusermount3");
-    }
-    let project = project!();
-    for place in [project.source(), project.mountpoint(), &project.source().join("tasks")] {
-        std::os::unix::fs::chown(place, Some(1001), Some(1001)).unwrap();
-    }
-    project.task("a", "# A\n");
-    let program = env!("CARGO_BIN_EXE_crewfs");
-    let (source, place) = (project.source().display(), project.mountpoint().display());
-    let as_user = |script: &str| {
-        let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid=1001", "--regid=1001", "--clear-groups", "bash", "-c", script]).current_dir("/");
-        run(command.env("CREWFS_WORKER", "w1").env("HOME", "/").stdin(std::process::Stdio::null()).into_inner())
-    };
-    let ran = as_user(&format!("test -w /dev/fuse && {program} mount {source} {place}"));
-    if ran.code != Some(0) {
-        return eprintln!("skipped: users cannot mount here: {}", ran.stderr);
-    }
-    as_user(&format!("cd {place} && touch tasks/claim/a && echo done > tasks/completed/a")).ok();
-    as_user(&format!("{program} umount {place}")).ok();
-    assert!(project.log().contains(r#""uid":1001"#));
+    // A reader that has seen enough is no failure.
+    let mut head = std::process::Command::new("bash");
+    head.args(["-c", "\"$0\" log \"$1\" | head -n 1; exit ${PIPESTATUS[0]}", env!("CARGO_BIN_EXE_crewfs")]);
+    head.arg(project.source());
+    assert_eq!(run(head).ok().lines().count(), 1);
 }

@@ -13,3 +13,5 @@ mod process;
 mod publishing;
 mod reading;
 mod stopping;
+mod tools;
+mod tree;
