@@ -267,11 +267,10 @@ pub fn check_places(config: &Config) -> Result<(), StartError> {
     let (source, place) = (&config.source, &config.mountpoint);
     let shown = place.display();
     if let Ok(Some(mount)) = mounts::at(place) {
-        let answers = std::fs::metadata(place).err().is_none_or(|e| e.raw_os_error() != Some(libc::ENOTCONN));
-        return Err(StartError(if answers {
-            format!("{shown} is in use: {} is mounted there; crewfs umount {shown}", mount.source.display())
-        } else {
+        return Err(StartError(if mounts::is_dead(place) {
             format!("{shown} is a dead mount, its daemon is gone; clear it: crewfs umount {shown}")
+        } else {
+            format!("{shown} is in use: {} is mounted there; crewfs umount {shown}", mount.source.display())
         }));
     }
     match std::fs::metadata(place) {

@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mountpoint = place(&arguments.mountpoint)?;
     let tree = mounts::at(&mountpoint).map_err(Failure::failed)?;
     let tree = tree.ok_or_else(|| Failure::not_mounted(&mountpoint))?;
-    if is_dead(&mountpoint) || arguments.lazy {
+    if mounts::is_dead(&mountpoint) || arguments.lazy {
         // Detaching takes the desk along; a dead tree could not even be asked for it.
         take_away(&mountpoint, true)?;
     } else {
@@ -83,10 +83,6 @@ fn users_of(mountpoint: &Path) -> Vec<String> {
         format!("{} (process {pid})", command.trim_end())
     };
     processes.map(name).collect()
-}
-
-fn is_dead(mountpoint: &Path) -> bool {
-    std::fs::metadata(mountpoint).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
 }
 
 fn take_away(mountpoint: &Path, detach: bool) -> Result<(), Failure> {

@@ -2,8 +2,11 @@
 //!
 //! Each test quotes the lines of the contract that it holds crewfs to (C1, C2, …; `docs/filesystem.md`).
 
+mod bad_input;
+mod bad_places;
 mod claiming;
 mod command_line;
+mod editors;
 mod finishing;
 mod harness;
 mod identity;
