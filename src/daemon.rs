@@ -216,13 +216,19 @@ impl Daemon {
             .map_err(|error| mount_error(&config.mountpoint, &error))?;
         let desk_at = config.mountpoint.join(&config.tasks);
         let desk_options = options(&config.source.join(&config.tasks));
-        let desk = match Session::mount(Arc::new(desk), &desk_at, &desk_options) {
-            Ok(desk) => desk,
+        let desk = Arc::new(desk);
+        let session = match Session::mount(desk.clone(), &desk_at, &desk_options) {
+            Ok(session) => session,
             Err(error) => {
                 let _ = tree.unmount(true);
                 return Err(mount_error(&desk_at, &error));
             }
         };
+        let notifier = session.notifier();
+        desk.tell(move |ino| {
+            // What the kernel does not know it need not forget.
+            let _ = notifier.invalidate_attributes(ino);
+        });
         project
             .announce(&config.mountpoint)
             .map_err(|error| cannot("the lock file cannot be written", error))?;
@@ -230,7 +236,7 @@ impl Daemon {
         Ok(Daemon {
             mountpoint: config.mountpoint.clone(),
             tree,
-            desk,
+            desk: session,
             watch,
             engine,
             files,

@@ -142,6 +142,11 @@ fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> io::Result<OwnedF
 pub struct Notifier(fuser::Notifier);
 
 impl Notifier {
+    /// Drop the attributes of a node, and nothing else.
+    pub fn invalidate_attributes(&self, ino: Ino) -> io::Result<()> {
+        self.0.inval_inode(INodeNo(ino), -1, 0)
+    }
+
     /// Drop attributes and cached content of a node.
     pub fn invalidate_inode(&self, ino: Ino) -> io::Result<()> {
         self.0.inval_inode(INodeNo(ino), 0, 0)
@@ -221,8 +226,8 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn getattr(&self, req: &fuser::Request, ino: INodeNo, fh: Option<FileHandle>, reply: fuser::ReplyAttr) {
-        let found = self.0.getattr(&request(req), ino.0, fh.map(u64::from));
-        answer!("getattr", ino, found, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
+        let reply = later!("getattr", ino, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
+        self.0.getattr(&request(req), ino.0, fh.map(u64::from), reply);
     }
 
     fn setattr(

@@ -21,6 +21,9 @@ pub const RESULT_HEAD_BYTES: usize = 200;
 pub const LIST_ITEMS: usize = 1_000;
 /// Most claims a front matter may allow before a task counts as poisonous.
 pub const MAX_ATTEMPTS: u32 = 100;
+/// How many ends of claims a task remembers. Those that count as attempts are all among them.
+pub const LOSSES_KEPT: usize = 200;
+const _: () = assert!(LOSSES_KEPT > MAX_ATTEMPTS as usize);
 /// How many names a sentence spells out before it says "and N more".
 pub const NAMED_IN_A_SENTENCE: usize = 5;
 
@@ -33,13 +36,12 @@ pub const WAL_PAGES_IDLE: u64 = 500;
 pub const WAL_PAGES_MAX: u64 = 4_096;
 const _: () = assert!(WAL_PAGES_IDLE < WAL_PAGES_MAX);
 
-/// Commands that may wait for the writer. A caller beyond that waits in its own thread.
-pub const COMMANDS_WAITING: usize = 4_096;
-/// Most commands that share one commit: bounds how long the first one waits for the last.
+/// Commands that may be decided and not on disk. A caller beyond that waits: it bounds how long the first one of a batch
+/// waits for the last.
 pub const COMMANDS_IN_A_BATCH: usize = 512;
 /// Workers that are remembered without ever having claimed anything.
 pub const WORKERS_PRESENT: usize = 10_000;
-/// Events since the last snapshot after which a new one is written while nobody waits.
+/// Events since the last snapshot after which a new one is written.
 pub const EVENTS_BEFORE_SNAPSHOT: u64 = 20_000;
 /// Events since the last snapshot for which a clean stop writes a new one.
 pub const EVENTS_BEFORE_SNAPSHOT_AT_STOP: u64 = 1_000;

@@ -1,34 +1,37 @@
-//! The engine: one writer that turns commands into durable events, and the state that everybody reads.
+//! The engine: one writer that makes decisions durable, and the state that everybody reads.
 //!
 //! May assume: a log that keeps its promises, and a clock.
 //! Must never: answer that something happened before the log says so; make a reader wait for the disk.
 //!
-//! A caller hands in a command *and what to do with the answer*, and goes away. The writer takes whatever queued up while
-//! it waited for the last sync, judges each against the state as it would be, appends all events with one sync, makes
-//! the new state public, and answers in order. So the number of callers bounds nothing, and 64 claims share one sync.
+//! A caller hands in a command *and what to do with the answer*, and goes away. The command is judged at once against the
+//! state as it will be ([`ledger`]); the writer takes whatever has gathered while it waited for the last sync, appends it
+//! with one sync, makes the new state public, and answers in order. So the number of callers bounds nothing, and 64
+//! claims share one sync.
 //!
-//! Lock order: none. `published` is held for the time of a pointer's copy, and never while anything else is taken.
+//! Lock order: the ledger, then `published`. The ledger is held for the time of one decision; `published` for that of a
+//! pointer's copy.
 
+mod ledger;
 mod presence;
 mod reserve;
 mod snapshot;
 mod writer;
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use thiserror::Error;
 
+use ledger::{Deferred, Ledger};
 pub use presence::{Presence, Roster};
 
 use crate::clock::Clock;
-use crate::limits::COMMANDS_WAITING;
 use crate::log::{Log, LogError};
-use crate::queue::{Command, Outcome, Refusal, Seq, Span, State};
+use crate::queue::{Command, Now, Outcome, Refusal, Seq, Span, State};
 
 /// Why a command did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -56,18 +59,45 @@ pub enum Failure {
     Stopping,
 }
 
-/// What is done with an answer. It runs on the writer's thread: be brief.
-pub type Answer = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
 /// A step outside of the queue that must happen if, and only if, the command is granted: before it is written down, and
 /// with nothing in between. Fails with an errno.
 pub type Step = Box<dyn FnOnce() -> Result<(), i32> + Send>;
 /// A look into the log, on the writer's thread.
 type Query = Box<dyn FnOnce(&mut dyn Log) + Send>;
 
-enum Job {
-    Submit { command: Command, step: Option<Step>, answer: Answer },
-    Query(Query),
-    Stop,
+/// What a decision is to be looked up by later: whether it reached the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    /// How often decisions were lost before this one was made.
+    generation: usize,
+    /// The position that must be on disk.
+    seq: Seq,
+}
+
+/// What is told to somebody who waits for the disk.
+type Answer = Box<dyn FnOnce(Result<(), Failure>) + Send>;
+
+/// An answer that is owed. Whoever drops it, for whatever reason, answers that the engine has stopped.
+struct Owed(Option<Answer>);
+
+impl Owed {
+    fn new(answer: impl FnOnce(Result<(), Failure>) + Send + 'static) -> Owed {
+        Owed(Some(Box::new(answer)))
+    }
+
+    fn pay(mut self, outcome: Result<(), Failure>) {
+        if let Some(answer) = self.0.take() {
+            answer(outcome);
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(answer) = self.0.take() {
+            answer(Err(Failure::Stopping));
+        }
+    }
 }
 
 /// What the engine needs to know.
@@ -82,19 +112,42 @@ pub struct Config {
 
 /// A handle on the writer and on the state that it publishes.
 pub struct Engine {
-    jobs: SyncSender<Job>,
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the writer and its readers share.
+/// What the writer and everybody else share.
 struct Shared {
+    ledger: Mutex<Ledger>,
+    /// The writer waits here for work.
+    work: Condvar,
+    /// Callers wait here while too much is decided and not on disk.
+    room: Condvar,
     published: RwLock<Arc<State>>,
     log_bytes: AtomicU64,
     roster: Roster,
     clock: Clock,
     /// Why nothing can be changed, while that is so.
     broken: RwLock<Option<String>>,
+    /// Whether the disk has space for new work.
+    has_space: AtomicBool,
+    /// Who else wants to know of a new state.
+    observer: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Shared {
+    /// Whether a command of this kind is taken at present.
+    fn admit(&self, command: &Command) -> Result<(), Failure> {
+        if let Some(why) = &*self.broken.read() {
+            return Err(Failure::ReadOnly(why.clone()));
+        }
+        let new_work =
+            matches!(command, Command::Publish { .. } | Command::Claim { .. } | Command::ClaimNext { .. });
+        if new_work && !self.has_space.load(Ordering::Acquire) {
+            return Err(Failure::DiskFull);
+        }
+        Ok(())
+    }
 }
 
 impl Engine {
@@ -104,21 +157,26 @@ impl Engine {
     /// Those of the log, among them damage that replaying finds.
     pub fn start(mut log: Box<dyn Log>, config: Config) -> Result<Arc<Engine>, LogError> {
         let loaded = config.directory.as_ref().and_then(|dir| snapshot::load(dir, log.tail().seq));
+        let loaded = loaded.filter(|state| snapshot::fits(state, &mut *log));
         let mut state = loaded.unwrap_or_default();
         let snapshot_at = state.tail();
         writer::catch_up(&mut *log, &mut state)?;
         let shared = Arc::new(Shared {
+            ledger: Mutex::new(Ledger::new(state.clone())),
+            work: Condvar::new(),
+            room: Condvar::new(),
             log_bytes: AtomicU64::new(log.tail().bytes),
             published: RwLock::new(Arc::new(state)),
             roster: Roster::new((config.clock)().instant),
             clock: config.clock.clone(),
             broken: RwLock::new(None),
+            has_space: AtomicBool::new(true),
+            observer: OnceLock::new(),
         });
-        let (jobs, inbox) = sync_channel(COMMANDS_WAITING);
-        let writer = writer::Writer::new(log, inbox, shared.clone(), config, snapshot_at);
+        let writer = writer::Writer::new(log, shared.clone(), config, snapshot_at);
         let thread = std::thread::Builder::new().name("writer".into());
         let writer = thread.spawn(move || writer.run()).map_err(|e| LogError::Io(e.to_string()))?;
-        Ok(Arc::new(Engine { jobs, shared, writer: Mutex::new(Some(writer)) }))
+        Ok(Arc::new(Engine { shared, writer: Mutex::new(Some(writer)) }))
     }
 
     /// The state as of the last acknowledged event. It stays as it is while the caller holds it.
@@ -146,9 +204,16 @@ impl Engine {
         self.shared.broken.read().clone()
     }
 
-    /// Hand in a command. `answer` is called once, on another thread, when the outcome is on disk.
+    /// Have `observer` called whenever a new state is public, before anybody is answered. It runs on the writer's thread:
+    /// be brief. There is one; a second is not taken.
+    pub fn observe(&self, observer: impl Fn() + Send + Sync + 'static) {
+        let _ = self.shared.observer.set(Box::new(observer));
+    }
+
+    /// Hand in a command. `answer` is called once: with a refusal at once, on this thread; with anything else when it is
+    /// on disk, on the writer's thread.
     pub fn submit(&self, command: Command, answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static) {
-        self.send(Job::Submit { command, step: None, answer: Box::new(answer) });
+        self.hand_in(command, None, Box::new(answer));
     }
 
     /// Hand in a command with a step that must happen with it. See [`Step`].
@@ -158,7 +223,86 @@ impl Engine {
         step: impl FnOnce() -> Result<(), i32> + Send + 'static,
         answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
     ) {
-        self.send(Job::Submit { command, step: Some(Box::new(step)), answer: Box::new(answer) });
+        self.hand_in(command, Some(Box::new(step)), Box::new(answer));
+    }
+
+    fn hand_in(
+        &self,
+        command: Command,
+        step: Option<Step>,
+        answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>,
+    ) {
+        let mut ledger = self.enter();
+        if ledger.is_stopping() {
+            drop(ledger);
+            return answer(Err(Failure::Stopping));
+        }
+        if self.shared.broken.read().is_some() {
+            // A change is a reason to try the log again; only the writer can.
+            ledger.defer(Deferred { command, step, answer });
+            self.shared.work.notify_one();
+            return;
+        }
+        let judged = self.shared.admit(&command).and_then(|()| ledger.judge(&command, step, self.now()));
+        match judged {
+            Ok((outcome, ticket)) => {
+                self.await_disk(ledger, ticket, move |durable| answer(durable.map(|()| outcome)));
+            }
+            Err(failure) => {
+                drop(ledger);
+                answer(Err(failure));
+            }
+        }
+    }
+
+    /// Hand in a command and learn at once what comes of it, before it is on disk. Nobody else sees it before it is; and
+    /// nobody may be told that it happened before [`Engine::when_durable`] says so of the ticket.
+    pub fn decide(&self, command: &Command) -> Result<(Outcome, Ticket), Failure> {
+        let mut ledger = self.enter();
+        if ledger.is_stopping() {
+            return Err(Failure::Stopping);
+        }
+        // Without work the writer looks at a broken log now.
+        let judged = self.shared.admit(command).and_then(|()| ledger.judge(command, None, self.now()));
+        self.shared.work.notify_one();
+        judged
+    }
+
+    /// Have `answer` called when what a ticket stands for is on disk, or lost.
+    pub fn when_durable(&self, ticket: Ticket, answer: impl FnOnce(Result<(), Failure>) + Send + 'static) {
+        self.await_disk(self.shared.ledger.lock(), ticket, answer);
+    }
+
+    fn await_disk(
+        &self,
+        mut ledger: MutexGuard<'_, Ledger>,
+        ticket: Ticket,
+        answer: impl FnOnce(Result<(), Failure>) + Send + 'static,
+    ) {
+        match ledger.settled(ticket) {
+            None => {
+                ledger.wait(ticket, Owed::new(answer));
+                self.shared.work.notify_one();
+            }
+            Some(durable) => {
+                drop(ledger);
+                let lost = || Failure::Log("the commit before failed".into());
+                answer(if durable { Ok(()) } else { Err(lost()) });
+            }
+        }
+    }
+
+    /// The ledger, when there is room in it.
+    fn enter(&self) -> MutexGuard<'_, Ledger> {
+        let mut ledger = self.shared.ledger.lock();
+        while ledger.is_full() {
+            self.shared.room.wait(&mut ledger);
+        }
+        ledger
+    }
+
+    fn now(&self) -> Now {
+        (self.shared.clock)()
     }
 
     /// Hand in a command and wait for its outcome. Not for threads that serve the kernel.
@@ -173,13 +317,13 @@ impl Engine {
     /// Wait until everything that was handed in before is done. Not for threads that serve the kernel.
     pub fn barrier(&self) {
         let (sender, receiver) = sync_channel::<()>(1);
-        self.send(Job::Query(Box::new(move |_| drop(sender))));
+        self.ask(move |_| drop(sender));
         let _ = receiver.recv();
     }
 
     /// The text that event `seq` carries: a result or a reason.
     pub fn read_text(&self, seq: Seq, answer: impl FnOnce(Result<Vec<u8>, LogError>) + Send + 'static) {
-        self.send(Job::Query(Box::new(move |log| answer(writer::text_of(log, seq)))));
+        self.ask(move |log| answer(writer::text_of(log, seq)));
     }
 
     /// Bytes of `events.jsonl`.
@@ -189,22 +333,24 @@ impl Engine {
         length: usize,
         answer: impl FnOnce(Result<Vec<u8>, LogError>) + Send + 'static,
     ) {
-        self.send(Job::Query(Box::new(move |log| answer(log.read_bytes(offset, length)))));
+        self.ask(move |log| answer(log.read_bytes(offset, length)));
     }
 
-    fn send(&self, job: Job) {
-        if let Err(unsent) = self.jobs.send(job) {
-            match unsent.0 {
-                Job::Submit { answer, .. } => answer(Err(Failure::Stopping)),
-                // Dropping a query drops its reply, which answers the kernel.
-                Job::Query(_) | Job::Stop => {}
-            }
+    /// Look into the log, on the writer's thread. After the end nobody looks: dropping the question drops its reply, which
+    /// answers the kernel.
+    fn ask(&self, query: impl FnOnce(&mut dyn Log) + Send + 'static) {
+        let mut ledger = self.shared.ledger.lock();
+        if !ledger.is_stopping() {
+            ledger.ask(Box::new(query));
+            self.shared.work.notify_one();
         }
     }
 
     /// Finish what was handed in, write a snapshot, and end the writer. Later commands are answered `Stopping`.
     pub fn stop(&self) {
-        self.send(Job::Stop);
+        self.shared.ledger.lock().stop();
+        self.shared.work.notify_one();
+        self.shared.room.notify_all();
         if let Some(writer) = self.writer.lock().take()
             && writer.join().is_err()
         {

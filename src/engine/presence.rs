@@ -61,14 +61,16 @@ impl Presence {
 /// All workers that were heard of since the start.
 #[derive(Debug)]
 pub struct Roster {
-    started: Instant,
+    /// The latest time at which somebody who is not here can have been heard of: the start, or when the last one was
+    /// forgotten. It counts for all of them, so that nobody loses a claim by being forgotten.
+    others_heard: AtomicU64,
     workers: RwLock<HashMap<WorkerName, Arc<Presence>>>,
 }
 
 impl Roster {
     /// Nobody was heard of yet.
     pub fn new(started: Instant) -> Roster {
-        Roster { started, workers: RwLock::default() }
+        Roster { others_heard: AtomicU64::new(started.0), workers: RwLock::default() }
     }
 
     /// The worker did something now. The answer can be kept to say so again without a look-up.
@@ -79,9 +81,10 @@ impl Roster {
         }
         let mut workers = self.workers.write();
         if workers.len() >= WORKERS_PRESENT
-            && let Some(oldest) = workers.values().min_by_key(|w| w.last_heard()).map(|w| w.name.clone())
+            && let Some(oldest) = workers.values().min_by_key(|w| w.last_heard()).cloned()
         {
-            workers.remove(&oldest);
+            self.others_heard.fetch_max(oldest.last_heard().0, Relaxed);
+            workers.remove(&oldest.name);
         }
         let presence = workers.entry(name.clone()).or_insert_with(|| {
             Arc::new(Presence {
@@ -108,9 +111,10 @@ impl Roster {
         all
     }
 
-    /// When a worker was last heard of; one that was not counts as heard of at the start (C33).
+    /// When a worker was last heard of, or a later time; one that was not counts as heard of at the start (C33).
     pub fn last_heard(&self, name: &WorkerName) -> Instant {
-        self.workers.read().get(name).map_or(self.started, |w| w.last_heard())
+        let others = || Instant(self.others_heard.load(Relaxed));
+        self.workers.read().get(name).map_or_else(others, |w| w.last_heard())
     }
 
     /// A claim of this worker ended: its time without work begins.

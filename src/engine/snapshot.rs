@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::log::Log;
 use crate::queue::{Seq, State};
 
 const FILE: &str = "snapshot.json";
@@ -47,6 +48,17 @@ pub fn load(directory: impl AsFd, tail: Seq) -> Option<State> {
             None
         }
     }
+}
+
+/// Whether the snapshot is of this log: the event that it ends with has the time that the log says.
+pub fn fits(state: &State, log: &mut dyn Log) -> bool {
+    let Some(before) = state.tail().checked_sub(1) else { return true };
+    let fits =
+        log.read(before, 1).is_ok_and(|last| last.first().is_some_and(|last| last.at == state.last_at()));
+    if !fits {
+        log::warn!("the snapshot is of another log, and not used");
+    }
+    fits
 }
 
 fn parse(content: &[u8]) -> Result<State, String> {

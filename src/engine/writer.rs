@@ -1,67 +1,60 @@
-//! The writer: the only thread that changes anything.
+//! The writer: the only thread that touches the log.
 //!
 //! May assume: it has the log to itself.
-//! Must never: publish a state that is not in the log, or wait for anything but its inbox and its disk.
+//! Must never: publish a state that is not in the log, or answer anybody while it holds the ledger.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
+use super::ledger::{Batch, Deferred};
 use super::reserve::Reserve;
-use super::{Answer, Config, Failure, Job, Query, Shared, snapshot};
-use crate::limits::{
-    COMMANDS_IN_A_BATCH, EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP, REPLAY_EVENTS,
-};
+use super::{Config, Failure, Owed, Shared, snapshot};
+use crate::limits::{EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP, REPLAY_EVENTS};
 use crate::log::{Log, LogError, Tail};
-use crate::queue::{Command, Event, Instant, Now, Outcome, Record, Seq, Span, State, decide, lease};
+use crate::queue::{Command, Event, Instant, Now, Record, Seq, Span, State, lease};
 
-/// The longest that the writer sleeps, and how often it looks at leases: not at every batch, because that look costs as
-/// much as there are claims.
+/// The longest that the writer sleeps, and how often it looks at leases, at the disk and at the snapshot: not at every
+/// batch, because the first look costs as much as there are claims.
 const TICK: Span = Span(1_000);
 
 pub(super) struct Writer {
     log: Box<dyn Log>,
-    inbox: Receiver<Job>,
     shared: Arc<Shared>,
     config: Config,
     reserve: Option<Reserve>,
     snapshot_at: Seq,
-    leases_seen: Instant,
-}
-
-/// One command of a batch that was judged: who waits for which answer.
-struct Judged {
-    answer: Answer,
-    outcome: Result<Outcome, Failure>,
+    ticked: Instant,
 }
 
 impl Writer {
-    pub(super) fn new(
-        log: Box<dyn Log>,
-        inbox: Receiver<Job>,
-        shared: Arc<Shared>,
-        config: Config,
-        snapshot_at: Seq,
-    ) -> Writer {
+    pub(super) fn new(log: Box<dyn Log>, shared: Arc<Shared>, config: Config, snapshot_at: Seq) -> Writer {
         let reserve = config.directory.clone().map(Reserve::take);
-        let leases_seen = (config.clock)().instant;
-        Writer { log, inbox, shared, config, reserve, snapshot_at, leases_seen }
+        let ticked = (config.clock)().instant;
+        let writer = Writer { log, shared, config, reserve, snapshot_at, ticked };
+        writer.note_space();
+        writer
     }
 
     pub(super) fn run(mut self) {
         let mut stopping = false;
         while !stopping {
-            let mut jobs = Vec::new();
-            match self.inbox.recv_timeout(TICK.to_std()) {
-                Ok(job) => jobs.push(job),
-                Err(RecvTimeoutError::Timeout) => self.tidy(),
-                Err(RecvTimeoutError::Disconnected) => stopping = true,
-            }
-            // What queued up while the last batch was written shares the next one.
-            jobs.extend(self.inbox.try_iter().take(COMMANDS_IN_A_BATCH));
-            stopping |= jobs.iter().any(|job| matches!(job, Job::Stop));
-            self.work(jobs);
+            let batch = {
+                let mut ledger = self.shared.ledger.lock();
+                if !ledger.has_work() && self.shared.work.wait_for(&mut ledger, TICK.to_std()).timed_out() {
+                    drop(ledger);
+                    self.tidy();
+                    ledger = self.shared.ledger.lock();
+                }
+                stopping = ledger.is_stopping();
+                ledger.take()
+            };
+            self.shared.room.notify_all();
+            self.work(batch);
+            self.tick();
         }
+        // Whoever still waits is answered by what is dropped here: that the engine stops.
+        let unanswered = self.shared.ledger.lock().lost();
+        drop(unanswered);
         self.save_snapshot(EVENTS_BEFORE_SNAPSHOT_AT_STOP);
         if let Some(reserve) = &mut self.reserve {
             reserve.give_up();
@@ -72,68 +65,61 @@ impl Writer {
         self.shared.published.read().clone()
     }
 
-    /// One batch: judge, append, publish, answer.
-    fn work(&mut self, jobs: Vec<Job>) {
+    /// One batch: append, publish, answer.
+    fn work(&mut self, batch: Batch) {
         let now = (self.shared.clock)();
-        self.recover();
-        let mut state = (*self.state()).clone();
-        let mut records = Vec::new();
-        let mut judged = Vec::new();
-        let mut queries = Vec::new();
-        for command in self.expired(&state, now.instant) {
-            // A lease that somebody ended in the meantime is not an error.
-            if let Ok(decision) = decide(&state, &command) {
-                adopt(&mut state, &mut records, decision.events, now);
-            }
+        if self.shared.broken.read().is_some() {
+            self.recover();
         }
-        for job in jobs {
-            match job {
-                Job::Submit { command, step, answer } => {
-                    let outcome = self.admit(&command).and_then(|()| {
-                        let decision = decide(&state, &command)?;
-                        step.map_or(Ok(()), |step| step().map_err(|errno| Failure::Step { errno }))?;
-                        adopt(&mut state, &mut records, decision.events, now);
-                        Ok(decision.outcome)
-                    });
-                    judged.push(Judged { answer, outcome });
+        for Deferred { command, step, answer } in batch.backlog {
+            let mut ledger = self.shared.ledger.lock();
+            let judged = self.shared.admit(&command).and_then(|()| ledger.judge(&command, step, now));
+            match judged {
+                // It goes to the disk with the next batch.
+                Ok((outcome, ticket)) => {
+                    ledger.wait(ticket, Owed::new(move |durable| answer(durable.map(|()| outcome))));
                 }
-                Job::Query(query) => queries.push(query),
-                Job::Stop => {}
+                Err(failure) => {
+                    drop(ledger);
+                    answer(Err(failure));
+                }
             }
         }
-        let judged = match self.append(&records) {
-            Ok(tail) => {
-                self.publish(state, tail, &records, now.instant);
-                judged
+        if !batch.records.is_empty() {
+            match self.append(&batch.records) {
+                Ok(tail) => self.publish(batch.state, tail, &batch.records, now.instant),
+                Err(error) => self.fail(error),
             }
-            Err(error) => self.fail(judged, error),
-        };
-        for Judged { answer, outcome } in judged {
-            answer(outcome);
         }
-        self.ask(queries);
+        for query in batch.queries {
+            query(&mut *self.log);
+        }
     }
 
-    fn expired(&mut self, state: &State, now: Instant) -> Vec<Command> {
-        if now < self.leases_seen.after(TICK) {
-            return Vec::new();
+    /// What is due every now and then, whether or not anybody waits.
+    fn tick(&mut self) {
+        let now = (self.shared.clock)();
+        if self.shared.broken.read().is_some() || now.instant < self.ticked.after(TICK) {
+            return;
         }
-        self.leases_seen = now;
+        self.ticked = now.instant;
+        self.retake_reserve();
+        self.expire(now);
+        self.save_snapshot(EVENTS_BEFORE_SNAPSHOT);
+    }
+
+    /// End the claims of those who were silent for too long.
+    fn expire(&self, now: Now) {
+        let mut ledger = self.shared.ledger.lock();
+        for command in self.expired(ledger.working(), now.instant) {
+            // A lease that somebody ended in the meantime is not an error.
+            let _ = ledger.judge(&command, None, now);
+        }
+    }
+
+    fn expired(&self, state: &State, now: Instant) -> Vec<Command> {
         let heard = |worker: &_| self.shared.roster.last_heard(worker);
         lease::expired(state, self.config.default_lease, now, heard)
-    }
-
-    /// Whether a command of this kind is taken at present.
-    fn admit(&self, command: &Command) -> Result<(), Failure> {
-        if let Some(why) = &*self.shared.broken.read() {
-            return Err(Failure::ReadOnly(why.clone()));
-        }
-        let new_work =
-            matches!(command, Command::Publish { .. } | Command::Claim { .. } | Command::ClaimNext { .. });
-        if new_work && self.reserve.as_ref().is_some_and(|reserve| !reserve.held()) {
-            return Err(Failure::DiskFull);
-        }
-        Ok(())
     }
 
     fn append(&mut self, records: &[Record]) -> Result<Tail, LogError> {
@@ -141,6 +127,7 @@ impl Writer {
         match self.log.append(first.seq - 1, records) {
             // Nothing was written. With the reserve given up, the same batch may fit.
             Err(LogError::Full) if self.reserve.as_mut().is_some_and(Reserve::give_up) => {
+                self.note_space();
                 log::error!("the disk is full: no new work is accepted until there is space again");
                 self.log.append(first.seq - 1, records)
             }
@@ -149,23 +136,35 @@ impl Writer {
     }
 
     fn publish(&mut self, state: State, tail: Tail, records: &[Record], at: Instant) {
-        if records.is_empty() {
-            return;
-        }
         self.shared.log_bytes.store(tail.bytes, Ordering::Release);
-        *self.shared.published.write() = Arc::new(state);
+        let before = std::mem::replace(&mut *self.shared.published.write(), Arc::new(state));
         for record in records {
-            match &record.event {
-                Event::Completed { worker: Some(worker), .. }
-                | Event::Failed { worker: Some(worker), .. }
-                | Event::Returned { worker, .. } => self.shared.roster.claim_ended(worker, at),
-                _ => {}
+            let holder = match &record.event {
+                Event::Completed { worker, .. } | Event::Failed { worker, .. } => worker.as_ref(),
+                Event::Returned { worker, .. } => Some(worker),
+                Event::Withdrawn { task } => {
+                    before.task(task.as_str()).and_then(|t| Some(&t.claim()?.worker))
+                }
+                _ => None,
+            };
+            if let Some(worker) = holder {
+                self.shared.roster.claim_ended(worker, at);
             }
+        }
+        self.tell_observer();
+        let told = self.shared.ledger.lock().reached(tail.seq);
+        told.into_iter().for_each(|owed| owed.pay(Ok(())));
+    }
+
+    fn tell_observer(&self) {
+        if let Some(observer) = self.shared.observer.get() {
+            observer();
         }
     }
 
-    /// Nothing of the batch is acknowledged, not even its refusals: they were judged on a state that is not to be.
-    fn fail(&mut self, judged: Vec<Judged>, error: LogError) -> Vec<Judged> {
+    /// Nothing that was decided since the last commit happened: not what the commit was to hold, and not what was decided
+    /// on top of it in the meantime.
+    fn fail(&mut self, error: LogError) {
         let failure = match &error {
             LogError::Full => Failure::DiskFull,
             other => {
@@ -174,31 +173,38 @@ impl Writer {
                 Failure::Log(other.to_string())
             }
         };
-        let spoil = |judged: Judged| Judged { outcome: Err(failure.clone()), ..judged };
-        judged.into_iter().map(spoil).collect()
+        let told = {
+            let mut ledger = self.shared.ledger.lock();
+            let told = ledger.lost();
+            ledger.reset((*self.state()).clone());
+            told
+        };
+        self.shared.room.notify_all();
+        told.into_iter().for_each(|owed| owed.pay(Err(failure.clone())));
     }
 
     /// After a failure: open the log again, and make public what is really in it.
     fn recover(&mut self) {
-        if self.shared.broken.read().is_none() {
-            return;
-        }
         let mut state = (*self.state()).clone();
         match self.log.reopen().and_then(|_| catch_up(&mut *self.log, &mut state)) {
             Ok(()) => {
                 self.shared.log_bytes.store(self.log.tail().bytes, Ordering::Release);
+                let mut ledger = self.shared.ledger.lock();
+                ledger.reset(state.clone());
                 *self.shared.published.write() = Arc::new(state);
                 *self.shared.broken.write() = None;
+                drop(ledger);
+                self.tell_observer();
                 log::warn!("the event log works again");
             }
             Err(error) => *self.shared.broken.write() = Some(error.to_string()),
         }
     }
 
-    fn ask(&mut self, queries: Vec<Query>) {
-        for query in queries {
-            query(&mut *self.log);
-        }
+    /// Tell those who decide whether new work is accepted.
+    fn note_space(&self) {
+        let has_space = self.reserve.as_ref().is_none_or(Reserve::held);
+        self.shared.has_space.store(has_space, Ordering::Release);
     }
 
     /// What can be done while nobody waits.
@@ -206,13 +212,17 @@ impl Writer {
         if let Err(error) = self.log.idle() {
             log::warn!("the log could not be tidied: {error}");
         }
+    }
+
+    /// Not only while nobody waits: on a full disk, those who are refused ask again and again.
+    fn retake_reserve(&mut self) {
         if let Some(reserve) = &mut self.reserve
             && !reserve.held()
             && reserve.retake()
         {
             log::warn!("there is space on the disk again: new work is accepted");
         }
-        self.save_snapshot(EVENTS_BEFORE_SNAPSHOT);
+        self.note_space();
     }
 
     fn save_snapshot(&mut self, events: u64) {
@@ -220,22 +230,15 @@ impl Writer {
         // A snapshot costs as much as there are tasks: it must be worth as many events.
         let worth = events.max(state.len() as u64 / 4);
         let Some(directory) = &self.config.directory else { return };
-        if state.tail() - self.snapshot_at < worth {
+        // On a full disk, the last space is for work to be finished.
+        let full = self.reserve.as_ref().is_some_and(|reserve| !reserve.held());
+        if full || state.tail() - self.snapshot_at < worth {
             return;
         }
         match snapshot::save(directory, &state) {
             Ok(()) => self.snapshot_at = state.tail(),
             Err(error) => log::warn!("no snapshot could be written, a start will take longer: {error}"),
         }
-    }
-}
-
-/// Number the events of one decision, and make them part of the state as it will be.
-fn adopt(state: &mut State, records: &mut Vec<Record>, events: Vec<Event>, now: Now) {
-    for event in events {
-        let record = Record { seq: state.tail() + 1, at: now.wall.max(state.last_at()), event };
-        state.apply(&record);
-        records.push(record);
     }
 }
 
@@ -247,14 +250,24 @@ pub(super) fn catch_up(log: &mut dyn Log, state: &mut State) -> Result<(), LogEr
             state.apply(record);
         }
         if records.len() < REPLAY_EVENTS {
-            return Ok(());
+            break;
         }
+    }
+    match log.tail().seq {
+        tail if tail == state.tail() => Ok(()),
+        tail => Err(LogError::Damaged {
+            seq: tail + 1,
+            why: format!("events up to {} are missing", state.tail()),
+        }),
     }
 }
 
 /// The text that an event carries.
 pub(super) fn text_of(log: &mut dyn Log, seq: Seq) -> Result<Vec<u8>, LogError> {
-    let record = log.read(seq - 1, 1)?.pop();
+    let record = match seq.checked_sub(1) {
+        Some(before) => log.read(before, 1)?.pop(),
+        None => None,
+    };
     match record.map(|record| record.event) {
         Some(Event::Reported { text, .. })
         | Some(Event::Completed { text: Some(text), .. } | Event::Failed { text: Some(text), .. }) => {

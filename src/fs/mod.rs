@@ -34,7 +34,7 @@ pub struct Request {
 }
 
 /// What kind of file a node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A regular file.
     File,
@@ -257,8 +257,9 @@ pub trait Filesystem: Send + Sync + 'static {
     fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Entry>;
     /// The kernel drops `count` references to `ino`.
     fn forget(&self, ino: Ino, count: u64);
-    /// The attributes, and how long they may be believed.
-    fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>) -> Result<(Attr, Duration)>;
+    /// The attributes, and how long they may be believed. The kernel asks for those of what a CREATE made before `open(2)`
+    /// returns, if they may not be believed: a filesystem can hold that answer back until what was made is safe.
+    fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>, reply: Reply<(Attr, Duration)>);
     /// Change attributes.
     fn setattr(
         &self,

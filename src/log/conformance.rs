@@ -116,10 +116,24 @@ fn l6_a_torn_end_is_dropped_and_damage_in_the_middle_is_named() {
     let raw = rusqlite::Connection::open(dir.path().join("log.db")).unwrap();
     raw.execute("UPDATE event SET line = 'rubbish' WHERE seq = 7", []).unwrap();
     raw.execute("DELETE FROM event WHERE seq = 12", []).unwrap();
+    raw.execute("UPDATE event SET line = x'ff' WHERE seq = 15", []).unwrap();
     drop(raw);
     let mut log = SqliteLog::open(fd).unwrap();
-    assert!(matches!(log.read(0, 100), Err(LogError::Damaged { seq: 7, .. })));
-    assert!(matches!(log.read(7, 100), Err(LogError::Damaged { seq: 12, .. })));
+    for (after, damaged) in [(0, 7), (7, 12), (12, 15)] {
+        let found = log.read(after, 100).unwrap_err();
+        assert!(matches!(found, LogError::Damaged { seq, .. } if seq == damaged), "{found}");
+    }
+    assert!(log.read(15, 100).is_ok());
+
+    let mut lines = batch(0, 20).iter().map(|record| line(record).len() as u64).collect::<Vec<_>>();
+    let start = |seq: u64| lines[..seq as usize - 1].iter().sum::<u64>();
+    for (from, damaged) in [(1, 7), (7, 7), (8, 12), (13, 12), (14, 15)] {
+        let found = log.read_bytes(start(from), 100_000).unwrap_err();
+        assert!(matches!(found, LogError::Damaged { seq, .. } if seq == damaged), "{from}: {found}");
+    }
+    let rest = lines.split_off(15).iter().sum::<u64>();
+    let end = log.tail().bytes;
+    assert_eq!(log.read_bytes(end - rest, 100_000).unwrap().len() as u64, rest);
 }
 
 #[test]

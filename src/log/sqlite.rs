@@ -152,37 +152,53 @@ impl Log for SqliteLog {
                     why: format!("event {seq} stands in its place"),
                 });
             }
-            records.push(parse_line(seq, row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)?);
+            let line = row
+                .get_ref(1)?
+                .as_str()
+                .map_err(|error| LogError::Damaged { seq, why: error.to_string() })?;
+            records.push(parse_line(seq, line)?);
         }
         Ok(records)
     }
 
     fn read_bytes(&mut self, offset: u64, length: usize) -> Result<Vec<u8>, LogError> {
         let connection = self.connection()?;
-        let mut end = connection.prepare_cached("SELECT end FROM event WHERE seq = ?1")?;
+        let mut select_end = connection.prepare_cached("SELECT end FROM event WHERE seq = ?1")?;
+        let mut end_of = |seq: Seq| match seq {
+            0 => Ok(0),
+            _ => match select_end.query_row([seq as i64], |row| row.get::<_, i64>(0)).optional()? {
+                Some(end) => Ok(end as u64),
+                None => Err(LogError::Damaged { seq, why: "it is missing".into() }),
+            },
+        };
         // The first event that ends after `offset`, by bisection: an index for this would cost every append.
         let (mut low, mut high) = (1, self.tail.seq + 1);
         while low < high {
             let middle = low + (high - low) / 2;
-            if end.query_row([middle as i64], |row| row.get::<_, i64>(0))? as u64 > offset {
+            if end_of(middle)? > offset {
                 high = middle;
             } else {
                 low = middle + 1;
             }
         }
         let mut select =
-            connection.prepare_cached("SELECT end, line FROM event WHERE seq >= ?1 ORDER BY seq")?;
+            connection.prepare_cached("SELECT seq, end, line FROM event WHERE seq >= ?1 ORDER BY seq")?;
         let mut rows = select.query([low as i64])?;
+        let (mut seq, mut start) = (low, end_of(low - 1)?);
         let mut bytes = Vec::with_capacity(length.min(1 << 20));
         while bytes.len() < length
             && let Some(row) = rows.next()?
         {
-            let (end, line) = (row.get::<_, i64>(0)? as u64, row.get_ref(1)?);
+            let (found, end, line) =
+                (row.get::<_, i64>(0)? as Seq, row.get::<_, i64>(1)? as u64, row.get_ref(2)?);
             let line = line.as_bytes().map_err(rusqlite::Error::from)?;
-            let start = end - line.len() as u64;
-            let skip = (offset.max(start) - start) as usize;
+            if found != seq || end.checked_sub(start) != Some(line.len() as u64) {
+                return Err(LogError::Damaged { seq, why: "its line is not where it was".into() });
+            }
+            let skip = offset.saturating_sub(start) as usize;
             let take = (line.len() - skip).min(length - bytes.len());
             bytes.extend_from_slice(&line[skip..skip + take]);
+            (seq, start) = (seq + 1, end);
         }
         Ok(bytes)
     }
@@ -191,7 +207,11 @@ impl Log for SqliteLog {
         self.connection = None;
         let (connection, tail) = connect(&self.directory)?;
         (self.connection, self.tail) = (Some(connection), tail);
-        self.checkpoint()?;
+        match self.checkpoint() {
+            // Only the emptying failed: the write-ahead log was synced first, so what was read is on disk.
+            Err(LogError::Full) => log::warn!("the disk is full: the write-ahead log cannot be emptied"),
+            other => other?,
+        }
         Ok(tail)
     }
 

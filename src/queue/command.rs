@@ -131,6 +131,25 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Who asks; nobody when crewfs itself does.
+    pub fn actor(&self) -> Option<&Actor> {
+        match self {
+            Command::Publish { .. } | Command::Missing { .. } | Command::Expire { .. } => None,
+            Command::Withdraw { by, .. }
+            | Command::Claim { by, .. }
+            | Command::ClaimNext { by, .. }
+            | Command::Note { by, .. }
+            | Command::Finish { by, .. }
+            | Command::Report { by, .. }
+            | Command::Release { by, .. }
+            | Command::Retry { by, .. }
+            | Command::Drain { by, .. }
+            | Command::Pause { by, .. } => Some(by),
+        }
+    }
+}
+
 /// The two ways in which a task ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {

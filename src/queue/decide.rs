@@ -7,20 +7,16 @@ use std::collections::BTreeSet;
 
 use super::command::{Actor, Command, Decision, Ending, Outcome};
 use super::event::{Content, Event, LossReason, Record};
-use super::task::{Claim, Manifest, Phase, Task};
+use super::task::{Claim, FileStamp, Manifest, Phase, Task};
 use super::{Refusal, Seq, State, TaskId, TaskState};
 
 /// Judge one command: the events that it causes, or the reason why it causes none.
 pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
+    if let Some(by) = command.actor() {
+        check_name(state, by)?;
+    }
     match command {
-        Command::Publish { task, manifest, stamp } => {
-            if state.task(task.as_str()).is_some_and(|t| t.stamp == *stamp && t.manifest == *manifest) {
-                return done(vec![]);
-            }
-            let cycle = cycle_through(state, task, manifest);
-            let (task, manifest) = (task.clone(), manifest.clone());
-            mend_cycles(state, Event::Published { task, manifest, stamp: *stamp, cycle })
-        }
+        Command::Publish { task, manifest, stamp } => publish(state, task, manifest, *stamp),
         Command::Withdraw { task, by } => {
             if let Some(claim) = find(state, task)?.claim()
                 && claim.worker != by.worker
@@ -89,8 +85,8 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
             if worker != &by.worker && !by.operator {
                 return Err(Refusal::OperatorOnly { what: "draining another worker" });
             }
-            let mut events = if worker == &by.worker { join(state, by)? } else { vec![] };
-            if state.worker(worker.as_str()).is_none_or(|w| w.draining != *draining) {
+            let mut events = if worker == &by.worker { join(state, by) } else { vec![] };
+            if state.is_draining(worker.as_str()) != *draining {
                 events.push(Event::Drained { worker: worker.clone(), draining: *draining });
             }
             done(events)
@@ -118,17 +114,37 @@ fn find<'a>(state: &'a State, task: &TaskId) -> Result<&'a Task, Refusal> {
     }
 }
 
-/// The events that let the caller act under its name for the first time, or the refusal of a name that is another's (C41).
-fn join(state: &State, by: &Actor) -> Result<Vec<Event>, Refusal> {
+/// Whether the caller may act under its name at all (C41).
+fn check_name(state: &State, by: &Actor) -> Result<(), Refusal> {
     match state.worker(by.worker.as_str()) {
-        None => Ok(vec![Event::Joined { worker: by.worker.clone(), uid: by.uid }]),
-        Some(worker) if worker.uid == by.uid || by.uid == 0 => Ok(vec![]),
-        Some(worker) => Err(Refusal::NameTaken { worker: by.worker.clone(), owner: worker.uid }),
+        Some(worker) if worker.uid != by.uid && by.uid != 0 => {
+            Err(Refusal::NameTaken { worker: by.worker.clone(), owner: worker.uid })
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
+/// The event that makes the name the caller's, when it is nobody's yet.
+fn join(state: &State, by: &Actor) -> Vec<Event> {
+    match state.worker(by.worker.as_str()) {
+        None => vec![Event::Joined { worker: by.worker.clone(), uid: by.uid }],
+        Some(_) => vec![],
+    }
+}
+
+fn publish(state: &State, task: &TaskId, manifest: &Manifest, stamp: FileStamp) -> Result<Decision, Refusal> {
+    let cycle = match state.task(task.as_str()) {
+        Some(known) if known.stamp == stamp && known.manifest == *manifest => return done(vec![]),
+        // A file whose needs are as before closes no cycle, and need not be searched for one.
+        Some(known) if known.manifest.needs() == manifest.needs() => known.cycle.clone(),
+        Some(_) | None => cycle_through(state, task, manifest.needs()),
+    };
+    let (task, manifest) = (task.clone(), manifest.clone());
+    mend_cycles(state, Event::Published { task, manifest, stamp, cycle })
+}
+
 fn claim(state: &State, task: &TaskId, by: &Actor, exclusive: bool) -> Result<Decision, Refusal> {
-    let mut events = join(state, by)?;
+    let mut events = join(state, by);
     let found = find(state, task)?;
     match &found.phase {
         Phase::Claimed(claim) if claim.worker == by.worker => {
@@ -164,7 +180,6 @@ fn claim_next(state: &State, by: &Actor, exclusive: bool) -> Result<Decision, Re
     if let Some(task) = state.worker(by.worker.as_str()).and_then(|worker| worker.claims.last()) {
         return claim(state, task, by, exclusive);
     }
-    join(state, by)?;
     may_claim(state, by)?;
     match state.best_ready() {
         Some(task) => claim(state, task, by, exclusive),
@@ -179,7 +194,7 @@ fn may_claim(state: &State, by: &Actor) -> Result<(), Refusal> {
     if state.paused().is_some() {
         return Err(Refusal::Paused);
     }
-    if state.worker(by.worker.as_str()).is_some_and(|worker| worker.draining) {
+    if state.is_draining(by.worker.as_str()) {
         return Err(Refusal::Draining { worker: by.worker.clone() });
     }
     Ok(())
@@ -187,7 +202,6 @@ fn may_claim(state: &State, by: &Actor) -> Result<(), Refusal> {
 
 /// The claim, if the caller may act on it.
 fn held_by<'a>(state: &'a State, task: &TaskId, by: &Actor) -> Result<&'a Claim, Refusal> {
-    join(state, by)?;
     match find(state, task)?.claim() {
         Some(claim) if claim.worker == by.worker || by.operator => Ok(claim),
         Some(_) | None => Err(not_holder(state, task, by)),
@@ -223,7 +237,6 @@ fn finish(
     text: &Option<Content>,
     exclusive: bool,
 ) -> Result<Decision, Refusal> {
-    join(state, by)?;
     let found = find(state, task)?;
     let worker = match &found.phase {
         Phase::Claimed(claim) if claim.worker == by.worker || by.operator => Some(claim.worker.clone()),
@@ -280,7 +293,7 @@ fn mend_cycles(state: &State, event: Event) -> Result<Decision, Refusal> {
         let mut after = state.clone();
         after.apply(&Record { seq: state.tail() + 1, at: state.last_at(), event: events[0].clone() });
         let mended = after.in_cycles().filter(|id| match after.task(id.as_str()) {
-            Some(task) => cycle_through(&after, id, &task.manifest).is_empty(),
+            Some(task) => cycle_through(&after, id, task.manifest.needs()).is_empty(),
             None => false,
         });
         events.extend(mended.map(|task| Event::CycleBroken { task: task.clone() }));
@@ -288,18 +301,16 @@ fn mend_cycles(state: &State, event: Event) -> Result<Decision, Refusal> {
     done(events)
 }
 
-/// The cycle of needs that `task` closes with this manifest, starting with itself; empty when there is none.
-/// Completed tasks break a cycle: nobody waits for them.
-fn cycle_through(state: &State, task: &TaskId, manifest: &Manifest) -> Vec<TaskId> {
-    let Manifest::Spec(spec) = manifest else { return Vec::new() };
-    // Nobody waits for most tasks when they are published; then there is nothing to search.
-    let awaited = state.is_awaited(task) || state.in_cycles().next().is_some();
-    if !awaited && !spec.needs.contains(task) {
+/// The cycle that `task` closes with these needs, starting with itself; empty when there is none. Only what the files say
+/// counts, not how far their tasks are: a completed one may be retried.
+fn cycle_through(state: &State, task: &TaskId, needs: &[TaskId]) -> Vec<TaskId> {
+    // Nobody needs most tasks when they are published; then there is nothing to search.
+    if !state.is_needed(task) && !needs.contains(task) {
         return Vec::new();
     }
     let mut seen = BTreeSet::new();
     // Depth first, without recursion: a chain may be as long as the queue. Each frame is a task and its needs to go.
-    let mut path: Vec<(&TaskId, &[TaskId])> = vec![(task, &spec.needs)];
+    let mut path: Vec<(&TaskId, &[TaskId])> = vec![(task, needs)];
     while let Some((_, rest)) = path.last_mut() {
         let Some((need, others)) = rest.split_first() else {
             path.pop();
@@ -310,7 +321,6 @@ fn cycle_through(state: &State, task: &TaskId, manifest: &Manifest) -> Vec<TaskI
             return path.iter().map(|(id, _)| (*id).clone()).collect();
         }
         if let Some(found) = state.task(need.as_str())
-            && !matches!(found.phase, Phase::Completed(_))
             && seen.insert(need)
         {
             path.push((need, found.declared_needs()));

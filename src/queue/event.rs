@@ -115,6 +115,25 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The task that it is about.
+    pub fn task(&self) -> Option<&TaskId> {
+        match self {
+            Event::Published { task, .. }
+            | Event::CycleBroken { task }
+            | Event::Withdrawn { task }
+            | Event::Claimed { task, .. }
+            | Event::Noted { task, .. }
+            | Event::Completed { task, .. }
+            | Event::Failed { task, .. }
+            | Event::Reported { task, .. }
+            | Event::Returned { task, .. }
+            | Event::Retried { task, .. } => Some(task),
+            Event::Joined { .. } | Event::Drained { .. } | Event::Paused { .. } => None,
+        }
+    }
+}
+
 /// Why a claim ended without the task being finished.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

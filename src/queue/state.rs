@@ -16,7 +16,7 @@ use super::task::{
     Claim, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task, TextRef,
 };
 use super::{Content, Ending, Event, Record, Seq, TaskId, Wall, WorkerName};
-use crate::limits::{NAMED_IN_A_SENTENCE, RESULT_HEAD_BYTES};
+use crate::limits::{LOSSES_KEPT, NAMED_IN_A_SENTENCE, RESULT_HEAD_BYTES};
 
 /// The state of a task as users know it (C12). Each has a directory of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,12 +101,14 @@ pub struct State {
     paused: Option<Moment>,
     /// Completed tasks whose file is gone: they still satisfy whoever needs them.
     archived: OrdSet<TaskId>,
+    /// Names that shall drain from their first use on.
+    draining_early: OrdSet<WorkerName>,
 
     // Derived from the above.
     ready: OrdSet<Rank>,
     others: OrdMap<TaskState, OrdSet<TaskId>>,
-    /// From a need that is not met to the open tasks that wait for it.
-    waiting: OrdMap<TaskId, OrdSet<TaskId>>,
+    /// From a need to the tasks whose newest content names it, met or not: a completed task may be retried.
+    needed_by: OrdMap<TaskId, OrdSet<TaskId>>,
     /// Tasks rejected for a cycle: what may be mended by a change of another file.
     cyclic: OrdSet<TaskId>,
 }
@@ -120,19 +122,22 @@ struct Facts {
     workers: OrdMap<WorkerName, Arc<Worker>>,
     paused: Option<Moment>,
     archived: OrdSet<TaskId>,
+    #[serde(default)]
+    draining_early: OrdSet<WorkerName>,
 }
 
 impl From<State> for Facts {
     fn from(state: State) -> Facts {
-        let State { tail, last_at, tasks, workers, paused, archived, .. } = state;
-        Facts { tail, last_at, tasks, workers, paused, archived }
+        let State { tail, last_at, tasks, workers, paused, archived, draining_early, .. } = state;
+        Facts { tail, last_at, tasks, workers, paused, archived, draining_early }
     }
 }
 
 impl From<Facts> for State {
     fn from(facts: Facts) -> State {
-        let Facts { tail, last_at, tasks, workers, paused, archived } = facts;
-        let mut state = State { tail, last_at, workers, paused, archived, ..State::default() };
+        let Facts { tail, last_at, tasks, workers, paused, archived, draining_early } = facts;
+        let mut state =
+            State { tail, last_at, workers, paused, archived, draining_early, ..State::default() };
         for (id, task) in &tasks {
             state.index(id, task);
         }
@@ -196,6 +201,11 @@ impl State {
         self.workers.iter()
     }
 
+    /// Whether a worker may claim nothing more. It can be told so before it is known.
+    pub fn is_draining(&self, name: &str) -> bool {
+        self.workers.get(name).map_or_else(|| self.draining_early.contains(name), |worker| worker.draining)
+    }
+
     /// Since when all claiming is stopped, if it is.
     pub fn paused(&self) -> Option<Moment> {
         self.paused
@@ -242,9 +252,9 @@ impl State {
         }
     }
 
-    /// Whether an open task waits for this one.
-    pub fn is_awaited(&self, id: &TaskId) -> bool {
-        self.waiting.contains_key(id)
+    /// Whether the newest content of some task names this one as a need.
+    pub fn is_needed(&self, id: &TaskId) -> bool {
+        self.needed_by.contains_key(id)
     }
 
     /// The tasks that are rejected for a cycle.
@@ -270,7 +280,18 @@ impl State {
         let moment = Moment { seq: record.seq, at: record.at };
         self.tail = record.seq;
         self.last_at = record.at;
-        match &record.event {
+        let met = |state: &State| record.event.task().is_some_and(|task| state.is_met(task));
+        let before = met(self);
+        self.apply_event(&record.event, moment);
+        if let Some(task) = record.event.task()
+            && before != met(self)
+        {
+            self.tell_dependents(task, moment);
+        }
+    }
+
+    fn apply_event(&mut self, event: &Event, moment: Moment) {
+        match event {
             Event::Published { task, manifest, stamp, cycle } => {
                 self.archived.remove(task);
                 let before = self.tasks.get(task).cloned();
@@ -293,7 +314,6 @@ impl State {
             }),
             Event::Completed { task, worker, text } => {
                 self.finish(task, worker, text, moment, Ending::Completed);
-                self.satisfy(task);
             }
             Event::Failed { task, worker, text } => {
                 self.finish(task, worker, text, moment, Ending::Failed);
@@ -305,7 +325,7 @@ impl State {
             }),
             Event::Returned { task, worker, reason } => self.change(task, moment, |t| {
                 let epoch = t.claim().map_or(0, Claim::epoch);
-                t.losses.push(Loss { worker: worker.clone(), epoch, at: moment.at, reason: reason.clone() });
+                t.lose(Loss { worker: worker.clone(), epoch, at: moment.at, reason: reason.clone() });
                 t.phase = Phase::Open;
             }),
             Event::Retried { task, .. } => self.change(task, moment, |t| {
@@ -313,11 +333,14 @@ impl State {
                 t.phase = Phase::Open;
             }),
             Event::Joined { worker, uid } => {
-                self.workers.insert(worker.clone(), Arc::new(Worker::new(*uid, moment)));
+                let draining = self.draining_early.remove(worker).is_some();
+                self.workers.insert(worker.clone(), Arc::new(Worker::new(*uid, draining, moment)));
             }
-            Event::Drained { worker, draining } => {
-                self.change_worker(worker, moment, |w| w.draining = *draining);
-            }
+            Event::Drained { worker, draining } => match (self.workers.contains_key(worker), draining) {
+                (true, _) => self.change_worker(worker, moment, |w| w.draining = *draining),
+                (false, true) => drop(self.draining_early.insert(worker.clone())),
+                (false, false) => drop(self.draining_early.remove(worker)),
+            },
             Event::Paused { paused, .. } => self.paused = paused.then_some(moment),
         }
     }
@@ -347,15 +370,12 @@ impl State {
         }
     }
 
-    /// Take `need` off the list of everybody who waits for it.
-    fn satisfy(&mut self, need: &TaskId) {
-        for id in self.waiting.get(need).cloned().into_iter().flatten() {
-            let Some(before) = self.tasks.get(&id).cloned() else { continue };
-            let mut after = (*before).clone();
-            after.unmet.remove(need);
-            self.unindex(&id, &before);
-            self.index(&id, &after);
-            self.tasks.insert(id, Arc::new(after));
+    /// `need` was met and is no longer, or the opposite: open tasks that need it change with it.
+    fn tell_dependents(&mut self, need: &TaskId, moment: Moment) {
+        for id in self.needed_by.get(need).cloned().into_iter().flatten() {
+            if self.tasks.get(&id).is_some_and(|task| matches!(task.phase, Phase::Open)) {
+                self.change(&id, moment, |_| ());
+            }
         }
     }
 
@@ -445,8 +465,8 @@ impl State {
                 self.others.entry(other).or_default().insert(id.clone());
             }
         }
-        for need in &task.unmet {
-            self.waiting.entry(need.clone()).or_default().insert(id.clone());
+        for need in task.declared_needs() {
+            self.needed_by.entry(need.clone()).or_default().insert(id.clone());
         }
         if !task.cycle.is_empty() {
             self.cyclic.insert(id.clone());
@@ -468,11 +488,11 @@ impl State {
                 }
             }
         }
-        for need in &task.unmet {
-            if let Some(set) = self.waiting.get_mut(need) {
+        for need in task.declared_needs() {
+            if let Some(set) = self.needed_by.get_mut(need) {
                 set.remove(id);
                 if set.is_empty() {
-                    self.waiting.remove(need);
+                    self.needed_by.remove(need);
                 }
             }
         }
@@ -494,15 +514,26 @@ impl Task {
             losses: Vec::new(),
         }
     }
+
+    /// Remember a lost claim. The oldest is forgotten for it if need be, but never one that counts as an attempt.
+    fn lose(&mut self, loss: Loss) {
+        let harmless = |loss: &Loss| !loss.reason.counts_as_attempt();
+        if self.losses.len() >= LOSSES_KEPT
+            && let Some(oldest) = self.losses.iter().position(harmless)
+        {
+            self.losses.remove(oldest);
+        }
+        self.losses.push(loss);
+    }
 }
 
 impl Worker {
-    fn new(uid: u32, moment: Moment) -> Worker {
+    fn new(uid: u32, draining: bool, moment: Moment) -> Worker {
         Worker {
             uid,
             joined: moment,
             changed: moment,
-            draining: false,
+            draining,
             claims: Vec::new(),
             completed: 0,
             failed: 0,
@@ -513,7 +544,12 @@ impl Worker {
 
 impl Problem {
     fn cycle(cycle: &[TaskId]) -> Problem {
-        let path = cycle.iter().chain(cycle.first()).map(TaskId::as_str).collect::<Vec<_>>().join(" → ");
+        let named = cycle.iter().take(NAMED_IN_A_SENTENCE).map(|id| format!("{id} → "));
+        let more = match cycle.len().saturating_sub(NAMED_IN_A_SENTENCE) {
+            0 => String::new(),
+            more => format!("{more} more → "),
+        };
+        let path = named.chain([more]).chain(cycle.first().map(TaskId::to_string)).collect::<String>();
         Problem {
             line: 0,
             message: format!("its needs form a cycle, so none of these could ever run: {path}"),
@@ -525,7 +561,8 @@ impl TextRef {
     fn to(content: &Content, moment: Moment) -> TextRef {
         let text = String::from_utf8_lossy(&content.0);
         let mut head = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("").to_string();
-        head.truncate(head.floor_char_boundary(RESULT_HEAD_BYTES));
+        let fits = (0..=RESULT_HEAD_BYTES.min(head.len())).rev().find(|at| head.is_char_boundary(*at));
+        head.truncate(fits.unwrap_or(0));
         TextRef { seq: moment.seq, size: content.0.len() as u64, head, at: moment.at }
     }
 }

@@ -137,6 +137,16 @@ pub enum Manifest {
     Problem(Arc<Problem>),
 }
 
+impl Manifest {
+    /// The needs that it names.
+    pub fn needs(&self) -> &[TaskId] {
+        match self {
+            Manifest::Spec(spec) => &spec.needs,
+            Manifest::Problem(_) => &[],
+        }
+    }
+}
+
 /// What tells one content of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FileStamp {
@@ -263,7 +273,7 @@ pub struct Task {
     /// Of an open task: the needs that are not completed yet.
     #[serde(default, skip_serializing_if = "OrdSet::is_empty")]
     pub unmet: OrdSet<TaskId>,
-    /// Claims lost since it was published or retried, oldest first.
+    /// Claims lost since it was published or retried, oldest first; of many, all that count as attempts and the newest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,
 }
@@ -287,10 +297,7 @@ impl Task {
 
     /// The needs that the newest content names.
     pub fn declared_needs(&self) -> &[TaskId] {
-        match &self.manifest {
-            Manifest::Spec(spec) => &spec.needs,
-            Manifest::Problem(_) => &[],
-        }
+        self.manifest.needs()
     }
 }
 

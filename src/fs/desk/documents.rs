@@ -8,9 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::engine::{Engine, Presence};
-use crate::queue::{
-    Loss, Phase, Priority, Span, State, Task, TaskId, TaskState, Wall, When, Worker, WorkerName,
-};
+use crate::queue::{Loss, Phase, Priority, Span, State, Task, TaskId, TaskState, Wall, When, WorkerName};
 
 /// A task as `status/<id>`, `claim/<id>` and `queue.json` show it. `status` and `worker` are always there.
 #[derive(Serialize)]
@@ -155,16 +153,13 @@ struct WorkerView<'a> {
     last_heard: Option<Wall>,
 }
 
-fn worker_view<'a>(
-    state: &'a State,
-    worker: Option<&'a Worker>,
-    presence: Option<&Presence>,
-) -> WorkerView<'a> {
+fn worker_view<'a>(state: &'a State, name: &WorkerName, presence: Option<&Presence>) -> WorkerView<'a> {
+    let worker = state.worker(name.as_str());
     let claims = worker.map_or(&[][..], |w| &w.claims);
     let task = claims.last();
     let claim = task.and_then(|id| state.task(id.as_str())?.claim());
     WorkerView {
-        status: match (worker.is_some_and(|w| w.draining), task) {
+        status: match (state.is_draining(name.as_str()), task) {
             (true, _) => "draining",
             (false, Some(_)) => "working",
             (false, None) => "idle",
@@ -188,7 +183,7 @@ pub(super) fn worker(state: &State, engine: &Engine, name: &WorkerName) -> Vec<u
         view: WorkerView<'a>,
     }
     let presence = engine.roster().get(name.as_str());
-    let view = worker_view(state, state.worker(name.as_str()).map(|w| &**w), presence.as_deref());
+    let view = worker_view(state, name, presence.as_deref());
     pretty(&Named { worker: name, view })
 }
 
@@ -206,8 +201,7 @@ pub(super) fn workers(state: &State, engine: &Engine) -> Vec<u8> {
     let names = everybody(state, engine);
     object(names.iter().map(|name| {
         let presence = engine.roster().get(name.as_str());
-        let worker = state.worker(name.as_str()).map(|w| &**w);
-        (name.as_str(), worker_view(state, worker, presence.as_deref()))
+        (name.as_str(), worker_view(state, name, presence.as_deref()))
     }))
 }
 
@@ -223,7 +217,7 @@ pub(super) fn refusal(engine: &Engine, name: &WorkerName) -> Vec<u8> {
 /// backticks in it. `idle` is how long the worker has held nothing, and `limit` how long that may last.
 pub(super) fn should_stop(state: &State, tasks: &str, name: &WorkerName, idle: Span, limit: Span) -> Vec<u8> {
     let worker = state.worker(name.as_str());
-    let draining = worker.is_some_and(|w| w.draining);
+    let draining = state.is_draining(name.as_str());
     let claimable = state.paused().is_none() && !draining;
     let reason = if let Some(task) = worker.and_then(|w| w.claims.last()) {
         format!(

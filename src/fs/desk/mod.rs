@@ -26,20 +26,20 @@ mod watch;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use self::handles::{Handle, Handles, Line};
-use self::nodes::{Node, is_synthesized};
+use self::nodes::{Directory, Node, is_synthesized};
 use self::publish::Publisher;
 use self::show::View;
 pub use self::watch::Watch;
 use super::caller::Callers;
 use super::files::Files;
 use super::{
-    Attr, DirEntry, Entry, FileRange, Filesystem, FsError, Ino, Opened, ROOT, Reply, Request, Result,
+    Attr, DirEntry, Entry, FileRange, Filesystem, FsError, Ino, Kind, Opened, ROOT, Reply, Request, Result,
     SetAttr, StatFs,
 };
 use crate::engine::Engine;
@@ -47,6 +47,11 @@ use crate::queue::Span;
 
 /// Names and attributes of the desk are asked for every time: they depend on the moment, and on who asks.
 const NO_TIME: Duration = Duration::ZERO;
+/// What holds until something is said against it: the directories of the desk are always there, and whoever believes
+/// their attributes is told when they change.
+const UNTIL_TOLD: Duration = Duration::from_secs(3600);
+/// How long the attributes of the project's directory may be believed.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// What is configurable about the desk.
 #[derive(Debug, Clone)]
@@ -71,7 +76,10 @@ struct Core {
     files: Arc<Files>,
     view: View,
     handles: Handles,
+    /// Numbers for what is made.
     made: AtomicU64,
+    /// Directories whose attributes the kernel may believe at present.
+    believed: [AtomicBool; Directory::ALL.len()],
 }
 
 impl Desk {
@@ -90,7 +98,28 @@ impl Desk {
         }
         let publisher = Arc::new(Publisher::new(engine.clone(), root));
         let view = View::new(engine, callers, publisher, config);
-        Desk { core: Arc::new(Core { files, view, handles: Handles::default(), made: AtomicU64::new(0) }) }
+        Desk {
+            core: Arc::new(Core {
+                files,
+                view,
+                handles: Handles::default(),
+                made: AtomicU64::new(0),
+                believed: Default::default(),
+            }),
+        }
+    }
+
+    /// From now on, tell the kernel when a directory's attributes change: `invalidate` is called with its number, before
+    /// whoever changed it is answered.
+    pub fn tell(&self, invalidate: impl Fn(Ino) + Send + Sync + 'static) {
+        let core = self.core.clone();
+        self.core.view.engine.observe(move || {
+            for (directory, believed) in Directory::ALL.into_iter().zip(&core.believed) {
+                if believed.swap(false, Ordering::AcqRel) {
+                    invalidate(core.view.nodes.shown(&Node::Directory(directory)));
+                }
+            }
+        });
     }
 
     /// Bring the queue in step with the files, and keep it so. Returns when all that is there now is handed in.
@@ -105,9 +134,22 @@ impl Desk {
 impl Core {
     /// A node as the kernel wants it, with one more reference.
     fn entry(&self, node: &Node, req: &Request) -> Result<Entry> {
+        let ttl = self.ttl(node);
         let shown = self.view.show(node, req)?;
         let attr = self.view.dress(self.view.nodes.refer(node), &shown);
-        Ok(Entry { attr, entry_ttl: NO_TIME, attr_ttl: NO_TIME })
+        Ok(Entry { attr, entry_ttl: ttl, attr_ttl: ttl })
+    }
+
+    /// How long a node may be believed. To be asked for before the node is looked at: if it changes in between, the
+    /// kernel is told.
+    fn ttl(&self, node: &Node) -> Duration {
+        match node {
+            Node::Directory(directory) => {
+                self.believed[*directory as usize].store(true, Ordering::Release);
+                UNTIL_TOLD
+            }
+            _ => NO_TIME,
+        }
     }
 
     fn synthesized_at(&self, parent: Ino, name: &OsStr) -> Option<Node> {
@@ -141,14 +183,11 @@ impl Filesystem for Desk {
         }
     }
 
-    fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>) -> Result<(Attr, Duration)> {
-        let core = &self.core;
-        if !is_synthesized(ino) {
-            return Ok((core.files.getattr(ino)?, NO_TIME));
+    fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>, reply: Reply<(Attr, Duration)>) {
+        match self.core.made(ino) {
+            Some(made) => self.core.safe(ino, made, reply),
+            None => reply.send(self.core.attributes(req, ino, fh)),
         }
-        let node = core.view.nodes.get(ino)?;
-        let open = fh.and_then(|fh| core.handles.get(fh).ok());
-        Ok((core.attr_of_open(ino, &node, open.as_deref(), req)?, NO_TIME))
     }
 
     fn setattr(
@@ -181,7 +220,7 @@ impl Filesystem for Desk {
     fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, rdev: u32, reply: Reply<Entry>) {
         if let Some(node) = self.core.being_made(parent, name) {
             return match mode & libc::S_IFMT {
-                libc::S_IFREG => self.core.make(req, node, true, reply, |entry, _, _| entry),
+                libc::S_IFREG => self.core.make_durably(req, node, Kind::File, reply),
                 _ => reply.send(Err(FsError::because(libc::EPERM, "only files can be made here"))),
             };
         }
@@ -192,7 +231,7 @@ impl Filesystem for Desk {
 
     fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, reply: Reply<Entry>) {
         if let Some(node) = self.core.being_made(parent, name) {
-            return self.core.make_as_directory(req, node, reply);
+            return self.core.make_durably(req, node, Kind::Directory, reply);
         }
         let made = self.core.files.mkdir(req, parent, name, mode);
         self.core.appeared(parent, name);
@@ -465,11 +504,21 @@ impl Filesystem for Desk {
 }
 
 impl Core {
+    fn attributes(&self, req: &Request, ino: Ino, fh: Option<u64>) -> Result<(Attr, Duration)> {
+        if !is_synthesized(ino) {
+            return Ok((self.files.getattr(ino)?, if ino == ROOT { A_MOMENT } else { NO_TIME }));
+        }
+        let node = self.view.nodes.get(ino)?;
+        let ttl = self.ttl(&node);
+        let open = fh.and_then(|fh| self.handles.get(fh).ok());
+        Ok((self.attr_of_open(ino, &node, open.as_deref(), req)?, ttl))
+    }
+
     fn list(&self, ino: Ino, req: &Request) -> Result<Vec<Line>> {
         if ino == ROOT {
             return self.list_plain_root();
         }
-        let dots = [".", ".."].map(|name| Line { ino, kind: super::Kind::Directory, name: name.into() });
+        let dots = [".", ".."].map(|name| Line { ino, kind: Kind::Directory, name: name.into() });
         let listed = self.view.list(ino, &self.view.nodes.get(ino)?, req)?;
         Ok(dots.into_iter().chain(listed).collect())
     }

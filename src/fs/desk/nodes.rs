@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use super::super::{FsError, Ino, Kind, Result};
-use crate::queue::{TaskId, TaskState, WorkerName};
+use crate::engine::Ticket;
+use crate::queue::{TaskId, TaskState, Wall, WorkerName};
 
 /// Numbers of synthesized nodes have this bit; those of real files never do.
 pub(super) const SYNTHESIZED: Ino = 1 << 62;
@@ -45,6 +46,20 @@ impl Directory {
     }
 }
 
+impl Directory {
+    /// All of them.
+    pub(super) const ALL: [Directory; 8] = [
+        Directory::Ready,
+        Directory::Blocked,
+        Directory::Claim,
+        Directory::Completed,
+        Directory::Failed,
+        Directory::Rejected,
+        Directory::Status,
+        Directory::Workers,
+    ];
+}
+
 /// The documents at the top of the desk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Document {
@@ -61,6 +76,19 @@ pub(super) enum WorkerFile {
     Task,
     Why,
     Drain,
+}
+
+/// Something that was just made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Made {
+    /// Tells it from all others.
+    pub(super) number: u64,
+    /// What its maker asked for: the answer to a MKDIR must be a directory, that to a CREATE a file.
+    pub(super) kind: Kind,
+    /// When.
+    pub(super) at: Wall,
+    /// What must be on disk before anybody is told that it was made.
+    pub(super) ticket: Option<Ticket>,
 }
 
 /// One synthesized node.
@@ -86,21 +114,25 @@ pub(super) enum Node {
     WorkerFile(WorkerName, WorkerFile),
     /// A temporary file of an editor, in `completed/` or `failed/`.
     Scratch(u64),
-    /// What a `mkdir` that claimed or finished a task is answered with: a directory that nothing else ever meets.
-    Made(u64),
+    /// What somebody just made, as its maker has it. Whoever looks for the name finds the task's entry instead.
+    Made(Made),
+    /// A name in a synthesized directory that can mean nothing.
+    Nothing,
 }
 
 impl Node {
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Node::Directory(_) | Node::Worker(_) | Node::Made(_) => Kind::Directory,
+            Node::Directory(_) | Node::Worker(_) => Kind::Directory,
+            Node::Made(made) => made.kind,
             Node::Next | Node::WorkerSelf => Kind::Symlink,
             Node::Task(..)
             | Node::ClaimNext
             | Node::Document(_)
             | Node::Paused
             | Node::WorkerFile(..)
-            | Node::Scratch(_) => Kind::File,
+            | Node::Scratch(_)
+            | Node::Nothing => Kind::File,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::publish::{Publisher, stamp_of};
 use super::table::{current_claim, file_of};
 use super::{Config, table};
 use crate::engine::Engine;
-use crate::queue::{Moment, Phase, Seq, State, Task, TaskId, TextRef, WorkerName};
+use crate::queue::{Moment, Phase, Seq, State, Task, TaskId, TextRef, Wall, WorkerName};
 
 /// What a reader of a node gets.
 pub(super) enum Content {
@@ -63,7 +63,7 @@ impl View {
         config: Config,
     ) -> View {
         let (nodes, scratches) = (Nodes::default(), Scratches::default());
-        let opened = time(Moment { seq: 0, at: (engine.clock())().wall });
+        let opened = at((engine.clock())().wall);
         View { engine, callers, publisher, nodes, scratches, config, opened, queue: Mutex::default() }
     }
 
@@ -119,13 +119,14 @@ impl View {
                 self.worker(name, &state, req)?;
                 directory(0o777)
             }
-            Node::Made(_) => directory(0o777),
+            Node::Made(made) => Shown { kind: made.kind, perm: 0o666, size: 0, mtime: at(made.at) },
+            Node::Nothing => return Err(ABSENT),
             Node::Next | Node::WorkerSelf => link(&self.target(node, &state, req)?, changed),
             Node::Scratch(number) => self.scratches.with(*number, |file| Shown {
                 kind: Kind::File,
                 perm: 0o666,
                 size: file.content.len() as u64,
-                mtime: time(Moment { seq: 0, at: file.at }),
+                mtime: at(file.at),
             })?,
             Node::Task(..) | Node::ClaimNext | Node::Document(_) | Node::Paused | Node::WorkerFile(..) => {
                 let (content, perm, mtime) = self.file(node, &state, req)?;
@@ -166,7 +167,7 @@ impl View {
             Node::Document(Document::Queue) => Ok((Content::Bytes(self.queue(state)), 0o444, changed)),
             Node::Document(Document::Workers) => {
                 let heard = self.engine.roster().all().iter().map(|p| p.last_heard_wall()).max();
-                let mtime = heard.map_or(changed, |at| changed.max(time(Moment { seq: 0, at })));
+                let mtime = heard.map_or(changed, |wall| changed.max(at(wall)));
                 document(documents::workers(state, &self.engine), mtime)
             }
             Node::Document(Document::Events) => Ok((Content::Events, 0o444, changed)),
@@ -219,7 +220,6 @@ impl View {
         self.worker(name, state, req)?;
         let presence = self.engine.roster().get(name.as_str());
         let changed = time(state.changed());
-        let at = |at| time(Moment { seq: 0, at });
         let (bytes, perm, mtime) = match file {
             WorkerFile::Status => {
                 let heard = presence.map_or(changed, |p| changed.max(at(p.last_heard_wall())));
@@ -233,7 +233,7 @@ impl View {
                 let text = documents::should_stop(state, &self.config.tasks, name, idle, limit);
                 // When the idle time is over the answer changes without an event.
                 let over = now.wall.0.saturating_sub_unsigned(idle.0.saturating_sub(limit.0));
-                let mtime = if idle >= limit { changed.max(at(crate::queue::Wall(over))) } else { changed };
+                let mtime = if idle >= limit { changed.max(at(Wall(over))) } else { changed };
                 (text, 0o444, mtime)
             }
             WorkerFile::Task => {
@@ -247,8 +247,10 @@ impl View {
                 (documents::refusal(&self.engine, name), 0o444, mtime)
             }
             WorkerFile::Drain => {
-                let worker = state.worker(name.as_str()).filter(|worker| worker.draining).ok_or(ABSENT)?;
-                (Vec::new(), 0o644, time(worker.changed))
+                if !state.is_draining(name.as_str()) {
+                    return Err(ABSENT);
+                }
+                (Vec::new(), 0o644, changed)
             }
         };
         Ok((Content::Bytes(bytes.into()), perm, mtime))
@@ -329,6 +331,11 @@ impl View {
     pub(super) fn caller(&self, req: &Request) -> Result<Arc<Caller>> {
         self.callers.identify(req)
     }
+}
+
+/// A time of day as a file's time.
+pub(super) fn at(wall: Wall) -> Timestamp {
+    time(Moment { seq: 0, at: wall })
 }
 
 /// A moment as a file's time. The position in the log stands below the milliseconds, so that two changes in one

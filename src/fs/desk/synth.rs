@@ -13,11 +13,10 @@ use parking_lot::Mutex;
 use super::super::caller::Caller;
 use super::super::{Attr, Entry, FsError, Ino, Kind, Opened, Reply, Request, Result, SetAttr, Timestamp};
 use super::handles::{Handle, Note, Report, Scratch, put, slice};
-use super::nodes::{Directory, Node, WorkerFile, is_synthesized};
+use super::nodes::{Directory, Made, Node, WorkerFile, is_synthesized};
 use super::show::{Content, Shown};
-use super::table::{self, Wish};
-use super::{Core, NO_TIME};
-use crate::engine::Failure;
+use super::{Core, NO_TIME, show, table};
+use crate::engine::{Failure, Ticket};
 use crate::limits::{INSTRUCTIONS_BYTES, RESULT_BYTES};
 use crate::queue::{Actor, Command, Content as Text, Ending, Outcome, Refusal, Seq, TaskId};
 
@@ -32,9 +31,8 @@ impl Core {
         if !is_synthesized(parent) {
             return self.synthesized_at(parent, name);
         }
-        let nowhere = Node::Made(0);
         let node = self.view.nodes.get(parent).ok().and_then(|dir| table::in_directory(&dir, name));
-        Some(node.unwrap_or(nowhere))
+        Some(node.unwrap_or(Node::Nothing))
     }
 
     /// The outcome of a command for the caller: a refusal is also written down where the worker can read it.
@@ -69,27 +67,9 @@ impl Core {
         }
     }
 
-    /// Make a node, and answer with what `answer` builds of its entry.
-    pub(super) fn make<T: 'static>(
-        self: &Arc<Core>,
-        req: &Request,
-        node: Node,
-        exclusive: bool,
-        reply: Reply<T>,
-        answer: impl FnOnce(Entry, &Outcome, &Core) -> T + Send + 'static,
-    ) {
-        let Some((caller, reply)) = self.begin(req, reply) else { return };
-        let wish = match self.wished(&node, &caller, exclusive) {
-            Ok(wish) => wish,
-            Err(error) => return reply.send(Err(self.refused(&caller, error))),
-        };
-        self.fulfil(req, caller, wish, reply, answer);
-    }
-
-    fn wished(&self, node: &Node, caller: &Caller, exclusive: bool) -> Result<Wish> {
+    fn wished(&self, node: &Node, caller: &Caller, exclusive: bool) -> Result<Command> {
         match node {
-            // A name in claim/ and its like that can be no id.
-            Node::Made(_) => {
+            Node::Nothing => {
                 Err(FsError::because(libc::ENOENT, "this can be no task: its name is not an id"))
             }
             // The queue knows nothing yet of a worker that was only heard of. An operator speaks for it, and the name
@@ -107,39 +87,54 @@ impl Core {
         }
     }
 
-    fn fulfil<T: 'static>(
-        self: &Arc<Core>,
-        req: &Request,
-        caller: Arc<Caller>,
-        wish: Wish,
-        reply: Reply<T>,
-        answer: impl FnOnce(Entry, &Outcome, &Core) -> T + Send + 'static,
-    ) {
-        let (core, req, node) = (self.clone(), *req, wish.becomes);
-        self.view.engine.submit(wish.command, move |outcome| {
-            reply.send(core.answer(&caller, outcome).map(|outcome| {
-                // It was made. If it is gone again already, the caller still gets what it made.
-                let entry = core.entry(&node, &req).unwrap_or_else(|_| core.fleeting(&node));
-                answer(entry, &outcome, &core)
-            }));
+    /// Make a node by a call whose answer ends it (`mkdir`, `mknod`): it is given when the outcome is on disk.
+    pub(super) fn make_durably(self: &Arc<Core>, req: &Request, node: Node, kind: Kind, reply: Reply<Entry>) {
+        let Some((caller, reply)) = self.begin(req, reply) else { return };
+        match self.wished(&node, &caller, true) {
+            Ok(command) => self.fulfil(caller, command, kind, reply),
+            Err(error) => reply.send(Err(self.refused(&caller, error))),
+        }
+    }
+
+    fn fulfil(self: &Arc<Core>, caller: Arc<Caller>, command: Command, kind: Kind, reply: Reply<Entry>) {
+        let core = self.clone();
+        self.view.engine.submit(command, move |outcome| {
+            reply.send(core.answer(&caller, outcome).map(|_| core.fresh(kind, None)));
         });
     }
 
-    /// An entry for a node that was made and is gone already.
-    fn fleeting(&self, node: &Node) -> Entry {
-        let shown = Shown { kind: node.kind(), perm: 0o666, size: 0, mtime: Timestamp::default() };
-        let attr = self.view.dress(self.view.nodes.refer(node), &shown);
+    /// What somebody just made, as it is to its maker: empty, and a node of its own. By its name everybody, its maker too,
+    /// finds the entry of the task; and by then that may be gone again.
+    fn fresh(&self, kind: Kind, ticket: Option<Ticket>) -> Entry {
+        let (number, at) = (self.made.fetch_add(1, Ordering::Relaxed), (self.view.engine.clock())().wall);
+        let made = Made { number, kind, at, ticket };
+        let shown = Shown { kind, perm: 0o666, size: 0, mtime: show::at(at) };
+        let attr = self.view.dress(self.view.nodes.refer(&Node::Made(made)), &shown);
         Entry { attr, entry_ttl: NO_TIME, attr_ttl: NO_TIME }
     }
 
-    /// `mkdir`: the kernel wants a directory for an answer, and gets one that nobody meets again.
-    pub(super) fn make_as_directory(self: &Arc<Core>, req: &Request, node: Node, reply: Reply<Entry>) {
-        self.make(req, node, true, reply, |made, _, core| {
-            core.view.nodes.forget(made.attr.ino, 1);
-            core.fleeting(&Node::Made(core.made.fetch_add(1, Ordering::Relaxed) + 1))
-        });
+    /// Something that was just made, if the number is that of one.
+    pub(super) fn made(&self, ino: Ino) -> Option<Made> {
+        match self.view.nodes.get(ino) {
+            Ok(Node::Made(made)) if is_synthesized(ino) => Some(made),
+            _ => None,
+        }
     }
 
+    /// The attributes of something that was just made, when it is on disk. `open(2)` does not return before this answer.
+    pub(super) fn safe(self: &Arc<Core>, ino: Ino, made: Made, reply: Reply<(Attr, Duration)>) {
+        let shown = Shown { kind: made.kind, perm: 0o666, size: 0, mtime: show::at(made.at) };
+        let attr = self.view.dress(ino, &shown);
+        match made.ticket {
+            None => reply.send(Ok((attr, NO_TIME))),
+            Some(ticket) => self.view.engine.when_durable(ticket, move |durable| {
+                reply.send(durable.map(|()| (attr, NO_TIME)).map_err(|failure| FsError::from(&failure)));
+            }),
+        }
+    }
+
+    /// `open(O_CREAT)`. The kernel holds the directory's lock until this is answered, and asks for the attributes after:
+    /// so the decision is answered here, and that it is on disk there ([`Core::safe`]).
     pub(super) fn create_synthesized(
         self: &Arc<Core>,
         req: &Request,
@@ -153,21 +148,21 @@ impl Core {
             return reply.send(self.create_scratch(req, parent, name));
         }
         let Some((caller, reply)) = self.begin(req, reply) else { return };
-        let wish = match self.wished(&node, &caller, exclusive) {
-            Ok(wish) => wish,
-            Err(error) => return reply.send(Err(self.refused(&caller, error))),
-        };
-        let opener = caller.clone();
-        self.fulfil(req, caller, wish, reply, move |entry, outcome, core| {
-            let handle = match outcome {
-                Outcome::Claimed { task, epoch } => note(task, *epoch, &opener, Vec::new()),
-                Outcome::Finished { finish } => match &node {
-                    Node::Task(_, task) => report(task, *finish, &opener, Vec::new()),
+        let decided = self
+            .wished(&node, &caller, exclusive)
+            .and_then(|command| self.view.engine.decide(&command).map_err(|failure| FsError::from(&failure)));
+        reply.send(match decided {
+            Err(error) => Err(self.refused(&caller, error)),
+            Ok((outcome, ticket)) => {
+                let handle = match (outcome, &node) {
+                    (Outcome::Claimed { task, epoch }, _) => note(&task, epoch, &caller, Vec::new()),
+                    (Outcome::Finished { finish }, Node::Task(_, task)) => {
+                        report(task, finish, &caller, Vec::new())
+                    }
                     _ => Handle::Document(Vec::new()),
-                },
-                Outcome::Done => Handle::Document(Vec::new()),
-            };
-            (entry, core.opened(handle))
+                };
+                Ok((self.fresh(Kind::File, Some(ticket)), self.opened(handle)))
+            }
         });
     }
 
@@ -180,9 +175,10 @@ impl Core {
     pub(super) fn link_synthesized(self: &Arc<Core>, req: &Request, ino: Ino, to: Node, reply: Reply<Entry>) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         let state = self.view.engine.state();
-        let wish = self.view.nodes.get(ino).and_then(|from| table::moving(&from, &to, &caller, &state, true));
-        match wish {
-            Ok(wish) => self.fulfil(req, caller, wish, reply, |entry, _, _| entry),
+        let command =
+            self.view.nodes.get(ino).and_then(|from| table::moving(&from, &to, &caller, &state, true));
+        match command {
+            Ok(command) => self.fulfil(caller, command, Kind::File, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
@@ -240,7 +236,7 @@ impl Core {
             return self.rename_scratch(caller, (from.0, from.1), to, exclusive, reply);
         }
         match table::moving(&from.2, &to.2, &caller, &self.view.engine.state(), exclusive) {
-            Ok(wish) => self.command(caller, wish.command, reply),
+            Ok(command) => self.command(caller, command, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
@@ -527,11 +523,18 @@ impl Core {
             });
             return reply.send(resized.and_then(|()| Ok((self.view.attr(ino, &node, req)?, NO_TIME))));
         }
-        let right = match self.right_to_write(&node, &caller) {
-            Ok(right) => right,
-            Err(error) => return reply.send(Err(self.refused(&caller, error))),
-        };
         let open = fh.and_then(|fh| self.handles.get(fh).ok());
+        let right = match (&node, open.as_deref()) {
+            (_, Some(Handle::Report(report))) => {
+                let report = report.lock();
+                Right::Report(report.task.clone(), report.finish)
+            }
+            (Node::Made(_), _) => Right::Nothing,
+            _ => match self.right_to_write(&node, &caller) {
+                Ok(right) => right,
+                Err(error) => return reply.send(Err(self.refused(&caller, error))),
+            },
+        };
         match (right, change.size, open.as_deref()) {
             (Right::Report(..), Some(size), Some(Handle::Report(report))) => {
                 let mut report = report.lock();

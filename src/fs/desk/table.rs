@@ -2,7 +2,7 @@
 //!
 //! This is the contract in code: a new file of the contract is a new row here, and its content one arm in `documents`.
 //!
-//! Must never: touch the engine, a file, or a clock. It answers with [`Wish`]es.
+//! Must never: touch the engine, a file, or a clock. It answers with [`Command`]s.
 
 use std::ffi::OsStr;
 
@@ -75,23 +75,14 @@ pub(super) fn is_scratch(name: &OsStr) -> bool {
         .is_some_and(|name| name.starts_with('.') || name.starts_with("sed") || name.contains(".tmp."))
 }
 
-/// What somebody wants of the queue by touching a node.
-#[derive(Debug)]
-pub(super) struct Wish {
-    /// What.
-    pub(super) command: Command,
-    /// The node that there will be.
-    pub(super) becomes: Node,
-}
-
 fn refuse<T>(errno: i32, why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T> {
     Err(FsError::because(errno, why))
 }
 
 /// What making `node` means. `exclusive`: the caller asked to be the one who makes it.
-pub(super) fn making(node: &Node, caller: &Caller, exclusive: bool) -> Result<Wish> {
+pub(super) fn making(node: &Node, caller: &Caller, exclusive: bool) -> Result<Command> {
     let by = caller.actor.clone();
-    let command = match node {
+    Ok(match node {
         Node::Task(Directory::Claim, task) => Command::Claim { task: task.clone(), by, exclusive },
         Node::ClaimNext => Command::ClaimNext { by, exclusive },
         Node::Task(Directory::Completed, task) => finishing(task, caller, Ending::Completed, None, exclusive),
@@ -104,8 +95,7 @@ pub(super) fn making(node: &Node, caller: &Caller, exclusive: bool) -> Result<Wi
             Command::Drain { worker: worker.clone(), by, draining: true }
         }
         _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be made"),
-    };
-    Ok(Wish { command, becomes: node.clone() })
+    })
 }
 
 /// The end of a task, with its text where that is known.
@@ -126,7 +116,7 @@ pub(super) fn moving(
     caller: &Caller,
     state: &State,
     exclusive: bool,
-) -> Result<Wish> {
+) -> Result<Command> {
     use Directory::{Claim, Completed, Failed, Ready, Rejected};
     let by = caller.actor.clone();
     // What stands for the best task, or for the caller's claim, is as good as its name.
@@ -145,7 +135,7 @@ pub(super) fn moving(
         Node::Task(there, task) => (*there, task),
         _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be moved"),
     };
-    let command = match (there, to) {
+    Ok(match (there, to) {
         (Ready, Node::ClaimNext) => Command::ClaimNext { by, exclusive: true },
         (_, Node::Task(_, other)) if other != task => {
             held_by_another(state, caller, to)?;
@@ -163,8 +153,7 @@ pub(super) fn moving(
                 "a task moves from ready/ to claim/, from claim/ to completed/, failed/ or ready/, and back to ready/",
             );
         }
-    };
-    Ok(Wish { command, becomes: to.clone() })
+    })
 }
 
 /// What removing a node means.

@@ -105,9 +105,9 @@ impl Filesystem for Tree {
         self.files.forget(ino, count);
     }
 
-    fn getattr(&self, req: &Request, ino: Ino, _fh: Option<u64>) -> Result<(Attr, Duration)> {
+    fn getattr(&self, req: &Request, ino: Ino, _fh: Option<u64>, reply: Reply<(Attr, Duration)>) {
         self.guard.seen(req);
-        Ok((self.getattr_or_link(ino)?, self.config.attr_ttl))
+        reply.send(self.getattr_or_link(ino).map(|attr| (attr, self.config.attr_ttl)));
     }
 
     fn setattr(

@@ -1,0 +1,168 @@
+//! The ledger: what is decided, and what of it is not yet on disk.
+//!
+//! May assume: whoever calls has it to itself.
+//! Must never: touch the log, or answer anybody. It tells the caller whom to answer what.
+//!
+//! Deciding and writing are two steps, because the kernel holds a directory's lock while it waits for the answer to a
+//! CREATE: whoever decides only after the disk has answered lets one claim at a time through. So commands are judged at
+//! once, against the state as it will be, by the thread that brings them; the writer takes what has gathered to the disk.
+
+use super::{Failure, Owed, Query, Step, Ticket};
+use crate::limits::COMMANDS_IN_A_BATCH;
+use crate::queue::{Command, Event, Now, Outcome, Record, Seq, State, decide};
+
+/// What the next commit takes along.
+pub(super) struct Batch {
+    pub(super) records: Vec<Record>,
+    /// The state after the last of them.
+    pub(super) state: State,
+    pub(super) queries: Vec<Query>,
+    /// Commands that came while the log did not work.
+    pub(super) backlog: Vec<Deferred>,
+}
+
+/// A command that waits for the log to work again.
+pub(super) struct Deferred {
+    pub(super) command: Command,
+    pub(super) step: Option<Step>,
+    pub(super) answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>,
+}
+
+pub(super) struct Ledger {
+    /// The state as it will be when all that is decided is on disk.
+    working: State,
+    records: Vec<Record>,
+    /// Commands whose events are in `records`.
+    commands: usize,
+    /// Who waits until which position is on disk, in the order in which they came.
+    waiting: Vec<(Seq, Owed)>,
+    queries: Vec<Query>,
+    backlog: Vec<Deferred>,
+    durable: Seq,
+    /// Where the log ended each time that what was decided after it was lost: the number of such times is the generation.
+    floors: Vec<Seq>,
+    stopping: bool,
+}
+
+impl Ledger {
+    pub(super) fn new(state: State) -> Ledger {
+        Ledger {
+            durable: state.tail(),
+            working: state,
+            records: Vec::new(),
+            commands: 0,
+            waiting: Vec::new(),
+            queries: Vec::new(),
+            backlog: Vec::new(),
+            floors: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    /// Judge a command, and make its events part of the next commit. `step` is done in between.
+    pub(super) fn judge(
+        &mut self,
+        command: &Command,
+        step: Option<Step>,
+        now: Now,
+    ) -> Result<(Outcome, Ticket), Failure> {
+        let decision = decide(&self.working, command)?;
+        step.map_or(Ok(()), |step| step().map_err(|errno| Failure::Step { errno }))?;
+        self.commands += usize::from(!decision.events.is_empty());
+        for event in decision.events {
+            self.adopt(event, now);
+        }
+        // Even what changes nothing stands on what may not be on disk yet.
+        Ok((decision.outcome, Ticket { generation: self.floors.len(), seq: self.working.tail() }))
+    }
+
+    /// Number an event, and make it part of the state as it will be.
+    fn adopt(&mut self, event: Event, now: Now) {
+        let at = now.wall.max(self.working.last_at());
+        let record = Record { seq: self.working.tail() + 1, at, event };
+        self.working.apply(&record);
+        self.records.push(record);
+    }
+
+    /// Whether what a ticket stands for is on disk: `None` while that is not known.
+    pub(super) fn settled(&self, ticket: Ticket) -> Option<bool> {
+        match self.floors.get(ticket.generation) {
+            Some(floor) => Some(ticket.seq <= *floor),
+            None if ticket.seq <= self.durable => Some(true),
+            None => None,
+        }
+    }
+
+    /// Have somebody wait for a ticket of this generation.
+    pub(super) fn wait(&mut self, ticket: Ticket, owed: Owed) {
+        self.waiting.push((ticket.seq, owed));
+    }
+
+    pub(super) fn ask(&mut self, query: Query) {
+        self.queries.push(query);
+    }
+
+    pub(super) fn defer(&mut self, deferred: Deferred) {
+        self.backlog.push(deferred);
+    }
+
+    /// The state as it will be.
+    pub(super) fn working(&self) -> &State {
+        &self.working
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Whether the writer has something to do.
+    pub(super) fn has_work(&self) -> bool {
+        !self.records.is_empty() || !self.queries.is_empty() || !self.backlog.is_empty() || self.stopping
+    }
+
+    /// Whether so much waits for the disk that callers must, too.
+    pub(super) fn is_full(&self) -> bool {
+        self.commands >= COMMANDS_IN_A_BATCH && !self.stopping
+    }
+
+    /// Everything that has gathered.
+    pub(super) fn take(&mut self) -> Batch {
+        self.commands = 0;
+        Batch {
+            records: std::mem::take(&mut self.records),
+            state: self.working.clone(),
+            queries: std::mem::take(&mut self.queries),
+            backlog: std::mem::take(&mut self.backlog),
+        }
+    }
+
+    /// All up to here is on disk: those who can be told so.
+    pub(super) fn reached(&mut self, durable: Seq) -> Vec<Owed> {
+        self.durable = durable;
+        let (told, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|(seq, _)| *seq <= durable);
+        self.waiting = waiting;
+        let told: Vec<(Seq, Owed)> = told;
+        told.into_iter().map(|(_, owed)| owed).collect()
+    }
+
+    /// What was decided after the last commit is lost: those who must be told so.
+    pub(super) fn lost(&mut self) -> Vec<Owed> {
+        self.floors.push(self.durable);
+        self.records.clear();
+        self.commands = 0;
+        std::mem::take(&mut self.waiting).into_iter().map(|(_, owed)| owed).collect()
+    }
+
+    /// Go on from what the log says.
+    pub(super) fn reset(&mut self, state: State) {
+        self.durable = state.tail();
+        self.working = state;
+        self.records.clear();
+        self.commands = 0;
+    }
+}

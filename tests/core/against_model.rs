@@ -1,0 +1,370 @@
+//! The real queue against the naive model: thousands of short histories among few tasks and few workers, so that they
+//! collide, compared after every step.
+//!
+//! The same seed each time, so that a red build is red again; `PROPTEST_CASES=100000` explores with a new one.
+
+use std::collections::HashMap;
+
+use crewfs::queue::{
+    Actor, Command, Content, Decision, Ending, Event, FileStamp, LossReason, Manifest, Outcome, Phase,
+    Priority, Problem, Record, Refusal, Seq, Span, Spec, State, TaskId, TaskState, Wall, WorkerName, decide,
+};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+use crate::model::{Class, Item, Model, Said, Stage};
+
+/// One wish in small numbers; what they stand for is looked up when its turn comes.
+#[derive(Debug, Clone)]
+enum Wish {
+    Publish { task: u8, needs: Vec<u8>, problem: bool, priority: u8, attempts: u32, stamp: u64 },
+    Withdraw { task: u8, by: Who },
+    Missing { task: u8 },
+    Claim { task: u8, by: Who, exclusive: bool },
+    ClaimNext { by: Who, exclusive: bool },
+    Note { task: u8, by: Who, age: u64 },
+    Finish { task: u8, by: Who, completed: bool, text: bool, exclusive: bool },
+    Report { task: u8, by: Who, age: u64 },
+    Release { task: u8, by: Who },
+    Retry { task: u8, by: Who },
+    Expire { task: u8, age: u64 },
+    Drain { worker: u8, by: Who, draining: bool },
+    Pause { by: Who, paused: bool },
+}
+
+#[derive(Debug, Clone)]
+struct Who {
+    worker: u8,
+    uid: u32,
+    operator: bool,
+}
+
+fn who(workers: u8) -> impl Strategy<Value = Who> {
+    let uid = prop_oneof![12 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(7))];
+    (0..workers, uid, prop::bool::weighted(0.15)).prop_map(|(worker, uid, operator)| Who {
+        worker,
+        uid: uid.unwrap_or(1_000 + u32::from(worker)),
+        operator,
+    })
+}
+
+/// A history in a small world: in the smallest ones, a task lives through everything.
+fn history() -> impl Strategy<Value = Vec<Wish>> {
+    (1..=5u8, 1..=3u8).prop_flat_map(|(tasks, workers)| prop::collection::vec(wish(tasks, workers), 1..60))
+}
+
+fn wish(tasks: u8, workers: u8) -> impl Strategy<Value = Wish> {
+    let task = move || 0..tasks;
+    let who = move || who(workers);
+    let often = || prop::bool::weighted(0.85);
+    // How far behind a remembered position is: mostly not at all.
+    let age = || prop_oneof![5 => Just(0u64), 1 => 1..6u64];
+    let publish =
+        (task(), prop::collection::vec(0..=tasks, 0..3), prop::bool::weighted(0.1), 0..5u8, 1..4u32, 0..3u64);
+    prop_oneof![
+        8 => publish.prop_map(|(task, needs, problem, priority, attempts, stamp)| {
+            Wish::Publish { task, needs, problem, priority, attempts, stamp }
+        }),
+        1 => (task(), who()).prop_map(|(task, by)| Wish::Withdraw { task, by }),
+        1 => task().prop_map(|task| Wish::Missing { task }),
+        5 => (task(), who(), any::<bool>()).prop_map(|(task, by, exclusive)| Wish::Claim { task, by, exclusive }),
+        5 => (who(), any::<bool>()).prop_map(|(by, exclusive)| Wish::ClaimNext { by, exclusive }),
+        2 => (task(), who(), age()).prop_map(|(task, by, age)| Wish::Note { task, by, age }),
+        7 => (task(), who(), often(), any::<bool>(), any::<bool>()).prop_map(
+            |(task, by, completed, text, exclusive)| Wish::Finish { task, by, completed, text, exclusive }
+        ),
+        2 => (task(), who(), age()).prop_map(|(task, by, age)| Wish::Report { task, by, age }),
+        2 => (task(), who()).prop_map(|(task, by)| Wish::Release { task, by }),
+        2 => (task(), who()).prop_map(|(task, by)| Wish::Retry { task, by }),
+        3 => (task(), age()).prop_map(|(task, age)| Wish::Expire { task, age }),
+        1 => (0..workers, who(), any::<bool>()).prop_map(|(worker, by, draining)| Wish::Drain { worker, by, draining }),
+        1 => (who(), prop::bool::weighted(0.3)).prop_map(|(by, paused)| Wish::Pause { by, paused }),
+    ]
+}
+
+fn task_id(n: u8) -> TaskId {
+    TaskId::parse(&format!("t{n}")).unwrap()
+}
+
+fn worker_name(n: u8) -> WorkerName {
+    WorkerName::parse(&format!("w{n}")).unwrap()
+}
+
+fn actor(who: Who) -> Actor {
+    Actor { worker: worker_name(who.worker), uid: who.uid, operator: who.operator }
+}
+
+fn text() -> Content {
+    Content(b"all of it".to_vec())
+}
+
+fn manifest(needs: &[u8], problem: bool, priority: u8, attempts: u32) -> Manifest {
+    if problem {
+        return Manifest::Problem(Problem { line: 3, message: "no".into() }.into());
+    }
+    let mut spec = Spec::titled("x");
+    spec.needs = needs.iter().map(|need| task_id(*need)).collect();
+    spec.needs.sort();
+    spec.needs.dedup();
+    spec.priority = Priority::ALL[usize::from(priority)].0;
+    spec.attempts = attempts;
+    Manifest::Spec(spec.into())
+}
+
+/// The command that a wish means at this point of the story.
+fn command(model: &Model, wish: Wish) -> Command {
+    let epoch = |task: u8, age: u64| match model.find(&task_id(task)).map(|item| &item.stage) {
+        Some(Stage::Claimed { epoch, .. }) => epoch.saturating_sub(age),
+        _ => age,
+    };
+    let finish = |task: u8, age: u64| match model.find(&task_id(task)).map(|item| &item.stage) {
+        Some(Stage::Ended { finish, .. }) => finish.saturating_sub(age),
+        _ => age,
+    };
+    match wish {
+        Wish::Publish { task, needs, problem, priority, attempts, stamp } => Command::Publish {
+            task: task_id(task),
+            manifest: manifest(&needs, problem, priority, attempts),
+            stamp: FileStamp { ino: stamp, size: 1, mtime_ns: 1 },
+        },
+        Wish::Withdraw { task, by } => Command::Withdraw { task: task_id(task), by: actor(by) },
+        Wish::Missing { task } => Command::Missing { task: task_id(task) },
+        Wish::Claim { task, by, exclusive } => {
+            Command::Claim { task: task_id(task), by: actor(by), exclusive }
+        }
+        Wish::ClaimNext { by, exclusive } => Command::ClaimNext { by: actor(by), exclusive },
+        Wish::Note { task, by, age } => Command::Note {
+            task: task_id(task),
+            epoch: epoch(task, age),
+            by: actor(by),
+            text: format!("note {age}"),
+        },
+        Wish::Finish { task, by, completed, text: with, exclusive } => Command::Finish {
+            task: task_id(task),
+            by: actor(by),
+            ending: if completed { Ending::Completed } else { Ending::Failed },
+            text: with.then(text),
+            exclusive,
+        },
+        Wish::Report { task, by, age } => Command::Report {
+            task: task_id(task),
+            finish: finish(task, age),
+            by: actor(by),
+            text: Content(b"in the end".to_vec()),
+        },
+        Wish::Release { task, by } => Command::Release { task: task_id(task), by: actor(by) },
+        Wish::Retry { task, by } => Command::Retry { task: task_id(task), by: actor(by) },
+        Wish::Expire { task, age } => {
+            Command::Expire { task: task_id(task), epoch: epoch(task, age), silent: Span(9) }
+        }
+        Wish::Drain { worker, by, draining } => {
+            Command::Drain { worker: worker_name(worker), by: actor(by), draining }
+        }
+        Wish::Pause { by, paused } => Command::Pause { by: actor(by), paused },
+    }
+}
+
+/// The real queue with everything that must follow it.
+#[derive(Default)]
+struct Real {
+    state: State,
+    records: Vec<Record>,
+    /// The same events, each after a journey through its line in the log.
+    follower: State,
+    /// The newest epoch that each task ever had.
+    epochs: HashMap<TaskId, Seq>,
+}
+
+impl Real {
+    fn step(&mut self, command: &Command) -> Result<Outcome, Refusal> {
+        let before = self.state.clone();
+        let decision = decide(&self.state, command);
+        assert_eq!(decision, decide(&rebuilt(&self.state), command), "a rebuilt state judges otherwise");
+        let Decision { events, outcome } = decision.inspect_err(|_| assert_eq!(self.state, before))?;
+        for event in events {
+            let seq = self.state.tail() + 1;
+            let record = Record { seq, at: Wall(seq as i64 * 10), event };
+            self.state.apply(&record);
+            let line = serde_json::to_string(&record).unwrap();
+            self.follower.apply(&serde_json::from_str(&line).unwrap());
+            self.records.push(record);
+        }
+        if let Outcome::Claimed { task, epoch } = &outcome {
+            let last = self.epochs.insert(task.clone(), *epoch).unwrap_or(0);
+            let known = before.task(task.as_str()).and_then(|t| t.claim()).map(|claim| claim.epoch());
+            assert!(known == Some(*epoch) || *epoch > last.max(before.tail()), "epochs must rise");
+        }
+        Ok(outcome)
+    }
+}
+
+/// The state as it comes back from a snapshot.
+fn rebuilt(state: &State) -> State {
+    serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap()
+}
+
+/// What must hold in every state, however it came to be.
+fn check_sound(state: &State) {
+    assert_eq!(rebuilt(state), *state, "a snapshot is not the state");
+    let mut listed = 0;
+    for kind in TaskState::ALL {
+        let ids: Vec<_> = state.listed(kind).collect();
+        assert_eq!(ids.len(), state.count(kind));
+        listed += ids.len();
+        for id in ids {
+            assert_eq!(state.state_of(state.task(id.as_str()).unwrap()), kind, "{id}");
+        }
+    }
+    assert_eq!(listed, state.len(), "each task is listed once");
+    for (id, task) in state.tasks() {
+        if matches!(task.phase, Phase::Open) {
+            let unmet: Vec<_> = task.declared_needs().iter().filter(|need| !state.is_met(need)).collect();
+            assert_eq!(task.unmet.iter().count(), unmet.len(), "{id}");
+            assert!(unmet.iter().all(|need| task.unmet.contains(*need)), "{id}");
+        }
+    }
+}
+
+fn check_same(state: &State, model: &Model) {
+    assert_eq!(state.len(), model.items.len());
+    for item in &model.items {
+        check_task(state, model, item);
+    }
+    assert_eq!(state.listed(TaskState::Ready).cloned().collect::<Vec<_>>(), model.ready());
+    assert_eq!(state.paused().is_some(), model.paused);
+    assert_eq!(state.workers().count(), model.names.len());
+    for (name, worker) in state.workers() {
+        assert_eq!(Some(&worker.uid), model.names.get(name));
+        assert_eq!(worker.claims, model.claims(name), "claims of {name}");
+        assert_eq!(worker.draining, model.draining.contains(name), "draining of {name}");
+        let endings = model.endings.get(name).copied().unwrap_or_default();
+        assert_eq!((worker.completed, worker.failed), endings, "endings of {name}");
+    }
+}
+
+fn check_task(state: &State, model: &Model, item: &Item) {
+    let id = &item.id;
+    let task = state.task(id.as_str()).unwrap_or_else(|| panic!("{id} is missing"));
+    assert_eq!(state.state_of(task), model.state(item), "state of {id}");
+    assert_eq!(task.manifest, item.newest, "newest content of {id}");
+    if let Some(spec) = &item.in_force
+        && matches!(model.state(item), TaskState::Ready | TaskState::Blocked | TaskState::Claimed)
+    {
+        assert_eq!(*task.spec, *spec, "what is in force of {id}");
+    }
+    match &item.stage {
+        Stage::Open => assert!(task.claim().is_none() && task.finish().is_none()),
+        Stage::Claimed { worker, epoch, note } => {
+            let claim = task.claim().unwrap();
+            assert_eq!((&claim.worker, claim.epoch()), (worker, *epoch));
+            assert_eq!(claim.note.as_ref().map(|note| &note.text), note.as_ref());
+        }
+        Stage::Ended { worker, finish, text, .. } => {
+            let found = task.finish().unwrap();
+            assert_eq!((&found.worker, found.when.seq), (worker, *finish));
+            assert_eq!(found.text.is_some(), text.is_some());
+        }
+    }
+}
+
+fn run(wishes: Vec<Wish>) {
+    let (mut real, mut model) = (Real::default(), Model::default());
+    for wish in wishes {
+        let command = command(&model, wish);
+        let before = real.state.clone();
+        let outcome = real.step(&command);
+        let token = match &outcome {
+            Ok(Outcome::Claimed { epoch, .. }) => *epoch,
+            Ok(Outcome::Finished { finish }) => *finish,
+            _ => before.tail() + 1,
+        };
+        let said = outcome.map(|outcome| match outcome {
+            Outcome::Claimed { task, .. } => Said::Claimed(task),
+            Outcome::Finished { .. } => Said::Finished,
+            Outcome::Done => Said::Done,
+        });
+        let expected = model.step(&command, token);
+        assert_eq!(
+            said.as_ref().map_err(Class::of),
+            expected.as_ref().map_err(|class| *class),
+            "{command:?}: {said:?}"
+        );
+        check_same(&real.state, &model);
+        check_sound(&real.state);
+        assert_eq!(real.follower, real.state, "a replay is not the state");
+        check_changes_show(&before, &real.state);
+    }
+    assert_eq!(State::replay(&real.records), real.state);
+}
+
+/// C1: a task that looks different has another time of change.
+fn check_changes_show(before: &State, after: &State) {
+    for (id, task) in after.tasks() {
+        if let Some(old) = before.task(id.as_str())
+            && before.state_of(old) != after.state_of(task)
+        {
+            assert!(task.changed.seq > old.changed.seq, "{id} changed, but its time did not");
+        }
+    }
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    let explore = std::env::var_os("PROPTEST_CASES").is_some();
+    let cases = if explore { ProptestConfig::default().cases } else { cases };
+    let rng_seed = if explore { RngSeed::Random } else { RngSeed::Fixed(1) };
+    ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config(5_000))]
+
+    #[test]
+    fn the_queue_is_what_the_contract_says(wishes in history()) {
+        run(wishes);
+    }
+}
+
+/// Facts in an order that no judge would allow.
+fn event() -> impl Strategy<Value = Event> {
+    let task = || (0..4u8).prop_map(task_id);
+    let worker = || (0..2u8).prop_map(worker_name);
+    let cycle = prop::collection::vec(task(), 0..2);
+    let loss = prop_oneof![Just(LossReason::GivenBack), Just(LossReason::LeaseExpired { silent: Span(1) })];
+    let content = prop::option::of(Just(text()));
+    let published = (task(), prop::collection::vec(0..4u8, 0..3), any::<bool>(), cycle).prop_map(
+        |(task, needs, problem, cycle)| {
+            let manifest = manifest(&needs, problem, 2, 3);
+            Event::Published { task, manifest, stamp: FileStamp::default(), cycle }
+        },
+    );
+    prop_oneof![
+        4 => published,
+        1 => task().prop_map(|task| Event::CycleBroken { task }),
+        1 => task().prop_map(|task| Event::Withdrawn { task }),
+        4 => (task(), worker()).prop_map(|(task, worker)| Event::Claimed { task, worker }),
+        1 => task().prop_map(|task| Event::Noted { task, text: "n".into() }),
+        3 => (task(), prop::option::of(worker()), content.clone())
+            .prop_map(|(task, worker, text)| Event::Completed { task, worker, text }),
+        2 => (task(), prop::option::of(worker()), content)
+            .prop_map(|(task, worker, text)| Event::Failed { task, worker, text }),
+        1 => task().prop_map(|task| Event::Reported { task, text: text() }),
+        2 => (task(), worker(), loss).prop_map(|(task, worker, reason)| Event::Returned { task, worker, reason }),
+        1 => (task(), worker()).prop_map(|(task, by)| Event::Retried { task, by }),
+        1 => worker().prop_map(|worker| Event::Joined { worker, uid: 1 }),
+        1 => (worker(), any::<bool>()).prop_map(|(worker, draining)| Event::Drained { worker, draining }),
+        1 => (worker(), any::<bool>()).prop_map(|(by, paused)| Event::Paused { paused, by }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(config(1_000))]
+
+    #[test]
+    fn any_log_makes_a_sound_state(events in prop::collection::vec(event(), 1..60)) {
+        let mut state = State::default();
+        for (event, seq) in events.into_iter().zip(1..) {
+            state.apply(&Record { seq, at: Wall(0), event });
+            check_sound(&state);
+        }
+    }
+}

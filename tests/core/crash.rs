@@ -1,0 +1,100 @@
+//! The log alone, killed: whatever was acknowledged before a `kill -9` is there afterwards, and batches are whole.
+//!
+//! The test starts itself again as a child that appends without end and tells each acknowledged position on a pipe. What
+//! the child writes follows from the position alone, so the parent knows every byte that must be there.
+//! `CREWFS_KILLS` sets the number of rounds.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crewfs::log::{Log, SqliteLog};
+use crewfs::queue::{Event, Record, Seq, Wall};
+
+use crate::task;
+
+const DIRECTORY: &str = "CREWFS_TEST_LOG";
+
+/// Numbers that look random and are the same each time.
+fn mix(seed: u64) -> u64 {
+    let z = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (z ^ (z >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32
+}
+
+fn record(seq: Seq) -> Record {
+    // Mostly short; sometimes a few pages of the database.
+    let length = if mix(seq).is_multiple_of(16) { 10_000 } else { mix(seq) % 200 };
+    let text = format!("{seq} {}", "x".repeat(length as usize));
+    Record { seq, at: Wall(seq as i64), event: Event::Noted { task: task("t"), text } }
+}
+
+/// The batch that starts after this position.
+fn batch(after: Seq) -> Vec<Record> {
+    (after + 1..=after + 1 + mix(after) % 9).map(record).collect()
+}
+
+fn open(directory: &Path) -> SqliteLog {
+    SqliteLog::open(std::sync::Arc::new(File::open(directory).unwrap().into())).unwrap()
+}
+
+/// Not a test by itself: what the child does.
+#[test]
+fn child() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    let mut log = open(directory.as_ref());
+    loop {
+        let tail = log.append(log.tail().seq, &batch(log.tail().seq)).unwrap();
+        // A parent that is gone ends the child.
+        writeln!(std::io::stderr(), "{}", tail.seq).unwrap();
+        if tail.seq.is_multiple_of(8) {
+            log.idle().unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_was_acknowledged_before_a_kill_is_there() {
+    let rounds = std::env::var("CREWFS_KILLS").map_or(30, |rounds| rounds.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let mut boundary = 0;
+    for round in 0..rounds {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crash::child", "--nocapture", "--test-threads=1"])
+            .env(DIRECTORY, dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The child goes on while we take our time: it dies wherever it happens to be.
+        let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+        let patience = mix(round) % 40;
+        let mut acknowledged = Vec::new();
+        for line in told.by_ref().take(patience as usize) {
+            acknowledged.push(line.unwrap().parse::<Seq>().unwrap());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        acknowledged.extend(told.map_while(|line| line.ok()?.parse::<Seq>().ok()));
+
+        let mut log = open(dir.path());
+        let tail = log.tail();
+        assert!(acknowledged.last().is_none_or(|last| *last <= tail.seq), "{acknowledged:?}, but {tail:?}");
+        assert!(acknowledged.len() >= patience as usize);
+        let from = boundary;
+        while boundary < tail.seq {
+            boundary += batch(boundary).len() as Seq;
+        }
+        assert_eq!(boundary, tail.seq, "a batch is whole or not there");
+        let records = log.read(from, usize::MAX >> 1).unwrap();
+        assert!(
+            records == (from + 1..=tail.seq).map(record).collect::<Vec<_>>(),
+            "what was written is there"
+        );
+    }
+    let mut log = open(dir.path());
+    let all: Vec<_> = (1..=boundary).map(record).collect();
+    assert!(log.read(0, usize::MAX >> 1).unwrap() == all);
+    let bytes: String = all.iter().map(crewfs::log::line).collect();
+    assert!(log.read_bytes(0, usize::MAX >> 1).unwrap() == bytes.as_bytes());
+}

@@ -1,0 +1,421 @@
+//! The engine over a log that fails on demand: whatever happens, what was acknowledged is in the log, in order, and the
+//! state that readers see is what the log says.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use crewfs::engine::{Config, Engine, Failure};
+use crewfs::limits::{COMMANDS_IN_A_BATCH, EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP};
+use crewfs::log::{MemoryLog, SqliteLog, line};
+use crewfs::queue::{
+    Command, Content, Ending, Event, Outcome, Record, Refusal, Seq, Span, State, TaskState, Wall,
+};
+use parking_lot::Mutex;
+
+use crate::fault::{Control, Fault};
+use crate::lease::FakeClock;
+use crate::{actor, claim_next, complete, directory, publish, task, worker};
+
+pub fn config() -> Config {
+    Config { default_lease: Span(60_000), clock: FakeClock::default().clock(), directory: None }
+}
+
+pub fn memory() -> (Control, Arc<Engine>) {
+    let control = Control::new(MemoryLog::default());
+    let engine = Engine::start(control.log(), config()).unwrap();
+    (control, engine)
+}
+
+/// Hand in a command; the answer comes over the channel.
+fn submit(engine: &Engine, command: Command) -> Receiver<Result<Outcome, Failure>> {
+    let (sender, receiver) = channel();
+    engine.submit(command, move |outcome| drop(sender.send(outcome)));
+    receiver
+}
+
+/// A command that changes nothing; when it is answered, everything before it is done.
+pub fn nudge(engine: &Engine) -> Result<Outcome, Failure> {
+    engine.call(Command::Missing { task: task("nowhere") })
+}
+
+fn assert_same_as_log(engine: &Engine, control: &Control) {
+    let records = control.records();
+    assert!(*engine.state() == State::replay(&records), "the state is not what the log says");
+    let bytes: String = records.iter().map(line).collect();
+    assert_eq!(engine.log_bytes(), bytes.len() as u64);
+}
+
+/// Work off `tasks` tasks with several threads, and compare what they were told with what the log says.
+fn crowd(control: Control, tasks: usize, threads: usize) {
+    let engine = Engine::start(control.log(), config()).unwrap();
+    for n in 0..tasks {
+        engine.call(publish(&format!("t{n}"))).unwrap();
+    }
+    let barrier = Barrier::new(threads);
+    let told = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for n in 0..threads {
+            let (engine, barrier, told) = (&engine, &barrier, &told);
+            scope.spawn(move || {
+                let name = format!("w{n}");
+                let mut last = 0;
+                barrier.wait();
+                loop {
+                    let (task, epoch) = match engine.call(claim_next(&name)) {
+                        Ok(Outcome::Claimed { task, epoch }) => (task, epoch),
+                        Err(Failure::Refused(Refusal::NothingReady { .. })) => break,
+                        other => panic!("{other:?}"),
+                    };
+                    let held = engine.state().task(task.as_str()).unwrap().claim().unwrap().clone();
+                    assert_eq!((held.worker, held.since.seq), (worker(&name), epoch), "seen at once");
+                    let Ok(Outcome::Finished { finish }) = engine.call(complete(task.as_str(), &name)) else {
+                        panic!("{task} could not be completed")
+                    };
+                    assert!(last < epoch && epoch < finish, "answers in the order of the log");
+                    last = finish;
+                    told.lock().push((task, worker(&name), epoch, finish));
+                }
+            });
+        }
+    });
+    let (told, records) = (told.into_inner(), control.records());
+    let at = |seq: Seq| &records[seq as usize - 1].event;
+    let distinct: BTreeSet<_> = told.iter().map(|(task, ..)| task.clone()).collect();
+    assert_eq!((told.len(), distinct.len()), (tasks, tasks), "every task was claimed exactly once");
+    for (task, worker, epoch, finish) in told {
+        assert_eq!(*at(epoch), Event::Claimed { task: task.clone(), worker: worker.clone() });
+        assert_eq!(*at(finish), Event::Completed { task, worker: Some(worker), text: None });
+    }
+    assert_same_as_log(&engine, &control);
+    engine.stop();
+}
+
+#[test]
+fn every_task_is_claimed_by_one_of_many() {
+    crowd(Control::new(MemoryLog::default()), 400, 8);
+}
+
+#[test]
+fn every_task_is_claimed_by_one_of_many_on_disk() {
+    let (_dir, fd) = directory();
+    crowd(Control::new(SqliteLog::open(fd).unwrap()), 60, 8);
+}
+
+#[test]
+fn what_waits_for_the_disk_shares_the_next_commit() {
+    let (control, engine) = memory();
+    control.hold(true);
+    let first = submit(&engine, publish("first"));
+    control.await_batches(1);
+    let others: Vec<_> = (0..64).map(|n| submit(&engine, publish(&format!("t{n}")))).collect();
+    assert!(first.try_recv().is_err(), "answered before it was written");
+    assert!(engine.state().is_empty(), "seen before it was written");
+    control.hold(false);
+    assert_eq!(first.recv().unwrap(), Ok(Outcome::Done));
+    for other in others {
+        assert_eq!(other.recv().unwrap(), Ok(Outcome::Done));
+    }
+    assert_eq!(control.batches(), [1, 64]);
+    assert_same_as_log(&engine, &control);
+}
+
+#[test]
+fn a_commit_is_shared_by_no_more_than_the_limit() {
+    let (control, engine) = memory();
+    control.hold(true);
+    let mut answers = vec![submit(&engine, publish("first"))];
+    control.await_batches(1);
+    answers.extend((0..COMMANDS_IN_A_BATCH + 10).map(|n| submit(&engine, publish(&format!("t{n}")))));
+    control.hold(false);
+    assert!(answers.into_iter().all(|answer| answer.recv().unwrap().is_ok()));
+    assert_eq!(control.batches(), [1, COMMANDS_IN_A_BATCH, 10]);
+}
+
+#[test]
+fn a_failed_write_acknowledges_nothing_and_the_log_settles_what_is_so() {
+    for (fault, written) in [(Fault::Before, false), (Fault::After, true)] {
+        let (control, engine) = memory();
+        engine.call(publish("before")).unwrap();
+        control.fail_next(&[fault]);
+        control.reopen_fails(true);
+        control.hold(true);
+        let lost = submit(&engine, publish("lost"));
+        control.await_batches(2);
+        control.hold(false);
+        assert!(matches!(lost.recv().unwrap(), Err(Failure::Log(_))));
+
+        // Reading goes on, changing does not.
+        for _ in 0..3 {
+            assert!(matches!(engine.call(publish("refused")), Err(Failure::ReadOnly(_))));
+        }
+        assert_eq!(engine.state().len(), 1);
+        assert!(engine.broken().is_some());
+        assert_eq!(control.batches().len(), 2, "nothing more is tried");
+
+        control.reopen_fails(false);
+        engine.call(publish("after")).unwrap();
+        assert_eq!(engine.broken(), None);
+        assert_eq!(engine.state().task("lost").is_some(), written, "{fault:?}");
+        assert_eq!(engine.state().task("refused"), None);
+        assert_same_as_log(&engine, &control);
+    }
+}
+
+#[test]
+fn refusals_of_a_failed_batch_are_not_told_either() {
+    let (control, engine) = memory();
+    engine.call(publish("t")).unwrap();
+    control.fail_next(&[Fault::Race, Fault::Before]);
+    control.hold(true);
+    let raced = submit(&engine, publish("other"));
+    control.await_batches(2);
+    let claim = |name| Command::Claim { task: task("t"), by: actor(name), exclusive: true };
+    let rivals = ["w1", "w2"].map(|name| submit(&engine, claim(name)));
+    control.hold(false);
+    assert!(matches!(raced.recv().unwrap(), Err(Failure::Log(_))), "somebody else has appended");
+    for answer in rivals {
+        // The second was refused because of the first, which did not happen.
+        assert!(matches!(answer.recv().unwrap(), Err(Failure::Log(_))));
+    }
+    nudge(&engine).unwrap();
+    assert!(engine.state().worker("rival").is_some(), "what somebody else appended counts");
+    assert_eq!(engine.state().count(TaskState::Ready), 1);
+    assert_same_as_log(&engine, &control);
+}
+
+#[test]
+fn a_full_disk_refuses_new_work_and_lets_work_be_finished() {
+    let (_dir, fd) = directory();
+    let (clock, control) = (FakeClock::default(), Control::new(MemoryLog::default()));
+    let config = Config { directory: Some(fd), clock: clock.clock(), ..config() };
+    let engine = Engine::start(control.log(), config).unwrap();
+    for name in ["a", "b"] {
+        engine.call(publish(name)).unwrap();
+    }
+    assert_eq!(engine.call(claim_next("w")), Ok(Outcome::Claimed { task: task("a"), epoch: 4 }));
+    // The reserve is freed, and what did not fit is tried again.
+    control.fail_next(&[Fault::Full]);
+    engine.call(Command::Note { task: task("a"), epoch: 4, by: actor("w"), text: "half".into() }).unwrap();
+    assert_eq!(engine.call(claim_next("w2")), Err(Failure::DiskFull));
+    assert_eq!(engine.call(publish("c")), Err(Failure::DiskFull));
+    engine.call(complete("a", "w")).unwrap();
+
+    // There is space again: that is noticed although somebody asks all the time.
+    clock.forward(Span(1_000));
+    nudge(&engine).unwrap();
+    engine.call(claim_next("w2")).unwrap();
+    assert_same_as_log(&engine, &control);
+}
+
+#[test]
+fn a_disk_that_stays_full_breaks_nothing() {
+    let (control, engine) = memory();
+    engine.call(publish("a")).unwrap();
+    control.fail_always(Some(Fault::Full));
+    assert_eq!(engine.call(publish("b")), Err(Failure::DiskFull));
+    assert_eq!(engine.broken(), None);
+    control.fail_always(None);
+    engine.call(publish("b")).unwrap();
+    assert_same_as_log(&engine, &control);
+}
+
+#[test]
+fn a_log_that_lost_what_it_acknowledged_is_not_written_to() {
+    let (control, engine) = memory();
+    engine.call(publish("a")).unwrap();
+    control.replace(MemoryLog::default());
+    control.fail_next(&[Fault::Before]);
+    assert!(matches!(engine.call(publish("b")), Err(Failure::Log(_))));
+    for _ in 0..3 {
+        assert!(matches!(engine.call(publish("b")), Err(Failure::ReadOnly(_))));
+    }
+    assert_eq!(engine.state().len(), 1, "what was acknowledged can still be read");
+    assert!(control.records().is_empty());
+}
+
+#[test]
+fn a_step_happens_only_with_its_command() {
+    let (control, engine) = memory();
+    let steps = Arc::new(AtomicUsize::new(0));
+    let call = |command: Command, errno: Option<i32>| {
+        let (sender, receiver) = channel();
+        let steps = steps.clone();
+        let step = move || {
+            steps.fetch_add(1, Ordering::Relaxed);
+            errno.map_or(Ok(()), Err)
+        };
+        engine.submit_with(command, step, move |outcome| drop(sender.send(outcome)));
+        receiver.recv().unwrap()
+    };
+    assert_eq!(call(publish("a"), Some(28)), Err(Failure::Step { errno: 28 }));
+    assert!(engine.state().is_empty());
+    assert!(matches!(call(complete("a", "w"), None), Err(Failure::Refused(_))));
+    assert_eq!(steps.load(Ordering::Relaxed), 1, "a refused command takes no step");
+    assert_eq!(call(publish("a"), None), Ok(Outcome::Done));
+    assert_eq!(control.records().len(), 1);
+}
+
+#[test]
+fn whoever_asks_while_the_engine_stops_is_answered_once() {
+    for _ in 0..20 {
+        let (control, engine) = memory();
+        control.hold(true);
+        let first = submit(&engine, publish("first"));
+        control.await_batches(1);
+        let answers = Arc::new(AtomicUsize::new(0));
+        let (ready, go) = channel();
+        let stopping = std::thread::spawn({
+            let engine = engine.clone();
+            move || {
+                ready.send(()).unwrap();
+                engine.stop();
+            }
+        });
+        go.recv().unwrap();
+        let asked = 3 * COMMANDS_IN_A_BATCH;
+        for n in 0..asked {
+            let answers = answers.clone();
+            engine.submit(publish(&format!("t{n}")), move |outcome| {
+                assert!(matches!(outcome, Ok(_) | Err(Failure::Stopping)));
+                answers.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        control.hold(false);
+        stopping.join().unwrap();
+        assert_eq!(first.recv().unwrap(), Ok(Outcome::Done));
+        assert_eq!(answers.load(Ordering::Relaxed), asked);
+        assert_eq!(engine.call(publish("late")), Err(Failure::Stopping));
+        assert_same_as_log(&engine, &control);
+    }
+}
+
+/// More events than a snapshot at a stop is worth.
+fn busy_hour(engine: &Engine) {
+    let command = |n: u64, m: u64| match m {
+        0 => publish(&format!("t{n}")),
+        1 => claim_next(&format!("w{}", n % 7)),
+        _ => complete(&format!("t{n}"), &format!("w{}", n % 7)),
+    };
+    let tasks = EVENTS_BEFORE_SNAPSHOT_AT_STOP / 2;
+    let answers: Vec<_> = (0..tasks)
+        .flat_map(|n| (0..3).map(move |m| (n, m)))
+        .map(|(n, m)| submit(engine, command(n, m)))
+        .collect();
+    assert!(answers.into_iter().all(|answer| answer.recv().unwrap().is_ok()));
+}
+
+#[test]
+fn a_start_with_a_snapshot_is_a_start_without() {
+    let (_dir, fd) = directory();
+    let control = Control::new(MemoryLog::default());
+    let with = || Config { directory: Some(fd.clone()), ..config() };
+    let engine = Engine::start(control.log(), with()).unwrap();
+    busy_hour(&engine);
+    engine.stop();
+    let tail = engine.state().tail();
+    assert!(tail > EVENTS_BEFORE_SNAPSHOT_AT_STOP);
+
+    let reads = control.reads().len();
+    let again = Engine::start(control.log(), with()).unwrap();
+    assert!(*again.state() == *engine.state());
+    assert!(control.reads()[reads..].iter().all(|after| *after >= tail - 1), "the log was read all the same");
+    again.call(publish("more")).unwrap();
+    again.stop();
+
+    // The snapshot is behind the log now: what is missing comes from there.
+    let third = Engine::start(control.log(), with()).unwrap();
+    let without = Engine::start(control.log(), config()).unwrap();
+    assert!(*third.state() == *without.state());
+    assert_eq!(third.state().count(TaskState::Ready), 1);
+}
+
+#[test]
+fn a_snapshot_is_written_although_somebody_asks_all_the_time() {
+    let (dir, fd) = directory();
+    let clock = FakeClock::default();
+    let with = Config { directory: Some(fd), clock: clock.clock(), ..config() };
+    let engine = Engine::start(Box::new(MemoryLog::default()), with).unwrap();
+    for n in 0..=EVENTS_BEFORE_SNAPSHOT {
+        let drain = Command::Drain { worker: worker("w"), by: actor("w"), draining: n % 2 == 0 };
+        engine.submit(drain, |outcome| drop(outcome.unwrap()));
+    }
+    for _ in 0..2 {
+        nudge(&engine).unwrap();
+        assert!(!dir.path().join("snapshot.json").exists(), "not before its time");
+    }
+    clock.forward(Span(1_000));
+    for _ in 0..2 {
+        nudge(&engine).unwrap();
+    }
+    assert!(dir.path().join("snapshot.json").exists());
+}
+
+#[test]
+fn a_snapshot_does_not_take_the_last_space() {
+    let (dir, fd) = directory();
+    let control = Control::new(MemoryLog::default());
+    let engine = Engine::start(control.log(), Config { directory: Some(fd), ..config() }).unwrap();
+    busy_hour(&engine);
+    control.fail_next(&[Fault::Full]);
+    engine.call(publish("more")).unwrap();
+    engine.stop();
+    assert!(!dir.path().join("snapshot.json").exists());
+}
+
+#[test]
+fn a_snapshot_of_another_log_is_not_used() {
+    let (_dir, fd) = directory();
+    let with = || Config { directory: Some(fd.clone()), ..config() };
+    let engine = Engine::start(Box::new(MemoryLog::default()), with()).unwrap();
+    busy_hour(&engine);
+    engine.stop();
+
+    let other = Control::new(MemoryLog::default());
+    let mut log = other.log();
+    let records: Vec<_> = (1..=2 * EVENTS_BEFORE_SNAPSHOT_AT_STOP)
+        .map(|seq| {
+            let event = Event::Drained { worker: worker("w"), draining: seq % 2 == 0 };
+            Record { seq, at: Wall(77_000 + seq as i64), event }
+        })
+        .collect();
+    log.append(0, &records).unwrap();
+    let engine = Engine::start(log, with()).unwrap();
+    assert!(*engine.state() == State::replay(&records));
+}
+
+#[test]
+fn texts_and_bytes_come_back_from_the_log() {
+    let (_dir, fd) = directory();
+    for control in [Control::new(MemoryLog::default()), Control::new(SqliteLog::open(fd).unwrap())] {
+        let engine = Engine::start(control.log(), config()).unwrap();
+        engine.call(publish("t")).unwrap();
+        engine.call(claim_next("w")).unwrap();
+        let text = Content(b"gr\xc3\xb6\xc3\x9fer\n\xff\x00".repeat(9_000));
+        let finish = Command::Finish {
+            task: task("t"),
+            by: actor("w"),
+            ending: Ending::Failed,
+            text: Some(text.clone()),
+            exclusive: true,
+        };
+        let Ok(Outcome::Finished { finish }) = engine.call(finish) else { panic!() };
+        let reference = engine.state().task("t").unwrap().finish().unwrap().text.clone().unwrap();
+        assert_eq!((reference.size, reference.seq), (text.0.len() as u64, finish));
+        let read_text = |seq| {
+            let (sender, receiver) = channel();
+            engine.read_text(seq, move |text| drop(sender.send(text)));
+            receiver.recv_timeout(Duration::from_secs(10)).unwrap()
+        };
+        assert_eq!(read_text(finish).unwrap(), text.0);
+        for none in [0, 1, finish + 1, Seq::MAX] {
+            assert!(read_text(none).is_err(), "{none}");
+        }
+        let (sender, receiver) = channel();
+        engine.read_events(3, usize::MAX >> 1, move |bytes| drop(sender.send(bytes)));
+        let lines: String = control.records().iter().map(line).collect();
+        assert_eq!(receiver.recv().unwrap().unwrap(), &lines.as_bytes()[3..]);
+    }
+}

@@ -1,0 +1,179 @@
+//! A log that fails when it is told to, and that can be looked into while an engine has it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crewfs::log::{Log, LogError, Tail};
+use crewfs::queue::{Event, Record, Seq};
+use parking_lot::{Condvar, Mutex};
+
+/// What an append is to suffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// An I/O error, and nothing is written.
+    Before,
+    /// An I/O error, and everything is written all the same.
+    After,
+    /// The disk is full.
+    Full,
+    /// Somebody else appends first.
+    Race,
+}
+
+#[derive(Default)]
+struct Plan {
+    faults: VecDeque<Fault>,
+    /// Faults of this kind until further notice.
+    always: Option<Fault>,
+    reopen_fails: bool,
+    /// Appends wait until this is false.
+    held: bool,
+    /// The batches that came to the disk, by their number of events, failed ones too.
+    batches: Vec<usize>,
+    /// The positions after which events were read.
+    reads: Vec<Seq>,
+}
+
+/// The test's end of a [`FaultLog`].
+#[derive(Clone)]
+pub struct Control {
+    log: Arc<Mutex<Box<dyn Log>>>,
+    plan: Arc<(Mutex<Plan>, Condvar)>,
+}
+
+impl Control {
+    pub fn new(log: impl Log + 'static) -> Control {
+        Control { log: Arc::new(Mutex::new(Box::new(log))), plan: Arc::default() }
+    }
+
+    /// The log for one engine. A second one is as a restart on the same disk.
+    pub fn log(&self) -> Box<dyn Log> {
+        let tail = self.log.lock().tail();
+        Box::new(FaultLog { control: self.clone(), failed: false, tail })
+    }
+
+    pub fn fail_next(&self, faults: &[Fault]) {
+        self.plan.0.lock().faults.extend(faults);
+    }
+
+    pub fn fail_always(&self, fault: Option<Fault>) {
+        self.plan.0.lock().always = fault;
+    }
+
+    pub fn reopen_fails(&self, fails: bool) {
+        self.plan.0.lock().reopen_fails = fails;
+    }
+
+    /// Let appends wait, or go on.
+    pub fn hold(&self, held: bool) {
+        self.plan.0.lock().held = held;
+        self.plan.1.notify_all();
+    }
+
+    /// Wait until this many batches have come to the disk.
+    pub fn await_batches(&self, count: usize) {
+        let mut plan = self.plan.0.lock();
+        while plan.batches.len() < count {
+            self.plan.1.wait(&mut plan);
+        }
+    }
+
+    pub fn batches(&self) -> Vec<usize> {
+        self.plan.0.lock().batches.clone()
+    }
+
+    pub fn reads(&self) -> Vec<Seq> {
+        self.plan.0.lock().reads.clone()
+    }
+
+    /// Everything that is in the log.
+    pub fn records(&self) -> Vec<Record> {
+        self.log.lock().read(0, usize::MAX >> 1).unwrap()
+    }
+
+    /// Put another log in the place of this one, behind the engine's back.
+    pub fn replace(&self, log: impl Log + 'static) {
+        *self.log.lock() = Box::new(log);
+    }
+}
+
+struct FaultLog {
+    control: Control,
+    /// As the trait demands: after an error nothing works until it is reopened.
+    failed: bool,
+    tail: Tail,
+}
+
+impl FaultLog {
+    fn check(&self) -> Result<(), LogError> {
+        if self.failed { Err(LogError::Io("still broken".into())) } else { Ok(()) }
+    }
+
+    /// Wait while held; then say what goes wrong.
+    fn fault(&self, events: usize) -> Option<Fault> {
+        let (plan, changed) = &*self.control.plan;
+        let mut plan = plan.lock();
+        plan.batches.push(events);
+        changed.notify_all();
+        while plan.held {
+            changed.wait(&mut plan);
+        }
+        plan.faults.pop_front().or(plan.always)
+    }
+}
+
+impl Log for FaultLog {
+    fn tail(&self) -> Tail {
+        self.tail
+    }
+
+    fn append(&mut self, expected: Seq, batch: &[Record]) -> Result<Tail, LogError> {
+        self.check()?;
+        let fault = self.fault(batch.len());
+        let mut log = self.control.log.lock();
+        let appended = match fault {
+            Some(Fault::Before) => Err(LogError::Io("before".into())),
+            Some(Fault::After) => log.append(expected, batch).and(Err(LogError::Io("after".into()))),
+            Some(Fault::Full) => return Err(LogError::Full),
+            Some(Fault::Race) => {
+                let event = Event::Joined { worker: crate::worker("rival"), uid: 1 };
+                let at = batch.first().map_or_else(Default::default, |record| record.at);
+                log.append(expected, &[Record { seq: expected + 1, at, event }])?;
+                log.append(expected, batch)
+            }
+            None => log.append(expected, batch),
+        };
+        match appended {
+            Ok(tail) => self.tail = tail,
+            Err(LogError::Conflict { .. }) => {}
+            Err(_) => self.failed = true,
+        }
+        appended
+    }
+
+    fn read(&mut self, after: Seq, limit: usize) -> Result<Vec<Record>, LogError> {
+        self.check()?;
+        self.control.plan.0.lock().reads.push(after);
+        self.control.log.lock().read(after, limit)
+    }
+
+    fn read_bytes(&mut self, offset: u64, length: usize) -> Result<Vec<u8>, LogError> {
+        self.check()?;
+        self.control.log.lock().read_bytes(offset, length)
+    }
+
+    fn reopen(&mut self) -> Result<Tail, LogError> {
+        if self.control.plan.0.lock().reopen_fails {
+            return Err(LogError::Io("cannot be opened".into()));
+        }
+        let mut log = self.control.log.lock();
+        self.tail = log.reopen()?;
+        self.failed = false;
+        Ok(self.tail)
+    }
+
+    fn idle(&mut self) -> Result<(), LogError> {
+        self.check()?;
+        self.control.log.lock().idle()
+    }
+}

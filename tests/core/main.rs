@@ -1,0 +1,57 @@
+//! The core under load and under fire: the queue, the log and the engine, without a filesystem.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crewfs::queue::{Actor, Command, Ending, FileStamp, Manifest, Spec, TaskId, WorkerName};
+
+mod against_model;
+mod crash;
+mod engine;
+mod fault;
+mod full_disk;
+mod lease;
+mod model;
+mod scale;
+
+fn task(name: &str) -> TaskId {
+    TaskId::parse(name).unwrap()
+}
+
+fn worker(name: &str) -> WorkerName {
+    WorkerName::parse(name).unwrap()
+}
+
+fn actor(name: &str) -> Actor {
+    Actor { worker: worker(name), uid: 1_000, operator: false }
+}
+
+fn publish(name: &str) -> Command {
+    publish_spec(name, Spec::titled(name))
+}
+
+fn publish_spec(name: &str, spec: Spec) -> Command {
+    Command::Publish { task: task(name), manifest: Manifest::Spec(spec.into()), stamp: FileStamp::default() }
+}
+
+fn claim_next(by: &str) -> Command {
+    Command::ClaimNext { by: actor(by), exclusive: false }
+}
+
+fn complete(name: &str, by: &str) -> Command {
+    Command::Finish {
+        task: task(name),
+        by: actor(by),
+        ending: Ending::Completed,
+        text: None,
+        exclusive: false,
+    }
+}
+
+/// A directory for the test, and its descriptor.
+fn directory() -> (tempfile::TempDir, Arc<OwnedFd>) {
+    let dir = tempfile::tempdir().unwrap();
+    let fd = File::open(dir.path()).unwrap().into();
+    (dir, Arc::new(fd))
+}

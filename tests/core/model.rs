@@ -1,0 +1,406 @@
+//! The queue as the contract tells it, in the plainest way: lists that are searched from end to end.
+//!
+//! It shares the words of the real queue (commands, manifests) and none of its ideas: no events, no indexes, nothing
+//! that is remembered where it can be worked out. What it says is right because it can be seen to be.
+
+use std::collections::{HashMap, HashSet};
+
+use crewfs::queue::{
+    Actor, Command, Ending, FileStamp, Manifest, Refusal, Seq, Spec, TaskId, TaskState, WorkerName,
+};
+
+/// What a caller of the filesystem can tell apart (C22–C24, C41).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// There is nothing of that name to act on.
+    NotThere,
+    /// Somebody was faster, perhaps the caller itself.
+    Exists,
+    /// Not now.
+    Busy,
+    /// Not you.
+    Denied,
+}
+
+impl Class {
+    pub fn of(refusal: &Refusal) -> Class {
+        match refusal {
+            Refusal::Unknown { .. }
+            | Refusal::Finished { .. }
+            | Refusal::Rejected { .. }
+            | Refusal::NothingReady { .. }
+            | Refusal::NotFinished { .. } => Class::NotThere,
+            Refusal::Held { .. } | Refusal::AlreadyYours { .. } | Refusal::AlreadyFinished { .. } => {
+                Class::Exists
+            }
+            Refusal::Blocked { .. } | Refusal::InUse { .. } => Class::Busy,
+            Refusal::Paused
+            | Refusal::Draining { .. }
+            | Refusal::NotHolder { .. }
+            | Refusal::Stale { .. }
+            | Refusal::NameTaken { .. }
+            | Refusal::OperatorOnly { .. } => Class::Denied,
+        }
+    }
+}
+
+/// A wish granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// The caller holds this.
+    Claimed(TaskId),
+    /// The task ended.
+    Finished,
+    /// It is so.
+    Done,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stage {
+    Open,
+    Claimed { worker: WorkerName, epoch: Seq, note: Option<String> },
+    Ended { how: Ending, worker: Option<WorkerName>, finish: Seq, text: Option<Vec<u8>> },
+}
+
+#[derive(Debug, Clone)]
+pub struct Item {
+    pub id: TaskId,
+    pub newest: Manifest,
+    stamp: FileStamp,
+    /// Its newest content closed a cycle, and the cycle is still there.
+    closes_cycle: bool,
+    /// What is in force: the newest content, but not while somebody works by an older one.
+    pub in_force: Option<Spec>,
+    /// Its place in the order of publishing.
+    age: usize,
+    pub stage: Stage,
+    /// Claims lost to silence since it was published or retried.
+    silences: u32,
+}
+
+impl Item {
+    fn needs(&self) -> &[TaskId] {
+        match &self.newest {
+            Manifest::Spec(spec) => &spec.needs,
+            Manifest::Problem(_) => &[],
+        }
+    }
+
+    pub fn holder(&self) -> Option<&WorkerName> {
+        match &self.stage {
+            Stage::Claimed { worker, .. } => Some(worker),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Model {
+    pub items: Vec<Item>,
+    /// Whom each name belongs to.
+    pub names: HashMap<WorkerName, u32>,
+    pub draining: HashSet<WorkerName>,
+    pub paused: bool,
+    /// Completed and then withdrawn: who needs these goes on.
+    archived: HashSet<TaskId>,
+    published: usize,
+    /// How many tasks each worker completed and failed.
+    pub endings: HashMap<WorkerName, (u64, u64)>,
+}
+
+impl Model {
+    pub fn find(&self, id: &TaskId) -> Option<&Item> {
+        self.items.iter().find(|item| item.id == *id)
+    }
+
+    fn at(&mut self, id: &TaskId) -> Result<&mut Item, Class> {
+        self.items.iter_mut().find(|item| item.id == *id).ok_or(Class::NotThere)
+    }
+
+    fn met(&self, need: &TaskId) -> bool {
+        match self.find(need) {
+            Some(item) => matches!(item.stage, Stage::Ended { how: Ending::Completed, .. }),
+            None => self.archived.contains(need),
+        }
+    }
+
+    pub fn state(&self, item: &Item) -> TaskState {
+        match &item.stage {
+            Stage::Claimed { .. } => TaskState::Claimed,
+            Stage::Ended { how: Ending::Completed, .. } => TaskState::Completed,
+            Stage::Ended { how: Ending::Failed, .. } => TaskState::Failed,
+            Stage::Open if item.closes_cycle || matches!(item.newest, Manifest::Problem(_)) => {
+                TaskState::Rejected
+            }
+            Stage::Open if item.needs().iter().all(|need| self.met(need)) => TaskState::Ready,
+            Stage::Open => TaskState::Blocked,
+        }
+    }
+
+    /// The ready tasks, best first (C13).
+    pub fn ready(&self) -> Vec<TaskId> {
+        let mut ready: Vec<_> =
+            self.items.iter().filter(|item| self.state(item) == TaskState::Ready).collect();
+        ready.sort_by_key(|item| (item.in_force.as_ref().map(|spec| spec.priority), item.age));
+        ready.iter().map(|item| item.id.clone()).collect()
+    }
+
+    /// What a worker holds, oldest claim first.
+    pub fn claims(&self, worker: &WorkerName) -> Vec<TaskId> {
+        let mut held: Vec<_> = (self.items.iter())
+            .filter_map(|item| match &item.stage {
+                Stage::Claimed { worker: holder, epoch, .. } if holder == worker => {
+                    Some((*epoch, item.id.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        held.sort();
+        held.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Whether somebody who needs `id`, or needs somebody who does, and so on, is `id` itself.
+    fn in_a_cycle(&self, id: &TaskId) -> bool {
+        let mut reached: Vec<&TaskId> = vec![id];
+        let mut next = 0;
+        while next < reached.len() {
+            for need in self.find(reached[next]).map_or(&[][..], Item::needs) {
+                if need == id {
+                    return true;
+                }
+                if !reached.contains(&need) {
+                    reached.push(need);
+                }
+            }
+            next += 1;
+        }
+        false
+    }
+
+    /// One command. `token` is the position that a claim or finish gets if this makes one.
+    pub fn step(&mut self, command: &Command, token: Seq) -> Result<Said, Class> {
+        let said = self.judge(command, token);
+        let cycles: Vec<bool> = self.items.iter().map(|item| self.in_a_cycle(&item.id)).collect();
+        for (item, cycle) in self.items.iter_mut().zip(cycles) {
+            item.closes_cycle &= cycle;
+            if let (Stage::Open, Manifest::Spec(spec)) = (&item.stage, &item.newest) {
+                item.in_force = Some((**spec).clone());
+            }
+        }
+        said
+    }
+
+    fn judge(&mut self, command: &Command, token: Seq) -> Result<Said, Class> {
+        match command {
+            Command::Publish { task, manifest, stamp } => self.publish(task, manifest, *stamp),
+            Command::Withdraw { task, by } => {
+                self.own_name(by)?;
+                let item = self.at(task)?;
+                if item.holder().is_some_and(|holder| *holder != by.worker && !by.operator) {
+                    return Err(Class::Busy);
+                }
+                self.remove(task);
+            }
+            Command::Missing { task } => {
+                if self.find(task).is_some_and(|item| item.holder().is_none()) {
+                    self.remove(task);
+                }
+            }
+            Command::Claim { task, by, exclusive } => return self.claim(task, by, *exclusive, token),
+            Command::ClaimNext { by, exclusive } => {
+                self.own_name(by)?;
+                if let Some(held) = self.claims(&by.worker).pop() {
+                    return self.claim(&held, by, *exclusive, token);
+                }
+                if self.paused || self.draining.contains(&by.worker) {
+                    return Err(Class::Denied);
+                }
+                let Some(best) = self.ready().into_iter().next() else { return Err(Class::NotThere) };
+                return self.claim(&best, by, *exclusive, token);
+            }
+            Command::Note { task, epoch: wanted, by, text } => {
+                self.own_name(by)?;
+                match &mut self.at(task)?.stage {
+                    Stage::Claimed { worker, epoch, note }
+                        if (*worker == by.worker || by.operator) && epoch == wanted =>
+                    {
+                        *note = Some(text.clone());
+                    }
+                    _ => return Err(Class::Denied),
+                }
+            }
+            Command::Finish { task, by, ending, text, exclusive } => {
+                self.own_name(by)?;
+                let text = text.as_ref().map(|text| text.0.clone());
+                return self.finish(task, by, *ending, text, *exclusive, token);
+            }
+            Command::Report { task, finish: wanted, by, text: new } => {
+                self.own_name(by)?;
+                match &mut self.at(task)?.stage {
+                    Stage::Ended { worker, finish, text, .. }
+                        if finish == wanted && (worker.as_ref() == Some(&by.worker) || by.operator) =>
+                    {
+                        *text = Some(new.0.clone());
+                    }
+                    _ => return Err(Class::Denied),
+                }
+            }
+            Command::Release { task, by } => {
+                self.own_name(by)?;
+                let item = self.at(task)?;
+                match item.holder() {
+                    Some(holder) if *holder == by.worker || by.operator => item.stage = Stage::Open,
+                    _ => return Err(Class::Denied),
+                }
+            }
+            Command::Retry { task, by } => {
+                self.own_name(by)?;
+                let item = self.at(task)?;
+                let Stage::Ended { .. } = item.stage else { return Err(Class::NotThere) };
+                (item.stage, item.silences) = (Stage::Open, 0);
+            }
+            Command::Expire { task, epoch: wanted, .. } => {
+                let item = self.at(task)?;
+                match &item.stage {
+                    Stage::Claimed { epoch, .. } if epoch == wanted => {}
+                    _ => return Ok(Said::Done),
+                }
+                item.silences += 1;
+                let allowed = item.in_force.as_ref().map_or(3, |spec| spec.attempts);
+                item.stage = match item.silences >= allowed {
+                    // The finish comes after the loss.
+                    true => Stage::Ended {
+                        how: Ending::Failed,
+                        worker: None,
+                        finish: token + 1,
+                        text: Some(vec![]),
+                    },
+                    false => Stage::Open,
+                };
+            }
+            Command::Drain { worker, by, draining } => {
+                self.own_name(by)?;
+                if *worker != by.worker && !by.operator {
+                    return Err(Class::Denied);
+                }
+                if *worker == by.worker {
+                    self.names.entry(worker.clone()).or_insert(by.uid);
+                }
+                match draining {
+                    true => self.draining.insert(worker.clone()),
+                    false => self.draining.remove(worker),
+                };
+            }
+            Command::Pause { by, paused } => {
+                self.own_name(by)?;
+                if !by.operator {
+                    return Err(Class::Denied);
+                }
+                self.paused = *paused;
+            }
+        }
+        Ok(Said::Done)
+    }
+
+    /// A name belongs to the uid that used it first; root is exempt (C41).
+    fn own_name(&self, by: &Actor) -> Result<(), Class> {
+        match self.names.get(&by.worker) {
+            Some(owner) if *owner != by.uid && by.uid != 0 => Err(Class::Denied),
+            _ => Ok(()),
+        }
+    }
+
+    fn publish(&mut self, task: &TaskId, manifest: &Manifest, stamp: FileStamp) {
+        self.archived.remove(task);
+        if self.find(task).is_none() {
+            self.published += 1;
+            self.items.push(Item {
+                id: task.clone(),
+                newest: Manifest::Spec(Spec::titled("").into()),
+                stamp,
+                closes_cycle: false,
+                in_force: None,
+                age: self.published,
+                stage: Stage::Open,
+                silences: 0,
+            });
+        }
+        let item = self.at(task).expect("it is there now");
+        let before = item.needs().to_vec();
+        (item.newest, item.stamp) = (manifest.clone(), stamp);
+        // A file whose needs are as before closes nothing.
+        let closes = match item.needs() == before {
+            true => item.closes_cycle,
+            false => self.in_a_cycle(task),
+        };
+        self.at(task).expect("it is there").closes_cycle = closes;
+    }
+
+    fn remove(&mut self, task: &TaskId) {
+        if self.met(task) {
+            self.archived.insert(task.clone());
+        }
+        self.items.retain(|item| item.id != *task);
+    }
+
+    fn claim(&mut self, task: &TaskId, by: &Actor, exclusive: bool, token: Seq) -> Result<Said, Class> {
+        self.own_name(by)?;
+        let item = self.find(task).ok_or(Class::NotThere)?;
+        match self.state(item) {
+            TaskState::Completed | TaskState::Failed | TaskState::Rejected => return Err(Class::NotThere),
+            TaskState::Blocked => return Err(Class::Busy),
+            TaskState::Claimed if item.holder() == Some(&by.worker) && !exclusive => {
+                return Ok(Said::Claimed(task.clone()));
+            }
+            TaskState::Claimed => return Err(Class::Exists),
+            TaskState::Ready if self.paused || self.draining.contains(&by.worker) => {
+                return Err(Class::Denied);
+            }
+            TaskState::Ready => {}
+        }
+        self.names.entry(by.worker.clone()).or_insert(by.uid);
+        self.at(task)?.stage = Stage::Claimed { worker: by.worker.clone(), epoch: token, note: None };
+        Ok(Said::Claimed(task.clone()))
+    }
+
+    fn finish(
+        &mut self,
+        task: &TaskId,
+        by: &Actor,
+        ending: Ending,
+        text: Option<Vec<u8>>,
+        exclusive: bool,
+        token: Seq,
+    ) -> Result<Said, Class> {
+        let item = self.at(task)?;
+        match &mut item.stage {
+            Stage::Ended { how, worker, text: old, .. } => {
+                if *how != ending || (worker.as_ref() != Some(&by.worker) && !by.operator) {
+                    return Err(Class::Denied);
+                }
+                if exclusive {
+                    return Err(Class::Exists);
+                }
+                if text.is_some() {
+                    *old = text;
+                }
+                return Ok(Said::Finished);
+            }
+            Stage::Claimed { worker, .. } if *worker != by.worker && !by.operator => {
+                return Err(Class::Denied);
+            }
+            Stage::Open if !by.operator => return Err(Class::Denied),
+            Stage::Claimed { .. } | Stage::Open => {}
+        }
+        let worker = item.holder().cloned();
+        item.stage = Stage::Ended { how: ending, worker: worker.clone(), finish: token, text };
+        if let Some(worker) = worker {
+            let (completed, failed) = self.endings.entry(worker).or_default();
+            match ending {
+                Ending::Completed => *completed += 1,
+                Ending::Failed => *failed += 1,
+            }
+        }
+        Ok(Said::Finished)
+    }
+}
