@@ -75,13 +75,13 @@ impl Core {
             // The queue knows nothing yet of a worker that was only heard of. An operator speaks for it, and the name
             // becomes its own with that.
             Node::WorkerFile(worker, WorkerFile::Drain) if caller.actor.operator => {
-                let mut wish = table::making(node, caller, exclusive)?;
+                let mut command = table::making(node, caller, exclusive)?;
                 let unknown = self.view.engine.state().worker(worker.as_str()).is_none();
                 let heard = self.view.engine.roster().get(worker.as_str()).filter(|_| unknown);
-                if let (Some(heard), Command::Drain { by, .. }) = (heard, &mut wish.command) {
+                if let (Some(heard), Command::Drain { by, .. }) = (heard, &mut command) {
                     *by = Actor { worker: worker.clone(), uid: heard.uid, operator: false };
                 }
-                Ok(wish)
+                Ok(command)
             }
             node => table::making(node, caller, exclusive),
         }
