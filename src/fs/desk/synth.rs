@@ -18,7 +18,7 @@ use super::show::{Content, Shown};
 use super::{Core, NO_TIME, show, table};
 use crate::engine::{Failure, Ticket};
 use crate::limits::{INSTRUCTIONS_BYTES, RESULT_BYTES};
-use crate::queue::{Actor, Command, Content as Text, Ending, Outcome, Refusal, Seq, TaskId};
+use crate::queue::{Command, Content as Text, Ending, Outcome, Refusal, Seq, TaskId};
 
 /// What a call on a name that belongs to crewfs gets.
 fn ours<T>() -> Result<T> {
@@ -71,17 +71,6 @@ impl Core {
         match node {
             Node::Nothing => {
                 Err(FsError::because(libc::ENOENT, "this can be no task: its name is not an id"))
-            }
-            // The queue knows nothing yet of a worker that was only heard of. An operator speaks for it, and the name
-            // becomes its own with that.
-            Node::WorkerFile(worker, WorkerFile::Drain) if caller.actor.operator => {
-                let mut command = table::making(node, caller, exclusive)?;
-                let unknown = self.view.engine.state().worker(worker.as_str()).is_none();
-                let heard = self.view.engine.roster().get(worker.as_str()).filter(|_| unknown);
-                if let (Some(heard), Command::Drain { by, .. }) = (heard, &mut command) {
-                    *by = Actor { worker: worker.clone(), uid: heard.uid, operator: false };
-                }
-                Ok(command)
             }
             node => table::making(node, caller, exclusive),
         }
