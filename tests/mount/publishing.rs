@@ -197,3 +197,22 @@ fn c4_everything_else_is_an_ordinary_file() {
     }
     assert_eq!(mounted.list("status"), [""; 0]);
 }
+
+#[test]
+fn c10_every_writer_finds_its_task_however_many_write_at_once() {
+    let project = project!();
+    for threads in ["threads=2", "threads=1"] {
+        let mut mounted = project.mount(&[threads]);
+        let script = "for n in $(seq 40); do
+                echo '# T' > tasks/$CREWFS_WORKER-$n.md; test -e tasks/ready/$CREWFS_WORKER-$n || echo missed $n
+            done";
+        std::thread::scope(|scope| {
+            for worker in ["w1", "w2", "w3", "w4", "w5", "w6"] {
+                let mounted = &mounted;
+                scope.spawn(move || assert_eq!(mounted.sh(worker, script).ok(), "", "{worker}, {threads}"));
+            }
+        });
+        mounted.sh("w1", "rm tasks/*.md").ok();
+        mounted.stop();
+    }
+}

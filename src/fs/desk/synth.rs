@@ -57,7 +57,7 @@ impl Core {
 
     /// Who asks, and that whatever was just published is there.
     fn begin<T>(&self, req: &Request, reply: Reply<T>) -> Option<(Arc<Caller>, Reply<T>)> {
-        self.view.publisher.settling.wait();
+        self.view.settle(req);
         match self.view.caller(req) {
             Ok(caller) => Some((caller, reply)),
             Err(error) => {
