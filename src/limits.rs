@@ -57,8 +57,8 @@ pub const ANCESTORS: usize = 64;
 /// How long a request of a known caller is taken as a sign of life without looking at the process again, in milliseconds.
 /// Never used to decide who may do what.
 pub const SIGN_OF_LIFE_MS: u64 = 1_000;
-/// How long a worker that looks waits for a task file that it just closed to be published, in milliseconds.
-pub const SETTLE_MS: u64 = 250;
+/// How long a reader waits for a task file that was just closed to be published, in milliseconds.
+pub const SETTLE_MS: u64 = 100;
 /// Threads that serve the desk, at least: all but one may wait for files to be published, and one hears of the close.
 pub const DESK_THREADS_MIN: usize = 8;
 /// Temporary files that editors may have in `completed/` and `failed/` at one time.

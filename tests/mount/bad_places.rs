@@ -183,3 +183,29 @@ fn c10_a_source_that_goes_away_hangs_nobody() {
     assert_eq!(fs::read_to_string(moved.join("file")).unwrap(), "x\n");
     fs::rename(&moved, project.source()).unwrap();
 }
+
+#[test]
+fn c71_places_of_any_name_and_by_any_way() {
+    let project = project!();
+    let (source, place) = (project.dir().join("my project\\1"), project.dir().join("a mount"));
+    fs::create_dir_all(source.join("tasks")).unwrap();
+    fs::create_dir(&place).unwrap();
+    std::os::unix::fs::symlink(&place, project.dir().join("link")).unwrap();
+    let program = env!("CARGO_BIN_EXE_crewfs");
+    for (from, at) in
+        [("my project\\1", "a mount"), ("./my project\\1/", "a mount/"), ("my project\\1", "link")]
+    {
+        let script = format!(
+            "cd '{}' && {program} mount '{from}' '{at}' && echo '# A' > '{at}/tasks/a.md' && ls '{at}/tasks/ready' &&
+             {program} log '{at}' | wc -l && {program} log '{from}' | wc -l && rm '{at}/tasks/a.md' && {program} umount '{at}'",
+            project.dir().display()
+        );
+        let ran = shell(&script);
+        assert!(ran.code == Some(0) && ran.stdout.starts_with("a\n"), "{ran:#?}");
+        assert_eq!(mounts_below(project.dir()), []);
+    }
+    // In place, from within.
+    let script =
+        format!("cd '{}' && {program} mount . && cd / && {program} umount \"$OLDPWD\"", source.display());
+    shell(&script).ok();
+}

@@ -101,7 +101,9 @@ pub(crate) fn mounts_below(place: &Path) -> Vec<(PathBuf, u32)> {
     let mounts = table.lines().rev().filter_map(|line| {
         let mut fields = line.split(' ').skip(2);
         let minor = fields.next()?.split_once(':')?.1.parse().ok()?;
-        Some((PathBuf::from(fields.nth(1)?), minor))
+        // The two characters of our names that the kernel writes as digits.
+        let place = fields.nth(1)?.replace("\\040", " ").replace("\\134", "\\");
+        Some((PathBuf::from(place), minor))
     });
     mounts.filter(|(mountpoint, _)| mountpoint.starts_with(place)).collect()
 }

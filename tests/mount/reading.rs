@@ -127,9 +127,9 @@ fn c1_events_grow_while_they_are_followed() {
     let project = project!();
     let mounted = of_every_state(&project);
     let follow =
-        "tail -n 0 -F tasks/events.jsonl > out & tail=$!; exec 3< tasks/events.jsonl; cat <&3 > /dev/null
+        "tail -n +1 -F tasks/events.jsonl > out & tail=$!; exec 3< tasks/events.jsonl; cat <&3 > /dev/null
         echo new > tasks/claim/held; cat <&3
-        until grep -q new out; do sleep 0.05; done; kill $tail";
+        until grep -q 'noted.*new' out; do sleep 0.05; done; kill $tail";
     let read = mounted.sh("w1", follow).ok();
     assert!(
         read.contains(r#""event":"noted""#) && read.contains("new") && read.lines().count() == 1,

@@ -5,7 +5,7 @@
 //!
 //! A file is complete at the *last* close of the descriptor that wrote it. The kernel tells of that without waiting for an
 //! answer, so that whoever writes a task and looks for it at once could come too early. [`Settling`] closes that gap:
-//! between the close that the writer waits for and the publishing, the same worker's looks wait, for a bounded time.
+//! between the close that the writer waits for and the publishing, readers of the queue wait, for a bounded time.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -186,8 +186,9 @@ impl Settling {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Wait until everything that this worker just closed is published: microseconds as a rule, `SETTLE_MS` at most. If all
-    /// threads waited, none could hear of the close that they wait for: so the last one does not.
+    /// Wait until everything that was just closed is published: microseconds as a rule, `SETTLE_MS` at most. If all threads
+    /// waited, none could hear of the close that they wait for: so not all do, and this worker, if it looks for what it
+    /// wrote itself, comes first.
     pub(super) fn wait(&self, worker: &WorkerName) {
         let mut closed = self.closed.lock();
         loop {
@@ -195,8 +196,10 @@ impl Settling {
             let now = Instant::now();
             closed.handles.retain(|_, (_, end)| *end > now);
             self.count.store(closed.handles.len(), Ordering::Release);
-            let own = closed.handles.values().filter(|(by, _)| by == worker).map(|(_, end)| *end).min();
-            let Some(next) = own.filter(|_| closed.waiting < self.may_wait) else { return };
+            let own = closed.handles.values().any(|(by, _)| by == worker);
+            let room = if own { self.may_wait } else { self.may_wait / 2 };
+            let next = closed.handles.values().map(|(_, end)| *end).min();
+            let Some(next) = next.filter(|_| closed.waiting < room) else { return };
             closed.waiting += 1;
             self.settled.wait_until(&mut closed, next);
             closed.waiting -= 1;

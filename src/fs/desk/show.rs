@@ -327,7 +327,7 @@ impl View {
         Ok(lines)
     }
 
-    /// Wait until what the caller just wrote is published.
+    /// Wait until what was just written is published.
     pub(super) fn settle(&self, req: &Request) {
         let settling = &self.publisher.settling;
         if !settling.is_empty()
