@@ -254,7 +254,7 @@ impl Daemon {
         while !stopped() && !self.tree.has_ended() && !self.desk.has_ended() {
             std::thread::sleep(LOOK);
             looks += 1;
-            if looks % LOOKS_BEFORE_CLOSING == 0 {
+            if looks.is_multiple_of(LOOKS_BEFORE_CLOSING) {
                 self.files.iter().for_each(|files| files.close_idle());
             }
         }

@@ -163,14 +163,14 @@ fn c4_odd_names_are_files_and_no_tasks() {
     let longest = "y".repeat(128);
     project.task(&longest, "# T\n");
     let mounted = project.mount(&[]);
-    assert_eq!(mounted.list("status"), [longest.clone()]);
+    assert_eq!(mounted.list("status"), [longest.as_str()]);
     for name in &odd {
         let path = mounted.desk(OsStr::from_bytes(name));
         assert_eq!(fs::read(&path).unwrap(), *name);
         fs::remove_file(&path).unwrap();
         fs::write(&path, name).unwrap();
     }
-    assert_eq!(mounted.list("status"), [longest.clone()]);
+    assert_eq!(mounted.list("status"), [longest.as_str()]);
     let listed = fs::read_dir(mounted.tasks()).unwrap().map(|entry| entry.unwrap().file_name());
     let listed: Vec<_> = listed.collect();
     assert!(odd.iter().all(|name| listed.contains(&OsStr::from_bytes(name).to_os_string())));

@@ -1,24 +1,53 @@
 //! The tree: the project as it is, for everyday tools and for every kind of call, mounted elsewhere and in place (C3).
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::harness::{Mounted, Project, as_root, project};
+use crate::process::{Ran, until};
 
-/// Run a body on a project mounted elsewhere, and on one mounted over itself.
-fn both_ways(prepare: impl Fn(&Project), body: impl Fn(&Project, &Mounted)) {
-    for in_place in [false, true] {
-        let project = project!();
-        prepare(&project);
-        let mut mounted = if in_place { project.mount_in_place(&[]) } else { project.mount(&[]) };
-        body(&project, &mounted);
-        mounted.stop();
+/// Where a body is run.
+struct Place<'a> {
+    project: &'a Project,
+    mounted: &'a Mounted,
+    /// Below the project's root.
+    dir: &'a str,
+}
+
+impl Place<'_> {
+    #[track_caller]
+    fn sh(&self, script: &str) -> Ran {
+        self.mounted.sh("w1", &format!("cd {} || exit; {script}", self.dir))
+    }
+
+    #[track_caller]
+    fn sh_as(&self, uid: u32, script: &str) -> Ran {
+        self.mounted.sh_as(uid, "w2", &format!("cd {} || exit; {script}", self.dir))
+    }
+
+    /// Run a Python script.
+    #[track_caller]
+    fn python(&self, script: &str) -> String {
+        self.sh(&format!("python3 - <<'END'\nimport ctypes, errno, mmap, os, stat\n{script}\nEND")).ok()
+    }
+
+    /// A file on the disk.
+    fn on_disk(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.project.behind().join(self.dir).join(name)
     }
 }
 
-/// Run a Python script as a worker at the root of the mount; it must print what is expected.
-#[track_caller]
-fn python(mounted: &Mounted, script: &str) -> String {
-    mounted.sh("w1", &format!("python3 - <<'END'\nimport ctypes, errno, mmap, os, stat\n{script}\nEND")).ok()
+/// Run a body in a project mounted elsewhere, in one mounted over itself, and among the ordinary files of a desk.
+fn everywhere(prepare: impl Fn(&Path), body: impl Fn(&Place)) {
+    for (in_place, dir) in [(false, "."), (true, "."), (false, "tasks"), (true, "tasks/sub")] {
+        let project = project!();
+        let there = project.source().join(dir);
+        fs::create_dir_all(&there).unwrap();
+        prepare(&there);
+        let mut mounted = if in_place { project.mount_in_place(&[]) } else { project.mount(&[]) };
+        body(&Place { project: &project, mounted: &mounted, dir });
+        mounted.stop();
+    }
 }
 
 #[test]
@@ -36,23 +65,22 @@ fn everyday_shell_work() {
         sed -i s/one/1/ src/a && test \"$(cat src/a)\" = 1 && find . -name c | grep -q src/deep/c
         chmod +x src/a && printf '#!/bin/sh\\necho ran\\n' > run && chmod +x run && ./run
         rm -r src && ! test -e src";
-    both_ways(
+    everywhere(
         |_| {},
-        |project, mounted| {
-            assert_eq!(mounted.sh("w1", script).ok(), "ran\n");
+        |place| {
+            assert_eq!(place.sh(script).ok(), "ran\n");
             // The disk shows the same.
-            assert_eq!(fs::read_to_string(project.behind().join("got")).unwrap(), "through\n");
+            assert_eq!(fs::read_to_string(place.on_disk("got")).unwrap(), "through\n");
         },
     );
 }
 
 #[test]
 fn renames_of_every_kind() {
-    both_ways(
+    everywhere(
         |_| {},
-        |_, mounted| {
-            python(
-                mounted,
+        |place| {
+            place.python(
                 r#"
 libc = ctypes.CDLL(None, use_errno=True)
 def rename(a, b, flags):
@@ -85,11 +113,10 @@ except OSError as error: assert error.errno == errno.EINVAL
 
 #[test]
 fn calls_on_content() {
-    both_ways(
+    everywhere(
         |_| {},
-        |_, mounted| {
-            python(
-                mounted,
+        |place| {
+            place.python(
                 r#"
 fd = os.open('f', os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
 assert os.write(fd, b'0123456789') == 10 and os.pread(fd, 4, 3) == b'3456'
@@ -124,11 +151,10 @@ open('big', 'wb').write(big); assert open('big', 'rb').read() == big
 
 #[test]
 fn mapped_files() {
-    both_ways(
+    everywhere(
         |_| {},
-        |project, mounted| {
-            python(
-                mounted,
+        |place| {
+            place.python(
                 r#"
 open('m', 'wb').write(b'a' * 10000)
 fd = os.open('m', os.O_RDWR)
@@ -143,7 +169,7 @@ os.close(fd); os.rename('m', 'moved'); shared[0:3] = b'end'; shared.close()
 assert open('moved', 'rb').read(3) == b'end'
 "#,
             );
-            let on_disk = fs::read(project.behind().join("moved")).unwrap();
+            let on_disk = fs::read(place.on_disk("moved")).unwrap();
             assert_eq!((&on_disk[..3], &on_disk[5000..5005]), (&b"end"[..], &b"HELLO"[..]));
         },
     );
@@ -151,11 +177,10 @@ assert open('moved', 'rb').read(3) == b'end'
 
 #[test]
 fn extended_attributes() {
-    both_ways(
+    everywhere(
         |_| {},
-        |_, mounted| {
-            python(
-                mounted,
+        |place| {
+            place.python(
                 r#"
 open('f', 'w').close(); os.mkdir('d')
 for path in ('f', 'd'):
@@ -179,43 +204,42 @@ os.setxattr('f', 'user.big', b'x' * 2000); assert len(os.getxattr('f', 'user.big
 #[test]
 fn what_users_make_is_theirs_and_permissions_hold() {
     as_root!();
-    let prepare = |project: &Project| {
-        let shared = project.source().join("shared");
+    let prepare = |dir: &Path| {
+        let shared = dir.join("shared");
         fs::create_dir(&shared).unwrap();
         fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o2775)).unwrap();
         std::os::unix::fs::chown(&shared, Some(0), Some(5000)).unwrap();
     };
-    both_ways(prepare, |_, mounted| {
-        mounted.sh_as(1001, "w1", "touch mine").refused("Permission denied");
-        mounted.sh_as(1001, "w1", "touch shared/mine").refused("Permission denied");
+    everywhere(prepare, |place| {
+        place.sh_as(1001, "touch mine").refused("Permission denied");
+        place.sh_as(1001, "touch shared/mine").refused("Permission denied");
         let in_group =
             "setpriv --reuid=1001 --regid=1001 --groups=5000 bash -c 'umask 027; echo x > shared/f &&
             mkdir shared/d && mkfifo shared/p && ln -s f shared/l && chmod 660 shared/f && touch shared/f &&
             chgrp 5000 shared/d && ! chown 1002 shared/f 2> /dev/null'";
-        mounted.sh("w1", in_group).ok();
-        let owners = mounted.sh("w1", "cd shared && stat -c '%n %u %g %a' f d p l").ok();
+        place.sh(in_group).ok();
+        let owners = place.sh("cd shared && stat -c '%n %u %g %a' f d p l").ok();
         assert_eq!(owners, "f 1001 5000 660\nd 1001 5000 2750\np 1001 5000 640\nl 1001 5000 777\n");
-        mounted.sh_as(1002, "w2", "cat shared/f").refused("Permission denied");
-        mounted.sh_as(1002, "w2", "rm -f shared/f").refused("Permission denied");
-        mounted.sh_as(1002, "w2", "chmod 777 shared/f").refused("not permitted");
-        mounted.sh_as(1002, "w2", "touch -d 2001-01-01 shared/f").refused("");
-        mounted.sh("w1", "chown 1002:1002 shared/f").ok();
-        mounted.sh_as(1002, "w2", "echo mine > shared/f && chmod 600 shared/f && cat shared/f").ok();
-        mounted.sh_as(1001, "w1", "cat shared/f").refused("Permission denied");
+        place.sh_as(1002, "cat shared/f").refused("Permission denied");
+        place.sh_as(1002, "rm -f shared/f").refused("Permission denied");
+        place.sh_as(1002, "chmod 777 shared/f").refused("not permitted");
+        place.sh_as(1002, "touch -d 2001-01-01 shared/f").refused("");
+        place.sh("chown 1002:1002 shared/f").ok();
+        place.sh_as(1002, "echo mine > shared/f && chmod 600 shared/f && cat shared/f").ok();
+        place.sh_as(1001, "cat shared/f").refused("Permission denied");
         // What is set for another's sake does not outlive a write by somebody else.
-        mounted.sh("w1", "chown 0:0 shared/f && chmod 6777 shared/f").ok();
-        mounted.sh_as(1002, "w2", "echo more >> shared/f").ok();
-        assert_eq!(mounted.sh("w1", "stat -c %a shared/f").ok(), "777\n");
+        place.sh("chown 0:0 shared/f && chmod 6777 shared/f").ok();
+        place.sh_as(1002, "echo more >> shared/f").ok();
+        assert_eq!(place.sh("stat -c %a shared/f").ok(), "777\n");
     });
 }
 
 #[test]
 fn names_and_content_of_any_bytes() {
-    both_ways(
+    everywhere(
         |_| {},
-        |project, mounted| {
-            python(
-                mounted,
+        |place| {
+            place.python(
                 r#"
 names = [b'\xff\xfe', 'wörter'.encode(), b'new\nline', b'a' * 255, b' ', b'-rf', b'\\040', b'"quoted"']
 for name in names:
@@ -230,9 +254,8 @@ deep = '/'.join(['d' * 100] * 30)
 os.makedirs(deep); open(deep + '/f', 'w').close(); assert os.stat(deep + '/f').st_size == 0
 "#,
             );
-            let on_disk = project
-                .behind()
-                .join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff\xfe"));
+            let on_disk =
+                place.on_disk(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff\xfe"));
             assert_eq!(fs::read(on_disk).unwrap(), b"\xff\xfe");
         },
     );
@@ -240,14 +263,14 @@ os.makedirs(deep); open(deep + '/f', 'w').close(); assert os.stat(deep + '/f').s
 
 #[test]
 fn changes_behind_the_mount_are_seen() {
-    let prepare = |project: &Project| fs::write(project.source().join("f"), "old\n").unwrap();
-    both_ways(prepare, |project, mounted| {
-        assert_eq!(mounted.sh("w1", "cat f; test -e new; echo $?").ok(), "old\n1\n");
-        fs::write(project.behind().join("f"), "newer\n").unwrap();
-        fs::write(project.behind().join("new"), "").unwrap();
-        crate::process::until("the new content is there", || mounted.sh("w1", "cat f").ok() == "newer\n");
-        crate::process::until("the new name is there", || mounted.path().join("new").exists());
-        fs::remove_file(project.behind().join("new")).unwrap();
-        crate::process::until("the name is gone", || !mounted.path().join("new").exists());
+    let prepare = |dir: &Path| fs::write(dir.join("f"), "old\n").unwrap();
+    everywhere(prepare, |place| {
+        assert_eq!(place.sh("cat f; test -e new; echo $?").ok(), "old\n1\n");
+        fs::write(place.on_disk("f"), "newer\n").unwrap();
+        fs::write(place.on_disk("new"), "").unwrap();
+        until("the new content is there", || place.sh("cat f").ok() == "newer\n");
+        until("the new name is there", || place.mounted.path().join(place.dir).join("new").exists());
+        fs::remove_file(place.on_disk("new")).unwrap();
+        until("the name is gone", || !place.mounted.path().join(place.dir).join("new").exists());
     });
 }

@@ -141,7 +141,7 @@ pub(super) fn stamp_of(stat: &Stat) -> FileStamp {
     FileStamp {
         ino: stat.st_ino,
         size: stat.st_size as u64,
-        mtime_ns: (stat.st_mtime as i64).wrapping_mul(1_000_000_000).wrapping_add(stat.st_mtime_nsec as i64),
+        mtime_ns: stat.st_mtime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_mtime_nsec as i64),
     }
 }
 
