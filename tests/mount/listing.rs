@@ -69,6 +69,20 @@ fn c13_the_best_comes_first() {
 }
 
 #[test]
+fn c13_what_is_found_at_the_start_has_the_age_of_its_file() {
+    let project = project!();
+    let ids: Vec<String> = (0..30).map(|n| format!("{}{n}", ["x", "b", "q"][n % 3])).collect();
+    for (id, seconds) in ids.iter().zip(1..) {
+        project.task(id, "# T\n");
+        let file =
+            std::fs::File::options().write(true).open(project.tasks().join(format!("{id}.md"))).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+    }
+    let mounted = project.mount(&[]);
+    assert_eq!(mounted.list("ready"), ids);
+}
+
+#[test]
 fn c12_big_directories_are_listed_whole_while_they_change() {
     const TASKS: usize = 3_000;
     let project = project!();

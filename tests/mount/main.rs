@@ -16,5 +16,6 @@ mod process;
 mod publishing;
 mod reading;
 mod stopping;
+mod together;
 mod tools;
 mod tree;
