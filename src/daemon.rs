@@ -25,6 +25,7 @@ use crate::fs::desk::{self, Desk, Watch};
 use crate::fs::files::Files;
 use crate::fs::tree::{Tree, TreeConfig};
 use crate::fuse::{MountOptions, Session};
+use crate::limits::DESK_THREADS_MIN;
 use crate::log::{LogError, SqliteLog};
 use crate::queue::Span;
 use crate::{clock, mounts, sys};
@@ -197,25 +198,28 @@ impl Daemon {
             Tree::new(files[0].clone(), tree_config, Box::new(move |req| seen.seen(req)))
                 .map_err(|error| StartError(format!("the tree cannot be shown: errno {}", error.errno)))?
         };
+        let desk_threads = config.threads.max(DESK_THREADS_MIN);
         let desk_config = desk::Config {
             tasks: config.tasks.clone(),
             idle_timeout: config.idle_timeout,
             owner_uid: owner,
             owner_gid: rustix::process::getegid().as_raw(),
+            threads: desk_threads,
         };
         let desk = Desk::new(files[1].clone(), tasks, engine.clone(), callers, desk_config);
         let watch = desk.watch().map_err(|error| cannot("the tasks directory cannot be read", error))?;
 
-        let options = |source: &Path| MountOptions {
+        let options = |source: &Path, threads| MountOptions {
             fsname: source.to_string_lossy().into_owned(),
             read_only: false,
             allow_other: config.allow_other,
-            threads: config.threads,
+            threads,
         };
-        let tree = Session::mount(Arc::new(tree), &config.mountpoint, &options(&config.source))
-            .map_err(|error| mount_error(&config.mountpoint, &error))?;
+        let tree =
+            Session::mount(Arc::new(tree), &config.mountpoint, &options(&config.source, config.threads))
+                .map_err(|error| mount_error(&config.mountpoint, &error))?;
         let desk_at = config.mountpoint.join(&config.tasks);
-        let desk_options = options(&config.source.join(&config.tasks));
+        let desk_options = options(&config.source.join(&config.tasks), desk_threads);
         let desk = Arc::new(desk);
         let session = match Session::mount(desk.clone(), &desk_at, &desk_options) {
             Ok(session) => session,
@@ -250,7 +254,7 @@ impl Daemon {
         while !stopped() && !self.tree.has_ended() && !self.desk.has_ended() {
             std::thread::sleep(LOOK);
             looks += 1;
-            if looks % LOOKS_BEFORE_CLOSING == 0 {
+            if looks.is_multiple_of(LOOKS_BEFORE_CLOSING) {
                 self.files.iter().for_each(|files| files.close_idle());
             }
         }
@@ -273,11 +277,10 @@ pub fn check_places(config: &Config) -> Result<(), StartError> {
     let (source, place) = (&config.source, &config.mountpoint);
     let shown = place.display();
     if let Ok(Some(mount)) = mounts::at(place) {
-        let answers = std::fs::metadata(place).err().is_none_or(|e| e.raw_os_error() != Some(libc::ENOTCONN));
-        return Err(StartError(if answers {
-            format!("{shown} is in use: {} is mounted there; crewfs umount {shown}", mount.source.display())
-        } else {
+        return Err(StartError(if mounts::is_dead(place) {
             format!("{shown} is a dead mount, its daemon is gone; clear it: crewfs umount {shown}")
+        } else {
+            format!("{shown} is in use: {} is mounted there; crewfs umount {shown}", mount.source.display())
         }));
     }
     match std::fs::metadata(place) {

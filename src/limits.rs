@@ -58,7 +58,9 @@ pub const ANCESTORS: usize = 64;
 /// Never used to decide who may do what.
 pub const SIGN_OF_LIFE_MS: u64 = 1_000;
 /// How long a reader waits for a task file that was just closed to be published, in milliseconds.
-pub const SETTLE_MS: u64 = 50;
+pub const SETTLE_MS: u64 = 100;
+/// Threads that serve the desk, at least: all but one may wait for files to be published, and one hears of the close.
+pub const DESK_THREADS_MIN: usize = 8;
 /// Temporary files that editors may have in `completed/` and `failed/` at one time.
 pub const SCRATCH_FILES: usize = 1_024;
 /// How often files are looked for where the kernel cannot tell of changes, in milliseconds (C10).

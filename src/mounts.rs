@@ -1,7 +1,7 @@
 //! What is mounted where: the kernel's table of mounts, as far as it is about us.
 //!
 //! May assume: `/proc/self/mountinfo`, as proc_pid_mountinfo(5) describes it.
-//! Must never: touch a mount point; a mount whose daemon is gone, or hangs, must not stop who asks.
+//! Must never: touch a mount point, except to ask whether it is dead; one whose daemon hangs must not stop who asks.
 
 use std::ffi::OsString;
 use std::io;
@@ -35,6 +35,11 @@ pub fn desk_of(mountpoint: &Path) -> io::Result<Option<Mount>> {
     let inside = |mount: &Mount| mount.mountpoint.parent() == Some(mountpoint);
     let Some(tree) = at(mountpoint)? else { return Ok(None) };
     Ok(ours()?.into_iter().rev().find(|mount| inside(mount) && mount.source.starts_with(&tree.source)))
+}
+
+/// Whether the daemon of this mount is gone. `stat(2)` would not tell: the kernel may still remember its last answer.
+pub fn is_dead(mountpoint: &Path) -> bool {
+    rustix::fs::statfs(mountpoint).is_err_and(|error| error == rustix::io::Errno::NOTCONN)
 }
 
 fn parse(table: &[u8]) -> Vec<Mount> {

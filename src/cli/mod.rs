@@ -89,7 +89,11 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 fn place(path: &Path) -> Result<PathBuf, Failure> {
     let full = std::path::absolute(path).map_err(Failure::failed)?;
     match (full.parent(), full.file_name()) {
-        (Some(parent), Some(name)) => Ok(absolute(parent)?.join(name)),
+        (Some(parent), Some(name)) => {
+            let full = absolute(parent)?.join(name);
+            // A link leads to the place; whatever else it is, dead or alive, is the place.
+            if std::fs::read_link(&full).is_ok() { absolute(&full) } else { Ok(full) }
+        }
         _ => absolute(path),
     }
 }

@@ -1,5 +1,6 @@
 //! `crewfs umount`: takes both mounts away, and returns when the daemon has let go of the project.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -28,12 +29,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mountpoint = place(&arguments.mountpoint)?;
     let tree = mounts::at(&mountpoint).map_err(Failure::failed)?;
     let tree = tree.ok_or_else(|| Failure::not_mounted(&mountpoint))?;
-    if is_dead(&mountpoint) || arguments.lazy {
+    if mounts::is_dead(&mountpoint) || arguments.lazy {
         // Detaching takes the desk along; a dead tree could not even be asked for it.
         take_away(&mountpoint, true)?;
     } else {
-        if let Some(desk) = mounts::desk_of(&mountpoint).map_err(Failure::failed)? {
-            take_away(&desk.mountpoint, false)?;
+        // The kernel refuses to take away a tree in use only when the desk is gone already.
+        let users = users_of(&mountpoint);
+        if !users.is_empty() {
+            return Err(in_use(&mountpoint, &format!("by {}", users.join(", "))));
+        }
+        if let Some(desk) = desk_of(&mountpoint) {
+            take_away(&desk, false)?;
         }
         match take_away(&mountpoint, false) {
             // Whoever serves them takes the tree away when the desk is gone.
@@ -44,8 +50,39 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     wait_for_daemon(&tree.source)
 }
 
-fn is_dead(mountpoint: &Path) -> bool {
-    std::fs::metadata(mountpoint).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+fn desk_of(mountpoint: &Path) -> Option<PathBuf> {
+    mounts::desk_of(mountpoint).ok().flatten().map(|desk| desk.mountpoint)
+}
+
+fn in_use(mountpoint: &Path, by: &str) -> Failure {
+    let shown = mountpoint.display();
+    Failure::failed(format!(
+        "{shown} is in use {by}; end that, or take it away all the same: crewfs umount --lazy {shown}"
+    ))
+}
+
+/// The processes that work in the mount or have something of it open, as far as this user may see.
+fn users_of(mountpoint: &Path) -> Vec<String> {
+    let device = |path: &Path| std::fs::metadata(path).map(|there| there.dev()).ok();
+    let ours = [device(mountpoint), desk_of(mountpoint).and_then(|desk| device(&desk))];
+    // By name first: other filesystems may not answer. Then by device: the daemon has what lies below the mount open.
+    let uses = |link: &Path| {
+        let named = std::fs::read_link(link).is_ok_and(|to| to.starts_with(mountpoint));
+        named && device(link).is_some_and(|device| ours.contains(&Some(device)))
+    };
+    let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
+    let processes = entries(Path::new("/proc")).filter(|process| {
+        [process.join("cwd"), process.join("root")]
+            .into_iter()
+            .chain(entries(&process.join("fd")))
+            .any(|l| uses(&l))
+    });
+    let name = |process: PathBuf| {
+        let command = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+        let pid = process.file_name().unwrap_or_default().to_string_lossy();
+        format!("{} (process {pid})", command.trim_end())
+    };
+    processes.map(name).collect()
 }
 
 fn take_away(mountpoint: &Path, detach: bool) -> Result<(), Failure> {
@@ -53,9 +90,7 @@ fn take_away(mountpoint: &Path, detach: bool) -> Result<(), Failure> {
     let flags = if detach { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     match unmount(mountpoint, flags | UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),
-        Err(Errno::BUSY) => Err(Failure::failed(format!(
-            "{shown} is in use; who uses it: fuser -vm {shown}; take it away all the same: crewfs umount --lazy"
-        ))),
+        Err(Errno::BUSY) => Err(in_use(mountpoint, "by somebody who cannot be seen from here")),
         // It went away by itself.
         Err(Errno::INVAL) => Ok(()),
         Err(Errno::PERM) => {

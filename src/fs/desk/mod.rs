@@ -64,6 +64,8 @@ pub struct Config {
     pub owner_uid: u32,
     /// Its group.
     pub owner_gid: u32,
+    /// How many threads serve it.
+    pub threads: usize,
 }
 
 /// The desk of one project.
@@ -96,7 +98,7 @@ impl Desk {
                 log::warn!("{}/{name} of the project cannot be seen while crewfs is mounted", config.tasks);
             }
         }
-        let publisher = Arc::new(Publisher::new(engine.clone(), root));
+        let publisher = Arc::new(Publisher::new(engine.clone(), root, config.threads - 1));
         let view = View::new(engine, callers, publisher, config);
         Desk {
             core: Arc::new(Core {
@@ -164,7 +166,7 @@ impl Filesystem for Desk {
 
     fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Entry> {
         let core = &self.core;
-        core.view.publisher.settling.wait();
+        core.view.settle(req);
         if let Some(node) = core.synthesized_at(parent, name) {
             return core.entry(&node, req);
         }
@@ -358,11 +360,11 @@ impl Filesystem for Desk {
         }
     }
 
-    fn flush(&self, _req: &Request, _ino: Ino, fh: u64, reply: Reply<()>) {
+    fn flush(&self, req: &Request, _ino: Ino, fh: u64, reply: Reply<()>) {
         match self.core.handles.get(fh) {
             Ok(handle) => match &*handle {
                 Handle::Plain(file) => {
-                    self.core.flush_plain(fh, file);
+                    self.core.flush_plain(req, fh, file);
                     reply.send(Ok(()));
                 }
                 _ => self.core.keep_report(handle, reply),
@@ -418,7 +420,7 @@ impl Filesystem for Desk {
         let mut listing = listing.lock();
         if offset == 0 {
             // One listing is one moment; from the start it is a new one, as rewinddir(3) promises.
-            core.view.publisher.settling.wait();
+            core.view.settle(req);
             *listing = core.list(ino, req)?;
         }
         for (line, next) in listing.iter().zip(1..).skip(offset as usize) {

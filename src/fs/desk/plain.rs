@@ -59,9 +59,12 @@ impl Core {
     }
 
     /// One descriptor of an instruction file was closed. If it was the last, publishing is about to follow.
-    pub(super) fn flush_plain(&self, fh: u64, file: &Plain) {
-        if file.instructions.is_some() && file.changed.load(Ordering::Acquire) {
-            self.view.publisher.settling.begin(fh);
+    pub(super) fn flush_plain(&self, req: &Request, fh: u64, file: &Plain) {
+        if file.instructions.is_some()
+            && file.changed.load(Ordering::Acquire)
+            && let Ok(caller) = self.view.caller(req)
+        {
+            self.view.publisher.settling.begin(fh, caller.actor.worker.clone());
         }
     }
 
@@ -142,7 +145,7 @@ impl Core {
         step: impl FnOnce() -> std::result::Result<(), i32> + Send + 'static,
         reply: Reply<()>,
     ) {
-        self.view.publisher.settling.wait();
+        self.view.settle(req);
         let state = self.view.engine.state();
         let Some(task) = task.filter(|task| state.task(task.as_str()).is_some()) else {
             return reply.send(step().map_err(FsError::new));

@@ -21,7 +21,7 @@ use super::table::file_of;
 use crate::engine::{Engine, Failure};
 use crate::fs::files::read_from;
 use crate::limits::{INSTRUCTIONS_BYTES, SETTLE_MS};
-use crate::queue::{Command, FileStamp, Manifest, Outcome, Problem, TaskId, parse_instructions};
+use crate::queue::{Command, FileStamp, Manifest, Outcome, Problem, TaskId, WorkerName, parse_instructions};
 
 /// Reads instruction files and hands them to the queue.
 pub(super) struct Publisher {
@@ -34,8 +34,9 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// `directory` is where the instruction files are.
-    pub(super) fn new(engine: Arc<Engine>, directory: OwnedFd) -> Publisher {
-        Publisher { engine, directory, writers: Mutex::default(), settling: Settling::default() }
+    /// So many threads may wait for it at once that another one is left to hear of a close.
+    pub(super) fn new(engine: Arc<Engine>, directory: OwnedFd, may_wait: usize) -> Publisher {
+        Publisher { engine, directory, writers: Mutex::default(), settling: Settling::new(may_wait) }
     }
 
     /// Somebody opened a task's file for writing through the desk: it is not complete.
@@ -140,48 +141,68 @@ pub(super) fn stamp_of(stat: &Stat) -> FileStamp {
     FileStamp {
         ino: stat.st_ino,
         size: stat.st_size as u64,
-        mtime_ns: (stat.st_mtime as i64).wrapping_mul(1_000_000_000).wrapping_add(stat.st_mtime_nsec as i64),
+        mtime_ns: stat.st_mtime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_mtime_nsec as i64),
     }
 }
 
 /// Handles of instruction files that were closed once and may be about to be published.
-#[derive(Default)]
 pub(super) struct Settling {
+    may_wait: usize,
     count: AtomicUsize,
-    until: Mutex<HashMap<u64, Instant>>,
+    closed: Mutex<Closed>,
     settled: Condvar,
 }
 
+#[derive(Default)]
+struct Closed {
+    /// Who closed each handle, and until when its publishing is waited for.
+    handles: HashMap<u64, (WorkerName, Instant)>,
+    waiting: usize,
+}
+
 impl Settling {
+    fn new(may_wait: usize) -> Settling {
+        let (closed, settled) = (Mutex::default(), Condvar::new());
+        Settling { may_wait, count: AtomicUsize::new(0), closed, settled }
+    }
+
     /// A descriptor of this handle was closed; it may have been the last.
-    pub(super) fn begin(&self, fh: u64) {
-        let mut until = self.until.lock();
-        until.insert(fh, Instant::now() + Duration::from_millis(SETTLE_MS));
-        self.count.store(until.len(), Ordering::Release);
+    pub(super) fn begin(&self, fh: u64, by: WorkerName) {
+        let mut closed = self.closed.lock();
+        closed.handles.insert(fh, (by, Instant::now() + Duration::from_millis(SETTLE_MS)));
+        self.count.store(closed.handles.len(), Ordering::Release);
     }
 
     /// What this handle wrote is published.
     pub(super) fn end(&self, fh: u64) {
-        let mut until = self.until.lock();
-        until.remove(&fh);
-        self.count.store(until.len(), Ordering::Release);
+        let mut closed = self.closed.lock();
+        closed.handles.remove(&fh);
+        self.count.store(closed.handles.len(), Ordering::Release);
         self.settled.notify_all();
     }
 
-    /// Wait until everything that was just closed is published: microseconds as a rule, `SETTLE_MS` at most, and nothing
-    /// at all when nobody publishes.
-    pub(super) fn wait(&self) {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return;
-        }
-        let mut until = self.until.lock();
+    /// Whether nobody publishes at present. Costs nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Wait until everything that was just closed is published: microseconds as a rule, `SETTLE_MS` at most. If all threads
+    /// waited, none could hear of the close that they wait for: so not all do, and this worker, if it looks for what it
+    /// wrote itself, comes first.
+    pub(super) fn wait(&self, worker: &WorkerName) {
+        let mut closed = self.closed.lock();
         loop {
             // A handle that was closed once and is still open somewhere does not hold up anybody for long.
             let now = Instant::now();
-            until.retain(|_, end| *end > now);
-            self.count.store(until.len(), Ordering::Release);
-            let Some(&next) = until.values().min() else { return };
-            self.settled.wait_until(&mut until, next);
+            closed.handles.retain(|_, (_, end)| *end > now);
+            self.count.store(closed.handles.len(), Ordering::Release);
+            let own = closed.handles.values().any(|(by, _)| by == worker);
+            let room = if own { self.may_wait } else { self.may_wait / 2 };
+            let next = closed.handles.values().map(|(_, end)| *end).min();
+            let Some(next) = next.filter(|_| closed.waiting < room) else { return };
+            closed.waiting += 1;
+            self.settled.wait_until(&mut closed, next);
+            closed.waiting -= 1;
         }
     }
 }

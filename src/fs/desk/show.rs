@@ -327,6 +327,16 @@ impl View {
         Ok(lines)
     }
 
+    /// Wait until what was just written is published.
+    pub(super) fn settle(&self, req: &Request) {
+        let settling = &self.publisher.settling;
+        if !settling.is_empty()
+            && let Ok(caller) = self.caller(req)
+        {
+            settling.wait(&caller.actor.worker);
+        }
+    }
+
     /// Who asks.
     pub(super) fn caller(&self, req: &Request) -> Result<Arc<Caller>> {
         self.callers.identify(req)

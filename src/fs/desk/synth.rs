@@ -48,14 +48,16 @@ impl Core {
         if let Some(why) = &error.why {
             let now = (self.view.engine.clock())();
             let presence = self.view.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now);
-            presence.refused(now.wall, why.to_string());
+            // The queue does not know what its directory is called here.
+            let why = why.replace("tasks/", &format!("{}/", self.view.config.tasks));
+            presence.refused(now.wall, why);
         }
         error
     }
 
     /// Who asks, and that whatever was just published is there.
     fn begin<T>(&self, req: &Request, reply: Reply<T>) -> Option<(Arc<Caller>, Reply<T>)> {
-        self.view.publisher.settling.wait();
+        self.view.settle(req);
         match self.view.caller(req) {
             Ok(caller) => Some((caller, reply)),
             Err(error) => {
@@ -174,17 +176,9 @@ impl Core {
     /// then copies; but what is held by another is refused at once, before anybody removes it to make room.
     pub(super) fn brought_in<T>(&self, req: &Request, to: &Node, reply: Reply<T>) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
-        let state = self.view.engine.state();
-        let held = match to {
-            Node::Task(Directory::Claim, task) => state.task(task.as_str()).and_then(|t| t.claim()),
-            _ => None,
-        };
-        let error = match (held, to) {
-            (Some(claim), Node::Task(_, task)) if claim.worker != caller.actor.worker => {
-                let (task, holder, since) = (task.clone(), claim.worker.clone(), claim.since);
-                self.refused(&caller, FsError::from(&Refusal::Held { task, holder, since }))
-            }
-            _ => FsError::new(libc::EXDEV),
+        let error = match table::held_by_another(&self.view.engine.state(), &caller, to) {
+            Ok(()) => FsError::new(libc::EXDEV),
+            Err(held) => self.refused(&caller, held),
         };
         reply.send(Err(error));
     }

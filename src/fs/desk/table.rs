@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use super::super::caller::Caller;
 use super::super::{FsError, Result};
 use super::nodes::{Directory, Document, Node, WorkerFile};
-use crate::queue::{Command, Content, Ending, State, TaskId, WorkerName};
+use crate::queue::{Command, Content, Ending, Refusal, State, TaskId, WorkerName};
 
 /// The top of the desk.
 pub(super) const TOP: [(&str, Node); 13] = [
@@ -138,7 +138,8 @@ pub(super) fn moving(
     Ok(match (there, to) {
         (Ready, Node::ClaimNext) => Command::ClaimNext { by, exclusive: true },
         (_, Node::Task(_, other)) if other != task => {
-            return refuse(libc::EINVAL, format!("{task} keeps its name wherever it is moved"));
+            held_by_another(state, caller, to)?;
+            return refuse(libc::EPERM, format!("{task} keeps its name wherever it is moved"));
         }
         // Moving a ready task that somebody just claimed: the source is gone (C22); the judge says so as "held".
         (Ready, Node::Task(Claim, _)) => Command::Claim { task: task.clone(), by, exclusive: true },
@@ -173,6 +174,18 @@ pub(super) fn removing(node: &Node, caller: &Caller, state: &State) -> Result<Co
         }
         _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be removed"),
     })
+}
+
+/// The refusal of whatever would put something in the place of another worker's claim (C22).
+pub(super) fn held_by_another(state: &State, caller: &Caller, to: &Node) -> Result<()> {
+    let Node::Task(Directory::Claim, task) = to else { return Ok(()) };
+    match state.task(task.as_str()).and_then(|t| t.claim()) {
+        Some(claim) if claim.worker != caller.actor.worker => {
+            let (task, holder, since) = (task.clone(), claim.worker.clone(), claim.since);
+            Err(FsError::from(&Refusal::Held { task, holder, since }))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The claim that the caller works on: its youngest.

@@ -156,17 +156,22 @@ impl Watcher {
             Mode::empty(),
         )?;
         let state = self.engine.state();
-        let mut there = BTreeSet::new();
+        let (mut there, mut changed) = (BTreeSet::new(), Vec::new());
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
             let Some(task) = task_of(OsStr::from_bytes(entry.file_name().to_bytes())) else { continue };
             let stat = statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
             let known = state.task(task.as_str()).map(|task| task.stamp);
-            if stat.is_ok_and(|stat| known != Some(stamp_of(&stat))) {
-                self.publish(&task);
+            if let Ok(stamp) = stat.map(|stat| stamp_of(&stat))
+                && known != Some(stamp)
+            {
+                changed.push((stamp.mtime_ns, task.clone()));
             }
             there.insert(task);
         }
+        // A directory has no order; the older file is the older task (C13).
+        changed.sort();
+        changed.iter().for_each(|(_, task)| self.publish(task));
         for (id, _) in state.tasks().filter(|(id, _)| !there.contains(*id)) {
             self.publish(id);
         }

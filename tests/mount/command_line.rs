@@ -1,0 +1,174 @@
+//! The command line: codes, sentences, and that `mount` returns when the mount answers (C70, C71).
+
+use std::fs;
+
+use crate::harness::{Project, as_root, project};
+use crate::process::{Ran, crewfs, mounts_below, run, until};
+
+/// `crewfs mount`, in the background.
+fn mount(project: &Project, options: &[&str]) -> Ran {
+    let mut command = crewfs();
+    command.arg("mount").arg(project.source()).arg(project.mountpoint());
+    for option in options {
+        command.args(["-o", option]);
+    }
+    run(command)
+}
+
+fn umount(project: &Project, place: &std::path::Path) -> Ran {
+    project.crewfs(["umount".as_ref(), place.as_os_str()])
+}
+
+#[test]
+fn c71_mount_returns_when_the_mount_answers_and_umount_when_it_is_gone() {
+    let project = project!();
+    project.task("a", "# A\n");
+    for _ in 0..3 {
+        let ran = mount(&project, &["lease=1m"]);
+        assert_eq!((ran.stderr.as_str(), ran.code), ("", Some(0)));
+        let queue = fs::read_to_string(project.mountpoint().join("tasks/queue.json")).unwrap();
+        assert!(queue.contains(r#""a": {"status":"ready""#), "{queue}");
+        let ran = umount(&project, project.mountpoint());
+        assert_eq!((ran.stderr.as_str(), ran.code), ("", Some(0)));
+        assert_eq!(mounts_below(project.dir()), []);
+        assert_eq!(fs::read_dir(project.mountpoint()).unwrap().count(), 0);
+    }
+    // What the daemon in the background has to say is in the state directory.
+    let log = fs::read_to_string(project.source().join(".crewfs/crewfs.log")).unwrap();
+    assert!(log.contains("is mounted at") && log.contains("is unmounted"), "{log}");
+}
+
+#[test]
+fn c71_in_place_it_covers_the_project() {
+    let project = project!();
+    let source = project.source().to_path_buf();
+    fs::write(source.join("file"), "text\n").unwrap();
+    project.crewfs(["mount".as_ref(), source.as_os_str()]).ok();
+    assert!(source.join("tasks/queue.json").exists() && !source.join(".crewfs").exists());
+    assert_eq!(fs::read_to_string(source.join("file")).unwrap(), "text\n");
+    umount(&project, &source).ok();
+    assert!(!source.join("tasks/queue.json").exists() && source.join(".crewfs").exists());
+}
+
+#[test]
+fn c70_wrong_usage_is_2() {
+    let project = project!();
+    for (option, said) in [
+        ("leas=3m", "there is no option \"leas=3m\"; there are: tasks=NAME"),
+        ("lease=soon", "lease takes a span of time such as 90s"),
+        ("lease=10ms", "lease must be at least 1s"),
+        ("tasks=a/b", "tasks takes the name of a directory"),
+        ("tasks=.git", "tasks takes the name of a directory"),
+        ("threads=0", "threads takes a number from 1 to 64"),
+        ("allow_other=yes", "there is no option"),
+    ] {
+        mount(&project, &[option]).exits(2, said);
+    }
+    project.crewfs([] as [&str; 0]).exits(2, "Usage");
+    project.crewfs(["mount"]).exits(2, "SOURCE");
+    project.crewfs(["fly"]).exits(2, "fly");
+    project.crewfs(["--version"]).ok();
+    assert_eq!(mounts_below(project.dir()), []);
+    assert!(!project.source().join(".crewfs").exists(), "nothing is made by a call that is wrong");
+}
+
+#[test]
+fn c70_refusals_are_1_and_not_mounted_is_3() {
+    let project = project!();
+    let missing = project.dir().join("missing");
+    umount(&project, project.mountpoint()).exits(3, "is not a mount of crewfs");
+    umount(&project, &missing).exits(3, "is not a mount of crewfs");
+    project.crewfs(["log".as_ref(), project.source().as_os_str()]).exits(1, "was never mounted");
+    project.crewfs(["log".as_ref(), missing.as_os_str()]).exits(1, "No such file");
+    project
+        .crewfs(["mount".as_ref(), missing.as_os_str(), project.mountpoint().as_os_str()])
+        .exits(1, "missing");
+}
+
+#[test]
+fn c70_umount_tells_who_is_in_the_way() {
+    let project = project!();
+    let mut mounted = project.mount(&[]);
+    for used in [mounted.tasks(), mounted.path().to_path_buf()] {
+        let open = fs::File::open(&used).unwrap();
+        let said = umount(&project, mounted.path()).exits(1, "is in use by ");
+        assert!(said.contains(&format!("(process {})", std::process::id())), "{said}");
+        assert!(said.contains("crewfs umount --lazy"), "{said}");
+        assert_eq!(mounts_below(mounted.path()).len(), 2, "both parts are still there");
+        assert!(mounted.desk("queue.json").exists());
+        drop(open);
+    }
+    let open = fs::File::open(mounted.desk("queue.json")).unwrap();
+    let mut lazy = crewfs();
+    lazy.args(["umount", "--lazy"]).arg(mounted.path());
+    let ended = std::thread::spawn(move || run(lazy));
+    until("nothing is mounted any more", || mounts_below(project.dir()).is_empty());
+    drop(open);
+    ended.join().unwrap().ok();
+    mounted.wait();
+}
+
+#[test]
+fn c70_umount_clears_a_dead_mount() {
+    let project = project!();
+    let mut mounted = project.mount(&[]);
+    mounted.kill9();
+    assert_eq!(mounts_below(project.dir()).len(), 2);
+    umount(&project, project.mountpoint()).ok();
+    assert_eq!(mounts_below(project.dir()), []);
+    let mut mounted = project.mount_in_place(&[]);
+    mounted.kill9();
+    umount(&project, project.source()).ok();
+    assert_eq!(mounts_below(project.dir()), []);
+}
+
+#[test]
+fn c61_the_daemon_ends_when_somebody_unmounts_either_part_or_asks_it_to() {
+    as_root!();
+    let project = project!();
+    for part in ["tasks", ""] {
+        let mut mounted = project.mount(&[]);
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        rustix::mount::unmount(mounted.path().join(part), flags).unwrap();
+        mounted.wait();
+    }
+    let mut mounted = project.mount(&[]);
+    mounted.stop();
+    assert!(mounted.stderr().contains("is unmounted"));
+    // Also while somebody is in there: a service that is stopped must stop.
+    let mut mounted = project.mount(&[]);
+    let open = fs::File::open(mounted.path()).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(mounted.pid() as i32).unwrap(),
+        rustix::process::Signal::INT,
+    )
+    .unwrap();
+    until("nothing is mounted any more", || mounts_below(project.dir()).is_empty());
+    mounted.wait();
+    drop(open);
+}
+
+#[test]
+fn crewfs_log_is_the_same_with_and_without_a_mount() {
+    let project = project!();
+    project.task("a", "# A\n");
+    let mut mounted = project.mount(&[]);
+    mounted.sh("w1", "touch tasks/claim/a && echo done > tasks/completed/a").ok();
+    let of = |place: &std::path::Path| project.crewfs(["log".as_ref(), place.as_os_str()]).ok();
+    let log = of(project.source());
+    assert_eq!(log, mounted.read("events.jsonl"));
+    assert_eq!(of(mounted.path()), log, "also by where it is mounted");
+    let events: Vec<serde_json::Value> = log.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let kinds: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["published", "joined", "claimed", "completed", "reported"]);
+    mounted.stop();
+    assert_eq!(of(project.source()), log);
+    let mut mounted = project.mount_in_place(&[]);
+    assert_eq!(of(project.source()), log);
+    mounted.stop();
+    // A reader that has seen enough is no failure.
+    let mut head = std::process::Command::new("bash");
+    head.args(["-c", "\"$0\" log \"$1\" | head -n 1; exit ${PIPESTATUS[0]}", env!("CARGO_BIN_EXE_crewfs")]);
+    head.arg(project.source());
+    assert_eq!(run(head).ok().lines().count(), 1);
+}

@@ -1,0 +1,178 @@
+//! Who is calling: names from the environment, from the program, from the login, and whom they belong to (C40, C41).
+
+use std::fs;
+
+use crate::harness::{Mounted, as_root, project};
+use crate::process::run;
+
+/// Who the script's `readlink tasks/workers/self` says it is.
+fn name(mounted: &Mounted, worker: &str, script: &str) -> String {
+    mounted.sh(worker, script).ok().trim().to_string()
+}
+
+#[test]
+fn c40_a_name_comes_from_the_environment_of_the_process_or_its_nearest_ancestor() {
+    let project = project!();
+    let mounted = project.mount(&[]);
+    assert_eq!(name(&mounted, "w1", "readlink tasks/workers/self"), "w1");
+    assert_eq!(name(&mounted, "w1", "env -u CREWFS_WORKER readlink tasks/workers/self; true"), "w1");
+    assert_eq!(name(&mounted, "w1", "CREWFS_WORKER=w2 readlink tasks/workers/self"), "w2");
+    let nested =
+        "CREWFS_WORKER=w2 sh -c 'env -u CREWFS_WORKER sh -c \"readlink tasks/workers/self; true\"; true'";
+    assert_eq!(name(&mounted, "w1", nested), "w2");
+    assert_eq!(name(&mounted, "w1", "CREWFS_WORKER= readlink tasks/workers/self; true"), "w1");
+}
+
+#[test]
+fn c40_a_process_that_becomes_another_program_is_looked_at_again() {
+    let project = project!();
+    ["a", "b"].iter().for_each(|id| project.task(id, "# T\n"));
+    let mounted = project.mount(&[]);
+    let script = "echo x > tasks/claim/a; exec env CREWFS_WORKER=w2 bash -c 'echo x > tasks/claim/b'";
+    mounted.sh("w1", script).ok();
+    assert_eq!(mounted.json("status/a")["worker"], "w1");
+    assert_eq!(mounted.json("status/b")["worker"], "w2");
+    let python = "python3 -c \"
+import os
+print(os.readlink('tasks/workers/self'), flush=True)
+os.environ['CREWFS_WORKER'] = 'w3'
+print(os.readlink('tasks/workers/self'), flush=True)
+os.execvp('readlink', ['readlink', 'tasks/workers/self'])\"";
+    assert_eq!(mounted.sh("w1", python).ok(), "w1\nw1\nw3\n", "what counts is the environment at the start");
+}
+
+#[test]
+fn c40_threads_belong_to_their_process() {
+    let project = project!();
+    (0..4).for_each(|n| project.task(&format!("t{n}"), "# T\n"));
+    let mounted = project.mount(&[]);
+    let script = "python3 -c \"
+import threading
+def claim(n):
+    open(f'tasks/claim/t{n}', 'x').close()
+threads = [threading.Thread(target=claim, args=(n,)) for n in range(4)]
+[t.start() for t in threads]
+[t.join() for t in threads]\"";
+    mounted.sh("w1", script).ok();
+    assert_eq!(mounted.json("workers/w1/status")["claims"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn c40_an_agent_program_is_known_by_its_name() {
+    let project = project!();
+    project.task("a", "# T\n");
+    project.task("b", "# T\n");
+    let mounted = project.mount(&[]);
+    let claude = project.dir().join("claude");
+    fs::copy("/bin/bash", &claude).unwrap();
+    let script =
+        r#""$0" -c 'echo $$; bash -c "touch tasks/claim/a; readlink tasks/workers/self; true"; true'"#;
+    let mut command = mounted.worker("");
+    command.arg(script).arg(&claude);
+    let output = run(command).ok();
+    let (pid, name) = output.trim().split_once('\n').unwrap();
+    assert_eq!(name, format!("claude-{pid}"));
+    assert_eq!(mounted.json("status/a")["worker"], name);
+
+    // A given name is stronger than the program's.
+    let mut command = mounted.worker("");
+    command.arg(r#"CREWFS_WORKER=w1 "$0" -c 'readlink tasks/workers/self; true'"#).arg(&claude);
+    assert_eq!(run(command).ok(), "w1\n");
+
+    // A script that an interpreter runs counts as the program.
+    let codex = project.dir().join("codex.py");
+    fs::write(&codex, "import os\nprint(os.getpid(), os.readlink('tasks/workers/self'))\n").unwrap();
+    let mut command = mounted.worker("");
+    command.arg(r#"python3 "$0"; true"#).arg(&codex);
+    let output = run(command).ok();
+    let (pid, name) = output.trim().split_once(' ').unwrap();
+    assert_eq!(name, format!("codex-{pid}"));
+}
+
+#[test]
+fn c40_else_it_is_the_login_name() {
+    as_root!();
+    let project = project!();
+    let mounted = project.mount(&[]);
+    assert_eq!(mounted.operator("readlink tasks/workers/self").ok().trim(), "root");
+    let mut nobody = String::new();
+    for (uid, expected) in [(65534, "nobody"), (4242, "uid-4242")] {
+        let script = format!("setpriv --reuid={uid} --clear-groups readlink tasks/workers/self");
+        nobody = mounted.operator(&script).ok();
+        assert_eq!(nobody.trim(), expected);
+    }
+    assert!(!nobody.is_empty());
+}
+
+#[test]
+fn c40_what_is_no_name_is_refused() {
+    let project = project!();
+    project.task("a", "# T\n");
+    let mounted = project.mount(&[]);
+    for bad in ["two words", "self", "../w1", "-w", &"x".repeat(65), "wörker"] {
+        mounted.sh(bad, "touch tasks/claim/a").refused("Permission denied");
+        mounted.sh(bad, "readlink tasks/workers/self").exits(1, "");
+        mounted.sh(bad, "cat tasks/queue.json > /dev/null").ok();
+    }
+    assert_eq!(mounted.state("a"), "ready");
+}
+
+#[test]
+fn c40_everybody_meets_their_own_directory() {
+    let project = project!();
+    project.task("a", "# Do A\n");
+    let mounted = project.mount(&[]);
+    mounted.sh("w1", "touch tasks/claim/a").ok();
+    assert_eq!(mounted.sh("w1", "cat tasks/workers/self/task workers/self/task").ok(), "# Do A\n# Do A\n");
+    mounted.sh("w2", "cat tasks/workers/self/task").refused("No such file");
+    assert_eq!(mounted.sh("w2", "cat tasks/workers/w1/task").ok(), "# Do A\n");
+    mounted.sh("w2", "ls tasks/workers/nobody").refused("No such file");
+    assert_eq!(mounted.sh("w2", "ls tasks/workers").ok(), "self\nw1\nw2\n");
+    let workers = mounted.json("workers.json");
+    assert_eq!((&workers["w1"]["status"], &workers["w2"]["status"]), (&"working".into(), &"idle".into()));
+}
+
+#[test]
+fn c41_a_name_belongs_to_the_user_who_used_it_first() {
+    as_root!();
+    let project = project!();
+    ["a", "b", "c"].iter().for_each(|id| project.task(id, "# T\n"));
+    let mounted = project.mount(&[]);
+    mounted.sh_as(1001, "w1", "touch tasks/claim/a").ok();
+    mounted.sh_as(1002, "w1", "touch tasks/claim/b").refused("Permission denied");
+    mounted.sh_as(1002, "w1", "echo stolen > tasks/completed/a").refused("Permission denied");
+    mounted.sh_as(1002, "w1", "rm -f tasks/claim/a").refused("Permission denied");
+    mounted.sh_as(1002, "w1", "echo stolen > tasks/claim/a").refused("Permission denied");
+    let why = mounted.read("workers/w1/why");
+    assert!(
+        why.contains("the name w1 belongs to uid 1001; set CREWFS_WORKER to a name of your own"),
+        "{why}"
+    );
+    let status = mounted.json("status/a");
+    assert_eq!((&status["status"], &status["note"]), (&"claimed".into(), &serde_json::Value::Null));
+    mounted.sh("w1", "echo 'root may' > tasks/claim/a").ok();
+    mounted.sh_as(1002, "w2", "touch tasks/claim/b").ok();
+    mounted.sh_as(1001, "w1", "touch tasks/completed/a").ok();
+    // It still belongs to that user after a restart.
+    drop(mounted);
+    let mounted = project.mount(&[]);
+    mounted.sh_as(1001, "w2", "touch tasks/claim/c").refused("Permission denied");
+}
+
+#[test]
+fn c22_c24_operators_are_those_who_mounted_without_a_workers_name() {
+    as_root!();
+    let project = project!();
+    project.task("a", "# T\n");
+    let mounted = project.mount(&[]);
+    mounted.sh("w1", "touch tasks/paused").refused("Permission denied");
+    assert!(mounted.read("workers/w1/why").contains("pausing the queue is for operators"));
+    mounted.sh("w1", "touch tasks/workers/w2/drain").refused("");
+    let other = "setpriv --reuid=1001 --clear-groups touch tasks/paused";
+    mounted.operator(other).refused("Permission denied");
+    mounted.operator("touch tasks/paused").ok();
+    mounted.sh("w1", "rm -f tasks/paused").refused("Permission denied");
+    assert_eq!(mounted.sh("w1", "cat tasks/paused").ok().lines().count(), 1);
+    mounted.operator("rm tasks/paused && touch tasks/claim/a").ok();
+    assert_eq!(mounted.json("status/a")["worker"], "root");
+}

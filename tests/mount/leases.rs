@@ -1,0 +1,102 @@
+//! Leases: activity renews, silence ends, a restart keeps (C30–C33). Time is what is tested here, so some of it passes.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Mounted, project};
+use crate::process::until;
+
+fn holder(mounted: &Mounted, task: &str) -> serde_json::Value {
+    mounted.json(&format!("status/{task}"))["worker"].clone()
+}
+
+#[test]
+fn c31_a_silent_worker_loses_its_claim_and_cannot_come_back() {
+    let project = project!();
+    project.task("a", "# A\n");
+    project.task("long", "---\nlease: 1h\n---\n");
+    let mounted = project.mount(&["lease=1s"]);
+    mounted.sh("w1", "touch tasks/claim/a tasks/claim/long && echo note > tasks/claim/a").ok();
+    let start = Instant::now();
+    mounted.until_state("a", "ready");
+    assert!(start.elapsed() > Duration::from_millis(700), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    let lost = &mounted.json("status/a")["lost_claims"][0];
+    assert_eq!(lost["worker"], "w1");
+    assert!(lost["reason"].as_str().unwrap().starts_with("its lease ran out after "), "{lost}");
+    assert_eq!(holder(&mounted, "long"), "w1", "the task's own lease counts");
+    // C24: it is too late, and it is told so.
+    mounted.sh("w1", "echo done > tasks/completed/a").refused("Permission denied");
+    let why = mounted.read("workers/w1/why");
+    assert!(why.contains("your claim ended at") && why.contains("its lease ran out"), "{why}");
+    mounted.sh("w2", "touch tasks/claim/a").ok();
+    mounted.sh("w1", "echo done > tasks/completed/a").refused("Permission denied");
+    assert!(mounted.read("workers/w1/why").contains("w2 holds it since"));
+    assert_eq!(holder(&mounted, "a"), "w2");
+}
+
+#[test]
+fn c30_any_operation_renews_in_the_tree_as_on_the_desk() {
+    let project = project!();
+    (0..3).for_each(|n| project.task(&format!("t{n}"), "# T\n"));
+    let mounted = project.mount(&["lease=2s"]);
+    let keeps = |worker: &str, task: &str, act: &str| {
+        let script = format!("touch tasks/claim/{task}; for n in $(seq 12); do {act}; sleep 0.3; done");
+        mounted.sh(worker, &script).ok();
+        assert_eq!(holder(&mounted, task), worker, "{act}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| keeps("w0", "t0", "cat tasks/workers/self/should-stop > /dev/null"));
+        scope.spawn(|| keeps("w1", "t1", "echo $n > file"));
+        scope.spawn(|| keeps("w2", "t2", "cat tasks/t2.md > /dev/null"));
+    });
+}
+
+#[test]
+fn c32_lost_claims_are_attempts_and_given_back_ones_are_not() {
+    let project = project!();
+    project.task("a", "---\nattempts: 2\nlease: 1s\n---\n");
+    let mounted = project.mount(&[]);
+    (0..3).for_each(|_| drop(mounted.sh("w0", "touch tasks/claim/a && rm tasks/claim/a").ok()));
+    mounted.sh("w1", "touch tasks/claim/a").ok();
+    mounted.until_state("a", "ready");
+    mounted.sh("w2", "touch tasks/claim/a").ok();
+    mounted.until_state("a", "failed");
+    let reason = mounted.read("failed/a");
+    assert!(reason.contains("given up after 2 claims that were lost; the last one by w2"), "{reason}");
+    let status = mounted.json("status/a");
+    let lost = status["lost_claims"].as_array().unwrap();
+    let workers: Vec<_> = lost.iter().map(|loss| loss["worker"].as_str().unwrap()).collect();
+    assert_eq!(workers, ["w0", "w0", "w0", "w1", "w2"]);
+    // An operator may start it again.
+    mounted.operator("mv tasks/failed/a tasks/ready/").ok();
+    assert_eq!(mounted.state("a"), "ready");
+}
+
+#[test]
+fn c33_a_restart_keeps_claims_and_gives_each_its_lease_anew() {
+    let project = project!();
+    project.task("a", "# A\n");
+    let mut mounted = project.mount(&["lease=2s"]);
+    mounted.sh("w1", "touch tasks/claim/a").ok();
+    mounted.stop();
+    // Longer than the lease, without anybody to serve.
+    std::thread::sleep(Duration::from_millis(2_500));
+    let mounted = project.mount(&["lease=2s"]);
+    let start = Instant::now();
+    assert_eq!(holder(&mounted, "a"), "w1");
+    mounted.until_state("a", "ready");
+    assert!(start.elapsed() > Duration::from_millis(1_500), "{:?}", start.elapsed());
+}
+
+#[test]
+fn c33_a_crash_keeps_claims() {
+    let project = project!();
+    project.task("a", "# A\n");
+    let mut mounted = project.mount(&["lease=1h"]);
+    mounted.sh("w1", "touch tasks/claim/a").ok();
+    mounted.kill9();
+    drop(mounted);
+    let mounted = project.mount(&["lease=1h"]);
+    mounted.sh("w1", "echo 'after all' > tasks/completed/a").ok();
+    until("it is done", || mounted.state("a") == "completed");
+}

@@ -1,0 +1,21 @@
+//! The mounted filesystem, as users and agents meet it: the real program, a real mount, and real processes.
+//!
+//! Each test quotes the lines of the contract that it holds crewfs to (C1, C2, …; `docs/filesystem.md`).
+
+mod bad_input;
+mod bad_places;
+mod claiming;
+mod command_line;
+mod editors;
+mod finishing;
+mod harness;
+mod identity;
+mod leases;
+mod listing;
+mod process;
+mod publishing;
+mod reading;
+mod stopping;
+mod together;
+mod tools;
+mod tree;

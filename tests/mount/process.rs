@@ -1,0 +1,126 @@
+//! Commands that end, conditions that come true, and what is mounted: each with a limit.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// How long one command of a worker may take, and how long a condition is waited for.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Wait until `done`. `what` completes the sentence "waited in vain until …".
+#[track_caller]
+pub(crate) fn until(what: &str, done: impl FnMut() -> bool) {
+    assert!(within(LIMIT, done), "waited in vain until {what}");
+}
+
+/// Whether `done` comes true in this time.
+pub(crate) fn within(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !done() {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
+    true
+}
+
+/// What a command came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// The command.
+    pub(crate) what: String,
+    /// The exit code; `None` when a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// It went well; what it printed.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:#?}");
+        self.stdout
+    }
+
+    /// It was refused, and said this among other things on standard error.
+    #[track_caller]
+    pub(crate) fn refused(self, said: &str) -> String {
+        assert!(
+            self.code.is_some_and(|code| code != 0) && self.stderr.contains(said),
+            "{said:?} in {self:#?}"
+        );
+        self.stderr
+    }
+
+    /// It ended with this code and said this on standard error.
+    #[track_caller]
+    pub(crate) fn exits(self, code: i32, said: &str) -> String {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self.refused(said)
+    }
+}
+
+/// Run a command to its end. One that takes longer than [`LIMIT`] is killed with all that it started, and the test fails.
+#[track_caller]
+pub(crate) fn run(mut command: Command) -> Ran {
+    let what = format!("{command:?}");
+    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let group = Pid::from_child(&child);
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let output = receiver.recv_timeout(LIMIT).unwrap_or_else(|_| {
+        let _ = kill_process_group(group, Signal::KILL);
+        panic!("took longer than {LIMIT:?}: {what}")
+    });
+    let output = output.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ran { what, code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// The program under test.
+pub(crate) fn crewfs() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_crewfs"));
+    command.env_remove("CREWFS_WORKER").env_remove("CREWFS_LOG").current_dir("/");
+    command
+}
+
+/// The mounts at and below a place, youngest first, each with the minor number of its device.
+pub(crate) fn mounts_below(place: &Path) -> Vec<(PathBuf, u32)> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = table.lines().rev().filter_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let minor = fields.next()?.split_once(':')?.1.parse().ok()?;
+        // The two characters of our names that the kernel writes as digits.
+        let place = fields.nth(1)?.replace("\\040", " ").replace("\\134", "\\");
+        Some((PathBuf::from(place), minor))
+    });
+    mounts.filter(|(mountpoint, _)| mountpoint.starts_with(place)).collect()
+}
+
+/// Make every call on these mounts fail, also the ones that hang.
+pub(crate) fn abort_below(place: &Path) {
+    for (_, minor) in mounts_below(place) {
+        let _ = fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1");
+    }
+}
+
+/// Take these mounts away, whoever uses them.
+pub(crate) fn detach_below(place: &Path) {
+    for (mountpoint, _) in mounts_below(place) {
+        let _ = unmount(&mountpoint, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        if mounts_below(&mountpoint).iter().any(|(still, _)| *still == mountpoint) {
+            let _ = Command::new("fusermount3").args(["-uz"]).arg(&mountpoint).status();
+        }
+    }
+}
