@@ -17,7 +17,8 @@ use crate::mounts;
 pub(super) struct Arguments {
     /// Where the project is mounted.
     mountpoint: PathBuf,
-    /// Take it away although somebody still uses it: they keep what they have open, nobody else finds it.
+    /// Take it away although somebody still uses it: they keep what they have open, nobody else finds it, and the project
+    /// is free when the last of them is done.
     #[arg(short, long)]
     lazy: bool,
 }
@@ -32,6 +33,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if mounts::is_dead(&mountpoint) || arguments.lazy {
         // Detaching takes the desk along; a dead tree could not even be asked for it.
         take_away(&mountpoint, true)?;
+        if arguments.lazy {
+            return Ok(());
+        }
     } else {
         // The kernel refuses to take away a tree in use only when the desk is gone already.
         let users = users_of(&mountpoint);

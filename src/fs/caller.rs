@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::{FsError, Request, Result};
 use crate::engine::{Engine, Presence};
 use crate::limits::{ANCESTORS, CALLERS_REMEMBERED, SIGN_OF_LIFE_MS};
-use crate::queue::{Actor, Instant, Span, WorkerName};
+use crate::queue::{Actor, Instant, Refusal, Span, WorkerName};
 
 /// The variable that names a worker.
 const VARIABLE: &[u8] = b"CREWFS_WORKER=";
@@ -72,6 +72,23 @@ impl Callers {
     /// # Errors
     /// EACCES when CREWFS_WORKER is set to something that is no name.
     pub fn identify(&self, req: &Request) -> Result<Arc<Caller>> {
+        let caller = self.recognise(req)?;
+        self.check_name(&caller.actor)?;
+        Ok(caller)
+    }
+
+    /// A name belongs to the uid that used it first (C41).
+    fn check_name(&self, actor: &Actor) -> Result<()> {
+        match self.engine.state().worker(actor.worker.as_str()) {
+            Some(worker) if worker.uid != actor.uid && actor.uid != 0 => {
+                let (worker, owner) = (actor.worker.clone(), worker.uid);
+                Err(FsError::because(libc::EACCES, Refusal::NameTaken { worker, owner }.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn recognise(&self, req: &Request) -> Result<Arc<Caller>> {
         let now = (self.engine.clock())();
         let stat = Stat::read(req.tid);
         let image = stat.as_ref().map(|stat| stat.image);
@@ -86,8 +103,10 @@ impl Callers {
             return Ok(known.caller.clone());
         }
         let caller = Arc::new(self.look(req, stat)?);
+        // A stolen name is no sign of life of its owner.
+        let rightful = caller.is_worker && self.check_name(&caller.actor).is_ok();
         let presence =
-            caller.is_worker.then(|| self.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now));
+            rightful.then(|| self.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now));
         if let Some(image) = image {
             let mut known = self.known.lock();
             if known.len() >= CALLERS_REMEMBERED {

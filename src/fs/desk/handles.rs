@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::super::caller::Caller;
 use super::super::{FsError, Ino, Kind, Result};
 use crate::limits::{NOTE_BYTES, RESULT_BYTES, SCRATCH_FILES};
-use crate::queue::{Seq, TaskId, Wall};
+use crate::queue::{Seq, TaskId, Wall, WorkerName};
 
 /// One open file or directory.
 pub(super) enum Handle {
@@ -127,6 +127,21 @@ impl Handles {
 
     pub(super) fn remove(&self, fh: u64) -> Option<Arc<Handle>> {
         self.open.lock().remove(&fh)
+    }
+
+    /// Empty a result in all handles through which this worker has it open; whether there are any.
+    pub(super) fn empty(&self, task: &TaskId, finish: Seq, worker: &WorkerName) -> bool {
+        let mut any = false;
+        for handle in self.open.lock().values() {
+            let Handle::Report(report) = &**handle else { continue };
+            let mut report = report.lock();
+            if report.task == *task && report.finish == finish && report.caller.actor.worker == *worker {
+                report.dirty |= !report.text.is_empty();
+                report.text.clear();
+                any = true;
+            }
+        }
+        any
     }
 }
 

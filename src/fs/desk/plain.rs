@@ -65,6 +65,8 @@ impl Core {
             && let Ok(caller) = self.view.caller(req)
         {
             self.view.publisher.settling.begin(fh, caller.actor.worker.clone());
+            // From now on who asks for a directory waits for what is about to appear there.
+            self.disbelieve();
         }
     }
 

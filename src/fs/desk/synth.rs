@@ -164,10 +164,14 @@ impl Core {
     pub(super) fn link_synthesized(self: &Arc<Core>, req: &Request, ino: Ino, to: Node, reply: Reply<Entry>) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         let state = self.view.engine.state();
-        let command =
-            self.view.nodes.get(ino).and_then(|from| table::moving(&from, &to, &caller, &state, true));
-        match command {
-            Ok(command) => self.fulfil(caller, command, Kind::File, reply),
+        let wished = self
+            .view
+            .nodes
+            .get(ino)
+            .and_then(|from| Ok((table::moving(&from, &to, &caller, &state, true)?, from.kind())));
+        match wished {
+            // The answer must be of the kind that was linked.
+            Ok((command, kind)) => self.fulfil(caller, command, kind, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
@@ -533,6 +537,10 @@ impl Core {
                 report.dirty |= report.text.len() != size;
                 report.text.resize(size, 0);
             }
+            // `open(O_TRUNC)` comes like this, after its OPEN: what is emptied goes to the disk with what is written then,
+            // so that a result is never lost to a disk that takes the emptying and not the new text.
+            (Right::Report(task, finish), Some(0), _)
+                if self.handles.empty(&task, finish, &caller.actor.worker) => {}
             (Right::Report(task, finish), Some(0), _) => {
                 let by = caller.actor.clone();
                 let command = Command::Report { task, finish, by, text: Text(Vec::new()) };
