@@ -193,3 +193,35 @@ fn c4_odd_names_are_files_and_no_tasks() {
     mounted.sh("w1", &format!("touch tasks/claim/{longest} tasks/completed/{longest}")).ok();
     until("the longest is done", || mounted.state(&longest) == "completed");
 }
+
+#[test]
+fn c14_even_who_removes_everything_takes_nobodys_work_away() {
+    let project = project!();
+    ["free", "held", "mine"].iter().for_each(|id| project.task(id, "# T\n"));
+    let mounted = project.mount(&[]);
+    mounted.sh("w2", "touch tasks/claim/held && echo note > tasks/claim/held").ok();
+    mounted.sh("w1", "touch tasks/claim/mine").ok();
+    for script in [
+        "chmod 700 tasks/ready",
+        "touch -d yesterday tasks/claim",
+        "chown 1:1 tasks/queue.json",
+        "mv tasks/ready tasks/other",
+        "rmdir tasks/claim",
+        "rm -f tasks/queue.json",
+        "ln -s x tasks/next",
+        "mkfifo tasks/claim/free",
+        "mv tasks/workers/w1 tasks/workers/w9",
+        "setfattr -n user.x -v 1 tasks/queue.json || python3 -c \"import os; os.setxattr('tasks/queue.json', 'user.x', b'')\"",
+        "truncate -s 0 tasks/events.jsonl",
+        "rm -rf tasks",
+    ] {
+        mounted.sh("w1", script).refused("");
+    }
+    let status = mounted.json("status/held");
+    assert_eq!((&status["status"], &status["note"]), (&"claimed".into(), &"note".into()));
+    assert_eq!(mounted.read("held.md"), "# T\n");
+    assert_eq!((mounted.state("free"), mounted.state("mine")), (String::new(), String::new()));
+    assert_eq!(mounted.list("claim"), ["held"]);
+    mounted.sh("w2", "echo done > tasks/completed/held").ok();
+    mounted.sh("w1", "echo '# T' > tasks/free.md && touch tasks/claim/free").ok();
+}

@@ -188,3 +188,33 @@ fn c25_vim_saves() {
     assert_eq!(mounted.read("completed/a"), "final\n");
     assert_eq!(names(&mounted, "completed"), ["a"]);
 }
+
+#[test]
+fn c23_tools_that_bring_a_result_from_elsewhere() {
+    let project = project!();
+    let tools = [
+        ("mv", "mv result"),
+        ("mv within the directory", "mv result tasks/ && mv tasks/result"),
+        ("cp", "cp result"),
+        ("cp with everything", "cp -a result"),
+        ("install", "install -m 644 result"),
+        ("rsync", "rsync -a result"),
+        ("rsync in place", "rsync -a --inplace result"),
+        ("dd", "dd status=none if=result of="),
+        ("tee", "< result tee"),
+        ("tar", "cp result $T && tar -cf - $T | tar -C tasks/completed -xf - #"),
+    ];
+    (0..tools.len()).for_each(|n| project.task(&format!("t{n}"), "# T\n"));
+    let mounted = project.mount(&[]);
+    for (n, (tool, how)) in tools.iter().enumerate() {
+        let space = if how.ends_with('=') { "" } else { " " };
+        let script = format!(
+            "T=t{n}; touch tasks/claim/$T; echo 'by {tool}' > result; chmod 640 result; {how}{space}tasks/completed/$T"
+        );
+        let ran = mounted.sh("w1", &script);
+        assert_eq!(mounted.state(&format!("t{n}")), "completed", "{tool}: {ran:#?}");
+        assert_eq!(mounted.read(&format!("completed/t{n}")), format!("by {tool}\n"), "{ran:#?}");
+        ran.ok();
+    }
+    assert_eq!(mounted.list("completed").len(), tools.len(), "nothing else is left");
+}

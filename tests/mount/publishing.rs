@@ -21,6 +21,20 @@ fn c10_a_file_is_offered_when_it_is_closed_and_not_before() {
 }
 
 #[test]
+fn c10_a_file_that_is_written_anew_is_not_offered_empty() {
+    let project = project!();
+    project.task("a", "---\nneeds: [never]\n---\n");
+    let mounted = project.mount(&[]);
+    let script = "exec 3> tasks/a.md; for n in $(seq 20); do ls tasks/ready; done; printf -- '---\nneeds: [nothing]\n---\n' >&3; exec 3>&-; cat tasks/blocked/a 2>&1";
+    let said = mounted.sh("w1", script).ok();
+    assert!(said.contains("nothing") && !said.starts_with("a\n"), "{said}");
+    // Emptied and closed, it is an empty task.
+    mounted.sh("w1", "> tasks/a.md; ls tasks/ready/a").ok();
+    let by_path = "python3 -c \"import os; os.truncate('tasks/a.md', 0); os.link('tasks/a.md', 'tasks/b.md')\"; ls tasks/ready/b";
+    (0..5).for_each(|_| drop(mounted.sh("w1", &format!("{by_path}; rm tasks/b.md")).ok()));
+}
+
+#[test]
 fn c10_a_rename_puts_a_task_in_place() {
     let project = project!();
     let mounted = project.mount(&[]);

@@ -102,6 +102,25 @@ fn c1_sizes_are_true_and_times_move_with_the_content() {
 }
 
 #[test]
+fn c1_nothing_on_an_empty_desk_is_older_than_the_desk() {
+    let project = project!();
+    for _ in 0..2 {
+        let start = std::time::SystemTime::now();
+        let mut mounted = project.mount(&[]);
+        mounted.sh("w1", "cat tasks/workers/self/*").ok();
+        let mut seen = BTreeMap::new();
+        all_files(&mounted.tasks(), &mut seen);
+        assert!(seen.contains_key(&mounted.desk("workers/w1/should-stop")));
+        for path in seen.keys() {
+            // The kernel's clock ticks in milliseconds, as ours does.
+            let old = start - std::time::Duration::from_millis(20);
+            assert!(fs::metadata(path).unwrap().modified().unwrap() >= old, "{}", path.display());
+        }
+        mounted.stop();
+    }
+}
+
+#[test]
 fn c1_one_open_is_one_document() {
     let project = project!();
     let mounted = of_every_state(&project);

@@ -153,7 +153,7 @@ fn c1_a_directorys_time_moves_with_what_is_in_it() {
         ("touch tasks/claim/a", [0, 1, 3].as_slice()),
         ("echo done > tasks/completed/a", &[1, 2, 3]),
         ("rm tasks/b.md", &[0, 3]),
-        ("echo '# C' > tasks/c.md", &[0, 3]),
+        ("echo '# C' > tasks/c.md; ls tasks/ready", &[0, 3]),
     ] {
         let before = times();
         mounted.sh("w1", change).ok();

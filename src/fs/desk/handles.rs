@@ -96,8 +96,6 @@ pub(super) struct Plain {
     pub(super) file: Arc<OwnedFd>,
     /// The task whose instructions these are, if the file is to be published when it is closed.
     pub(super) instructions: Option<TaskId>,
-    /// Whether it was made or changed through this handle.
-    pub(super) changed: std::sync::atomic::AtomicBool,
 }
 
 /// One line of a listing.

@@ -182,7 +182,7 @@ impl Filesystem for Desk {
             let node = core.view.find(parent, name, req)?;
             return core.entry(&node, req);
         }
-        Ok(core.plain_entry(core.files.lookup(parent, name)?))
+        Ok(Core::plain_entry(core.files.lookup(parent, name)?))
     }
 
     fn forget(&self, ino: Ino, count: u64) {
@@ -212,11 +212,11 @@ impl Filesystem for Desk {
         if is_synthesized(ino) {
             return self.core.set_synthesized(req, ino, fh, change, reply);
         }
-        let done = self.core.files.setattr(ino, change);
-        if done.is_ok() && change.size.is_some() {
-            self.core.truncated(ino, fh);
+        let done = self.core.files.setattr(ino, change).map(|attr| (attr, NO_TIME));
+        match change.size {
+            Some(_) => self.core.changed(ino, done, reply),
+            None => reply.send(done),
         }
-        reply.send(done.map(|attr| (attr, NO_TIME)));
     }
 
     fn readlink(&self, req: &Request, ino: Ino) -> Result<OsString> {
@@ -235,8 +235,7 @@ impl Filesystem for Desk {
             };
         }
         let made = self.core.files.mknod(req, parent, name, mode, rdev);
-        self.core.appeared(parent, name);
-        reply.send(made.map(|attr| self.core.plain_entry(attr)));
+        self.core.appeared(parent, name, made.map(Core::plain_entry), reply);
     }
 
     fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, reply: Reply<Entry>) {
@@ -244,8 +243,7 @@ impl Filesystem for Desk {
             return self.core.make_durably(req, node, Kind::Directory, reply);
         }
         let made = self.core.files.mkdir(req, parent, name, mode);
-        self.core.appeared(parent, name);
-        reply.send(made.map(|attr| self.core.plain_entry(attr)));
+        self.core.appeared(parent, name, made.map(Core::plain_entry), reply);
     }
 
     fn symlink(&self, req: &Request, parent: Ino, name: &OsStr, target: &OsStr, reply: Reply<Entry>) {
@@ -254,16 +252,14 @@ impl Filesystem for Desk {
                 .send(Err(FsError::because(libc::EPERM, "symbolic links cannot be made here; use touch")));
         }
         let made = self.core.files.symlink(req, parent, name, target);
-        self.core.appeared(parent, name);
-        reply.send(made.map(|attr| self.core.plain_entry(attr)));
+        self.core.appeared(parent, name, made.map(Core::plain_entry), reply);
     }
 
     fn link(&self, req: &Request, ino: Ino, parent: Ino, name: &OsStr, reply: Reply<Entry>) {
         match (is_synthesized(ino), self.core.being_made(parent, name)) {
             (false, None) => {
                 let made = self.core.files.link(ino, parent, name);
-                self.core.appeared(parent, name);
-                reply.send(made.map(|attr| self.core.plain_entry(attr)));
+                self.core.appeared(parent, name, made.map(Core::plain_entry), reply);
             }
             (true, Some(node)) => self.core.link_synthesized(req, ino, node, reply),
             (false, Some(node)) => self.core.brought_in(req, &node, reply),
@@ -302,8 +298,7 @@ impl Filesystem for Desk {
             return reply.send(Err(FsError::because(libc::EPERM, "this directory belongs to crewfs")));
         }
         self.core.view.callers.seen(req);
-        reply.send(self.core.files.rmdir(parent, name));
-        self.core.appeared(parent, name);
+        self.core.appeared(parent, name, self.core.files.rmdir(parent, name), reply);
     }
 
     fn rename(
@@ -363,7 +358,9 @@ impl Filesystem for Desk {
         match self.core.handles.get(fh).as_deref() {
             Ok(Handle::Plain(file)) => reply.send(Core::write_plain(file, offset, data)),
             Ok(handle) => self.core.write_synthesized(handle, offset, data, flags, reply),
-            Err(_) if cached && !is_synthesized(ino) => reply.send(self.core.files.write(ino, offset, data)),
+            Err(_) if cached && !is_synthesized(ino) => {
+                self.core.changed(ino, self.core.files.write(ino, offset, data), reply);
+            }
             Err(error) => reply.send(Err(error.clone())),
         }
     }
@@ -476,17 +473,14 @@ impl Filesystem for Desk {
         &self,
         _req: &Request,
         ino: Ino,
-        fh: u64,
+        _fh: u64,
         offset: u64,
         length: u64,
         mode: i32,
         reply: Reply<()>,
     ) {
         let done = plain_only(ino).and_then(|()| self.core.files.fallocate(ino, offset, length, mode));
-        if done.is_ok() {
-            self.core.truncated(ino, Some(fh));
-        }
-        reply.send(done);
+        self.core.changed(ino, done, reply);
     }
 
     fn lseek(&self, _req: &Request, ino: Ino, _fh: u64, offset: i64, whence: i32) -> Result<u64> {
@@ -506,10 +500,7 @@ impl Filesystem for Desk {
         let copied = plain.and_then(|()| {
             self.core.files.copy_file_range((from.ino, from.offset), (to.ino, to.offset), length)
         });
-        if copied.is_ok() {
-            self.core.truncated(to.ino, Some(to.fh));
-        }
-        reply.send(copied);
+        self.core.changed(to.ino, copied, reply);
     }
 }
 

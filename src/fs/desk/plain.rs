@@ -5,7 +5,6 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::files::{read_from, write_to};
 use super::super::{Entry, FsError, Ino, Kind, Opened, ROOT, Reply, Request, Result};
@@ -37,8 +36,8 @@ impl Core {
     ) -> Result<(Entry, Opened)> {
         let (attr, file) = self.files.create(req, parent, name, mode, exclusive)?;
         let instructions = self.task_at(parent, name);
-        let opened = self.open_handle(Plain { file, instructions, changed: AtomicBool::new(true) });
-        Ok((self.plain_entry(attr), opened))
+        let opened = self.open_handle(Plain { file, instructions });
+        Ok((Core::plain_entry(attr), opened))
     }
 
     pub(super) fn open_plain(&self, ino: Ino, flags: i32) -> Result<Opened> {
@@ -46,7 +45,7 @@ impl Core {
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let name = self.files.name_in_root(ino).filter(|_| writes);
         let instructions = name.and_then(|name| task_of(&name));
-        Ok(self.open_handle(Plain { file, instructions, changed: AtomicBool::new(false) }))
+        Ok(self.open_handle(Plain { file, instructions }))
     }
 
     pub(super) fn read_plain(file: &Plain, offset: u64, size: u32) -> Result<Vec<u8>> {
@@ -54,14 +53,12 @@ impl Core {
     }
 
     pub(super) fn write_plain(file: &Plain, offset: u64, data: &[u8]) -> Result<u32> {
-        file.changed.store(true, Ordering::Release);
         write_to(&file.file, offset, data)
     }
 
     /// One descriptor of an instruction file was closed. If it was the last, publishing is about to follow.
     pub(super) fn flush_plain(&self, req: &Request, fh: u64, file: &Plain) {
         if file.instructions.is_some()
-            && file.changed.load(Ordering::Acquire)
             && let Ok(caller) = self.view.caller(req)
         {
             self.view.publisher.settling.begin(fh, caller.actor.worker.clone());
@@ -75,16 +72,39 @@ impl Core {
         let Some(task) = &file.instructions else { return };
         let publisher = self.view.publisher.clone();
         publisher.closed(task);
-        if file.changed.load(Ordering::Acquire) {
-            let settle = publisher.clone();
-            publisher.publish(task, move |_| settle.settling.end(fh));
-        }
+        let settle = publisher.clone();
+        publisher.publish(task, move |_| settle.settling.end(fh));
     }
 
-    /// A name that needs no further step came into being: a link, a pipe, a directory.
-    pub(super) fn appeared(&self, parent: Ino, name: &OsStr) {
-        if let Some(task) = self.task_at(parent, name) {
-            self.view.publisher.publish(&task, |_| {});
+    /// A name that needs no further step came into being, or went: a link, a pipe, a directory.
+    pub(super) fn appeared<T: Send + 'static>(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        done: Result<T>,
+        reply: Reply<T>,
+    ) {
+        self.answer_when_published(self.task_at(parent, name), done, reply);
+    }
+
+    /// The content of a file was changed by other means than writing. Whoever has it open for writing is not done with it:
+    /// open(2) with O_TRUNC comes this way, too, before the first byte.
+    pub(super) fn changed<T: Send + 'static>(&self, ino: Ino, done: Result<T>, reply: Reply<T>) {
+        let task = self.files.name_in_root(ino).and_then(|name| task_of(&name));
+        let task = task.filter(|task| !self.view.publisher.is_being_written(task));
+        self.answer_when_published(task, done, reply);
+    }
+
+    fn answer_when_published<T: Send + 'static>(
+        &self,
+        task: Option<TaskId>,
+        done: Result<T>,
+        reply: Reply<T>,
+    ) {
+        match task.filter(|_| done.is_ok()) {
+            // The file is as it should be; if the queue cannot take it now, the watch tries again.
+            Some(task) => self.view.publisher.publish(&task, move |_| reply.send(done)),
+            None => reply.send(done),
         }
     }
 
@@ -164,7 +184,7 @@ impl Core {
     }
 
     /// A plain node as the kernel wants it. Nothing is believed for longer than the answer: the queue looks at these files.
-    pub(super) fn plain_entry(&self, attr: super::super::Attr) -> Entry {
+    pub(super) fn plain_entry(attr: super::super::Attr) -> Entry {
         Entry { attr, entry_ttl: super::NO_TIME, attr_ttl: super::NO_TIME }
     }
 

@@ -219,7 +219,7 @@ impl View {
     ) -> Result<(Content, u16, Timestamp)> {
         self.worker(name, state, req)?;
         let presence = self.engine.roster().get(name.as_str());
-        let changed = time(state.changed());
+        let changed = time(state.changed()).max(self.opened);
         let (bytes, perm, mtime) = match file {
             WorkerFile::Status => {
                 let heard = presence.map_or(changed, |p| changed.max(at(p.last_heard_wall())));
@@ -243,7 +243,7 @@ impl View {
             }
             WorkerFile::Why => {
                 let when = presence.and_then(|p| p.last_refusal());
-                let mtime = when.map_or(at(state.last_at()), |(wall, _)| at(wall));
+                let mtime = when.map_or(self.opened, |(wall, _)| at(wall));
                 (documents::refusal(&self.engine, name), 0o444, mtime)
             }
             WorkerFile::Drain => {

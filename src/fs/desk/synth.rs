@@ -556,16 +556,6 @@ impl Core {
         }
         reply.send(self.attr_of_open(ino, &node, open.as_deref(), req).map(|attr| (attr, NO_TIME)));
     }
-
-    /// An ordinary file was changed by other means than writing; if it holds instructions, they are published.
-    pub(super) fn truncated(&self, ino: Ino, fh: Option<u64>) {
-        let open = fh.and_then(|fh| self.handles.get(fh).ok());
-        if let Some(Handle::Plain(file)) = open.as_deref() {
-            file.changed.store(true, Ordering::Release);
-        } else if let Some(name) = self.files.name_in_root(ino) {
-            self.appeared(super::ROOT, &name);
-        }
-    }
 }
 
 /// What a caller may write to a node.
