@@ -252,7 +252,7 @@ impl Daemon {
     pub fn serve(self, stopped: impl Fn() -> bool) {
         let mut looks = 0_u64;
         let mut detached = false;
-        while !stopped() && !(self.tree.has_ended() && self.desk.has_ended()) {
+        while !(stopped() || self.tree.has_ended() && self.desk.has_ended()) {
             // One without the other would let claims be made where nobody sees them. Who has something open keeps it.
             if !detached && (self.tree.has_ended() || self.desk.has_ended()) {
                 detached = true;

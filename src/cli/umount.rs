@@ -25,6 +25,8 @@ pub(super) struct Arguments {
 
 /// How long the daemon may take to write its last snapshot.
 const LETTING_GO: Duration = Duration::from_secs(20);
+/// How long it takes as a rule.
+const SOON: Duration = Duration::from_secs(3);
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mountpoint = place(&arguments.mountpoint)?;
@@ -123,6 +125,15 @@ fn gone_within(mountpoint: &Path, limit: Duration) -> bool {
 /// Wait until the project is free: then it can be mounted again, moved or backed up.
 fn wait_for_daemon(source: &Path) -> Result<(), Failure> {
     let free = || !matches!(Project::take(source, false), Err(TakeError::Held(_)));
+    if within(SOON, free) {
+        return Ok(());
+    }
+    // Another mount namespace may have a copy of the mount, which keeps it served. Here it is gone, as was asked for.
+    if let Err(TakeError::Held(Some(holder))) = Project::take(source, false)
+        && let Some(pid) = rustix::process::Pid::from_raw(holder.pid as i32)
+    {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
     if within(LETTING_GO, free) {
         return Ok(());
     }

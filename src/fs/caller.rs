@@ -76,7 +76,13 @@ impl Callers {
     /// EACCES when CREWFS_WORKER is set to something that is no name.
     pub fn identify(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = self.recognise(req)?;
-        self.check_name(&caller.actor)?;
+        self.check_name(&caller.actor).inspect_err(|error| {
+            // Who uses another's name can read why where that one would.
+            let presence = self.engine.roster().get(caller.actor.worker.as_str());
+            if let (Some(presence), Some(why)) = (presence, &error.why) {
+                presence.refused((self.engine.clock())().wall, why.to_string());
+            }
+        })?;
         Ok(caller)
     }
 
