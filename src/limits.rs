@@ -57,8 +57,10 @@ pub const ANCESTORS: usize = 64;
 /// How long a request of a known caller is taken as a sign of life without looking at the process again, in milliseconds.
 /// Never used to decide who may do what.
 pub const SIGN_OF_LIFE_MS: u64 = 1_000;
-/// How long a reader waits for a task file that was just closed to be published, in milliseconds.
+/// How long a reader waits for a task file that was just closed, but is perhaps still open elsewhere, in milliseconds.
 pub const SETTLE_MS: u64 = 100;
+/// How long a reader waits for a task file to be published whose last close was heard of, in milliseconds: for a slow disk.
+pub const PUBLISH_MS: u64 = 5_000;
 /// Threads that serve the desk, at least: all but one may wait for files to be published, and one hears of the close.
 pub const DESK_THREADS_MIN: usize = 8;
 /// Temporary files that editors may have in `completed/` and `failed/` at one time.

@@ -72,6 +72,7 @@ impl Core {
         let Some(task) = &file.instructions else { return };
         let publisher = self.view.publisher.clone();
         publisher.closed(task);
+        publisher.settling.is_last(fh);
         let settle = publisher.clone();
         publisher.publish(task, move |_| settle.settling.end(fh));
     }

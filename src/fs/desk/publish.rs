@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use super::table::file_of;
 use crate::engine::{Engine, Failure};
 use crate::fs::files::read_from;
-use crate::limits::{INSTRUCTIONS_BYTES, SETTLE_MS};
+use crate::limits::{INSTRUCTIONS_BYTES, PUBLISH_MS, SETTLE_MS};
 use crate::queue::{Command, FileStamp, Manifest, Outcome, Problem, TaskId, WorkerName, parse_instructions};
 
 /// Reads instruction files and hands them to the queue.
@@ -173,6 +173,13 @@ impl Settling {
         self.count.store(closed.handles.len(), Ordering::Release);
     }
 
+    /// It was the last: publishing is under way.
+    pub(super) fn is_last(&self, fh: u64) {
+        if let Some((_, end)) = self.closed.lock().handles.get_mut(&fh) {
+            *end = Instant::now() + Duration::from_millis(PUBLISH_MS);
+        }
+    }
+
     /// What this handle wrote is published.
     pub(super) fn end(&self, fh: u64) {
         let mut closed = self.closed.lock();
@@ -186,7 +193,7 @@ impl Settling {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Wait until everything that was just closed is published: microseconds as a rule, `SETTLE_MS` at most. If all threads
+    /// Wait until everything that was just closed is published: for as long as a commit takes. If all threads
     /// waited, none could hear of the close that they wait for: so not all do, and this worker, if it looks for what it
     /// wrote itself, comes first.
     pub(super) fn wait(&self, worker: &WorkerName) {
