@@ -9,6 +9,7 @@ mod forms;
 #[path = "../mount/harness.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]
 mod harness;
+mod kill;
 #[path = "../mount/process.rs"]
 #[allow(dead_code)]
 mod process;
