@@ -488,7 +488,8 @@ impl Worker {
             fsync(&file)
         } else {
             drop(file);
-            read(&self.client.desk, path).map(|found| assert!(found == text.as_bytes(), "{path} is another"))
+            read(&self.client.desk, path)
+                .map(|found| assert_eq!(String::from_utf8_lossy(&found), text, "{path}"))
         };
         self.must(Event::Reported { task: task_id(id), text: Content(text.into()) }, kept)
     }

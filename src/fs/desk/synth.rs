@@ -514,11 +514,14 @@ impl Core {
                 report.text.resize(size, 0);
             }
             (Right::Report(task, finish), Some(0), _) => {
-                let by = caller.actor.clone();
-                let command = Command::Report { task, finish, by, text: Text(Vec::new()) };
+                let (by, text) = (caller.actor.clone(), Text(Vec::new()));
+                let command = Command::Report { task: task.clone(), finish, by, text };
                 let (core, req) = (self.clone(), *req);
                 let emptied = Reply::new(move |done: Result<()>| {
-                    reply.send(done.and_then(|()| Ok((core.view.attr(ino, &node, &req)?, NO_TIME))));
+                    reply.send(done.and_then(|()| {
+                        core.handles.emptied(&task, finish);
+                        Ok((core.view.attr(ino, &node, &req)?, NO_TIME))
+                    }));
                 });
                 return self.command(caller, command, emptied);
             }
