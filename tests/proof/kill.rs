@@ -63,6 +63,8 @@ fn rounds(project: &Project, tasks: usize, rounds: u64) {
         known.is_shown_by(&mounted, &mut random);
         if round % 4 == 3 {
             mounted.stop();
+            // Letting go of it clears the place where the next one is mounted.
+            drop(mounted);
             mounted = project.mount(&[]);
         }
         let environment = [(TASKS, tasks.to_string())];
