@@ -123,6 +123,21 @@ impl Handles {
         self.open.lock().get(&fh).cloned().ok_or(FsError::new(libc::EBADF))
     }
 
+    /// The result of this finish was emptied by its name: it is empty to whoever has it open, too. `> result` comes as an
+    /// open and then this.
+    pub(super) fn emptied(&self, task: &TaskId, finish: Seq) {
+        let open: Vec<Arc<Handle>> = self.open.lock().values().cloned().collect();
+        for handle in open {
+            if let Handle::Report(report) = &*handle
+                && let mut report = report.lock()
+                && (&report.task, report.finish) == (task, finish)
+            {
+                report.text.clear();
+                report.dirty = false;
+            }
+        }
+    }
+
     pub(super) fn remove(&self, fh: u64) -> Option<Arc<Handle>> {
         self.open.lock().remove(&fh)
     }
