@@ -78,7 +78,7 @@ fn users_of(mountpoint: &Path) -> Vec<String> {
     };
     let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
     let processes = entries(Path::new("/proc")).filter(|process| {
-        [process.join("cwd"), process.join("root")]
+        [process.join("cwd"), process.join("root"), process.join("exe")]
             .into_iter()
             .chain(entries(&process.join("fd")))
             .any(|l| uses(&l))

@@ -76,14 +76,33 @@ impl Callers {
     /// EACCES when CREWFS_WORKER is set to something that is no name.
     pub fn identify(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = self.recognise(req)?;
-        self.check_name(&caller.actor).inspect_err(|error| {
-            // Who uses another's name can read why where that one would.
-            let presence = self.engine.roster().get(caller.actor.worker.as_str());
-            if let (Some(presence), Some(why)) = (presence, &error.why) {
-                presence.refused((self.engine.clock())().wall, why.to_string());
+        let (name, now) = (&caller.actor.worker, (self.engine.clock())());
+        match self.check_name(&caller.actor) {
+            Ok(()) if caller.is_worker => {
+                let presence = self.engine.roster().heard(name, caller.actor.uid, now);
+                self.remember(req, Some(presence), now.instant);
+                Ok(caller)
             }
-        })?;
-        Ok(caller)
+            Ok(()) => {
+                self.remember(req, None, now.instant);
+                Ok(caller)
+            }
+            // A stolen name is no sign of life of its owner; who uses it can read why where that one would.
+            Err(error) => {
+                self.remember(req, None, now.instant);
+                if let (Some(presence), Some(why)) = (self.engine.roster().get(name.as_str()), &error.why) {
+                    presence.refused(now.wall, why.to_string());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whose sign of life the requests of this thread are, for the next moments.
+    fn remember(&self, req: &Request, presence: Option<Arc<Presence>>, looked: Instant) {
+        if let Some(known) = self.known.lock().get_mut(&req.tid) {
+            (known.presence, known.looked) = (presence, looked);
+        }
     }
 
     /// A name belongs to the uid that used it first (C41).
@@ -98,31 +117,25 @@ impl Callers {
     }
 
     fn recognise(&self, req: &Request) -> Result<Arc<Caller>> {
-        let now = (self.engine.clock())();
-        if let Some(known) = self.known.lock().get_mut(&req.tid)
+        if let Some(known) = self.known.lock().get(&req.tid)
             && known.uid == req.uid
             && Stat::of(&known.stat).is_some_and(|stat| stat.image == known.image)
         {
-            known.looked = now.instant;
-            if let Some(presence) = &known.presence {
-                presence.heard(now);
-            }
             return Ok(known.caller.clone());
         }
         let (file, stat) = Stat::open(req.tid).unzip();
         let image = stat.as_ref().map(|stat: &Stat| stat.image);
         let caller = Arc::new(self.look(req, stat)?);
-        // A stolen name is no sign of life of its owner.
-        let rightful = caller.is_worker && self.check_name(&caller.actor).is_ok();
-        let presence =
-            rightful.then(|| self.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now));
         if let (Some(stat), Some(image)) = (file, image) {
             let mut known = self.known.lock();
             if known.len() >= CALLERS_REMEMBERED {
                 known.clear();
             }
             let caller = caller.clone();
-            known.insert(req.tid, Known { stat, image, uid: req.uid, caller, presence, looked: now.instant });
+            known.insert(
+                req.tid,
+                Known { stat, image, uid: req.uid, caller, presence: None, looked: Instant::default() },
+            );
         }
         Ok(caller)
     }

@@ -145,6 +145,30 @@ except PermissionError:
 }
 
 #[test]
+fn c23_emptying_by_one_open_is_no_business_of_another() {
+    let project = project!();
+    project.task("a", "# T\n");
+    let mounted = project.mount(&[]);
+    let twice = "touch tasks/claim/a; echo first > tasks/completed/a; exec 3>> tasks/completed/a; \
+                 echo new > tasks/completed/a; exec 3>&-";
+    mounted.sh("w1", twice).ok();
+    assert_eq!(mounted.read("completed/a"), "new\n");
+}
+
+#[test]
+fn c21_claim_next_is_one_claim_by_whatever_way() {
+    let project = project!();
+    ["a", "b", "c"].iter().for_each(|id| project.task(id, "# T\n"));
+    let mounted = project.mount(&[]);
+    mounted.sh("w1", "mv -T tasks/ready/b tasks/claim/next").ok();
+    assert_eq!(mounted.state("b"), "claimed");
+    mounted.sh("w1", "mv -T tasks/ready/c tasks/claim/next").refused("");
+    assert_eq!(mounted.state("c"), "ready");
+    mounted.sh("w2", "ln -P tasks/next tasks/claim/next").ok();
+    assert_eq!(mounted.state("a"), "claimed");
+}
+
+#[test]
 fn c26_a_result_has_a_mebibyte() {
     let project = project!();
     let mounted = with_claim(&project);

@@ -142,19 +142,24 @@ impl Handles {
         self.open.lock().remove(&fh)
     }
 
-    /// Empty a result in all handles through which this worker has it open; whether there are any.
+    /// Empty a result in the handle through which this worker opened it last; whether there is one. The kernel does not say
+    /// which open wants it emptied, but it asks while that open has not returned.
     pub(super) fn empty(&self, task: &TaskId, finish: Seq, worker: &WorkerName) -> bool {
-        let mut any = false;
-        for handle in self.open.lock().values() {
-            let Handle::Report(report) = &**handle else { continue };
-            let mut report = report.lock();
-            if report.task == *task && report.finish == finish && report.caller.actor.worker == *worker {
-                report.dirty |= !report.text.is_empty();
-                report.text.clear();
-                any = true;
+        let open = self.open.lock();
+        let theirs = open.iter().filter(|(_, handle)| match &***handle {
+            Handle::Report(report) => {
+                let report = report.lock();
+                report.task == *task && report.finish == finish && report.caller.actor.worker == *worker
             }
+            _ => false,
+        });
+        let Some((_, last)) = theirs.max_by_key(|(fh, _)| **fh) else { return false };
+        if let Handle::Report(report) = &**last {
+            let mut report = report.lock();
+            report.dirty |= !report.text.is_empty();
+            report.text.clear();
         }
-        any
+        true
     }
 }
 

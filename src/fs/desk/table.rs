@@ -136,6 +136,12 @@ pub(super) fn moving(
         Node::Task(there, task) => (*there, task),
         _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be moved"),
     };
+    // Who holds a claim has `claim/next` already (C21).
+    if matches!(to, Node::ClaimNext)
+        && let Some(task) = current_claim(state, caller)
+    {
+        return Err(FsError::from(&Refusal::AlreadyYours { task }));
+    }
     Ok(match (there, to) {
         (_, Node::Task(_, other)) if other != task => {
             held_by_another(state, caller, to)?;
