@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::super::caller::Caller;
 use super::super::{FsError, Ino, Kind, Result};
 use crate::limits::{NOTE_BYTES, RESULT_BYTES, SCRATCH_FILES};
-use crate::queue::{Seq, TaskId, Wall, WorkerName};
+use crate::queue::{Seq, TaskId, Wall};
 
 /// One open file or directory.
 pub(super) enum Handle {
@@ -22,7 +22,7 @@ pub(super) enum Handle {
     /// A claim, open for writing: what is written is the progress note.
     Note(Mutex<Note>),
     /// A result or a reason, open for writing.
-    Report(Mutex<Report>),
+    Report(Arc<Caller>, Arc<Mutex<Report>>),
     /// A temporary file.
     Scratch(u64),
     /// `events.jsonl`, which grows while it is open.
@@ -61,7 +61,6 @@ pub(super) struct Report {
     pub(super) task: TaskId,
     /// The finish under which it was opened.
     pub(super) finish: Seq,
-    pub(super) caller: Arc<Caller>,
     pub(super) text: Vec<u8>,
     /// Whether the text is newer than what is on disk.
     pub(super) dirty: bool,
@@ -123,44 +122,41 @@ impl Handles {
         self.open.lock().get(&fh).cloned().ok_or(FsError::new(libc::EBADF))
     }
 
-    /// The result of this finish was emptied by its name: it is empty to whoever has it open, too. `> result` comes as an
-    /// open and then this.
-    pub(super) fn emptied(&self, task: &TaskId, finish: Seq) {
-        let open: Vec<Arc<Handle>> = self.open.lock().values().cloned().collect();
-        for handle in open {
-            if let Handle::Report(report) = &*handle
-                && let mut report = report.lock()
-                && (&report.task, report.finish) == (task, finish)
-            {
-                report.text.clear();
-                report.dirty = false;
-            }
-        }
-    }
-
     pub(super) fn remove(&self, fh: u64) -> Option<Arc<Handle>> {
         self.open.lock().remove(&fh)
     }
 
-    /// Empty a result in the handle through which this worker opened it last; whether there is one. The kernel does not say
-    /// which open wants it emptied, but it asks while that open has not returned.
-    pub(super) fn empty(&self, task: &TaskId, finish: Seq, worker: &WorkerName) -> bool {
-        let open = self.open.lock();
-        let theirs = open.iter().filter(|(_, handle)| match &***handle {
-            Handle::Report(report) => {
-                let report = report.lock();
-                report.task == *task && report.finish == finish && report.caller.actor.worker == *worker
-            }
-            _ => false,
+    /// Open a result. It is one file: all who have it open see one text, which is `text` for the first of them.
+    pub(super) fn insert_report(
+        &self,
+        caller: &Arc<Caller>,
+        task: &TaskId,
+        finish: Seq,
+        text: Vec<u8>,
+    ) -> u64 {
+        let fh = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut open = self.open.lock();
+        let shared = report_in(&open, task, finish).unwrap_or_else(|| {
+            Arc::new(Mutex::new(Report { task: task.clone(), finish, text, dirty: false }))
         });
-        let Some((_, last)) = theirs.max_by_key(|(fh, _)| **fh) else { return false };
-        if let Handle::Report(report) = &**last {
-            let mut report = report.lock();
-            report.dirty |= !report.text.is_empty();
-            report.text.clear();
-        }
-        true
+        open.insert(fh, Arc::new(Handle::Report(caller.clone(), shared)));
+        fh
     }
+
+    /// The result of this finish, if anybody has it open.
+    pub(super) fn report(&self, task: &TaskId, finish: Seq) -> Option<Arc<Mutex<Report>>> {
+        report_in(&self.open.lock(), task, finish)
+    }
+}
+
+fn report_in(open: &HashMap<u64, Arc<Handle>>, task: &TaskId, finish: Seq) -> Option<Arc<Mutex<Report>>> {
+    open.values().find_map(|handle| match &**handle {
+        Handle::Report(_, report) => {
+            let same = |report: &Report| report.finish == finish && report.task == *task;
+            same(&report.lock()).then(|| report.clone())
+        }
+        _ => None,
+    })
 }
 
 /// A temporary file in `completed/` or `failed/` (C25). It lives in memory: a crash between writing and renaming it loses

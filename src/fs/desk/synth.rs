@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::super::caller::Caller;
 use super::super::{Attr, Entry, FsError, Ino, Kind, Opened, Reply, Request, Result, SetAttr, Timestamp};
-use super::handles::{Handle, Note, Report, Scratch, put, slice};
+use super::handles::{Handle, Note, Scratch, put, slice};
 use super::nodes::{Directory, Made, Node, WorkerFile, is_synthesized};
 use super::show::{Content, Shown};
 use super::{Core, NO_TIME, show, table};
@@ -143,22 +143,28 @@ impl Core {
         reply.send(match decided {
             Err(error) => Err(self.refused(&caller, error)),
             Ok((outcome, ticket)) => {
-                let handle = match (outcome, &node) {
-                    (Outcome::Claimed { task, epoch }, _) => note(&task, epoch, &caller, Vec::new()),
-                    (Outcome::Finished { finish }, Node::Task(_, task)) => {
-                        report(task, finish, &caller, Vec::new())
+                let opened = match (outcome, &node) {
+                    (Outcome::Claimed { task, epoch }, _) => {
+                        self.opened(note(&task, epoch, &caller, Vec::new()))
                     }
-                    _ => Handle::Document(Vec::new()),
+                    (Outcome::Finished { finish }, Node::Task(_, task)) => {
+                        self.opened_report(&caller, task, finish, Vec::new())
+                    }
+                    _ => self.opened(Handle::Document(Vec::new())),
                 };
-                Ok((self.fresh(Kind::File, Some(ticket)), self.opened(handle)))
+                Ok((self.fresh(Kind::File, Some(ticket)), opened))
             }
         });
     }
 
     fn opened(&self, handle: Handle) -> Opened {
         // Only a result is put on disk at close; a note is, at each write.
-        let no_flush = !matches!(handle, Handle::Report(_));
-        Opened { fh: self.handles.insert(handle), direct_io: true, no_flush }
+        Opened { fh: self.handles.insert(handle), direct_io: true, no_flush: true }
+    }
+
+    fn opened_report(&self, caller: &Arc<Caller>, task: &TaskId, finish: Seq, text: Vec<u8>) -> Opened {
+        let fh = self.handles.insert_report(caller, task, finish, text);
+        Opened { fh, direct_io: true, no_flush: false }
     }
 
     pub(super) fn link_synthesized(self: &Arc<Core>, req: &Request, ino: Ino, to: Node, reply: Reply<Entry>) {
@@ -355,12 +361,12 @@ impl Core {
             (Right::Report(task, finish), Content::Text(text)) => {
                 let core = self.clone();
                 self.view.engine.read_text(text.seq, move |text| {
-                    let handle = text.map(|text| report(&task, finish, &caller, text));
-                    reply.send(handle.map(|handle| core.opened(handle)).map_err(FsError::from));
+                    let opened = text.map(|text| core.opened_report(&caller, &task, finish, text));
+                    reply.send(opened.map_err(FsError::from));
                 });
             }
             (Right::Report(task, finish), _) => {
-                reply.send(Ok(self.opened(report(&task, finish, &caller, shown))));
+                reply.send(Ok(self.opened_report(&caller, &task, finish, shown)));
             }
         }
     }
@@ -377,7 +383,7 @@ impl Core {
         let size = match open {
             Some(Handle::Document(bytes)) => bytes.len() as u64,
             Some(Handle::Note(note)) => note.lock().shown.len() as u64,
-            Some(Handle::Report(report)) => report.lock().text.len() as u64,
+            Some(Handle::Report(_, report)) => report.lock().text.len() as u64,
             _ => return Ok(self.view.dress(ino, &shown?)),
         };
         // What is open stays readable when its name is gone.
@@ -391,7 +397,7 @@ impl Core {
         let read = match handle {
             Handle::Document(bytes) => Ok(slice(bytes, offset, size)),
             Handle::Note(note) => Ok(slice(&note.lock().shown, offset, size)),
-            Handle::Report(report) => Ok(slice(&report.lock().text, offset, size)),
+            Handle::Report(_, report) => Ok(slice(&report.lock().text, offset, size)),
             Handle::Scratch(number) => {
                 self.view.scratches.with(*number, |file| slice(&file.content, offset, size))
             }
@@ -432,7 +438,7 @@ impl Core {
                     Err(error) => Err(error),
                 }
             }
-            Handle::Report(report) => {
+            Handle::Report(_, report) => {
                 let mut report = report.lock();
                 put(&mut report.text, offset, data, append).map(|()| report.dirty = true)
             }
@@ -453,21 +459,21 @@ impl Core {
     /// Put a result on disk, if it is not there yet.
     pub(super) fn keep_report(self: &Arc<Core>, handle: Arc<Handle>, reply: Reply<()>) {
         let (caller, command) = match &*handle {
-            Handle::Report(report) => {
+            Handle::Report(caller, report) => {
                 let mut report = report.lock();
                 if !std::mem::take(&mut report.dirty) {
                     return reply.send(Ok(()));
                 }
-                let (task, finish, by) = (report.task.clone(), report.finish, report.caller.actor.clone());
+                let (task, finish, by) = (report.task.clone(), report.finish, caller.actor.clone());
                 let text = Text(report.text.clone());
-                (report.caller.clone(), Command::Report { task, finish, by, text })
+                (caller.clone(), Command::Report { task, finish, by, text })
             }
             _ => return reply.send(Ok(())),
         };
         let core = self.clone();
         self.view.engine.submit(command, move |outcome| {
             let outcome = core.answer(&caller, outcome);
-            if let (Err(error), Handle::Report(report)) = (&outcome, &*handle) {
+            if let (Err(error), Handle::Report(_, report)) = (&outcome, &*handle) {
                 // What the disk could not take is tried again at the next close; what was refused stays refused.
                 report.lock().dirty = matches!(error.errno, libc::EIO | libc::EROFS | libc::ENOSPC);
             }
@@ -498,7 +504,7 @@ impl Core {
         }
         let open = fh.and_then(|fh| self.handles.get(fh).ok());
         let right = match (&node, open.as_deref()) {
-            (_, Some(Handle::Report(report))) => {
+            (_, Some(Handle::Report(_, report))) => {
                 let report = report.lock();
                 Right::Report(report.task.clone(), report.finish)
             }
@@ -509,7 +515,7 @@ impl Core {
             },
         };
         match (right, change.size, open.as_deref()) {
-            (Right::Report(..), Some(size), Some(Handle::Report(report))) => {
+            (Right::Report(..), Some(size), Some(Handle::Report(_, report))) => {
                 let mut report = report.lock();
                 let Some(size) = usize::try_from(size).ok().filter(|size| *size <= RESULT_BYTES) else {
                     return reply.send(Err(FsError::new(libc::EFBIG)));
@@ -519,20 +525,24 @@ impl Core {
             }
             // `open(O_TRUNC)` comes like this, after its OPEN: what is emptied goes to the disk with what is written then,
             // so that a result is never lost to a disk that takes the emptying and not the new text.
-            (Right::Report(task, finish), Some(0), _)
-                if self.handles.empty(&task, finish, &caller.actor.worker) => {}
-            (Right::Report(task, finish), Some(0), _) => {
-                let (by, text) = (caller.actor.clone(), Text(Vec::new()));
-                let command = Command::Report { task: task.clone(), finish, by, text };
-                let (core, req) = (self.clone(), *req);
-                let emptied = Reply::new(move |done: Result<()>| {
-                    reply.send(done.and_then(|()| {
-                        core.handles.emptied(&task, finish);
-                        Ok((core.view.attr(ino, &node, &req)?, NO_TIME))
-                    }));
-                });
-                return self.command(caller, command, emptied);
-            }
+            // `open(O_TRUNC)` comes like this, after its OPEN: the emptying goes to the disk with what is written then, so that
+            // a result is not lost to a disk that takes the one and not the other.
+            (Right::Report(task, finish), Some(0), _) => match self.handles.report(&task, finish) {
+                Some(report) => {
+                    let mut report = report.lock();
+                    report.dirty |= !report.text.is_empty();
+                    report.text.clear();
+                }
+                None => {
+                    let (by, text) = (caller.actor.clone(), Text(Vec::new()));
+                    let command = Command::Report { task, finish, by, text };
+                    let (core, req) = (self.clone(), *req);
+                    let emptied = Reply::new(move |done: Result<()>| {
+                        reply.send(done.and_then(|()| Ok((core.view.attr(ino, &node, &req)?, NO_TIME))));
+                    });
+                    return self.command(caller, command, emptied);
+                }
+            },
             (Right::Report(..), Some(_), _) => return reply.send(Err(FsError::new(libc::EINVAL))),
             // Times, modes and owners of what the caller may write are what they are; `touch` must succeed.
             _ => {}
@@ -582,9 +592,4 @@ fn right_to_write(node: &Node, caller: &Caller, state: &State) -> Result<Right> 
 fn note(task: &TaskId, epoch: Seq, caller: &Arc<Caller>, shown: Vec<u8>) -> Handle {
     let (task, caller) = (task.clone(), caller.clone());
     Handle::Note(Mutex::new(Note { task, epoch, caller, shown, written: Vec::new() }))
-}
-
-fn report(task: &TaskId, finish: Seq, caller: &Arc<Caller>, text: Vec<u8>) -> Handle {
-    let (task, caller) = (task.clone(), caller.clone());
-    Handle::Report(Mutex::new(Report { task, finish, caller, text, dirty: false }))
 }
