@@ -251,14 +251,19 @@ impl Daemon {
     /// Serve until somebody unmounts, or `stopped` says so; then take both mounts away and close the log.
     pub fn serve(self, stopped: impl Fn() -> bool) {
         let mut looks = 0_u64;
-        while !stopped() && !self.tree.has_ended() && !self.desk.has_ended() {
+        let mut detached = false;
+        while !(stopped() || self.tree.has_ended() && self.desk.has_ended()) {
+            // One without the other would let claims be made where nobody sees them. Who has something open keeps it.
+            if !detached && (self.tree.has_ended() || self.desk.has_ended()) {
+                detached = true;
+                let _ = self.desk.unmount(true).and(self.tree.unmount(true));
+            }
             std::thread::sleep(LOOK);
             looks += 1;
             if looks.is_multiple_of(LOOKS_BEFORE_CLOSING) {
                 self.files.iter().for_each(|files| files.close_idle());
             }
         }
-        // One without the other would let claims be made where nobody sees them.
         for session in [&self.desk, &self.tree] {
             if session.unmount(false).is_err()
                 && let Err(error) = session.unmount(true)

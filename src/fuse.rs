@@ -96,11 +96,6 @@ impl Session {
         self.server.is_finished()
     }
 
-    /// Wait until the session is over.
-    pub fn join(self) -> io::Result<()> {
-        self.server.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the session panicked")))
-    }
-
     /// Take the mount away. While it is in use this is EBUSY, unless `detach` is set: then it vanishes at once from the
     /// directory, and the session ends with its last user.
     pub fn unmount(&self, detach: bool) -> io::Result<()> {
@@ -145,16 +140,6 @@ impl Notifier {
     /// Drop the attributes of a node, and nothing else.
     pub fn invalidate_attributes(&self, ino: Ino) -> io::Result<()> {
         self.0.inval_inode(INodeNo(ino), -1, 0)
-    }
-
-    /// Drop attributes and cached content of a node.
-    pub fn invalidate_inode(&self, ino: Ino) -> io::Result<()> {
-        self.0.inval_inode(INodeNo(ino), 0, 0)
-    }
-
-    /// Drop what is believed about one name.
-    pub fn invalidate_entry(&self, parent: Ino, name: &OsStr) -> io::Result<()> {
-        self.0.inval_entry(INodeNo(parent), name)
     }
 }
 

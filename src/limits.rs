@@ -50,8 +50,8 @@ pub const REPLAY_EVENTS: usize = 10_000;
 /// Disk space held back, in bytes, so that work can be finished when the disk is full.
 pub const RESERVED_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Callers whose identity is remembered.
-pub const CALLERS_REMEMBERED: usize = 4_096;
+/// Callers whose identity is remembered; each costs a descriptor.
+pub const CALLERS_REMEMBERED: usize = 512;
 /// How far up the tree of processes a name is looked for.
 pub const ANCESTORS: usize = 64;
 /// How long a request of a known caller is taken as a sign of life without looking at the process again, in milliseconds.

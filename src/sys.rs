@@ -97,35 +97,6 @@ pub fn clear_umask() {
     umask(Mode::empty());
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::MetadataExt;
-
-    #[test]
-    fn what_is_created_belongs_to_the_caller_and_the_thread_comes_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let owner_of = |name: &str| {
-            let path = dir.path().join(name);
-            std::fs::write(&path, "").unwrap();
-            let meta = std::fs::metadata(path).unwrap();
-            (meta.uid(), meta.gid())
-        };
-        std::thread::scope(|scope| {
-            // A thread of its own: the secure bits stay with it.
-            scope.spawn(|| {
-                keep_capabilities().unwrap();
-                let own = own_ids();
-                let acting = act_for(4321, 1234);
-                let expected = if own.0 == 0 { (4321, 1234) } else { own };
-                assert_eq!(owner_of("theirs"), expected);
-                drop(acting);
-                assert_eq!(owner_of("ours"), own);
-            });
-        });
-    }
-}
-
 /// The name of a SQLite file layer like the default one, but that takes a path as it is given.
 ///
 /// SQLite resolves every symbolic link of a path before it opens the file. `/proc/self/fd/N/log.db` would become a path
@@ -172,4 +143,33 @@ pub fn sqlite_vfs_by_descriptor() -> &'static str {
         }
     });
     "crewfs"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn what_is_created_belongs_to_the_caller_and_the_thread_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let owner_of = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            let meta = std::fs::metadata(path).unwrap();
+            (meta.uid(), meta.gid())
+        };
+        std::thread::scope(|scope| {
+            // A thread of its own: the secure bits stay with it.
+            scope.spawn(|| {
+                keep_capabilities().unwrap();
+                let own = own_ids();
+                let acting = act_for(4321, 1234);
+                let expected = if own.0 == 0 { (4321, 1234) } else { own };
+                assert_eq!(owner_of("theirs"), expected);
+                drop(acting);
+                assert_eq!(owner_of("ours"), own);
+            });
+        });
+    }
 }

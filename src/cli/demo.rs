@@ -1,7 +1,190 @@
-//! x
+//! `crewfs demo`: the whole story in a minute, on a real mount: a coordinator writes three tasks, three workers find them,
+//! do them, and stop by themselves.
+//!
+//! May assume: a shell, and what every shell script may use.
+//! Must never: do for the workers what they could not do themselves. Everything here goes through files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
 use super::Failure;
-#[derive(clap::Args)]
-pub(super) struct Arguments {}
-pub(super) fn run(_a: &Arguments) -> Result<(), Failure> {
+use crate::queue::{Event, Record};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Leave the project and its mount in place afterwards, to look around.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// What the coordinator hands out: the request "build a REST API with authentication, database and tests", taken apart.
+const TASKS: [(&str, &str); 3] = [
+    ("task-1-auth", include_str!("demo/task-1-auth.md")),
+    ("task-2-database", include_str!("demo/task-2-database.md")),
+    ("task-3-tests", include_str!("demo/task-3-tests.md")),
+];
+const WORKERS: [&str; 3] = ["worker-backend", "worker-data", "worker-testing"];
+/// What a worker is here: a loop of shell. An agent does the same with its own tools.
+const WORKER: &str = include_str!("demo/worker.sh");
+
+/// A worker that has found nothing for this long may stop.
+const IDLE: &str = "idle_timeout=4s";
+/// The longest that the story may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The demo's project; it goes away with it.
+struct Stage {
+    directory: PathBuf,
+    mountpoint: PathBuf,
+    workers: Vec<Child>,
+    keep: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut stage = Stage::set(arguments.keep)?;
+    let start = Instant::now();
+    let tell = |line: &str| println!("{:5.1}s  {line}", start.elapsed().as_secs_f32());
+
+    tell(&format!("a project is mounted at {}", stage.mountpoint.display()));
+    let tasks = stage.mountpoint.join("tasks");
+    for (id, instructions) in TASKS {
+        fs::write(tasks.join(format!("{id}.md")), instructions).map_err(failed(&tasks))?;
+        tell(&format!("coordinator: wrote tasks/{id}.md"));
+    }
+    stage.start_workers()?;
+    stage.watch(&tell)?;
+
+    let queue = stage.mountpoint.join("task-queue.json");
+    let shown = fs::read_to_string(&queue).map_err(failed(&queue))?;
+    println!("\n$ cat task-queue.json\n{shown}");
+    println!("$ find src tests -type f");
+    for file in ["src/auth.txt", "src/database.txt", "tests/results.txt"] {
+        let content = fs::read_to_string(stage.mountpoint.join(file)).map_err(failed(Path::new(file)))?;
+        println!("{file}: {}", content.trim_end().replace('\n', " | "));
+    }
+    check(&shown)?;
+    println!(
+        "\nAll three tasks are done, each by one worker. Mount your own project:\n\n    crewfs mount /path/to/project\n\n\
+         Then write tasks as tasks/<id>.md, and have each worker start with CREWFS_WORKER set to a name of its own:\n\n    \
+         touch tasks/claim/next; cat tasks/workers/self/task\n    echo 'what I did' > tasks/completed/<id>\n"
+    );
     Ok(())
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> Failure {
+    let shown = path.display().to_string();
+    move |error| Failure::failed(format!("{shown}: {error}"))
+}
+
+/// Whether the queue says what the story promised.
+fn check(queue: &str) -> Result<(), Failure> {
+    let queue: BTreeMap<String, serde_json::Value> = serde_json::from_str(queue).map_err(Failure::failed)?;
+    for (id, _) in TASKS {
+        let task = queue.get(id).ok_or_else(|| Failure::failed(format!("{id} is missing")))?;
+        let by_a_worker = task["worker"].as_str().is_some_and(|worker| WORKERS.contains(&worker));
+        if task["status"] != "completed" || !by_a_worker {
+            return Err(Failure::failed(format!("{id} was not completed by a worker: {task}")));
+        }
+    }
+    Ok(())
+}
+
+impl Stage {
+    /// A new project, mounted beside itself.
+    fn set(keep: bool) -> Result<Stage, Failure> {
+        let directory = std::env::temp_dir().join(format!("crewfs-demo-{}", std::process::id()));
+        let (project, mountpoint) = (directory.join("project"), directory.join("mnt"));
+        fs::create_dir_all(&project).map_err(failed(&project))?;
+        fs::create_dir_all(&mountpoint).map_err(failed(&mountpoint))?;
+        let stage = Stage { directory, mountpoint, workers: Vec::new(), keep };
+        let mut mount = Command::new(std::env::current_exe().map_err(Failure::failed)?);
+        mount.arg("mount").arg(&project).arg(&stage.mountpoint).args(["-o", IDLE]);
+        let mounted = mount.status().map_err(Failure::failed)?;
+        if !mounted.success() {
+            return Err(Failure::failed("the demo's project could not be mounted"));
+        }
+        for directory in ["src", "tests", "docs"] {
+            let directory = stage.mountpoint.join(directory);
+            fs::create_dir(&directory).map_err(failed(&directory))?;
+        }
+        let standards = stage.mountpoint.join("docs/api-standards.md");
+        fs::write(&standards, "# API standards\n\nJSON in, JSON out.\n").map_err(failed(&standards))?;
+        Ok(stage)
+    }
+
+    fn start_workers(&mut self) -> Result<(), Failure> {
+        for name in WORKERS {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", WORKER]).env("CREWFS_WORKER", name).current_dir(&self.mountpoint);
+            let worker = shell.stdin(Stdio::null()).spawn().map_err(Failure::failed)?;
+            self.workers.push(worker);
+        }
+        Ok(())
+    }
+
+    /// Tell what happens, as `tasks/events.jsonl` does, until all workers have stopped.
+    fn watch(&mut self, tell: &impl Fn(&str)) -> Result<(), Failure> {
+        let path = self.mountpoint.join("tasks/events.jsonl");
+        let (mut told, start) = (0, Instant::now());
+        loop {
+            let all_stopped = self.workers.iter_mut().all(|worker| matches!(worker.try_wait(), Ok(Some(_))));
+            let mut events = BufReader::new(fs::File::open(&path).map_err(failed(&path))?);
+            events.seek(SeekFrom::Start(told)).map_err(failed(&path))?;
+            let mut line = String::new();
+            while events.read_line(&mut line).map_err(failed(&path))? > 0 {
+                told += line.len() as u64;
+                if let Some(text) = serde_json::from_str(&line).ok().as_ref().and_then(sentence) {
+                    tell(&text);
+                }
+                line.clear();
+            }
+            io::stdout().flush().map_err(Failure::failed)?;
+            if all_stopped {
+                tell("all workers have stopped: should-stop let them go");
+                return Ok(());
+            }
+            if start.elapsed() > LIMIT {
+                return Err(Failure::failed("the workers did not stop in time"));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// An event as a sentence, if it is part of the story.
+fn sentence(record: &Record) -> Option<String> {
+    match &record.event {
+        Event::Claimed { task, worker } => Some(format!("{worker}: claimed {task}")),
+        Event::Noted { task, text } => Some(format!("  progress of {task}: {text}")),
+        Event::Completed { task, worker: Some(worker), .. } => Some(format!("{worker}: completed {task}")),
+        Event::Reported { task, text } => {
+            let text = String::from_utf8_lossy(&text.0).trim_end().to_string();
+            Some(format!("  result of {task}: {text}"))
+        }
+        _ => None,
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            let _ = worker.kill();
+            let _ = worker.wait();
+        }
+        if self.keep {
+            println!("It is still mounted at {}. When done: crewfs umount there.", self.mountpoint.display());
+            return;
+        }
+        let program = std::env::current_exe().unwrap_or_else(|_| "crewfs".into());
+        let _ = Command::new(program).arg("umount").arg(&self.mountpoint).status();
+        if crate::mounts::at(&self.mountpoint).is_ok_and(|mount| mount.is_none()) {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
 }

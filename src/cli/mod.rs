@@ -82,7 +82,13 @@ pub fn main() -> ExitCode {
 
 /// A path as it is without links and relative parts. Not for mount points that may be dead: asking them would fail.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    path.canonicalize().map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
+    let shown = path.display();
+    path.canonicalize().map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOTCONN) => Failure::failed(format!(
+            "{shown} is a dead mount, its daemon is gone; clear it: crewfs umount {shown}"
+        )),
+        _ => Failure::failed(format!("{shown}: {error}")),
+    })
 }
 
 /// The place that a path names, although what is mounted there may not answer: only its parent is asked.

@@ -17,13 +17,16 @@ use crate::mounts;
 pub(super) struct Arguments {
     /// Where the project is mounted.
     mountpoint: PathBuf,
-    /// Take it away although somebody still uses it: they keep what they have open, nobody else finds it.
+    /// Take it away although somebody still uses it: they keep what they have open, nobody else finds it, and the project
+    /// is free when the last of them is done.
     #[arg(short, long)]
     lazy: bool,
 }
 
 /// How long the daemon may take to write its last snapshot.
 const LETTING_GO: Duration = Duration::from_secs(20);
+/// How long it takes as a rule.
+const SOON: Duration = Duration::from_secs(3);
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mountpoint = place(&arguments.mountpoint)?;
@@ -32,6 +35,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if mounts::is_dead(&mountpoint) || arguments.lazy {
         // Detaching takes the desk along; a dead tree could not even be asked for it.
         take_away(&mountpoint, true)?;
+        if arguments.lazy {
+            return Ok(());
+        }
     } else {
         // The kernel refuses to take away a tree in use only when the desk is gone already.
         let users = users_of(&mountpoint);
@@ -119,6 +125,15 @@ fn gone_within(mountpoint: &Path, limit: Duration) -> bool {
 /// Wait until the project is free: then it can be mounted again, moved or backed up.
 fn wait_for_daemon(source: &Path) -> Result<(), Failure> {
     let free = || !matches!(Project::take(source, false), Err(TakeError::Held(_)));
+    if within(SOON, free) {
+        return Ok(());
+    }
+    // Another mount namespace may have a copy of the mount, which keeps it served. Here it is gone, as was asked for.
+    if let Err(TakeError::Held(Some(holder))) = Project::take(source, false)
+        && let Some(pid) = rustix::process::Pid::from_raw(holder.pid as i32)
+    {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
     if within(LETTING_GO, free) {
         return Ok(());
     }

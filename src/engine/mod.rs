@@ -148,6 +148,47 @@ impl Shared {
         }
         Ok(())
     }
+
+    /// Judge a command that is taken at present, and answer when that can be.
+    fn settle(
+        &self,
+        mut ledger: MutexGuard<'_, Ledger>,
+        command: &Command,
+        step: Option<Step>,
+        answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>,
+    ) {
+        let judged = self.admit(command).and_then(|()| ledger.judge(command, step, (self.clock)()));
+        match judged {
+            Ok((outcome, ticket)) => {
+                self.await_disk(ledger, ticket, move |durable| answer(durable.map(|()| outcome)));
+            }
+            // A refusal promises nothing, so it waits for nothing.
+            Err(failure) => {
+                drop(ledger);
+                answer(Err(failure));
+            }
+        }
+    }
+
+    /// Answer when what a ticket stands for is on disk, or lost: at once, or later by the writer.
+    fn await_disk(
+        &self,
+        mut ledger: MutexGuard<'_, Ledger>,
+        ticket: Ticket,
+        answer: impl FnOnce(Result<(), Failure>) + Send + 'static,
+    ) {
+        match ledger.settled(ticket) {
+            None => {
+                ledger.wait(ticket, Owed::new(answer));
+                self.work.notify_one();
+            }
+            Some(durable) => {
+                drop(ledger);
+                let lost = || Failure::Log("the commit before failed".into());
+                answer(if durable { Ok(()) } else { Err(lost()) });
+            }
+        }
+    }
 }
 
 impl Engine {
@@ -182,6 +223,11 @@ impl Engine {
     /// The state as of the last acknowledged event. It stays as it is while the caller holds it.
     pub fn state(&self) -> Arc<State> {
         self.shared.published.read().clone()
+    }
+
+    /// The position of the last event that is decided, on disk or not.
+    pub fn decided(&self) -> Seq {
+        self.shared.ledger.lock().working().tail()
     }
 
     /// The length of all acknowledged events as lines, in bytes.
@@ -243,16 +289,7 @@ impl Engine {
             self.shared.work.notify_one();
             return;
         }
-        let judged = self.shared.admit(&command).and_then(|()| ledger.judge(&command, step, self.now()));
-        match judged {
-            Ok((outcome, ticket)) => {
-                self.await_disk(ledger, ticket, move |durable| answer(durable.map(|()| outcome)));
-            }
-            Err(failure) => {
-                drop(ledger);
-                answer(Err(failure));
-            }
-        }
+        self.shared.settle(ledger, &command, step, answer);
     }
 
     /// Hand in a command and learn at once what comes of it, before it is on disk. Nobody else sees it before it is; and
@@ -270,26 +307,7 @@ impl Engine {
 
     /// Have `answer` called when what a ticket stands for is on disk, or lost.
     pub fn when_durable(&self, ticket: Ticket, answer: impl FnOnce(Result<(), Failure>) + Send + 'static) {
-        self.await_disk(self.shared.ledger.lock(), ticket, answer);
-    }
-
-    fn await_disk(
-        &self,
-        mut ledger: MutexGuard<'_, Ledger>,
-        ticket: Ticket,
-        answer: impl FnOnce(Result<(), Failure>) + Send + 'static,
-    ) {
-        match ledger.settled(ticket) {
-            None => {
-                ledger.wait(ticket, Owed::new(answer));
-                self.shared.work.notify_one();
-            }
-            Some(durable) => {
-                drop(ledger);
-                let lost = || Failure::Log("the commit before failed".into());
-                answer(if durable { Ok(()) } else { Err(lost()) });
-            }
-        }
+        self.shared.await_disk(self.shared.ledger.lock(), ticket, answer);
     }
 
     /// The ledger, when there is room in it.

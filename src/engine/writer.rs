@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::ledger::{Batch, Deferred};
 use super::reserve::Reserve;
-use super::{Config, Failure, Owed, Shared, snapshot};
+use super::{Config, Failure, Shared, snapshot};
 use crate::limits::{EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP, REPLAY_EVENTS};
 use crate::log::{Log, LogError, Tail};
 use crate::queue::{Command, Event, Instant, Now, Record, Seq, Span, State, lease};
@@ -40,17 +40,19 @@ impl Writer {
         while !stopping {
             let batch = {
                 let mut ledger = self.shared.ledger.lock();
-                if !ledger.has_work() && self.shared.work.wait_for(&mut ledger, TICK.to_std()).timed_out() {
-                    drop(ledger);
+                let idle =
+                    !ledger.has_work() && self.shared.work.wait_for(&mut ledger, TICK.to_std()).timed_out();
+                drop(ledger);
+                if idle {
                     self.tidy();
-                    ledger = self.shared.ledger.lock();
                 }
+                self.tick();
+                ledger = self.shared.ledger.lock();
                 stopping = ledger.is_stopping();
                 ledger.take()
             };
             self.shared.room.notify_all();
             self.work(batch);
-            self.tick();
         }
         // Whoever still waits is answered by what is dropped here: that the engine stops.
         let unanswered = self.shared.ledger.lock().lost();
@@ -72,18 +74,8 @@ impl Writer {
             self.recover();
         }
         for Deferred { command, step, answer } in batch.backlog {
-            let mut ledger = self.shared.ledger.lock();
-            let judged = self.shared.admit(&command).and_then(|()| ledger.judge(&command, step, now));
-            match judged {
-                // It goes to the disk with the next batch.
-                Ok((outcome, ticket)) => {
-                    ledger.wait(ticket, Owed::new(move |durable| answer(durable.map(|()| outcome))));
-                }
-                Err(failure) => {
-                    drop(ledger);
-                    answer(Err(failure));
-                }
-            }
+            // What is granted goes to the disk with the next batch.
+            self.shared.settle(self.shared.ledger.lock(), &command, step, answer);
         }
         if !batch.records.is_empty() {
             match self.append(&batch.records) {

@@ -9,8 +9,9 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 use super::{FsError, Request, Result};
 use crate::engine::{Engine, Presence};
 use crate::limits::{ANCESTORS, CALLERS_REMEMBERED, SIGN_OF_LIFE_MS};
-use crate::queue::{Actor, Instant, Span, WorkerName};
+use crate::queue::{Actor, Instant, Refusal, Span, WorkerName};
 
 /// The variable that names a worker.
 const VARIABLE: &[u8] = b"CREWFS_WORKER=";
@@ -45,6 +46,8 @@ struct Image {
 }
 
 struct Known {
+    /// Its `/proc/<tid>/stat`, kept open: it never becomes that of another process, and one read tells the image.
+    stat: File,
     image: Image,
     uid: u32,
     caller: Arc<Caller>,
@@ -72,12 +75,33 @@ impl Callers {
     /// # Errors
     /// EACCES when CREWFS_WORKER is set to something that is no name.
     pub fn identify(&self, req: &Request) -> Result<Arc<Caller>> {
+        let caller = self.recognise(req)?;
+        self.check_name(&caller.actor).inspect_err(|error| {
+            // Who uses another's name can read why where that one would.
+            let presence = self.engine.roster().get(caller.actor.worker.as_str());
+            if let (Some(presence), Some(why)) = (presence, &error.why) {
+                presence.refused((self.engine.clock())().wall, why.to_string());
+            }
+        })?;
+        Ok(caller)
+    }
+
+    /// A name belongs to the uid that used it first (C41).
+    fn check_name(&self, actor: &Actor) -> Result<()> {
+        match self.engine.state().worker(actor.worker.as_str()) {
+            Some(worker) if worker.uid != actor.uid && actor.uid != 0 => {
+                let (worker, owner) = (actor.worker.clone(), worker.uid);
+                Err(FsError::because(libc::EACCES, Refusal::NameTaken { worker, owner }.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn recognise(&self, req: &Request) -> Result<Arc<Caller>> {
         let now = (self.engine.clock())();
-        let stat = Stat::read(req.tid);
-        let image = stat.as_ref().map(|stat| stat.image);
         if let Some(known) = self.known.lock().get_mut(&req.tid)
-            && image == Some(known.image)
             && known.uid == req.uid
+            && Stat::of(&known.stat).is_some_and(|stat| stat.image == known.image)
         {
             known.looked = now.instant;
             if let Some(presence) = &known.presence {
@@ -85,16 +109,20 @@ impl Callers {
             }
             return Ok(known.caller.clone());
         }
+        let (file, stat) = Stat::open(req.tid).unzip();
+        let image = stat.as_ref().map(|stat: &Stat| stat.image);
         let caller = Arc::new(self.look(req, stat)?);
+        // A stolen name is no sign of life of its owner.
+        let rightful = caller.is_worker && self.check_name(&caller.actor).is_ok();
         let presence =
-            caller.is_worker.then(|| self.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now));
-        if let Some(image) = image {
+            rightful.then(|| self.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now));
+        if let (Some(stat), Some(image)) = (file, image) {
             let mut known = self.known.lock();
             if known.len() >= CALLERS_REMEMBERED {
                 known.clear();
             }
             let caller = caller.clone();
-            known.insert(req.tid, Known { image, uid: req.uid, caller, presence, looked: now.instant });
+            known.insert(req.tid, Known { stat, image, uid: req.uid, caller, presence, looked: now.instant });
         }
         Ok(caller)
     }
@@ -136,7 +164,8 @@ impl Callers {
             if program.is_none() {
                 program = agent_program(pid, &stat.command).map(|agent| (agent, pid));
             }
-            at = (stat.parent > 1).then(|| Stat::read(stat.parent).map(|up| (stat.parent, up))).flatten();
+            at =
+                (stat.parent > 1).then(|| Stat::open(stat.parent).map(|(_, up)| (stat.parent, up))).flatten();
         }
         if let Some((agent, pid)) = program {
             let process = thread_group(pid);
@@ -153,6 +182,9 @@ impl Callers {
     }
 }
 
+/// Longer than any line of `/proc/<tid>/stat`: 52 numbers and a command of 64 bytes.
+const STAT_BYTES: usize = 2048;
+
 /// What `/proc/<tid>/stat` says.
 struct Stat {
     command: Vec<u8>,
@@ -161,11 +193,20 @@ struct Stat {
 }
 
 impl Stat {
-    fn read(tid: u32) -> Option<Stat> {
+    fn open(tid: u32) -> Option<(File, Stat)> {
         if tid == 0 {
             return None;
         }
-        Stat::parse(&fs::read(format!("/proc/{tid}/stat")).ok()?)
+        let file = File::open(format!("/proc/{tid}/stat")).ok()?;
+        let stat = Stat::of(&file)?;
+        Some((file, stat))
+    }
+
+    /// What the file says now; nothing if the process is gone.
+    fn of(file: &File) -> Option<Stat> {
+        let mut content = [0; STAT_BYTES];
+        let length = file.read_at(&mut content, 0).ok()?;
+        Stat::parse(&content[..length])
     }
 
     /// The fields are in proc_pid_stat(5). The command stands in parentheses and may itself hold some.
@@ -245,7 +286,7 @@ mod tests {
 
     #[test]
     fn this_process_has_an_image_and_root_a_login_name() {
-        let mine = Stat::read(std::process::id()).unwrap();
+        let (_, mine) = Stat::open(std::process::id()).unwrap();
         assert!(mine.image.environment > 0);
         assert_eq!(thread_group(std::process::id()), std::process::id());
         assert_eq!(login_name(0).as_str(), "root");

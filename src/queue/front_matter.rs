@@ -114,8 +114,10 @@ fn read_keys(yaml: &str) -> Result<Spec, Problem> {
     let line_of = |location: &serde_saphyr::Location| location.line().max(1) + 1;
     let keys = serde_saphyr::from_str::<Option<BTreeMap<String, Spanned<Value>>>>(yaml).map_err(|error| {
         let line = error.location().as_ref().map_or(1, line_of);
-        let text = error.without_snippet().to_string();
-        problem(line, format!("this is not front matter: {}", text.lines().next().unwrap_or("broken YAML")))
+        // The sentence without its own idea of the line, which counts from the `---`.
+        let text = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
+        let text = text.split(" at line ").next().unwrap_or_default();
+        problem(line, format!("this is not front matter: {text}"))
     })?;
     let mut spec = Spec::titled("");
     for (key, spanned) in keys.unwrap_or_default() {

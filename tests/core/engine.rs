@@ -36,9 +36,11 @@ fn submit(engine: &Engine, command: Command) -> Receiver<Result<Outcome, Failure
     receiver
 }
 
-/// A command that changes nothing; when it is answered, everything before it is done.
+/// A command that changes nothing; when this returns, everything before it is done, and so is what was due.
 pub fn nudge(engine: &Engine) -> Result<Outcome, Failure> {
-    engine.call(Command::Missing { task: task("nowhere") })
+    let outcome = engine.call(Command::Missing { task: task("nowhere") });
+    engine.barrier();
+    outcome
 }
 
 fn assert_same_as_log(engine: &Engine, control: &Control) {
@@ -126,12 +128,23 @@ fn what_waits_for_the_disk_shares_the_next_commit() {
 fn a_commit_is_shared_by_no_more_than_the_limit() {
     let (control, engine) = memory();
     control.hold(true);
-    let mut answers = vec![submit(&engine, publish("first"))];
+    let first = submit(&engine, publish("first"));
     control.await_batches(1);
-    answers.extend((0..COMMANDS_IN_A_BATCH + 10).map(|n| submit(&engine, publish(&format!("t{n}")))));
-    control.hold(false);
-    assert!(answers.into_iter().all(|answer| answer.recv().unwrap().is_ok()));
-    assert_eq!(control.batches(), [1, COMMANDS_IN_A_BATCH, 10]);
+    let submit_all = || -> Vec<_> {
+        (0..COMMANDS_IN_A_BATCH + 10).map(|n| submit(&engine, publish(&format!("t{n}")))).collect()
+    };
+    let answers = std::thread::scope(|scope| {
+        // Who comes when there is no more room waits for the commit.
+        let others = scope.spawn(submit_all);
+        while engine.decided() < 1 + COMMANDS_IN_A_BATCH as Seq {
+            std::thread::yield_now();
+        }
+        assert!(!others.is_finished());
+        control.hold(false);
+        others.join().unwrap()
+    });
+    assert!(answers.into_iter().chain([first]).all(|answer| answer.recv().unwrap().is_ok()));
+    assert_eq!(control.batches()[..2], [1, COMMANDS_IN_A_BATCH]);
 }
 
 #[test]
@@ -165,7 +178,7 @@ fn a_failed_write_acknowledges_nothing_and_the_log_settles_what_is_so() {
 }
 
 #[test]
-fn refusals_of_a_failed_batch_are_not_told_either() {
+fn what_was_decided_on_top_of_a_failed_batch_fails_with_it() {
     let (control, engine) = memory();
     engine.call(publish("t")).unwrap();
     control.fail_next(&[Fault::Race, Fault::Before]);
@@ -173,13 +186,12 @@ fn refusals_of_a_failed_batch_are_not_told_either() {
     let raced = submit(&engine, publish("other"));
     control.await_batches(2);
     let claim = |name| Command::Claim { task: task("t"), by: actor(name), exclusive: true };
-    let rivals = ["w1", "w2"].map(|name| submit(&engine, claim(name)));
+    let [first, second] = ["w1", "w2"].map(|name| submit(&engine, claim(name)));
+    // A refusal promises nothing, so it waits for nothing.
+    assert!(matches!(second.recv().unwrap(), Err(Failure::Refused(Refusal::Held { .. }))));
     control.hold(false);
     assert!(matches!(raced.recv().unwrap(), Err(Failure::Log(_))), "somebody else has appended");
-    for answer in rivals {
-        // The second was refused because of the first, which did not happen.
-        assert!(matches!(answer.recv().unwrap(), Err(Failure::Log(_))));
-    }
+    assert!(matches!(first.recv().unwrap(), Err(Failure::Log(_))));
     nudge(&engine).unwrap();
     assert!(engine.state().worker("rival").is_some(), "what somebody else appended counts");
     assert_eq!(engine.state().count(TaskState::Ready), 1);
@@ -418,4 +430,34 @@ fn texts_and_bytes_come_back_from_the_log() {
         let lines: String = control.records().iter().map(line).collect();
         assert_eq!(receiver.recv().unwrap().unwrap(), &lines.as_bytes()[3..]);
     }
+}
+
+#[test]
+fn a_decision_is_known_at_once_and_safe_when_its_ticket_says_so() {
+    let (control, engine) = memory();
+    engine.call(publish("t")).unwrap();
+    control.hold(true);
+    let (outcome, ticket) = engine.decide(&claim_next("w1")).unwrap();
+    assert_eq!(outcome, Outcome::Claimed { task: task("t"), epoch: 3 });
+    assert!(engine.decide(&claim_next("w2")).is_err(), "it is gone for everybody else");
+    assert_eq!(engine.state().count(TaskState::Ready), 1, "and nobody sees it yet");
+    let (sender, safe) = channel();
+    engine.when_durable(ticket, move |durable| drop(sender.send(durable)));
+    control.await_batches(2);
+    assert!(safe.try_recv().is_err());
+    control.hold(false);
+    assert_eq!(safe.recv().unwrap(), Ok(()));
+    assert_eq!(engine.state().count(TaskState::Claimed), 1);
+
+    // A decision that is lost is told so, whenever its maker asks.
+    control.fail_next(&[Fault::Before]);
+    let (_, lost) = engine.decide(&complete("t", "w1")).unwrap();
+    engine.barrier();
+    nudge(&engine).unwrap();
+    for (ticket, kept) in [(lost, false), (ticket, true)] {
+        let (sender, told) = channel();
+        engine.when_durable(ticket, move |durable| drop(sender.send(durable)));
+        assert_eq!(told.recv().unwrap().is_ok(), kept);
+    }
+    assert_same_as_log(&engine, &control);
 }

@@ -22,8 +22,11 @@ use serde_json::Value;
 
 use crate::process::{LIMIT, Ran, abort_below, crewfs, detach_below, mounts_below, run, until, within};
 
-/// How long one test may take.
-const TEST_LIMIT: Duration = Duration::from_secs(60);
+/// How long one test may take; `CREWFS_TEST_LIMIT` says otherwise, in seconds.
+fn test_limit() -> Duration {
+    let chosen = std::env::var("CREWFS_TEST_LIMIT").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(chosen.unwrap_or(60))
+}
 
 /// A project, or the end of the test where there is no FUSE.
 macro_rules! project {
@@ -90,12 +93,10 @@ impl Project {
 
     fn watch(&self) -> (Sender<()>, JoinHandle<()>) {
         let (place, daemons, late) = (self.dir().to_path_buf(), self.daemons.clone(), self.late.clone());
-        let (sender, receiver) = channel();
+        let (limit, (sender, receiver)) = (test_limit(), channel());
         let watchdog = std::thread::spawn(move || {
-            if receiver.recv_timeout(TEST_LIMIT) == Err(RecvTimeoutError::Timeout) {
-                eprintln!(
-                    "the test took longer than {TEST_LIMIT:?}: its mounts are aborted, its daemons killed"
-                );
+            if receiver.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("the test took longer than {limit:?}: its mounts are aborted, its daemons killed");
                 late.store(true, Ordering::Release);
                 abort_below(&place);
                 for pid in daemons.lock().unwrap().iter() {

@@ -15,6 +15,7 @@ mod listing;
 mod process;
 mod publishing;
 mod reading;
+mod rewriting;
 mod stopping;
 mod together;
 mod tools;

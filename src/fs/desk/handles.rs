@@ -130,8 +130,38 @@ impl Handles {
         self.open.lock().get(&fh).cloned().ok_or(FsError::new(libc::EBADF))
     }
 
+    /// The result of this finish was emptied by its name: it is empty to whoever has it open, too. `> result` comes as an
+    /// open and then this.
+    pub(super) fn emptied(&self, task: &TaskId, finish: Seq) {
+        let open: Vec<Arc<Handle>> = self.open.lock().values().cloned().collect();
+        for handle in open {
+            if let Handle::Report(report) = &*handle
+                && let mut report = report.lock()
+                && (&report.task, report.finish) == (task, finish)
+            {
+                report.text.clear();
+                report.dirty = false;
+            }
+        }
+    }
+
     pub(super) fn remove(&self, fh: u64) -> Option<Arc<Handle>> {
         self.open.lock().remove(&fh)
+    }
+
+    /// Empty a result in all handles through which this worker has it open; whether there are any.
+    pub(super) fn empty(&self, task: &TaskId, finish: Seq, worker: &WorkerName) -> bool {
+        let mut any = false;
+        for handle in self.open.lock().values() {
+            let Handle::Report(report) = &**handle else { continue };
+            let mut report = report.lock();
+            if report.task == *task && report.finish == finish && report.caller.actor.worker == *worker {
+                report.dirty |= !report.text.is_empty();
+                report.text.clear();
+                any = true;
+            }
+        }
+        any
     }
 }
 

@@ -1,6 +1,6 @@
 //! The desk: the `tasks` directory as a filesystem, where the queue is made of files.
 //!
-//! May assume: every open, create and close is reported, and nothing is believed for longer than the answer.
+//! May assume: every open, create and close is reported, and nothing but what the kernel can be told about is believed for longer than the answer.
 //! Must never: decide what may happen to a task (the queue does), or keep a thread waiting for the disk: an answer that
 //! depends on a commit is parked with the engine.
 //!
@@ -25,8 +25,8 @@ mod watch;
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -82,6 +82,8 @@ struct Core {
     made: AtomicU64,
     /// Directories whose attributes the kernel may believe at present.
     believed: [AtomicBool; Directory::ALL.len()],
+    /// Makes the kernel forget a node's attributes.
+    invalidate: OnceLock<Box<dyn Fn(Ino) + Send + Sync>>,
 }
 
 impl Desk {
@@ -107,6 +109,7 @@ impl Desk {
                 handles: Handles::default(),
                 made: AtomicU64::new(0),
                 believed: Default::default(),
+                invalidate: OnceLock::new(),
             }),
         }
     }
@@ -115,13 +118,8 @@ impl Desk {
     /// whoever changed it is answered.
     pub fn tell(&self, invalidate: impl Fn(Ino) + Send + Sync + 'static) {
         let core = self.core.clone();
-        self.core.view.engine.observe(move || {
-            for (directory, believed) in Directory::ALL.into_iter().zip(&core.believed) {
-                if believed.swap(false, Ordering::AcqRel) {
-                    invalidate(core.view.nodes.shown(&Node::Directory(directory)));
-                }
-            }
-        });
+        let _ = self.core.invalidate.set(Box::new(invalidate));
+        self.core.view.engine.observe(move || core.disbelieve());
     }
 
     /// Bring the queue in step with the files, and keep it so. Returns when all that is there now is handed in.
@@ -140,6 +138,16 @@ impl Core {
         let shown = self.view.show(node, req)?;
         let attr = self.view.dress(self.view.nodes.refer(node), &shown);
         Ok(Entry { attr, entry_ttl: ttl, attr_ttl: ttl })
+    }
+
+    /// The directories changed, or are about to: nobody believes what was said of them.
+    fn disbelieve(&self) {
+        let Some(invalidate) = self.invalidate.get() else { return };
+        for (directory, believed) in Directory::ALL.into_iter().zip(&self.believed) {
+            if believed.swap(false, Ordering::AcqRel) {
+                invalidate(self.view.nodes.shown(&Node::Directory(directory)));
+            }
+        }
     }
 
     /// How long a node may be believed. To be asked for before the node is looked at: if it changes in between, the
@@ -502,6 +510,9 @@ impl Core {
             return Ok((self.files.getattr(ino)?, if ino == ROOT { A_MOMENT } else { NO_TIME }));
         }
         let node = self.view.nodes.get(ino)?;
+        if matches!(node, Node::Directory(_)) {
+            self.view.settle(req);
+        }
         let ttl = self.ttl(&node);
         let open = fh.and_then(|fh| self.handles.get(fh).ok());
         Ok((self.attr_of_open(ino, &node, open.as_deref(), req)?, ttl))

@@ -44,9 +44,7 @@ impl Directory {
             Directory::Status | Directory::Workers => None,
         }
     }
-}
 
-impl Directory {
     /// All of them.
     pub(super) const ALL: [Directory; 8] = [
         Directory::Ready,

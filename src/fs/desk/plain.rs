@@ -66,6 +66,8 @@ impl Core {
     pub(super) fn flush_plain(&self, fh: u64, file: &Plain) {
         if let Some(Instructions { by, .. }) = &file.instructions {
             self.view.publisher.settling.begin(fh, by.clone());
+            // From now on who asks for a directory waits for what is about to appear there.
+            self.disbelieve();
         }
     }
 

@@ -141,9 +141,9 @@ impl View {
         })
     }
 
-    /// What an open of a file reads now.
-    pub(super) fn content(&self, node: &Node, req: &Request) -> Result<Content> {
-        Ok(self.file(node, &self.engine.state(), req)?.0)
+    /// What an open of a file reads in this state.
+    pub(super) fn content(&self, node: &Node, state: &State, req: &Request) -> Result<Content> {
+        Ok(self.file(node, state, req)?.0)
     }
 
     /// Where a symbolic link leads.

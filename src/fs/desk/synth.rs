@@ -18,7 +18,7 @@ use super::show::{Content, Shown};
 use super::{Core, NO_TIME, show, table};
 use crate::engine::{Failure, Ticket};
 use crate::limits::{INSTRUCTIONS_BYTES, RESULT_BYTES};
-use crate::queue::{Command, Content as Text, Ending, Outcome, Refusal, Seq, TaskId};
+use crate::queue::{Command, Content as Text, Ending, Outcome, Refusal, Seq, State, TaskId};
 
 /// What a call on a name that belongs to crewfs gets.
 fn ours<T>() -> Result<T> {
@@ -164,10 +164,14 @@ impl Core {
     pub(super) fn link_synthesized(self: &Arc<Core>, req: &Request, ino: Ino, to: Node, reply: Reply<Entry>) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         let state = self.view.engine.state();
-        let command =
-            self.view.nodes.get(ino).and_then(|from| table::moving(&from, &to, &caller, &state, true));
-        match command {
-            Ok(command) => self.fulfil(caller, command, Kind::File, reply),
+        let wished = self
+            .view
+            .nodes
+            .get(ino)
+            .and_then(|from| Ok((table::moving(&from, &to, &caller, &state, true)?, from.kind())));
+        match wished {
+            // The answer must be of the kind that was linked.
+            Ok((command, kind)) => self.fulfil(caller, command, kind, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
@@ -296,12 +300,14 @@ impl Core {
         if let Node::Scratch(number) = node {
             return reply.send(Ok(self.opened(Handle::Scratch(number))));
         }
-        let content = match self.view.content(&node, req) {
+        // One open is one moment: a claim that just ended is gone, for whoever opens it to write, too (C22).
+        let state = self.view.engine.state();
+        let content = match self.view.content(&node, &state, req) {
             Ok(content) => content,
             Err(error) => return reply.send(Err(error)),
         };
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
-            return self.open_to_write(req, node, content, reply);
+            return self.open_to_write(req, &node, &state, content, reply);
         }
         let core = self.clone();
         match content {
@@ -324,9 +330,16 @@ impl Core {
     }
 
     /// Open something for writing: only what the caller holds or finished itself (C22, C24).
-    fn open_to_write(self: &Arc<Core>, req: &Request, node: Node, content: Content, reply: Reply<Opened>) {
+    fn open_to_write(
+        self: &Arc<Core>,
+        req: &Request,
+        node: &Node,
+        state: &State,
+        content: Content,
+        reply: Reply<Opened>,
+    ) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
-        let right = match self.right_to_write(&node, &caller) {
+        let right = match right_to_write(node, &caller, state) {
             Ok(right) => right,
             Err(error) => return reply.send(Err(self.refused(&caller, error))),
         };
@@ -348,35 +361,6 @@ impl Core {
             }
             (Right::Report(task, finish), _) => {
                 reply.send(Ok(self.opened(report(&task, finish, &caller, shown))));
-            }
-        }
-    }
-
-    /// What the caller may write to a node, if anything.
-    fn right_to_write(&self, node: &Node, caller: &Caller) -> Result<Right> {
-        let state = self.view.engine.state();
-        let id = match node {
-            Node::Task(Directory::Claim | Directory::Completed | Directory::Failed, id) => id.clone(),
-            Node::ClaimNext => table::current_claim(&state, caller).ok_or(FsError::new(libc::ENOENT))?,
-            Node::Paused | Node::WorkerFile(_, WorkerFile::Drain) => return Ok(Right::Nothing),
-            _ => return Err(FsError::because(libc::EACCES, "this can only be read")),
-        };
-        let task = state.task(id.as_str()).ok_or(FsError::new(libc::ENOENT))?;
-        let me = &caller.actor.worker;
-        if let Some(claim) = task.claim() {
-            if claim.worker == *me || caller.actor.operator {
-                return Ok(Right::Note(id, claim.epoch()));
-            }
-            let (holder, since) = (claim.worker.clone(), claim.since);
-            return Err(FsError::from(&Refusal::Held { task: id, holder, since }));
-        }
-        match task.finish() {
-            Some(finish) if finish.worker.as_ref() == Some(me) || caller.actor.operator => {
-                Ok(Right::Report(id, finish.when.seq))
-            }
-            _ => {
-                let why = format!("it is {}", state.state_of(task));
-                Err(FsError::from(&Refusal::NotHolder { task: id, why }))
             }
         }
     }
@@ -519,7 +503,7 @@ impl Core {
                 Right::Report(report.task.clone(), report.finish)
             }
             (Node::Made(_), _) => Right::Nothing,
-            _ => match self.right_to_write(&node, &caller) {
+            _ => match right_to_write(&node, &caller, &self.view.engine.state()) {
                 Ok(right) => right,
                 Err(error) => return reply.send(Err(self.refused(&caller, error))),
             },
@@ -533,12 +517,19 @@ impl Core {
                 report.dirty |= report.text.len() != size;
                 report.text.resize(size, 0);
             }
+            // `open(O_TRUNC)` comes like this, after its OPEN: what is emptied goes to the disk with what is written then,
+            // so that a result is never lost to a disk that takes the emptying and not the new text.
+            (Right::Report(task, finish), Some(0), _)
+                if self.handles.empty(&task, finish, &caller.actor.worker) => {}
             (Right::Report(task, finish), Some(0), _) => {
-                let by = caller.actor.clone();
-                let command = Command::Report { task, finish, by, text: Text(Vec::new()) };
+                let (by, text) = (caller.actor.clone(), Text(Vec::new()));
+                let command = Command::Report { task: task.clone(), finish, by, text };
                 let (core, req) = (self.clone(), *req);
                 let emptied = Reply::new(move |done: Result<()>| {
-                    reply.send(done.and_then(|()| Ok((core.view.attr(ino, &node, &req)?, NO_TIME))));
+                    reply.send(done.and_then(|()| {
+                        core.handles.emptied(&task, finish);
+                        Ok((core.view.attr(ino, &node, &req)?, NO_TIME))
+                    }));
                 });
                 return self.command(caller, command, emptied);
             }
@@ -558,6 +549,34 @@ enum Right {
     Note(TaskId, Seq),
     /// The result of this finish.
     Report(TaskId, Seq),
+}
+
+/// What the caller may write to a node, if anything.
+fn right_to_write(node: &Node, caller: &Caller, state: &State) -> Result<Right> {
+    let id = match node {
+        Node::Task(Directory::Claim | Directory::Completed | Directory::Failed, id) => id.clone(),
+        Node::ClaimNext => table::current_claim(state, caller).ok_or(FsError::new(libc::ENOENT))?,
+        Node::Paused | Node::WorkerFile(_, WorkerFile::Drain) => return Ok(Right::Nothing),
+        _ => return Err(FsError::because(libc::EACCES, "this can only be read")),
+    };
+    let task = state.task(id.as_str()).ok_or(FsError::new(libc::ENOENT))?;
+    let me = &caller.actor.worker;
+    if let Some(claim) = task.claim() {
+        if claim.worker == *me || caller.actor.operator {
+            return Ok(Right::Note(id, claim.epoch()));
+        }
+        let (holder, since) = (claim.worker.clone(), claim.since);
+        return Err(FsError::from(&Refusal::Held { task: id, holder, since }));
+    }
+    match task.finish() {
+        Some(finish) if finish.worker.as_ref() == Some(me) || caller.actor.operator => {
+            Ok(Right::Report(id, finish.when.seq))
+        }
+        _ => {
+            let why = format!("it is {}", state.state_of(task));
+            Err(FsError::from(&Refusal::NotHolder { task: id, why }))
+        }
+    }
 }
 
 fn note(task: &TaskId, epoch: Seq, caller: &Arc<Caller>, shown: Vec<u8>) -> Handle {

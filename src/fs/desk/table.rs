@@ -121,6 +121,7 @@ pub(super) fn moving(
     let by = caller.actor.clone();
     // What stands for the best task, or for the caller's claim, is as good as its name.
     let from = match from {
+        Node::Next if matches!(to, Node::ClaimNext) => return Ok(Command::ClaimNext { by, exclusive: true }),
         Node::Next => match state.best_ready() {
             Some(task) => Node::Task(Ready, task.clone()),
             None => return refuse(libc::ENOENT, "no task is ready"),
@@ -136,13 +137,17 @@ pub(super) fn moving(
         _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be moved"),
     };
     Ok(match (there, to) {
-        (Ready, Node::ClaimNext) => Command::ClaimNext { by, exclusive: true },
         (_, Node::Task(_, other)) if other != task => {
             held_by_another(state, caller, to)?;
             return refuse(libc::EPERM, format!("{task} keeps its name wherever it is moved"));
         }
-        // Moving a ready task that somebody just claimed: the source is gone (C22); the judge says so as "held".
-        (Ready, Node::Task(Claim, _)) => Command::Claim { task: task.clone(), by, exclusive: true },
+        // Only a ready task can be claimed; the judge says why another cannot (C22).
+        (Directory::Status, _) => {
+            return refuse(libc::EPERM, "status/ is for reading; move what is in ready/");
+        }
+        (_, Node::Task(Claim, _) | Node::ClaimNext) => {
+            Command::Claim { task: task.clone(), by, exclusive: true }
+        }
         (Claim, Node::Task(Completed, _)) => finishing(task, caller, Ending::Completed, None, exclusive),
         (Claim, Node::Task(Failed, _)) => finishing(task, caller, Ending::Failed, None, exclusive),
         (Claim, Node::Task(Ready, _)) => Command::Release { task: task.clone(), by },

@@ -1,0 +1,241 @@
+//! `docs/filesystem.md` against the sources: paths, refusals with their errnos, limits, events, mount options.
+
+use std::collections::BTreeSet;
+
+use crewfs::engine::Failure;
+use crewfs::fs::FsError;
+use crewfs::limits;
+use crewfs::queue::{Moment, Refusal, TaskId, TaskState, Wall, WorkerName};
+
+use crate::texts::{between, fences, plain, quoted, rows, section, sources, text};
+
+const PAGE: &str = "docs/filesystem.md";
+
+#[test]
+fn the_picture_shows_every_path() {
+    let page = text(PAGE);
+    let (blocks, _) = fences(section(&page, "## The tree"));
+    let picture = &blocks[0].body;
+    let table = text("src/fs/desk/table.rs");
+    let top = quoted(between(&table, "const TOP:", "];"));
+    let worker = quoted(between(&table, "const WORKER:", "];"));
+    assert!(top.len() >= 10 && worker.len() >= 5, "the table has another form than this test knows");
+    for name in top {
+        let shown = picture.lines().any(|line| {
+            let path = line.split_whitespace().next().unwrap_or_default();
+            path.trim_end_matches('/') == name || path.starts_with(&format!("{name}/"))
+        });
+        assert!(shown, "the picture in {PAGE} lacks {name}");
+    }
+    for name in worker {
+        assert!(picture.contains(&format!("<name>/{name} ")), "the picture in {PAGE} lacks <name>/{name}");
+    }
+    let root = text("src/fs/tree/root.rs");
+    for link in quoted(between(&root, "const LINKS:", "];")).iter().step_by(2) {
+        assert!(picture.contains(link), "the picture in {PAGE} lacks {link}");
+    }
+}
+
+/// Every refusal, with what stands for its parts on the page.
+fn refusals() -> Vec<(Refusal, Vec<(&'static str, &'static str)>)> {
+    let task = TaskId::parse("ID").unwrap();
+    let name = WorkerName::parse("NAME").unwrap();
+    let since = Moment { seq: 1, at: Wall(0) };
+    let (state, why) = (TaskState::Completed, "WHY".to_string());
+    let completed = vec![("completed", "<state>")];
+    vec![
+        (Refusal::Unknown { task: task.clone() }, vec![]),
+        (Refusal::Finished { task: task.clone(), state }, completed.clone()),
+        (Refusal::Rejected { task: task.clone(), problem: why.clone() }, vec![]),
+        (Refusal::Blocked { task: task.clone(), why: why.clone() }, vec![]),
+        (Refusal::Held { task: task.clone(), holder: name.clone(), since }, vec![]),
+        (Refusal::AlreadyYours { task: task.clone() }, vec![]),
+        (Refusal::AlreadyFinished { task: task.clone(), state }, completed),
+        (Refusal::NothingReady { blocked: 7, claimed: 7 }, vec![("7", "<n>")]),
+        (Refusal::Paused, vec![]),
+        (Refusal::Draining { worker: name.clone() }, vec![]),
+        (Refusal::NotHolder { task: task.clone(), why }, vec![]),
+        (Refusal::Stale { task: task.clone(), epoch: 7 }, vec![("7", "<epoch>")]),
+        (Refusal::InUse { task: task.clone(), holder: name.clone() }, vec![]),
+        (Refusal::NotFinished { task, state: TaskState::Claimed }, vec![("claimed", "<state>")]),
+        (Refusal::NameTaken { worker: name, owner: 7 }, vec![("7", "<uid>")]),
+        (Refusal::OperatorOnly { what: "WHAT" }, vec![]),
+    ]
+}
+
+/// The rows of all tables under "Refusals": sentence and errno.
+fn shown_refusals(page: &str) -> BTreeSet<(String, String)> {
+    let rows = rows(section(page, "## Refusals"));
+    rows.iter().map(|row| (plain(row[0]).to_string(), row[1].to_string())).collect()
+}
+
+fn errno_name(errno: i32) -> &'static str {
+    match errno {
+        libc::ENOENT => "ENOENT",
+        libc::EEXIST => "EEXIST",
+        libc::EBUSY => "EBUSY",
+        libc::EACCES => "EACCES",
+        libc::EINVAL => "EINVAL",
+        libc::EIO => "EIO",
+        libc::EROFS => "EROFS",
+        libc::ENOSPC => "ENOSPC",
+        other => panic!("errno {other} is in no table yet"),
+    }
+}
+
+#[test]
+fn every_refusal_is_described_with_its_errno() {
+    let page = text(PAGE);
+    let shown = shown_refusals(&page);
+    let all = refusals();
+    let variants = text("src/queue/refusal.rs").matches("#[error(").count();
+    assert_eq!(all.len(), variants, "a refusal is missing in this test");
+    for (refusal, parts) in all {
+        let mut sentence = refusal.to_string();
+        for (part, shown_as) in parts {
+            sentence = sentence.replace(part, shown_as);
+        }
+        let common = [
+            ("ID", "<id>"),
+            ("NAME", "<name>"),
+            ("WHY", "<why>"),
+            ("WHAT", "<what>"),
+            (EPOCH_START, "<time>"),
+        ];
+        for (part, shown_as) in common {
+            sentence = sentence.replace(part, shown_as);
+        }
+        let row = (sentence, errno_name(FsError::from(&refusal).errno).to_string());
+        assert!(shown.contains(&row), "{PAGE} lacks the row {row:?}");
+    }
+}
+
+/// How the time 0 is written.
+const EPOCH_START: &str = "1970-01-01T00:00:00.000Z";
+
+#[test]
+fn every_failure_of_the_log_is_described_with_its_errno() {
+    let page = text(PAGE);
+    let shown = shown_refusals(&page);
+    let why = "<why>".to_string();
+    for failure in [Failure::Log(why.clone()), Failure::ReadOnly(why), Failure::DiskFull, Failure::Stopping] {
+        let row = (failure.to_string(), errno_name(FsError::from(&failure).errno).to_string());
+        assert!(shown.contains(&row), "{PAGE} lacks the row {row:?}");
+    }
+}
+
+/// The sentences that a source gives together with an errno: errno, and sentence with its `{}`.
+fn sentences(source: &str) -> Vec<(&str, &str)> {
+    let calls = ["because(", "refuse("].into_iter().flat_map(|call| source.split(call).skip(1));
+    calls.filter_map(sentence).collect()
+}
+
+fn sentence(rest: &str) -> Option<(&str, &str)> {
+    let rest = rest.trim_start().strip_prefix("libc::")?;
+    let (errno, rest) = rest.split_once(',')?;
+    let rest = rest.trim_start();
+    let rest = rest.strip_prefix("format!(").unwrap_or(rest).trim_start().strip_prefix('"')?;
+    Some((errno, rest.split_once('"')?.0))
+}
+
+/// The parts of a sentence that are always the same.
+fn fixed_parts(sentence: &str) -> Vec<&str> {
+    sentence.split('{').map(|part| part.split_once('}').map_or(part, |(_, rest)| rest)).collect()
+}
+
+/// What only the daemon says to itself before it mounts.
+const AT_START: &str = "the root of the project is not a directory";
+
+#[test]
+fn every_other_sentence_of_the_filesystem_is_described_with_its_errno() {
+    let page = text(PAGE);
+    let mut count = 0;
+    for (path, source) in sources("src/fs") {
+        for (errno, sentence) in sentences(&source).into_iter().filter(|(_, said)| *said != AT_START) {
+            let described = page.lines().filter(|line| line.contains(errno)).any(|line| {
+                let mut rest = Some(line);
+                for part in fixed_parts(sentence) {
+                    rest = rest.and_then(|rest| rest.split_once(part)).map(|(_, rest)| rest);
+                }
+                rest.is_some()
+            });
+            assert!(described, "{PAGE} lacks {errno} with the sentence of {path}: {sentence}");
+            count += 1;
+        }
+    }
+    assert!(
+        count >= 20,
+        "only {count} sentences were found; the sources have another form than this test knows"
+    );
+}
+
+#[test]
+fn every_limit_that_is_described_is_the_one_in_force() {
+    let values = [
+        ("TASK_ID_BYTES", limits::TASK_ID_BYTES as u64),
+        ("WORKER_NAME_BYTES", limits::WORKER_NAME_BYTES as u64),
+        ("INSTRUCTIONS_BYTES", limits::INSTRUCTIONS_BYTES),
+        ("FRONT_MATTER_BYTES", limits::FRONT_MATTER_BYTES as u64),
+        ("LIST_ITEMS", limits::LIST_ITEMS as u64),
+        ("MAX_ATTEMPTS", limits::MAX_ATTEMPTS.into()),
+        ("RESULT_BYTES", limits::RESULT_BYTES as u64),
+        ("RESULT_HEAD_BYTES", limits::RESULT_HEAD_BYTES as u64),
+        ("NOTE_BYTES", limits::NOTE_BYTES as u64),
+        ("SCRATCH_FILES", limits::SCRATCH_FILES as u64),
+        ("WORKERS_PRESENT", limits::WORKERS_PRESENT as u64),
+        ("NAMED_IN_A_SENTENCE", limits::NAMED_IN_A_SENTENCE as u64),
+        ("LOSSES_KEPT", limits::LOSSES_KEPT as u64),
+        ("COMMANDS_IN_A_BATCH", limits::COMMANDS_IN_A_BATCH as u64),
+        ("RESERVED_BYTES", limits::RESERVED_BYTES),
+        ("SETTLE_MS", limits::SETTLE_MS),
+        ("ANCESTORS", limits::ANCESTORS as u64),
+    ];
+    let page = text(PAGE);
+    let shown = rows(section(&page, "## Limits"));
+    assert_eq!(shown.len(), values.len(), "{PAGE} and this test know different limits");
+    for (name, value) in values {
+        let row = shown.iter().find(|row| plain(row[2]) == name);
+        let row = row.unwrap_or_else(|| panic!("{PAGE} lacks the limit {name}"));
+        assert_eq!(row[1].split(' ').next(), Some(value.to_string().as_str()), "{name}");
+    }
+}
+
+#[test]
+fn every_kind_of_event_is_named() {
+    let source = text("src/queue/event.rs");
+    let variants = between(&source, "pub enum Event {\n", "\n}\n");
+    let names = variants.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(" {"));
+    let page = text(PAGE);
+    let mut count = 0;
+    for name in names {
+        let mut kind = String::new();
+        for (n, c) in name.chars().enumerate() {
+            if n > 0 && c.is_uppercase() {
+                kind.push('_');
+            }
+            kind.push(c.to_ascii_lowercase());
+        }
+        assert!(page.contains(&format!("`{kind}`")), "{PAGE} does not name the event {kind}");
+        count += 1;
+    }
+    assert!(count >= 13, "only {count} events were found");
+}
+
+#[test]
+fn the_mount_options_described_are_those_that_are_read() {
+    let source = text("src/cli/options.rs");
+    let known: BTreeSet<&str> = between(&source, "const KNOWN: &str = \"", "\"").split(", ").collect();
+    let page = text(PAGE);
+    let options = section(&page, "## Mount options");
+    let described: BTreeSet<&str> = rows(options).iter().map(|row| plain(row[0])).collect();
+    assert_eq!(described, known);
+    let arms = between(&source, "match (key, value) {", "_ => return");
+    let read: BTreeSet<&str> =
+        arms.lines().filter_map(|line| line.trim_start().strip_prefix("(\"")?.split('"').next()).collect();
+    let keys: BTreeSet<&str> = known.iter().filter_map(|option| option.split('=').next()).collect();
+    assert_eq!(read, keys);
+    let ignored = between(&source, "const IGNORED:", ";\n").split_once('=').map_or("", |(_, list)| list);
+    for option in quoted(ignored) {
+        assert!(options.contains(&format!("`{option}`")), "{PAGE} does not say that {option} is accepted");
+    }
+}

@@ -1,0 +1,88 @@
+//! `docs/task-format.md` against the parser: every key, every right example, and every wrong one with its sentence.
+
+use std::collections::BTreeSet;
+
+use crewfs::queue::{Manifest, TaskId, parse_instructions};
+
+use crate::texts::{between, fences, plain, quoted, rows, section, text};
+
+const PAGE: &str = "docs/task-format.md";
+
+fn parse(content: &str) -> Result<Vec<String>, String> {
+    match parse_instructions(&TaskId::parse("example").unwrap(), content.as_bytes()) {
+        Manifest::Spec(spec) => Ok(spec.warnings.clone()),
+        Manifest::Problem(problem) => Err(problem.to_string()),
+    }
+}
+
+#[test]
+fn right_examples_are_tasks_and_wrong_ones_are_rejected_with_the_sentence_shown() {
+    let (fences, _) = fences(&text(PAGE));
+    let (mut right, mut wrong) = (0, 0);
+    for (n, fence) in fences.iter().enumerate() {
+        let (outcome, line) = (parse(&fence.body), fence.line);
+        match fence.info.as_str() {
+            "markdown right" => {
+                assert!(outcome.is_ok(), "{PAGE}, line {line}: {outcome:?}");
+                right += 1;
+            }
+            "markdown wrong" => {
+                let shown = fences.get(n + 1).filter(|next| next.info == "text sentence");
+                let shown = shown.unwrap_or_else(|| panic!("{PAGE}, line {line}: its sentence must follow"));
+                assert_eq!(outcome, Err(shown.body.trim_end().to_string()), "{PAGE}, line {line}");
+                wrong += 1;
+            }
+            "markdown" => panic!("{PAGE}, line {line}: say whether this example is right or wrong"),
+            _ => {}
+        }
+    }
+    assert!(right >= 3 && wrong >= 10, "{right} right and {wrong} wrong examples were found");
+}
+
+#[test]
+fn the_keys_described_are_the_keys_understood() {
+    let page = text(PAGE);
+    let table = rows(section(&page, "## Front matter"));
+    let described: BTreeSet<&str> = table.iter().map(|row| plain(row[0])).collect();
+    let source = text("src/queue/front_matter.rs");
+    let understood: BTreeSet<&str> = quoted(between(&source, "match key.as_str() {", "_ =>"))
+        .into_iter()
+        .filter(|key| is_key(key))
+        .collect();
+    // The parser's arms also quote what a list is a list of: "globs", "paths".
+    let arms: BTreeSet<&str> =
+        understood.into_iter().filter(|key| source.contains(&format!("\"{key}\" => spec.{key}"))).collect();
+    assert_eq!(described, arms);
+    for key in described {
+        let outcome = parse(&format!("---\n{key}: 5\n---\n"));
+        let known = outcome.map_or_else(|problem| problem.contains(key), |warnings| warnings.is_empty());
+        assert!(known, "{key} is described but not understood");
+    }
+    assert_eq!(parse("---\nkolour: 5\n---\n").unwrap().len(), 1);
+}
+
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+}
+
+#[test]
+fn sentences_about_whole_files_are_as_shown() {
+    let page = text(PAGE);
+    let example = parse_instructions(&TaskId::parse("example").unwrap(), &[b'o', b'k', b'\n', 0xff]);
+    let Manifest::Problem(not_utf8) = example else { panic!("that is no text") };
+    assert!(page.contains(&format!("`{}`", not_utf8.message)));
+    let nul = parse("ok\0").unwrap_err();
+    assert!(page.contains(&format!("`{}`", nul.trim_start_matches("line 1: "))));
+    assert!(
+        page.contains(&format!(
+            "`{}",
+            parse("---\na: [\n---\n").unwrap_err().split(':').nth(1).unwrap().trim()
+        ))
+    );
+    let publish = text("src/fs/desk/publish.rs");
+    for shown in
+        ["is a symbolic link; write the instructions into a file of that name", "is not a regular file"]
+    {
+        assert!(publish.contains(shown) && page.contains(shown), "{shown}");
+    }
+}

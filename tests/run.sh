@@ -1,0 +1,8 @@
+#!/bin/sh
+# Install what the tests need, and run all of them. Arguments go to cargo test.
+set -eu
+cd "$(dirname "$0")/.."
+
+mount-scripts/install-needs.sh fuse3 gcc libc6-dev git rsync python3 util-linux e2fsprogs vim shellcheck
+shellcheck hooks/*.sh mount-scripts/*.sh tests/*.sh src/cli/demo/*.sh .ci/run
+cargo test --locked "$@"
