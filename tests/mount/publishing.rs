@@ -230,3 +230,18 @@ fn c10_every_writer_finds_its_task_however_many_write_at_once() {
         mounted.stop();
     }
 }
+
+#[test]
+fn c10_a_file_that_is_closed_by_becoming_another_program_is_published() {
+    let project = project!();
+    project.task("held", "# T\n");
+    let mounted = project.mount(&[]);
+    // The kernel closes the descriptors in the midst of execve(2): who looks into the process then waits for ever.
+    let script = "touch tasks/claim/held; python3 -c \"
+import os
+for name in ('tasks/a.md', 'tasks/claim/held', 'tasks/completed/held', 'tasks/notes', 'file'):
+    os.write(os.open(name, os.O_WRONLY | os.O_CREAT, 0o644), b'# Text')
+os.execvp('ls', ['ls', 'tasks/ready', 'tasks/completed'])\"";
+    assert_eq!(mounted.sh("w1", script).ok(), "tasks/completed:\nheld\n\ntasks/ready:\na\n");
+    assert_eq!(mounted.read("completed/held"), "# Text");
+}

@@ -90,11 +90,18 @@ pub(super) fn slice(content: &[u8], offset: u64, size: u32) -> Vec<u8> {
     content[start..end].to_vec()
 }
 
+/// A file open for writing whose content is a task.
+pub(super) struct Instructions {
+    pub(super) task: TaskId,
+    /// Who opened it, unless that one has no proper name.
+    pub(super) by: Option<WorkerName>,
+}
+
 /// An open file of the project.
 pub(super) struct Plain {
     pub(super) file: Arc<OwnedFd>,
     /// The task whose instructions these are, if the file is to be published when it is closed.
-    pub(super) instructions: Option<TaskId>,
+    pub(super) instructions: Option<Instructions>,
 }
 
 /// One line of a listing.

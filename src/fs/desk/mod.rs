@@ -327,7 +327,7 @@ impl Filesystem for Desk {
         if is_synthesized(ino) {
             self.core.open_synthesized(req, ino, flags, reply);
         } else {
-            reply.send(self.core.open_plain(ino, flags));
+            reply.send(self.core.open_plain(req, ino, flags));
         }
     }
 
@@ -365,11 +365,11 @@ impl Filesystem for Desk {
         }
     }
 
-    fn flush(&self, req: &Request, _ino: Ino, fh: u64, reply: Reply<()>) {
+    fn flush(&self, _req: &Request, _ino: Ino, fh: u64, reply: Reply<()>) {
         match self.core.handles.get(fh) {
             Ok(handle) => match &*handle {
                 Handle::Plain(file) => {
-                    self.core.flush_plain(req, fh, file);
+                    self.core.flush_plain(fh, file);
                     reply.send(Ok(()));
                 }
                 _ => self.core.keep_report(handle, reply),

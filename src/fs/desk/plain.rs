@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::super::files::{read_from, write_to};
 use super::super::{Entry, FsError, Ino, Kind, Opened, ROOT, Reply, Request, Result};
 use super::Core;
-use super::handles::{Handle, Plain};
+use super::handles::{Handle, Instructions, Plain};
 use super::table::task_of;
 use crate::queue::{Command, TaskId};
 
@@ -20,7 +20,7 @@ impl Core {
     }
 
     fn open_handle(&self, file: Plain) -> Opened {
-        if let Some(task) = &file.instructions {
+        if let Some(Instructions { task, .. }) = &file.instructions {
             self.view.publisher.opened(task);
         }
         Opened { fh: self.handles.insert(Handle::Plain(file)), ..Opened::default() }
@@ -35,16 +35,20 @@ impl Core {
         exclusive: bool,
     ) -> Result<(Entry, Opened)> {
         let (attr, file) = self.files.create(req, parent, name, mode, exclusive)?;
-        let instructions = self.task_at(parent, name);
+        let instructions = self.task_at(parent, name).map(|task| self.instructions_of(req, task));
         let opened = self.open_handle(Plain { file, instructions });
         Ok((Core::plain_entry(attr), opened))
     }
 
-    pub(super) fn open_plain(&self, ino: Ino, flags: i32) -> Result<Opened> {
+    fn instructions_of(&self, req: &Request, task: TaskId) -> Instructions {
+        Instructions { task, by: self.view.caller(req).ok().map(|caller| caller.actor.worker.clone()) }
+    }
+
+    pub(super) fn open_plain(&self, req: &Request, ino: Ino, flags: i32) -> Result<Opened> {
         let file = Arc::new(self.files.open(ino, flags)?);
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let name = self.files.name_in_root(ino).filter(|_| writes);
-        let instructions = name.and_then(|name| task_of(&name));
+        let instructions = name.and_then(|name| task_of(&name)).map(|task| self.instructions_of(req, task));
         Ok(self.open_handle(Plain { file, instructions }))
     }
 
@@ -57,11 +61,11 @@ impl Core {
     }
 
     /// One descriptor of an instruction file was closed. If it was the last, publishing is about to follow.
-    pub(super) fn flush_plain(&self, req: &Request, fh: u64, file: &Plain) {
-        if file.instructions.is_some()
-            && let Ok(caller) = self.view.caller(req)
-        {
-            self.view.publisher.settling.begin(fh, caller.actor.worker.clone());
+    ///
+    /// Must not look into the process that closes: in the midst of execve(2) it would wait for us, and we for it.
+    pub(super) fn flush_plain(&self, fh: u64, file: &Plain) {
+        if let Some(Instructions { by, .. }) = &file.instructions {
+            self.view.publisher.settling.begin(fh, by.clone());
             // From now on who asks for a directory waits for what is about to appear there.
             self.disbelieve();
         }
@@ -69,7 +73,7 @@ impl Core {
 
     /// The last descriptor was closed: what was written is complete.
     pub(super) fn release_plain(&self, fh: u64, file: &Plain) {
-        let Some(task) = &file.instructions else { return };
+        let Some(Instructions { task, .. }) = &file.instructions else { return };
         let publisher = self.view.publisher.clone();
         publisher.closed(task);
         publisher.settling.is_last(fh);

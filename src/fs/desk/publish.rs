@@ -156,7 +156,7 @@ pub(super) struct Settling {
 #[derive(Default)]
 struct Closed {
     /// Who closed each handle, and until when its publishing is waited for.
-    handles: HashMap<u64, (WorkerName, Instant)>,
+    handles: HashMap<u64, (Option<WorkerName>, Instant)>,
     waiting: usize,
 }
 
@@ -167,7 +167,7 @@ impl Settling {
     }
 
     /// A descriptor of this handle was closed; it may have been the last.
-    pub(super) fn begin(&self, fh: u64, by: WorkerName) {
+    pub(super) fn begin(&self, fh: u64, by: Option<WorkerName>) {
         let mut closed = self.closed.lock();
         closed.handles.insert(fh, (by, Instant::now() + Duration::from_millis(SETTLE_MS)));
         self.count.store(closed.handles.len(), Ordering::Release);
@@ -203,7 +203,7 @@ impl Settling {
             let now = Instant::now();
             closed.handles.retain(|_, (_, end)| *end > now);
             self.count.store(closed.handles.len(), Ordering::Release);
-            let own = closed.handles.values().any(|(by, _)| by == worker);
+            let own = closed.handles.values().any(|(by, _)| by.as_ref() == Some(worker));
             let room = if own { self.may_wait } else { self.may_wait / 2 };
             let next = closed.handles.values().map(|(_, end)| *end).min();
             let Some(next) = next.filter(|_| closed.waiting < room) else { return };
