@@ -79,7 +79,7 @@ fn c20_c22_every_task_has_one_winner_and_every_loser_is_told_so() {
     let rate = calls as f64 / took.as_secs_f64();
     println!("{CLIENTS} processes, {} tasks: {calls} calls in {took:.1?}, {rate:.0} a second", tasks());
     counts.iter().for_each(|((step, outcome), count)| println!("  {step:16} {outcome:12} {count:>8}"));
-    let won = |step: &str| counts.get(&(step.into(), "ok".into())).is_some();
+    let won = |step: &str| counts.contains_key(&(step.into(), "ok".into()));
     Form::ALL.iter().for_each(|form| assert!(won(&format!("{form:?}")), "nobody won by {form:?}"));
 }
 
