@@ -10,6 +10,7 @@ use crewfs::log::Log;
 use crewfs::queue::{Content, Event, LossReason, Record, Seq, State, TaskId, TaskState, WorkerName};
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::clients::{Client, Clients, worker};
@@ -62,7 +63,11 @@ fn rounds(project: &Project, tasks: usize, rounds: u64) {
         let mut mounted = project.mount(&[]);
         known.is_shown_by(&mounted, &mut random);
         if round % 4 == 3 {
-            mounted.stop();
+            if random.once_in(2) {
+                mounted.stop();
+            } else {
+                kill_at_stop(&mut mounted, Duration::from_millis(random.below(120) as u64));
+            }
             // Letting go of it clears the place where the next one is mounted.
             drop(mounted);
             mounted = project.mount(&[]);
@@ -117,6 +122,13 @@ fn kill_at_start(project: &Project, life: Duration) {
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     detach_below(project.mountpoint());
+}
+
+/// Kill a daemon that was asked to end: while it unmounts, or while it writes its snapshot.
+fn kill_at_stop(mounted: &mut Mounted, life: Duration) {
+    kill_process(Pid::from_raw(mounted.pid() as i32).unwrap(), Signal::TERM).unwrap();
+    std::thread::sleep(life);
+    mounted.kill9();
 }
 
 /// The events after a position, as the log on the disk has them. Reading checks that they are dense.
@@ -275,7 +287,7 @@ fn client() {
 struct Gone;
 
 fn is_gone(errno: Errno) -> bool {
-    matches!(errno, Errno::NOTCONN | Errno::CONNABORTED | Errno::IO)
+    matches!(errno, Errno::NOTCONN | Errno::CONNABORTED)
 }
 
 /// What a call that changes nothing gave.

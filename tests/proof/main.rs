@@ -15,3 +15,4 @@ mod kill;
 mod process;
 mod race;
 mod random;
+mod scale;
