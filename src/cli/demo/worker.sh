@@ -1,3 +1,4 @@
+#!/bin/sh
 # A worker: claim the best task, do it, say what was done; stop when should-stop is empty.
 while [ -n "$(cat tasks/workers/self/should-stop)" ]; do
     if ! touch tasks/claim/next 2>/dev/null; then
