@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::super::caller::Caller;
 use super::super::{FsError, Ino, Kind, Result};
 use crate::limits::{NOTE_BYTES, RESULT_BYTES, SCRATCH_FILES};
-use crate::queue::{Seq, TaskId, Wall};
+use crate::queue::{Seq, TaskId, Wall, WorkerName};
 
 /// One open file or directory.
 pub(super) enum Handle {
