@@ -46,6 +46,8 @@ fn c12_c27_what_many_do_adds_up_and_survives() {
             scope.spawn(move || mounted.sh(&format!("w{n}"), WORK).ok());
         }
     });
+    // The last closes of those who ended are heard of before this one's.
+    mounted.sh("w0", "echo '# Last' > tasks/last.md && ls tasks/ready/last").ok();
     let (states, queue) = (state_of_all(&mounted), mounted.json("queue.json"));
     let told: BTreeMap<String, String> = queue
         .as_object()
