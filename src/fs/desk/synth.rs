@@ -523,8 +523,6 @@ impl Core {
                 report.dirty |= report.text.len() != size;
                 report.text.resize(size, 0);
             }
-            // `open(O_TRUNC)` comes like this, after its OPEN: what is emptied goes to the disk with what is written then,
-            // so that a result is never lost to a disk that takes the emptying and not the new text.
             // `open(O_TRUNC)` comes like this, after its OPEN: the emptying goes to the disk with what is written then, so that
             // a result is not lost to a disk that takes the one and not the other.
             (Right::Report(task, finish), Some(0), _) => match self.handles.report(&task, finish) {
