@@ -310,6 +310,8 @@ impl Core {
         let state = self.view.engine.state();
         let content = match self.view.content(&node, &state, req) {
             Ok(content) => content,
+            // It was there when the kernel looked for it, and is gone: let it look again, and make it if that is wanted.
+            Err(FsError { errno: libc::ENOENT, .. }) => return reply.send(Err(FsError::new(libc::ESTALE))),
             Err(error) => return reply.send(Err(error)),
         };
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
