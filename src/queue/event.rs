@@ -174,9 +174,17 @@ impl std::fmt::Display for LossReason {
 
 /// Bytes that a worker wrote. Kept as text where they are UTF-8, so that the log can be read; else as hexadecimal digits,
 /// so that nothing is lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "ContentRepr", try_from = "ContentRepr")]
 pub struct Content(pub Vec<u8>);
+
+impl std::fmt::Debug for Content {
+    /// The beginning, as text: a result may have a mebibyte.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = &self.0[..self.0.len().min(80)];
+        write!(f, "Content({:?}, {} bytes)", String::from_utf8_lossy(shown), self.0.len())
+    }
+}
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(untagged)]

@@ -86,3 +86,15 @@ fn sentences_about_whole_files_are_as_shown() {
         assert!(publish.contains(shown) && page.contains(shown), "{shown}");
     }
 }
+
+#[test]
+fn the_template_and_the_demo_are_tasks_without_a_warning() {
+    for file in [
+        "templates/task-instruction.md",
+        "src/cli/demo/task-1-auth.md",
+        "src/cli/demo/task-2-database.md",
+        "src/cli/demo/task-3-tests.md",
+    ] {
+        assert_eq!(parse(&text(file)), Ok(Vec::new()), "{file}");
+    }
+}
