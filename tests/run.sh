@@ -3,6 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-mount-scripts/install-needs.sh fuse3 gcc libc6-dev git rsync python3 util-linux e2fsprogs vim shellcheck
+mount-scripts/prepare-fuse.sh
+mount-scripts/install-needs.sh gcc libc6-dev git rsync python3 util-linux e2fsprogs vim shellcheck
 shellcheck hooks/*.sh mount-scripts/*.sh tests/*.sh src/cli/demo/*.sh .ci/run
 cargo test --locked "$@"

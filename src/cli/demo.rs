@@ -104,7 +104,7 @@ impl Stage {
         fs::create_dir_all(&mountpoint).map_err(failed(&mountpoint))?;
         let stage = Stage { directory, mountpoint, workers: Vec::new(), keep };
         let mut mount = Command::new(std::env::current_exe().map_err(Failure::failed)?);
-        mount.arg("mount").arg(&project).arg(&stage.mountpoint).args(["-o", IDLE]);
+        mount.arg("mount").arg(&project).arg(&stage.mountpoint).args(["-o", IDLE, "-o", "allow_other"]);
         let mounted = mount.status().map_err(Failure::failed)?;
         if !mounted.success() {
             return Err(Failure::failed("the demo's project could not be mounted"));

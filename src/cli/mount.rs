@@ -79,8 +79,10 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
 
 fn configure(arguments: &Arguments) -> Result<Config, Failure> {
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
-    let defaults = Options::defaults(rustix::process::geteuid().is_root(), cores);
+    let is_root = rustix::process::geteuid().is_root();
+    let defaults = Options::defaults(is_root, cores);
     let options = arguments.options.iter().try_fold(defaults, |options, list| options.apply(list))?;
+    options.check(is_root)?;
     let source = match absolute(&arguments.source) {
         // A mount over itself whose daemon is gone does not answer; the daemon's own check says what to do.
         Err(_) if crate::mounts::at(&place(&arguments.source)?).is_ok_and(|m| m.is_some()) => {

@@ -37,6 +37,20 @@ impl Options {
         }
     }
 
+    /// Whether this user can mount with these options.
+    ///
+    /// An ordinary user mounts with the help of fusermount3, which belongs to root. It must see the first mount to put the
+    /// second one on it, and the kernel shows a user's mount to root only if it is for others too.
+    pub(super) fn check(&self, is_root: bool) -> Result<(), Failure> {
+        if is_root || self.allow_other {
+            return Ok(());
+        }
+        Err(Failure::failed(
+            "an ordinary user can mount a project only for others too: add -o allow_other, and have root put the line \
+             user_allow_other into /etc/fuse.conf; rights in the project stay as they are",
+        ))
+    }
+
     /// These options, changed by a list like `lease=10m,allow_other`.
     pub(super) fn apply(mut self, list: &str) -> Result<Options, Failure> {
         for item in list.split(',').filter(|item| !item.is_empty()) {
@@ -78,6 +92,16 @@ fn is_plain_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ordinary_user_is_told_what_it_takes() {
+        let theirs = Options::defaults(false, 2);
+        let refused = theirs.check(false).unwrap_err();
+        assert_eq!(refused.code, 1);
+        assert!(refused.message.contains("-o allow_other") && refused.message.contains("user_allow_other"));
+        assert!(theirs.clone().apply("allow_other").unwrap().check(false).is_ok());
+        assert!(theirs.check(true).is_ok() && Options::defaults(true, 2).check(true).is_ok());
+    }
 
     #[test]
     fn options_are_read_or_refused() {

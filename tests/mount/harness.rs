@@ -156,7 +156,8 @@ impl Project {
         if place != self.source {
             command.arg(place);
         }
-        command.arg("-f");
+        // An ordinary user can mount only for others too.
+        command.args(["-f", "-o", "allow_other"]);
         for option in options {
             command.args(["-o", option]);
         }
