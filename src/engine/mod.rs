@@ -31,7 +31,7 @@ pub use presence::{Presence, Roster};
 
 use crate::clock::Clock;
 use crate::log::{Log, LogError};
-use crate::queue::{Command, Now, Outcome, Refusal, Seq, Span, State};
+use crate::queue::{Command, Outcome, Refusal, Seq, Span, State};
 
 /// Why a command did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -149,7 +149,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Judge a command that is taken at present, and answer when that can be.
+    /// Judge a command, if it is taken at present.
+    fn judge(
+        &self,
+        ledger: &mut Ledger,
+        command: &Command,
+        step: Option<Step>,
+    ) -> Result<(Outcome, Ticket), Failure> {
+        self.admit(command)?;
+        ledger.judge(command, step, (self.clock)())
+    }
+
+    /// Judge a command, and answer when that can be.
     fn settle(
         &self,
         mut ledger: MutexGuard<'_, Ledger>,
@@ -157,8 +168,7 @@ impl Shared {
         step: Option<Step>,
         answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>,
     ) {
-        let judged = self.admit(command).and_then(|()| ledger.judge(command, step, (self.clock)()));
-        match judged {
+        match self.judge(&mut ledger, command, step) {
             Ok((outcome, ticket)) => {
                 self.await_disk(ledger, ticket, move |durable| answer(durable.map(|()| outcome)));
             }
@@ -299,8 +309,8 @@ impl Engine {
         if ledger.is_stopping() {
             return Err(Failure::Stopping);
         }
-        // Without work the writer looks at a broken log now.
-        let judged = self.shared.admit(command).and_then(|()| ledger.judge(command, None, self.now()));
+        let judged = self.shared.judge(&mut ledger, command, None);
+        // There is something to write, or a reason to try a broken log again.
         self.shared.work.notify_one();
         judged
     }
@@ -317,10 +327,6 @@ impl Engine {
             self.shared.room.wait(&mut ledger);
         }
         ledger
-    }
-
-    fn now(&self) -> Now {
-        (self.shared.clock)()
     }
 
     /// Hand in a command and wait for its outcome. Not for threads that serve the kernel.

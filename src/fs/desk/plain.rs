@@ -7,16 +7,15 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::super::files::{read_from, write_to};
-use super::super::{Entry, FsError, Ino, Kind, Opened, ROOT, Reply, Request, Result};
-use super::Core;
-use super::handles::{Handle, Instructions, Plain};
-use super::table::task_of;
+use super::super::{Attr, Entry, FsError, Ino, Opened, ROOT, Reply, Request, Result};
+use super::handles::{Handle, Instructions, Line, Plain};
+use super::{Core, NO_TIME, table};
 use crate::queue::{Command, TaskId};
 
 impl Core {
     /// The task that a name in a directory holds the instructions of.
     pub(super) fn task_at(&self, parent: Ino, name: &OsStr) -> Option<TaskId> {
-        if parent == ROOT { task_of(name) } else { None }
+        if parent == ROOT { table::task_of(name) } else { None }
     }
 
     fn open_handle(&self, file: Plain) -> Opened {
@@ -48,7 +47,8 @@ impl Core {
         let file = Arc::new(self.files.open(ino, flags)?);
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         let name = self.files.name_in_root(ino).filter(|_| writes);
-        let instructions = name.and_then(|name| task_of(&name)).map(|task| self.instructions_of(req, task));
+        let instructions =
+            name.and_then(|name| table::task_of(&name)).map(|task| self.instructions_of(req, task));
         Ok(self.open_handle(Plain { file, instructions }))
     }
 
@@ -95,7 +95,7 @@ impl Core {
     /// The content of a file was changed by other means than writing. Whoever has it open for writing is not done with it:
     /// open(2) with O_TRUNC comes this way, too, before the first byte.
     pub(super) fn changed<T: Send + 'static>(&self, ino: Ino, done: Result<T>, reply: Reply<T>) {
-        let task = self.files.name_in_root(ino).and_then(|name| task_of(&name));
+        let task = self.files.name_in_root(ino).and_then(|name| table::task_of(&name));
         let task = task.filter(|task| !self.view.publisher.is_being_written(task));
         self.answer_when_published(task, done, reply);
     }
@@ -140,26 +140,12 @@ impl Core {
                 moved.map_err(|error| error.errno)
             }
         };
-        // The renamed file is complete: it is published before the caller hears of it.
-        let core = self.clone();
-        let other = if exchange { old.clone() } else { None };
-        let published = Reply::new(move |outcome: Result<()>| match outcome {
-            Err(error) => reply.send(Err(error)),
-            Ok(()) => {
-                if let Some(task) = other {
-                    core.view.publisher.publish(&task, |_| {});
-                }
-                match new {
-                    None => reply.send(Ok(())),
-                    Some(task) => core.view.publisher.clone().publish(&task, move |outcome| {
-                        // The file is where it should be; if the queue cannot take it now, the watch tries again.
-                        if let Err(failure) = outcome {
-                            log::warn!("a renamed task file is not published yet: {failure}");
-                        }
-                        reply.send(Ok(()))
-                    }),
-                }
-            }
+        // What moved is complete: it is published before the caller hears of it.
+        let (core, other) = (self.clone(), old.clone().filter(|_| exchange));
+        let published = Reply::new(move |done: Result<()>| {
+            let last = core.clone();
+            let reply = Reply::new(move |done| last.answer_when_published(new, done, reply));
+            core.answer_when_published(other, done, reply);
         });
         self.withdrawing(req, old.filter(|_| !exchange), step, published);
     }
@@ -189,27 +175,27 @@ impl Core {
     }
 
     /// A plain node as the kernel wants it. Nothing is believed for longer than the answer: the queue looks at these files.
-    pub(super) fn plain_entry(attr: super::super::Attr) -> Entry {
-        Entry { attr, entry_ttl: super::NO_TIME, attr_ttl: super::NO_TIME }
+    pub(super) fn plain_entry(attr: Attr) -> Entry {
+        Entry { attr, entry_ttl: NO_TIME, attr_ttl: NO_TIME }
     }
 
     /// All names in the top directory: the project's own, then the synthesized ones that exist now.
-    pub(super) fn list_plain_root(&self) -> Result<Vec<super::handles::Line>> {
+    pub(super) fn list_plain_root(&self) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
         let fh = self.files.opendir(ROOT)?;
         let listed = self.files.readdir(ROOT, fh, 0, &mut |entry| {
-            if super::table::at_top(entry.name).is_none() {
+            if table::at_top(entry.name).is_none() {
                 let (ino, kind, name) = (entry.ino, entry.kind, entry.name.to_os_string());
-                lines.push(super::handles::Line { ino, kind, name });
+                lines.push(Line { ino, kind, name });
             }
             true
         });
         self.files.releasedir(fh);
         listed?;
-        for (name, node) in super::table::TOP {
+        for (name, node) in table::TOP {
             if self.view.is_listed(&node) {
-                let (ino, kind): (Ino, Kind) = (self.view.nodes.shown(&node), node.kind());
-                lines.push(super::handles::Line { ino, kind, name: name.into() });
+                let (ino, kind) = (self.view.nodes.shown(&node), node.kind());
+                lines.push(Line { ino, kind, name: name.into() });
             }
         }
         Ok(lines)

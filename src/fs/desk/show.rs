@@ -103,7 +103,7 @@ impl View {
     /// How a node looks now; ENOENT if there is no such thing at present.
     pub(super) fn show(&self, node: &Node, req: &Request) -> Result<Shown> {
         let state = self.engine.state();
-        let changed = time(state.changed()).max(self.opened);
+        let changed = self.changed(&state);
         let directory = |perm| Shown { kind: Kind::Directory, perm, size: 0, mtime: changed };
         let link = |target: &OsStr, mtime| Shown {
             kind: Kind::Symlink,
@@ -141,6 +141,11 @@ impl View {
         })
     }
 
+    /// When anything on the desk changed last.
+    fn changed(&self, state: &State) -> Timestamp {
+        time(state.changed()).max(self.opened)
+    }
+
     /// What an open of a file reads in this state.
     pub(super) fn content(&self, node: &Node, state: &State, req: &Request) -> Result<Content> {
         Ok(self.file(node, state, req)?.0)
@@ -156,7 +161,7 @@ impl View {
     }
 
     fn file(&self, node: &Node, state: &State, req: &Request) -> Result<(Content, u16, Timestamp)> {
-        let changed = time(state.changed()).max(self.opened);
+        let changed = self.changed(state);
         let document = |bytes: Vec<u8>, mtime| Ok((Content::Bytes(bytes.into()), 0o444, mtime));
         match node {
             Node::Task(directory, id) => self.task(*directory, id, state),
@@ -219,7 +224,7 @@ impl View {
     ) -> Result<(Content, u16, Timestamp)> {
         self.worker(name, state, req)?;
         let presence = self.engine.roster().get(name.as_str());
-        let changed = time(state.changed()).max(self.opened);
+        let changed = self.changed(state);
         let (bytes, perm, mtime) = match file {
             WorkerFile::Status => {
                 let heard = presence.map_or(changed, |p| changed.max(at(p.last_heard_wall())));
