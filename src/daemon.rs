@@ -359,8 +359,32 @@ fn mount_error(place: &Path, error: &io::Error) -> StartError {
     })
 }
 
+impl Drop for Project {
+    /// Closing would do, if no thread of this process were starting a program: until its `exec`, the new process holds a
+    /// copy of the descriptor, and with it the lock.
+    fn drop(&mut self) {
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
 impl AsFd for Project {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.root.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_is_free_when_it_is_dropped_even_if_a_starting_program_has_a_copy_of_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let project = Project::take(dir.path(), true).unwrap();
+        let copy = project.lock.try_clone().unwrap();
+        assert!(matches!(Project::take(dir.path(), false), Err(TakeError::Held(_))));
+        drop(project);
+        assert!(Project::take(dir.path(), false).is_ok());
+        drop(copy);
     }
 }
