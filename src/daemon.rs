@@ -20,9 +20,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::engine::{self, Engine};
+use crate::fs::Kernel;
 use crate::fs::caller::Callers;
 use crate::fs::desk::{self, Desk, Watch};
 use crate::fs::files::Files;
+use crate::fs::guard::{self, Guard};
 use crate::fs::tree::{Tree, TreeConfig};
 use crate::fuse::{MountOptions, Session};
 use crate::limits::DESK_THREADS_MIN;
@@ -56,6 +58,8 @@ pub struct Config {
     pub allow_other: bool,
     /// How many threads serve each of the two mounts.
     pub threads: usize,
+    /// How changes of the project's files are let through.
+    pub guard: guard::Config,
 }
 
 /// Why the daemon does not start: what, why, and what to do next.
@@ -160,6 +164,7 @@ pub struct Daemon {
     tree: Session,
     desk: Session,
     watch: Watch,
+    guard: Arc<Guard>,
     engine: Arc<Engine>,
     files: [Arc<Files>; 2],
     /// Held until the end: nobody else may serve the project before the log is closed.
@@ -193,9 +198,12 @@ impl Daemon {
 
         let files = [below(opened(&project.root)?)?, below(opened(&tasks)?)?];
         let tree = {
-            let seen = callers.clone();
-            let tree_config = TreeConfig { tasks: config.tasks.clone().into(), ..TreeConfig::default() };
-            Tree::new(files[0].clone(), tree_config, Box::new(move |req| seen.seen(req)))
+            let tree_config = TreeConfig {
+                tasks: config.tasks.clone().into(),
+                guard: config.guard,
+                ..TreeConfig::default()
+            };
+            Tree::new(files[0].clone(), tree_config, callers.clone(), engine.clone())
                 .map_err(|error| StartError(format!("the tree cannot be shown: errno {}", error.errno)))?
         };
         let desk_threads = config.threads.max(DESK_THREADS_MIN);
@@ -206,7 +214,8 @@ impl Daemon {
             owner_gid: rustix::process::getegid().as_raw(),
             threads: desk_threads,
         };
-        let desk = Desk::new(files[1].clone(), tasks, engine.clone(), callers, desk_config);
+        let guard = tree.guard().clone();
+        let desk = Desk::new(files[1].clone(), tasks, engine.clone(), callers, guard.clone(), desk_config);
         let watch = desk.watch().map_err(|error| cannot("the tasks directory cannot be read", error))?;
 
         let options = |source: &Path, threads| MountOptions {
@@ -215,9 +224,15 @@ impl Daemon {
             allow_other: config.allow_other,
             threads,
         };
+        let shown = Arc::new(tree);
         let tree =
-            Session::mount(Arc::new(tree), &config.mountpoint, &options(&config.source, config.threads))
+            Session::mount(shown.clone(), &config.mountpoint, &options(&config.source, config.threads))
                 .map_err(|error| mount_error(&config.mountpoint, &error))?;
+        let started = tree.device().and_then(|device| shown.mounted(device, Arc::new(tree.notifier())));
+        if let Err(error) = started {
+            let _ = tree.unmount(true);
+            return Err(cannot("changes cannot be guarded", error));
+        }
         let desk_at = config.mountpoint.join(&config.tasks);
         let desk_options = options(&config.source.join(&config.tasks), desk_threads);
         let desk = Arc::new(desk);
@@ -230,8 +245,7 @@ impl Daemon {
         };
         let notifier = session.notifier();
         desk.tell(move |ino| {
-            // What the kernel does not know it need not forget.
-            let _ = notifier.invalidate_attributes(ino);
+            notifier.forget_attributes(ino);
         });
         project
             .announce(&config.mountpoint)
@@ -242,6 +256,7 @@ impl Daemon {
             tree,
             desk: session,
             watch,
+            guard,
             engine,
             files,
             _project: project,
@@ -271,6 +286,7 @@ impl Daemon {
                 log::error!("{} cannot be unmounted: {error}", self.mountpoint.display());
             }
         }
+        self.guard.stop();
         self.watch.stop();
         self.engine.stop();
         log::info!("{} is unmounted", self.mountpoint.display());

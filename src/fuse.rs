@@ -23,8 +23,8 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{getegid, geteuid};
 
 use crate::fs::{
-    Attr, Entry, FileRange, Filesystem, FsError, Ino, Kind, Opened, Reply, Request, SetAttr, TimeChange,
-    Timestamp,
+    Attr, Entry, FileRange, Filesystem, FsError, Ino, Kernel, Kind, Opened, Reply, Request, SetAttr,
+    TimeChange, Timestamp,
 };
 use crate::limits;
 
@@ -110,6 +110,15 @@ impl Session {
         }
     }
 
+    /// The device number of the mount's files: major and minor. Read from the table of mounts, for to ask the mount itself
+    /// would be to ask ourselves.
+    pub fn device(&self) -> io::Result<(u32, u32)> {
+        let mount = crate::mounts::at(&self.mountpoint)?;
+        mount
+            .map(|mount| mount.device)
+            .ok_or_else(|| io::Error::other("the mount is not in the table of mounts"))
+    }
+
     /// A handle to tell the kernel what to forget.
     pub fn notifier(&self) -> Notifier {
         Notifier(self.notifier.clone())
@@ -136,10 +145,17 @@ fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> io::Result<OwnedF
 #[derive(Debug, Clone)]
 pub struct Notifier(fuser::Notifier);
 
-impl Notifier {
-    /// Drop the attributes of a node, and nothing else.
-    pub fn invalidate_attributes(&self, ino: Ino) -> io::Result<()> {
-        self.0.inval_inode(INodeNo(ino), -1, 0)
+impl Kernel for Notifier {
+    fn forget_attributes(&self, ino: Ino) {
+        let _ = self.0.inval_inode(INodeNo(ino), -1, 0);
+    }
+
+    fn forget_content(&self, ino: Ino) {
+        let _ = self.0.inval_inode(INodeNo(ino), 0, 0);
+    }
+
+    fn forget_name(&self, parent: Ino, name: &OsStr) {
+        let _ = self.0.inval_entry(INodeNo(parent), name);
     }
 }
 

@@ -240,6 +240,25 @@ impl<T> Reply<T> {
     pub fn send(self, answer: Result<T>) {
         (self.0)(answer)
     }
+
+    /// An answer that is made of another one: where something else is known first.
+    pub fn from<S>(self, make: impl FnOnce(S) -> T + Send + 'static) -> Reply<S>
+    where
+        T: 'static,
+    {
+        Reply::new(move |answer: Result<S>| self.send(answer.map(make)))
+    }
+}
+
+/// What the kernel can be told to forget. Never to be called by a thread that owes the kernel an answer about the same node:
+/// both sides would wait for its lock. To forget what it does not know is no error.
+pub trait Kernel: Send + Sync {
+    /// The attributes of a node.
+    fn forget_attributes(&self, ino: Ino);
+    /// The attributes of a node, and the pages of its content.
+    fn forget_content(&self, ino: Ino);
+    /// That a name means a node, or that there is no such name.
+    fn forget_name(&self, parent: Ino, name: &OsStr);
 }
 
 /// A filesystem in plain types. One session of the kernel calls it from several threads at once.

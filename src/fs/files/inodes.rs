@@ -240,7 +240,8 @@ impl Inodes {
         }
     }
 
-    fn known(&self, id: FileId) -> Option<Ino> {
+    /// The node of a file, if the kernel knows it.
+    pub(super) fn known(&self, id: FileId) -> Option<Ino> {
         let ino = *self.numbers.get(&(id.dev, id.ino))?;
         (self.nodes[&ino].id == id).then_some(ino)
     }
