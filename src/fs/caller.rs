@@ -244,10 +244,10 @@ impl Callers {
             at =
                 (stat.parent > 1).then(|| Stat::open(stat.parent).map(|(_, up)| (stat.parent, up))).flatten();
         }
-        if let Some((agent, pid)) = program {
-            if let Some(name) = WorkerName::parse(&format!("{agent}-{}", thread_group(pid))) {
-                return Ok(given(name));
-            }
+        if let Some((agent, pid)) = program
+            && let Some(name) = WorkerName::parse(&format!("{agent}-{}", thread_group(pid)))
+        {
+            return Ok(given(name));
         }
         let operator = req.uid == 0 || req.uid == self.owner;
         let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator };

@@ -49,14 +49,11 @@ impl Forgetting {
 
     /// The content of a file, so that whoever reads it asks for it; `then` is called when that is so, or cannot be.
     pub(super) fn content(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
-        match self.0.try_send(Order::Content(ino, Box::new(then))) {
-            Err(
-                TrySendError::Full(Order::Content(_, then))
-                | TrySendError::Disconnected(Order::Content(_, then)),
-            ) => {
-                then();
-            }
-            _ => {}
+        let refused = self.0.try_send(Order::Content(ino, Box::new(then)));
+        if let Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) = refused
+            && let Order::Content(_, then) = order
+        {
+            then();
         }
     }
 }

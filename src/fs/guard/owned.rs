@@ -39,22 +39,29 @@ impl Owner {
 /// All owners at present.
 pub(super) struct Owned {
     engine: Arc<Engine>,
-    known: Mutex<(Option<Seq>, Arc<[Arc<Owner>]>)>,
+    known: Mutex<Known>,
+}
+
+/// The owners as of a position in the log.
+#[derive(Default)]
+struct Known {
+    at: Option<Seq>,
+    owners: Arc<[Arc<Owner>]>,
 }
 
 impl Owned {
     pub(super) fn new(engine: Arc<Engine>) -> Owned {
-        Owned { engine, known: Mutex::new((None, Arc::new([]))) }
+        Owned { engine, known: Mutex::default() }
     }
 
     /// Everybody who owns files now.
     pub(super) fn owners(&self) -> Arc<[Arc<Owner>]> {
         let state = self.engine.state();
         let mut known = self.known.lock();
-        if known.0 == Some(state.tail()) {
-            return known.1.clone();
+        if known.at == Some(state.tail()) {
+            return known.owners.clone();
         }
-        let before = known.1.clone();
+        let before = known.owners.clone();
         let claimed = state.listed(TaskState::Claimed).filter_map(|id| {
             let task = state.task(id.as_str())?;
             let claim = task.claim()?;
@@ -73,8 +80,8 @@ impl Owned {
                 })
             }))
         });
-        *known = (Some(state.tail()), claimed.collect());
-        known.1.clone()
+        *known = Known { at: Some(state.tail()), owners: claimed.collect() };
+        known.owners.clone()
     }
 }
 
