@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::engine::{self, Engine};
+use crate::fs::Kernel;
 use crate::fs::caller::Callers;
 use crate::fs::desk::{self, Desk, Watch};
 use crate::fs::files::Files;
@@ -158,6 +159,7 @@ impl Project {
 pub struct Daemon {
     mountpoint: PathBuf,
     tree: Session,
+    shown: Arc<Tree>,
     desk: Session,
     watch: Watch,
     engine: Arc<Engine>,
@@ -192,10 +194,11 @@ impl Daemon {
             |root: OwnedFd| Files::new(root).map(Arc::new).map_err(|e| StartError(format!("{:?}", e.why)));
 
         let files = [below(opened(&project.root)?)?, below(opened(&tasks)?)?];
-        let tree = {
+        let shown = {
             let seen = callers.clone();
-            let tree_config = TreeConfig { tasks: config.tasks.clone().into(), ..TreeConfig::default() };
+            let tree_config = TreeConfig { tasks: config.tasks.clone().into() };
             Tree::new(files[0].clone(), tree_config, Box::new(move |req| seen.seen(req)))
+                .map(Arc::new)
                 .map_err(|error| StartError(format!("the tree cannot be shown: errno {}", error.errno)))?
         };
         let desk_threads = config.threads.max(DESK_THREADS_MIN);
@@ -216,7 +219,7 @@ impl Daemon {
             threads,
         };
         let tree =
-            Session::mount(Arc::new(tree), &config.mountpoint, &options(&config.source, config.threads))
+            Session::mount(shown.clone(), &config.mountpoint, &options(&config.source, config.threads))
                 .map_err(|error| mount_error(&config.mountpoint, &error))?;
         let desk_at = config.mountpoint.join(&config.tasks);
         let desk_options = options(&config.source.join(&config.tasks), desk_threads);
@@ -229,10 +232,11 @@ impl Daemon {
             }
         };
         let notifier = session.notifier();
-        desk.tell(move |ino| {
-            // What the kernel does not know it need not forget.
-            let _ = notifier.invalidate_attributes(ino);
-        });
+        desk.tell(move |ino| notifier.forget_attributes(ino));
+        if let Err(error) = shown.tell(Arc::new(tree.notifier())) {
+            let _ = session.unmount(true).and(tree.unmount(true));
+            return Err(cannot("the project cannot be watched", error));
+        }
         project
             .announce(&config.mountpoint)
             .map_err(|error| cannot("the lock file cannot be written", error))?;
@@ -240,6 +244,7 @@ impl Daemon {
         Ok(Daemon {
             mountpoint: config.mountpoint.clone(),
             tree,
+            shown,
             desk: session,
             watch,
             engine,
@@ -272,6 +277,7 @@ impl Daemon {
             }
         }
         self.watch.stop();
+        self.shown.stop();
         self.engine.stop();
         log::info!("{} is unmounted", self.mountpoint.display());
     }

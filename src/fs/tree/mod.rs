@@ -9,36 +9,32 @@
 //! that makes appending atomic on a local disk.
 
 mod root;
+mod watch;
 
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use serde_json::json;
 
 pub use self::root::HIDDEN;
 use self::root::{Link, Root};
+use self::watch::{LONG, SHORT, Watch};
 use super::files::Files;
 use super::guard::{Activity, Change, Guard, Name, Policy};
 use super::{
-    Attr, DirEntry, Entry, FileRange, Filesystem, FsError, Ino, Kind, Opened, ROOT, Reply, Request, Result,
-    SetAttr, StatFs,
+    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kernel, Kind, Opened, ROOT, Reply,
+    Request, Result, SetAttr, StatFs, Terms,
 };
+
+/// The extended attribute of the root that tells what is in force.
+pub const SESSION: &str = "user.crewfs.session";
 
 /// What is configurable about the tree.
 #[derive(Debug, Clone)]
 pub struct TreeConfig {
     /// The name of the tasks directory, in the root of the project.
     pub tasks: OsString,
-    /// How long the kernel may believe that a name means a node.
-    pub entry_ttl: Duration,
-    /// How long it may believe attributes.
-    pub attr_ttl: Duration,
-}
-
-impl Default for TreeConfig {
-    fn default() -> TreeConfig {
-        let second = Duration::from_secs(1);
-        TreeConfig { tasks: "tasks".into(), entry_ttl: second, attr_ttl: second }
-    }
 }
 
 /// The project's files as a filesystem.
@@ -46,19 +42,110 @@ pub struct Tree {
     files: Arc<Files>,
     root: Arc<Root>,
     guard: Guard,
+    watch: Arc<Watch>,
     config: TreeConfig,
+    terms: OnceLock<Arc<Terms>>,
 }
 
 impl Tree {
     /// The tree of `files`; `activity` is told of every request.
     pub fn new(files: Arc<Files>, config: TreeConfig, activity: Activity) -> Result<Tree> {
+        let watch = Arc::new(Watch::new(files.clone(), config.tasks.clone()));
         let root = Arc::new(Root::new(files.clone(), config.tasks.clone())?);
         let guard = Guard::new(Box::new(root.clone()), activity);
-        Ok(Tree { files, root, guard, config })
+        Ok(Tree { files, root, guard, watch, config, terms: OnceLock::new() })
     }
 
+    /// From now on, the kernel is told what changes behind the mount.
+    pub fn tell(&self, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
+        self.watch.tell(kernel)
+    }
+
+    /// The kernel is gone: tell it nothing more.
+    pub fn stop(&self) {
+        self.watch.stop();
+    }
+
+    /// A node that was found or made, where the kernel may believe it for as long as its last known name allows.
     fn entry(&self, attr: Attr) -> Entry {
-        Entry { attr, entry_ttl: self.config.entry_ttl, attr_ttl: self.config.attr_ttl }
+        let parent = self.files.parent_of(attr.ino).unwrap_or(ROOT);
+        self.entry_in(parent, attr)
+    }
+
+    fn entry_in(&self, parent: Ino, attr: Attr) -> Entry {
+        let attr = self.watched(attr);
+        let one_name = attr.kind == Kind::Directory || attr.nlink == 1;
+        let entry_ttl = if one_name && self.watch.covers(parent) { LONG } else { SHORT };
+        let attr_ttl = if attr.kind == Kind::Directory { self.attr_ttl(&attr) } else { entry_ttl };
+        Entry { attr, entry_ttl, attr_ttl }
+    }
+
+    /// A directory that the kernel is about to hear of is watched from now on.
+    fn watched(&self, attr: Attr) -> Attr {
+        match attr.kind {
+            Kind::Directory if self.watch.add(attr.ino) => self.files.getattr(attr.ino).unwrap_or(attr),
+            _ => attr,
+        }
+    }
+
+    /// How long attributes may be believed. A file of several names may be changed by one that nobody watches.
+    fn attr_ttl(&self, attr: &Attr) -> Duration {
+        let told = match (attr.kind, attr.nlink) {
+            (Kind::Directory, _) => self.watch.covers(attr.ino),
+            (_, 1) => self.files.parent_of(attr.ino).is_some_and(|parent| self.watch.covers(parent)),
+            _ => false,
+        };
+        if told { LONG } else { SHORT }
+    }
+
+    /// What a name in a directory means: a file of the project as it was found, or else what crewfs puts there.
+    fn found(&self, parent: Ino, name: &OsStr, attr: Attr) -> Entry {
+        // What the desk covers nobody sees, and its name does not go away.
+        if parent == ROOT && name == self.config.tasks {
+            return Entry { attr, entry_ttl: LONG, attr_ttl: LONG };
+        }
+        self.entry_in(parent, attr)
+    }
+
+    fn link_entry(&self, link: Link) -> Entry {
+        let entry_ttl = if self.watch.covers(ROOT) { LONG } else { SHORT };
+        Entry { attr: self.root.attr(link), entry_ttl, attr_ttl: LONG }
+    }
+
+    /// List the project's own entries, and in the root what crewfs adds to them.
+    fn list(
+        &self,
+        ino: Ino,
+        offset: u64,
+        sink: &mut dyn FnMut(DirEntry<'_>, Option<Link>) -> bool,
+    ) -> Result<()> {
+        // In the root the links come after the disk's entries, at positions that are their node numbers. A disk could
+        // only mean one of its own entries by such a position if it numbered 2^62 of them.
+        if Link::of(offset).is_none() {
+            let ended = self
+                .files
+                .list(ino, offset, &mut |entry| self.root.hides(ino, entry.name) || sink(entry, None))?;
+            if !ended || ino != ROOT {
+                return Ok(());
+            }
+        }
+        for link in self.root.links()? {
+            if offset >= link.ino() && Link::of(offset).is_some() {
+                continue;
+            }
+            let name = link.name();
+            let line = DirEntry { ino: link.ino(), next: link.ino(), kind: Kind::Symlink, name };
+            if !sink(line, Some(link)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What `crewfs doctor` shows of this session.
+    fn session(&self) -> Vec<u8> {
+        let terms = self.terms.get().map(|terms| terms.shown());
+        json!({ "tree": terms, "watch": self.watch.shown() }).to_string().into_bytes()
     }
 
     /// Every change goes this way: note the caller, ask the guard, make the change.
@@ -87,27 +174,33 @@ impl Filesystem for Tree {
         false
     }
 
-    fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Entry> {
+    fn began(&self, terms: Arc<Terms>) {
+        let _ = self.terms.set(terms);
+    }
+
+    fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Found> {
         self.guard.seen(req);
         if self.root.hides(parent, name) {
-            return Err(FsError::new(libc::ENOENT));
+            return Ok(Found::Nothing(LONG));
         }
         match self.files.lookup(parent, name) {
             Err(error) if error.errno == libc::ENOENT => match self.root.link_at(parent, name)? {
-                Some(link) => Ok(self.entry(self.root.attr(link))),
-                None => Err(error),
+                Some(link) => Ok(Found::Entry(self.link_entry(link))),
+                None => Ok(Found::Nothing(self.watch.missing(parent, name))),
             },
-            answer => answer.map(|attr| self.entry(attr)),
+            answer => answer.map(|attr| Found::Entry(self.found(parent, name, attr))),
         }
     }
 
     fn forget(&self, ino: Ino, count: u64) {
-        self.files.forget(ino, count);
+        for directory in self.files.forget(ino, count) {
+            self.watch.remove(&directory);
+        }
     }
 
     fn getattr(&self, req: &Request, ino: Ino, _fh: Option<u64>, reply: Reply<(Attr, Duration)>) {
         self.guard.seen(req);
-        reply.send(self.getattr_or_link(ino).map(|attr| (attr, self.config.attr_ttl)));
+        reply.send(self.getattr_or_link(ino).map(|attr| (attr, self.attr_ttl(&attr))));
     }
 
     fn setattr(
@@ -122,8 +215,13 @@ impl Filesystem for Tree {
             Some(size) => Change::Truncate { ino, size },
             None => Change::SetAttr { ino, change },
         };
-        let attr = self.change(req, asked, || self.files.setattr(ino, change));
-        reply.send(attr.map(|attr| (attr, self.config.attr_ttl)));
+        let attr = self.change(req, asked, || {
+            if change.size.is_some() {
+                self.files.drop_set_ids(req, ino)?;
+            }
+            self.files.setattr(ino, change)
+        });
+        reply.send(attr.map(|attr| (attr, self.attr_ttl(&attr))));
     }
 
     fn readlink(&self, req: &Request, ino: Ino) -> Result<OsString> {
@@ -222,7 +320,12 @@ impl Filesystem for Tree {
         reply: Reply<u32>,
     ) {
         let change = Change::Write { ino, offset, length: data.len(), cached };
-        reply.send(self.change(req, change, || self.files.write(ino, offset, data)));
+        reply.send(self.change(req, change, || {
+            if !cached {
+                self.files.drop_set_ids(req, ino)?;
+            }
+            self.files.write(ino, offset, data)
+        }));
     }
 
     fn fsync(&self, req: &Request, ino: Ino, _fh: u64, datasync: bool, reply: Reply<()>) {
@@ -230,49 +333,64 @@ impl Filesystem for Tree {
         reply.send(self.files.fsync(ino, datasync));
     }
 
-    fn opendir(&self, req: &Request, ino: Ino) -> Result<u64> {
-        self.guard.seen(req);
-        self.files.opendir(ino)
+    fn opendir(&self, _req: &Request, _ino: Ino) -> Result<u64> {
+        Err(FsError::new(libc::ENOSYS))
     }
 
     fn readdir(
         &self,
         req: &Request,
         ino: Ino,
-        fh: u64,
+        _fh: u64,
         offset: u64,
         sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<()> {
         self.guard.seen(req);
-        // In the root the links come after the disk's entries, at positions that are their node numbers. A disk could
-        // only mean one of its own entries by such a position if it numbered 2^62 of them.
-        if Link::of(offset).is_none() {
-            let ended = self
-                .files
-                .readdir(ino, fh, offset, &mut |entry| self.root.hides(ino, entry.name) || sink(entry))?;
-            if !ended || ino != ROOT {
-                return Ok(());
-            }
-        }
-        for link in self.root.links()? {
-            if offset >= link.ino() && Link::of(offset).is_some() {
-                continue;
-            }
-            let name = link.name();
-            if !sink(DirEntry { ino: link.ino(), next: link.ino(), kind: Kind::Symlink, name }) {
-                break;
-            }
-        }
-        Ok(())
+        self.list(ino, offset, &mut |line, _| sink(line))
     }
 
-    fn releasedir(&self, _ino: Ino, fh: u64) {
-        self.files.releasedir(fh);
-    }
-
-    fn fsyncdir(&self, req: &Request, _ino: Ino, fh: u64, reply: Reply<()>) {
+    fn readdirplus(
+        &self,
+        req: &Request,
+        ino: Ino,
+        offset: u64,
+        sink: &mut dyn FnMut(DirEntry<'_>, &Entry) -> bool,
+    ) -> Result<()> {
         self.guard.seen(req);
-        reply.send(self.files.fsyncdir(fh));
+        let mut failed = None;
+        self.list(ino, offset, &mut |line, link| {
+            if let Some(link) = link {
+                return sink(line, &self.link_entry(link));
+            }
+            if line.name == "." || line.name == ".." {
+                let attr = self.root.nameless(line.ino);
+                return sink(line, &Entry { attr, entry_ttl: Duration::ZERO, attr_ttl: Duration::ZERO });
+            }
+            match self.files.lookup(ino, line.name) {
+                Ok(attr) => {
+                    let entry = self.found(ino, line.name, attr);
+                    let taken = sink(DirEntry { ino: attr.ino, ..line }, &entry);
+                    if !taken {
+                        self.forget(attr.ino, 1);
+                    }
+                    taken
+                }
+                // It went away since it was listed.
+                Err(error) if error.errno == libc::ENOENT => true,
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn releasedir(&self, _ino: Ino, _fh: u64) {}
+
+    fn fsyncdir(&self, req: &Request, ino: Ino, _fh: u64, reply: Reply<()>) {
+        self.guard.seen(req);
+        reply.send(self.files.fsync_directory(ino));
     }
 
     fn statfs(&self, req: &Request, ino: Ino) -> Result<StatFs> {
@@ -289,6 +407,7 @@ impl Filesystem for Tree {
         self.guard.seen(req);
         match Link::of(ino) {
             Some(_) => Err(FsError::new(libc::ENODATA)),
+            None if ino == ROOT && name == SESSION => Ok(self.session()),
             None => self.files.getxattr(ino, name),
         }
     }
@@ -317,7 +436,10 @@ impl Filesystem for Tree {
         reply: Reply<()>,
     ) {
         let change = Change::Fallocate { ino, offset, length };
-        reply.send(self.change(req, change, || self.files.fallocate(ino, offset, length, mode)));
+        reply.send(self.change(req, change, || {
+            self.files.drop_set_ids(req, ino)?;
+            self.files.fallocate(ino, offset, length, mode)
+        }));
     }
 
     fn lseek(&self, req: &Request, ino: Ino, _fh: u64, offset: i64, whence: i32) -> Result<u64> {
@@ -327,6 +449,7 @@ impl Filesystem for Tree {
 
     fn copy_file_range(&self, req: &Request, from: FileRange, to: FileRange, length: u64, reply: Reply<u32>) {
         reply.send(self.change(req, Change::CopyFileRange { from, to, length }, || {
+            self.files.drop_set_ids(req, to.ino)?;
             self.files.copy_file_range((from.ino, from.offset), (to.ino, to.offset), length)
         }));
     }
