@@ -24,7 +24,7 @@ use crate::fs::Kernel;
 use crate::fs::caller::Callers;
 use crate::fs::desk::{self, Desk, Watch};
 use crate::fs::files::Files;
-use crate::fs::guard::{self, Guard};
+use crate::fs::guard;
 use crate::fs::tree::{Tree, TreeConfig};
 use crate::fuse::{MountOptions, Session};
 use crate::limits::DESK_THREADS_MIN;
@@ -162,9 +162,9 @@ impl Project {
 pub struct Daemon {
     mountpoint: PathBuf,
     tree: Session,
+    shown: Arc<Tree>,
     desk: Session,
     watch: Watch,
-    guard: Arc<Guard>,
     engine: Arc<Engine>,
     files: [Arc<Files>; 2],
     /// Held until the end: nobody else may serve the project before the log is closed.
@@ -197,13 +197,10 @@ impl Daemon {
             |root: OwnedFd| Files::new(root).map(Arc::new).map_err(|e| StartError(format!("{:?}", e.why)));
 
         let files = [below(opened(&project.root)?)?, below(opened(&tasks)?)?];
-        let tree = {
-            let tree_config = TreeConfig {
-                tasks: config.tasks.clone().into(),
-                guard: config.guard,
-                ..TreeConfig::default()
-            };
+        let shown = {
+            let tree_config = TreeConfig { tasks: config.tasks.clone().into(), guard: config.guard };
             Tree::new(files[0].clone(), tree_config, callers.clone(), engine.clone())
+                .map(Arc::new)
                 .map_err(|error| StartError(format!("the tree cannot be shown: errno {}", error.errno)))?
         };
         let desk_threads = config.threads.max(DESK_THREADS_MIN);
@@ -214,8 +211,8 @@ impl Daemon {
             owner_gid: rustix::process::getegid().as_raw(),
             threads: desk_threads,
         };
-        let guard = tree.guard().clone();
-        let desk = Desk::new(files[1].clone(), tasks, engine.clone(), callers, guard.clone(), desk_config);
+        let guard = shown.guard().clone();
+        let desk = Desk::new(files[1].clone(), tasks, engine.clone(), callers, guard, desk_config);
         let watch = desk.watch().map_err(|error| cannot("the tasks directory cannot be read", error))?;
 
         let options = |source: &Path, threads| MountOptions {
@@ -224,7 +221,6 @@ impl Daemon {
             allow_other: config.allow_other,
             threads,
         };
-        let shown = Arc::new(tree);
         let tree =
             Session::mount(shown.clone(), &config.mountpoint, &options(&config.source, config.threads))
                 .map_err(|error| mount_error(&config.mountpoint, &error))?;
@@ -244,9 +240,7 @@ impl Daemon {
             }
         };
         let notifier = session.notifier();
-        desk.tell(move |ino| {
-            notifier.forget_attributes(ino);
-        });
+        desk.tell(move |ino| notifier.forget_attributes(ino));
         project
             .announce(&config.mountpoint)
             .map_err(|error| cannot("the lock file cannot be written", error))?;
@@ -254,9 +248,9 @@ impl Daemon {
         Ok(Daemon {
             mountpoint: config.mountpoint.clone(),
             tree,
+            shown,
             desk: session,
             watch,
-            guard,
             engine,
             files,
             _project: project,
@@ -277,6 +271,7 @@ impl Daemon {
             looks += 1;
             if looks.is_multiple_of(LOOKS_BEFORE_CLOSING) {
                 self.files.iter().for_each(|files| files.close_idle());
+                self.shown.look_behind();
             }
         }
         for session in [&self.desk, &self.tree] {
@@ -286,7 +281,7 @@ impl Daemon {
                 log::error!("{} cannot be unmounted: {error}", self.mountpoint.display());
             }
         }
-        self.guard.stop();
+        self.shown.stop();
         self.watch.stop();
         self.engine.stop();
         log::info!("{} is unmounted", self.mountpoint.display());

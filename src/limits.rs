@@ -103,6 +103,14 @@ pub const MAX_BACKGROUND: u16 = 64;
 pub const PATH_DESCRIPTORS_MAX: usize = 4096;
 /// Descriptors for content that one session keeps ready, at most.
 pub const DATA_DESCRIPTORS_MAX: usize = 1024;
+/// Directories that one session keeps open for listings that are under way, at most.
+pub const LISTINGS_KEPT: usize = 64;
+/// Names that are not there, of which the kernel may remember that for long, at most. They are kept by the daemon too.
+pub const MISSING_NAMES_KEPT: usize = 1 << 16;
+/// Bytes of events about watched directories that are read at once.
+pub const WATCH_BATCH: usize = 256 << 10;
+/// How long the watch rests after events that all were its own doing, in milliseconds: meanwhile the kernel merges them.
+pub const WATCH_REST_MS: i64 = 4;
 /// Descriptors of any sort that a session may have however low the limit is: a walk needs a few at once.
 pub const DESCRIPTORS_MIN: usize = 8;
 

@@ -38,7 +38,7 @@ impl Options {
             lease: Span(30 * 60_000),
             idle_timeout: Span(10 * 60_000),
             allow_other: is_root,
-            threads: cores.clamp(2, 16),
+            threads: cores.clamp(4, 64),
             guard: guard::Config::default(),
         }
     }

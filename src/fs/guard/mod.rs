@@ -231,9 +231,9 @@ impl Guard {
         table.mapped.remove(&ino);
     }
 
-    /// A file of rules changed behind the mount, or a directory moved there.
-    pub fn changed_behind(&self, name: &OsStr) {
-        if exempt::makes_rules(name) {
+    /// Something happened behind the mount to an entry of this name; to any, if none is named.
+    pub fn changed_behind(&self, name: Option<&OsStr>) {
+        if name.is_none_or(exempt::makes_rules) {
             self.exempt.rules_changed();
         }
     }

@@ -1,7 +1,7 @@
 //! The tree: the project as it is, with opens not reported.
 //!
 //! May assume: the session is mounted with `default_permissions`, for nothing else checks an open.
-//! Must never: make a change that [`Guard::admit`] was not asked about, or wait for anything but the disk.
+//! Must never: make a change that [`Guard`] was not asked about, or wait for anything but the disk.
 //!
 //! Reads and writes come by node, and are served through descriptors that [`Files`] keeps ready. O_TRUNC comes as a
 //! SETATTR of size 0 before open(2) returns. O_APPEND needs nothing: the kernel takes the file's lock, asks for the
@@ -9,45 +9,36 @@
 //! that makes appending atomic on a local disk.
 
 mod root;
+mod watch;
 
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use serde_json::json;
 
 pub use self::root::HIDDEN;
 use self::root::{Link, Root};
+use self::watch::{LONG, SHORT, Watch};
 use super::caller::Callers;
 use super::files::Files;
 use super::guard::{self, Change, Device, Guard, LOCK_ATTRIBUTE, Name, Policy, Verdict};
 use super::{
-    Attr, DirEntry, Entry, FileRange, Filesystem, FsError, Ino, Kernel, Kind, Opened, ROOT, Reply, Request,
-    Result, SetAttr, StatFs,
+    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kernel, Kind, Opened, ROOT, Reply,
+    Request, Result, SetAttr, StatFs, Terms,
 };
 use crate::engine::Engine;
+
+/// The extended attribute of the root that tells what is in force.
+pub const SESSION: &str = "user.crewfs.session";
 
 /// What is configurable about the tree.
 #[derive(Debug, Clone)]
 pub struct TreeConfig {
     /// The name of the tasks directory, in the root of the project.
     pub tasks: OsString,
-    /// How long the kernel may believe that a name means a node.
-    pub entry_ttl: Duration,
-    /// How long it may believe attributes.
-    pub attr_ttl: Duration,
     /// How changes are let through.
     pub guard: guard::Config,
-}
-
-impl Default for TreeConfig {
-    fn default() -> TreeConfig {
-        let second = Duration::from_secs(1);
-        TreeConfig {
-            tasks: "tasks".into(),
-            entry_ttl: second,
-            attr_ttl: second,
-            guard: guard::Config::default(),
-        }
-    }
 }
 
 /// The project's files as a filesystem.
@@ -60,7 +51,9 @@ struct Core {
     files: Arc<Files>,
     root: Arc<Root>,
     guard: Arc<Guard>,
+    watch: Arc<Watch>,
     config: TreeConfig,
+    terms: OnceLock<Arc<Terms>>,
 }
 
 impl Tree {
@@ -71,19 +64,36 @@ impl Tree {
         callers: Arc<Callers>,
         engine: Arc<Engine>,
     ) -> Result<Tree> {
+        let watch = Arc::new(Watch::new(files.clone(), config.tasks.clone()));
         let root = Arc::new(Root::new(files.clone(), config.tasks.clone())?);
-        let guard = Guard::new(config.guard, Box::new(root.clone()), files.clone(), callers, engine);
-        Ok(Tree { core: Arc::new(Core { files, root, guard: Arc::new(guard), config }) })
+        let policy = Box::new(root.clone());
+        let guard = Arc::new(Guard::new(config.guard, policy, files.clone(), callers, engine));
+        Ok(Tree { core: Arc::new(Core { files, root, guard, watch, config, terms: OnceLock::new() }) })
     }
 
-    /// The tree is mounted now, as this device. `kernel` can be told what to forget.
+    /// The tree is mounted now, as this device. From now on `kernel` is told what to forget, and changes can wait.
     pub fn mounted(&self, device: Device, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
-        self.core.guard.start(device, kernel)
+        let guard = self.core.guard.clone();
+        self.core.guard.start(device, kernel.clone())?;
+        self.core.watch.tell(kernel, Box::new(move |name| guard.changed_behind(name)))
     }
 
     /// Who lets changes through.
     pub fn guard(&self) -> &Arc<Guard> {
         &self.core.guard
+    }
+
+    /// To be called every second or so: where not all changes behind the mount are heard of, it is looked for some.
+    pub fn look_behind(&self) {
+        if !self.core.watch.hears_all() {
+            self.core.guard.changed_behind(None);
+        }
+    }
+
+    /// The kernel is gone: tell it nothing more, and let nobody wait.
+    pub fn stop(&self) {
+        self.core.guard.stop();
+        self.core.watch.stop();
     }
 
     /// Make a change of names, and answer with the node that it makes.
@@ -112,12 +122,98 @@ impl Tree {
 }
 
 impl Core {
+    /// A node that was found or made, where the kernel may believe it for as long as its last known name allows.
     fn entry(&self, attr: Attr) -> Entry {
-        Entry { attr, entry_ttl: self.config.entry_ttl, attr_ttl: self.attr_ttl(attr.ino) }
+        let parent = self.files.parent_of(attr.ino).unwrap_or(ROOT);
+        self.entry_in(parent, attr)
     }
 
-    fn attr_ttl(&self, ino: Ino) -> Duration {
-        self.guard.attr_ttl(ino, self.config.attr_ttl)
+    fn entry_in(&self, parent: Ino, attr: Attr) -> Entry {
+        let attr = self.watched(attr);
+        let one_name = attr.kind == Kind::Directory || attr.nlink == 1;
+        let entry_ttl = if one_name && self.watch.covers(parent) { LONG } else { SHORT };
+        let attr_ttl = match attr.kind {
+            Kind::Directory => self.attr_ttl(&attr),
+            Kind::File => self.guard.attr_ttl(attr.ino, entry_ttl),
+            _ => entry_ttl,
+        };
+        Entry { attr, entry_ttl, attr_ttl }
+    }
+
+    /// A directory that the kernel is about to hear of is watched from now on.
+    fn watched(&self, attr: Attr) -> Attr {
+        match attr.kind {
+            Kind::Directory if self.watch.add(attr.ino) => self.files.getattr(attr.ino).unwrap_or(attr),
+            _ => attr,
+        }
+    }
+
+    /// How long attributes may be believed. A file of several names may be changed by one that nobody watches.
+    fn attr_ttl(&self, attr: &Attr) -> Duration {
+        let told = match (attr.kind, attr.nlink) {
+            (Kind::Directory, _) => self.watch.covers(attr.ino),
+            (_, 1) => self.files.parent_of(attr.ino).is_some_and(|parent| self.watch.covers(parent)),
+            _ => false,
+        };
+        let ttl = if told { LONG } else { SHORT };
+        if attr.kind == Kind::File { self.guard.attr_ttl(attr.ino, ttl) } else { ttl }
+    }
+
+    /// What a name in a directory means: a file of the project as it was found, or else what crewfs puts there.
+    fn found(&self, parent: Ino, name: &OsStr, attr: Attr) -> Entry {
+        // What the desk covers nobody sees, and its name does not go away.
+        if parent == ROOT && name == self.config.tasks {
+            return Entry { attr, entry_ttl: LONG, attr_ttl: LONG };
+        }
+        self.entry_in(parent, attr)
+    }
+
+    fn link_entry(&self, link: Link) -> Entry {
+        let entry_ttl = if self.watch.covers(ROOT) { LONG } else { SHORT };
+        Entry { attr: self.root.attr(link), entry_ttl, attr_ttl: LONG }
+    }
+
+    /// List the project's own entries, and in the root what crewfs adds to them.
+    fn list(
+        &self,
+        ino: Ino,
+        offset: u64,
+        sink: &mut dyn FnMut(DirEntry<'_>, Option<Link>) -> bool,
+    ) -> Result<()> {
+        // In the root the links come after the disk's entries, at positions that are their node numbers. A disk could
+        // only mean one of its own entries by such a position if it numbered 2^62 of them.
+        if Link::of(offset).is_none() {
+            let ended = self
+                .files
+                .list(ino, offset, &mut |entry| self.root.hides(ino, entry.name) || sink(entry, None))?;
+            if !ended || ino != ROOT {
+                return Ok(());
+            }
+        }
+        for link in self.root.links()? {
+            if offset >= link.ino() && Link::of(offset).is_some() {
+                continue;
+            }
+            let name = link.name();
+            let line = DirEntry { ino: link.ino(), next: link.ino(), kind: Kind::Symlink, name };
+            if !sink(line, Some(link)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What `crewfs doctor` shows of this session.
+    fn session(&self) -> Vec<u8> {
+        let terms = self.terms.get().map(|terms| terms.shown());
+        json!({ "tree": terms, "watch": self.watch.shown() }).to_string().into_bytes()
+    }
+
+    fn write(&self, req: &Request, ino: Ino, offset: u64, data: &[u8], cached: bool) -> Result<u32> {
+        if !cached {
+            self.files.drop_set_ids(req, ino)?;
+        }
+        self.files.write(ino, offset, data)
     }
 
     fn getattr_or_link(&self, ino: Ino) -> Result<Attr> {
@@ -139,23 +235,28 @@ impl Filesystem for Tree {
         false
     }
 
-    fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Entry> {
-        let core = &self.core;
-        core.guard.seen(req);
-        if core.root.hides(parent, name) {
-            return Err(FsError::new(libc::ENOENT));
+    fn began(&self, terms: Arc<Terms>) {
+        let _ = self.core.terms.set(terms);
+    }
+
+    fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Found> {
+        self.core.guard.seen(req);
+        if self.core.root.hides(parent, name) {
+            return Ok(Found::Nothing(LONG));
         }
-        match core.files.lookup(parent, name) {
-            Err(error) if error.errno == libc::ENOENT => match core.root.link_at(parent, name)? {
-                Some(link) => Ok(core.entry(core.root.attr(link))),
-                None => Err(error),
+        match self.core.files.lookup(parent, name) {
+            Err(error) if error.errno == libc::ENOENT => match self.core.root.link_at(parent, name)? {
+                Some(link) => Ok(Found::Entry(self.core.link_entry(link))),
+                None => Ok(Found::Nothing(self.core.watch.missing(parent, name))),
             },
-            answer => answer.map(|attr| core.entry(attr)),
+            answer => answer.map(|attr| Found::Entry(self.core.found(parent, name, attr))),
         }
     }
 
     fn forget(&self, ino: Ino, count: u64) {
-        self.core.files.forget(ino, count, |gone| self.core.guard.forget(gone));
+        for directory in self.core.files.forget(ino, count, |gone| self.core.guard.forget(gone)) {
+            self.core.watch.remove(&directory);
+        }
     }
 
     fn getattr(&self, req: &Request, ino: Ino, _fh: Option<u64>, reply: Reply<(Attr, Duration)>) {
@@ -164,7 +265,7 @@ impl Filesystem for Tree {
             Ok(attr) => {
                 let core = self.core.clone();
                 self.core.guard.before_read(req, &attr, move || {
-                    let ttl = core.attr_ttl(ino);
+                    let ttl = core.attr_ttl(&attr);
                     reply.send(Ok((attr, ttl)));
                 });
             }
@@ -186,8 +287,14 @@ impl Filesystem for Tree {
             None => Change::SetAttr { ino, change: wanted },
         };
         let core = self.core.clone();
-        let reply = reply.from(move |attr: Attr| (attr, core.attr_ttl(attr.ino)));
-        self.change(req, asked, reply, move |files| files.setattr(ino, &wanted));
+        let reply = reply.from(move |attr: Attr| (attr, core.attr_ttl(&attr)));
+        let caller = *req;
+        self.change(req, asked, reply, move |files| {
+            if wanted.size.is_some() {
+                files.drop_set_ids(&caller, ino)?;
+            }
+            files.setattr(ino, &wanted)
+        });
     }
 
     fn readlink(&self, req: &Request, ino: Ino) -> Result<OsString> {
@@ -297,12 +404,13 @@ impl Filesystem for Tree {
         // Not by `change`: what is written is copied only if it has to wait.
         match core.guard.judge(req, &change) {
             Verdict::Granted(grant) => {
-                reply.send(core.guard.carry_out(grant, || core.files.write(ino, offset, data)));
+                reply.send(core.guard.carry_out(grant, || core.write(req, ino, offset, data, cached)));
             }
             Verdict::Refused(error) => reply.send(Err(error)),
             Verdict::Wait(patience) => {
-                let (files, data) = (core.files.clone(), data.to_vec());
-                core.guard.park(patience, change, reply, move || files.write(ino, offset, &data));
+                let (core, data, caller) = (core.clone(), data.to_vec(), *req);
+                let guard = core.guard.clone();
+                guard.park(patience, change, reply, move || core.write(&caller, ino, offset, &data, cached));
             }
         }
     }
@@ -312,49 +420,64 @@ impl Filesystem for Tree {
         reply.send(self.core.files.fsync(ino, datasync));
     }
 
-    fn opendir(&self, req: &Request, ino: Ino) -> Result<u64> {
-        self.core.guard.seen(req);
-        self.core.files.opendir(ino)
+    fn opendir(&self, _req: &Request, _ino: Ino) -> Result<u64> {
+        Err(FsError::new(libc::ENOSYS))
     }
 
     fn readdir(
         &self,
         req: &Request,
         ino: Ino,
-        fh: u64,
+        _fh: u64,
         offset: u64,
         sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<()> {
         self.core.guard.seen(req);
-        // In the root the links come after the disk's entries, at positions that are their node numbers. A disk could
-        // only mean one of its own entries by such a position if it numbered 2^62 of them.
-        if Link::of(offset).is_none() {
-            let ended = self.core.files.readdir(ino, fh, offset, &mut |entry| {
-                self.core.root.hides(ino, entry.name) || sink(entry)
-            })?;
-            if !ended || ino != ROOT {
-                return Ok(());
-            }
-        }
-        for link in self.core.root.links()? {
-            if offset >= link.ino() && Link::of(offset).is_some() {
-                continue;
-            }
-            let name = link.name();
-            if !sink(DirEntry { ino: link.ino(), next: link.ino(), kind: Kind::Symlink, name }) {
-                break;
-            }
-        }
-        Ok(())
+        self.core.list(ino, offset, &mut |line, _| sink(line))
     }
 
-    fn releasedir(&self, _ino: Ino, fh: u64) {
-        self.core.files.releasedir(fh);
-    }
-
-    fn fsyncdir(&self, req: &Request, _ino: Ino, fh: u64, reply: Reply<()>) {
+    fn readdirplus(
+        &self,
+        req: &Request,
+        ino: Ino,
+        offset: u64,
+        sink: &mut dyn FnMut(DirEntry<'_>, &Entry) -> bool,
+    ) -> Result<()> {
         self.core.guard.seen(req);
-        reply.send(self.core.files.fsyncdir(fh));
+        let mut failed = None;
+        self.core.list(ino, offset, &mut |line, link| {
+            if let Some(link) = link {
+                return sink(line, &self.core.link_entry(link));
+            }
+            if line.name == "." || line.name == ".." {
+                let attr = self.core.root.nameless(line.ino);
+                return sink(line, &Entry { attr, entry_ttl: Duration::ZERO, attr_ttl: Duration::ZERO });
+            }
+            match self.core.files.lookup(ino, line.name) {
+                Ok(attr) => {
+                    let entry = self.core.found(ino, line.name, attr);
+                    let taken = sink(DirEntry { ino: attr.ino, ..line }, &entry);
+                    if !taken {
+                        self.forget(attr.ino, 1);
+                    }
+                    taken
+                }
+                // It went away since it was listed.
+                Err(error) if error.errno == libc::ENOENT => true,
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn releasedir(&self, _ino: Ino, _fh: u64) {}
+
+    fn fsyncdir(&self, req: &Request, ino: Ino, _fh: u64, reply: Reply<()>) {
+        self.core.guard.seen(req);
+        reply.send(self.core.files.fsync_directory(ino));
     }
 
     fn statfs(&self, req: &Request, ino: Ino) -> Result<StatFs> {
@@ -376,6 +499,7 @@ impl Filesystem for Tree {
             None if name == LOCK_ATTRIBUTE => {
                 self.core.guard.holder(ino).map(String::into_bytes).ok_or(FsError::new(libc::ENODATA))
             }
+            None if ino == ROOT && name == SESSION => Ok(self.core.session()),
             None => self.core.files.getxattr(ino, name),
         }
     }

@@ -65,6 +65,11 @@ impl Root {
         Attr { ino: link.ino(), kind: Kind::Symlink, perm: 0o777, nlink: 1, size, blocks: 0, ..self.model }
     }
 
+    /// What stands for the attributes of `.` and `..` in a listing, at which nobody looks.
+    pub(super) fn nameless(&self, ino: Ino) -> Attr {
+        Attr { ino, ..self.model }
+    }
+
     pub(super) fn target(&self, link: Link) -> OsString {
         let mut target = self.tasks.clone();
         target.push("/");
@@ -122,6 +127,10 @@ impl Policy for Root {
                 self.may_take_away(from)?;
                 self.may_replace(to)
             }
+            Change::Xattr { ino: ROOT, name } if *name == super::SESSION => Err(FsError::because(
+                libc::EPERM,
+                "user.crewfs.session is told by crewfs, and by nobody else",
+            )),
             Change::Truncate { ino, .. } | Change::SetAttr { ino, .. } | Change::Xattr { ino, .. } => {
                 self.may_change(*ino)
             }
