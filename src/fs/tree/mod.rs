@@ -142,10 +142,10 @@ impl Tree {
         Ok(())
     }
 
-    /// What `crewfs doctor` shows of this session.
-    fn session(&self) -> Vec<u8> {
+    /// What is in force in this session, for people and programs: the value of [`SESSION`].
+    pub fn session(&self) -> String {
         let terms = self.terms.get().map(|terms| terms.shown());
-        json!({ "tree": terms, "watch": self.watch.shown() }).to_string().into_bytes()
+        json!({ "tree": terms, "watch": self.watch.shown() }).to_string()
     }
 
     /// Every change goes this way: note the caller, ask the guard, make the change.
@@ -153,6 +153,16 @@ impl Tree {
         self.guard.seen(req);
         self.guard.admit(req, &change)?;
         make()
+    }
+
+    /// This caller is about to change content. The kernel does not think of the mode then.
+    fn drop_set_ids(&self, req: &Request, ino: Ino) -> Result<()> {
+        if self.files.drop_set_ids(req, ino)?
+            && let Some(kernel) = self.watch.kernel()
+        {
+            kernel.forget_attributes(ino);
+        }
+        Ok(())
     }
 
     fn getattr_or_link(&self, ino: Ino) -> Result<Attr> {
@@ -217,7 +227,7 @@ impl Filesystem for Tree {
         };
         let attr = self.change(req, asked, || {
             if change.size.is_some() {
-                self.files.drop_set_ids(req, ino)?;
+                self.drop_set_ids(req, ino)?;
             }
             self.files.setattr(ino, change)
         });
@@ -322,7 +332,7 @@ impl Filesystem for Tree {
         let change = Change::Write { ino, offset, length: data.len(), cached };
         reply.send(self.change(req, change, || {
             if !cached {
-                self.files.drop_set_ids(req, ino)?;
+                self.drop_set_ids(req, ino)?;
             }
             self.files.write(ino, offset, data)
         }));
@@ -407,7 +417,7 @@ impl Filesystem for Tree {
         self.guard.seen(req);
         match Link::of(ino) {
             Some(_) => Err(FsError::new(libc::ENODATA)),
-            None if ino == ROOT && name == SESSION => Ok(self.session()),
+            None if ino == ROOT && name == SESSION => Ok(self.session().into_bytes()),
             None => self.files.getxattr(ino, name),
         }
     }
@@ -437,7 +447,7 @@ impl Filesystem for Tree {
     ) {
         let change = Change::Fallocate { ino, offset, length };
         reply.send(self.change(req, change, || {
-            self.files.drop_set_ids(req, ino)?;
+            self.drop_set_ids(req, ino)?;
             self.files.fallocate(ino, offset, length, mode)
         }));
     }
@@ -449,7 +459,7 @@ impl Filesystem for Tree {
 
     fn copy_file_range(&self, req: &Request, from: FileRange, to: FileRange, length: u64, reply: Reply<u32>) {
         reply.send(self.change(req, Change::CopyFileRange { from, to, length }, || {
-            self.files.drop_set_ids(req, to.ino)?;
+            self.drop_set_ids(req, to.ino)?;
             self.files.copy_file_range((from.ino, from.offset), (to.ino, to.offset), length)
         }));
     }
