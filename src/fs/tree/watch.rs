@@ -191,6 +191,11 @@ impl Watch {
         Ok(())
     }
 
+    /// The kernel, as soon as it can be told anything.
+    pub(super) fn kernel(&self) -> Option<&dyn Kernel> {
+        self.kernel.get().map(|kernel| &**kernel)
+    }
+
     /// End the thread.
     pub(super) fn stop(&self) {
         if let Some((stop, thread)) = self.thread.lock().take() {
