@@ -1,0 +1,109 @@
+//! pjdfstest: some 400 cases of what POSIX says of names, modes, owners, times and errors.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::process::Ran;
+use crate::sides::{Known, Outcomes, Side, Sides, find, needs};
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// The users it turns into are there on every Debian system. It does not remount: that needs a disk of its own.
+const CONFIGURATION: &str = r#"
+[features]
+posix_fallocate = {}
+rename_ctime = {}
+stat_st_birthtime = {}
+utime_now = {}
+utimensat = {}
+[settings]
+naptime = 0.01
+[dummy_auth]
+entries = [["nobody", "nogroup"], ["games", "games"]]
+"#;
+
+/// What differs for root.
+const KNOWN: [Known; 1] = [(
+    "link::link_count_max",
+    "the C library knows how many links a file may have by the kind of filesystem, and has no number for FUSE; skipped",
+)];
+
+/// The suite's own words for each case.
+fn outcomes(ran: &Ran) -> Outcomes {
+    let cases = ran.stdout.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        match (words.next()?, words.next()?, words.next()) {
+            (case, word @ ("ok" | "skipped" | "FAILED"), None) if case.contains("::") => {
+                Some((case.to_string(), word.to_string()))
+            }
+            _ => None,
+        }
+    });
+    cases.collect()
+}
+
+/// Everything a user other than root needs, where that user can reach it.
+fn prepare(sides: &Sides) -> (PathBuf, PathBuf) {
+    let (program, configuration) =
+        (sides.project.dir().join("pjdfstest"), sides.project.dir().join("pjdfstest.toml"));
+    fs::copy(find("pjdfstest").unwrap(), &program).unwrap();
+    fs::write(&configuration, CONFIGURATION).unwrap();
+    (program, configuration)
+}
+
+#[track_caller]
+fn judge(sides: &Sides, disk: &Ran, mount: &Ran, least: usize, known: &[Known]) {
+    let ran = |ran: &Ran| outcomes(ran).values().filter(|outcome| *outcome == "ok").count();
+    println!("cases that passed: {} on the disk, {} mounted", ran(disk), ran(mount));
+    assert!(ran(disk) >= least, "so few cases ran: {disk:#?}");
+    let failed = |ran: &Ran| ran.stdout.lines().filter(|line| line.ends_with("FAILED")).count();
+    if failed(mount) > failed(disk) {
+        eprintln!("{}", mount.stdout);
+    }
+    sides.compare(&outcomes(disk), &outcomes(mount), known);
+}
+
+#[test]
+fn pjdfstest_tells_the_mount_from_the_disk_by_one_case() {
+    needs!("pjdfstest");
+    let Some(sides) = Sides::new(LIMIT) else { return };
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: this test needs root");
+    }
+    let (program, configuration) = prepare(&sides);
+    // Another disk, for what must not go from one to the other.
+    let secondary = "/dev/shm";
+    let (disk, mount) = sides.both(|side| {
+        let at = sides.at(side);
+        let args = ["-c".as_ref(), configuration.as_os_str(), "-p".as_ref(), at.as_os_str(), "-s".as_ref()];
+        sides.run(side, &program, args.into_iter().chain([secondary.as_ref()]))
+    });
+    judge(&sides, &disk, &mount, 350, &KNOWN);
+}
+
+#[test]
+fn pjdfstest_finds_no_difference_as_an_ordinary_user() {
+    needs!("pjdfstest", "setpriv");
+    let Some(sides) = Sides::new(LIMIT) else { return };
+    let (program, configuration) = prepare(&sides);
+    let root = rustix::process::geteuid().is_root();
+    let (disk, mount) = sides.both(|side| {
+        let mut command = if root {
+            let nobody = (Some(65534), Some(65534));
+            std::os::unix::fs::chown(sides.at(side), nobody.0, nobody.1).unwrap();
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+            command
+        } else {
+            Command::new(&program)
+        };
+        command.arg("-c").arg(&configuration).arg("-p").arg(sides.at(side)).args(["-s", "/dev/shm"]);
+        command.current_dir(sides.at(side));
+        sides.run_command(command)
+    });
+    let left = |side: Side| fs::read_dir(sides.beneath(side)).unwrap().count();
+    assert_eq!(sides.both(left), (0, 0), "it takes everything away again");
+    judge(&sides, &disk, &mount, 100, &KNOWN);
+}
