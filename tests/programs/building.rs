@@ -79,10 +79,12 @@ fn npm_installs_a_package_with_all_that_it_needs() {
     }
     install(Side::Mount, "--prefer-offline").ok();
     same_trees(&sides, Times::Ignored, &nothing);
-    let used = "cd app; node -e 'const app = require(\"express\")(); console.log(typeof app.listen)'; npm ls --all | wc -l
-        ls node_modules/.bin; node node_modules/.bin/mime x.html; npm ci --offline --cache ../../npm-cache >/dev/null 2>&1 || true
-        npm uninstall express >/dev/null; ls -A node_modules; cat package.json";
-    assert!(same(&sides, Times::Ignored, used, &nothing).starts_with("function\n"));
+    let used = format!(
+        "cd app; node -e 'const app = require(\"express\")(); console.log(typeof app.listen)'; npm ls --all | wc -l
+        ls node_modules/.bin; node node_modules/.bin/mime x.html
+        {npm} --offline uninstall express >/dev/null; ls -A node_modules; cat package.json"
+    );
+    assert!(same(&sides, Times::Ignored, &used, &nothing).starts_with("function\n"));
 }
 
 const MAKEFILE: &str = r#"

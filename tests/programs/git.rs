@@ -31,7 +31,7 @@ git checkout -q -- run.sh; rm u
 git checkout -q main; git merge -q --no-ff -m merged side; git push -q origin main side
 ! git merge-base --is-ancestor main feature
 git worktree add -q ../tree feature; (cd ../tree; echo w > w; git add w; git commit -qm worktree; git status --porcelain)
-git log --oneline feature | head -1
+git log --oneline -1 feature
 git worktree remove ../tree
 git checkout -qb conflict HEAD~1; echo other > side; git add side; git commit -qm conflict
 git merge main > ../said 2>&1 && exit 1; git status --porcelain; git merge --abort
@@ -42,7 +42,7 @@ git repack -qad; git count-objects; git archive --format=tar main | md5sum
 cd ..; git clone -q --no-hardlinks repo again; git clone -q --shared repo shared; git -C again log --oneline origin/main | wc -l
 diff -r --exclude=.git repo again || true
 git -C repo ls-files -s | md5sum; git -C repo grep -c one feature -- src/m1 | sort; git -C repo blame -s feature -- run.sh
-git -C repo diff --stat main feature | tail -1; git -C repo bisect start -q feature main >/dev/null; git -C repo bisect reset -q
+git -C repo diff --stat main feature | tail -1; git -C repo bisect start main feature~3 >/dev/null 2>&1; git -C repo bisect reset >/dev/null 2>&1
 git -C repo status --porcelain; git -C again fsck --no-progress; git -C origin.git fsck --no-progress
 "#;
 

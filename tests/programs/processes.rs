@@ -41,7 +41,7 @@ cp "$(type -P true)" prog.new; mv prog.new prog; ./prog && echo replaced
 readlink /proc/$pid/exe; kill -9 $pid; wait $pid || echo $?
 cp "$(type -P false)" prog; ./prog || echo $?
 printf 'print("module")\n' > module.py; echo 'import module' > main.py; python3 main.py; echo 'print("again!")' > module.py; python3 main.py
-rm -r __pycache__; cd "$PWD/." ; mkdir gone; cd gone; rmdir ../gone; ls; touch x 2>/dev/null || echo gone
+rm -rf __pycache__; cd "$PWD/." ; mkdir gone; cd gone; rmdir ../gone; ls; touch x 2>/dev/null || echo gone
 "#;
     let said = same(&sides, Times::Ignored, text, &nothing);
     assert!(said.contains("busy\nbusy\nreplaced\n"), "{said}");

@@ -3,7 +3,7 @@
 Runs in an empty directory. The same on every filesystem, but for what differs between filesystems.
 """
 
-import array, ctypes, errno, fcntl, mmap, os, select, signal, socket, stat, struct, sys, threading, time
+import array, ctypes, errno, fcntl, mmap, os, resource, select, signal, socket, stat, struct, sys, threading, time
 
 libc = ctypes.CDLL(None, use_errno=True)
 HERE = os.getcwd()
@@ -147,6 +147,21 @@ def deleted_file_stays():
     os.fchmod(fd, 0o600)
     s = os.fstat(fd)
     return s.st_nlink, s.st_size, oct(s.st_mode), len(os.pread(fd, 30000, 0))
+
+
+@probe
+def a_thousand_deleted_files_stay():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    kept = []
+    try:
+        for n in range(1000):
+            kept.append(os.open("one", os.O_RDWR | os.O_CREAT | os.O_EXCL))
+            os.write(kept[-1], str(n).encode())
+            os.unlink("one")
+        return all(os.pread(fd, 10, 0) == str(n).encode() for n, fd in enumerate(kept))
+    finally:
+        for fd in kept:
+            os.close(fd)
 
 
 @probe
