@@ -1,16 +1,19 @@
 //! pjdfstest: some 400 cases of what POSIX says of names, modes, owners, times and errors.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::process::Ran;
 use crate::sides::{Known, Outcomes, Side, Sides, find, needs};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// The users it turns into are there on every Debian system. It does not remount: that needs a disk of its own.
+/// The users it turns into are there on every Debian system. It remounts only where it is told to.
 const CONFIGURATION: &str = r#"
 [features]
 posix_fallocate = {}
@@ -23,6 +26,9 @@ naptime = 0.01
 [dummy_auth]
 entries = [["nobody", "nogroup"], ["games", "games"]]
 "#;
+
+/// mount(8) leaves the remounting to a helper for FUSE, which would mount anew; the kernel can do it by itself.
+const REMOUNT: &str = "#!/bin/sh\nexec /bin/mount -i \"$@\"\n";
 
 /// What differs for root.
 const KNOWN: [Known; 1] = [(
@@ -45,11 +51,12 @@ fn outcomes(ran: &Ran) -> Outcomes {
 }
 
 /// Everything a user other than root needs, where that user can reach it.
-fn prepare(sides: &Sides) -> (PathBuf, PathBuf) {
+fn prepare(sides: &Sides, settings: &str) -> (PathBuf, PathBuf) {
     let (program, configuration) =
         (sides.project.dir().join("pjdfstest"), sides.project.dir().join("pjdfstest.toml"));
     fs::copy(find("pjdfstest").unwrap(), &program).unwrap();
-    fs::write(&configuration, CONFIGURATION).unwrap();
+    fs::write(&configuration, CONFIGURATION.replace("[settings]", &format!("[settings]\n{settings}")))
+        .unwrap();
     (program, configuration)
 }
 
@@ -72,24 +79,24 @@ fn pjdfstest_tells_the_mount_from_the_disk_by_one_case() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("skipped: this test needs root");
     }
-    let (program, configuration) = prepare(&sides);
+    let (program, configuration) = prepare(&sides, "");
     // Another disk, for what must not go from one to the other.
     let secondary = "/dev/shm";
-    let (disk, mount) = sides.both(|side| {
+    let (disk, mounted) = sides.both(|side| {
         let at = sides.at(side);
         let args = ["-c".as_ref(), configuration.as_os_str(), "-p".as_ref(), at.as_os_str(), "-s".as_ref()];
         sides.run(side, &program, args.into_iter().chain([secondary.as_ref()]))
     });
-    judge(&sides, &disk, &mount, 350, &KNOWN);
+    judge(&sides, &disk, &mounted, 350, &KNOWN);
 }
 
 #[test]
 fn pjdfstest_finds_no_difference_as_an_ordinary_user() {
     needs!("pjdfstest", "setpriv");
     let Some(sides) = Sides::new(LIMIT) else { return };
-    let (program, configuration) = prepare(&sides);
+    let (program, configuration) = prepare(&sides, "");
     let root = rustix::process::geteuid().is_root();
-    let (disk, mount) = sides.both(|side| {
+    let (disk, mounted) = sides.both(|side| {
         let mut command = if root {
             let nobody = (Some(65534), Some(65534));
             std::os::unix::fs::chown(sides.at(side), nobody.0, nobody.1).unwrap();
@@ -105,5 +112,30 @@ fn pjdfstest_finds_no_difference_as_an_ordinary_user() {
     });
     let left = |side: Side| fs::read_dir(sides.beneath(side)).unwrap().count();
     assert_eq!(sides.both(left), (0, 0), "it takes everything away again");
-    judge(&sides, &disk, &mount, 100, &KNOWN);
+    judge(&sides, &disk, &mounted, 100, &KNOWN);
+}
+
+#[test]
+fn pjdfstest_finds_no_difference_when_mounted_read_only() {
+    needs!("pjdfstest");
+    let Some(sides) = Sides::new(LIMIT) else { return };
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: this test needs root");
+    }
+    let (program, configuration) = prepare(&sides, "allow_remount = true");
+    let wrapper = sides.project.dir().join("mount-by-itself");
+    fs::create_dir(&wrapper).unwrap();
+    fs::write(wrapper.join("mount"), REMOUNT).unwrap();
+    fs::set_permissions(wrapper.join("mount"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", wrapper.display(), std::env::var("PATH").unwrap());
+    // The disk cannot be made read-only under everybody who uses it: one in memory stands for it.
+    let disk = sides.at(Side::Disk);
+    mount("tmpfs", &disk, "tmpfs", MountFlags::empty(), Some(c"size=16m")).unwrap();
+    let (on_disk, on_mount) = sides.both(|side| {
+        let mut command = Command::new(&program);
+        command.arg("-c").arg(&configuration).arg("-p").arg(sides.at(side)).arg("erofs").env("PATH", &path);
+        sides.run_command(command)
+    });
+    unmount(&disk, UnmountFlags::empty()).unwrap();
+    judge(&sides, &on_disk, &on_mount, 13, &[]);
 }

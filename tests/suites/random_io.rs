@@ -33,7 +33,7 @@ fn fsx_reads_what_it_wrote_and_leaves_the_same_file_on_both_sides() {
     needs!("fsx");
     let limit = if long() { Duration::from_secs(3600) } else { Duration::from_secs(180) };
     let Some(sides) = Sides::new(limit) else { return };
-    let (seeds, operations) = if long() { (25, "50000") } else { (4, "4000") };
+    let (seeds, operations) = if long() { (10, "50000") } else { (4, "4000") };
     for (mixture, sizes) in MIXTURES {
         let maps = if mixture.ends_with("not mapped") { 0 } else { 10 };
         // Rounded to whole pages, it would ask to reserve no bytes at all, which no disk does.
