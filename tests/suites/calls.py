@@ -543,6 +543,32 @@ def as_nobody(work):
 
 
 @probe
+def acl_refuses_a_group_what_the_mode_seems_to_give():
+    os.close(new("acl", mode=0o600))
+    os.chown("acl", 0, 65534)
+    entries = [(1, 6, -1), (2, 4, 7), (4, 0, -1), (16, 4, -1), (32, 0, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    os.setxattr("acl", "system.posix_acl_access", acl)
+    return oct(os.stat("acl").st_mode), as_nobody(lambda: os.open("acl", os.O_RDONLY))
+
+
+@probe
+def acl_follows_the_mode():
+    os.close(new("acl", mode=0o600))
+    entries = [(1, 6, -1), (2, 4, 65534), (4, 0, -1), (16, 4, -1), (32, 0, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    os.setxattr("acl", "system.posix_acl_access", acl)
+    may = lambda: as_nobody(lambda: os.open("acl", os.O_RDONLY))
+    seen = [may()]
+    os.chmod("acl", 0o600)
+    seen.append(may())
+    os.chmod("acl", 0o640)
+    seen.append(may())
+    os.removexattr("acl", "system.posix_acl_access")
+    return seen, may(), oct(os.stat("acl").st_mode), os.listxattr("acl")
+
+
+@probe
 def acl_gives_a_user_what_the_mode_does_not():
     os.close(new("acl", mode=0o600))
     entries = [(1, 6, -1), (2, 4, 65534), (4, 0, -1), (16, 4, -1), (32, 0, -1)]
