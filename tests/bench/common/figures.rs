@@ -40,8 +40,14 @@ pub(crate) fn machine(dir: &Path) -> Outcome<String> {
     let kind = mounts
         .lines()
         .filter(|line| line.split(' ').nth(2) == Some(&device))
-        .find_map(|line| line.split_once(" - ")?.1.split(' ').next())
-        .unwrap_or("an unknown filesystem");
+        .find_map(|line| {
+            let mut words = line.split_once(" - ")?.1.split(' ');
+            let (kind, discards) =
+                (words.next()?, words.nth(1)?.split(',').any(|option| option == "discard"));
+            // Every removal then waits for the disk, and may take a hundred times as long.
+            Some(format!("{kind}{}", if discards { " with discard" } else { "" }))
+        })
+        .unwrap_or_else(|| "an unknown filesystem".to_owned());
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let load = fs::read_to_string("/proc/loadavg")?;
     Ok(format!(

@@ -151,7 +151,7 @@ fn compare(options: &Options) -> Outcome<Table> {
     bench.table.note(match (rows.iter().any(|row| row.state == State::Cold), bench.emptying) {
         (false, _) => "Caches were warm.".to_owned(),
         (true, true) => {
-            "Cold is a fresh mount after the kernel's caches were emptied; otherwise the row was done once just \
+            "Cold is a fresh mount after the kernel's caches were emptied, but not the disk's own; otherwise the row was done once just \
              before, or what it needs was made through the same mount."
                 .to_owned()
         }
@@ -194,17 +194,21 @@ impl Bench {
         let mut order = peers.to_vec();
         for round in 1..=rounds {
             for row in rows {
+                if row.state == State::Cold {
+                    self.warm_the_disk(row, &places, round);
+                }
                 for &peer in &order {
                     if self.table.is_left_out(peer, row.name) || !(peer.has_a_tree() || row.one_file) {
                         continue;
-                    }
-                    if self.chatty {
-                        eprintln!("round {round} of {rounds}, {}: {}", row.name, peer.name());
                     }
                     let measured = self.row(row, peer, &mut places, round);
                     wait::check()?;
                     match measured {
                         Ok((time, counts)) => {
+                            if self.chatty {
+                                let milliseconds = figures::short(time.as_secs_f64() * 1e3);
+                                eprintln!("round {round}, {}, {}: {milliseconds} ms", row.name, peer.name());
+                            }
                             self.table.add(row.name, peer, time.as_secs_f64());
                             if let Some(counts) = counts {
                                 self.table.count(row.name, counts);
@@ -224,6 +228,26 @@ impl Bench {
         Ok(())
     }
 
+    /// Reads once from the disk what a cold row will read. Whoever reads first would otherwise warm up the disk's own
+    /// caches, or those of the machine around a virtual one, for those who come later.
+    fn warm_the_disk(&mut self, row: &Row, places: &[Place], round: usize) {
+        if self.emptying
+            && let Err(error) = empty_caches(&self.project)
+        {
+            self.emptying = false;
+            self.table.note(format!("The caches of the kernel could not be emptied: {error}."));
+        }
+        if let Ok(source) = place_of(Peer::Source, places) {
+            // What fails here fails again where it is measured, and is reported there.
+            let _ = guarded(source, row.run, &self.material, &self.fresh(row, Peer::Source, round));
+        }
+    }
+
+    fn fresh(&self, row: &Row, peer: Peer, round: usize) -> String {
+        // The number is in it for the sake of `spread_subdirectories`.
+        format!("work/{}-{}-{round}-{}", row.name, peer.name(), std::process::id())
+    }
+
     /// Mounts a filesystem, afresh if it is mounted; takes it out of the table where that fails.
     fn open(&mut self, peer: Peer, places: &mut Vec<Place>) -> Outcome<()> {
         places.retain(|place| place.peer != peer);
@@ -241,7 +265,7 @@ impl Bench {
         places: &mut Vec<Place>,
         round: usize,
     ) -> Outcome<(Duration, Option<Counts>)> {
-        let fresh = format!("work/{}-{}-{round}-{}", row.name, peer.name(), std::process::id());
+        let fresh = self.fresh(row, peer, round);
         // What was written before must not be paid for now.
         rustix::fs::syncfs(File::open(&self.project)?)?;
         guarded(place_of(peer, places)?, row.prepare, &self.material, &fresh)?;
