@@ -78,7 +78,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let outcome = if std::env::args().any(|arg| arg == "--bench") {
-        compare(&Options::parse()).map(|table| println!("{table}"))
+        // Removing the files may take a while, and comes after.
+        compare(&Options::parse()).map(|(table, _scratch)| println!("{table}"))
     } else {
         smoke()
     };
@@ -102,14 +103,14 @@ fn smoke() -> Outcome<()> {
         return if std::env::var_os("CI").is_none() { Ok(()) } else { Err(error.into()) };
     }
     let options = "tree --peers crewfs --rounds 1 --files 500 --megabytes 8 --keep-caches";
-    let table = compare(&Options::parse_from(options.split(' ')))?;
+    let (table, _scratch) = compare(&Options::parse_from(options.split(' ')))?;
     println!("{table}");
     let failed: Vec<String> = table.failures().collect();
     if failed.is_empty() { Ok(()) } else { Err(failed.join("; ").into()) }
 }
 
 /// Measures every row, the filesystems in turn, so that a change of the machine's mood meets all of them.
-fn compare(options: &Options) -> Outcome<Table> {
+fn compare(options: &Options) -> Outcome<(Table, Scratch)> {
     wait::until_interrupted()?;
     let scratch = Scratch::new(&options.dir, "tree")?;
     let machine = figures::machine(scratch.path())?;
@@ -148,20 +149,17 @@ fn compare(options: &Options) -> Outcome<Table> {
         bench.table.note(format!("Rows that need {program} are left out: it is not installed."));
     }
     bench.measure(&peers, &rows, options.rounds)?;
-    bench.table.note(match (rows.iter().any(|row| row.state == State::Cold), bench.emptying) {
-        (false, _) => "Caches were warm.".to_owned(),
-        (true, true) => {
-            "Cold is a fresh mount after the kernel's caches were emptied, but not the disk's own; otherwise the row was done once just \
-             before, or what it needs was made through the same mount."
-                .to_owned()
-        }
+    let cold = match (rows.iter().any(|row| row.state == State::Cold), bench.emptying) {
+        (false, _) => "",
+        (true, true) => " Cold: after a fresh mount, the kernel's caches emptied, but not the disk's own.",
         (true, false) => {
-            "Cold is a fresh mount only: the kernel's caches for the disk were not emptied, so the source is not \
-             cold."
-                .to_owned()
+            " Cold: after a fresh mount only; the kernel's caches were not emptied, so the source is not cold."
         }
-    });
-    Ok(bench.table)
+    };
+    bench.table.note(format!(
+        "Each row was done once just before, or what it needs was made through the same mount.{cold}"
+    ));
+    Ok((bench.table, scratch))
 }
 
 fn is_installed(program: &str) -> bool {

@@ -42,7 +42,7 @@ fn counts(root: &Path) -> Option<Counts> {
     let mut text = vec![0_u8; 1 << 16];
     let length = getxattr(root, ATTRIBUTE, &mut text[..]).ok()?;
     let session: Value = serde_json::from_slice(&text[..length]).ok()?;
-    let counts = session["requests"].as_object()?;
+    let counts = session.pointer("/tree/requests")?.as_object()?;
     Some(counts.iter().filter_map(|(kind, count)| Some((kind.clone(), count.as_u64()?))).collect())
 }
 

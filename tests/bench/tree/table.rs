@@ -75,6 +75,9 @@ impl Table {
 
     /// The median of the ratios within each round: what disturbs a round disturbs both figures.
     fn ratio(&self, row: &'static str, peer: Peer) -> Option<f64> {
+        if self.is_left_out(peer, row) {
+            return None;
+        }
         let limit = self.samples.get(&(row, Peer::Source.name()))?;
         let own = self.samples.get(&(row, peer.name()))?;
         median(own.iter().zip(limit).map(|(own, limit)| own / limit).collect())
@@ -107,7 +110,10 @@ impl fmt::Display for Table {
             write!(f, "\n- Left out: {}{of}: {reason}.", peer.title())?;
         }
         if !self.requests.is_empty() {
-            writeln!(f, "\n\n| | requests of the kernel to crewfs in one run |\n|---|---|")?;
+            writeln!(
+                f,
+                "\n\n| | requests of the kernel to crewfs in one run, of the kinds that it counts |\n|---|---|"
+            )?;
             for (row, title) in &self.rows {
                 if let Some(counts) = self.requests.get(row) {
                     writeln!(f, "| {title} | {} |", requests::in_words(counts))?;
