@@ -18,6 +18,8 @@ pub struct Mount {
     pub mountpoint: PathBuf,
     /// The project's directory.
     pub source: PathBuf,
+    /// The device number of its files: major and minor.
+    pub device: (u32, u32),
 }
 
 /// All mounts of ours, oldest first.
@@ -47,12 +49,15 @@ fn parse(table: &[u8]) -> Vec<Mount> {
     lines
         .filter_map(|line| {
             let mut fields = line.split(|b| *b == b' ');
-            let mountpoint = fields.nth(4)?;
+            let (major, minor) = std::str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
+            let device = (major.parse().ok()?, minor.parse().ok()?);
+            let mountpoint = fields.nth(1)?;
             // Optional fields end with a hyphen.
             let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
             let (kind, source) = (rest.next()?, rest.next()?);
             let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
-            (kind == TYPE.as_bytes()).then(|| Mount { mountpoint: path(mountpoint), source: path(source) })
+            let mount = || Mount { mountpoint: path(mountpoint), source: path(source), device };
+            (kind == TYPE.as_bytes()).then(mount)
         })
         .collect()
 }
@@ -91,5 +96,6 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].mountpoint, Path::new("/mnt/a b"));
         assert_eq!(found[0].source, Path::new("/srv/a\\b"));
+        assert_eq!(found[1].device, (0, 51));
     }
 }

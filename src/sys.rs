@@ -5,8 +5,11 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::io;
 use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 
 use rustix::fs::Mode;
@@ -145,6 +148,157 @@ pub fn sqlite_vfs_by_descriptor() -> &'static str {
     "crewfs"
 }
 
+/// What names a directory for as long as it exists, whatever it is called: `struct file_handle` without its length.
+pub type Handle = Box<[u8]>;
+
+/// The handle of what a descriptor stands for; an `O_PATH` one does.
+pub fn handle_of(fd: BorrowedFd<'_>) -> io::Result<Handle> {
+    /// `MAX_HANDLE_SZ` of Linux.
+    const LARGEST: usize = 128;
+    // The length of the handle, its type, the handle.
+    let mut buffer = [0_u32; 2 + LARGEST / 4];
+    buffer[0] = LARGEST as u32;
+    let mut mount: libc::c_int = 0;
+    // SAFETY: the buffer is aligned for the structure, begins with the room that follows its head, and outlives the call,
+    // as does `mount`; the path is an empty string.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            buffer.as_mut_ptr(),
+            &mut mount,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let length = buffer[0] as usize;
+    let bytes = buffer[1..].iter().flat_map(|word| word.to_ne_bytes());
+    Ok(bytes.take(4 + length).collect())
+}
+
+/// What the kernel tells of watched directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// Something about an entry of a directory, or about the directory itself, whose name then is `.`.
+    Entry {
+        /// Whether this process did it.
+        by_us: bool,
+        /// Whether the name came or went; else what it means has changed.
+        name_changed: bool,
+        /// The [`Handle`] of the directory.
+        directory: &'a [u8],
+        /// The name.
+        name: &'a OsStr,
+    },
+    /// More happened than the kernel keeps.
+    Lost,
+}
+
+/// A watch over directories: fanotify(7) with names, by marks on single directories, as any user may have it.
+#[derive(Debug)]
+pub struct DirectoryWatch(OwnedFd);
+
+const NAMES: u64 = libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
+const WATCHED: u64 = NAMES
+    | libc::FAN_MODIFY
+    | libc::FAN_CLOSE_WRITE
+    | libc::FAN_ATTRIB
+    | libc::FAN_ONDIR
+    | libc::FAN_EVENT_ON_CHILD;
+
+impl DirectoryWatch {
+    /// A watch over nothing yet.
+    pub fn new() -> io::Result<DirectoryWatch> {
+        let flags = libc::FAN_CLASS_NOTIF
+            | libc::FAN_REPORT_DIR_FID
+            | libc::FAN_REPORT_NAME
+            | libc::FAN_CLOEXEC
+            | libc::FAN_NONBLOCK;
+        // SAFETY: plain integers; the answer is a new descriptor that nobody else has.
+        unsafe {
+            match libc::fanotify_init(flags, libc::O_RDONLY as libc::c_uint) {
+                -1 => Err(io::Error::last_os_error()),
+                fd => Ok(DirectoryWatch(OwnedFd::from_raw_fd(fd))),
+            }
+        }
+    }
+
+    /// Watch a directory, given by a descriptor of any kind. To do so twice is no harm.
+    pub fn add(&self, directory: BorrowedFd<'_>) -> io::Result<()> {
+        self.mark(libc::FAN_MARK_ADD, directory)
+    }
+
+    /// Watch it no longer.
+    pub fn remove(&self, directory: BorrowedFd<'_>) -> io::Result<()> {
+        self.mark(libc::FAN_MARK_REMOVE, directory)
+    }
+
+    fn mark(&self, what: libc::c_uint, directory: BorrowedFd<'_>) -> io::Result<()> {
+        let flags = what | libc::FAN_MARK_ONLYDIR;
+        // SAFETY: both descriptors are open, and the path is a string that ends.
+        let done = unsafe {
+            libc::fanotify_mark(self.0.as_raw_fd(), flags, WATCHED, directory.as_raw_fd(), c".".as_ptr())
+        };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Read what there is to be heard now, at most what fits in `buffer`; false if there was nothing.
+    pub fn read(&self, buffer: &mut [u8], hear: &mut dyn FnMut(Heard<'_>)) -> io::Result<bool> {
+        let read = match rustix::io::read(&self.0, &mut *buffer) {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(false),
+            read => read?,
+        };
+        parse_events(&buffer[..read], std::process::id(), hear);
+        Ok(read > 0)
+    }
+}
+
+impl AsFd for DirectoryWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The layout is in fanotify(7). What is not understood is passed over: the records tell their length.
+fn parse_events(mut events: &[u8], own: u32, hear: &mut dyn FnMut(Heard<'_>)) {
+    const HEAD: usize = 24;
+    // Type and length of the record, the filesystem's id, and the length of the handle.
+    const RECORD_HEAD: usize = 4 + 8 + 4;
+    let u16_at = |from: &[u8], at: usize| u16::from_ne_bytes([from[at], from[at + 1]]) as usize;
+    let u32_at =
+        |from: &[u8], at: usize| u32::from_ne_bytes(from[at..at + 4].try_into().expect("four bytes"));
+    while events.len() >= HEAD {
+        let length = (u32_at(events, 0) as usize).clamp(HEAD, events.len());
+        let (event, rest) = events.split_at(length);
+        events = rest;
+        let mask = u64::from_ne_bytes(event[8..16].try_into().expect("eight bytes"));
+        let by_us = u32_at(event, 20) == own;
+        if mask & libc::FAN_Q_OVERFLOW != 0 {
+            hear(Heard::Lost);
+            continue;
+        }
+        let mut records = &event[u16_at(event, 6).clamp(HEAD, length)..];
+        while records.len() >= RECORD_HEAD + 4 {
+            let length = u16_at(records, 2).clamp(RECORD_HEAD + 4, records.len());
+            let (record, rest) = records.split_at(length);
+            records = rest;
+            let handle_ends = RECORD_HEAD + 4 + u32_at(record, RECORD_HEAD - 4) as usize;
+            if record[0] == libc::FAN_EVENT_INFO_TYPE_DFID_NAME && handle_ends <= record.len() {
+                let name = record[handle_ends..].split(|byte| *byte == 0).next().unwrap_or_default();
+                hear(Heard::Entry {
+                    by_us,
+                    name_changed: mask & NAMES != 0,
+                    directory: &record[RECORD_HEAD..handle_ends],
+                    name: OsStr::from_bytes(name),
+                });
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,5 +325,43 @@ mod tests {
                 assert_eq!(owner_of("ours"), own);
             });
         });
+    }
+
+    #[test]
+    fn a_watch_tells_who_did_what_where() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = std::fs::File::open(dir.path()).unwrap();
+        let Ok(watch) = DirectoryWatch::new() else { return eprintln!("skipped: no fanotify") };
+        watch.add(fd.as_fd()).unwrap();
+        let handle = handle_of(fd.as_fd()).unwrap();
+        std::fs::write(dir.path().join("ours"), "x").unwrap();
+        let there = dir.path().join("theirs");
+        assert!(std::process::Command::new("touch").arg(there).status().unwrap().success());
+        let mut heard = Vec::new();
+        let mut buffer = vec![0; 1 << 16];
+        while watch
+            .read(&mut buffer, &mut |event| {
+                let Heard::Entry { by_us, name_changed, directory, name } = event else { return };
+                assert_eq!(directory, &*handle);
+                heard.push((by_us, name_changed, name.to_str().unwrap().to_owned()));
+            })
+            .unwrap()
+        {}
+        let told = |by_us, changed, name: &str| heard.contains(&(by_us, changed, name.to_owned()));
+        assert!(told(true, true, "ours") && told(false, true, "theirs"), "{heard:?}");
+        assert!(!told(true, true, "theirs") && !told(false, true, "ours"), "{heard:?}");
+        watch.remove(fd.as_fd()).unwrap();
+        std::fs::write(dir.path().join("ours"), "y").unwrap();
+        assert!(!watch.read(&mut buffer, &mut |_| ()).unwrap());
+    }
+
+    #[test]
+    fn broken_events_are_passed_over() {
+        let mut heard = 0;
+        for length in 0..64 {
+            parse_events(&vec![0xff; length], 1, &mut |_| heard += 1);
+            parse_events(&vec![0; length], 1, &mut |_| heard += 1);
+        }
+        assert!(heard < 64);
     }
 }

@@ -11,11 +11,15 @@ pub mod caller;
 pub mod desk;
 pub mod files;
 pub mod guard;
+pub mod terms;
 pub mod tree;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 use std::time::Duration;
+
+pub use self::terms::Terms;
 
 /// A node number of one session. Not the inode number of the disk.
 pub type Ino = u64;
@@ -117,6 +121,15 @@ pub struct Entry {
     pub entry_ttl: Duration,
     /// How long the attributes may be taken as they are.
     pub attr_ttl: Duration,
+}
+
+/// What a name was found to mean.
+#[derive(Debug, Clone, Copy)]
+pub enum Found {
+    /// A node.
+    Entry(Entry),
+    /// Nothing, and how long the kernel may believe that.
+    Nothing(Duration),
 }
 
 /// An open file, and what the kernel may do with it by itself.
@@ -240,6 +253,14 @@ impl<T> Reply<T> {
     pub fn send(self, answer: Result<T>) {
         (self.0)(answer)
     }
+
+    /// An answer that is made of another one: where something else is known first.
+    pub fn from<S>(self, make: impl FnOnce(S) -> T + Send + 'static) -> Reply<S>
+    where
+        T: 'static,
+    {
+        Reply::new(move |answer: Result<S>| self.send(answer.map(make)))
+    }
 }
 
 /// A filesystem in plain types. One session of the kernel calls it from several threads at once.
@@ -249,12 +270,16 @@ impl<T> Reply<T> {
 /// before a request arrives. Defaults answer ENOSYS or EPERM, as for a filesystem without the feature.
 #[allow(unused_variables)]
 pub trait Filesystem: Send + Sync + 'static {
-    /// Whether OPEN, FLUSH and RELEASE of regular files reach this filesystem. When false, the kernel is told once
-    /// that opens need no report, and every later request carries handle 0.
+    /// Whether OPEN, FLUSH and RELEASE of regular files, and those of directories, reach this filesystem. When false, the
+    /// kernel is told once that opens need no report, every later request carries handle 0, and the kernel keeps contents
+    /// and listings by itself.
     fn opens_reported(&self) -> bool;
+    /// The session begins, on these terms.
+    fn began(&self, terms: Arc<Terms>) {}
 
-    /// Find `name` in `parent`, and count one reference to the node. A missing name is ENOENT.
-    fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Entry>;
+    /// Find `name` in `parent`, and count one reference to the node. A missing name that is to be asked for again is
+    /// ENOENT.
+    fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Found>;
     /// The kernel drops `count` references to `ino`.
     fn forget(&self, ino: Ino, count: u64);
     /// The attributes, and how long they may be believed. The kernel asks for those of what a CREATE made before `open(2)`
@@ -336,7 +361,7 @@ pub trait Filesystem: Send + Sync + 'static {
     /// Put a file's content on disk.
     fn fsync(&self, req: &Request, ino: Ino, fh: u64, datasync: bool, reply: Reply<()>);
 
-    /// Open a directory for listing; the answer is its handle.
+    /// Open a directory for listing; the answer is its handle. Called only where opens are reported.
     fn opendir(&self, req: &Request, ino: Ino) -> Result<u64>;
     /// List from `offset` (0, or a [`DirEntry::next`]) until `sink` returns false.
     fn readdir(
@@ -347,6 +372,17 @@ pub trait Filesystem: Send + Sync + 'static {
         offset: u64,
         sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<()>;
+    /// As [`Filesystem::readdir`], and each line comes with its node, of which one reference is counted if `sink` took the
+    /// line. What comes with `.` and `..` is not looked at. Called only where opens are not reported.
+    fn readdirplus(
+        &self,
+        req: &Request,
+        ino: Ino,
+        offset: u64,
+        sink: &mut dyn FnMut(DirEntry<'_>, &Entry) -> bool,
+    ) -> Result<()> {
+        Err(FsError::new(libc::ENOSYS))
+    }
     /// Close a directory handle.
     fn releasedir(&self, ino: Ino, fh: u64);
     /// Put a directory's entries on disk.
@@ -393,6 +429,17 @@ pub trait Filesystem: Send + Sync + 'static {
     fn copy_file_range(&self, req: &Request, from: FileRange, to: FileRange, length: u64, reply: Reply<u32>) {
         reply.send(Err(FsError::new(libc::ENOSYS)));
     }
+}
+
+/// What the kernel can be told to forget. Never to be called by a thread that owes the kernel an answer about the same
+/// node: both sides would wait for the node's lock. What the kernel does not know it need not forget.
+pub trait Kernel: Send + Sync {
+    /// The attributes of a node.
+    fn forget_attributes(&self, ino: Ino);
+    /// The attributes of a node and its content: a file's pages, a directory's listing, a link's target.
+    fn forget_content(&self, ino: Ino);
+    /// What a name means. When this returns, nothing is under way any more in that directory that was begun before.
+    fn forget_name(&self, parent: Ino, name: &OsStr);
 }
 
 /// Where a copy starts, at one of its ends.

@@ -38,9 +38,10 @@ use self::show::View;
 pub use self::watch::Watch;
 use super::caller::Callers;
 use super::files::Files;
+use super::guard::Guard;
 use super::{
-    Attr, DirEntry, Entry, FileRange, Filesystem, FsError, Ino, Kind, Opened, ROOT, Reply, Request, Result,
-    SetAttr, StatFs,
+    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kind, Opened, ROOT, Reply, Request,
+    Result, SetAttr, StatFs,
 };
 use crate::engine::Engine;
 use crate::queue::Span;
@@ -93,6 +94,7 @@ impl Desk {
         root: OwnedFd,
         engine: Arc<Engine>,
         callers: Arc<Callers>,
+        guard: Arc<Guard>,
         config: Config,
     ) -> Desk {
         for (name, _) in table::TOP {
@@ -101,7 +103,7 @@ impl Desk {
             }
         }
         let publisher = Arc::new(Publisher::new(engine.clone(), root, config.threads - 1));
-        let view = View::new(engine, callers, publisher, config);
+        let view = View::new(engine, callers, guard, publisher, config);
         Desk {
             core: Arc::new(Core {
                 files,
@@ -162,6 +164,17 @@ impl Core {
         }
     }
 
+    fn find(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Entry> {
+        if let Some(node) = self.synthesized_at(parent, name) {
+            return self.entry(&node, req);
+        }
+        if is_synthesized(parent) {
+            let node = self.view.find(parent, name, req)?;
+            return self.entry(&node, req);
+        }
+        Ok(Core::plain_entry(self.files.lookup(parent, name)?))
+    }
+
     fn synthesized_at(&self, parent: Ino, name: &OsStr) -> Option<Node> {
         if parent == ROOT { table::at_top(name) } else { None }
     }
@@ -172,24 +185,16 @@ impl Filesystem for Desk {
         true
     }
 
-    fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Entry> {
-        let core = &self.core;
-        core.view.settle(req);
-        if let Some(node) = core.synthesized_at(parent, name) {
-            return core.entry(&node, req);
-        }
-        if is_synthesized(parent) {
-            let node = core.view.find(parent, name, req)?;
-            return core.entry(&node, req);
-        }
-        Ok(Core::plain_entry(core.files.lookup(parent, name)?))
+    fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Found> {
+        self.core.view.settle(req);
+        self.core.find(req, parent, name).map(Found::Entry)
     }
 
     fn forget(&self, ino: Ino, count: u64) {
         if is_synthesized(ino) {
             self.core.view.nodes.forget(ino, count);
         } else {
-            self.core.files.forget(ino, count);
+            drop(self.core.files.forget(ino, count, |_| {}));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Attributes: mode, owner, length, times, extended attributes, symbolic links' targets, and the disk's totals.
 //!
-//! May assume: the kernel has judged every change, and sends set-id bits that a change must clear as a new mode.
+//! May assume: the kernel has judged every change. Where it was told that set-id bits are seen to here
+//! (FUSE_HANDLE_KILLPRIV_V2), somebody calls [`Files::drop_set_ids`]; else it sends them as a new mode.
 //! Must never: follow a symbolic link. The paths through `/proc/self/fd` lead to the descriptor's own file.
 
 use std::ffi::{OsStr, OsString};
@@ -9,15 +10,35 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{
     AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
-    fstatvfs, getxattr, listxattr, readlinkat, removexattr, setxattr, utimensat,
+    fchmod, fstatvfs, getxattr, listxattr, readlinkat, removexattr, setxattr, utimensat,
 };
 use rustix::io::Errno;
 
-use super::Files;
+use super::{Files, look_at};
 use crate::fs::{Attr, Ino, Request, Result, SetAttr, StatFs, TimeChange};
 use crate::limits;
 
 impl Files {
+    /// This caller is about to change content: set-id bits that the file has for another's sake go, as on any disk, unless
+    /// root writes. The disk does the same with file capabilities, and when an owner changes, whoever asks; but it takes a
+    /// daemon of root's for root.
+    pub fn drop_set_ids(&self, req: &Request, ino: Ino) -> Result<()> {
+        const GROUP_RUNS: u16 = (libc::S_ISGID | libc::S_IXGRP) as u16;
+        if req.uid == 0 || !self.reopens_all {
+            return Ok(());
+        }
+        let fd = self.content(ino, true)?;
+        let perm = look_at(&fd)?.stx_mode & 0o7777;
+        let mut kept = perm & !(libc::S_ISUID as u16);
+        if perm & GROUP_RUNS == GROUP_RUNS {
+            kept &= !(libc::S_ISGID as u16);
+        }
+        if kept != perm {
+            fchmod(&fd, Mode::from_raw_mode(kept.into()))?;
+        }
+        Ok(())
+    }
+
     /// Change attributes; the answer is how they are then.
     pub fn setattr(&self, ino: Ino, change: &SetAttr) -> Result<Attr> {
         if let Some(size) = change.size {

@@ -106,10 +106,11 @@ impl Files {
             !std::mem::replace(&mut data.used, false) && (self.reopens_all || !data.writable)
         });
         drop(idle);
+        self.close_idle_listings();
     }
 
     /// The kept descriptor of a node, or a new one.
-    fn content(&self, ino: Ino, write: bool) -> Result<Arc<OwnedFd>> {
+    pub(super) fn content(&self, ino: Ino, write: bool) -> Result<Arc<OwnedFd>> {
         if let Some(data) = self.data.lock().get(ino)
             && (data.writable || !write)
         {
@@ -141,13 +142,18 @@ impl Files {
     }
 }
 
+/// The smallest page of any machine.
+const PAGE: usize = 4096;
+
 /// Read up to `size` bytes; fewer only at the end of the file.
 pub fn read_from(fd: &OwnedFd, offset: u64, size: u32) -> Result<Vec<u8>> {
     let size = size as usize;
     let mut data = Vec::with_capacity(size);
     while data.len() < size {
         let at = offset + data.len() as u64;
-        if retry_on_intr(|| pread(fd, rustix::buffer::spare_capacity(&mut data), at))? == 0 {
+        let read = retry_on_intr(|| pread(fd, rustix::buffer::spare_capacity(&mut data), at))?;
+        // What ends within a page ends with the file: the disk hands out whole pages as long as there are more.
+        if read == 0 || !(at as usize + read).is_multiple_of(PAGE) {
             break;
         }
     }

@@ -31,18 +31,29 @@ pub(super) struct Directory {
     /// Where `lines` starts.
     position: u64,
     lines: VecDeque<Line>,
+    /// Used since [`Files::close_idle`] looked last.
+    used: bool,
+}
+
+impl Directory {
+    fn new(fd: OwnedFd) -> Directory {
+        Directory { fd: Arc::new(fd), position: 0, lines: VecDeque::new(), used: true }
+    }
 }
 
 impl Files {
     /// Open a directory for listing; the answer is its handle.
     pub fn opendir(&self, ino: Ino) -> Result<u64> {
-        let path = self.descriptor(ino)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = self.making_room(|| openat(&path, ".", flags, Mode::empty()))?;
-        let directory = Directory { fd: Arc::new(fd), position: 0, lines: VecDeque::new() };
+        let directory = Directory::new(self.open_directory(ino)?);
         let fh = self.next_directory.fetch_add(1, Ordering::Relaxed);
         self.directories.lock().insert(fh, Arc::new(Mutex::new(directory)));
         Ok(fh)
+    }
+
+    fn open_directory(&self, ino: Ino) -> Result<OwnedFd> {
+        let path = self.descriptor(ino)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(self.making_room(|| openat(&path, ".", flags, Mode::empty()))?)
     }
 
     /// List from `offset` until `sink` returns false. The answer tells whether the end was reached.
@@ -54,7 +65,58 @@ impl Files {
         sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<bool> {
         let directory = self.directory(fh)?;
-        let mut directory = directory.lock();
+        self.list_open(ino, &mut directory.lock(), offset, sink)
+    }
+
+    /// As [`Files::readdir`], of a directory that nobody has opened. It is kept open until its listing is done, or for as
+    /// long as others are not in greater need.
+    pub fn list(&self, ino: Ino, offset: u64, sink: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<bool> {
+        let kept = self.listings.lock().get(ino).cloned();
+        let directory = match kept {
+            Some(directory) => directory,
+            None => {
+                let directory = Arc::new(Mutex::new(Directory::new(self.open_directory(ino)?)));
+                let _evicted = self.listings.lock().insert(ino, directory.clone());
+                directory
+            }
+        };
+        let (mut taken, mut open) = (false, directory.lock());
+        open.used = true;
+        let ended = self.list_open(ino, &mut open, offset, &mut |line| {
+            let took = sink(line);
+            taken |= took;
+            took
+        })?;
+        drop(open);
+        // The kernel asks once more after the last line; then nobody reads on.
+        if ended && !taken {
+            let _closed = self.listings.lock().remove(ino);
+        }
+        Ok(ended)
+    }
+
+    /// Close the directories that nobody listed since the last call.
+    pub(super) fn close_idle_listings(&self) {
+        let idle = self.listings.lock().take_if(|directory| {
+            // Whoever holds the lock is listing.
+            directory.try_lock().is_some_and(|mut open| !std::mem::replace(&mut open.used, false))
+        });
+        drop(idle);
+    }
+
+    /// Put the entries of a directory on disk that nobody has opened.
+    pub fn fsync_directory(&self, ino: Ino) -> Result<()> {
+        let fd = self.open_directory(ino)?;
+        Ok(retry_on_intr(|| fsync(&fd))?)
+    }
+
+    fn list_open(
+        &self,
+        ino: Ino,
+        directory: &mut Directory,
+        offset: u64,
+        sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<bool> {
         // From the start the disk is asked anew, as rewinddir(3) promises.
         if offset == 0 || offset != directory.position {
             directory.lines.clear();
@@ -70,7 +132,7 @@ impl Files {
                 directory.position = next;
                 directory.lines.pop_front();
             }
-            self.refill(ino, &mut directory)?;
+            self.refill(ino, directory)?;
             if directory.lines.is_empty() {
                 return Ok(true);
             }

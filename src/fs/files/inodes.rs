@@ -19,12 +19,15 @@ use crate::fs::{FsError, Ino, Kind, ROOT, Result};
 /// Node numbers from here on are counted up, and mean no number of the disk.
 const ALLOCATED: Ino = 1 << 61;
 
-/// What makes a file the same file: its device, its inode number, and its kind (numbers are used again).
+/// What makes a file the same file: its device, its inode number, and, since numbers are used again, its kind and when
+/// it was born.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId {
     pub(super) dev: u64,
     pub(super) ino: u64,
     pub(super) kind: Kind,
+    /// In nanoseconds since 1970; 0 where that is not known, or does not stay the same.
+    pub(super) born: i128,
 }
 
 /// Where a node was last seen.
@@ -70,6 +73,18 @@ pub(super) struct Inodes {
     next: Ino,
     removals: u64,
     pinned: usize,
+    /// Nodes that vanished with what was below them, and that nobody was told of yet.
+    vanished: Vec<Gone>,
+}
+
+/// A node that is no more.
+pub(super) struct Gone {
+    pub(super) ino: Ino,
+    pub(super) kind: Kind,
+    /// Where it was seen last.
+    pub(super) place: Option<Place>,
+    /// What reached it, to be dropped after the lock.
+    pub(super) _pinned: Option<Arc<OwnedFd>>,
 }
 
 impl Inodes {
@@ -82,6 +97,7 @@ impl Inodes {
             next: ALLOCATED,
             removals: 0,
             pinned: 0,
+            vanished: Vec::new(),
         }
     }
 
@@ -120,6 +136,11 @@ impl Inodes {
         self.nodes.get(&ino).map(|node| node.id.kind).ok_or(FsError::new(libc::ESTALE))
     }
 
+    /// All nodes and their last known names.
+    pub(super) fn places(&self) -> impl Iterator<Item = (Ino, Option<&Place>)> {
+        self.nodes.iter().map(|(ino, node)| (*ino, node.place.as_ref()))
+    }
+
     /// How to get to a node.
     pub(super) fn way(&self, ino: Ino) -> Result<Way> {
         let node = self.nodes.get(&ino).ok_or(FsError::new(libc::ESTALE))?;
@@ -150,7 +171,7 @@ impl Inodes {
         name: &OsStr,
         since: u64,
     ) -> (Ino, Option<Arc<OwnedFd>>) {
-        let place = Place { parent, name: name.to_owned() };
+        let place = || Some(Place { parent, name: name.to_owned() });
         match self.known(id) {
             Some(ino) => {
                 let node = self.nodes.get_mut(&ino).expect("numbers and nodes agree");
@@ -159,7 +180,9 @@ impl Inodes {
                 if since == self.removals && ino != ROOT {
                     unpinned = node.pinned.take();
                     self.pinned -= usize::from(unpinned.is_some());
-                    self.settle(ino, Some(place));
+                    if !node.place.as_ref().is_some_and(|known| known.is(parent, name)) {
+                        self.settle(ino, place());
+                    }
                 }
                 (ino, unpinned)
             }
@@ -167,7 +190,7 @@ impl Inodes {
                 let ino = self.allocate(id);
                 let node = Node { id, lookups: 1, children: 0, place: None, pinned: None };
                 self.nodes.insert(ino, node);
-                self.settle(ino, Some(place));
+                self.settle(ino, place());
                 (ino, None)
             }
         }
@@ -194,8 +217,8 @@ impl Inodes {
     }
 
     /// The kernel gives back `count` references. The answer is every node that is no more, with what it held.
-    pub(super) fn forget(&mut self, ino: Ino, count: u64) -> Vec<(Ino, Option<Arc<OwnedFd>>)> {
-        let mut gone = Vec::new();
+    pub(super) fn forget(&mut self, ino: Ino, count: u64) -> Vec<Gone> {
+        let mut gone = std::mem::take(&mut self.vanished);
         if let Some(node) = self.nodes.get_mut(&ino)
             && ino != ROOT
         {
@@ -205,7 +228,7 @@ impl Inodes {
         gone
     }
 
-    fn drop_unreferenced(&mut self, mut ino: Ino, gone: &mut Vec<(Ino, Option<Arc<OwnedFd>>)>) {
+    fn drop_unreferenced(&mut self, mut ino: Ino, gone: &mut Vec<Gone>) {
         while ino != ROOT && self.nodes.get(&ino).is_some_and(|node| node.lookups == 0 && node.children == 0)
         {
             let node = self.nodes.remove(&ino).expect("just seen");
@@ -214,10 +237,9 @@ impl Inodes {
                 self.numbers.remove(&key);
             }
             self.pinned -= usize::from(node.pinned.is_some());
-            gone.push((ino, node.pinned));
-            let Some(Place { parent, .. }) = node.place else {
-                return;
-            };
+            let parent = node.place.as_ref().map(|place| place.parent);
+            gone.push(Gone { ino, kind: node.id.kind, place: node.place, _pinned: node.pinned });
+            let Some(parent) = parent else { return };
             if let Some(parent) = self.nodes.get_mut(&parent) {
                 parent.children -= 1;
             }
@@ -235,12 +257,14 @@ impl Inodes {
             && let Some(parent) = self.nodes.get_mut(&before.parent)
         {
             parent.children -= 1;
-            // A former parent that the kernel forgot meanwhile holds nothing but its number.
-            self.drop_unreferenced(before.parent, &mut Vec::new());
+            let mut vanished = std::mem::take(&mut self.vanished);
+            self.drop_unreferenced(before.parent, &mut vanished);
+            self.vanished = vanished;
         }
     }
 
-    fn known(&self, id: FileId) -> Option<Ino> {
+    /// The node of a file, if the kernel knows it.
+    pub(super) fn known(&self, id: FileId) -> Option<Ino> {
         let ino = *self.numbers.get(&(id.dev, id.ino))?;
         (self.nodes[&ino].id == id).then_some(ino)
     }
@@ -264,7 +288,7 @@ mod tests {
     use super::*;
 
     fn id(ino: u64, kind: Kind) -> FileId {
-        FileId { dev: 7, ino, kind }
+        FileId { dev: 7, ino, kind, born: 0 }
     }
 
     fn table() -> Inodes {
@@ -296,7 +320,7 @@ mod tests {
     fn other_devices_and_reserved_numbers_are_counted_apart() {
         let mut table = table();
         let one = found(&mut table, id(ROOT, Kind::File), ROOT, "inode one");
-        let other = found(&mut table, FileId { dev: 8, ino: 50, kind: Kind::File }, ROOT, "other device");
+        let other = found(&mut table, FileId { dev: 8, ..id(50, Kind::File) }, ROOT, "other device");
         assert!(one > ALLOCATED && other > ALLOCATED && one != other);
     }
 
@@ -308,6 +332,14 @@ mod tests {
         assert_ne!(file, dir);
         table.forget(file, 1);
         assert_eq!(found(&mut table, id(50, Kind::Directory), ROOT, "d"), dir);
+    }
+
+    #[test]
+    fn a_reused_inode_number_of_another_birth_is_another_node() {
+        let mut table = table();
+        let older = found(&mut table, id(50, Kind::Directory), ROOT, "d");
+        let younger = FileId { born: 1, ..id(50, Kind::Directory) };
+        assert_ne!(found(&mut table, younger, ROOT, "d"), older);
     }
 
     #[test]
@@ -327,7 +359,7 @@ mod tests {
         found(&mut table, id(50, Kind::Directory), ROOT, "d");
         found(&mut table, id(51, Kind::File), 50, "a");
         assert!(table.forget(50, 1).is_empty());
-        let gone: Vec<Ino> = table.forget(51, 1).into_iter().map(|(ino, _)| ino).collect();
+        let gone: Vec<Ino> = table.forget(51, 1).into_iter().map(|gone| gone.ino).collect();
         assert_eq!(gone, [51, 50]);
         assert_eq!(table.nodes[&ROOT].children, 0);
     }
@@ -339,7 +371,7 @@ mod tests {
         table.removed(id(50, Kind::File), ROOT, OsStr::new("a"), Some(fd()));
         assert!(matches!(table.way(50), Ok(Way::Pinned(_))));
         assert_eq!(table.pinned(), 1);
-        assert!(table.forget(50, 1)[0].1.is_some());
+        assert!(table.forget(50, 1)[0]._pinned.is_some());
         assert_eq!(table.pinned(), 0);
     }
 

@@ -10,7 +10,7 @@
 //!
 //! # Lock order
 //!
-//! `moving` → `inodes` → nothing, and `paths`, `data`, `directories` alone. Only `moving` is held over a system call
+//! An open directory's own lock → `moving` → `inodes` → nothing, and `paths`, `data`, `directories`, `listings` alone. Only `moving` is held over a system call
 //! that may wait for the disk: shared by whatever takes names away, from the call until the table knows; exclusive by
 //! a walk that failed and is tried once more, so that it sees either all of a rename or nothing of it.
 
@@ -24,23 +24,38 @@ mod names;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp, fstatfs, openat, openat2,
+    statx,
+};
 use rustix::io::Errno;
 
 use self::data::Data;
 pub use self::data::{read_from, write_to};
 use self::directories::Directory;
-use self::inodes::{FileId, Inodes, Way};
+use self::inodes::{FileId, Inodes, Place, Way};
 use self::lru::Lru;
 use super::{Attr, FsError, Ino, Kind, ROOT, Result, Timestamp};
 use crate::limits::{self, Descriptors};
 
 /// An error that makes the kernel look the path up again.
 const STALE: FsError = FsError::new(libc::ESTALE);
+
+/// What is at a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct There {
+    /// Its node, if the kernel knows it.
+    pub ino: Option<Ino>,
+    /// What it is.
+    pub kind: Kind,
+    /// How many names it has.
+    pub links: u32,
+}
 
 /// The files below one root directory. See the top of this file.
 pub struct Files {
@@ -50,12 +65,16 @@ pub struct Files {
     deleted_max: usize,
     /// No mode of a file keeps this daemon from opening it.
     reopens_all: bool,
+    /// The device on which a file keeps the time of its birth.
+    births: Option<u64>,
     moving: RwLock<()>,
     inodes: Mutex<Inodes>,
     paths: Mutex<Lru<Arc<OwnedFd>>>,
     data: Mutex<Lru<Data>>,
     directories: Mutex<HashMap<u64, Arc<Mutex<Directory>>>>,
     next_directory: AtomicU64,
+    /// Directories that are listed without being opened, by node.
+    listings: Mutex<Lru<Arc<Mutex<Directory>>>>,
 }
 
 impl Files {
@@ -63,8 +82,10 @@ impl Files {
     ///
     /// Descriptors are kept according to the limit that the process has now.
     pub fn new(root: OwnedFd) -> Result<Files> {
-        let stat = fstat(&root)?;
-        let id = identify(&stat)?;
+        let stat = look_at(&root)?;
+        let keeps_births = KEEPS_BIRTHS.contains(&(fstatfs(&root)?.f_type as u64));
+        let births = (keeps_births && has_birth(&stat)).then(|| device(&stat));
+        let id = identify(&stat, births)?;
         if id.kind != Kind::Directory {
             return Err(FsError::because(libc::ENOTDIR, "the root of the project is not a directory"));
         }
@@ -76,12 +97,14 @@ impl Files {
             proc_fds,
             deleted_max: bounds.deleted,
             reopens_all: crate::sys::is_root(),
+            births,
             moving: RwLock::new(()),
             inodes: Mutex::new(Inodes::new(id)),
             paths: Mutex::new(Lru::new(bounds.paths)),
             data: Mutex::new(Lru::new(bounds.data)),
             directories: Mutex::new(HashMap::new()),
             next_directory: AtomicU64::new(1),
+            listings: Mutex::new(Lru::new(limits::LISTINGS_KEPT.min(bounds.data))),
         })
     }
 
@@ -96,10 +119,54 @@ impl Files {
         inodes.place(ino).filter(|place| place.parent == ROOT).map(|place| place.name.clone())
     }
 
+    /// Where a node was last seen: its directory, and its name there. Nothing for the root, and for what has no name left.
+    pub fn place(&self, ino: Ino) -> Option<(Ino, OsString)> {
+        self.inodes.lock().place(ino).map(|place| (place.parent, place.name.clone()))
+    }
+
+    /// The path of a node from the root; empty for the root itself. Nothing for what has no name left.
+    pub fn path(&self, ino: Ino) -> Option<PathBuf> {
+        let inodes = self.inodes.lock();
+        let (mut names, mut at) = (Vec::new(), ino);
+        while at != ROOT {
+            let place = inodes.place(at)?;
+            names.push(&place.name);
+            at = place.parent;
+            if names.len() > limits::DEPTH_MAX {
+                return None;
+            }
+        }
+        Some(names.into_iter().rev().collect())
+    }
+
+    /// What is at a name now, if anything is. It counts no reference.
+    pub fn found_at(&self, parent: Ino, name: &OsStr) -> Result<Option<There>> {
+        let dir = self.descriptor(parent)?;
+        let stat = match look(&dir, name) {
+            Err(Errno::NOENT) => return Ok(None),
+            answer => answer?,
+        };
+        let id = self.identify(&stat)?;
+        let ino = self.inodes.lock().known(id);
+        Ok(Some(There { ino, kind: id.kind, links: stat.stx_nlink }))
+    }
+
+    /// The content of a small file at a path below a directory; nothing if there is none, if it is larger than `most` bytes,
+    /// or if a symbolic link is on the way.
+    pub fn small_file(&self, directory: Ino, path: &str, most: u64) -> Option<Vec<u8>> {
+        let dir = self.descriptor(directory).ok()?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let way = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let fd = self.making_room(|| openat2(&dir, path, flags, Mode::empty(), way)).ok()?;
+        let stat = look_at(&fd).ok()?;
+        let fits = Kind::from_mode(stat.stx_mode.into()) == Some(Kind::File) && stat.stx_size <= most;
+        if fits { read_from(&fd, 0, most as u32).ok() } else { None }
+    }
+
     /// Whether the directory holds an entry of that name now. It counts no reference.
     pub fn exists(&self, parent: Ino, name: &OsStr) -> Result<bool> {
         let dir = self.descriptor(parent)?;
-        match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        match look(&dir, name) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
@@ -112,13 +179,62 @@ impl Files {
         self.introduce(&dir, parent, name)
     }
 
-    /// Drop `count` references to a node.
-    pub fn forget(&self, ino: Ino, count: u64) {
-        let gone = self.inodes.lock().forget(ino, count);
-        for (ino, _pinned) in gone {
-            let _path = self.paths.lock().remove(ino);
-            let _data = self.data.lock().remove(ino);
+    /// Drop `count` references to a node. The answer is the directories that thereby are no longer known; `gone` is called
+    /// for every node that is no more.
+    pub fn forget(&self, ino: Ino, count: u64, mut gone: impl FnMut(Ino)) -> Vec<Forgotten> {
+        let removed = self.inodes.lock().forget(ino, count);
+        let mut directories = Vec::new();
+        for removed in removed {
+            let path = self.paths.lock().remove(removed.ino);
+            let _data = self.data.lock().remove(removed.ino);
+            gone(removed.ino);
+            if removed.kind == Kind::Directory {
+                let _listing = self.listings.lock().remove(removed.ino);
+                directories.push(Forgotten { ino: removed.ino, path, place: removed.place });
+            }
         }
+        directories
+    }
+
+    /// An `O_PATH` descriptor of a directory that is no longer known, if it is still where it was.
+    pub fn descriptor_of_forgotten(&self, forgotten: &Forgotten) -> Option<Arc<OwnedFd>> {
+        if forgotten.path.is_some() {
+            return forgotten.path.clone();
+        }
+        let place = forgotten.place.as_ref()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let parent = self.descriptor(place.parent).ok()?;
+        openat(&*parent, &place.name, flags, Mode::empty()).ok().map(Arc::new)
+    }
+
+    /// Whether the kernel knows the node.
+    pub fn knows(&self, ino: Ino) -> bool {
+        self.inodes.lock().kind(ino).is_ok()
+    }
+
+    /// Whether this is a directory of the root's own disk, whose files keep the time of their birth: what is remembered of
+    /// such a file can never be taken for another's that has its number later.
+    pub fn keeps_births(&self, ino: Ino) -> bool {
+        self.births.is_some_and(|dev| self.inodes.lock().dev(ino) == dev)
+    }
+
+    /// The node that a name means on the disk now, if the kernel knows it.
+    pub fn known_at(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
+        let dir = self.descriptor(parent).ok()?;
+        let id = self.identify(&look(&dir, name).ok()?).ok()?;
+        self.inodes.lock().known(id)
+    }
+
+    /// The directory in which a node was last seen.
+    pub fn parent_of(&self, ino: Ino) -> Option<Ino> {
+        self.inodes.lock().place(ino).map(|place| place.parent)
+    }
+
+    /// Every node that the kernel knows, with its last known name.
+    pub fn all_known(&self) -> Vec<(Ino, Option<(Ino, OsString)>)> {
+        let inodes = self.inodes.lock();
+        let place = |place: &Place| (place.parent, place.name.clone());
+        inodes.places().map(|(ino, at)| (ino, at.map(place))).collect()
     }
 
     /// The attributes as they are on the disk now.
@@ -130,18 +246,22 @@ impl Files {
     /// Read what `name` is and count one reference to it: the end of everything that finds or makes a name.
     fn introduce(&self, dir: &OwnedFd, parent: Ino, name: &OsStr) -> Result<Attr> {
         let since = self.inodes.lock().removals();
-        let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = look(dir, name)?;
         self.count(&stat, parent, name, since)
     }
 
-    fn count(&self, stat: &Stat, parent: Ino, name: &OsStr, since: u64) -> Result<Attr> {
-        let id = identify(stat)?;
+    fn identify(&self, stat: &Statx) -> Result<FileId> {
+        identify(stat, self.births)
+    }
+
+    fn count(&self, stat: &Statx, parent: Ino, name: &OsStr, since: u64) -> Result<Attr> {
+        let id = self.identify(stat)?;
         let (ino, _unpinned) = self.inodes.lock().found(id, parent, name, since);
         attr(ino, stat)
     }
 
     /// An `O_PATH` descriptor of the very file that the node means.
-    fn descriptor(&self, ino: Ino) -> Result<Arc<OwnedFd>> {
+    pub(super) fn descriptor(&self, ino: Ino) -> Result<Arc<OwnedFd>> {
         self.settled(|| self.walk(ino))
     }
 
@@ -156,17 +276,17 @@ impl Files {
         }
     }
 
-    fn stat(&self, ino: Ino) -> Result<Stat> {
+    fn stat(&self, ino: Ino) -> Result<Statx> {
         if let Some(fd) = self.at_hand(ino) {
-            return Ok(fstat(&fd)?);
+            return Ok(look_at(&fd)?);
         }
         let way = self.inodes.lock().way(ino)?;
         match way {
-            Way::Pinned(fd) => Ok(fstat(&fd)?),
+            Way::Pinned(fd) => Ok(look_at(&fd)?),
             Way::At(place, id) => {
                 let dir = self.walk(place.parent)?;
-                let stat = statat(&dir, &place.name, AtFlags::SYMLINK_NOFOLLOW).map_err(stale_if_gone)?;
-                if identify(&stat)? == id { Ok(stat) } else { Err(STALE) }
+                let stat = look(&dir, &place.name).map_err(stale_if_gone)?;
+                if self.identify(&stat)? == id { Ok(stat) } else { Err(STALE) }
             }
         }
     }
@@ -205,7 +325,7 @@ impl Files {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let next =
                 self.making_room(|| openat(&fd, &name, flags, Mode::empty())).map_err(stale_if_gone)?;
-            if identify(&fstat(&next)?)? != id {
+            if self.identify(&look_at(&next)?)? != id {
                 return Err(STALE);
             }
             fd = Arc::new(next);
@@ -234,9 +354,47 @@ impl Files {
     }
 }
 
-fn identify(stat: &Stat) -> Result<FileId> {
-    let kind = Kind::from_mode(stat.st_mode).ok_or(FsError::new(libc::EIO))?;
-    Ok(FileId { dev: stat.st_dev, ino: stat.st_ino, kind })
+/// A directory that the kernel no longer knows.
+pub struct Forgotten {
+    /// Its number until now.
+    pub ino: Ino,
+    path: Option<Arc<OwnedFd>>,
+    place: Option<Place>,
+}
+
+/// Filesystems, by their `f_type` of statfs(2), on which a file's time of birth is there and never changes. Not among them:
+/// overlayfs, where a file that is written to for the first time becomes another, and whatever is served by other machines.
+const KEEPS_BIRTHS: [u64; 7] =
+    [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1];
+
+/// What a name is, links not followed.
+fn look(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<Statx> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
+}
+
+/// What a descriptor stands for.
+fn look_at(fd: &OwnedFd) -> rustix::io::Result<Statx> {
+    statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
+}
+
+fn device(stat: &Statx) -> u64 {
+    rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor)
+}
+
+fn has_birth(stat: &Statx) -> bool {
+    stat.stx_mask & StatxFlags::BTIME.bits() != 0
+}
+
+fn identify(stat: &Statx, births: Option<u64>) -> Result<FileId> {
+    let kind = Kind::from_mode(stat.stx_mode.into()).ok_or(FsError::new(libc::EIO))?;
+    let dev = device(stat);
+    let born = if births == Some(dev) && has_birth(stat) {
+        i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec)
+    } else {
+        0
+    };
+    Ok(FileId { dev, ino: stat.stx_ino, kind, born })
 }
 
 /// The ways in which a name that was right before can fail to be opened.
@@ -247,22 +405,22 @@ fn stale_if_gone(errno: Errno) -> FsError {
     }
 }
 
-fn attr(ino: Ino, stat: &Stat) -> Result<Attr> {
-    let time = |seconds: i64, nanos: u64| Timestamp { seconds, nanos: nanos as u32 };
+fn attr(ino: Ino, stat: &Statx) -> Result<Attr> {
+    let time = |time: StatxTimestamp| Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec };
     Ok(Attr {
         ino,
-        kind: identify(stat)?.kind,
-        perm: (stat.st_mode & 0o7777) as u16,
-        nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
-        uid: stat.st_uid,
-        gid: stat.st_gid,
+        kind: Kind::from_mode(stat.stx_mode.into()).ok_or(FsError::new(libc::EIO))?,
+        perm: stat.stx_mode & 0o7777,
+        nlink: stat.stx_nlink,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
         // FUSE has 32 bits for it: the kernel's own encoding, which is the low half of the C library's.
-        rdev: stat.st_rdev as u32,
-        size: stat.st_size as u64,
-        blocks: stat.st_blocks as u64,
-        blksize: u32::try_from(stat.st_blksize).unwrap_or(4096),
-        atime: time(stat.st_atime, stat.st_atime_nsec),
-        mtime: time(stat.st_mtime, stat.st_mtime_nsec),
-        ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+        rdev: rustix::fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor) as u32,
+        size: stat.stx_size,
+        blocks: stat.stx_blocks,
+        blksize: stat.stx_blksize,
+        atime: time(stat.stx_atime),
+        mtime: time(stat.stx_mtime),
+        ctime: time(stat.stx_ctime),
     })
 }

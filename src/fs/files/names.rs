@@ -8,14 +8,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, fstat, linkat, mkdirat, mknodat, openat, renameat_with,
-    statat, symlinkat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, linkat, mkdirat, mknodat, openat, renameat_with, symlinkat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
 use super::data::Data;
 use super::inodes::FileId;
-use super::{Files, identify};
+use super::{Files, look, look_at};
 use crate::fs::{Attr, FsError, Ino, Kind, Request, Result};
 use crate::sys;
 
@@ -85,7 +85,7 @@ impl Files {
             answer => Arc::new(answer?),
         };
         drop(acting);
-        let attr = self.count(&fstat(&fd)?, parent, name, since)?;
+        let attr = self.count(&look_at(&fd)?, parent, name, since)?;
         self.keep_data(attr.ino, Data::new(fd.clone(), true));
         Ok((attr, fd))
     }
@@ -117,7 +117,7 @@ impl Files {
         let to_dir = self.descriptor(to.0)?;
 
         let _moving = self.moving.read();
-        let mover = identify(&statat(&from_dir, from.1, AtFlags::SYMLINK_NOFOLLOW)?)?;
+        let mover = self.identify(&look(&from_dir, from.1)?)?;
         let victim = self.victim(&to_dir, to.0, to.1, !exchange)?;
         // RENAME_WHITEOUT makes a node, which belongs to the caller as any other does.
         let acting = sys::act_for(req.uid, req.gid);
@@ -143,11 +143,11 @@ impl Files {
 
     /// What is at a name now; if that `vanishes`, with whatever keeps it within reach.
     fn victim(&self, dir: &OwnedFd, parent: Ino, name: &OsStr, vanishes: bool) -> Result<Option<Victim>> {
-        let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match look(dir, name) {
             Err(Errno::NOENT) => return Ok(None),
             answer => answer?,
         };
-        let id = identify(&stat)?;
+        let id = self.identify(&stat)?;
         let (depends, pinned) = {
             let inodes = self.inodes.lock();
             (inodes.depends_on(id, parent, name), inodes.pinned())
@@ -164,7 +164,7 @@ impl Files {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = self.making_room(|| openat(dir, name, flags, Mode::empty()))?;
         // Swapped behind the mount just now: what is removed then is not what the kernel knows.
-        let keep = (identify(&fstat(&fd)?)? == id).then(|| Arc::new(fd));
+        let keep = (self.identify(&look_at(&fd)?)? == id).then(|| Arc::new(fd));
         Ok(Some(Victim { id, keep }))
     }
 

@@ -1,0 +1,549 @@
+//! Speaks fuser's trait for a [`Filesystem`]: unwrap a request, call one method, reply exactly once.
+//!
+//! May assume: fuser answers EIO by itself for a reply that is dropped.
+//! Must never: decide anything about files.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fuser::{
+    Errno, FileHandle, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, TimeOrNow,
+    WriteFlags,
+};
+use log::{debug, error};
+
+use super::convert::{GENERATION, NOTHING, file_attr, file_type, open_flags, request, time_change};
+use crate::fs::terms::Asked;
+use crate::fs::{Entry, FileRange, Filesystem, Found, FsError, Opened, Reply, Request, SetAttr, Terms};
+use crate::limits;
+
+/// Speaks fuser's trait for a [`Filesystem`].
+pub(super) struct Adapter<F> {
+    fs: Arc<F>,
+    terms: Arc<Terms>,
+}
+
+impl<F> Adapter<F> {
+    pub(super) fn new(fs: Arc<F>, threads: usize) -> Adapter<F> {
+        Adapter { fs, terms: Arc::new(Terms::new(threads, Vec::new())) }
+    }
+
+    /// A request, counted if its kind is one that is.
+    fn asked(&self, asked: Asked, req: &fuser::Request) -> Request {
+        self.terms.count(asked);
+        request(req)
+    }
+}
+
+/// What the kernel should do where opens are not reported, by the names under which `crewfs doctor` shows it.
+const UNREPORTED: [(&str, InitFlags); 8] = [
+    ("opens_not_reported", InitFlags::FUSE_NO_OPEN_SUPPORT),
+    ("opendirs_not_reported", InitFlags::FUSE_NO_OPENDIR_SUPPORT),
+    ("readdirplus", InitFlags::FUSE_DO_READDIRPLUS),
+    ("readdirplus_auto", InitFlags::FUSE_READDIRPLUS_AUTO),
+    ("handle_killpriv_v2", InitFlags::FUSE_HANDLE_KILLPRIV_V2),
+    ("cache_symlinks", InitFlags::FUSE_CACHE_SYMLINKS),
+    ("async_dio", InitFlags::FUSE_ASYNC_DIO),
+    ("max_pages", InitFlags::FUSE_MAX_PAGES),
+];
+
+/// The one place where an error becomes an answer: its sentence is logged, and its errno is what the caller gets.
+fn refuse(operation: &str, ino: INodeNo, error: FsError) -> Errno {
+    match &error.why {
+        Some(why) => debug!("{operation} of node {}: {} ({why})", ino.0, name_of(error.errno)),
+        None => debug!("{operation} of node {}: {}", ino.0, name_of(error.errno)),
+    }
+    Errno::from_i32(error.errno)
+}
+
+fn name_of(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}
+
+/// Answer with what a call came to, by the method of fuser's reply that its success needs.
+macro_rules! answer {
+    ($operation:literal, $ino:expr, $result:expr, $reply:ident, $ok:pat => $send:expr) => {
+        match $result {
+            Ok($ok) => $send,
+            Err(error) => $reply.error(refuse($operation, $ino, error)),
+        }
+    };
+}
+
+/// A [`Reply`] that answers later by the same rule.
+macro_rules! later {
+    ($operation:literal, $ino:expr, $reply:ident, $ok:pat => $send:expr) => {{
+        let ino = $ino;
+        Reply::new(move |result| answer!($operation, ino, result, $reply, $ok => $send))
+    }};
+}
+
+impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
+    fn init(&mut self, _req: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
+        let offered = config.capabilities();
+        let mut wanted =
+            InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_PARALLEL_DIROPS | InitFlags::FUSE_AUTO_INVAL_DATA;
+        if !self.fs.opens_reported() {
+            if !offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) {
+                error!("this kernel cannot open files of a FUSE filesystem without reporting it");
+                return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+            }
+            wanted |= UNREPORTED.iter().fold(InitFlags::empty(), |all, (_, flag)| all | *flag);
+        }
+        let agreed = wanted & offered;
+        config.add_capabilities(agreed).expect("only what is offered");
+        let features = UNREPORTED.iter().map(|(name, flag)| (*name, agreed.contains(*flag))).collect();
+        self.terms = Arc::new(Terms::new(self.terms.threads, features));
+        self.fs.began(self.terms.clone());
+        let bounds = config
+            .set_max_write(limits::MAX_WRITE)
+            .map(|_| ())
+            .and_then(|()| config.set_max_background(limits::MAX_BACKGROUND).map_err(u32::from).map(|_| ()));
+        bounds.map_err(|nearest| io::Error::other(format!("a bound is not possible; {nearest} would be")))
+    }
+
+    fn lookup(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEntry) {
+        let found = self.fs.lookup(&self.asked(Asked::Lookup, req), parent.0, name);
+        // Too common to be logged: asking whether a name exists is not an error.
+        match found {
+            Err(FsError { errno: libc::ENOENT, .. }) => reply.error(Errno::ENOENT),
+            Ok(Found::Entry(entry)) => send_entry(reply, &entry),
+            Ok(Found::Nothing(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
+            Ok(Found::Nothing(ttl)) => reply.entry_with_ttls(&ttl, &ttl, &NOTHING, GENERATION),
+            Err(error) => reply.error(refuse("lookup", parent, error)),
+        }
+    }
+
+    fn forget(&self, _req: &fuser::Request, ino: INodeNo, count: u64) {
+        self.fs.forget(ino.0, count);
+    }
+
+    fn getattr(&self, req: &fuser::Request, ino: INodeNo, fh: Option<FileHandle>, reply: fuser::ReplyAttr) {
+        let reply = later!("getattr", ino, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
+        self.fs.getattr(&self.asked(Asked::Getattr, req), ino.0, fh.map(u64::from), reply);
+    }
+
+    fn setattr(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<fuser::BsdFileFlags>,
+        reply: fuser::ReplyAttr,
+    ) {
+        let (atime, mtime) = (atime.map(time_change), mtime.map(time_change));
+        let change = SetAttr { mode, uid, gid, size, atime, mtime };
+        let reply = later!("setattr", ino, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
+        self.fs.setattr(&request(req), ino.0, fh.map(u64::from), &change, reply);
+    }
+
+    fn readlink(&self, req: &fuser::Request, ino: INodeNo, reply: fuser::ReplyData) {
+        let target = self.fs.readlink(&self.asked(Asked::Readlink, req), ino.0);
+        answer!("readlink", ino, target, reply, target => reply.data(target.as_bytes()));
+    }
+
+    fn mknod(
+        &self,
+        req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: fuser::ReplyEntry,
+    ) {
+        let reply = later!("mknod", parent, reply, entry => send_entry(reply, &entry));
+        self.fs.mknod(&request(req), parent.0, name, mode, rdev, reply);
+    }
+
+    fn mkdir(
+        &self,
+        req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: fuser::ReplyEntry,
+    ) {
+        let reply = later!("mkdir", parent, reply, entry => send_entry(reply, &entry));
+        self.fs.mkdir(&request(req), parent.0, name, mode, reply);
+    }
+
+    fn symlink(
+        &self,
+        req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: fuser::ReplyEntry,
+    ) {
+        let reply = later!("symlink", parent, reply, entry => send_entry(reply, &entry));
+        self.fs.symlink(&request(req), parent.0, name, target.as_os_str(), reply);
+    }
+
+    fn link(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: fuser::ReplyEntry,
+    ) {
+        let reply = later!("link", ino, reply, entry => send_entry(reply, &entry));
+        self.fs.link(&request(req), ino.0, parent.0, name, reply);
+    }
+
+    fn create(
+        &self,
+        req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: fuser::ReplyCreate,
+    ) {
+        let reply = later!("create", parent, reply, (entry, opened) => {
+            send_created(reply, &entry, &opened)
+        });
+        self.fs.create(&self.asked(Asked::Create, req), parent.0, name, mode, flags, reply);
+    }
+
+    fn unlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
+        let reply = later!("unlink", parent, reply, () => reply.ok());
+        self.fs.unlink(&request(req), parent.0, name, reply);
+    }
+
+    fn rmdir(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
+        let reply = later!("rmdir", parent, reply, () => reply.ok());
+        self.fs.rmdir(&request(req), parent.0, name, reply);
+    }
+
+    fn rename(
+        &self,
+        req: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: fuser::RenameFlags,
+        reply: fuser::ReplyEmpty,
+    ) {
+        let reply = later!("rename", parent, reply, () => reply.ok());
+        self.fs.rename(&request(req), parent.0, name, new_parent.0, new_name, flags.bits(), reply);
+    }
+
+    fn open(&self, req: &fuser::Request, ino: INodeNo, flags: OpenFlags, reply: fuser::ReplyOpen) {
+        if !self.fs.opens_reported() {
+            // Said once; the kernel never asks again.
+            return reply.error(Errno::ENOSYS);
+        }
+        let reply = later!("open", ino, reply, opened => send_opened(reply, &opened));
+        self.fs.open(&request(req), ino.0, flags.0, reply);
+    }
+
+    fn read(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: fuser::ReplyData,
+    ) {
+        let reply = later!("read", ino, reply, data => send_data(reply, data));
+        self.fs.read(&self.asked(Asked::Read, req), ino.0, fh.0, offset, size, reply);
+    }
+
+    fn write(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: fuser::ReplyWrite,
+    ) {
+        let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let reply = later!("write", ino, reply, written => reply.written(written));
+        self.fs.write(&self.asked(Asked::Write, req), ino.0, fh.0, offset, data, flags.0, cached, reply);
+    }
+
+    fn flush(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: fuser::ReplyEmpty,
+    ) {
+        if !self.fs.opens_reported() {
+            return reply.error(Errno::ENOSYS);
+        }
+        let reply = later!("flush", ino, reply, () => reply.ok());
+        self.fs.flush(&request(req), ino.0, fh.0, reply);
+    }
+
+    fn release(
+        &self,
+        _req: &fuser::Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: fuser::ReplyEmpty,
+    ) {
+        self.fs.release(ino.0, fh.0);
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        datasync: bool,
+        reply: fuser::ReplyEmpty,
+    ) {
+        let reply = later!("fsync", ino, reply, () => reply.ok());
+        self.fs.fsync(&request(req), ino.0, fh.0, datasync, reply);
+    }
+
+    fn opendir(&self, req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: fuser::ReplyOpen) {
+        if !self.fs.opens_reported() {
+            self.terms.count(Asked::Opendir);
+            // Said once, where the kernel knows what that means; else it is told each time to keep what it knows.
+            let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+            return match self.terms.has("opendirs_not_reported") {
+                true => reply.error(Errno::ENOSYS),
+                false => reply.opened(FileHandle(0), keep),
+            };
+        }
+        let opened = self.fs.opendir(&self.asked(Asked::Opendir, req), ino.0);
+        answer!("opendir", ino, opened, reply, fh => reply.opened(FileHandle(fh), FopenFlags::empty()));
+    }
+
+    fn readdir(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: fuser::ReplyDirectory,
+    ) {
+        let listed = self.fs.readdir(&self.asked(Asked::Readdir, req), ino.0, fh.0, offset, &mut |line| {
+            !reply.add(INodeNo(line.ino), line.next, file_type(line.kind), line.name)
+        });
+        answer!("readdir", ino, listed, reply, () => reply.ok());
+    }
+
+    fn readdirplus(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: fuser::ReplyDirectoryPlus,
+    ) {
+        let req = self.asked(Asked::Readdirplus, req);
+        let listed = self.fs.readdirplus(&req, ino.0, offset, &mut |line, entry| {
+            let ttl = entry.entry_ttl.min(entry.attr_ttl);
+            !reply.add(INodeNo(line.ino), line.next, line.name, &ttl, &file_attr(&entry.attr), GENERATION)
+        });
+        answer!("readdirplus", ino, listed, reply, () => reply.ok());
+    }
+
+    fn releasedir(
+        &self,
+        _req: &fuser::Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: fuser::ReplyEmpty,
+    ) {
+        self.fs.releasedir(ino.0, fh.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _datasync: bool,
+        reply: fuser::ReplyEmpty,
+    ) {
+        let reply = later!("fsyncdir", ino, reply, () => reply.ok());
+        self.fs.fsyncdir(&request(req), ino.0, fh.0, reply);
+    }
+
+    fn statfs(&self, req: &fuser::Request, ino: INodeNo, reply: fuser::ReplyStatfs) {
+        answer!("statfs", ino, self.fs.statfs(&request(req), ino.0), reply, s => reply.statfs(
+            s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
+        ));
+    }
+
+    fn setxattr(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: fuser::ReplyEmpty,
+    ) {
+        let reply = later!("setxattr", ino, reply, () => reply.ok());
+        self.fs.setxattr(&request(req), ino.0, name, value, flags, reply);
+    }
+
+    fn getxattr(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: fuser::ReplyXattr,
+    ) {
+        // The kernel asks before most writes, and nearly always there is none.
+        match self.fs.getxattr(&self.asked(Asked::Getxattr, req), ino.0, name) {
+            Err(FsError { errno: libc::ENODATA, .. }) => reply.error(Errno::from_i32(libc::ENODATA)),
+            value => {
+                answer!("getxattr", ino, value, reply, value => send_sized(reply, size, &value))
+            }
+        }
+    }
+
+    fn listxattr(&self, req: &fuser::Request, ino: INodeNo, size: u32, reply: fuser::ReplyXattr) {
+        let names = self.fs.listxattr(&request(req), ino.0);
+        answer!("listxattr", ino, names, reply, names => send_sized(reply, size, &names));
+    }
+
+    fn removexattr(&self, req: &fuser::Request, ino: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
+        let reply = later!("removexattr", ino, reply, () => reply.ok());
+        self.fs.removexattr(&request(req), ino.0, name, reply);
+    }
+
+    fn fallocate(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: fuser::ReplyEmpty,
+    ) {
+        let reply = later!("fallocate", ino, reply, () => reply.ok());
+        self.fs.fallocate(&request(req), ino.0, fh.0, offset, length, mode, reply);
+    }
+
+    fn lseek(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: fuser::ReplyLseek,
+    ) {
+        let found = self.fs.lseek(&request(req), ino.0, fh.0, offset, whence);
+        answer!("lseek", ino, found, reply, at => reply.offset(at as i64));
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &fuser::Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        length: u64,
+        _flags: fuser::CopyFileRangeFlags,
+        reply: fuser::ReplyWrite,
+    ) {
+        let from = FileRange { ino: ino.0, fh: fh.0, offset };
+        let to = FileRange { ino: ino_out.0, fh: fh_out.0, offset: offset_out };
+        let reply = later!("copy_file_range", ino_out, reply, copied => reply.written(copied));
+        self.fs.copy_file_range(&request(req), from, to, length, reply);
+    }
+
+    // fuser's own answers to these two are right, but come with a warning in the log for each isatty(3) of a program.
+
+    fn ioctl(
+        &self,
+        _req: &fuser::Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: fuser::IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: fuser::ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn poll(
+        &self,
+        _req: &fuser::Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _handle: fuser::PollNotifier,
+        _events: fuser::PollEvents,
+        _flags: fuser::PollFlags,
+        reply: fuser::ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+}
+
+fn send_entry(reply: fuser::ReplyEntry, entry: &Entry) {
+    reply.entry_with_ttls(&entry.attr_ttl, &entry.entry_ttl, &file_attr(&entry.attr), GENERATION);
+}
+
+/// fuser passes on one lifetime for both the name and the attributes here: the shorter one is right for either.
+fn send_created(reply: fuser::ReplyCreate, entry: &Entry, opened: &Opened) {
+    let ttl = entry.entry_ttl.min(entry.attr_ttl);
+    let fh = FileHandle(opened.fh);
+    reply.created(&ttl, &file_attr(&entry.attr), GENERATION, fh, open_flags(opened));
+}
+
+fn send_opened(reply: fuser::ReplyOpen, opened: &Opened) {
+    reply.opened(FileHandle(opened.fh), open_flags(opened));
+}
+
+fn send_data(reply: fuser::ReplyData, data: Vec<u8>) {
+    reply.data(&data);
+}
+
+/// Size 0 asks how long the value is; a buffer that is too short for it is ERANGE.
+fn send_sized(reply: fuser::ReplyXattr, size: u32, value: &[u8]) {
+    match size as usize {
+        0 => reply.size(value.len() as u32),
+        room if room < value.len() => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
+    }
+}
