@@ -245,6 +245,7 @@ impl Daemon {
             .announce(&config.mountpoint)
             .map_err(|error| cannot("the lock file cannot be written", error))?;
         log::info!("{} is mounted at {}", config.source.display(), config.mountpoint.display());
+        log::info!("in force: {}", shown.session());
         Ok(Daemon {
             mountpoint: config.mountpoint.clone(),
             tree,

@@ -5,6 +5,7 @@
 //! Exit codes (C70): 0 done, 1 refused or failed, 2 wrong usage, 3 not mounted.
 
 mod demo;
+mod doctor;
 mod log;
 mod mount;
 mod options;
@@ -31,6 +32,8 @@ enum Command {
     Umount(umount::Arguments),
     /// Print the event log of a project as JSON lines, whether or not it is mounted.
     Log(log::Arguments),
+    /// What is wrong on this machine or with a mount, and what to do about it.
+    Doctor(doctor::Arguments),
     /// The whole story in a minute: a coordinator, three workers, progress, a result.
     Demo(demo::Arguments),
 }
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Mount(arguments) => mount::run(arguments),
         Command::Umount(arguments) => umount::run(&arguments),
         Command::Log(arguments) => log::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     };
     match outcome {

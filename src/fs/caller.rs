@@ -109,8 +109,12 @@ impl Callers {
 
     /// Whom a process works for, whatever it has asked so far. It may wait for the memory lock of that process.
     pub fn caller_of(&self, process: u32) -> Option<Arc<Caller>> {
-        let uid = fs::metadata(format!("/proc/{process}")).ok()?.uid();
-        self.recognise(&Request { tid: process, uid, gid: 0 }).ok()
+        self.recognise(&request_of(process)?).ok()
+    }
+
+    /// The same, if it is known already; it waits for nobody.
+    pub fn glance_at(&self, process: u32) -> Option<Arc<Caller>> {
+        self.glance(&request_of(process)?)
     }
 
     /// The owner of a name was refused something; it can read why (C55).
@@ -323,6 +327,12 @@ fn agent_program(pid: u32, command: &[u8]) -> Option<&'static str> {
         let file = argument.rsplit(|b| *b == b'/').next()?;
         known(file.split(|b| *b == b'.').next()?)
     })
+}
+
+/// A request as the process would make it.
+fn request_of(process: u32) -> Option<Request> {
+    let uid = fs::metadata(format!("/proc/{process}")).ok()?.uid();
+    Some(Request { tid: process, uid, gid: 0 })
 }
 
 /// Whether a program of this name serves files to an SFTP client: OpenSSH's own, or the one inside sshd.

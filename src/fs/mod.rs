@@ -432,9 +432,10 @@ pub trait Filesystem: Send + Sync + 'static {
 }
 
 /// What the kernel can be told to forget. Never to be called by a thread that owes the kernel an answer about the same
-/// node: both sides would wait for the node's lock. What the kernel does not know it need not forget.
+/// node, except for its attributes: both sides would wait for the node's lock. What the kernel does not know it need not
+/// forget.
 pub trait Kernel: Send + Sync {
-    /// The attributes of a node.
+    /// The attributes of a node. This takes no lock.
     fn forget_attributes(&self, ino: Ino);
     /// The attributes of a node and its content: a file's pages, a directory's listing, a link's target.
     fn forget_content(&self, ino: Ino);

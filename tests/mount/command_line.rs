@@ -172,3 +172,25 @@ fn crewfs_log_is_the_same_with_and_without_a_mount() {
     head.arg(project.source());
     assert_eq!(run(head).ok().lines().count(), 1);
 }
+
+#[test]
+fn c70_the_doctor_tells_what_is_in_force() {
+    let project = project!();
+    let said = project.crewfs(["doctor"]).ok();
+    assert!(said.lines().any(|line| line == "ok       /dev/fuse can be opened"), "{said}");
+    let at = |place: &std::path::Path| project.crewfs(["doctor".as_ref(), place.as_os_str()]);
+    at(project.mountpoint()).exits(3, "is not a mount of crewfs");
+    let mut mounted = project.mount(&["threads=5"]);
+    let said = at(mounted.path()).ok();
+    for part in ["readdirplus", "opens_not_reported", "directories are watched", "5 threads serve the tree"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert!(mounted.stderr().contains("in force: {"));
+    let name = "user.crewfs.session";
+    mounted
+        .sh("w1", &format!("python3 -c \"import os; os.setxattr('.', '{name}', b'x')\""))
+        .refused("Errno 1");
+    mounted.sh("w1", &format!("python3 -c \"import os; os.removexattr('.', '{name}')\"")).refused("Errno 1");
+    mounted.kill9();
+    at(project.mountpoint()).exits(1, "one problem");
+}

@@ -21,11 +21,11 @@ use crate::limits;
 impl Files {
     /// This caller is about to change content: set-id bits that the file has for another's sake go, as on any disk, unless
     /// root writes. The disk does the same with file capabilities, and when an owner changes, whoever asks; but it takes a
-    /// daemon of root's for root.
-    pub fn drop_set_ids(&self, req: &Request, ino: Ino) -> Result<()> {
+    /// daemon of root's for root. The answer tells whether there were any.
+    pub fn drop_set_ids(&self, req: &Request, ino: Ino) -> Result<bool> {
         const GROUP_RUNS: u16 = (libc::S_ISGID | libc::S_IXGRP) as u16;
         if req.uid == 0 || !self.reopens_all {
-            return Ok(());
+            return Ok(false);
         }
         let fd = self.content(ino, true)?;
         let perm = look_at(&fd)?.stx_mode & 0o7777;
@@ -36,7 +36,7 @@ impl Files {
         if kept != perm {
             fchmod(&fd, Mode::from_raw_mode(kept.into()))?;
         }
-        Ok(())
+        Ok(kept != perm)
     }
 
     /// Change attributes; the answer is how they are then.

@@ -38,7 +38,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn is(&self, parent: Ino, name: &OsStr) -> bool {
+    pub(super) fn is(&self, parent: Ino, name: &OsStr) -> bool {
         self.parent == parent && self.name == name
     }
 }

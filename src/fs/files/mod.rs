@@ -230,6 +230,11 @@ impl Files {
         self.inodes.lock().place(ino).map(|place| place.parent)
     }
 
+    /// Whether a node was last seen by this name.
+    pub fn place_is(&self, ino: Ino, parent: Ino, name: &OsStr) -> bool {
+        self.inodes.lock().place(ino).is_some_and(|place| place.is(parent, name))
+    }
+
     /// Every node that the kernel knows, with its last known name.
     pub fn all_known(&self) -> Vec<(Ino, Option<(Ino, OsString)>)> {
         let inodes = self.inodes.lock();

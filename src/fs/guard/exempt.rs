@@ -48,10 +48,19 @@ struct Place {
     holds: Arc<Directory>,
 }
 
+/// What is to be known of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Whether it is exempt.
+    pub(super) exempt: bool,
+    /// Whether a change of it may change what is exempt.
+    pub(super) makes_rules: bool,
+}
+
 #[derive(Default)]
 struct Known {
     generation: u64,
-    files: HashMap<Ino, bool>,
+    files: HashMap<Ino, Verdict>,
     directories: HashMap<Ino, Place>,
 }
 
@@ -80,26 +89,28 @@ impl Exempt {
         known.directories.remove(&ino);
     }
 
-    /// Whether a file is exempt. One without a name, because it was deleted, is nobody else's any more.
-    pub(super) fn file(&self, ino: Ino) -> bool {
+    /// What is to be known of a file. One without a name, because it was deleted, is nobody else's any more.
+    pub(super) fn file(&self, ino: Ino) -> Verdict {
         let generation = self.generation.load(Ordering::Acquire);
         {
             let known = self.known.lock();
             if known.generation == generation
-                && let Some(exempt) = known.files.get(&ino)
+                && let Some(verdict) = known.files.get(&ino)
             {
-                return *exempt;
+                return *verdict;
             }
         }
-        let Some((parent, name)) = self.files.place(ino) else { return true };
-        let exempt = self.name(parent, &name, false);
+        let Some((parent, name)) = self.files.place(ino) else {
+            return Verdict { exempt: true, makes_rules: false };
+        };
+        let verdict = Verdict { exempt: self.name(parent, &name, false), makes_rules: makes_rules(&name) };
         self.remember(generation, |known| {
             if known.files.len() >= EXEMPTIONS_KEPT {
                 known.files.clear();
             }
-            known.files.insert(ino, exempt);
+            known.files.insert(ino, verdict);
         });
-        exempt
+        verdict
     }
 
     /// Whether a name is exempt, whether or not there is something by that name.
@@ -284,7 +295,8 @@ mod tests {
     fn rules_that_change_are_read_again() {
         let (dir, exempt) = project(&[(".gitignore", "a\n"), ("d/x", "")]);
         let file = exempt.files.lookup(ROOT, OsStr::new(".gitignore")).unwrap().ino;
-        assert!(is_exempt(&exempt, "a") && !is_exempt(&exempt, "d/b") && !exempt.file(file));
+        assert!(is_exempt(&exempt, "a") && !is_exempt(&exempt, "d/b"));
+        assert_eq!(exempt.file(file), Verdict { exempt: false, makes_rules: true });
         std::fs::write(dir.path().join(".gitignore"), "b\n").unwrap();
         assert!(is_exempt(&exempt, "a"));
         exempt.rules_changed();

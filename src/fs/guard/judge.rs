@@ -69,7 +69,9 @@ impl Guard {
             return Verdict::Refused(error);
         }
         match change {
-            Change::WriteMapped { ino } if self.exempt.file(*ino) => Verdict::Granted(Grant::default()),
+            Change::WriteMapped { ino } if self.exempt.file(*ino).exempt => {
+                Verdict::Granted(Grant::default())
+            }
             Change::WriteMapped { ino } => match self.known_mapper(*ino) {
                 Some(caller) => self.judge_for(&caller, change),
                 None => Verdict::Wait(Patience(Waits::Unknown { ino: *ino })),
@@ -193,15 +195,16 @@ impl Guard {
 
     fn content(&self, touches: &mut Touches, touch: Touch) {
         let ino = touch.ino;
-        touches.grant.rules = self.makes_rules(ino);
-        if !self.exempt.file(ino) {
+        let verdict = self.exempt.file(ino);
+        touches.grant.rules = verdict.makes_rules;
+        if !verdict.exempt {
             touches.files.push(touch);
             touches.grant.changed = Some(ino);
         }
     }
 
     fn attributes(&self, touches: &mut Touches, ino: Ino) {
-        if matches!(self.files.kind(ino), Ok(Kind::File)) && !self.exempt.file(ino) {
+        if matches!(self.files.kind(ino), Ok(Kind::File)) && !self.exempt.file(ino).exempt {
             touches.files.push(Touch::marking(ino));
         }
     }
@@ -248,10 +251,6 @@ impl Guard {
     fn is_directory(&self, at: &Name) -> bool {
         let found = self.files.found_at(at.parent, &at.name);
         matches!(found, Ok(Some(found)) if found.kind == Kind::Directory)
-    }
-
-    fn makes_rules(&self, ino: Ino) -> bool {
-        self.files.place(ino).is_some_and(|(_, name)| makes_rules(&name))
     }
 
     /// Whether what is to be changed belongs to somebody else's claimed task.

@@ -371,9 +371,13 @@ impl Guard {
             }
         }
         // A child of such a process may have inherited the descriptor without having used it.
+        let may_wait = scan.may_wait;
         for process in scan.writers(&self.descriptors, ino) {
-            let worker = self.callers.caller_of(*process).map(|caller| caller.actor.worker.clone());
-            if worker.as_ref() == Some(&holder.worker) {
+            let caller = match may_wait {
+                true => self.callers.caller_of(*process),
+                false => self.callers.glance_at(*process),
+            };
+            if caller.is_some_and(|caller| caller.actor.worker == holder.worker) {
                 self.table.lock().locks.also(ino, &holder.worker, *process);
                 return true;
             }

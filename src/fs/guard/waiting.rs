@@ -76,12 +76,16 @@ pub(super) struct Room {
 
 /// One look at all processes, made when it is first needed.
 #[derive(Default)]
-pub(super) struct Scan(Option<HashMap<Ino, Vec<u32>>>);
+pub(super) struct Scan {
+    writers: Option<HashMap<Ino, Vec<u32>>>,
+    /// Whether the thread may wait for other processes, as those that serve the kernel may not.
+    pub(super) may_wait: bool,
+}
 
 impl Scan {
     /// The processes that have a file open for writing.
     pub(super) fn writers(&mut self, descriptors: &Descriptors, ino: Ino) -> &[u32] {
-        let all = self.0.get_or_insert_with(|| descriptors.writers());
+        let all = self.writers.get_or_insert_with(|| descriptors.writers());
         all.get(&ino).map_or(&[], |writers| writers)
     }
 }
@@ -158,7 +162,7 @@ fn look_out(guard: &Arc<Guard>) {
         }
         inside.parked.keys().copied().collect()
     };
-    let mut scan = Scan::default();
+    let mut scan = Scan { may_wait: true, ..Scan::default() };
     for number in &numbers {
         guard.attend(*number, &mut scan);
     }

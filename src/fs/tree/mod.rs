@@ -90,6 +90,11 @@ impl Tree {
         }
     }
 
+    /// What is in force in this session, for people and programs: the value of [`SESSION`].
+    pub fn session(&self) -> String {
+        self.core.session()
+    }
+
     /// The kernel is gone: tell it nothing more, and let nobody wait.
     pub fn stop(&self) {
         self.core.guard.stop();
@@ -114,10 +119,10 @@ impl Tree {
         req: &Request,
         change: Change,
         reply: Reply<T>,
-        make: impl FnOnce(&Files) -> Result<T> + Send + 'static,
+        make: impl FnOnce(&Core) -> Result<T> + Send + 'static,
     ) {
-        let files = self.core.files.clone();
-        self.core.guard.run(req, change, reply, move || make(&files));
+        let core = self.core.clone();
+        self.core.guard.run(req, change, reply, move || make(&core));
     }
 }
 
@@ -203,17 +208,26 @@ impl Core {
         Ok(())
     }
 
-    /// What `crewfs doctor` shows of this session.
-    fn session(&self) -> Vec<u8> {
+    fn session(&self) -> String {
         let terms = self.terms.get().map(|terms| terms.shown());
-        json!({ "tree": terms, "watch": self.watch.shown() }).to_string().into_bytes()
+        json!({ "tree": terms, "watch": self.watch.shown() }).to_string()
     }
 
     fn write(&self, req: &Request, ino: Ino, offset: u64, data: &[u8], cached: bool) -> Result<u32> {
         if !cached {
-            self.files.drop_set_ids(req, ino)?;
+            self.drop_set_ids(req, ino)?;
         }
         self.files.write(ino, offset, data)
+    }
+
+    /// This caller is about to change content. The kernel does not think of the mode then.
+    fn drop_set_ids(&self, req: &Request, ino: Ino) -> Result<()> {
+        if self.files.drop_set_ids(req, ino)?
+            && let Some(kernel) = self.watch.kernel()
+        {
+            kernel.forget_attributes(ino);
+        }
+        Ok(())
     }
 
     fn getattr_or_link(&self, ino: Ino) -> Result<Attr> {
@@ -289,11 +303,11 @@ impl Filesystem for Tree {
         let core = self.core.clone();
         let reply = reply.from(move |attr: Attr| (attr, core.attr_ttl(&attr)));
         let caller = *req;
-        self.change(req, asked, reply, move |files| {
+        self.change(req, asked, reply, move |core| {
             if wanted.size.is_some() {
-                files.drop_set_ids(&caller, ino)?;
+                core.drop_set_ids(&caller, ino)?;
             }
-            files.setattr(ino, &wanted)
+            core.files.setattr(ino, &wanted)
         });
     }
 
@@ -354,12 +368,12 @@ impl Filesystem for Tree {
 
     fn unlink(&self, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>) {
         let at = Name::new(parent, name);
-        self.change(req, Change::Unlink(at.clone()), reply, move |files| files.unlink(parent, &at.name));
+        self.change(req, Change::Unlink(at.clone()), reply, move |core| core.files.unlink(parent, &at.name));
     }
 
     fn rmdir(&self, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>) {
         let at = Name::new(parent, name);
-        self.change(req, Change::Rmdir(at.clone()), reply, move |files| files.rmdir(parent, &at.name));
+        self.change(req, Change::Rmdir(at.clone()), reply, move |core| core.files.rmdir(parent, &at.name));
     }
 
     fn rename(
@@ -375,8 +389,8 @@ impl Filesystem for Tree {
         let (from, to) = (Name::new(parent, name), Name::new(new_parent, new_name));
         let exchange = flags & libc::RENAME_EXCHANGE != 0;
         let (change, caller) = (Change::Rename { from: from.clone(), to: to.clone(), exchange }, *req);
-        self.change(req, change, reply, move |files| {
-            files.rename(&caller, (from.parent, &from.name), (to.parent, &to.name), flags)
+        self.change(req, change, reply, move |core| {
+            core.files.rename(&caller, (from.parent, &from.name), (to.parent, &to.name), flags)
         });
     }
 
@@ -487,8 +501,8 @@ impl Filesystem for Tree {
 
     fn setxattr(&self, req: &Request, ino: Ino, name: &OsStr, value: &[u8], flags: i32, reply: Reply<()>) {
         let (name, value) = (name.to_owned(), value.to_vec());
-        self.change(req, Change::Xattr { ino, name: name.clone() }, reply, move |files| {
-            files.setxattr(ino, &name, &value, flags)
+        self.change(req, Change::Xattr { ino, name: name.clone() }, reply, move |core| {
+            core.files.setxattr(ino, &name, &value, flags)
         });
     }
 
@@ -499,7 +513,7 @@ impl Filesystem for Tree {
             None if name == LOCK_ATTRIBUTE => {
                 self.core.guard.holder(ino).map(String::into_bytes).ok_or(FsError::new(libc::ENODATA))
             }
-            None if ino == ROOT && name == SESSION => Ok(self.core.session()),
+            None if ino == ROOT && name == SESSION => Ok(self.core.session().into_bytes()),
             None => self.core.files.getxattr(ino, name),
         }
     }
@@ -514,8 +528,8 @@ impl Filesystem for Tree {
 
     fn removexattr(&self, req: &Request, ino: Ino, name: &OsStr, reply: Reply<()>) {
         let name = name.to_owned();
-        self.change(req, Change::Xattr { ino, name: name.clone() }, reply, move |files| {
-            files.removexattr(ino, &name)
+        self.change(req, Change::Xattr { ino, name: name.clone() }, reply, move |core| {
+            core.files.removexattr(ino, &name)
         });
     }
 
@@ -529,8 +543,11 @@ impl Filesystem for Tree {
         mode: i32,
         reply: Reply<()>,
     ) {
-        let change = Change::Fallocate { ino };
-        self.change(req, change, reply, move |files| files.fallocate(ino, offset, length, mode));
+        let (change, caller) = (Change::Fallocate { ino }, *req);
+        self.change(req, change, reply, move |core| {
+            core.drop_set_ids(&caller, ino)?;
+            core.files.fallocate(ino, offset, length, mode)
+        });
     }
 
     fn lseek(&self, req: &Request, ino: Ino, _fh: u64, offset: i64, whence: i32) -> Result<u64> {
@@ -539,8 +556,10 @@ impl Filesystem for Tree {
     }
 
     fn copy_file_range(&self, req: &Request, from: FileRange, to: FileRange, length: u64, reply: Reply<u32>) {
-        self.change(req, Change::CopyFileRange { from, to }, reply, move |files| {
-            files.copy_file_range((from.ino, from.offset), (to.ino, to.offset), length)
+        let caller = *req;
+        self.change(req, Change::CopyFileRange { from, to }, reply, move |core| {
+            core.drop_set_ids(&caller, to.ino)?;
+            core.files.copy_file_range((from.ino, from.offset), (to.ino, to.offset), length)
         });
     }
 }

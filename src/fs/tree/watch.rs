@@ -11,7 +11,7 @@
 //! the kernel. So the first thing is always to ask the kernel to forget a name in that directory: it does so only when all
 //! that was begun there is done.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -191,6 +191,11 @@ impl Watch {
         Ok(())
     }
 
+    /// The kernel, as soon as it can be told anything.
+    pub(super) fn kernel(&self) -> Option<&dyn Kernel> {
+        self.kernel.get().map(|kernel| &**kernel)
+    }
+
     /// End the thread.
     pub(super) fn stop(&self) {
         if let Some((stop, thread)) = self.thread.lock().take() {
@@ -243,7 +248,7 @@ impl Watch {
                 self.forget(&changes, &**kernel);
             }
             if self.missing.lock().len() >= limits::MISSING_NAMES_KEPT {
-                self.forget_missing(&**kernel);
+                self.forget_missing(&**kernel, false);
             }
             if changes.0.is_empty() && !lost && heard.unwrap_or(true) {
                 let _ = poll(&mut [PollFd::new(stopped, PollFlags::IN)], Some(&rest));
@@ -303,16 +308,23 @@ impl Watch {
             }
             kernel.forget_content(ino);
         }
-        self.forget_missing(kernel);
+        self.forget_missing(kernel, true);
     }
 
-    fn forget_missing(&self, kernel: &dyn Kernel) {
+    /// Let the kernel ask again for names that were missing. Of those that are there by now it was told, unless that
+    /// was `lost`.
+    fn forget_missing(&self, kernel: &dyn Kernel, lost: bool) {
         let missing = std::mem::take(&mut *self.missing.lock());
-        let directories: BTreeSet<Ino> = missing.iter().map(|(parent, _)| *parent).collect();
         for (parent, name) in missing {
-            kernel.forget_name(parent, &name);
+            let knows = match self.files.known_at(parent, &name) {
+                // As above: what is right stays.
+                Some(ino) => self.files.place_is(ino, parent, &name),
+                None => !lost && self.files.exists(parent, &name).unwrap_or(false),
+            };
+            if !knows {
+                kernel.forget_name(parent, &name);
+            }
         }
-        log::debug!("names that were missing in {} directories are asked for again", directories.len());
     }
 }
 
