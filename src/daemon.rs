@@ -24,6 +24,7 @@ use crate::fs::Kernel;
 use crate::fs::caller::Callers;
 use crate::fs::desk::{self, Desk, Watch};
 use crate::fs::files::Files;
+use crate::fs::guard;
 use crate::fs::tree::{Tree, TreeConfig};
 use crate::fuse::{MountOptions, Session};
 use crate::limits::{DESK_THREADS_MIN, READ_AHEAD_KIB};
@@ -57,6 +58,8 @@ pub struct Config {
     pub allow_other: bool,
     /// How many threads serve each of the two mounts.
     pub threads: usize,
+    /// How changes of the project's files are let through.
+    pub guard: guard::Config,
 }
 
 /// Why the daemon does not start: what, why, and what to do next.
@@ -195,9 +198,8 @@ impl Daemon {
 
         let files = [below(opened(&project.root)?)?, below(opened(&tasks)?)?];
         let shown = {
-            let seen = callers.clone();
-            let tree_config = TreeConfig { tasks: config.tasks.clone().into() };
-            Tree::new(files[0].clone(), tree_config, Box::new(move |req| seen.seen(req)))
+            let tree_config = TreeConfig { tasks: config.tasks.clone().into(), guard: config.guard };
+            Tree::new(files[0].clone(), tree_config, callers.clone(), engine.clone())
                 .map(Arc::new)
                 .map_err(|error| StartError(format!("the tree cannot be shown: errno {}", error.errno)))?
         };
@@ -209,7 +211,8 @@ impl Daemon {
             owner_gid: rustix::process::getegid().as_raw(),
             threads: desk_threads,
         };
-        let desk = Desk::new(files[1].clone(), tasks, engine.clone(), callers, desk_config);
+        let guard = shown.guard().clone();
+        let desk = Desk::new(files[1].clone(), tasks, engine.clone(), callers, guard, desk_config);
         let watch = desk.watch().map_err(|error| cannot("the tasks directory cannot be read", error))?;
 
         let options = |source: &Path, threads| MountOptions {
@@ -221,6 +224,11 @@ impl Daemon {
         let tree =
             Session::mount(shown.clone(), &config.mountpoint, &options(&config.source, config.threads))
                 .map_err(|error| mount_error(&config.mountpoint, &error))?;
+        let started = tree.device().and_then(|device| shown.mounted(device, Arc::new(tree.notifier())));
+        if let Err(error) = started {
+            let _ = tree.unmount(true);
+            return Err(cannot("changes cannot be guarded", error));
+        }
         let desk_at = config.mountpoint.join(&config.tasks);
         let desk_options = options(&config.source.join(&config.tasks), desk_threads);
         let desk = Arc::new(desk);
@@ -233,10 +241,6 @@ impl Daemon {
         };
         let notifier = session.notifier();
         desk.tell(move |ino| notifier.forget_attributes(ino));
-        if let Err(error) = shown.tell(Arc::new(tree.notifier())) {
-            let _ = session.unmount(true).and(tree.unmount(true));
-            return Err(cannot("the project cannot be watched", error));
-        }
         project
             .announce(&config.mountpoint)
             .map_err(|error| cannot("the lock file cannot be written", error))?;
@@ -271,6 +275,7 @@ impl Daemon {
             looks += 1;
             if looks.is_multiple_of(LOOKS_BEFORE_CLOSING) {
                 self.files.iter().for_each(|files| files.close_idle());
+                self.shown.look_behind();
             }
         }
         for session in [&self.desk, &self.tree] {
@@ -280,8 +285,8 @@ impl Daemon {
                 log::error!("{} cannot be unmounted: {error}", self.mountpoint.display());
             }
         }
-        self.watch.stop();
         self.shown.stop();
+        self.watch.stop();
         self.engine.stop();
         log::info!("{} is unmounted", self.mountpoint.display());
     }
@@ -369,8 +374,32 @@ fn mount_error(place: &Path, error: &io::Error) -> StartError {
     })
 }
 
+impl Drop for Project {
+    /// Closing would do, if no thread of this process were starting a program: until its `exec`, the new process holds a
+    /// copy of the descriptor, and with it the lock.
+    fn drop(&mut self) {
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
 impl AsFd for Project {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.root.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_is_free_when_it_is_dropped_even_if_a_starting_program_has_a_copy_of_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let project = Project::take(dir.path(), true).unwrap();
+        let copy = project.lock.try_clone().unwrap();
+        assert!(matches!(Project::take(dir.path(), false), Err(TakeError::Held(_))));
+        drop(project);
+        assert!(Project::take(dir.path(), false).is_ok());
+        drop(copy);
     }
 }

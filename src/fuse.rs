@@ -101,6 +101,15 @@ impl Session {
         }
     }
 
+    /// The device number of the mount's files: major and minor. Read from the table of mounts, for to ask the mount itself
+    /// would be to ask ourselves.
+    pub fn device(&self) -> io::Result<(u32, u32)> {
+        let mount = crate::mounts::at(&self.mountpoint)?;
+        mount
+            .map(|mount| mount.device)
+            .ok_or_else(|| io::Error::other("the mount is not in the table of mounts"))
+    }
+
     /// A handle to tell the kernel what to forget.
     pub fn notifier(&self) -> Notifier {
         Notifier(self.notifier.clone())

@@ -68,6 +68,32 @@ pub const SCRATCH_FILES: usize = 1_024;
 /// How often files are looked for where the kernel cannot tell of changes, in milliseconds (C10).
 pub const RESCAN_MS: u64 = 2_000;
 
+/// Processes of one holder of a file that are remembered; others are found by looking at all of its processes.
+pub const LOCK_PROCESSES: usize = 8;
+/// Files that are held for writing at one time, at most; beyond that the locks whose holders are done are looked for.
+pub const LOCKED_FILES: usize = 16_384;
+/// How long an open that made or emptied a file may take to return: until then no descriptor can be seen, in milliseconds.
+pub const OPENING_MS: u64 = 20;
+/// How long a lock holds after the last change where the holder's processes cannot be looked at, in milliseconds.
+pub const UNSEEN_LOCK_MS: u64 = 10_000;
+/// How long a rename, removal or link waits for a lock at most, in milliseconds: the kernel keeps the whole directory
+/// locked meanwhile.
+pub const DIRECTORY_WAIT_MS: u64 = 100;
+/// How long it may take to find out who wrote to a mapping, in milliseconds.
+pub const MAPPED_WAIT_MS: u64 = 200;
+/// How long the answer to that is used again, in milliseconds.
+pub const MAPPED_KNOWN_MS: u64 = 1_000;
+/// Changes that wait for a lock, at most; one more is refused at once.
+pub const WAITING_CHANGES: usize = 1_024;
+/// Files whose last change and readers are remembered (C54).
+pub const RECENT_FILES: usize = 65_536;
+/// Files and directories of which it is remembered whether git would ignore them.
+pub const EXEMPTIONS_KEPT: usize = 65_536;
+/// Largest `.gitignore` that is read, in bytes.
+pub const IGNORE_FILE_BYTES: u64 = 1 << 20;
+/// Orders to the kernel to forget something that may be under way.
+pub const FORGETTING_QUEUE: usize = 16_384;
+
 /// Largest WRITE that the kernel may send, and so the largest READ, in bytes.
 pub const MAX_WRITE: u32 = 1 << 20;
 /// How far the kernel reads ahead in the tree, in KiB: a file that is read from end to end is asked for in fewer pieces.

@@ -18,8 +18,8 @@ pub struct Mount {
     pub mountpoint: PathBuf,
     /// The project's directory.
     pub source: PathBuf,
-    /// The number of its device, as `/sys` spells it.
-    pub device: String,
+    /// The device number of its files: major and minor.
+    pub device: (u32, u32),
 }
 
 /// All mounts of ours, oldest first.
@@ -42,7 +42,8 @@ pub fn desk_of(mountpoint: &Path) -> io::Result<Option<Mount>> {
 /// Let the kernel read ahead so far in the mount of ours at this place. Only root may; for others it stays as it is.
 pub fn read_ahead(mountpoint: &Path, kib: u32) -> io::Result<()> {
     let Some(mount) = at(mountpoint)? else { return Ok(()) };
-    std::fs::write(format!("/sys/class/bdi/{}/read_ahead_kb", mount.device), kib.to_string())
+    let (major, minor) = mount.device;
+    std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), kib.to_string())
 }
 
 /// Whether the daemon of this mount is gone. `stat(2)` would not tell: the kernel may still remember its last answer.
@@ -55,7 +56,8 @@ fn parse(table: &[u8]) -> Vec<Mount> {
     lines
         .filter_map(|line| {
             let mut fields = line.split(|b| *b == b' ');
-            let device = String::from_utf8_lossy(fields.nth(2)?).into_owned();
+            let (major, minor) = std::str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
+            let device = (major.parse().ok()?, minor.parse().ok()?);
             let mountpoint = fields.nth(1)?;
             // Optional fields end with a hyphen.
             let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
@@ -101,6 +103,6 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].mountpoint, Path::new("/mnt/a b"));
         assert_eq!(found[0].source, Path::new("/srv/a\\b"));
-        assert_eq!(found[0].device, "0:50");
+        assert_eq!(found[1].device, (0, 51));
     }
 }

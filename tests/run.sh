@@ -4,6 +4,17 @@ set -eu
 cd "$(dirname "$0")/.."
 
 mount-scripts/prepare-fuse.sh
-mount-scripts/install-needs.sh gcc libc6-dev git rsync python3 util-linux e2fsprogs vim shellcheck
+mount-scripts/install-needs.sh gcc libc6-dev git rsync python3 util-linux e2fsprogs vim shellcheck \
+    stress-ng libacl1-dev acl attr make patch sqlite3 ripgrep inotify-tools
+# Whoever has node from elsewhere keeps it.
+command -v npm >/dev/null || mount-scripts/install-needs.sh nodejs npm
+
+# Suites for filesystems, kept where cargo builds: they are there the next time.
+tools=${CARGO_TARGET_DIR:-target}/tools
+mkdir -p "$tools"
+env -u RUSTFLAGS cargo install --quiet --locked --debug --root "$tools" pjdfstest@0.2.2 fsx@0.3.2
+PATH=$(cd "$tools" && pwd)/bin:$PATH
+export PATH
+
 shellcheck hooks/*.sh mount-scripts/*.sh tests/*.sh src/cli/demo/*.sh .ci/run
 cargo test --locked "$@"

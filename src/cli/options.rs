@@ -3,6 +3,7 @@
 //! Must never: pass over an option that is not known.
 
 use super::Failure;
+use crate::fs::guard;
 use crate::queue::Span;
 
 /// What can be chosen at mount time.
@@ -18,9 +19,13 @@ pub(super) struct Options {
     pub(super) allow_other: bool,
     /// `threads=N`
     pub(super) threads: usize,
+    /// `lock_wait=SPAN`, `stale_window=SPAN`, `stale_writes=refuse`, `stale_writes=allow`
+    pub(super) guard: guard::Config,
 }
 
-const KNOWN: &str = "tasks=NAME, lease=SPAN, idle_timeout=SPAN, allow_other, noallow_other, threads=N";
+const KNOWN: &str = "tasks=NAME, lease=SPAN, idle_timeout=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
+/// The longest wait for a lock.
+const LOCK_WAIT_MAX: Span = Span(30_000);
 /// Options that mount(8) and fstab(5) add, and that mean nothing to us.
 const IGNORED: [&str; 9] =
     ["rw", "defaults", "auto", "noauto", "_netdev", "nofail", "nosuid", "nodev", "exec"];
@@ -34,6 +39,7 @@ impl Options {
             idle_timeout: Span(10 * 60_000),
             allow_other: is_root,
             threads: cores.clamp(4, 64),
+            guard: guard::Config::default(),
         }
     }
 
@@ -71,6 +77,16 @@ impl Options {
                     }
                 }
                 ("idle_timeout", _) => self.idle_timeout = span()?,
+                ("lock_wait", _) => {
+                    self.guard.lock_wait = if value == Some("0") { Span(0) } else { span()? };
+                    if self.guard.lock_wait > LOCK_WAIT_MAX {
+                        return Err(wrong("must be 30s at most: nobody can interrupt a call that waits"));
+                    }
+                }
+                ("stale_window", _) => self.guard.stale_window = span()?,
+                ("stale_writes", Some("refuse")) => self.guard.refuse_stale = true,
+                ("stale_writes", Some("allow")) => self.guard.refuse_stale = false,
+                ("stale_writes", _) => return Err(wrong("takes refuse or allow")),
                 ("allow_other", None) => self.allow_other = true,
                 ("noallow_other", None) => self.allow_other = false,
                 ("threads", _) => {
@@ -109,7 +125,14 @@ mod tests {
         let read = defaults.clone().apply("lease=90s,tasks=work,noallow_other,threads=3,rw,,").unwrap();
         assert_eq!(read.lease, Span(90_000));
         assert_eq!((read.tasks.as_str(), read.allow_other, read.threads), ("work", false, 3));
+        let guarded = defaults.clone().apply("lock_wait=0,stale_window=5m,stale_writes=allow").unwrap().guard;
+        assert_eq!((guarded.lock_wait, guarded.stale_window), (Span(0), Span(300_000)));
+        assert!(!guarded.refuse_stale && defaults.guard.refuse_stale);
         for bad in [
+            "lock_wait=1h",
+            "lock_wait",
+            "stale_window=x",
+            "stale_writes=maybe",
             "leas=3m",
             "lease",
             "lease=3",

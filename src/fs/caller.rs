@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -35,6 +35,10 @@ pub struct Caller {
     pub actor: Actor,
     /// Whether the name was given or follows from the program, so that this is a worker even before it claims anything.
     pub is_worker: bool,
+    /// The process that the calling thread belongs to; 0 if it cannot be seen.
+    pub process: u32,
+    /// Whether it serves a remote worker, one request at a time: to let it wait would hold up everything of that worker.
+    pub is_sftp: bool,
 }
 
 /// One process image: the same numbers mean that neither the process nor its program has changed since.
@@ -62,12 +66,62 @@ pub struct Callers {
     owner: u32,
     known: Mutex<HashMap<u32, Known>>,
     logins: Mutex<HashMap<u32, WorkerName>>,
+    crowd: Mutex<Arc<[WorkerName]>>,
 }
 
 impl Callers {
     /// Nobody was seen yet. `owner` is the uid that mounted.
     pub fn new(engine: Arc<Engine>, owner: u32) -> Callers {
-        Callers { engine, owner, known: Mutex::default(), logins: Mutex::default() }
+        let crowd = Mutex::new(Arc::new([]) as Arc<[WorkerName]>);
+        Callers { engine, owner, known: Mutex::default(), logins: Mutex::default(), crowd }
+    }
+
+    /// Everybody who was seen since the start, by the names under which they change files.
+    pub fn crowd(&self) -> Arc<[WorkerName]> {
+        self.crowd.lock().clone()
+    }
+
+    /// Who changes a file of the project. Whoever uses a name that is none, or another user's (C41), acts as the user that
+    /// they are.
+    pub fn acting(&self, req: &Request) -> Arc<Caller> {
+        let caller = self.identify(req).unwrap_or_else(|_| {
+            let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator: false };
+            let process = thread_group(req.tid);
+            Arc::new(Caller { actor, is_worker: false, process, is_sftp: false })
+        });
+        let mut crowd = self.crowd.lock();
+        if !crowd.contains(&caller.actor.worker) {
+            *crowd = crowd.iter().chain([&caller.actor.worker]).cloned().collect();
+        }
+        caller
+    }
+
+    /// Who asks, if that is known of the process already. Unlike the others this may be called while the caller's memory is
+    /// locked: it looks at nothing that takes that lock.
+    pub fn glance(&self, req: &Request) -> Option<Arc<Caller>> {
+        self.recall(req).or_else(|| {
+            let (file, stat) = Stat::open(req.tid)?;
+            let caller = self.of_process(req, thread_group(req.tid))?;
+            self.keep(req, file, stat.image, caller.clone());
+            Some(caller)
+        })
+    }
+
+    /// Whom a process works for, whatever it has asked so far. It may wait for the memory lock of that process.
+    pub fn caller_of(&self, process: u32) -> Option<Arc<Caller>> {
+        self.recognise(&request_of(process)?).ok()
+    }
+
+    /// The same, if it is known already; it waits for nobody.
+    pub fn glance_at(&self, process: u32) -> Option<Arc<Caller>> {
+        self.glance(&request_of(process)?)
+    }
+
+    /// The owner of a name was refused something; it can read why (C55).
+    pub fn refused(&self, caller: &Caller, why: &str) {
+        if let Some(presence) = self.engine.roster().get(caller.actor.worker.as_str()) {
+            presence.refused((self.engine.clock())().wall, why.to_owned());
+        }
     }
 
     /// Who asks. To be asked counts as a sign of life of a worker.
@@ -116,28 +170,39 @@ impl Callers {
         }
     }
 
+    /// What was found out about this thread, if it is still the same program.
+    fn recall(&self, req: &Request) -> Option<Arc<Caller>> {
+        let known = self.known.lock();
+        let known = known.get(&req.tid).filter(|known| known.uid == req.uid)?;
+        Stat::of(&known.stat).is_some_and(|stat| stat.image == known.image).then(|| known.caller.clone())
+    }
+
+    /// What was found out about the process that a thread belongs to.
+    fn of_process(&self, req: &Request, process: u32) -> Option<Arc<Caller>> {
+        if process == req.tid { None } else { self.recall(&Request { tid: process, ..*req }) }
+    }
+
     fn recognise(&self, req: &Request) -> Result<Arc<Caller>> {
-        if let Some(known) = self.known.lock().get(&req.tid)
-            && known.uid == req.uid
-            && Stat::of(&known.stat).is_some_and(|stat| stat.image == known.image)
-        {
-            return Ok(known.caller.clone());
+        if let Some(caller) = self.recall(req) {
+            return Ok(caller);
         }
-        let (file, stat) = Stat::open(req.tid).unzip();
-        let image = stat.as_ref().map(|stat: &Stat| stat.image);
-        let caller = Arc::new(self.look(req, stat)?);
-        if let (Some(stat), Some(image)) = (file, image) {
-            let mut known = self.known.lock();
-            if known.len() >= CALLERS_REMEMBERED {
-                known.clear();
-            }
-            let caller = caller.clone();
-            known.insert(
-                req.tid,
-                Known { stat, image, uid: req.uid, caller, presence: None, looked: Instant::default() },
-            );
-        }
+        let Some((file, stat)) = Stat::open(req.tid) else { return Ok(Arc::new(self.look(req, 0, None)?)) };
+        let (image, process) = (stat.image, thread_group(req.tid));
+        let caller = match self.of_process(req, process) {
+            Some(caller) => caller,
+            None => Arc::new(self.look(req, process, Some(stat))?),
+        };
+        self.keep(req, file, image, caller.clone());
         Ok(caller)
+    }
+
+    fn keep(&self, req: &Request, stat: File, image: Image, caller: Arc<Caller>) {
+        let mut known = self.known.lock();
+        if known.len() >= CALLERS_REMEMBERED {
+            known.clear();
+        }
+        let looked = Instant::default();
+        known.insert(req.tid, Known { stat, image, uid: req.uid, caller, presence: None, looked });
     }
 
     /// Somebody did something somewhere: a sign of life of that worker (C30). Cheap enough for every request.
@@ -155,9 +220,12 @@ impl Callers {
         let _ = self.identify(req);
     }
 
-    fn look(&self, req: &Request, stat: Option<Stat>) -> Result<Caller> {
-        let given =
-            |worker| Caller { actor: Actor { worker, uid: req.uid, operator: false }, is_worker: true };
+    fn look(&self, req: &Request, process: u32, stat: Option<Stat>) -> Result<Caller> {
+        let is_sftp = stat.as_ref().is_some_and(|stat| serves_sftp(&stat.command));
+        let given = |worker| {
+            let actor = Actor { worker, uid: req.uid, operator: false };
+            Caller { actor, is_worker: true, process, is_sftp }
+        };
         let mut program = None;
         let mut at = stat.map(|stat| (req.tid, stat));
         for _ in 0..ANCESTORS {
@@ -180,14 +248,14 @@ impl Callers {
             at =
                 (stat.parent > 1).then(|| Stat::open(stat.parent).map(|(_, up)| (stat.parent, up))).flatten();
         }
-        if let Some((agent, pid)) = program {
-            let process = thread_group(pid);
-            if let Some(name) = WorkerName::parse(&format!("{agent}-{process}")) {
-                return Ok(given(name));
-            }
+        if let Some((agent, pid)) = program
+            && let Some(name) = WorkerName::parse(&format!("{agent}-{}", thread_group(pid)))
+        {
+            return Ok(given(name));
         }
         let operator = req.uid == 0 || req.uid == self.owner;
-        Ok(Caller { actor: Actor { worker: self.login(req.uid), uid: req.uid, operator }, is_worker: false })
+        let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator };
+        Ok(Caller { actor, is_worker: false, process, is_sftp })
     }
 
     fn login(&self, uid: u32) -> WorkerName {
@@ -259,6 +327,17 @@ fn agent_program(pid: u32, command: &[u8]) -> Option<&'static str> {
         let file = argument.rsplit(|b| *b == b'/').next()?;
         known(file.split(|b| *b == b'.').next()?)
     })
+}
+
+/// A request as the process would make it.
+fn request_of(process: u32) -> Option<Request> {
+    let uid = fs::metadata(format!("/proc/{process}")).ok()?.uid();
+    Some(Request { tid: process, uid, gid: 0 })
+}
+
+/// Whether a program of this name serves files to an SFTP client: OpenSSH's own, or the one inside sshd.
+fn serves_sftp(command: &[u8]) -> bool {
+    command == b"sftp-server" || command.starts_with(b"sshd")
 }
 
 /// The process that a thread belongs to.

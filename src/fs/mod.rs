@@ -253,6 +253,14 @@ impl<T> Reply<T> {
     pub fn send(self, answer: Result<T>) {
         (self.0)(answer)
     }
+
+    /// An answer that is made of another one: where something else is known first.
+    pub fn from<S>(self, make: impl FnOnce(S) -> T + Send + 'static) -> Reply<S>
+    where
+        T: 'static,
+    {
+        Reply::new(move |answer: Result<S>| self.send(answer.map(make)))
+    }
 }
 
 /// A filesystem in plain types. One session of the kernel calls it from several threads at once.

@@ -189,6 +189,12 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("RESERVED_BYTES", limits::RESERVED_BYTES),
         ("SETTLE_MS", limits::SETTLE_MS),
         ("ANCESTORS", limits::ANCESTORS as u64),
+        ("LOCKED_FILES", limits::LOCKED_FILES as u64),
+        ("RECENT_FILES", limits::RECENT_FILES as u64),
+        ("WAITING_CHANGES", limits::WAITING_CHANGES as u64),
+        ("DIRECTORY_WAIT_MS", limits::DIRECTORY_WAIT_MS),
+        ("UNSEEN_LOCK_MS", limits::UNSEEN_LOCK_MS),
+        ("IGNORE_FILE_BYTES", limits::IGNORE_FILE_BYTES),
     ];
     let page = text(PAGE);
     let shown = rows(section(&page, "## Limits"));

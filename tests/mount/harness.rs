@@ -36,6 +36,12 @@ macro_rules! project {
             None => return,
         }
     };
+    ($limit:expr) => {
+        match crate::harness::Project::lasting($limit) {
+            Some(project) => project,
+            None => return,
+        }
+    };
 }
 pub(crate) use project;
 
@@ -65,6 +71,11 @@ pub(crate) struct Project {
 impl Project {
     /// A new empty project; `None`, with the reason on standard error, where nothing can be mounted.
     pub(crate) fn new() -> Option<Project> {
+        Project::lasting(test_limit())
+    }
+
+    /// As [`Project::new`], for a test that may take so long.
+    pub(crate) fn lasting(limit: Duration) -> Option<Project> {
         if let Err(error) = fs::File::options().read(true).write(true).open("/dev/fuse") {
             assert!(std::env::var_os("CI").is_none(), "/dev/fuse cannot be used: {error}");
             eprintln!("skipped: /dev/fuse cannot be used: {error}");
@@ -87,13 +98,13 @@ impl Project {
             watchdog: None,
             late: Arc::default(),
         };
-        project.watchdog = Some(project.watch());
+        project.watchdog = Some(project.watch(limit));
         Some(project)
     }
 
-    fn watch(&self) -> (Sender<()>, JoinHandle<()>) {
+    fn watch(&self, limit: Duration) -> (Sender<()>, JoinHandle<()>) {
         let (place, daemons, late) = (self.dir().to_path_buf(), self.daemons.clone(), self.late.clone());
-        let (limit, (sender, receiver)) = (test_limit(), channel());
+        let (sender, receiver) = channel();
         let watchdog = std::thread::spawn(move || {
             if receiver.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
                 eprintln!("the test took longer than {limit:?}: its mounts are aborted, its daemons killed");

@@ -72,16 +72,22 @@ impl Ran {
 
 /// Run a command to its end. One that takes longer than [`LIMIT`] is killed with all that it started, and the test fails.
 #[track_caller]
-pub(crate) fn run(mut command: Command) -> Ran {
+pub(crate) fn run(command: Command) -> Ran {
+    run_within(LIMIT, command)
+}
+
+/// As [`run`], with a limit of its own.
+#[track_caller]
+pub(crate) fn run_within(limit: Duration, mut command: Command) -> Ran {
     let what = format!("{command:?}");
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
     let group = Pid::from_child(&child);
     let (sender, receiver) = channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
-    let output = receiver.recv_timeout(LIMIT).unwrap_or_else(|_| {
+    let output = receiver.recv_timeout(limit).unwrap_or_else(|_| {
         let _ = kill_process_group(group, Signal::KILL);
-        panic!("took longer than {LIMIT:?}: {what}")
+        panic!("took longer than {limit:?}: {what}")
     });
     let output = output.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

@@ -211,6 +211,11 @@ pub(super) fn refusal(engine: &Engine, name: &WorkerName) -> Vec<u8> {
     last.map_or_else(Vec::new, |(at, why)| format!("{at} {why}\n").into_bytes())
 }
 
+/// `workers/<name>/locks`: one path a line.
+pub(super) fn lines(paths: &[String]) -> Vec<u8> {
+    paths.iter().flat_map(|path| [path.as_str(), "\n"]).collect::<String>().into_bytes()
+}
+
 /// `workers/<name>/should-stop` (C60): nothing, or one line that tells the worker how to go on.
 ///
 /// Agent programs take the line as it is for the answer of a stop hook (C61); Gemini refuses commands with `$( )` or

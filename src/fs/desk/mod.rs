@@ -38,6 +38,7 @@ use self::show::View;
 pub use self::watch::Watch;
 use super::caller::Callers;
 use super::files::Files;
+use super::guard::Guard;
 use super::{
     Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kind, Opened, ROOT, Reply, Request,
     Result, SetAttr, StatFs,
@@ -93,6 +94,7 @@ impl Desk {
         root: OwnedFd,
         engine: Arc<Engine>,
         callers: Arc<Callers>,
+        guard: Arc<Guard>,
         config: Config,
     ) -> Desk {
         for (name, _) in table::TOP {
@@ -101,7 +103,7 @@ impl Desk {
             }
         }
         let publisher = Arc::new(Publisher::new(engine.clone(), root, config.threads - 1));
-        let view = View::new(engine, callers, publisher, config);
+        let view = View::new(engine, callers, guard, publisher, config);
         Desk {
             core: Arc::new(Core {
                 files,
@@ -192,7 +194,7 @@ impl Filesystem for Desk {
         if is_synthesized(ino) {
             self.core.view.nodes.forget(ino, count);
         } else {
-            self.core.files.forget(ino, count);
+            drop(self.core.files.forget(ino, count, |_| {}));
         }
     }
 

@@ -73,6 +73,7 @@ pub(super) enum WorkerFile {
     ShouldStop,
     Task,
     Why,
+    Locks,
     Drain,
 }
 

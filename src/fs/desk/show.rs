@@ -2,6 +2,7 @@
 //!
 //! Must never: change anything (C2), or show a size or time that is not true of what an open would read now (C1).
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, statat};
 
 use super::super::caller::{Caller, Callers};
+use super::super::guard::Guard;
 use super::super::{Attr, FsError, Ino, Kind, Request, Result, Timestamp};
 use super::documents;
 use super::handles::{Line, Scratches};
@@ -17,6 +19,7 @@ use super::publish::{Publisher, stamp_of};
 use super::table::{current_claim, file_of};
 use super::{Config, table};
 use crate::engine::Engine;
+use crate::limits::WORKERS_PRESENT;
 use crate::queue::{Moment, Phase, Seq, State, Task, TaskId, TextRef, Wall, WorkerName};
 
 /// What a reader of a node gets.
@@ -43,6 +46,8 @@ pub(super) struct Shown {
 pub(super) struct View {
     pub(super) engine: Arc<Engine>,
     pub(super) callers: Arc<Callers>,
+    /// Who holds which file of the tree.
+    guard: Arc<Guard>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) nodes: Nodes,
     pub(super) scratches: Scratches,
@@ -51,6 +56,8 @@ pub(super) struct View {
     opened: Timestamp,
     /// The newest `queue.json`, with the position that it shows: thousands of tasks are not written out for every `stat`.
     queue: Mutex<Option<(Seq, Arc<[u8]>)>>,
+    /// What `locks` of each worker last showed, and since when: nothing tells when a lock ends.
+    locks: Mutex<HashMap<WorkerName, (Vec<u8>, Timestamp)>>,
 }
 
 const ABSENT: FsError = FsError::new(libc::ENOENT);
@@ -59,12 +66,24 @@ impl View {
     pub(super) fn new(
         engine: Arc<Engine>,
         callers: Arc<Callers>,
+        guard: Arc<Guard>,
         publisher: Arc<Publisher>,
         config: Config,
     ) -> View {
         let (nodes, scratches) = (Nodes::default(), Scratches::default());
         let opened = at((engine.clock())().wall);
-        View { engine, callers, publisher, nodes, scratches, config, opened, queue: Mutex::default() }
+        View {
+            engine,
+            callers,
+            guard,
+            publisher,
+            nodes,
+            scratches,
+            config,
+            opened,
+            queue: Mutex::default(),
+            locks: Mutex::default(),
+        }
     }
 
     /// The node of a name in a synthesized directory, if it exists now.
@@ -251,6 +270,10 @@ impl View {
                 let mtime = when.map_or(self.opened, |(wall, _)| at(wall));
                 (documents::refusal(&self.engine, name), 0o444, mtime)
             }
+            WorkerFile::Locks => {
+                let (bytes, mtime) = self.locks(name);
+                (bytes, 0o444, mtime)
+            }
             WorkerFile::Drain => {
                 if !state.is_draining(name.as_str()) {
                     return Err(ABSENT);
@@ -259,6 +282,20 @@ impl View {
             }
         };
         Ok((Content::Bytes(bytes.into()), perm, mtime))
+    }
+
+    /// The files that a worker holds for writing, one a line, and when that became so.
+    fn locks(&self, name: &WorkerName) -> (Vec<u8>, Timestamp) {
+        let held = documents::lines(&self.guard.held_by(name));
+        let mut shown = self.locks.lock();
+        if shown.len() >= WORKERS_PRESENT {
+            shown.clear();
+        }
+        let last = shown.entry(name.clone()).or_insert_with(|| (Vec::new(), self.opened));
+        if last.0 != held {
+            *last = (held, at((self.engine.clock())().wall));
+        }
+        last.clone()
     }
 
     fn queue(&self, state: &State) -> Arc<[u8]> {

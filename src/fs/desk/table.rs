@@ -29,11 +29,12 @@ pub(super) const TOP: [(&str, Node); 13] = [
 ];
 
 /// The files in a worker's directory.
-pub(super) const WORKER: [(&str, WorkerFile); 5] = [
+pub(super) const WORKER: [(&str, WorkerFile); 6] = [
     ("status", WorkerFile::Status),
     ("should-stop", WorkerFile::ShouldStop),
     ("task", WorkerFile::Task),
     ("why", WorkerFile::Why),
+    ("locks", WorkerFile::Locks),
     ("drain", WorkerFile::Drain),
 ];
 

@@ -24,11 +24,15 @@ mod names;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, fstatfs, openat, statx};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp, fstatfs, openat, openat2,
+    statx,
+};
 use rustix::io::Errno;
 
 use self::data::Data;
@@ -41,6 +45,17 @@ use crate::limits::{self, Descriptors};
 
 /// An error that makes the kernel look the path up again.
 const STALE: FsError = FsError::new(libc::ESTALE);
+
+/// What is at a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct There {
+    /// Its node, if the kernel knows it.
+    pub ino: Option<Ino>,
+    /// What it is.
+    pub kind: Kind,
+    /// How many names it has.
+    pub links: u32,
+}
 
 /// The files below one root directory. See the top of this file.
 pub struct Files {
@@ -104,6 +119,50 @@ impl Files {
         inodes.place(ino).filter(|place| place.parent == ROOT).map(|place| place.name.clone())
     }
 
+    /// Where a node was last seen: its directory, and its name there. Nothing for the root, and for what has no name left.
+    pub fn place(&self, ino: Ino) -> Option<(Ino, OsString)> {
+        self.inodes.lock().place(ino).map(|place| (place.parent, place.name.clone()))
+    }
+
+    /// The path of a node from the root; empty for the root itself. Nothing for what has no name left.
+    pub fn path(&self, ino: Ino) -> Option<PathBuf> {
+        let inodes = self.inodes.lock();
+        let (mut names, mut at) = (Vec::new(), ino);
+        while at != ROOT {
+            let place = inodes.place(at)?;
+            names.push(&place.name);
+            at = place.parent;
+            if names.len() > limits::DEPTH_MAX {
+                return None;
+            }
+        }
+        Some(names.into_iter().rev().collect())
+    }
+
+    /// What is at a name now, if anything is. It counts no reference.
+    pub fn found_at(&self, parent: Ino, name: &OsStr) -> Result<Option<There>> {
+        let dir = self.descriptor(parent)?;
+        let stat = match look(&dir, name) {
+            Err(Errno::NOENT) => return Ok(None),
+            answer => answer?,
+        };
+        let id = self.identify(&stat)?;
+        let ino = self.inodes.lock().known(id);
+        Ok(Some(There { ino, kind: id.kind, links: stat.stx_nlink }))
+    }
+
+    /// The content of a small file at a path below a directory; nothing if there is none, if it is larger than `most` bytes,
+    /// or if a symbolic link is on the way.
+    pub fn small_file(&self, directory: Ino, path: &str, most: u64) -> Option<Vec<u8>> {
+        let dir = self.descriptor(directory).ok()?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let way = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let fd = self.making_room(|| openat2(&dir, path, flags, Mode::empty(), way)).ok()?;
+        let stat = look_at(&fd).ok()?;
+        let fits = Kind::from_mode(stat.stx_mode.into()) == Some(Kind::File) && stat.stx_size <= most;
+        if fits { read_from(&fd, 0, most as u32).ok() } else { None }
+    }
+
     /// Whether the directory holds an entry of that name now. It counts no reference.
     pub fn exists(&self, parent: Ino, name: &OsStr) -> Result<bool> {
         let dir = self.descriptor(parent)?;
@@ -120,16 +179,18 @@ impl Files {
         self.introduce(&dir, parent, name)
     }
 
-    /// Drop `count` references to a node. The answer is the directories that thereby are no longer known.
-    pub fn forget(&self, ino: Ino, count: u64) -> Vec<Forgotten> {
-        let gone = self.inodes.lock().forget(ino, count);
+    /// Drop `count` references to a node. The answer is the directories that thereby are no longer known; `gone` is called
+    /// for every node that is no more.
+    pub fn forget(&self, ino: Ino, count: u64, mut gone: impl FnMut(Ino)) -> Vec<Forgotten> {
+        let removed = self.inodes.lock().forget(ino, count);
         let mut directories = Vec::new();
-        for gone in gone {
-            let path = self.paths.lock().remove(gone.ino);
-            let _data = self.data.lock().remove(gone.ino);
-            if gone.kind == Kind::Directory {
-                let _listing = self.listings.lock().remove(gone.ino);
-                directories.push(Forgotten { ino: gone.ino, path, place: gone.place });
+        for removed in removed {
+            let path = self.paths.lock().remove(removed.ino);
+            let _data = self.data.lock().remove(removed.ino);
+            gone(removed.ino);
+            if removed.kind == Kind::Directory {
+                let _listing = self.listings.lock().remove(removed.ino);
+                directories.push(Forgotten { ino: removed.ino, path, place: removed.place });
             }
         }
         directories

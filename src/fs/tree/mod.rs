@@ -1,7 +1,7 @@
 //! The tree: the project as it is, with opens not reported.
 //!
 //! May assume: the session is mounted with `default_permissions`, for nothing else checks an open.
-//! Must never: make a change that [`Guard::admit`] was not asked about, or wait for anything but the disk.
+//! Must never: make a change that [`Guard`] was not asked about, or wait for anything but the disk.
 //!
 //! Reads and writes come by node, and are served through descriptors that [`Files`] keeps ready. O_TRUNC comes as a
 //! SETATTR of size 0 before open(2) returns. O_APPEND needs nothing: the kernel takes the file's lock, asks for the
@@ -20,12 +20,14 @@ use serde_json::json;
 pub use self::root::HIDDEN;
 use self::root::{Link, Root};
 use self::watch::{LONG, SHORT, Watch};
+use super::caller::Callers;
 use super::files::Files;
-use super::guard::{Activity, Change, Guard, Name, Policy};
+use super::guard::{self, Change, Device, Guard, LOCK_ATTRIBUTE, Name, Policy, Verdict};
 use super::{
     Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kernel, Kind, Opened, ROOT, Reply,
     Request, Result, SetAttr, StatFs, Terms,
 };
+use crate::engine::Engine;
 
 /// The extended attribute of the root that tells what is in force.
 pub const SESSION: &str = "user.crewfs.session";
@@ -35,37 +37,96 @@ pub const SESSION: &str = "user.crewfs.session";
 pub struct TreeConfig {
     /// The name of the tasks directory, in the root of the project.
     pub tasks: OsString,
+    /// How changes are let through.
+    pub guard: guard::Config,
 }
 
 /// The project's files as a filesystem.
 pub struct Tree {
+    core: Arc<Core>,
+}
+
+/// What the methods and their parked answers share.
+struct Core {
     files: Arc<Files>,
     root: Arc<Root>,
-    guard: Guard,
+    guard: Arc<Guard>,
     watch: Arc<Watch>,
     config: TreeConfig,
     terms: OnceLock<Arc<Terms>>,
 }
 
 impl Tree {
-    /// The tree of `files`; `activity` is told of every request.
-    pub fn new(files: Arc<Files>, config: TreeConfig, activity: Activity) -> Result<Tree> {
+    /// The tree of `files`.
+    pub fn new(
+        files: Arc<Files>,
+        config: TreeConfig,
+        callers: Arc<Callers>,
+        engine: Arc<Engine>,
+    ) -> Result<Tree> {
         let watch = Arc::new(Watch::new(files.clone(), config.tasks.clone()));
         let root = Arc::new(Root::new(files.clone(), config.tasks.clone())?);
-        let guard = Guard::new(Box::new(root.clone()), activity);
-        Ok(Tree { files, root, guard, watch, config, terms: OnceLock::new() })
+        let policy = Box::new(root.clone());
+        let guard = Arc::new(Guard::new(config.guard, policy, files.clone(), callers, engine));
+        Ok(Tree { core: Arc::new(Core { files, root, guard, watch, config, terms: OnceLock::new() }) })
     }
 
-    /// From now on, the kernel is told what changes behind the mount.
-    pub fn tell(&self, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
-        self.watch.tell(kernel)
+    /// The tree is mounted now, as this device. From now on `kernel` is told what to forget, and changes can wait.
+    pub fn mounted(&self, device: Device, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
+        let guard = self.core.guard.clone();
+        self.core.guard.start(device, kernel.clone())?;
+        self.core.watch.tell(kernel, Box::new(move |name| guard.changed_behind(name)))
     }
 
-    /// The kernel is gone: tell it nothing more.
+    /// Who lets changes through.
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.core.guard
+    }
+
+    /// To be called every second or so: where not all changes behind the mount are heard of, it is looked for some.
+    pub fn look_behind(&self) {
+        if !self.core.watch.hears_all() {
+            self.core.guard.changed_behind(None);
+        }
+    }
+
+    /// What is in force in this session, for people and programs: the value of [`SESSION`].
+    pub fn session(&self) -> String {
+        self.core.session()
+    }
+
+    /// The kernel is gone: tell it nothing more, and let nobody wait.
     pub fn stop(&self) {
-        self.watch.stop();
+        self.core.guard.stop();
+        self.core.watch.stop();
     }
 
+    /// Make a change of names, and answer with the node that it makes.
+    fn make(
+        &self,
+        req: &Request,
+        change: Change,
+        reply: Reply<Entry>,
+        make: impl FnOnce(&Core) -> Result<Attr> + Send + 'static,
+    ) {
+        let (core, maker) = (self.core.clone(), self.core.clone());
+        self.core.guard.run(req, change, reply.from(move |attr| core.entry(attr)), move || make(&maker));
+    }
+
+    /// Make any other change.
+    fn change<T: guard::Made + Send + 'static>(
+        &self,
+        req: &Request,
+        change: Change,
+        reply: Reply<T>,
+        make: impl FnOnce(&Core) -> Result<T> + Send + 'static,
+    ) {
+        let core = self.core.clone();
+        self.core.guard.run(req, change, reply, move || make(&core));
+    }
+}
+
+impl Core {
     /// A node that was found or made, where the kernel may believe it for as long as its last known name allows.
     fn entry(&self, attr: Attr) -> Entry {
         let parent = self.files.parent_of(attr.ino).unwrap_or(ROOT);
@@ -76,7 +137,11 @@ impl Tree {
         let attr = self.watched(attr);
         let one_name = attr.kind == Kind::Directory || attr.nlink == 1;
         let entry_ttl = if one_name && self.watch.covers(parent) { LONG } else { SHORT };
-        let attr_ttl = if attr.kind == Kind::Directory { self.attr_ttl(&attr) } else { entry_ttl };
+        let attr_ttl = match attr.kind {
+            Kind::Directory => self.attr_ttl(&attr),
+            Kind::File => self.guard.attr_ttl(attr.ino, entry_ttl),
+            _ => entry_ttl,
+        };
         Entry { attr, entry_ttl, attr_ttl }
     }
 
@@ -95,7 +160,8 @@ impl Tree {
             (_, 1) => self.files.parent_of(attr.ino).is_some_and(|parent| self.watch.covers(parent)),
             _ => false,
         };
-        if told { LONG } else { SHORT }
+        let ttl = if told { LONG } else { SHORT };
+        if attr.kind == Kind::File { self.guard.attr_ttl(attr.ino, ttl) } else { ttl }
     }
 
     /// What a name in a directory means: a file of the project as it was found, or else what crewfs puts there.
@@ -142,17 +208,16 @@ impl Tree {
         Ok(())
     }
 
-    /// What is in force in this session, for people and programs: the value of [`SESSION`].
-    pub fn session(&self) -> String {
+    fn session(&self) -> String {
         let terms = self.terms.get().map(|terms| terms.shown());
         json!({ "tree": terms, "watch": self.watch.shown() }).to_string()
     }
 
-    /// Every change goes this way: note the caller, ask the guard, make the change.
-    fn change<T>(&self, req: &Request, change: Change<'_>, make: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.guard.seen(req);
-        self.guard.admit(req, &change)?;
-        make()
+    fn write(&self, req: &Request, ino: Ino, offset: u64, data: &[u8], cached: bool) -> Result<u32> {
+        if !cached {
+            self.drop_set_ids(req, ino)?;
+        }
+        self.files.write(ino, offset, data)
     }
 
     /// This caller is about to change content. The kernel does not think of the mode then.
@@ -174,7 +239,7 @@ impl Tree {
 }
 
 impl Policy for Arc<Root> {
-    fn permits(&self, change: &Change<'_>) -> Result<()> {
+    fn permits(&self, change: &Change) -> Result<()> {
         (**self).permits(change)
     }
 }
@@ -185,32 +250,41 @@ impl Filesystem for Tree {
     }
 
     fn began(&self, terms: Arc<Terms>) {
-        let _ = self.terms.set(terms);
+        let _ = self.core.terms.set(terms);
     }
 
     fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Found> {
-        self.guard.seen(req);
-        if self.root.hides(parent, name) {
+        self.core.guard.seen(req);
+        if self.core.root.hides(parent, name) {
             return Ok(Found::Nothing(LONG));
         }
-        match self.files.lookup(parent, name) {
-            Err(error) if error.errno == libc::ENOENT => match self.root.link_at(parent, name)? {
-                Some(link) => Ok(Found::Entry(self.link_entry(link))),
-                None => Ok(Found::Nothing(self.watch.missing(parent, name))),
+        match self.core.files.lookup(parent, name) {
+            Err(error) if error.errno == libc::ENOENT => match self.core.root.link_at(parent, name)? {
+                Some(link) => Ok(Found::Entry(self.core.link_entry(link))),
+                None => Ok(Found::Nothing(self.core.watch.missing(parent, name))),
             },
-            answer => answer.map(|attr| Found::Entry(self.found(parent, name, attr))),
+            answer => answer.map(|attr| Found::Entry(self.core.found(parent, name, attr))),
         }
     }
 
     fn forget(&self, ino: Ino, count: u64) {
-        for directory in self.files.forget(ino, count) {
-            self.watch.remove(&directory);
+        for directory in self.core.files.forget(ino, count, |gone| self.core.guard.forget(gone)) {
+            self.core.watch.remove(&directory);
         }
     }
 
     fn getattr(&self, req: &Request, ino: Ino, _fh: Option<u64>, reply: Reply<(Attr, Duration)>) {
-        self.guard.seen(req);
-        reply.send(self.getattr_or_link(ino).map(|attr| (attr, self.attr_ttl(&attr))));
+        self.core.guard.seen(req);
+        match self.core.getattr_or_link(ino) {
+            Ok(attr) => {
+                let core = self.core.clone();
+                self.core.guard.before_read(req, &attr, move || {
+                    let ttl = core.attr_ttl(&attr);
+                    reply.send(Ok((attr, ttl)));
+                });
+            }
+            Err(error) => reply.send(Err(error)),
+        }
     }
 
     fn setattr(
@@ -221,51 +295,56 @@ impl Filesystem for Tree {
         change: &SetAttr,
         reply: Reply<(Attr, Duration)>,
     ) {
-        let asked = match change.size {
+        let wanted = *change;
+        let asked = match wanted.size {
             Some(size) => Change::Truncate { ino, size },
-            None => Change::SetAttr { ino, change },
+            None => Change::SetAttr { ino, change: wanted },
         };
-        let attr = self.change(req, asked, || {
-            if change.size.is_some() {
-                self.drop_set_ids(req, ino)?;
+        let core = self.core.clone();
+        let reply = reply.from(move |attr: Attr| (attr, core.attr_ttl(&attr)));
+        let caller = *req;
+        self.change(req, asked, reply, move |core| {
+            if wanted.size.is_some() {
+                core.drop_set_ids(&caller, ino)?;
             }
-            self.files.setattr(ino, change)
+            core.files.setattr(ino, &wanted)
         });
-        reply.send(attr.map(|attr| (attr, self.attr_ttl(&attr))));
     }
 
     fn readlink(&self, req: &Request, ino: Ino) -> Result<OsString> {
-        self.guard.seen(req);
+        self.core.guard.seen(req);
         match Link::of(ino) {
-            Some(link) => Ok(self.root.target(link)),
-            None => self.files.readlink(ino),
+            Some(link) => Ok(self.core.root.target(link)),
+            None => self.core.files.readlink(ino),
         }
     }
 
     fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, rdev: u32, reply: Reply<Entry>) {
-        let made = self.change(req, Change::Mknod(Name { parent, name }), || {
-            self.files.mknod(req, parent, name, mode, rdev)
+        let (at, caller) = (Name::new(parent, name), *req);
+        self.make(req, Change::Mknod(at.clone()), reply, move |core| {
+            core.files.mknod(&caller, parent, &at.name, mode, rdev)
         });
-        reply.send(made.map(|attr| self.entry(attr)));
     }
 
     fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, reply: Reply<Entry>) {
-        let made = self
-            .change(req, Change::Mkdir(Name { parent, name }), || self.files.mkdir(req, parent, name, mode));
-        reply.send(made.map(|attr| self.entry(attr)));
+        let (at, caller) = (Name::new(parent, name), *req);
+        self.make(req, Change::Mkdir(at.clone()), reply, move |core| {
+            core.files.mkdir(&caller, parent, &at.name, mode)
+        });
     }
 
     fn symlink(&self, req: &Request, parent: Ino, name: &OsStr, target: &OsStr, reply: Reply<Entry>) {
-        let made = self.change(req, Change::Symlink(Name { parent, name }), || {
-            self.files.symlink(req, parent, name, target)
+        let (at, caller, target) = (Name::new(parent, name), *req, target.to_owned());
+        self.make(req, Change::Symlink(at.clone()), reply, move |core| {
+            core.files.symlink(&caller, parent, &at.name, &target)
         });
-        reply.send(made.map(|attr| self.entry(attr)));
     }
 
     fn link(&self, req: &Request, ino: Ino, parent: Ino, name: &OsStr, reply: Reply<Entry>) {
-        let to = Name { parent, name };
-        let made = self.change(req, Change::Link { ino, to }, || self.files.link(ino, parent, name));
-        reply.send(made.map(|attr| self.entry(attr)));
+        let to = Name::new(parent, name);
+        self.make(req, Change::Link { ino, to: to.clone() }, reply, move |core| {
+            core.files.link(ino, parent, &to.name)
+        });
     }
 
     fn create(
@@ -278,21 +357,23 @@ impl Filesystem for Tree {
         reply: Reply<(Entry, Opened)>,
     ) {
         let exclusive = flags & libc::O_EXCL != 0;
-        let made = self.change(req, Change::Create(Name { parent, name }), || {
-            self.files.create(req, parent, name, mode, exclusive)
-        });
+        let (at, caller) = (Name::new(parent, name), *req);
         // No handle: a RELEASE would never come for it.
-        reply.send(made.map(|(attr, _kept_by_files)| (self.entry(attr), Opened::default())));
+        let reply = reply.from(|entry| (entry, Opened::default()));
+        self.make(req, Change::Create(at.clone()), reply, move |core| {
+            let (attr, _kept_by_files) = core.files.create(&caller, parent, &at.name, mode, exclusive)?;
+            Ok(attr)
+        });
     }
 
     fn unlink(&self, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>) {
-        let change = Change::Unlink(Name { parent, name });
-        reply.send(self.change(req, change, || self.files.unlink(parent, name)));
+        let at = Name::new(parent, name);
+        self.change(req, Change::Unlink(at.clone()), reply, move |core| core.files.unlink(parent, &at.name));
     }
 
     fn rmdir(&self, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>) {
-        let change = Change::Rmdir(Name { parent, name });
-        reply.send(self.change(req, change, || self.files.rmdir(parent, name)));
+        let at = Name::new(parent, name);
+        self.change(req, Change::Rmdir(at.clone()), reply, move |core| core.files.rmdir(parent, &at.name));
     }
 
     fn rename(
@@ -305,17 +386,19 @@ impl Filesystem for Tree {
         flags: u32,
         reply: Reply<()>,
     ) {
-        let from = Name { parent, name };
-        let to = Name { parent: new_parent, name: new_name };
-        reply.send(self.change(req, Change::Rename { from, to, flags }, || {
-            self.files.rename(req, (parent, name), (new_parent, new_name), flags)
-        }));
+        let (from, to) = (Name::new(parent, name), Name::new(new_parent, new_name));
+        let exchange = flags & libc::RENAME_EXCHANGE != 0;
+        let (change, caller) = (Change::Rename { from: from.clone(), to: to.clone(), exchange }, *req);
+        self.change(req, change, reply, move |core| {
+            core.files.rename(&caller, (from.parent, &from.name), (to.parent, &to.name), flags)
+        });
     }
 
     /// Not a sign of life: a page fault reads too, with the process's memory locked, and to look at who that is could
     /// wait for that lock. Whoever reads has looked the file up before.
-    fn read(&self, _req: &Request, ino: Ino, _fh: u64, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
-        reply.send(self.files.read(ino, offset, size));
+    fn read(&self, req: &Request, ino: Ino, _fh: u64, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
+        self.core.guard.reading(req, ino);
+        reply.send(self.core.files.read(ino, offset, size));
     }
 
     fn write(
@@ -325,22 +408,30 @@ impl Filesystem for Tree {
         _fh: u64,
         offset: u64,
         data: &[u8],
-        _flags: i32,
+        flags: i32,
         cached: bool,
         reply: Reply<u32>,
     ) {
-        let change = Change::Write { ino, offset, length: data.len(), cached };
-        reply.send(self.change(req, change, || {
-            if !cached {
-                self.drop_set_ids(req, ino)?;
+        let core = &self.core;
+        let append = flags & libc::O_APPEND != 0;
+        let change = if cached { Change::WriteMapped { ino } } else { Change::Write { ino, append } };
+        // Not by `change`: what is written is copied only if it has to wait.
+        match core.guard.judge(req, &change) {
+            Verdict::Granted(grant) => {
+                reply.send(core.guard.carry_out(grant, || core.write(req, ino, offset, data, cached)));
             }
-            self.files.write(ino, offset, data)
-        }));
+            Verdict::Refused(error) => reply.send(Err(error)),
+            Verdict::Wait(patience) => {
+                let (core, data, caller) = (core.clone(), data.to_vec(), *req);
+                let guard = core.guard.clone();
+                guard.park(patience, change, reply, move || core.write(&caller, ino, offset, &data, cached));
+            }
+        }
     }
 
     fn fsync(&self, req: &Request, ino: Ino, _fh: u64, datasync: bool, reply: Reply<()>) {
-        self.guard.seen(req);
-        reply.send(self.files.fsync(ino, datasync));
+        self.core.guard.seen(req);
+        reply.send(self.core.files.fsync(ino, datasync));
     }
 
     fn opendir(&self, _req: &Request, _ino: Ino) -> Result<u64> {
@@ -355,8 +446,8 @@ impl Filesystem for Tree {
         offset: u64,
         sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<()> {
-        self.guard.seen(req);
-        self.list(ino, offset, &mut |line, _| sink(line))
+        self.core.guard.seen(req);
+        self.core.list(ino, offset, &mut |line, _| sink(line))
     }
 
     fn readdirplus(
@@ -366,19 +457,19 @@ impl Filesystem for Tree {
         offset: u64,
         sink: &mut dyn FnMut(DirEntry<'_>, &Entry) -> bool,
     ) -> Result<()> {
-        self.guard.seen(req);
+        self.core.guard.seen(req);
         let mut failed = None;
-        self.list(ino, offset, &mut |line, link| {
+        self.core.list(ino, offset, &mut |line, link| {
             if let Some(link) = link {
-                return sink(line, &self.link_entry(link));
+                return sink(line, &self.core.link_entry(link));
             }
             if line.name == "." || line.name == ".." {
-                let attr = self.root.nameless(line.ino);
+                let attr = self.core.root.nameless(line.ino);
                 return sink(line, &Entry { attr, entry_ttl: Duration::ZERO, attr_ttl: Duration::ZERO });
             }
-            match self.files.lookup(ino, line.name) {
+            match self.core.files.lookup(ino, line.name) {
                 Ok(attr) => {
-                    let entry = self.found(ino, line.name, attr);
+                    let entry = self.core.found(ino, line.name, attr);
                     let taken = sink(DirEntry { ino: attr.ino, ..line }, &entry);
                     if !taken {
                         self.forget(attr.ino, 1);
@@ -399,40 +490,47 @@ impl Filesystem for Tree {
     fn releasedir(&self, _ino: Ino, _fh: u64) {}
 
     fn fsyncdir(&self, req: &Request, ino: Ino, _fh: u64, reply: Reply<()>) {
-        self.guard.seen(req);
-        reply.send(self.files.fsync_directory(ino));
+        self.core.guard.seen(req);
+        reply.send(self.core.files.fsync_directory(ino));
     }
 
     fn statfs(&self, req: &Request, ino: Ino) -> Result<StatFs> {
-        self.guard.seen(req);
-        self.files.statfs(if Link::of(ino).is_some() { ROOT } else { ino })
+        self.core.guard.seen(req);
+        self.core.files.statfs(if Link::of(ino).is_some() { ROOT } else { ino })
     }
 
     fn setxattr(&self, req: &Request, ino: Ino, name: &OsStr, value: &[u8], flags: i32, reply: Reply<()>) {
-        let change = Change::SetXattr { ino, name };
-        reply.send(self.change(req, change, || self.files.setxattr(ino, name, value, flags)));
+        let (name, value) = (name.to_owned(), value.to_vec());
+        self.change(req, Change::Xattr { ino, name: name.clone() }, reply, move |core| {
+            core.files.setxattr(ino, &name, &value, flags)
+        });
     }
 
     fn getxattr(&self, req: &Request, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
-        self.guard.seen(req);
+        self.core.guard.seen(req);
         match Link::of(ino) {
             Some(_) => Err(FsError::new(libc::ENODATA)),
-            None if ino == ROOT && name == SESSION => Ok(self.session().into_bytes()),
-            None => self.files.getxattr(ino, name),
+            None if name == LOCK_ATTRIBUTE => {
+                self.core.guard.holder(ino).map(String::into_bytes).ok_or(FsError::new(libc::ENODATA))
+            }
+            None if ino == ROOT && name == SESSION => Ok(self.core.session().into_bytes()),
+            None => self.core.files.getxattr(ino, name),
         }
     }
 
     fn listxattr(&self, req: &Request, ino: Ino) -> Result<Vec<u8>> {
-        self.guard.seen(req);
+        self.core.guard.seen(req);
         match Link::of(ino) {
             Some(_) => Ok(Vec::new()),
-            None => self.files.listxattr(req, ino),
+            None => self.core.files.listxattr(req, ino),
         }
     }
 
     fn removexattr(&self, req: &Request, ino: Ino, name: &OsStr, reply: Reply<()>) {
-        let change = Change::RemoveXattr { ino, name };
-        reply.send(self.change(req, change, || self.files.removexattr(ino, name)));
+        let name = name.to_owned();
+        self.change(req, Change::Xattr { ino, name: name.clone() }, reply, move |core| {
+            core.files.removexattr(ino, &name)
+        });
     }
 
     fn fallocate(
@@ -445,22 +543,23 @@ impl Filesystem for Tree {
         mode: i32,
         reply: Reply<()>,
     ) {
-        let change = Change::Fallocate { ino, offset, length };
-        reply.send(self.change(req, change, || {
-            self.drop_set_ids(req, ino)?;
-            self.files.fallocate(ino, offset, length, mode)
-        }));
+        let (change, caller) = (Change::Fallocate { ino }, *req);
+        self.change(req, change, reply, move |core| {
+            core.drop_set_ids(&caller, ino)?;
+            core.files.fallocate(ino, offset, length, mode)
+        });
     }
 
     fn lseek(&self, req: &Request, ino: Ino, _fh: u64, offset: i64, whence: i32) -> Result<u64> {
-        self.guard.seen(req);
-        self.files.lseek(ino, offset, whence)
+        self.core.guard.seen(req);
+        self.core.files.lseek(ino, offset, whence)
     }
 
     fn copy_file_range(&self, req: &Request, from: FileRange, to: FileRange, length: u64, reply: Reply<u32>) {
-        reply.send(self.change(req, Change::CopyFileRange { from, to, length }, || {
-            self.drop_set_ids(req, to.ino)?;
-            self.files.copy_file_range((from.ino, from.offset), (to.ino, to.offset), length)
-        }));
+        let caller = *req;
+        self.change(req, Change::CopyFileRange { from, to }, reply, move |core| {
+            core.drop_set_ids(&caller, to.ino)?;
+            core.files.copy_file_range((from.ino, from.offset), (to.ino, to.offset), length)
+        });
     }
 }

@@ -77,18 +77,18 @@ impl Root {
         target
     }
 
-    fn may_make(&self, at: &Name<'_>) -> Result<()> {
-        if self.hides(at.parent, at.name) {
+    fn may_make(&self, at: &Name) -> Result<()> {
+        if self.hides(at.parent, &at.name) {
             return Err(hidden());
         }
-        match self.link_at(at.parent, at.name)? {
+        match self.link_at(at.parent, &at.name)? {
             Some(_) => Err(FsError::new(libc::EEXIST)),
             None => Ok(()),
         }
     }
 
-    fn may_take_away(&self, at: &Name<'_>) -> Result<()> {
-        if self.hides(at.parent, at.name) {
+    fn may_take_away(&self, at: &Name) -> Result<()> {
+        if self.hides(at.parent, &at.name) {
             return Err(FsError::new(libc::ENOENT));
         }
         if at.parent == ROOT && at.name == self.tasks {
@@ -97,14 +97,14 @@ impl Root {
                 "the tasks directory is where the crew's queue is mounted: it can be neither removed nor renamed",
             ));
         }
-        match self.link_at(at.parent, at.name)? {
+        match self.link_at(at.parent, &at.name)? {
             Some(_) => Err(belongs_to_crewfs()),
             None => Ok(()),
         }
     }
 
-    fn may_replace(&self, at: &Name<'_>) -> Result<()> {
-        if self.hides(at.parent, at.name) { Err(hidden()) } else { self.may_take_away(at) }
+    fn may_replace(&self, at: &Name) -> Result<()> {
+        if self.hides(at.parent, &at.name) { Err(hidden()) } else { self.may_take_away(at) }
     }
 
     fn may_change(&self, ino: Ino) -> Result<()> {
@@ -113,7 +113,7 @@ impl Root {
 }
 
 impl Policy for Root {
-    fn permits(&self, change: &Change<'_>) -> Result<()> {
+    fn permits(&self, change: &Change) -> Result<()> {
         match change {
             Change::Create(at) | Change::Mknod(at) | Change::Mkdir(at) | Change::Symlink(at) => {
                 self.may_make(at)
@@ -123,24 +123,22 @@ impl Policy for Root {
                 self.may_make(to)
             }
             Change::Unlink(at) | Change::Rmdir(at) => self.may_take_away(at),
-            Change::Rename { from, to, flags: _ } => {
+            Change::Rename { from, to, .. } => {
                 self.may_take_away(from)?;
                 self.may_replace(to)
             }
-            Change::SetXattr { ino: ROOT, name } | Change::RemoveXattr { ino: ROOT, name }
-                if *name == super::SESSION =>
-            {
-                Err(FsError::because(
-                    libc::EPERM,
-                    "user.crewfs.session is told by crewfs, and by nobody else",
-                ))
+            Change::Xattr { ino: ROOT, name } if *name == super::SESSION => Err(FsError::because(
+                libc::EPERM,
+                "user.crewfs.session is told by crewfs, and by nobody else",
+            )),
+            Change::Truncate { ino, .. } | Change::SetAttr { ino, .. } | Change::Xattr { ino, .. } => {
+                self.may_change(*ino)
             }
-            Change::Truncate { ino, .. }
-            | Change::SetAttr { ino, .. }
-            | Change::SetXattr { ino, .. }
-            | Change::RemoveXattr { ino, .. } => self.may_change(*ino),
             // The kernel lets these reach regular files only.
-            Change::Write { .. } | Change::Fallocate { .. } | Change::CopyFileRange { .. } => Ok(()),
+            Change::Write { .. }
+            | Change::WriteMapped { .. }
+            | Change::Fallocate { .. }
+            | Change::CopyFileRange { .. } => Ok(()),
         }
     }
 }
@@ -180,11 +178,11 @@ mod tests {
         Root::new(Arc::new(Files::new(fd).unwrap()), "tasks".into()).unwrap()
     }
 
-    fn at(name: &str) -> Name<'_> {
-        Name { parent: ROOT, name: OsStr::new(name) }
+    fn at(name: &str) -> Name {
+        Name::new(ROOT, OsStr::new(name))
     }
 
-    fn errno(root: &Root, change: Change<'_>) -> Option<i32> {
+    fn errno(root: &Root, change: Change) -> Option<i32> {
         root.permits(&change).err().map(|error| error.errno)
     }
 
@@ -204,14 +202,14 @@ mod tests {
     fn the_hidden_name_and_the_tasks_directory_stay() {
         let dir = tempfile::tempdir().unwrap();
         let root = root(dir.path());
-        let onto = |to| Change::Rename { from: at("a"), to: at(to), flags: 0 };
+        let onto = |to| Change::Rename { from: at("a"), to: at(to), exchange: false };
         assert_eq!(errno(&root, Change::Create(at(HIDDEN))), Some(libc::EPERM));
         assert_eq!(errno(&root, onto(HIDDEN)), Some(libc::EPERM));
         assert_eq!(errno(&root, Change::Unlink(at(HIDDEN))), Some(libc::ENOENT));
         assert_eq!(errno(&root, Change::Rmdir(at("tasks"))), Some(libc::EBUSY));
         assert_eq!(errno(&root, onto("tasks")), Some(libc::EBUSY));
         assert_eq!(errno(&root, Change::Mkdir(at("tasks"))), None);
-        let below = Name { parent: 50, name: OsStr::new(HIDDEN) };
+        let below = Name::new(50, OsStr::new(HIDDEN));
         assert_eq!(errno(&root, Change::Create(below)), None);
     }
 

@@ -36,6 +36,9 @@ pub(super) const SHORT: Duration = Duration::from_secs(1);
 /// A name that no project has. To forget it does nothing but wait for the directory.
 const NO_NAME: &str = "\u{1}crewfs";
 
+/// Told of the name of every entry that something happened to; of none, if everything may have changed.
+pub(super) type Listener = Box<dyn Fn(Option<&OsStr>) + Send + Sync>;
+
 /// The watch over one project.
 pub(super) struct Watch {
     files: Arc<Files>,
@@ -47,6 +50,7 @@ pub(super) struct Watch {
     /// Names that the kernel was told are missing, and may believe so for long.
     missing: Mutex<HashSet<(Ino, OsString)>>,
     kernel: OnceLock<Arc<dyn Kernel>>,
+    listener: OnceLock<Listener>,
     thread: Mutex<Option<(OwnedFd, JoinHandle<()>)>>,
     complained: AtomicBool,
     lost: AtomicU64,
@@ -81,12 +85,19 @@ impl Watch {
             table: RwLock::default(),
             missing: Mutex::default(),
             kernel: OnceLock::new(),
+            listener: OnceLock::new(),
             thread: Mutex::default(),
             complained: AtomicBool::new(false),
             lost: AtomicU64::new(0),
         };
         watch.add(ROOT);
         watch
+    }
+
+    /// Whether all changes in all directories that the kernel knows are heard of.
+    pub(super) fn hears_all(&self) -> bool {
+        let table = self.table.read();
+        self.marks.is_ok() && table.by_handle.len() == table.nodes.len()
     }
 
     /// Whether all changes in this directory are heard of.
@@ -163,7 +174,12 @@ impl Watch {
     }
 
     /// From now on, tell the kernel what has changed, also of what happened so far.
-    pub(super) fn tell(self: &Arc<Watch>, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
+    pub(super) fn tell(
+        self: &Arc<Watch>,
+        kernel: Arc<dyn Kernel>,
+        listener: Listener,
+    ) -> std::io::Result<()> {
+        let _ = self.listener.set(listener);
         if self.kernel.set(kernel).is_err() || self.marks.is_err() {
             return Ok(());
         }
@@ -247,6 +263,9 @@ impl Watch {
 
     fn forget(&self, changes: &Changes, kernel: &dyn Kernel) {
         let mut directories = BTreeMap::new();
+        for (_, name) in changes.0.keys() {
+            self.listener.get().into_iter().for_each(|heard| heard(Some(name)));
+        }
         for ((directory, name), name_changed) in &changes.0 {
             if self.stays(*directory, name) {
                 continue;
@@ -273,6 +292,7 @@ impl Watch {
 
     /// Nobody knows what has changed. It costs a look at every node that the kernel knows, and a word to the kernel.
     fn forget_everything(&self, kernel: &dyn Kernel) {
+        self.listener.get().into_iter().for_each(|heard| heard(None));
         let watched: Vec<Ino> = self.table.read().by_handle.values().copied().collect();
         log::info!("more changed behind the mount than the kernel could tell: everything is looked at anew");
         for directory in watched {

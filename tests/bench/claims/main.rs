@@ -3,20 +3,22 @@
 //!
 //! This file holds the options and the order of the points; `tests/bench/README.md` says what they mean.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod peers;
 mod race;
-mod server;
+mod socket;
 mod table;
-mod wait;
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
-use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
+use common::scratch::{self, Scratch};
+use common::{figures, server, wait};
 use peers::{Outcome, Peer};
 use race::{Point, Seat};
 use table::Table;
@@ -88,19 +90,17 @@ fn main() -> ExitCode {
 /// Measures every point, the peers in turn, so that a change of the machine's mood meets all of them.
 fn compare(options: &Options) -> Outcome<()> {
     wait::until_interrupted()?;
-    fs::create_dir_all(&options.dir)?;
     let run = std::process::id();
-    let dir = options.dir.canonicalize()?.join(format!("claims-{run}"));
-    fs::create_dir(&dir)?;
-    let _cleanup = RemovedAtEnd(dir.clone());
-    spread_subdirectories(&dir);
+    let scratch = Scratch::new(&options.dir, "claims")?;
+    let dir = scratch.path();
+    scratch::spread_subdirectories(dir);
 
     let wanted =
         |peer: &dyn Peer| options.peers.is_empty() || options.peers.iter().any(|name| name == peer.name());
     let mut peers = peers::all();
     peers.retain(|peer| wanted(&**peer));
     let mut table = Table::new(&peers, &options.clients);
-    let conditions = table::conditions(&dir, options.rounds, options.seconds)?;
+    let machine = figures::machine(dir)?;
 
     for round in 1..=options.rounds {
         for &clients in &options.clients {
@@ -124,28 +124,6 @@ fn compare(options: &Options) -> Outcome<()> {
         // Nobody should run after the same neighbour in every round.
         peers.reverse();
     }
-    println!("{conditions}\n\n{table}");
+    println!("{machine}; median of {} × {} s at most.\n\n{table}", options.rounds, options.seconds);
     Ok(())
-}
-
-/// Asks ext4 to put each directory made in `dir` elsewhere on the disk.
-///
-/// Without a journal, ext4 makes files twenty times slower for minutes where many were removed, because it
-/// steps around inodes that were freed lately. So a point must not be made where another run has been. As
-/// the place is chosen by a hash of the name, the names of the points differ from run to run.
-/// Other filesystems refuse the flag and have no need of it.
-fn spread_subdirectories(dir: &Path) {
-    let set = |dir: File| ioctl_setflags(&dir, ioctl_getflags(&dir)? | IFlags::TOPDIR);
-    let _ = File::open(dir).map(set);
-}
-
-/// A directory that does not outlive the run.
-struct RemovedAtEnd(PathBuf);
-
-impl Drop for RemovedAtEnd {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("claims: {} is left: {error}", self.0.display());
-        }
-    }
 }

@@ -8,12 +8,13 @@ mod json_file;
 mod redis;
 mod sqlite;
 
-use std::error::Error;
+use std::time::Duration;
 
+pub(crate) use crate::common::Outcome;
 use crate::race::{Point, Seat};
 
-/// A result whose error is a sentence for the reader of the table.
-pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+/// How long a server may run: longer than any point takes.
+const LIFETIME: Duration = Duration::from_secs(180);
 
 /// A system that hands out tasks.
 pub(crate) trait Peer {

@@ -2,17 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
-use rustix::fs::{major, minor, statfs};
-
-use crate::peers::{Outcome, Peer};
+use crate::common::figures::{median, short};
+use crate::peers::Peer;
 use crate::race::Sample;
 
-/// `f_type` of a filesystem in memory, where a sync means nothing.
-const TMPFS: u64 = 0x0102_1994;
 /// The row that the others are compared with: the one that does what they do.
 const COMPARED: &str = "crewfs-next";
 
@@ -82,10 +76,7 @@ impl Row {
     }
 
     fn median(&self, clients: usize, part: impl Fn(&Sample) -> f64) -> Option<f64> {
-        let mut values: Vec<f64> = self.samples.get(&clients)?.iter().map(part).collect();
-        values.sort_by(f64::total_cmp);
-        let (lower, upper) = (values.get((values.len() - 1) / 2)?, values.get(values.len() / 2)?);
-        Some((lower + upper) / 2.0)
+        median(self.samples.get(&clients)?.iter().map(part).collect())
     }
 }
 
@@ -121,38 +112,4 @@ impl fmt::Display for Table {
         }
         Ok(())
     }
-}
-
-/// Two or three digits that matter.
-fn short(value: f64) -> String {
-    let decimals = match value {
-        value if value < 0.1 => 3,
-        value if value < 10.0 => 2,
-        value if value < 100.0 => 1,
-        _ => 0,
-    };
-    format!("{value:.decimals$}")
-}
-
-/// What the numbers depend on, in one line; refuses a directory in memory.
-pub(crate) fn conditions(dir: &Path, rounds: usize, seconds: f64) -> Outcome<String> {
-    if statfs(dir)?.f_type as u64 == TMPFS {
-        return Err(format!("{} is in memory; name a directory on a disk with --dir", dir.display()).into());
-    }
-    let device = fs::metadata(dir)?.dev();
-    let device = format!("{}:{}", major(device), minor(device));
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let kind = mounts
-        .lines()
-        .filter(|line| line.split(' ').nth(2) == Some(&device))
-        .find_map(|line| line.split_once(" - ")?.1.split(' ').next())
-        .unwrap_or("an unknown filesystem");
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let load = fs::read_to_string("/proc/loadavg")?;
-    Ok(format!(
-        "Linux {}, {} CPUs, {kind}, load {} at the start; median of {rounds} × {seconds} s at most.",
-        kernel.trim(),
-        std::thread::available_parallelism()?,
-        load.split(' ').next().unwrap_or("unknown"),
-    ))
 }

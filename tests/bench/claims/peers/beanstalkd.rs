@@ -4,9 +4,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::{Client, Outcome, Peer, System};
+use super::{Client, LIFETIME, Outcome, Peer, System};
 use crate::race::{Point, Seat};
-use crate::server::{self, Server};
+use crate::server::Server;
+use crate::socket::connect;
 
 /// Seconds until a reserved job would be offered again: not within a point.
 const TIME_TO_RUN: u32 = 3600;
@@ -66,10 +67,10 @@ fn serve(point: &Point, binlog: &Path, sync: &[&str]) -> Outcome<(Server, Connec
     let binlog = binlog.to_string_lossy();
     let mut args = vec!["-l", &listen, "-b", &binlog];
     args.extend(sync);
-    let mut server = Server::spawn("beanstalkd", args, &point.dir)?;
+    let mut server = Server::spawn("beanstalkd", args, &point.dir, LIFETIME)?;
     let mut stream = None;
     server.wait_until(|| {
-        stream = server::connect(&socket)?;
+        stream = connect(&socket)?;
         Ok(stream.is_some())
     })?;
     Ok((server, Connection::new(stream.ok_or("no connection")?)))

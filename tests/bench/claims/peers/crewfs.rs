@@ -1,16 +1,14 @@
 //! crewfs, used as agents use it: with open(2) and close(2) on a mounted project.
 
-use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::{Client, Outcome, Peer, System};
+use super::{Client, LIFETIME, Outcome, Peer, System};
+use crate::common::mount::{self, Mount};
 use crate::race::{Point, Seat};
-use crate::server::Server;
 
 /// The two ways to claim.
 #[derive(Clone, Copy)]
@@ -37,21 +35,15 @@ impl Peer for Crewfs {
     }
 
     fn start(&self, point: &Point) -> Outcome<Box<dyn System>> {
-        let program = program();
-        if !program.is_file() {
-            return Err(format!("{} is not built; CREWFS_BIN names another", program.display()).into());
-        }
         let (source, mountpoint) = (point.dir.join("source"), mountpoint(point));
         fs::create_dir_all(source.join("tasks"))?;
         fs::create_dir(&mountpoint)?;
         for id in point.ids() {
             fs::write(source.join(format!("tasks/{id}.md")), format!("# Task {id}\n"))?;
         }
-        let args: [OsString; 4] = ["mount".into(), source.into(), mountpoint.clone().into(), "-f".into()];
-        let mut mount = Mount { server: Server::spawn(program, args, &point.dir)?, mountpoint };
-        let ready = mount.mountpoint.join("tasks/ready");
-        mount.server.wait_until(|| Ok(entries(&ready).is_ok_and(|count| count == point.tasks)))?;
-        Ok(Box::new(mount))
+        let ready = mountpoint.join("tasks/ready");
+        let all_there = || Ok(entries(&ready).is_ok_and(|count| count == point.tasks));
+        Ok(Box::new(Served(mount::crewfs(&source, &mountpoint, &point.dir, LIFETIME, all_there)?)))
     }
 
     fn client(&self, seat: &Seat) -> Outcome<Box<dyn Client>> {
@@ -61,12 +53,6 @@ impl Peer for Crewfs {
             Self::ById => Box::new(Planned { ids: Box::new(seat.shard()), desk }),
         })
     }
-}
-
-/// The binary under test: the one that was asked for, or the one that cargo built beside this benchmark.
-fn program() -> PathBuf {
-    let built = option_env!("CARGO_BIN_EXE_crewfs").unwrap_or("target/release/crewfs");
-    std::env::var_os("CREWFS_BIN").unwrap_or_else(|| built.into()).into()
 }
 
 fn mountpoint(point: &Point) -> PathBuf {
@@ -130,43 +116,11 @@ impl Client for Planned {
     }
 }
 
-/// A mounted project. Dropping it leaves neither the process nor a mount.
-struct Mount {
-    server: Server,
-    mountpoint: PathBuf,
-}
+/// A mounted project.
+struct Served(Mount);
 
-impl System for Mount {
+impl System for Served {
     fn completed(&self) -> Outcome<Option<usize>> {
-        entries(&self.mountpoint.join("tasks/completed")).map(Some)
+        entries(&self.0.mountpoint.join("tasks/completed")).map(Some)
     }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // The daemon unmounts when it ends well. Only after its end can nothing hang on it any more.
-        self.server.stop();
-        for options in [&[][..], &["-l"][..]] {
-            for mount in mounts_in(&self.mountpoint) {
-                eprintln!("claims: {mount} was left mounted");
-                let _ = Command::new("timeout")
-                    .args(["--kill-after", "5", "10", "umount"])
-                    .args(options)
-                    .arg(mount)
-                    .stderr(Stdio::null())
-                    .status();
-            }
-        }
-    }
-}
-
-/// What is mounted at `path` and below, the innermost first.
-fn mounts_in(path: &Path) -> Vec<String> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-    // The kernel writes a blank as an octal escape.
-    let mut found: Vec<String> = places.map(|place| place.replace("\\040", " ")).collect();
-    found.retain(|place| Path::new(place).starts_with(path));
-    found.reverse();
-    found
 }

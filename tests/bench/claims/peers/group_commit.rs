@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::disk::Pages;
-use super::{Client, Outcome, Peer, System};
+use super::{Client, LIFETIME, Outcome, Peer, System};
 use crate::race::{Point, Seat};
-use crate::server::{self, Server};
+use crate::server::Server;
+use crate::socket::connect;
 
 /// Two commits a cycle, asked for over a Unix socket. This program serves them in a process of its own.
 pub(crate) struct GroupCommit;
@@ -25,8 +26,8 @@ impl Peer for GroupCommit {
 
     fn start(&self, point: &Point) -> Outcome<Box<dyn System>> {
         let args = ["group-commit".as_ref(), point.dir.as_os_str()];
-        let mut server = Server::spawn(std::env::current_exe()?, args, &point.dir)?;
-        server.wait_until(|| Ok(server::connect(&socket(&point.dir))?.is_some()))?;
+        let mut server = Server::spawn(std::env::current_exe()?, args, &point.dir, LIFETIME)?;
+        server.wait_until(|| Ok(connect(&socket(&point.dir))?.is_some()))?;
         Ok(Box::new(server))
     }
 

@@ -4,9 +4,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use super::{Client, Outcome, Peer, System};
+use super::{Client, LIFETIME, Outcome, Peer, System};
 use crate::race::{Point, Seat};
-use crate::server::{self, Server};
+use crate::server::Server;
+use crate::socket::connect;
 
 /// The reliable queue of Redis's own documentation: a task moves from list to list.
 pub(crate) struct Redis;
@@ -25,10 +26,10 @@ impl Peer for Redis {
         let (path, dir) = (socket.to_string_lossy(), point.dir.to_string_lossy());
         let mut args = vec!["--port", "0", "--unixsocket", &path, "--dir", &dir, "--save", ""];
         args.extend(["--appendonly", "yes", "--appendfsync", "always"]);
-        let mut server = Server::spawn("redis-server", args, &point.dir)?;
+        let mut server = Server::spawn("redis-server", args, &point.dir, LIFETIME)?;
         let mut stream = None;
         server.wait_until(|| {
-            stream = server::connect(&socket)?;
+            stream = connect(&socket)?;
             Ok(stream.is_some())
         })?;
         let mut connection = Connection(BufReader::new(stream.ok_or("no connection")?));

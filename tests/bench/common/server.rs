@@ -2,18 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::peers::Outcome;
-use crate::wait;
+use super::{Outcome, wait};
 
-/// Longer than any point takes.
-const LIFETIME: &str = "180";
 /// From the request to end until SIGKILL, in seconds.
 const GRACE: &str = "5";
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -26,7 +22,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `program`; what it prints goes to a log in `dir`.
+    /// Starts `program`, for `lifetime` at most; what it prints goes to a log in `dir`.
     ///
     /// It runs under timeout(1), which passes SIGTERM on, sends SIGKILL after the grace, and leads a process
     /// group of its own, so that Ctrl-C at the terminal reaches only us.
@@ -34,11 +30,12 @@ impl Server {
         program: impl AsRef<OsStr>,
         args: impl IntoIterator<Item = A>,
         dir: &Path,
+        lifetime: Duration,
     ) -> Outcome<Self> {
         let log = dir.join("server.log");
         let output = File::create(&log)?;
         let child = Command::new("timeout")
-            .args(["--kill-after", GRACE, LIFETIME])
+            .args(["--kill-after", GRACE, &lifetime.as_secs().to_string()])
             .arg(program.as_ref())
             .args(args)
             .stdin(Stdio::null())
@@ -60,11 +57,16 @@ impl Server {
         })
     }
 
+    /// The process to signal: it passes SIGTERM on.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Ends the server and waits for it; the grace bounds how long.
     pub(crate) fn stop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             // Not yet waited for, so the number is still ours.
-            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            let _ = kill_process(self.pid(), Signal::TERM);
             let _ = self.child.wait();
         }
     }
@@ -73,14 +75,5 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// Connects when the server listens, and gives `None` while it does not yet.
-pub(crate) fn connect(socket: &Path) -> Outcome<Option<std::os::unix::net::UnixStream>> {
-    match std::os::unix::net::UnixStream::connect(socket) {
-        Ok(stream) => Ok(Some(stream)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
-        Err(error) => Err(format!("{}: {error}", socket.display()).into()),
     }
 }

@@ -1,0 +1,309 @@
+//! Which files are not guarded: those that git would ignore, and everything below `.git` (C52).
+//!
+//! May assume: it is told of every change of a file that holds rules, and of every directory that moves.
+//! Must never: follow a symbolic link, or take more than the rules of the project itself: what a user's own git
+//! configuration ignores is not known here. Whether git tracks an ignored file makes no difference.
+//!
+//! The rules are git's, as the `ignore` crate reads them: `.gitignore` of each directory up to the root of its repository, the
+//! deeper one first, and then `.git/info/exclude`. A directory with a `.git` of its own is another repository.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use parking_lot::Mutex;
+
+use crate::fs::files::Files;
+use crate::fs::{Ino, ROOT};
+use crate::limits::{EXEMPTIONS_KEPT, IGNORE_FILE_BYTES};
+
+/// Names of files whose content, or presence, makes rules.
+const RULES: [&str; 3] = [".gitignore", ".git", "exclude"];
+
+/// Whether a change of a file of that name may change what is exempt.
+pub(super) fn makes_rules(name: &OsStr) -> bool {
+    RULES.iter().any(|rules| name == *rules)
+}
+
+/// One file of rules, and how many directories down from the root it lies.
+struct Level {
+    depth: usize,
+    rules: Gitignore,
+}
+
+/// What holds in a directory.
+enum Directory {
+    /// Nothing in it is guarded.
+    Exempt,
+    /// These rules say what is not; the outermost first.
+    Ruled { path: Vec<OsString>, levels: Vec<Arc<Level>> },
+}
+
+struct Place {
+    parent: Ino,
+    name: OsString,
+    holds: Arc<Directory>,
+}
+
+/// What is to be known of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Whether it is exempt.
+    pub(super) exempt: bool,
+    /// Whether a change of it may change what is exempt.
+    pub(super) makes_rules: bool,
+}
+
+#[derive(Default)]
+struct Known {
+    generation: u64,
+    files: HashMap<Ino, Verdict>,
+    directories: HashMap<Ino, Place>,
+}
+
+/// What is exempt in a project. See the top of this file.
+pub(super) struct Exempt {
+    files: Arc<Files>,
+    /// Counts the times at which rules, or the places they hold for, have changed.
+    generation: AtomicU64,
+    known: Mutex<Known>,
+}
+
+impl Exempt {
+    pub(super) fn new(files: Arc<Files>) -> Exempt {
+        Exempt { files, generation: AtomicU64::new(0), known: Mutex::default() }
+    }
+
+    /// Rules have changed, or a directory has moved: everything is found out again.
+    pub(super) fn rules_changed(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The node is gone, or has another name.
+    pub(super) fn forget(&self, ino: Ino) {
+        let mut known = self.known.lock();
+        known.files.remove(&ino);
+        known.directories.remove(&ino);
+    }
+
+    /// What is to be known of a file. One without a name, because it was deleted, is nobody else's any more.
+    pub(super) fn file(&self, ino: Ino) -> Verdict {
+        let generation = self.generation.load(Ordering::Acquire);
+        {
+            let known = self.known.lock();
+            if known.generation == generation
+                && let Some(verdict) = known.files.get(&ino)
+            {
+                return *verdict;
+            }
+        }
+        let Some((parent, name)) = self.files.place(ino) else {
+            return Verdict { exempt: true, makes_rules: false };
+        };
+        let verdict = Verdict { exempt: self.name(parent, &name, false), makes_rules: makes_rules(&name) };
+        self.remember(generation, |known| {
+            if known.files.len() >= EXEMPTIONS_KEPT {
+                known.files.clear();
+            }
+            known.files.insert(ino, verdict);
+        });
+        verdict
+    }
+
+    /// Whether a name is exempt, whether or not there is something by that name.
+    pub(super) fn name(&self, parent: Ino, name: &OsStr, is_directory: bool) -> bool {
+        match &*self.directory(parent) {
+            Directory::Exempt => true,
+            Directory::Ruled { path, levels } => name == ".git" || ignored(path, levels, name, is_directory),
+        }
+    }
+
+    fn directory(&self, ino: Ino) -> Arc<Directory> {
+        let generation = self.generation.load(Ordering::Acquire);
+        // Below a directory that is not there any more nothing can be changed either.
+        let place = self.files.place(ino);
+        let (parent, name) = match place {
+            Some(place) => place,
+            None if ino == ROOT => (ROOT, OsString::new()),
+            None => return Arc::new(Directory::Exempt),
+        };
+        {
+            let known = self.known.lock();
+            if known.generation == generation
+                && let Some(place) = known.directories.get(&ino)
+                && place.parent == parent
+                && place.name == name
+            {
+                return place.holds.clone();
+            }
+        }
+        let holds = Arc::new(if ino == ROOT {
+            self.ruled(ROOT, Vec::new(), Vec::new())
+        } else {
+            match &*self.directory(parent) {
+                Directory::Exempt => Directory::Exempt,
+                Directory::Ruled { path, levels } if name == ".git" || ignored(path, levels, &name, true) => {
+                    Directory::Exempt
+                }
+                Directory::Ruled { path, levels } => {
+                    let mut path = path.clone();
+                    path.push(name.clone());
+                    self.ruled(ino, path, levels.clone())
+                }
+            }
+        });
+        self.remember(generation, |known| {
+            if known.directories.len() >= EXEMPTIONS_KEPT {
+                known.directories.clear();
+            }
+            known.directories.insert(ino, Place { parent, name, holds: holds.clone() });
+        });
+        holds
+    }
+
+    /// What holds in a directory that is not exempt itself, with the rules that it adds.
+    fn ruled(&self, ino: Ino, path: Vec<OsString>, mut levels: Vec<Arc<Level>>) -> Directory {
+        if self.files.exists(ino, OsStr::new(".git")).unwrap_or(false) {
+            levels.clear();
+            levels.extend(self.level(ino, ".git/info/exclude", path.len()));
+        }
+        levels.extend(self.level(ino, ".gitignore", path.len()));
+        Directory::Ruled { path, levels }
+    }
+
+    fn level(&self, directory: Ino, file: &str, depth: usize) -> Option<Arc<Level>> {
+        let content = self.files.small_file(directory, file, IGNORE_FILE_BYTES)?;
+        let rules = rules(String::from_utf8_lossy(&content).lines());
+        (!rules.is_empty()).then(|| Arc::new(Level { depth, rules }))
+    }
+
+    fn remember(&self, generation: u64, what: impl FnOnce(&mut Known)) {
+        let mut known = self.known.lock();
+        if known.generation != generation {
+            // What was found out while rules changed is for nobody else.
+            if generation != self.generation.load(Ordering::Acquire) {
+                return;
+            }
+            *known = Known { generation, ..Known::default() };
+        }
+        what(&mut known);
+    }
+}
+
+/// Rules in git's language. A line that git would not understand means nothing here either.
+pub(super) fn rules<'a>(lines: impl Iterator<Item = &'a str>) -> Gitignore {
+    let mut builder = GitignoreBuilder::new(".");
+    for line in lines {
+        let _ = builder.add_line(None, line);
+    }
+    builder.build().unwrap_or_else(|_| Gitignore::empty())
+}
+
+fn ignored(directory: &[OsString], levels: &[Arc<Level>], name: &OsStr, is_directory: bool) -> bool {
+    for level in levels.iter().rev() {
+        let mut path: PathBuf = directory[level.depth..].iter().collect();
+        path.push(name);
+        let matched = level.rules.matched(&path, is_directory);
+        if !matched.is_none() {
+            return matched.is_ignore();
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    use std::path::Path;
+
+    fn project(files: &[(&str, &str)]) -> (tempfile::TempDir, Exempt) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, dir.path(), flags, Mode::empty()).unwrap();
+        let exempt = Exempt::new(Arc::new(Files::new(root).unwrap()));
+        (dir, exempt)
+    }
+
+    fn is_exempt(exempt: &Exempt, path: &str) -> bool {
+        let path = Path::new(path);
+        let mut parent = ROOT;
+        for component in path.parent().unwrap() {
+            parent = exempt.files.lookup(parent, component).unwrap().ino;
+        }
+        exempt.name(parent, path.file_name().unwrap(), false)
+    }
+
+    #[test]
+    fn what_git_ignores_is_exempt() {
+        let (_dir, exempt) = project(&[
+            (".git/info/exclude", "*.local\n"),
+            (".git/config", ""),
+            (".gitignore", "target/\n*.log\n!keep.log\n/only-here\n# a remark\nbuild/*\n!build/kept\n"),
+            ("target/debug/x", ""),
+            ("src/.gitignore", "!loud.log\ngenerated.rs\n"),
+            ("src/deep/a", ""),
+            ("build/kept", ""),
+        ]);
+        for path in [
+            ".git/config",
+            ".git/info/exclude",
+            "target/debug/x",
+            "a.log",
+            "src/deep/a.log",
+            "only-here",
+            "src/generated.rs",
+            "src/deep/generated.rs",
+            "x.local",
+            "src/x.local",
+            "build/x",
+        ] {
+            assert!(is_exempt(&exempt, path), "{path}");
+        }
+        for path in
+            ["a.rs", "keep.log", "src/only-here", "src/loud.log", "src/deep/a", "generated.rs", "build/kept"]
+        {
+            assert!(!is_exempt(&exempt, path), "{path}");
+        }
+    }
+
+    #[test]
+    fn another_repository_has_its_own_rules() {
+        let (_dir, exempt) = project(&[
+            (".gitignore", "*.log\n"),
+            ("sub/.git", "gitdir: elsewhere\n"),
+            ("sub/.gitignore", "*.tmp\n"),
+            ("sub/d/x", ""),
+        ]);
+        assert!(
+            is_exempt(&exempt, "a.log")
+                && is_exempt(&exempt, "sub/d/a.tmp")
+                && is_exempt(&exempt, "sub/.git")
+        );
+        assert!(!is_exempt(&exempt, "sub/d/a.log"));
+    }
+
+    #[test]
+    fn rules_that_change_are_read_again() {
+        let (dir, exempt) = project(&[(".gitignore", "a\n"), ("d/x", "")]);
+        let file = exempt.files.lookup(ROOT, OsStr::new(".gitignore")).unwrap().ino;
+        assert!(is_exempt(&exempt, "a") && !is_exempt(&exempt, "d/b"));
+        assert_eq!(exempt.file(file), Verdict { exempt: false, makes_rules: true });
+        std::fs::write(dir.path().join(".gitignore"), "b\n").unwrap();
+        assert!(is_exempt(&exempt, "a"));
+        exempt.rules_changed();
+        assert!(!is_exempt(&exempt, "a") && is_exempt(&exempt, "d/b"));
+        std::fs::remove_file(dir.path().join(".gitignore")).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", dir.path().join(".gitignore")).unwrap();
+        exempt.rules_changed();
+        assert!(!is_exempt(&exempt, "d/b"));
+    }
+}

@@ -1,0 +1,59 @@
+//! A thread that tells the kernel what to forget, so that no thread that owes it an answer has to.
+//!
+//! May assume: telling ends, because what the kernel waits for meanwhile is served by others.
+//! Must never: make a caller wait for room: what cannot be told now is left out, and costs a worker one refused change.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+
+use crate::fs::{Ino, Kernel};
+use crate::limits::FORGETTING_QUEUE;
+
+/// What is to be forgotten.
+enum Order {
+    Attributes(Ino),
+    AttributesOf(Vec<Ino>),
+    Content(Ino, Box<dyn FnOnce() + Send>),
+}
+
+/// The way to that thread. It ends when this is dropped.
+pub(super) struct Forgetting(SyncSender<Order>);
+
+impl Forgetting {
+    pub(super) fn start(kernel: Arc<dyn Kernel>) -> std::io::Result<Forgetting> {
+        let (sender, receiver) = sync_channel(FORGETTING_QUEUE);
+        std::thread::Builder::new().name("forgetting".into()).spawn(move || {
+            for order in receiver {
+                match order {
+                    Order::Attributes(ino) => kernel.forget_attributes(ino),
+                    Order::AttributesOf(all) => all.into_iter().for_each(|ino| kernel.forget_attributes(ino)),
+                    Order::Content(ino, then) => {
+                        kernel.forget_content(ino);
+                        then();
+                    }
+                }
+            }
+        })?;
+        Ok(Forgetting(sender))
+    }
+
+    /// The attributes of a file, so that whoever opens it asks for them, and is seen.
+    pub(super) fn attributes(&self, ino: Ino) {
+        let _ = self.0.try_send(Order::Attributes(ino));
+    }
+
+    /// The same of many.
+    pub(super) fn attributes_of(&self, all: Vec<Ino>) {
+        let _ = self.0.try_send(Order::AttributesOf(all));
+    }
+
+    /// The content of a file, so that whoever reads it asks for it; `then` is called when that is so, or cannot be.
+    pub(super) fn content(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
+        let refused = self.0.try_send(Order::Content(ino, Box::new(then)));
+        if let Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) = refused
+            && let Order::Content(_, then) = order
+        {
+            then();
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! What may be changed: from a request to a verdict.
+//!
+//! May assume: as the guard itself.
+//! Must never: make the change, or take note of it: that is for after it was made.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::descriptors::Sight;
+use super::exempt::makes_rules;
+use super::locks::{Holder, Mode};
+use super::owned::{Reach, owner_of};
+use super::recent::Recent;
+use super::waiting::{Patience, Waits};
+use super::{Change, Guard, LOCK_ATTRIBUTE, Name, Verdict};
+use crate::fs::caller::Caller;
+use crate::fs::{FsError, Ino, Kind, Request, Result};
+use crate::limits::{DIRECTORY_WAIT_MS, LOCKED_FILES};
+use crate::queue::Span;
+
+/// Leave to make a change, with what is to be noted when it was made.
+#[derive(Default)]
+pub struct Grant {
+    /// Who makes it; nobody if that is not known.
+    pub(super) by: Option<Arc<Caller>>,
+    /// The file whose content becomes another.
+    pub(super) changed: Option<Ino>,
+    /// Whether a file is made.
+    pub(super) makes: bool,
+    /// The file that loses its last name.
+    pub(super) gone: Option<Ino>,
+    /// The file that gets another name.
+    pub(super) moved: Option<Ino>,
+    /// Whether what is exempt may be different afterwards.
+    pub(super) rules: bool,
+}
+
+/// What a change does to one file that exists.
+struct Touch {
+    ino: Ino,
+    mode: Mode,
+    /// Whether what is there now is lost.
+    overwrites: bool,
+}
+
+impl Touch {
+    fn overwriting(ino: Ino) -> Touch {
+        Touch { ino, mode: Mode::Change, overwrites: true }
+    }
+
+    fn marking(ino: Ino) -> Touch {
+        Touch { ino, mode: Mode::Change, overwrites: false }
+    }
+}
+
+/// What a change does to files, as far as they are guarded.
+#[derive(Default)]
+struct Touches {
+    files: Vec<Touch>,
+    grant: Grant,
+    /// The request is part of an open that has not returned.
+    opens: bool,
+}
+
+impl Guard {
+    /// Whether a change may be made by this caller, now.
+    pub fn judge(&self, req: &Request, change: &Change) -> Verdict {
+        if let Err(error) = self.policy.permits(change) {
+            return Verdict::Refused(error);
+        }
+        match change {
+            Change::WriteMapped { ino } if self.exempt.file(*ino).exempt => {
+                Verdict::Granted(Grant::default())
+            }
+            Change::WriteMapped { ino } => match self.known_mapper(*ino) {
+                Some(caller) => self.judge_for(&caller, change),
+                None => Verdict::Wait(Patience(Waits::Unknown { ino: *ino })),
+            },
+            _ => self.judge_for(&self.acting(req), change),
+        }
+    }
+
+    /// The same, when it is known who it is.
+    pub(super) fn judge_for(&self, caller: &Arc<Caller>, change: &Change) -> Verdict {
+        match self.weigh(caller, change) {
+            Err(error) => {
+                if let Some(why) = &error.why {
+                    self.callers.refused(caller, why);
+                }
+                Verdict::Refused(error)
+            }
+            Ok(verdict) => verdict,
+        }
+    }
+
+    fn weigh(&self, caller: &Arc<Caller>, change: &Change) -> Result<Verdict> {
+        self.check_owners(caller, change)?;
+        let Touches { files, mut grant, opens } = self.touches(change)?;
+        if self.table.lock().locks.len() >= LOCKED_FILES {
+            self.sweep();
+        }
+
+        let (worker, now) = (&caller.actor.worker, (self.clock)());
+        let mut table = self.table.lock();
+        if let Change::CopyFileRange { from, .. } = change {
+            table.changes.read(from.ino, worker);
+        }
+        for touch in &files {
+            let unread = table.changes.unread(touch.ino, worker, now.instant);
+            if touch.overwrites
+                && self.config.refuse_stale
+                && !caller.actor.operator
+                && let Some(unread) = unread
+            {
+                let unread = unread.clone();
+                let held = table.locks.rival(touch.ino, worker, touch.mode).cloned();
+                drop(table);
+                return Err(self.stale(touch.ino, &unread, held.as_ref()));
+            }
+            if let Some(rival) = table.locks.rival(touch.ino, worker, touch.mode) {
+                let rival = rival.clone();
+                drop(table);
+                let (caller, span) = (caller.clone(), self.patience(caller, change));
+                return Ok(Verdict::Wait(Patience(Waits::Held { caller, ino: touch.ino, rival, span })));
+            }
+        }
+        for touch in &files {
+            if table.locks.len() >= LOCKED_FILES && table.locks.holders(touch.ino).is_empty() {
+                return Err(FsError::because(
+                    libc::ENOLCK,
+                    "more files are open for writing than crewfs can guard",
+                ));
+            }
+            table.locks.take(touch.ino, worker, touch.mode, caller.process, opens, now);
+        }
+        grant.by = Some(caller.clone());
+        Ok(Verdict::Granted(grant))
+    }
+
+    fn patience(&self, caller: &Caller, change: &Change) -> Span {
+        if caller.is_sftp {
+            Span(0)
+        } else if change.locks_directories() {
+            self.config.lock_wait.min(Span(DIRECTORY_WAIT_MS))
+        } else {
+            self.config.lock_wait
+        }
+    }
+
+    /// What a change does to guarded files.
+    fn touches(&self, change: &Change) -> Result<Touches> {
+        let mut touches = Touches::default();
+        match change {
+            Change::Write { ino, append } => {
+                let mode = if *append { Mode::Append } else { Mode::Change };
+                self.content(&mut touches, Touch { ino: *ino, mode, overwrites: !append });
+            }
+            Change::WriteMapped { ino } | Change::Fallocate { ino } => {
+                self.content(&mut touches, Touch::overwriting(*ino));
+            }
+            Change::CopyFileRange { to, .. } => self.content(&mut touches, Touch::overwriting(to.ino)),
+            Change::Truncate { ino, size } => {
+                touches.opens = *size == 0;
+                self.content(&mut touches, Touch::overwriting(*ino));
+            }
+            Change::SetAttr { ino, .. } | Change::Link { ino, .. } => self.attributes(&mut touches, *ino),
+            Change::Xattr { ino, name } => {
+                if name.as_encoded_bytes().starts_with(b"user.crewfs.") {
+                    let what =
+                        format!("attributes like {LOCK_ATTRIBUTE} belong to crewfs and are for reading");
+                    return Err(FsError::because(libc::EPERM, what));
+                }
+                self.attributes(&mut touches, *ino);
+            }
+            Change::Create(at) | Change::Mknod(at) => {
+                touches.grant.makes = !self.exempt.name(at.parent, &at.name, false);
+                touches.grant.rules = makes_rules(&at.name);
+            }
+            Change::Mkdir(at) | Change::Symlink(at) | Change::Rmdir(at) => {
+                touches.grant.rules = makes_rules(&at.name);
+            }
+            Change::Unlink(at) => {
+                touches.grant.rules = makes_rules(&at.name);
+                if let Some(file) = self.victim(at)? {
+                    touches.grant.gone = file.last.then_some(file.ino);
+                    if file.guarded {
+                        touches.files.push(Touch { overwrites: file.last, ..Touch::marking(file.ino) });
+                    }
+                }
+            }
+            Change::Rename { from, to, exchange } => self.renaming(&mut touches, from, to, *exchange)?,
+        }
+        Ok(touches)
+    }
+
+    fn content(&self, touches: &mut Touches, touch: Touch) {
+        let ino = touch.ino;
+        let verdict = self.exempt.file(ino);
+        touches.grant.rules = verdict.makes_rules;
+        if !verdict.exempt {
+            touches.files.push(touch);
+            touches.grant.changed = Some(ino);
+        }
+    }
+
+    fn attributes(&self, touches: &mut Touches, ino: Ino) {
+        if matches!(self.files.kind(ino), Ok(Kind::File)) && !self.exempt.file(ino).exempt {
+            touches.files.push(Touch::marking(ino));
+        }
+    }
+
+    fn renaming(&self, touches: &mut Touches, from: &Name, to: &Name, exchange: bool) -> Result<()> {
+        let grant = &mut touches.grant;
+        grant.rules = makes_rules(&from.name) || makes_rules(&to.name);
+        let (mover, victim) = (self.victim(from)?, self.victim(to)?);
+        // Directories take the rules for what is in them along.
+        grant.rules |= mover.is_none() && self.is_directory(from) || exchange && victim.is_none();
+        if let (Some(mover), Some(victim)) = (&mover, &victim)
+            && mover.ino == victim.ino
+        {
+            return Ok(());
+        }
+        if let Some(file) = mover {
+            grant.moved = Some(file.ino);
+            if !self.exempt.name(to.parent, &to.name, false) {
+                grant.changed = Some(file.ino);
+            }
+            if file.guarded {
+                touches.files.push(Touch::marking(file.ino));
+            }
+        }
+        if let Some(file) = victim {
+            if !exchange && file.last {
+                grant.gone = Some(file.ino);
+            }
+            if file.guarded {
+                touches.files.push(Touch::overwriting(file.ino));
+            }
+        }
+        Ok(())
+    }
+
+    /// The regular file at a name.
+    fn victim(&self, at: &Name) -> Result<Option<Victim>> {
+        let Some(found) = self.files.found_at(at.parent, &at.name)? else { return Ok(None) };
+        let Some(ino) = found.ino.filter(|_| found.kind == Kind::File) else { return Ok(None) };
+        let guarded = !self.exempt.name(at.parent, &at.name, false);
+        Ok(Some(Victim { ino, last: found.links <= 1, guarded }))
+    }
+
+    fn is_directory(&self, at: &Name) -> bool {
+        let found = self.files.found_at(at.parent, &at.name);
+        matches!(found, Ok(Some(found)) if found.kind == Kind::Directory)
+    }
+
+    /// Whether what is to be changed belongs to somebody else's claimed task.
+    fn check_owners(&self, caller: &Caller, change: &Change) -> Result<()> {
+        let owners = self.owned.owners();
+        if owners.is_empty() {
+            return Ok(());
+        }
+        let check = |path: Option<PathBuf>, reach: Reach| {
+            // What has no name left is nobody's.
+            let Some(path) = path else { return Ok(()) };
+            match owner_of(&owners, &path, reach, Some(&caller.actor.worker)) {
+                Some(owner) => Err(FsError::because(
+                    libc::EBUSY,
+                    format!(
+                        "{} belongs to {}, which {} works on since {}; wait until that is finished",
+                        path.display(),
+                        owner.task,
+                        owner.worker,
+                        owner.since
+                    ),
+                )),
+                None => Ok(()),
+            }
+        };
+        let node = |ino: Ino| {
+            let is_directory = matches!(self.files.kind(ino), Ok(Kind::Directory));
+            check(self.files.path(ino), if is_directory { Reach::Directory } else { Reach::File })
+        };
+        let name =
+            |at: &Name, reach: Reach| check(self.files.path(at.parent).map(|dir| dir.join(&at.name)), reach);
+        match change {
+            Change::Write { ino, .. }
+            | Change::WriteMapped { ino }
+            | Change::Truncate { ino, .. }
+            | Change::SetAttr { ino, .. }
+            | Change::Xattr { ino, .. }
+            | Change::Fallocate { ino } => node(*ino),
+            Change::CopyFileRange { to, .. } => node(to.ino),
+            Change::Create(at) | Change::Mknod(at) | Change::Symlink(at) | Change::Unlink(at) => {
+                name(at, Reach::File)
+            }
+            Change::Mkdir(at) | Change::Rmdir(at) => name(at, Reach::Directory),
+            Change::Link { ino, to } => node(*ino).and_then(|()| name(to, Reach::File)),
+            Change::Rename { from, to, .. } => {
+                let reach = |at: &Name| if self.is_directory(at) { Reach::Whole } else { Reach::File };
+                name(from, reach(from))?;
+                // A directory may carry anything to where it goes.
+                name(to, if self.is_directory(from) { Reach::Whole } else { reach(to) })
+            }
+        }
+    }
+
+    fn stale(&self, ino: Ino, unread: &Recent, held: Option<&Holder>) -> FsError {
+        // The next read must come to us, or it would be refused again.
+        if let Some(forgetting) = self.forgetting.get() {
+            forgetting.content(ino, || {});
+        }
+        let path = self.shown(ino);
+        let writes = |holder: &&Holder| {
+            holder.processes.iter().any(|process| self.descriptors.sight(*process, ino) == Sight::Writing)
+        };
+        FsError::because(
+            libc::EBUSY,
+            match held.filter(writes) {
+                Some(holder) => format!(
+                    "{path} is held by {} since {}, and changed by {} at {}; wait until it is done, then read it again",
+                    holder.worker, holder.since, unread.by, unread.at
+                ),
+                None => format!(
+                    "{path} was changed by {} at {}; read it again before you change it",
+                    unread.by, unread.at
+                ),
+            },
+        )
+    }
+
+    /// The refusal of a change that has waited long enough.
+    pub(super) fn held(&self, caller: Option<&Caller>, ino: Ino, holder: &Holder) -> FsError {
+        let why = format!(
+            "{} is held by {} since {}; try again when it is done",
+            self.shown(ino),
+            holder.worker,
+            holder.since
+        );
+        if let Some(caller) = caller {
+            self.callers.refused(caller, &why);
+        }
+        FsError::because(libc::EBUSY, why)
+    }
+}
+
+/// A regular file that is at a name.
+struct Victim {
+    ino: Ino,
+    /// Whether it has no other name.
+    last: bool,
+    guarded: bool,
+}

@@ -1,0 +1,201 @@
+//! Who holds which file for writing (C50, C52). Pure: it is told what happened, and looks at nothing.
+//!
+//! May assume: whoever tells it that a holder is done has looked.
+//! Must never: let two workers hold one file, unless both only append.
+//!
+//! A lock begins with a worker's first change of a file. Nothing tells when it ends: opens and closes of the tree are not
+//! reported. So a lock stands here until somebody else wants the file, and then it is looked whether a process of the holder
+//! still has it open for writing. A file that nobody else wants costs nothing.
+
+use std::collections::HashMap;
+
+use crate::fs::Ino;
+use crate::limits::{LOCK_PROCESSES, OPENING_MS};
+use crate::queue::{Instant, Now, Span, Wall, WorkerName};
+
+/// What a worker does to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Add at its end. Those who do only this do not disturb each other.
+    Append,
+    /// Anything else.
+    Change,
+}
+
+/// A worker who holds a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) worker: WorkerName,
+    pub(super) mode: Mode,
+    /// When it began.
+    pub(super) since: Wall,
+    /// When it changed the file last.
+    pub(super) last: Instant,
+    /// Until when an open that made or emptied the file may not have returned, so that no descriptor can be seen yet.
+    pub(super) opening: Instant,
+    /// The processes that changed the file, youngest last.
+    pub(super) processes: Vec<u32>,
+}
+
+/// The table of locks.
+#[derive(Debug, Default)]
+pub(super) struct Locks {
+    held: HashMap<Ino, Vec<Holder>>,
+}
+
+impl Locks {
+    /// Who keeps `worker` from changing the file in this way.
+    pub(super) fn rival(&self, ino: Ino, worker: &WorkerName, mode: Mode) -> Option<&Holder> {
+        self.held
+            .get(&ino)?
+            .iter()
+            .find(|holder| holder.worker != *worker && (holder.mode == Mode::Change || mode == Mode::Change))
+    }
+
+    /// `worker` is about to change the file. To be called only when there is no [`Locks::rival`]. `opens`: the request is
+    /// part of an open that has not returned.
+    pub(super) fn take(
+        &mut self,
+        ino: Ino,
+        worker: &WorkerName,
+        mode: Mode,
+        process: u32,
+        opens: bool,
+        now: Now,
+    ) {
+        let holders = self.held.entry(ino).or_default();
+        let opening = if opens { now.instant.after(Span(OPENING_MS)) } else { Instant::default() };
+        let at = holders.iter().position(|holder| holder.worker == *worker).unwrap_or_else(|| {
+            holders.push(Holder {
+                worker: worker.clone(),
+                mode,
+                since: now.wall,
+                last: now.instant,
+                opening,
+                processes: Vec::with_capacity(1),
+            });
+            holders.len() - 1
+        });
+        let holder = &mut holders[at];
+        holder.last = now.instant;
+        holder.opening = holder.opening.max(opening);
+        if mode == Mode::Change {
+            holder.mode = Mode::Change;
+        }
+        if holder.processes.last() != Some(&process) {
+            holder.processes.retain(|known| *known != process);
+            if holder.processes.len() == LOCK_PROCESSES {
+                holder.processes.remove(0);
+            }
+            holder.processes.push(process);
+        }
+    }
+
+    /// One more process was seen to have the file open for the holder.
+    pub(super) fn also(&mut self, ino: Ino, worker: &WorkerName, process: u32) {
+        let holder =
+            self.held.get_mut(&ino).and_then(|holders| holders.iter_mut().find(|h| h.worker == *worker));
+        if let Some(holder) = holder
+            && !holder.processes.contains(&process)
+            && holder.processes.len() < LOCK_PROCESSES
+        {
+            holder.processes.push(process);
+        }
+    }
+
+    /// The holder was seen at `seen` to be done with the file. If it has changed the file since, it was too early.
+    pub(super) fn release(&mut self, ino: Ino, worker: &WorkerName, seen: Instant) {
+        if let Some(holders) = self.held.get_mut(&ino) {
+            holders.retain(|holder| holder.worker != *worker || holder.last >= seen);
+            if holders.is_empty() {
+                self.held.remove(&ino);
+            }
+        }
+    }
+
+    /// The file is gone.
+    pub(super) fn forget(&mut self, ino: Ino) {
+        self.held.remove(&ino);
+    }
+
+    /// Who holds a file.
+    pub(super) fn holders(&self, ino: Ino) -> &[Holder] {
+        self.held.get(&ino).map_or(&[], |holders| holders)
+    }
+
+    /// Everything that is held: at most, for nobody has looked.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Ino, &Holder)> {
+        self.held.iter().flat_map(|(ino, holders)| holders.iter().map(|holder| (*ino, holder)))
+    }
+
+    /// How many files are held, at most.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> WorkerName {
+        WorkerName::parse(text).unwrap()
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { wall: Wall(ms as i64), instant: Instant(ms) }
+    }
+
+    fn rival(locks: &Locks, ino: Ino, worker: &str, mode: Mode) -> Option<String> {
+        locks.rival(ino, &name(worker), mode).map(|holder| holder.worker.to_string())
+    }
+
+    #[test]
+    fn one_changes_and_nobody_else_does() {
+        let mut locks = Locks::default();
+        locks.take(7, &name("a"), Mode::Change, 100, false, at(1));
+        assert_eq!(rival(&locks, 7, "a", Mode::Change), None);
+        assert_eq!(rival(&locks, 7, "b", Mode::Change).as_deref(), Some("a"));
+        assert_eq!(rival(&locks, 7, "b", Mode::Append).as_deref(), Some("a"));
+        assert_eq!(rival(&locks, 8, "b", Mode::Change), None);
+    }
+
+    #[test]
+    fn who_only_appends_disturbs_no_other_who_does() {
+        let mut locks = Locks::default();
+        for worker in ["a", "b"] {
+            assert_eq!(rival(&locks, 7, worker, Mode::Append), None);
+            locks.take(7, &name(worker), Mode::Append, 100, false, at(1));
+        }
+        assert!(rival(&locks, 7, "a", Mode::Change).is_some());
+        locks.release(7, &name("b"), Instant(2));
+        assert_eq!(rival(&locks, 7, "a", Mode::Change), None);
+        locks.take(7, &name("a"), Mode::Change, 100, false, at(2));
+        locks.take(7, &name("a"), Mode::Append, 100, false, at(3));
+        assert!(rival(&locks, 7, "b", Mode::Append).is_some(), "to append afterwards gives nothing back");
+    }
+
+    #[test]
+    fn a_change_after_the_look_keeps_the_lock() {
+        let mut locks = Locks::default();
+        locks.take(7, &name("a"), Mode::Change, 100, false, at(1));
+        locks.take(7, &name("a"), Mode::Change, 100, false, at(5));
+        locks.release(7, &name("a"), Instant(5));
+        assert_eq!(locks.holders(7).len(), 1);
+        locks.release(7, &name("a"), Instant(6));
+        assert_eq!((locks.holders(7).len(), locks.len()), (0, 0));
+    }
+
+    #[test]
+    fn processes_are_remembered_once_and_the_youngest_stay() {
+        let mut locks = Locks::default();
+        for process in 0..2 * LOCK_PROCESSES as u32 {
+            locks.take(7, &name("a"), Mode::Change, process, false, at(1));
+            locks.take(7, &name("a"), Mode::Change, process, true, at(1));
+        }
+        let holder = &locks.holders(7)[0];
+        assert_eq!(holder.processes.len(), LOCK_PROCESSES);
+        assert_eq!(holder.processes.last(), Some(&(2 * LOCK_PROCESSES as u32 - 1)));
+        assert_eq!(holder.opening, Instant(1 + OPENING_MS));
+    }
+}

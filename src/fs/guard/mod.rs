@@ -1,0 +1,422 @@
+//! The guard: the one place where changes of the tree are let through.
+//!
+//! May assume: every changing request asks here before it touches the disk, and the kernel keeps the file (and, for names,
+//! the directory) locked until it is answered: two changes of one file are never judged at once.
+//! Must never: wait on a thread that serves the kernel. What has to wait is parked ([`waiting`]), and its answer with it.
+//!
+//! A change is refused because of
+//! - the root's own names ([`Policy`]),
+//! - files that belong to a claimed task by its `owns` globs ([`owned`], C53),
+//! - another worker who holds the file ([`locks`], C50 to C52),
+//! - a change that the worker has not read yet ([`recent`], C54).
+//!
+//! What git would ignore is exempt from the last two ([`exempt`]).
+//!
+//! # How a read is noticed
+//!
+//! The kernel answers most reads by itself. So the attributes of a file that was changed lately live no time as long as
+//! somebody of the crowd has not read it: whoever opens it asks for them ([`Guard::before_read`]), and if that is a worker who
+//! has not read it, its pages are dropped first, so that the read itself comes to us ([`Guard::reading`]). A read that slips in
+//! between costs one refused change and one more read.
+//!
+//! Lock order: the table, alone. It is never held over a system call.
+
+mod change;
+mod descriptors;
+mod exempt;
+mod forgetting;
+mod judge;
+mod locks;
+mod owned;
+mod recent;
+mod waiting;
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub use self::change::{Change, Name};
+pub use self::descriptors::Device;
+use self::descriptors::{Descriptors, Sight};
+use self::exempt::Exempt;
+use self::forgetting::Forgetting;
+use self::judge::Grant;
+use self::locks::{Holder, Locks};
+use self::owned::{Owned, Reach};
+use self::recent::Changes;
+use self::waiting::{Patience, Room, Scan};
+use super::caller::{Caller, Callers};
+use super::files::Files;
+use super::{Attr, FsError, Ino, Kernel, Kind, ROOT, Reply, Request, Result};
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::limits::{MAPPED_KNOWN_MS, RECENT_FILES, UNSEEN_LOCK_MS};
+use crate::queue::{Instant, Span, WorkerName};
+
+/// The extended attribute that names the holder of a file (C55).
+pub const LOCK_ATTRIBUTE: &str = "user.crewfs.lock";
+
+/// What can be chosen about the guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// How long a change waits for another worker's lock (C51).
+    pub lock_wait: Span,
+    /// How long after a change others must have read the file before they change it (C54).
+    pub stale_window: Span,
+    /// Whether that is asked for at all.
+    pub refuse_stale: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { lock_wait: Span(2_000), stale_window: Span(60 * 60_000), refuse_stale: true }
+    }
+}
+
+/// What a session forbids whoever asks.
+pub trait Policy: Send + Sync {
+    /// Why the change is refused, if it is.
+    fn permits(&self, change: &Change) -> Result<()>;
+}
+
+/// What a change came to, as far as the guard wants to know.
+pub trait Made {
+    /// The file that was made.
+    fn made(&self) -> Option<Ino> {
+        None
+    }
+}
+
+impl Made for () {}
+impl Made for u32 {}
+impl Made for Attr {
+    fn made(&self) -> Option<Ino> {
+        (self.kind == Kind::File).then_some(self.ino)
+    }
+}
+
+/// What has been noticed of files.
+struct Table {
+    locks: Locks,
+    changes: Changes,
+    /// Who stored through a mapping last, and when that was found out.
+    mapped: HashMap<Ino, (Arc<Caller>, Instant)>,
+}
+
+/// What comes of a change that is asked for.
+pub enum Verdict {
+    /// It may be made, now. To be handed back with [`Guard::carry_out`].
+    Granted(Grant),
+    /// It may not.
+    Refused(FsError),
+    /// Another worker holds the file, or it is not known who asks. To be handed back with [`Guard::park`].
+    Wait(Patience),
+}
+
+/// Lets changes through, or does not. See the top of this file.
+pub struct Guard {
+    config: Config,
+    policy: Box<dyn Policy>,
+    files: Arc<Files>,
+    callers: Arc<Callers>,
+    clock: Clock,
+    exempt: Exempt,
+    owned: Owned,
+    descriptors: Descriptors,
+    table: Mutex<Table>,
+    forgetting: OnceLock<Forgetting>,
+    room: Room,
+    /// How large the crowd was when all recent changes were last made known to it.
+    crowd: AtomicUsize,
+}
+
+impl Guard {
+    /// A guard of `files`, with nobody in its waiting room.
+    pub fn new(
+        config: Config,
+        policy: Box<dyn Policy>,
+        files: Arc<Files>,
+        callers: Arc<Callers>,
+        engine: Arc<Engine>,
+    ) -> Guard {
+        Guard {
+            config,
+            policy,
+            callers,
+            clock: engine.clock().clone(),
+            exempt: Exempt::new(files.clone()),
+            files,
+            owned: Owned::new(engine),
+            descriptors: Descriptors::default(),
+            table: Mutex::new(Table {
+                locks: Locks::default(),
+                changes: Changes::new(RECENT_FILES, config.stale_window),
+                mapped: Default::default(),
+            }),
+            forgetting: OnceLock::new(),
+            room: Room::default(),
+            crowd: AtomicUsize::new(0),
+        }
+    }
+
+    /// The tree is mounted: as this device, by a kernel that can be told to forget. Changes can be parked from now on.
+    pub fn start(self: &Arc<Self>, device: Device, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
+        self.descriptors.mounted(device);
+        let _ = self.forgetting.set(Forgetting::start(kernel)?);
+        waiting::start(self)
+    }
+
+    /// Nobody waits any longer: what is parked is answered EIO.
+    pub fn stop(&self) {
+        self.room.close();
+    }
+
+    /// This caller did something.
+    pub fn seen(&self, req: &Request) {
+        self.callers.seen(req);
+    }
+
+    /// Make a change if and when it may be made, and answer.
+    pub fn run<T: Made + Send + 'static>(
+        self: &Arc<Self>,
+        req: &Request,
+        change: Change,
+        reply: Reply<T>,
+        make: impl FnOnce() -> Result<T> + Send + 'static,
+    ) {
+        match self.judge(req, &change) {
+            Verdict::Granted(grant) => reply.send(self.carry_out(grant, make)),
+            Verdict::Refused(error) => reply.send(Err(error)),
+            Verdict::Wait(patience) => self.park(patience, change, reply, make),
+        }
+    }
+
+    /// Make a change that was granted, and take note of it.
+    pub fn carry_out<T: Made>(&self, grant: Grant, make: impl FnOnce() -> Result<T>) -> Result<T> {
+        let made = make()?;
+        self.note(grant, made.made());
+        Ok(made)
+    }
+
+    /// Make a change when whoever is in its way is done, and answer.
+    pub fn park<T: Made + Send + 'static>(
+        self: &Arc<Self>,
+        patience: Patience,
+        change: Change,
+        reply: Reply<T>,
+        make: impl FnOnce() -> Result<T> + Send + 'static,
+    ) {
+        let guard = self.clone();
+        let mapped = if let Change::WriteMapped { ino } = change { Some(ino) } else { None };
+        let resume = move |granted: Result<Grant>| {
+            if let (Err(_), Some(ino), Some(forgetting)) = (&granted, mapped, guard.forgetting.get()) {
+                // Pages that were refused are not left where everybody reads them.
+                forgetting.content(ino, || {});
+            }
+            reply.send(granted.and_then(|grant| guard.carry_out(grant, make)));
+        };
+        self.room.enter(self, patience, change, Box::new(resume));
+    }
+
+    /// The node is no more: nobody has it open, and the kernel has forgotten it.
+    pub fn forget(&self, ino: Ino) {
+        self.exempt.forget(ino);
+        let mut table = self.table.lock();
+        table.locks.forget(ino);
+        table.mapped.remove(&ino);
+    }
+
+    /// Something happened behind the mount to an entry of this name; to any, if none is named.
+    pub fn changed_behind(&self, name: Option<&OsStr>) {
+        if name.is_none_or(exempt::makes_rules) {
+            self.exempt.rules_changed();
+        }
+    }
+
+    /// How long the kernel may believe attributes of a file, if otherwise it might for `as_a_rule`.
+    pub fn attr_ttl(&self, ino: Ino, as_a_rule: Duration) -> Duration {
+        let now = (self.clock)().instant;
+        let table = self.table.lock();
+        if table.changes.recent(ino, now).is_none() {
+            return as_a_rule;
+        }
+        if table.changes.is_news(ino, &self.callers.crowd(), now) { Duration::ZERO } else { as_a_rule }
+    }
+
+    /// Somebody asks for the attributes of a file, and may read it next. `then` is called when the kernel is ready for that.
+    pub fn before_read(&self, req: &Request, attr: &Attr, then: impl FnOnce() + Send + 'static) {
+        let now = (self.clock)().instant;
+        if attr.kind != Kind::File || self.table.lock().changes.recent(attr.ino, now).is_none() {
+            return then();
+        }
+        let caller = self.acting(req);
+        let mut table = self.table.lock();
+        if attr.size == 0 {
+            // There is nothing to be read: this is all that will come.
+            table.changes.read(attr.ino, &caller.actor.worker);
+        }
+        let unread = table.changes.unread(attr.ino, &caller.actor.worker, now).is_some();
+        drop(table);
+        match self.forgetting.get().filter(|_| unread) {
+            Some(forgetting) => forgetting.content(attr.ino, then),
+            None => then(),
+        }
+    }
+
+    /// Somebody is about to read a file: to be called before the disk is asked, so that a change in between counts as not
+    /// read. May be called while the caller's memory is locked.
+    pub fn reading(&self, req: &Request, ino: Ino) {
+        let now = (self.clock)().instant;
+        if self.table.lock().changes.recent(ino, now).is_some()
+            && let Some(caller) = self.callers.glance(req)
+        {
+            self.table.lock().changes.read(ino, &caller.actor.worker);
+        }
+    }
+
+    /// Who has a file for writing, and since when (C55): by a lock, or by a claimed task.
+    pub fn holder(&self, ino: Ino) -> Option<String> {
+        let holders = self.table.lock().locks.holders(ino).to_vec();
+        let mut scan = Scan::default();
+        let held = holders.into_iter().find(|holder| self.still_holds(ino, holder, &mut scan));
+        if let Some(holder) = held {
+            return Some(format!("{} since {}", holder.worker, holder.since));
+        }
+        let path = self.files.path(ino)?;
+        let owners = self.owned.owners();
+        let owner = owned::owner_of(&owners, &path, Reach::File, None)?;
+        Some(format!("{} since {} by {}", owner.worker, owner.since, owner.task))
+    }
+
+    /// The files that a worker holds for writing, by their paths, in order (C55).
+    pub fn held_by(&self, worker: &WorkerName) -> Vec<String> {
+        let held: Vec<(Ino, Holder)> = {
+            let table = self.table.lock();
+            let theirs = table.locks.all().filter(|(_, holder)| holder.worker == *worker);
+            theirs.map(|(ino, holder)| (ino, holder.clone())).collect()
+        };
+        let mut scan = Scan::default();
+        let held = held.into_iter().filter(|(ino, holder)| self.still_holds(*ino, holder, &mut scan));
+        let mut paths: Vec<String> = held.map(|(ino, _)| self.shown(ino)).collect();
+        paths.sort();
+        paths
+    }
+
+    /// The path of a file as sentences show it.
+    fn shown(&self, ino: Ino) -> String {
+        self.files.path(ino).map_or_else(|| "a deleted file".to_owned(), |path| show(&path))
+    }
+
+    fn acting(&self, req: &Request) -> Arc<Caller> {
+        let caller = self.callers.acting(req);
+        let crowd = self.callers.crowd().len();
+        // Somebody new has read nothing: what was believed because everybody had read it is believed no longer.
+        if self.crowd.swap(crowd, Ordering::AcqRel) < crowd && crowd > 1 {
+            let all = self.table.lock().changes.all();
+            if let Some(forgetting) = self.forgetting.get().filter(|_| !all.is_empty()) {
+                forgetting.attributes_of(all);
+            }
+        }
+        caller
+    }
+
+    /// Take note of a change that was made.
+    fn note(&self, grant: Grant, made: Option<Ino>) {
+        let now = (self.clock)();
+        for ino in [grant.gone, grant.moved].into_iter().flatten() {
+            self.exempt.forget(ino);
+        }
+        if grant.rules {
+            self.exempt.rules_changed();
+        }
+        let news = {
+            let mut table = self.table.lock();
+            if let Some(ino) = grant.gone {
+                table.locks.forget(ino);
+                table.changes.forget(ino);
+            }
+            let Some(by) = grant.by else { return };
+            if let (true, Some(ino)) = (grant.makes, made) {
+                // What had this number before is gone.
+                table.locks.forget(ino);
+                table.locks.take(ino, &by.actor.worker, locks::Mode::Change, by.process, true, now);
+                table.changes.changed(ino, &by.actor.worker, now);
+            }
+            grant.changed.filter(|ino| table.changes.changed(*ino, &by.actor.worker, now))
+        };
+        if let (Some(ino), Some(forgetting)) = (news, self.forgetting.get())
+            && self.callers.crowd().len() > 1
+        {
+            forgetting.attributes(ino);
+        }
+    }
+
+    /// Whether a holder is not done with a file yet. If it is, the lock is released.
+    fn still_holds(&self, ino: Ino, holder: &Holder, scan: &mut Scan) -> bool {
+        let looked = (self.clock)().instant;
+        if looked < holder.opening {
+            return true;
+        }
+        let mut hidden = false;
+        for process in &holder.processes {
+            match self.descriptors.sight(*process, ino) {
+                Sight::Writing => return true,
+                Sight::Hidden => hidden = true,
+                Sight::Done => {}
+            }
+        }
+        // A child of such a process may have inherited the descriptor without having used it.
+        let may_wait = scan.may_wait;
+        for process in scan.writers(&self.descriptors, ino) {
+            let caller = match may_wait {
+                true => self.callers.caller_of(*process),
+                false => self.callers.glance_at(*process),
+            };
+            if caller.is_some_and(|caller| caller.actor.worker == holder.worker) {
+                self.table.lock().locks.also(ino, &holder.worker, *process);
+                return true;
+            }
+        }
+        if hidden && looked.since(holder.last) < Span(UNSEEN_LOCK_MS) {
+            return true;
+        }
+        let mut table = self.table.lock();
+        table.locks.release(ino, &holder.worker, looked);
+        table.locks.holders(ino).iter().any(|still| still.worker == holder.worker)
+    }
+
+    /// Whoever is done with everything holds nothing: for the time when the table is full.
+    fn sweep(&self) {
+        let looked = (self.clock)().instant;
+        let held: Vec<(Ino, Holder)> =
+            self.table.lock().locks.all().map(|(ino, holder)| (ino, holder.clone())).collect();
+        let writers = self.descriptors.writers();
+        let mut hidden: HashMap<u32, bool> = HashMap::new();
+        let mut is_hidden = |process: u32| {
+            *hidden.entry(process).or_insert_with(|| self.descriptors.sight(process, ROOT) == Sight::Hidden)
+        };
+        for (ino, holder) in held {
+            let done = looked >= holder.opening && !writers.contains_key(&ino);
+            if done && !holder.processes.iter().any(|process| is_hidden(*process)) {
+                self.table.lock().locks.release(ino, &holder.worker, looked);
+            }
+        }
+    }
+
+    /// Who stores through a mapping of a file, if that was found out just now.
+    fn known_mapper(&self, ino: Ino) -> Option<Arc<Caller>> {
+        let now = (self.clock)().instant;
+        let table = self.table.lock();
+        let (caller, found) = table.mapped.get(&ino)?;
+        (now.since(*found) < Span(MAPPED_KNOWN_MS)).then(|| caller.clone())
+    }
+}
+
+fn show(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,171 @@
+//! Files that belong to a claimed task by its `owns` globs (C53).
+//!
+//! May assume: the queue's state is what is acknowledged.
+//! Must never: keep a glob longer than the claim.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ignore::gitignore::Gitignore;
+use parking_lot::Mutex;
+
+use super::exempt::rules;
+use crate::engine::Engine;
+use crate::queue::{Seq, TaskId, TaskState, Wall, WorkerName};
+
+/// A claimed task that owns files.
+pub(super) struct Owner {
+    pub(super) task: TaskId,
+    pub(super) worker: WorkerName,
+    pub(super) since: Wall,
+    epoch: Seq,
+    globs: Gitignore,
+    /// The leading directories of each glob that is bound to the root: what must not be moved as a whole.
+    roots: Vec<String>,
+}
+
+impl Owner {
+    /// Whether the path, or a directory above it, is matched.
+    fn owns(&self, path: &Path, is_directory: bool) -> bool {
+        self.globs.matched_path_or_any_parents(path, is_directory).is_ignore()
+    }
+
+    /// Whether something below this directory may be matched.
+    fn owns_below(&self, directory: &Path) -> bool {
+        self.roots.iter().any(|root| Path::new(root).starts_with(directory))
+    }
+}
+
+/// All owners at present.
+pub(super) struct Owned {
+    engine: Arc<Engine>,
+    known: Mutex<Known>,
+}
+
+/// The owners as of a position in the log.
+#[derive(Default)]
+struct Known {
+    at: Option<Seq>,
+    owners: Arc<[Arc<Owner>]>,
+}
+
+impl Owned {
+    pub(super) fn new(engine: Arc<Engine>) -> Owned {
+        Owned { engine, known: Mutex::default() }
+    }
+
+    /// Everybody who owns files now.
+    pub(super) fn owners(&self) -> Arc<[Arc<Owner>]> {
+        let state = self.engine.state();
+        let mut known = self.known.lock();
+        if known.at == Some(state.tail()) {
+            return known.owners.clone();
+        }
+        let before = known.owners.clone();
+        let claimed = state.listed(TaskState::Claimed).filter_map(|id| {
+            let task = state.task(id.as_str())?;
+            let claim = task.claim()?;
+            if task.spec.owns.is_empty() {
+                return None;
+            }
+            let same = before.iter().find(|owner| owner.epoch == claim.epoch() && owner.task == *id);
+            Some(same.cloned().unwrap_or_else(|| {
+                Arc::new(Owner {
+                    task: id.clone(),
+                    worker: claim.worker.clone(),
+                    since: claim.since.at,
+                    epoch: claim.epoch(),
+                    globs: rules(task.spec.owns.iter().map(String::as_str)),
+                    roots: task.spec.owns.iter().filter_map(|glob| root_of(glob)).collect(),
+                })
+            }))
+        });
+        *known = Known { at: Some(state.tail()), owners: claimed.collect() };
+        known.owners.clone()
+    }
+}
+
+/// How far a change reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// What is at the path, which is no directory.
+    File,
+    /// The directory at the path.
+    Directory,
+    /// The directory at the path, with all that is in it.
+    Whole,
+}
+
+/// Who owns what is at this path, unless it is `except`.
+pub(super) fn owner_of<'a>(
+    owners: &'a [Arc<Owner>],
+    path: &Path,
+    reach: Reach,
+    except: Option<&WorkerName>,
+) -> Option<&'a Owner> {
+    let mut others = owners.iter().filter(|owner| Some(&owner.worker) != except);
+    let owner = others.find(|owner| {
+        owner.owns(path, reach != Reach::File) || reach == Reach::Whole && owner.owns_below(path)
+    });
+    owner.map(|owner| &**owner)
+}
+
+/// The directories that a glob names before its first wildcard; nothing for one that matches at any depth, or excepts.
+fn root_of(glob: &str) -> Option<String> {
+    let trimmed = glob.trim_end();
+    if trimmed.starts_with(['!', '#']) || !trimmed.trim_end_matches('/').contains('/') {
+        return None;
+    }
+    let plain =
+        trimmed.trim_start_matches('/').split('/').take_while(|part| !part.contains(['*', '?', '[', '\\']));
+    let root: Vec<&str> = plain.filter(|part| !part.is_empty()).collect();
+    (!root.is_empty()).then(|| root.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(worker: &str, globs: &[&str]) -> Arc<Owner> {
+        Arc::new(Owner {
+            task: TaskId::parse("t").unwrap(),
+            worker: WorkerName::parse(worker).unwrap(),
+            since: Wall(0),
+            epoch: 1,
+            globs: rules(globs.iter().copied()),
+            roots: globs.iter().filter_map(|glob| root_of(glob)).collect(),
+        })
+    }
+
+    fn owns(globs: &[&str], path: &str, reach: Reach) -> bool {
+        let owners = [owner("w1", globs)];
+        let (holder, other) = (WorkerName::parse("w1").unwrap(), WorkerName::parse("w2").unwrap());
+        assert!(owner_of(&owners, Path::new(path), reach, Some(&holder)).is_none());
+        let owned = owner_of(&owners, Path::new(path), reach, Some(&other)).is_some();
+        assert_eq!(owned, owner_of(&owners, Path::new(path), reach, None).is_some());
+        owned
+    }
+
+    #[test]
+    fn globs_are_those_of_gitignore() {
+        for (globs, path) in [
+            (&["src/api/**"][..], "src/api/v1/a.rs"),
+            (&["src/api/"], "src/api/v1/a.rs"),
+            (&["*.sql"], "db/schema.sql"),
+            (&["/docs"], "docs/a.md"),
+        ] {
+            assert!(owns(globs, path, Reach::File), "{path}");
+        }
+        assert!(!owns(&["/docs"], "docs2", Reach::File));
+        assert!(!owns(&["src/**", "!src/shared.rs"], "src/shared.rs", Reach::File));
+    }
+
+    #[test]
+    fn a_directory_above_owned_files_does_not_move() {
+        assert!(owns(&["src/api/**"], "src", Reach::Whole));
+        assert!(owns(&["src/api/*.rs"], "src/api", Reach::Whole));
+        assert!(!owns(&["src/api/**"], "src", Reach::Directory));
+        assert!(!owns(&["src/api/**"], "srcs", Reach::Whole));
+        assert!(!owns(&["*.md"], "src", Reach::Whole));
+    }
+}

@@ -1,0 +1,179 @@
+//! Which files were changed lately, by whom, and who has read them since (C54). Pure: it is told what happened.
+//!
+//! May assume: readings of a clock that never goes back.
+//! Must never: grow beyond its bound. The oldest change is forgotten first, and with it the protection of that file.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::fs::Ino;
+use crate::queue::{Instant, Now, Span, Wall, WorkerName};
+
+/// The last change of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Recent {
+    /// Who made it.
+    pub(super) by: WorkerName,
+    /// When, for people.
+    pub(super) at: Wall,
+    /// When, to count from.
+    instant: Instant,
+    /// Who knows the content as it is now.
+    read_by: Vec<WorkerName>,
+}
+
+/// The table of recent changes.
+#[derive(Debug)]
+pub(super) struct Changes {
+    most: usize,
+    /// For how long a change counts as recent.
+    window: Span,
+    files: HashMap<Ino, Recent>,
+    /// The changes in order, with those that are no longer the last of their file.
+    order: VecDeque<(Ino, Instant)>,
+}
+
+impl Changes {
+    /// A table of at most so many files.
+    pub(super) fn new(most: usize, window: Span) -> Changes {
+        Changes { most, window, files: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// A worker changed a file. Whether that is news: nobody had changed it lately.
+    pub(super) fn changed(&mut self, ino: Ino, by: &WorkerName, now: Now) -> bool {
+        let mut news = true;
+        if let Some(known) = self.files.get_mut(&ino) {
+            news = !Self::fresh(known, self.window, now.instant);
+            // Writing on and on is one change; it counts from its last moment, to the second.
+            if known.by == *by && known.read_by.len() == 1 && now.instant.since(known.instant) < Span(1_000) {
+                known.at = now.wall;
+                return news;
+            }
+        }
+        self.make_room(now.instant);
+        let recent = Recent { by: by.clone(), at: now.wall, instant: now.instant, read_by: vec![by.clone()] };
+        self.files.insert(ino, recent);
+        self.order.push_back((ino, now.instant));
+        news
+    }
+
+    /// A worker has read a file.
+    pub(super) fn read(&mut self, ino: Ino, by: &WorkerName) {
+        if let Some(recent) = self.files.get_mut(&ino)
+            && !recent.read_by.contains(by)
+        {
+            recent.read_by.push(by.clone());
+        }
+    }
+
+    /// The change that a worker has not seen yet.
+    pub(super) fn unread(&self, ino: Ino, worker: &WorkerName, now: Instant) -> Option<&Recent> {
+        self.recent(ino, now).filter(|recent| !recent.read_by.contains(worker))
+    }
+
+    /// The last change of a file, if it is recent.
+    pub(super) fn recent(&self, ino: Ino, now: Instant) -> Option<&Recent> {
+        self.files.get(&ino).filter(|recent| Self::fresh(recent, self.window, now))
+    }
+
+    /// Whether somebody of this crowd does not know the content of a file as it is now.
+    pub(super) fn is_news(&self, ino: Ino, crowd: &[WorkerName], now: Instant) -> bool {
+        self.recent(ino, now)
+            .is_some_and(|recent| !crowd.iter().all(|worker| recent.read_by.contains(worker)))
+    }
+
+    /// The file is gone.
+    pub(super) fn forget(&mut self, ino: Ino) {
+        self.files.remove(&ino);
+    }
+
+    /// All files that were changed lately.
+    pub(super) fn all(&self) -> Vec<Ino> {
+        self.files.keys().copied().collect()
+    }
+
+    fn fresh(recent: &Recent, window: Span, now: Instant) -> bool {
+        now.since(recent.instant) < window
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        // What is over goes first, and then the oldest. Two to one keeps the order from growing with one file's changes.
+        while let Some((ino, instant)) = self.order.front().copied() {
+            let current = self.files.get(&ino).is_some_and(|recent| recent.instant == instant);
+            let over = now.since(instant) >= self.window;
+            if current && !over && self.files.len() < self.most && self.order.len() < 2 * self.most {
+                break;
+            }
+            if current {
+                self.files.remove(&ino);
+            }
+            self.order.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> WorkerName {
+        WorkerName::parse(text).unwrap()
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { wall: Wall(ms as i64), instant: Instant(ms) }
+    }
+
+    fn table(most: usize) -> Changes {
+        Changes::new(most, Span(10_000))
+    }
+
+    #[test]
+    fn others_must_read_and_the_changer_need_not() {
+        let mut table = table(10);
+        assert!(table.changed(7, &name("a"), at(0)));
+        assert!(table.unread(7, &name("a"), Instant(1)).is_none());
+        assert_eq!(table.unread(7, &name("b"), Instant(1)).unwrap().by, name("a"));
+        table.read(7, &name("b"));
+        assert!(table.unread(7, &name("b"), Instant(1)).is_none());
+        assert!(!table.changed(7, &name("b"), at(2)), "it was changed lately");
+        assert_eq!(table.unread(7, &name("a"), Instant(3)).unwrap().by, name("b"));
+    }
+
+    #[test]
+    fn a_change_after_a_read_must_be_read_again_at_once() {
+        let mut table = table(10);
+        table.changed(7, &name("a"), at(0));
+        table.read(7, &name("b"));
+        table.changed(7, &name("a"), at(1));
+        assert!(table.unread(7, &name("b"), Instant(1)).is_some());
+    }
+
+    #[test]
+    fn it_ends_with_the_window_and_with_the_file() {
+        let mut table = table(10);
+        table.changed(7, &name("a"), at(0));
+        assert!(table.unread(7, &name("b"), Instant(9_999)).is_some());
+        assert!(table.unread(7, &name("b"), Instant(10_000)).is_none());
+        assert!(table.changed(7, &name("a"), at(10_000)), "what is over is news again");
+        table.forget(7);
+        assert!(table.unread(7, &name("b"), Instant(10_001)).is_none());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_oldest_go_first() {
+        let mut table = table(100);
+        for n in 0..1_000 {
+            table.changed(n, &name("a"), at(n));
+            assert!(table.files.len() <= 100 && table.order.len() <= 200);
+        }
+        assert!(table.recent(999, Instant(999)).is_some() && table.recent(900, Instant(999)).is_some());
+        assert!(table.recent(899, Instant(999)).is_none());
+        let mut table = self::table(100);
+        for n in 0..1_000 {
+            table.changed(1, &name(if n % 2 == 0 { "a" } else { "b" }), at(n));
+            assert!(table.order.len() <= 200);
+        }
+        assert_eq!(table.files.len(), 1);
+        assert!(table.recent(1, Instant(999)).is_some());
+    }
+}

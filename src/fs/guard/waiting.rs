@@ -1,0 +1,285 @@
+//! The waiting room: changes that another worker is in the way of, parked with their answers (C51).
+//!
+//! May assume: the kernel waits for each of these answers, and cannot be interrupted meanwhile.
+//! Must never: let an answer wait for longer than its patience, whatever it takes to find out more. So two threads share the
+//! room: the lookout looks at other processes, which may hold it up; the usher only keeps time.
+//!
+//! A parked change holds up more than its caller: the kernel keeps the file locked until the answer, so the holder cannot
+//! write on. Where the holder is seen to be stuck, the change is refused at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::descriptors::Descriptors;
+use super::judge::Grant;
+use super::locks::Holder;
+use super::{Change, Guard, Verdict};
+use crate::fs::caller::Caller;
+use crate::fs::{FsError, Ino, Result};
+use crate::limits::{MAPPED_KNOWN_MS, MAPPED_WAIT_MS, WAITING_CHANGES};
+use crate::queue::{Instant, Span};
+
+/// How long the lookout rests between two rounds.
+const ROUND: Duration = Duration::from_millis(3);
+/// How much later than the lookout the usher answers: it shall not be first where the lookout is able to.
+const SLACK: Span = Span(30);
+
+/// Why a change waits, and for how long.
+pub struct Patience(pub(super) Waits);
+
+/// What is waited for.
+pub(super) enum Waits {
+    /// Another worker holds the file.
+    Held {
+        /// Who asks.
+        caller: Arc<Caller>,
+        /// The file.
+        ino: Ino,
+        /// Who holds it.
+        rival: Holder,
+        /// How long it may wait.
+        span: Span,
+    },
+    /// It is not known who asks.
+    Unknown {
+        /// The file.
+        ino: Ino,
+    },
+}
+
+type Resume = Box<dyn FnOnce(Result<Grant>) + Send>;
+
+struct Parked {
+    change: Change,
+    patience: Patience,
+    until: Instant,
+    resume: Resume,
+}
+
+#[derive(Default)]
+struct Inside {
+    closed: bool,
+    next: u64,
+    /// In the order in which they came.
+    parked: BTreeMap<u64, Parked>,
+}
+
+/// The room. See the top of this file.
+#[derive(Default)]
+pub(super) struct Room {
+    inside: Mutex<Inside>,
+    changed: Condvar,
+}
+
+/// One look at all processes, made when it is first needed.
+#[derive(Default)]
+pub(super) struct Scan {
+    writers: Option<HashMap<Ino, Vec<u32>>>,
+    /// Whether the thread may wait for other processes, as those that serve the kernel may not.
+    pub(super) may_wait: bool,
+}
+
+impl Scan {
+    /// The processes that have a file open for writing.
+    pub(super) fn writers(&mut self, descriptors: &Descriptors, ino: Ino) -> &[u32] {
+        let all = self.writers.get_or_insert_with(|| descriptors.writers());
+        all.get(&ino).map_or(&[], |writers| writers)
+    }
+}
+
+/// Start the two threads. They end when the room is closed, or the guard is gone.
+pub(super) fn start(guard: &Arc<Guard>) -> std::io::Result<()> {
+    for (name, serve) in [("lookout", look_out as fn(&Arc<Guard>)), ("usher", usher)] {
+        let guard = Arc::downgrade(guard);
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            while let Some(guard) = Weak::upgrade(&guard).filter(|guard| !guard.room.inside.lock().closed) {
+                serve(&guard);
+            }
+        })?;
+    }
+    Ok(())
+}
+
+impl Room {
+    /// Let a change wait.
+    pub(super) fn enter(&self, guard: &Guard, patience: Patience, change: Change, resume: Resume) {
+        let span = match &patience.0 {
+            Waits::Held { span, .. } => *span,
+            Waits::Unknown { .. } => Span(MAPPED_WAIT_MS),
+        };
+        let until = (guard.clock)().instant.after(span);
+        let mut inside = self.inside.lock();
+        if inside.closed || inside.parked.len() >= WAITING_CHANGES {
+            drop(inside);
+            return resume(Err(guard.give_up(&patience)));
+        }
+        let number = inside.next;
+        inside.next += 1;
+        inside.parked.insert(number, Parked { change, patience, until, resume });
+        self.changed.notify_all();
+    }
+
+    /// Nobody waits any longer. What is parked is dropped, which answers it.
+    pub(super) fn close(&self) {
+        let mut inside = self.inside.lock();
+        inside.closed = true;
+        let parked = std::mem::take(&mut inside.parked);
+        self.changed.notify_all();
+        drop(inside);
+        drop(parked);
+    }
+
+    fn leave(&self, number: u64) -> Option<Parked> {
+        self.inside.lock().parked.remove(&number)
+    }
+}
+
+/// Answer whoever is out of patience.
+fn usher(guard: &Arc<Guard>) {
+    let mut inside = guard.room.inside.lock();
+    let now = (guard.clock)().instant;
+    let late = |parked: &Parked| now >= parked.until.after(SLACK);
+    let number = inside.parked.iter().find(|(_, parked)| late(parked)).map(|(number, _)| *number);
+    let Some(parked) = number.and_then(|number| inside.parked.remove(&number)) else {
+        let next = inside.parked.values().map(|parked| parked.until.after(SLACK)).min();
+        let pause = next.map_or(Duration::from_secs(60), |next| next.since(now).to_std());
+        guard.room.changed.wait_for(&mut inside, pause.max(Duration::from_millis(1)));
+        return;
+    };
+    drop(inside);
+    (parked.resume)(Err(guard.give_up(&parked.patience)));
+}
+
+/// Look whether those who are waited for are done: one round.
+fn look_out(guard: &Arc<Guard>) {
+    let numbers: Vec<u64> = {
+        let mut inside = guard.room.inside.lock();
+        if inside.parked.is_empty() {
+            guard.room.changed.wait_for(&mut inside, Duration::from_secs(60));
+        }
+        inside.parked.keys().copied().collect()
+    };
+    let mut scan = Scan { may_wait: true, ..Scan::default() };
+    for number in &numbers {
+        guard.attend(*number, &mut scan);
+    }
+    let mut inside = guard.room.inside.lock();
+    if !inside.parked.is_empty() && !inside.closed {
+        guard.room.changed.wait_for(&mut inside, ROUND);
+    }
+}
+
+impl Guard {
+    /// See whether a parked change can be answered.
+    fn attend(&self, number: u64, scan: &mut Scan) {
+        let (change, caller, waits_for, until) = {
+            let inside = self.room.inside.lock();
+            let Some(parked) = inside.parked.get(&number) else { return };
+            let (caller, waits_for) = match &parked.patience.0 {
+                Waits::Held { caller, ino, rival, .. } => (Some(caller.clone()), Some((*ino, rival.clone()))),
+                Waits::Unknown { .. } => (None, None),
+            };
+            (parked.change.clone(), caller, waits_for, parked.until)
+        };
+        let verdict = match (caller, waits_for) {
+            (Some(caller), Some((ino, rival))) => self.attend_held(&caller, &change, ino, rival, scan),
+            _ => self.attend_unknown(&change, scan),
+        };
+        match verdict {
+            Verdict::Granted(grant) => {
+                // Nothing is made for somebody who has been answered meanwhile; the lock is found free by the next.
+                if let Some(parked) = self.room.leave(number) {
+                    (parked.resume)(Ok(grant));
+                }
+            }
+            Verdict::Refused(error) => {
+                if let Some(parked) = self.room.leave(number) {
+                    (parked.resume)(Err(error));
+                }
+            }
+            Verdict::Wait(patience) if (self.clock)().instant >= until => {
+                if let Some(parked) = self.room.leave(number) {
+                    (parked.resume)(Err(self.give_up(&patience)));
+                }
+            }
+            Verdict::Wait(patience) => {
+                if let Some(parked) = self.room.inside.lock().parked.get_mut(&number) {
+                    parked.patience = patience;
+                }
+            }
+        }
+    }
+
+    fn attend_held(
+        &self,
+        caller: &Arc<Caller>,
+        change: &Change,
+        mut ino: Ino,
+        mut rival: Holder,
+        scan: &mut Scan,
+    ) -> Verdict {
+        loop {
+            if self.still_holds(ino, &rival, scan) {
+                if rival.processes.iter().any(|process| self.descriptors.is_stuck(*process)) {
+                    return Verdict::Refused(self.held(Some(caller), ino, &rival));
+                }
+                // Waiting may have become pointless: the holder may have changed the file again.
+                return self.judge_for(caller, change);
+            }
+            match self.judge_for(caller, change) {
+                Verdict::Wait(Patience(Waits::Held { ino: next, rival: other, .. }))
+                    if other.worker != rival.worker || next != ino =>
+                {
+                    (ino, rival) = (next, other);
+                }
+                verdict => return verdict,
+            }
+        }
+    }
+
+    /// Find out who stores through a mapping, and judge for that worker.
+    fn attend_unknown(&self, change: &Change, scan: &mut Scan) -> Verdict {
+        let Change::WriteMapped { ino } = change else { return Verdict::Refused(FsError::new(libc::EIO)) };
+        let mut mappers: Vec<Arc<Caller>> = Vec::new();
+        for process in self.descriptors.mappers(*ino) {
+            if let Some(caller) = self.callers.caller_of(process)
+                && !mappers.iter().any(|known| known.actor.worker == caller.actor.worker)
+            {
+                mappers.push(caller);
+            }
+        }
+        let holders = self.table.lock().locks.holders(*ino).to_vec();
+        let holds = |caller: &&Arc<Caller>| holders.iter().any(|holder| holder.worker == caller.actor.worker);
+        // Two who have mapped one file share its pages: what one stores cannot be told from what the other does.
+        let Some(caller) = mappers.iter().find(holds).or(mappers.first()) else {
+            return self.judge_unknown(*ino, holders, scan);
+        };
+        let now = (self.clock)().instant;
+        let mut table = self.table.lock();
+        table.mapped.retain(|_, (_, found)| now.since(*found) < Span(MAPPED_KNOWN_MS));
+        table.mapped.insert(*ino, (caller.clone(), now));
+        drop(table);
+        self.judge_for(caller, change)
+    }
+
+    /// Whoever stored has unmapped the file and closed it: that is let through unless somebody else has it open.
+    fn judge_unknown(&self, ino: Ino, holders: Vec<Holder>, scan: &mut Scan) -> Verdict {
+        match holders.into_iter().find(|holder| self.still_holds(ino, holder, scan)) {
+            Some(holder) => Verdict::Refused(self.held(None, ino, &holder)),
+            None => Verdict::Granted(Grant::default()),
+        }
+    }
+
+    fn give_up(&self, patience: &Patience) -> FsError {
+        match &patience.0 {
+            Waits::Held { caller, ino, rival, .. } => self.held(Some(caller), *ino, rival),
+            Waits::Unknown { ino } => FsError::because(
+                libc::EBUSY,
+                format!("it could not be found out who wrote to a mapping of {}", self.shown(*ino)),
+            ),
+        }
+    }
+}
