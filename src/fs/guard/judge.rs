@@ -31,6 +31,8 @@ pub struct Grant {
     pub(super) gone: Option<Ino>,
     /// The file that gets another name.
     pub(super) moved: Option<Ino>,
+    /// The file whose only name is an exempt one from now on.
+    pub(super) freed: Option<Ino>,
     /// Whether what is exempt may be different afterwards.
     pub(super) rules: bool,
 }
@@ -69,7 +71,7 @@ impl Guard {
             return Verdict::Refused(error);
         }
         match change {
-            Change::WriteMapped { ino } if self.exempt.file(*ino).exempt => {
+            Change::WriteMapped { ino } if !self.guards(*ino, self.exempt.file(*ino).exempt) => {
                 Verdict::Granted(Grant::default())
             }
             Change::WriteMapped { ino } => self.judge_mapped(*ino),
@@ -204,14 +206,14 @@ impl Guard {
         let ino = touch.ino;
         let verdict = self.exempt.file(ino);
         touches.grant.rules = verdict.makes_rules;
-        if !verdict.exempt {
+        if self.guards(ino, verdict.exempt) {
             touches.files.push(touch);
             touches.grant.changed = Some(ino);
         }
     }
 
     fn attributes(&self, touches: &mut Touches, ino: Ino) {
-        if matches!(self.files.kind(ino), Ok(Kind::File)) && !self.exempt.file(ino).exempt {
+        if matches!(self.files.kind(ino), Ok(Kind::File)) && self.guards(ino, self.exempt.file(ino).exempt) {
             touches.files.push(Touch::marking(ino));
         }
     }
@@ -231,6 +233,8 @@ impl Guard {
             grant.moved = Some(file.ino);
             if !self.exempt.name(to.parent, &to.name, false) {
                 grant.changed = Some(file.ino);
+            } else if file.last {
+                grant.freed = Some(file.ino);
             }
             if file.guarded {
                 touches.files.push(Touch::marking(file.ino));
@@ -251,8 +255,19 @@ impl Guard {
     fn victim(&self, at: &Name) -> Result<Option<Victim>> {
         let Some(found) = self.files.found_at(at.parent, &at.name)? else { return Ok(None) };
         let Some(ino) = found.ino.filter(|_| found.kind == Kind::File) else { return Ok(None) };
-        let guarded = !self.exempt.name(at.parent, &at.name, false);
+        let guarded = self.guards(ino, self.exempt.name(at.parent, &at.name, false));
         Ok(Some(Victim { ino, last: found.links <= 1, guarded }))
+    }
+
+    /// Whether a file is guarded that by this name would be exempt, or not. What was guarded when somebody changed it stays so
+    /// under any other name: else a link in an ignored directory would be a way around.
+    fn guards(&self, ino: Ino, exempt: bool) -> bool {
+        if !exempt {
+            return true;
+        }
+        let now = (self.clock)().instant;
+        let table = self.table.lock();
+        !table.locks.holders(ino).is_empty() || table.changes.recent(ino, now).is_some()
     }
 
     fn is_directory(&self, at: &Name) -> bool {

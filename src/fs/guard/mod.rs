@@ -336,7 +336,7 @@ impl Guard {
         }
         let news = {
             let mut table = self.table.lock();
-            if let Some(ino) = grant.gone {
+            if let Some(ino) = grant.gone.or(grant.freed) {
                 table.locks.forget(ino);
                 table.changes.forget(ino);
             }

@@ -114,7 +114,7 @@ impl Room {
         let mut inside = self.inside.lock();
         if inside.closed || inside.parked.len() >= WAITING_CHANGES {
             drop(inside);
-            return resume(Err(guard.give_up(&patience)));
+            return resume(guard.give_up(&patience));
         }
         let number = inside.next;
         inside.next += 1;
@@ -150,7 +150,7 @@ fn usher(guard: &Arc<Guard>) {
         return;
     };
     drop(inside);
-    (parked.resume)(Err(guard.give_up(&parked.patience)));
+    (parked.resume)(guard.give_up(&parked.patience));
 }
 
 /// Look whether those who are waited for are done: one round.
@@ -202,7 +202,7 @@ impl Guard {
             }
             Verdict::Wait(patience) if (self.clock)().instant >= until => {
                 if let Some(parked) = self.room.leave(number) {
-                    (parked.resume)(Err(self.give_up(&patience)));
+                    (parked.resume)(self.give_up(&patience));
                 }
             }
             Verdict::Wait(patience) => {
@@ -270,13 +270,12 @@ impl Guard {
         suspects
     }
 
-    fn give_up(&self, patience: &Patience) -> FsError {
+    /// What comes of a change that has waited long enough.
+    fn give_up(&self, patience: &Patience) -> Result<Grant> {
         match &patience.0 {
-            Waits::Held { caller, ino, rival, .. } => self.held(Some(caller), *ino, rival),
-            Waits::Unknown { ino } => FsError::because(
-                libc::EBUSY,
-                format!("it could not be found out who wrote to a mapping of {}", self.shown(*ino)),
-            ),
+            Waits::Held { caller, ino, rival, .. } => Err(self.held(Some(caller), *ino, rival)),
+            // Pages that were stored are gone if they are refused. That is for those who are known to be in the wrong.
+            Waits::Unknown { .. } => Ok(Grant::default()),
         }
     }
 }
