@@ -40,7 +40,7 @@ impl<F> Adapter<F> {
 }
 
 /// What the kernel should do where opens are not reported, by the names under which `crewfs doctor` shows it.
-const UNREPORTED: [(&str, InitFlags); 8] = [
+const UNREPORTED: [(&str, InitFlags); 9] = [
     ("opens_not_reported", InitFlags::FUSE_NO_OPEN_SUPPORT),
     ("opendirs_not_reported", InitFlags::FUSE_NO_OPENDIR_SUPPORT),
     ("readdirplus", InitFlags::FUSE_DO_READDIRPLUS),
@@ -49,6 +49,8 @@ const UNREPORTED: [(&str, InitFlags); 8] = [
     ("cache_symlinks", InitFlags::FUSE_CACHE_SYMLINKS),
     ("async_dio", InitFlags::FUSE_ASYNC_DIO),
     ("max_pages", InitFlags::FUSE_MAX_PAGES),
+    // Without it the mask of an ACL counts as the rights of the file's group, which may be more than the group has.
+    ("posix_acl", InitFlags::FUSE_POSIX_ACL),
 ];
 
 /// The one place where an error becomes an answer: its sentence is logged, and its errno is what the caller gets.

@@ -8,7 +8,7 @@ use crate::sides::{Known, Outcomes, Sides, needs};
 const CALLS: &str = include_str!("calls.py");
 
 /// What differs, for root: it may do more, so more can differ.
-const KNOWN: [Known; 16] = [
+const KNOWN: [Known; 15] = [
     ("open_tmpfile", "fuser does not know FUSE_TMPFILE"),
     ("fallocate_collapse", "the kernel's FUSE passes on allocating, punching and zeroing only"),
     ("fallocate_insert", "as collapsing"),
@@ -17,7 +17,6 @@ const KNOWN: [Known; 16] = [
     ("ioctl_get_flags", "ioctls are not passed on, so neither lsattr nor chattr work"),
     ("ioctl_get_version", "as ioctl_get_flags"),
     ("ioctl_get_xattr", "as ioctl_get_flags"),
-    ("acl_gives_a_user_what_the_mode_does_not", "ACLs are kept, and not enforced"),
     ("default_acl_is_inherited", "it is; but the kernel takes the umask off the mode in spite of it"),
     ("set_id_program_runs_as_its_owner", "mounted nosuid, on purpose"),
     ("device_opens", "mounted nodev, on purpose"),
