@@ -341,3 +341,68 @@ assert len(os.listdir('many')) == 20000
 fd = os.open('many', os.O_RDONLY); os.fsync(fd); a = os.listdir(fd); os.lseek(fd, 0, 0); b = os.listdir(fd); assert a == b";
     warm.mounted.sh("w1", &format!("python3 -c \"{python}\"")).ok();
 }
+
+/// Change a small tree at random by one path for a while, look at it by another, and compare the two in the end.
+const AT_RANDOM: &str = r#"
+import os, random, stat, sys, threading, time
+behind, mount, seed, stop = sys.argv[1], sys.argv[2], int(sys.argv[3]), time.time() + 1.5
+def directory(r, base): return os.path.join(base, *[f'd{r.randrange(3)}' for _ in range(r.randrange(3))])
+def write(n, r):
+    with open(n, 'w') as f: f.write(str(r.random())[:r.randrange(3, 12)])
+def change(base, seed):
+    r = random.Random(seed)
+    while time.time() < stop:
+        d, e = directory(r, base), directory(r, base)
+        n, m, s = (os.path.join(d, f'n{r.randrange(6)}'), os.path.join(e, f'n{r.randrange(6)}'),
+                   os.path.join(d, f'd{r.randrange(3)}'))
+        ways = [lambda: write(n, r), lambda: write(n, r), lambda: os.unlink(n), lambda: os.mkdir(s), lambda: os.mkdir(n),
+                lambda: os.rmdir(s), lambda: os.rmdir(n), lambda: os.rename(n, m), lambda: os.symlink(str(r.random()), n),
+                lambda: os.link(n, m), lambda: os.chmod(n, r.choice([0o600, 0o755])),
+                lambda: os.utime(n, (1, r.randrange(10**9))), lambda: d != base and os.rename(d, e)]
+        try: r.choice(ways)()
+        except OSError: pass
+def look(base, seed):
+    r = random.Random(seed)
+    while time.time() < stop:
+        d = directory(r, base); n = os.path.join(d, f'n{r.randrange(6)}')
+        ways = [lambda: os.lstat(n), lambda: open(n, 'rb').read(), lambda: os.readlink(n),
+                lambda: [e.stat(follow_symlinks=False) for e in os.scandir(d)]]
+        try: r.choice(ways)()
+        except OSError: pass
+def shown(base):
+    found = {}
+    def walk(at, name):
+        for entry in os.listdir(at):
+            path, key = os.path.join(at, entry), os.path.join(name, entry)
+            s = os.lstat(path); found[key] = [s.st_mode, s.st_nlink, s.st_mtime_ns]
+            if stat.S_ISDIR(s.st_mode): walk(path, key)
+            elif stat.S_ISLNK(s.st_mode): found[key].append(os.readlink(path))
+            else: found[key] += [s.st_size, open(path, 'rb').read()]
+    walk(base, '')
+    for d in ['', 'd0', 'd1', 'd2']:
+        for n in range(6): found['?', d, n] = os.path.lexists(os.path.join(base, d, f'n{n}'))
+    return found
+todo = [(change, behind, 1), (change, behind, 2), (look, mount, 3), (look, mount, 4), (look, mount, 5)]
+threads = [threading.Thread(target=what, args=(base, seed * 10 + n)) for what, base, n in todo]
+[t.start() for t in threads]; [t.join() for t in threads]
+limit, truth, seen = time.time() + 10, 1, 2
+while truth != seen and time.time() < limit:
+    time.sleep(0.02)
+    try: truth, seen = shown(behind), shown(mount)
+    except OSError as error: seen = error
+if truth != seen:
+    if isinstance(seen, dict): seen = [(k, truth.get(k), seen.get(k)) for k in {*truth, *seen} if truth.get(k) != seen.get(k)]
+    sys.exit(f'not the same after seed {seed}: {seen}')
+"#;
+
+#[test]
+fn whatever_happens_meanwhile_in_the_end_the_mount_shows_what_is_there() {
+    let warm = warm!();
+    for seed in 1..4_u32 {
+        let name = format!("random-{seed}");
+        fs::create_dir(warm.behind(&name)).unwrap();
+        let mut command = std::process::Command::new("python3");
+        command.arg("-c").arg(AT_RANDOM).args([warm.behind(&name), warm.seen(&name)]).arg(seed.to_string());
+        crate::process::run(command).ok();
+    }
+}
