@@ -85,7 +85,7 @@ impl Guard {
             Some(Some(caller)) => self.judge_for(&caller, &Change::WriteMapped { ino }),
             // Nobody has the file open or mapped any more: whoever has stored there is gone, and the pages are everybody's.
             Some(None) => Verdict::Granted(Grant::default()),
-            None => Verdict::Wait(Patience(Waits::Unknown { ino })),
+            None => Verdict::Wait(Patience(Waits::Unknown)),
         }
     }
 

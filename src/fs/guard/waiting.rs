@@ -44,10 +44,7 @@ pub(super) enum Waits {
         span: Span,
     },
     /// It is not known who asks.
-    Unknown {
-        /// The file.
-        ino: Ino,
-    },
+    Unknown,
 }
 
 type Resume = Box<dyn FnOnce(Result<Grant>) + Send>;
@@ -108,7 +105,7 @@ impl Room {
     pub(super) fn enter(&self, guard: &Guard, patience: Patience, change: Change, resume: Resume) {
         let span = match &patience.0 {
             Waits::Held { span, .. } => *span,
-            Waits::Unknown { .. } => Span(MAPPED_WAIT_MS),
+            Waits::Unknown => Span(MAPPED_WAIT_MS),
         };
         let until = (guard.clock)().instant.after(span);
         let mut inside = self.inside.lock();
@@ -180,7 +177,7 @@ impl Guard {
             let Some(parked) = inside.parked.get(&number) else { return };
             let (caller, waits_for) = match &parked.patience.0 {
                 Waits::Held { caller, ino, rival, .. } => (Some(caller.clone()), Some((*ino, rival.clone()))),
-                Waits::Unknown { .. } => (None, None),
+                Waits::Unknown => (None, None),
             };
             (parked.change.clone(), caller, waits_for, parked.until)
         };
@@ -275,7 +272,7 @@ impl Guard {
         match &patience.0 {
             Waits::Held { caller, ino, rival, .. } => Err(self.held(Some(caller), *ino, rival)),
             // Pages that were stored are gone if they are refused. That is for those who are known to be in the wrong.
-            Waits::Unknown { .. } => Ok(Grant::default()),
+            Waits::Unknown => Ok(Grant::default()),
         }
     }
 }
