@@ -12,6 +12,8 @@ use crate::trees::{LIMIT, LONG, Times, nothing, said, same, same_trees, script};
 fn source_of(library: &str) -> String {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     command.args(["metadata", "--format-version=1", "--offline", "--locked"]);
+    // What other platforms need has not been fetched.
+    command.arg(format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     let metadata: Value = serde_json::from_str(&run_within(LIMIT, command).ok()).unwrap();
     let package = metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == library);
