@@ -27,7 +27,7 @@ use crate::fs::files::Files;
 use crate::fs::guard;
 use crate::fs::tree::{Tree, TreeConfig};
 use crate::fuse::{MountOptions, Session};
-use crate::limits::DESK_THREADS_MIN;
+use crate::limits::{DESK_THREADS_MIN, READ_AHEAD_KIB};
 use crate::log::{LogError, SqliteLog};
 use crate::queue::Span;
 use crate::{clock, mounts, sys};
@@ -245,6 +245,9 @@ impl Daemon {
             .announce(&config.mountpoint)
             .map_err(|error| cannot("the lock file cannot be written", error))?;
         log::info!("{} is mounted at {}", config.source.display(), config.mountpoint.display());
+        if let Err(error) = mounts::read_ahead(&config.mountpoint, READ_AHEAD_KIB) {
+            log::debug!("the kernel reads ahead as far as it likes: {error}");
+        }
         log::info!("in force: {}", shown.session());
         Ok(Daemon {
             mountpoint: config.mountpoint.clone(),

@@ -96,6 +96,8 @@ pub const FORGETTING_QUEUE: usize = 16_384;
 
 /// Largest WRITE that the kernel may send, and so the largest READ, in bytes.
 pub const MAX_WRITE: u32 = 1 << 20;
+/// How far the kernel reads ahead in the tree, in KiB: a file that is read from end to end is asked for in fewer pieces.
+pub const READ_AHEAD_KIB: u32 = 512;
 /// Requests that the kernel may have under way by itself (readahead, write-out), at most.
 pub const MAX_BACKGROUND: u16 = 64;
 

@@ -39,6 +39,13 @@ pub fn desk_of(mountpoint: &Path) -> io::Result<Option<Mount>> {
     Ok(ours()?.into_iter().rev().find(|mount| inside(mount) && mount.source.starts_with(&tree.source)))
 }
 
+/// Let the kernel read ahead so far in the mount of ours at this place. Only root may; for others it stays as it is.
+pub fn read_ahead(mountpoint: &Path, kib: u32) -> io::Result<()> {
+    let Some(mount) = at(mountpoint)? else { return Ok(()) };
+    let (major, minor) = mount.device;
+    std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), kib.to_string())
+}
+
 /// Whether the daemon of this mount is gone. `stat(2)` would not tell: the kernel may still remember its last answer.
 pub fn is_dead(mountpoint: &Path) -> bool {
     rustix::fs::statfs(mountpoint).is_err_and(|error| error == rustix::io::Errno::NOTCONN)

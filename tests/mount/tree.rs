@@ -230,8 +230,18 @@ fn what_users_make_is_theirs_and_permissions_hold() {
         place.sh_as(1001, "cat shared/f").refused("Permission denied");
         // What is set for another's sake does not outlive a write by somebody else.
         place.sh("chown 0:0 shared/f && chmod 6777 shared/f").ok();
-        place.sh_as(1002, "echo more >> shared/f").ok();
-        assert_eq!(place.sh("stat -c %a shared/f").ok(), "777\n");
+        let ways =
+            ["echo more >> shared/f", "truncate -s 1 shared/f", "fallocate -l 9 shared/f", ": > shared/f"];
+        for way in ways {
+            place.sh("chmod 6777 shared/f && stat shared/f").ok();
+            place.sh_as(1002, way).ok();
+            assert_eq!(place.sh("stat -c %a shared/f").ok(), "777\n", "{way}");
+            place.sh("chmod 6777 shared/f").ok();
+            place.sh(way).ok();
+            assert_eq!(place.sh("stat -c %a shared/f").ok(), "6777\n", "root: {way}");
+        }
+        place.sh("chown 1002 shared/f").ok();
+        assert_eq!(place.sh("stat -c %a shared/f").ok(), "777\n", "another owner");
     });
 }
 

@@ -24,7 +24,7 @@ impl Files {
     /// daemon of root's for root. The answer tells whether there were any.
     pub fn drop_set_ids(&self, req: &Request, ino: Ino) -> Result<bool> {
         const GROUP_RUNS: u16 = (libc::S_ISGID | libc::S_IXGRP) as u16;
-        if req.uid == 0 || !self.reopens_all {
+        if req.uid == 0 && self.reopens_all {
             return Ok(false);
         }
         let fd = self.content(ino, true)?;
@@ -33,10 +33,14 @@ impl Files {
         if perm & GROUP_RUNS == GROUP_RUNS {
             kept &= !(libc::S_ISGID as u16);
         }
-        if kept != perm {
-            fchmod(&fd, Mode::from_raw_mode(kept.into()))?;
+        if kept == perm {
+            return Ok(false);
         }
-        Ok(kept != perm)
+        match fchmod(&fd, Mode::from_raw_mode(kept.into())) {
+            // The disk does it for a daemon that is not root.
+            Err(error) if self.reopens_all => Err(error.into()),
+            _ => Ok(true),
+        }
     }
 
     /// Change attributes; the answer is how they are then.

@@ -1,17 +1,19 @@
 //! The content of regular files, by node.
 //!
 //! May assume: the kernel lets one writer at a time into a file (`i_rwsem`), and has judged who may open it.
-//! Must never: open anything but a regular file, or open with O_APPEND: pwrite(2) would then ignore the offset.
+//! Must never: use anything but a regular file, or open with O_APPEND: pwrite(2) would then ignore the offset.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{
-    FallocateFlags, OFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, ftruncate, seek,
+    FallocateFlags, Mode, OFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, ftruncate, openat,
+    seek,
 };
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 
-use super::Files;
+use super::inodes::Way;
+use super::{Files, look_at};
 use crate::fs::{FsError, Ino, Kind, Result};
 use crate::limits;
 
@@ -119,7 +121,7 @@ impl Files {
         }
         // Reading opens for reading only: a descriptor that can write would keep the disk from executing the file.
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
-        let fd = Arc::new(self.open_content(ino, access)?);
+        let fd = Arc::new(self.open_known(ino, access)?);
         self.keep_data(ino, Data::new(fd.clone(), write));
         Ok(fd)
     }
@@ -131,6 +133,24 @@ impl Files {
         let dropped = if better { Some(data) } else { kept.insert(ino, data) };
         drop(kept);
         drop(dropped);
+    }
+
+    /// Open a regular file by its last known name, which is quicker, or else by a descriptor. `access` changes nothing.
+    fn open_known(&self, ino: Ino, access: OFlags) -> Result<OwnedFd> {
+        if self.kind(ino)? == Kind::File
+            && let Way::At(place, id) = self.way(ino)?
+            && let Ok(dir) = self.walk(place.parent)
+        {
+            // Something else may have the name by now: a pipe must not keep us waiting.
+            let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let opened = self.making_room(|| openat(&dir, &place.name, flags, Mode::empty()));
+            if let Ok(fd) = opened
+                && look_at(&fd).is_ok_and(|stat| self.identify(&stat).is_ok_and(|found| found == id))
+            {
+                return Ok(fd);
+            }
+        }
+        self.open_content(ino, access)
     }
 
     fn open_content(&self, ino: Ino, flags: OFlags) -> Result<OwnedFd> {

@@ -281,12 +281,15 @@ impl Files {
         }
     }
 
+    fn way(&self, ino: Ino) -> Result<Way> {
+        self.inodes.lock().way(ino)
+    }
+
     fn stat(&self, ino: Ino) -> Result<Statx> {
         if let Some(fd) = self.at_hand(ino) {
             return Ok(look_at(&fd)?);
         }
-        let way = self.inodes.lock().way(ino)?;
-        match way {
+        match self.way(ino)? {
             Way::Pinned(fd) => Ok(look_at(&fd)?),
             Way::At(place, id) => {
                 let dir = self.walk(place.parent)?;
@@ -313,8 +316,7 @@ impl Files {
             if let Some(fd) = self.at_hand(at) {
                 break fd;
             }
-            let way = self.inodes.lock().way(at)?;
-            match way {
+            match self.way(at)? {
                 Way::Pinned(fd) => break fd,
                 Way::At(place, id) => {
                     let parent = place.parent;

@@ -72,11 +72,18 @@ impl Guard {
             Change::WriteMapped { ino } if self.exempt.file(*ino).exempt => {
                 Verdict::Granted(Grant::default())
             }
-            Change::WriteMapped { ino } => match self.known_mapper(*ino) {
-                Some(caller) => self.judge_for(&caller, change),
-                None => Verdict::Wait(Patience(Waits::Unknown { ino: *ino })),
-            },
+            Change::WriteMapped { ino } => self.judge_mapped(*ino),
             _ => self.judge_for(&self.acting(req), change),
+        }
+    }
+
+    /// The same of pages that were stored through a mapping.
+    pub(super) fn judge_mapped(&self, ino: Ino) -> Verdict {
+        match self.known_mapper(ino) {
+            Some(Some(caller)) => self.judge_for(&caller, &Change::WriteMapped { ino }),
+            // Nobody has the file open or mapped any more: whoever has stored there is gone, and the pages are everybody's.
+            Some(None) => Verdict::Granted(Grant::default()),
+            None => Verdict::Wait(Patience(Waits::Unknown { ino })),
         }
     }
 

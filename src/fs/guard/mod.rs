@@ -104,8 +104,8 @@ impl Made for Attr {
 struct Table {
     locks: Locks,
     changes: Changes,
-    /// Who stored through a mapping last, and when that was found out.
-    mapped: HashMap<Ino, (Arc<Caller>, Instant)>,
+    /// Who stored through a mapping last, if that could be found out, and when it was looked for.
+    mapped: HashMap<Ino, (Option<Arc<Caller>>, Instant)>,
 }
 
 /// What comes of a change that is asked for.
@@ -408,12 +408,19 @@ impl Guard {
         }
     }
 
-    /// Who stores through a mapping of a file, if that was found out just now.
-    fn known_mapper(&self, ino: Ino) -> Option<Arc<Caller>> {
+    /// Who stores through a mapping of a file, if that was looked for just now: nobody who could be found, perhaps.
+    fn known_mapper(&self, ino: Ino) -> Option<Option<Arc<Caller>>> {
         let now = (self.clock)().instant;
         let table = self.table.lock();
-        let (caller, found) = table.mapped.get(&ino)?;
-        (now.since(*found) < Span(MAPPED_KNOWN_MS)).then(|| caller.clone())
+        let (caller, looked) = table.mapped.get(&ino)?;
+        (now.since(*looked) < Span(MAPPED_KNOWN_MS)).then(|| caller.clone())
+    }
+
+    fn remember_mapper(&self, ino: Ino, caller: Option<Arc<Caller>>) {
+        let now = (self.clock)().instant;
+        let mut table = self.table.lock();
+        table.mapped.retain(|_, (_, looked)| now.since(*looked) < Span(MAPPED_KNOWN_MS));
+        table.mapped.insert(ino, (caller, now));
     }
 }
 

@@ -19,7 +19,7 @@ use super::locks::Holder;
 use super::{Change, Guard, Verdict};
 use crate::fs::caller::Caller;
 use crate::fs::{FsError, Ino, Result};
-use crate::limits::{MAPPED_KNOWN_MS, MAPPED_WAIT_MS, WAITING_CHANGES};
+use crate::limits::{MAPPED_WAIT_MS, WAITING_CHANGES};
 use crate::queue::{Instant, Span};
 
 /// How long the lookout rests between two rounds.
@@ -243,34 +243,31 @@ impl Guard {
     /// Find out who stores through a mapping, and judge for that worker.
     fn attend_unknown(&self, change: &Change, scan: &mut Scan) -> Verdict {
         let Change::WriteMapped { ino } = change else { return Verdict::Refused(FsError::new(libc::EIO)) };
-        let mut mappers: Vec<Arc<Caller>> = Vec::new();
-        for process in self.descriptors.mappers(*ino) {
-            if let Some(caller) = self.callers.caller_of(process)
-                && !mappers.iter().any(|known| known.actor.worker == caller.actor.worker)
-            {
-                mappers.push(caller);
+        if self.known_mapper(*ino).is_none() {
+            let mut suspects = self.suspects(self.descriptors.mappers(*ino));
+            // Programs unmap before they close, and closing is what writes the pages.
+            if suspects.is_empty() {
+                suspects = self.suspects(scan.writers(&self.descriptors, *ino).to_vec());
             }
+            let holders = self.table.lock().locks.holders(*ino).to_vec();
+            let holds =
+                |caller: &Arc<Caller>| holders.iter().any(|holder| holder.worker == caller.actor.worker);
+            // Two who have mapped one file share its pages: what one stores cannot be told from what the other does.
+            let at = suspects.iter().position(holds).unwrap_or(0);
+            self.remember_mapper(*ino, suspects.into_iter().nth(at));
         }
-        let holders = self.table.lock().locks.holders(*ino).to_vec();
-        let holds = |caller: &&Arc<Caller>| holders.iter().any(|holder| holder.worker == caller.actor.worker);
-        // Two who have mapped one file share its pages: what one stores cannot be told from what the other does.
-        let Some(caller) = mappers.iter().find(holds).or(mappers.first()) else {
-            return self.judge_unknown(*ino, holders, scan);
-        };
-        let now = (self.clock)().instant;
-        let mut table = self.table.lock();
-        table.mapped.retain(|_, (_, found)| now.since(*found) < Span(MAPPED_KNOWN_MS));
-        table.mapped.insert(*ino, (caller.clone(), now));
-        drop(table);
-        self.judge_for(caller, change)
+        self.judge_mapped(*ino)
     }
 
-    /// Whoever stored has unmapped the file and closed it: that is let through unless somebody else has it open.
-    fn judge_unknown(&self, ino: Ino, holders: Vec<Holder>, scan: &mut Scan) -> Verdict {
-        match holders.into_iter().find(|holder| self.still_holds(ino, holder, scan)) {
-            Some(holder) => Verdict::Refused(self.held(None, ino, &holder)),
-            None => Verdict::Granted(Grant::default()),
+    /// Whom these processes work for, each once.
+    fn suspects(&self, processes: Vec<u32>) -> Vec<Arc<Caller>> {
+        let mut suspects: Vec<Arc<Caller>> = Vec::new();
+        for caller in processes.into_iter().filter_map(|process| self.callers.caller_of(process)) {
+            if !suspects.iter().any(|known| known.actor.worker == caller.actor.worker) {
+                suspects.push(caller);
+            }
         }
+        suspects
     }
 
     fn give_up(&self, patience: &Patience) -> FsError {
