@@ -11,9 +11,9 @@ use crate::trees::{LIMIT, LONG, Times, nothing, said, same, same_trees, script};
 /// Where cargo keeps the source of a library that crewfs or its tests are built of: it is there, also without a network.
 fn source_of(library: &str) -> String {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    // Only what this platform needs: the rest was never fetched.
-    let platform = format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH);
-    command.args(["metadata", "--format-version=1", "--offline", "--locked", &platform]);
+    command.args(["metadata", "--format-version=1", "--offline", "--locked"]);
+    // What other platforms need has not been fetched.
+    command.arg(format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     let metadata: Value = serde_json::from_str(&run_within(LIMIT, command).ok()).unwrap();
     let package = metadata["packages"].as_array().unwrap().iter().find(|package| package["name"] == library);
