@@ -8,6 +8,7 @@ mod claiming;
 mod command_line;
 mod editors;
 mod finishing;
+mod guard;
 mod harness;
 mod identity;
 mod leases;

@@ -80,7 +80,8 @@ impl Exempt {
         known.directories.remove(&ino);
     }
 
-    /// Whether a file is exempt. One without a name, because it was deleted, is nobody else's any more.
+    /// Whether a file is exempt. One without a name, because it was deleted, is nobody else's any more; one of whose names only
+    /// that is known which was taken away is still everybody's.
     pub(super) fn file(&self, ino: Ino) -> bool {
         let generation = self.generation.load(Ordering::Acquire);
         {
@@ -91,7 +92,9 @@ impl Exempt {
                 return *exempt;
             }
         }
-        let Some((parent, name)) = self.files.place(ino) else { return true };
+        let Some((parent, name)) = self.files.place(ino) else {
+            return !self.files.getattr(ino).is_ok_and(|attr| attr.nlink > 0);
+        };
         let exempt = self.name(parent, &name, false);
         self.remember(generation, |known| {
             if known.files.len() >= EXEMPTIONS_KEPT {
