@@ -82,11 +82,18 @@ pub const DIRECTORY_WAIT_MS: u64 = 100;
 /// How long it may take to find out who wrote to a mapping, in milliseconds.
 pub const MAPPED_WAIT_MS: u64 = 200;
 /// How long the answer to that is used again, in milliseconds.
-pub const MAPPED_KNOWN_MS: u64 = 1_000;
+pub const MAPPED_KNOWN_MS: u64 = 100;
 /// Changes that wait for a lock, at most; one more is refused at once.
 pub const WAITING_CHANGES: usize = 1_024;
+/// Workers who are expected to read what another one changes: the last ones to have joined.
+pub const CROWD: usize = 512;
 /// Files whose last change and readers are remembered (C54).
 pub const RECENT_FILES: usize = 65_536;
+/// How long the kernel may believe the attributes of such a file when everybody has read it, in milliseconds: for so long a
+/// new worker may read it without being seen.
+pub const RECENT_BELIEVED_MS: u64 = 100;
+/// How long a write can be on its way through the kernel, as a rule, in milliseconds.
+pub const WRITE_UNDER_WAY_MS: u64 = 50;
 /// Files and directories of which it is remembered whether git would ignore them.
 pub const EXEMPTIONS_KEPT: usize = 65_536;
 /// Largest `.gitignore` that is read, in bytes.

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::{FsError, Request, Result};
 use crate::engine::{Engine, Presence};
-use crate::limits::{ANCESTORS, CALLERS_REMEMBERED, SIGN_OF_LIFE_MS};
+use crate::limits::{ANCESTORS, CALLERS_REMEMBERED, CROWD, SIGN_OF_LIFE_MS};
 use crate::queue::{Actor, Instant, Refusal, Span, WorkerName};
 
 /// The variable that names a worker.
@@ -76,7 +76,7 @@ impl Callers {
         Callers { engine, owner, known: Mutex::default(), logins: Mutex::default(), crowd }
     }
 
-    /// Everybody who was seen since the start, by the names under which they change files.
+    /// Every worker who was seen since the start, and everybody else who changed a file or looked at one that was, by the names under which they change files.
     pub fn crowd(&self) -> Arc<[WorkerName]> {
         self.crowd.lock().clone()
     }
@@ -89,11 +89,17 @@ impl Callers {
             let process = thread_group(req.tid);
             Arc::new(Caller { actor, is_worker: false, process, is_sftp: false })
         });
-        let mut crowd = self.crowd.lock();
-        if !crowd.contains(&caller.actor.worker) {
-            *crowd = crowd.iter().chain([&caller.actor.worker]).cloned().collect();
-        }
+        self.join(&caller.actor.worker);
         caller
+    }
+
+    fn join(&self, worker: &WorkerName) {
+        let mut crowd = self.crowd.lock();
+        if !crowd.contains(worker) {
+            // Whoever was first may be long gone, and joins again if not.
+            let stay = crowd.iter().skip((crowd.len() + 1).saturating_sub(CROWD));
+            *crowd = stay.chain([worker]).cloned().collect();
+        }
     }
 
     /// Who asks, if that is known of the process already. Unlike the others this may be called while the caller's memory is
@@ -133,6 +139,7 @@ impl Callers {
         let (name, now) = (&caller.actor.worker, (self.engine.clock())());
         match self.check_name(&caller.actor) {
             Ok(()) if caller.is_worker => {
+                self.join(name);
                 let presence = self.engine.roster().heard(name, caller.actor.uid, now);
                 self.remember(req, Some(presence), now.instant);
                 Ok(caller)

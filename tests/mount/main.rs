@@ -9,6 +9,7 @@ mod command_line;
 mod editors;
 mod finishing;
 mod freshness;
+mod guard;
 mod harness;
 mod identity;
 mod leases;

@@ -5,6 +5,7 @@
 //! `CREWFS_RACE_TASKS`, `CREWFS_KILL_ROUNDS`, `CREWFS_SCALE=1`.
 
 mod clients;
+mod edits;
 mod forms;
 #[path = "../mount/harness.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]
@@ -16,3 +17,4 @@ mod process;
 mod race;
 mod random;
 mod scale;
+mod tree_scale;

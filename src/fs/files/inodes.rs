@@ -67,7 +67,7 @@ pub(super) enum Way {
 /// The table. See the top of this file.
 pub(super) struct Inodes {
     nodes: HashMap<Ino, Node>,
-    /// By device and inode number.
+    /// By device and inode number, where a node's number is not the inode's own: most files cost nothing here.
     numbers: HashMap<(u64, u64), Ino>,
     root_dev: u64,
     next: Ino,
@@ -265,21 +265,21 @@ impl Inodes {
 
     /// The node of a file, if the kernel knows it.
     pub(super) fn known(&self, id: FileId) -> Option<Ino> {
-        let ino = *self.numbers.get(&(id.dev, id.ino))?;
-        (self.nodes[&ino].id == id).then_some(ino)
+        let own = (id.dev == self.root_dev).then_some(id.ino);
+        let ino = self.numbers.get(&(id.dev, id.ino)).copied().or(own)?;
+        (self.nodes.get(&ino)?.id == id).then_some(ino)
     }
 
     /// A number for a file not known yet. Whatever had its inode number before is another file, and not there any more.
     fn allocate(&mut self, id: FileId) -> Ino {
         let own = id.dev == self.root_dev && (ROOT + 1..ALLOCATED).contains(&id.ino);
-        let ino = if own && !self.nodes.contains_key(&id.ino) {
-            id.ino
-        } else {
-            self.next += 1;
-            self.next
-        };
-        self.numbers.insert((id.dev, id.ino), ino);
-        ino
+        if own && !self.nodes.contains_key(&id.ino) {
+            self.numbers.remove(&(id.dev, id.ino));
+            return id.ino;
+        }
+        self.next += 1;
+        self.numbers.insert((id.dev, id.ino), self.next);
+        self.next
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Change {
         ino: Ino,
         /// Its new length in bytes.
         size: u64,
+        /// Whether this may be part of an open, which has not returned.
+        opens: bool,
     },
     /// Change attributes other than the length.
     SetAttr {

@@ -1,16 +1,18 @@
 //! Who has a file of the tree open for writing, or mapped: read from `/proc`, which is the only place that knows.
 //!
 //! May assume: `/proc` is that of the pid namespace in which the daemon runs.
-//! Must never: follow a link in `/proc/<pid>/fd`: that would ask our own mount. And [`Descriptors::mappers`] must never be
-//! called by a thread that serves the kernel: it waits for the memory locks of other processes, which may wait for us.
+//! Must never: have a filesystem asked about what a link in `/proc/<pid>/fd` leads to: that may be our own mount. And
+//! [`Descriptors::mappers`] must never be called by a thread that serves the kernel: it waits for the memory locks of other
+//! processes, which may wait for us.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
-use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use crate::fs::Ino;
 
@@ -22,6 +24,8 @@ pub type Device = (u32, u32);
 pub(super) enum Sight {
     /// It has the file open for writing.
     Writing,
+    /// It has, but only to append (O_APPEND).
+    Appending,
     /// It has not, or is gone.
     Done,
     /// It may not be looked at.
@@ -33,8 +37,6 @@ pub(super) enum Sight {
 pub(super) struct Descriptors {
     /// The device of the tree's mount.
     device: OnceLock<Device>,
-    /// Which mounts, by their ids, are mounts of that device: ours, and bind mounts of it.
-    mounts: Mutex<HashMap<u64, bool>>,
 }
 
 impl Descriptors {
@@ -43,12 +45,21 @@ impl Descriptors {
         let _ = self.device.set(device);
     }
 
-    /// Whether a process has a file open for writing.
+    /// Whether there is such a process, as far as can be seen.
+    pub(super) fn exists(&self, process: u32) -> bool {
+        process == 0 || Path::new(&format!("/proc/{process}")).exists()
+    }
+
+    /// How a process has a file open for writing.
     pub(super) fn sight(&self, process: u32, ino: Ino) -> Sight {
-        let mut writing = false;
-        match self.open_for_writing(process, &mut |open| writing |= open == ino) {
-            Ok(()) if writing => Sight::Writing,
-            Ok(()) => Sight::Done,
+        let mut sight = Sight::Done;
+        let seen = self.open_for_writing(process, &mut |open, link| {
+            if open == ino && sight != Sight::Writing {
+                sight = if appends(link) { Sight::Appending } else { Sight::Writing };
+            }
+        });
+        match seen {
+            Ok(()) => sight,
             Err(error) if error.kind() == ErrorKind::PermissionDenied => Sight::Hidden,
             Err(_) => Sight::Done,
         }
@@ -58,7 +69,7 @@ impl Descriptors {
     pub(super) fn writers(&self) -> HashMap<Ino, Vec<u32>> {
         let mut writers: HashMap<Ino, Vec<u32>> = HashMap::new();
         for process in processes() {
-            let _ = self.open_for_writing(process, &mut |ino| {
+            let _ = self.open_for_writing(process, &mut |ino, _| {
                 let known = writers.entry(ino).or_default();
                 if known.last() != Some(&process) {
                     known.push(process);
@@ -98,53 +109,51 @@ impl Descriptors {
         })
     }
 
-    fn open_for_writing(&self, process: u32, found: &mut dyn FnMut(Ino)) -> io::Result<()> {
+    fn open_for_writing(&self, process: u32, found: &mut dyn FnMut(Ino, &Path)) -> io::Result<()> {
         if process == 0 {
             return Err(ErrorKind::PermissionDenied.into());
         }
-        for descriptor in fs::read_dir(format!("/proc/{process}/fd"))? {
-            let descriptor = descriptor?;
-            // The bits of the link itself tell how the file is open.
-            let writable =
-                descriptor.path().symlink_metadata().is_ok_and(|link| link.permissions().mode() & 0o200 != 0);
-            if !writable {
-                continue;
-            }
-            let number = descriptor.file_name();
-            let info = format!("/proc/{process}/fdinfo/{}", number.to_string_lossy());
-            // Closed meanwhile, if this fails.
-            let Ok(info) = fs::read_to_string(info) else { continue };
-            let field = |name: &str| -> Option<u64> {
-                info.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
-            };
-            if let (Some(mount), Some(ino)) = (field("mnt_id:"), field("ino:"))
-                && self.is_ours(process, mount)
-            {
-                found(ino);
-            }
+        if self.open_by(&format!("/proc/{process}/fd"), found)? {
+            return Ok(());
+        }
+        // The first thread may have ended before the others: then its descriptors are with them.
+        for thread in fs::read_dir(format!("/proc/{process}/task"))?.flatten() {
+            let _ = self.open_by(&format!("{}/fd", thread.path().display()), found);
         }
         Ok(())
     }
 
-    /// Whether a mount is one of our device. Asked of the process, which may have mounts that we do not see.
-    fn is_ours(&self, process: u32, mount: u64) -> bool {
-        if let Some(known) = self.mounts.lock().get(&mount) {
-            return *known;
-        }
-        let Some(device) = self.device.get() else { return false };
-        let Ok(table) = fs::read_to_string(format!("/proc/{process}/mountinfo")) else { return false };
-        let mut mounts = self.mounts.lock();
-        // Numbers are used again; what is read now is as true as what is known.
-        for line in table.lines() {
-            let mut fields = line.split(' ');
-            let id = fields.next().and_then(|id| id.parse().ok());
-            let (major, minor) = fields.nth(1).and_then(|pair| pair.split_once(':')).unwrap_or_default();
-            if let (Some(id), Ok(major), Ok(minor)) = (id, major.parse(), minor.parse()) {
-                mounts.insert(id, (major, minor) == *device);
+    /// Whether there are any descriptors in a directory of `/proc`; `found` is told of those that are ours.
+    fn open_by(&self, directory: &str, found: &mut dyn FnMut(Ino, &Path)) -> io::Result<bool> {
+        let (mut any, device) = (false, self.device.get());
+        for descriptor in fs::read_dir(directory)? {
+            let link = descriptor?.path();
+            any = true;
+            // The bits of the link itself tell how the file is open.
+            let writable = link.symlink_metadata().is_ok_and(|link| link.permissions().mode() & 0o200 != 0);
+            if !writable {
+                continue;
+            }
+            // What the kernel knows by itself: no filesystem is asked, least of all ours. Numbers of mounts would not do for
+            // the device: they are used again, by sandboxes within seconds.
+            let (flags, wanted) = (AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT, StatxFlags::INO);
+            // Closed meanwhile, if this fails.
+            if let Ok(stat) = statx(CWD, &link, flags, wanted)
+                && device == Some(&(stat.stx_dev_major, stat.stx_dev_minor))
+            {
+                found(stat.stx_ino, &link);
             }
         }
-        *mounts.entry(mount).or_insert(false)
+        Ok(any)
     }
+}
+
+/// Whether a descriptor in `/proc` was opened with O_APPEND. Of one that was closed meanwhile the worse is assumed.
+fn appends(link: &Path) -> bool {
+    let info = link.to_string_lossy().replacen("/fd/", "/fdinfo/", 1);
+    let info = fs::read_to_string(info).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok()).unwrap_or(0) & libc::O_APPEND != 0
 }
 
 fn processes() -> impl Iterator<Item = u32> {
@@ -171,11 +180,15 @@ mod tests {
 
         let reading = fs::File::open(&path).unwrap();
         assert_eq!(sight(), Sight::Done);
-        let writing = fs::File::options().append(true).open(&path).unwrap();
+        let appending = fs::File::options().append(true).open(&path).unwrap();
         let _another = fs::File::create(&other).unwrap();
+        assert_eq!(sight(), Sight::Appending);
+        let writing = fs::File::options().write(true).open(&path).unwrap();
         assert_eq!(sight(), Sight::Writing);
         assert_eq!(descriptors.writers().get(&meta.ino()), Some(&vec![me]));
         drop(writing);
+        assert_eq!(sight(), Sight::Appending);
+        drop(appending);
         assert_eq!(sight(), Sight::Done);
         drop(reading);
         assert_eq!(descriptors.sight(0, meta.ino()), Sight::Hidden);

@@ -89,7 +89,8 @@ impl Exempt {
         known.directories.remove(&ino);
     }
 
-    /// What is to be known of a file. One without a name, because it was deleted, is nobody else's any more.
+    /// What is to be known of a file. One without a name, because it was deleted, is nobody else's any more; one of whose
+    /// names only that is known which was taken away is still everybody's.
     pub(super) fn file(&self, ino: Ino) -> Verdict {
         let generation = self.generation.load(Ordering::Acquire);
         {
@@ -101,7 +102,8 @@ impl Exempt {
             }
         }
         let Some((parent, name)) = self.files.place(ino) else {
-            return Verdict { exempt: true, makes_rules: false };
+            let exempt = !self.files.getattr(ino).is_ok_and(|attr| attr.nlink > 0);
+            return Verdict { exempt, makes_rules: false };
         };
         let verdict = Verdict { exempt: self.name(parent, &name, false), makes_rules: makes_rules(&name) };
         self.remember(generation, |known| {

@@ -12,10 +12,10 @@ use super::locks::{Holder, Mode};
 use super::owned::{Reach, owner_of};
 use super::recent::Recent;
 use super::waiting::{Patience, Waits};
-use super::{Change, Guard, LOCK_ATTRIBUTE, Name, Verdict};
+use super::{Change, Guard, LOCK_ATTRIBUTE, Name, Orphan, Verdict};
 use crate::fs::caller::Caller;
 use crate::fs::{FsError, Ino, Kind, Request, Result};
-use crate::limits::{DIRECTORY_WAIT_MS, LOCKED_FILES};
+use crate::limits::{DIRECTORY_WAIT_MS, LOCKED_FILES, OPENING_MS};
 use crate::queue::Span;
 
 /// Leave to make a change, with what is to be noted when it was made.
@@ -23,12 +23,16 @@ use crate::queue::Span;
 pub struct Grant {
     /// Who makes it; nobody if that is not known.
     pub(super) by: Option<Arc<Caller>>,
-    /// The file whose content becomes another.
-    pub(super) changed: Option<Ino>,
+    /// The files whose content, or that of their name, becomes another.
+    pub(super) changed: [Option<Ino>; 2],
+    /// Whether what was in them is in them still, known or not.
+    pub(super) blind: bool,
     /// Whether a file is made.
     pub(super) makes: bool,
     /// The file that loses its last name.
     pub(super) gone: Option<Ino>,
+    /// How sentences call that file, if it was guarded.
+    pub(super) orphan: Option<String>,
     /// The file that gets another name.
     pub(super) moved: Option<Ino>,
     /// The file whose only name is an exempt one from now on.
@@ -59,6 +63,8 @@ impl Touch {
 #[derive(Default)]
 struct Touches {
     files: Vec<Touch>,
+    /// The file whose content is changed, guarded or not.
+    content: Option<Ino>,
     grant: Grant,
     /// The request is part of an open that has not returned.
     opens: bool,
@@ -104,7 +110,7 @@ impl Guard {
 
     fn weigh(&self, caller: &Arc<Caller>, change: &Change) -> Result<Verdict> {
         self.check_owners(caller, change)?;
-        let Touches { files, mut grant, opens } = self.touches(change)?;
+        let Touches { files, content, mut grant, opens } = self.touches(change)?;
         if self.table.lock().locks.len() >= LOCKED_FILES {
             self.sweep();
         }
@@ -112,7 +118,16 @@ impl Guard {
         let (worker, now) = (&caller.actor.worker, (self.clock)());
         let mut table = self.table.lock();
         if let Change::CopyFileRange { from, .. } = change {
-            table.changes.read(from.ino, worker);
+            table.changes.read(from.ino, worker, now.instant);
+        }
+        if let Some(orphan) = content.and_then(|ino| table.orphans.get(&ino))
+            && orphan.by != *worker
+            && self.config.refuse_stale
+        {
+            let Orphan { path, by, at } = orphan;
+            let why =
+                format!("{path} was removed or replaced by {by} at {at}; open it again before you change it");
+            return Err(FsError::because(libc::EBUSY, why));
         }
         for touch in &files {
             let unread = table.changes.unread(touch.ino, worker, now.instant);
@@ -129,7 +144,10 @@ impl Guard {
             if let Some(rival) = table.locks.rival(touch.ino, worker, touch.mode) {
                 let rival = rival.clone();
                 drop(table);
-                let (caller, span) = (caller.clone(), self.patience(caller, change));
+                // Whoever only seems to hold it, because an open may not have returned, is soon seen as it is.
+                let seems = rival.opening.since(now.instant);
+                let seems = if seems == Span(0) { seems } else { Span(seems.0 + OPENING_MS) };
+                let (caller, span) = (caller.clone(), self.patience(caller, change).max(seems));
                 return Ok(Verdict::Wait(Patience(Waits::Held { caller, ino: touch.ino, rival, span })));
             }
         }
@@ -147,7 +165,9 @@ impl Guard {
     }
 
     fn patience(&self, caller: &Caller, change: &Change) -> Span {
-        if caller.is_sftp {
+        // What is written stands in the kernel's cache already, where everybody reads it until it is refused, and the page may be
+        // locked: only as long as it takes to look.
+        if caller.is_sftp || matches!(change, Change::Write { .. }) {
             Span(0)
         } else if change.locks_directories() {
             self.config.lock_wait.min(Span(DIRECTORY_WAIT_MS))
@@ -162,14 +182,15 @@ impl Guard {
         match change {
             Change::Write { ino, append } => {
                 let mode = if *append { Mode::Append } else { Mode::Change };
+                touches.grant.blind = *append;
                 self.content(&mut touches, Touch { ino: *ino, mode, overwrites: !append });
             }
             Change::WriteMapped { ino } | Change::Fallocate { ino } => {
                 self.content(&mut touches, Touch::overwriting(*ino));
             }
             Change::CopyFileRange { to, .. } => self.content(&mut touches, Touch::overwriting(to.ino)),
-            Change::Truncate { ino, size } => {
-                touches.opens = *size == 0;
+            Change::Truncate { ino, size, opens } => {
+                touches.opens = *opens && *size == 0;
                 self.content(&mut touches, Touch::overwriting(*ino));
             }
             Change::SetAttr { ino, .. } | Change::Link { ino, .. } => self.attributes(&mut touches, *ino),
@@ -193,6 +214,7 @@ impl Guard {
                 if let Some(file) = self.victim(at)? {
                     touches.grant.gone = file.last.then_some(file.ino);
                     if file.guarded {
+                        touches.grant.orphan = file.last.then(|| self.shown(file.ino));
                         touches.files.push(Touch { overwrites: file.last, ..Touch::marking(file.ino) });
                     }
                 }
@@ -204,11 +226,12 @@ impl Guard {
 
     fn content(&self, touches: &mut Touches, touch: Touch) {
         let ino = touch.ino;
+        touches.content = Some(ino);
         let verdict = self.exempt.file(ino);
         touches.grant.rules = verdict.makes_rules;
         if self.guards(ino, verdict.exempt) {
             touches.files.push(touch);
-            touches.grant.changed = Some(ino);
+            touches.grant.changed[0] = Some(ino);
         }
     }
 
@@ -229,10 +252,11 @@ impl Guard {
         {
             return Ok(());
         }
+        grant.blind = true;
         if let Some(file) = mover {
             grant.moved = Some(file.ino);
             if !self.exempt.name(to.parent, &to.name, false) {
-                grant.changed = Some(file.ino);
+                grant.changed[0] = Some(file.ino);
             } else if file.last {
                 grant.freed = Some(file.ino);
             }
@@ -241,10 +265,13 @@ impl Guard {
             }
         }
         if let Some(file) = victim {
-            if !exchange && file.last {
+            if exchange && !self.exempt.name(from.parent, &from.name, false) {
+                grant.changed[1] = Some(file.ino);
+            } else if !exchange && file.last {
                 grant.gone = Some(file.ino);
             }
             if file.guarded {
+                touches.grant.orphan = touches.grant.gone.map(|ino| self.shown(ino));
                 touches.files.push(Touch::overwriting(file.ino));
             }
         }
@@ -259,15 +286,18 @@ impl Guard {
         Ok(Some(Victim { ino, last: found.links <= 1, guarded }))
     }
 
-    /// Whether a file is guarded that by this name would be exempt, or not. What was guarded when somebody changed it stays so
-    /// under any other name: else a link in an ignored directory would be a way around.
+    /// Whether a file is guarded that by this name would be exempt, or not. What has several names and was guarded when
+    /// somebody changed it stays so under all of them: else a link in an ignored directory would be a way around.
     fn guards(&self, ino: Ino, exempt: bool) -> bool {
         if !exempt {
             return true;
         }
         let now = (self.clock)().instant;
-        let table = self.table.lock();
-        !table.locks.holders(ino).is_empty() || table.changes.recent(ino, now).is_some()
+        let noted = {
+            let table = self.table.lock();
+            !table.locks.holders(ino).is_empty() || table.changes.recent(ino, now).is_some()
+        };
+        noted && self.files.getattr(ino).is_ok_and(|attr| attr.nlink > 1)
     }
 
     fn is_directory(&self, at: &Name) -> bool {
@@ -328,12 +358,16 @@ impl Guard {
 
     fn stale(&self, ino: Ino, unread: &Recent, held: Option<&Holder>) -> FsError {
         // The next read must come to us, or it would be refused again.
+        let now = (self.clock)().instant;
+        self.table.lock().changes.forgotten(ino, now);
         if let Some(forgetting) = self.forgetting.get() {
             forgetting.content(ino, || {});
         }
         let path = self.shown(ino);
         let writes = |holder: &&Holder| {
-            holder.processes.iter().any(|process| self.descriptors.sight(*process, ino) == Sight::Writing)
+            holder.processes.iter().any(|process| {
+                matches!(self.descriptors.sight(*process, ino), Sight::Writing | Sight::Appending)
+            })
         };
         FsError::because(
             libc::EBUSY,

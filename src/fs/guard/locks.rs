@@ -31,8 +31,12 @@ pub(super) struct Holder {
     pub(super) since: Wall,
     /// When it changed the file last.
     pub(super) last: Instant,
+    /// How often it did so.
+    pub(super) changes: u64,
     /// Until when an open that made or emptied the file may not have returned, so that no descriptor can be seen yet.
     pub(super) opening: Instant,
+    /// Whose open that is.
+    pub(super) opener: u32,
     /// The processes that changed the file, youngest last.
     pub(super) processes: Vec<u32>,
 }
@@ -71,14 +75,22 @@ impl Locks {
                 mode,
                 since: now.wall,
                 last: now.instant,
+                changes: 0,
                 opening,
+                opener: process,
                 processes: Vec::with_capacity(1),
             });
             holders.len() - 1
         });
         let holder = &mut holders[at];
         holder.last = now.instant;
-        holder.opening = holder.opening.max(opening);
+        holder.changes += 1;
+        if opens {
+            (holder.opening, holder.opener) = (opening, process);
+        } else if holder.opener == process {
+            // It goes on: so its open has returned, and a descriptor can be seen for as long as there is one.
+            holder.opening = Instant::default();
+        }
         if mode == Mode::Change {
             holder.mode = Mode::Change;
         }
@@ -103,10 +115,10 @@ impl Locks {
         }
     }
 
-    /// The holder was seen at `seen` to be done with the file. If it has changed the file since, it was too early.
-    pub(super) fn release(&mut self, ino: Ino, worker: &WorkerName, seen: Instant) {
+    /// The holder was seen to be done with the file. If it has changed the file since it was known as `seen`, it was too early.
+    pub(super) fn release(&mut self, ino: Ino, seen: &Holder) {
         if let Some(holders) = self.held.get_mut(&ino) {
-            holders.retain(|holder| holder.worker != *worker || holder.last >= seen);
+            holders.retain(|holder| holder.worker != seen.worker || holder.changes != seen.changes);
             if holders.is_empty() {
                 self.held.remove(&ino);
             }
@@ -116,6 +128,15 @@ impl Locks {
     /// The file is gone.
     pub(super) fn forget(&mut self, ino: Ino) {
         self.held.remove(&ino);
+    }
+
+    /// The holder was seen to have the file open for nothing but appending, which is all that it does from now on.
+    pub(super) fn only_appends(&mut self, ino: Ino, seen: &Holder) {
+        let holders = self.held.get_mut(&ino).into_iter().flatten();
+        for holder in holders.filter(|holder| holder.worker == seen.worker && holder.changes == seen.changes)
+        {
+            holder.mode = Mode::Append;
+        }
     }
 
     /// Who holds a file.
@@ -168,21 +189,29 @@ mod tests {
             locks.take(7, &name(worker), Mode::Append, 100, false, at(1));
         }
         assert!(rival(&locks, 7, "a", Mode::Change).is_some());
-        locks.release(7, &name("b"), Instant(2));
+        let seen = locks.holders(7)[1].clone();
+        locks.release(7, &seen);
         assert_eq!(rival(&locks, 7, "a", Mode::Change), None);
         locks.take(7, &name("a"), Mode::Change, 100, false, at(2));
         locks.take(7, &name("a"), Mode::Append, 100, false, at(3));
         assert!(rival(&locks, 7, "b", Mode::Append).is_some(), "to append afterwards gives nothing back");
+        let seen = locks.holders(7)[0].clone();
+        locks.only_appends(7, &seen);
+        assert!(
+            rival(&locks, 7, "b", Mode::Append).is_none() && rival(&locks, 7, "b", Mode::Change).is_some()
+        );
     }
 
     #[test]
     fn a_change_after_the_look_keeps_the_lock() {
         let mut locks = Locks::default();
         locks.take(7, &name("a"), Mode::Change, 100, false, at(1));
-        locks.take(7, &name("a"), Mode::Change, 100, false, at(5));
-        locks.release(7, &name("a"), Instant(5));
+        let seen = locks.holders(7)[0].clone();
+        locks.take(7, &name("a"), Mode::Change, 100, false, at(1));
+        locks.release(7, &seen);
         assert_eq!(locks.holders(7).len(), 1);
-        locks.release(7, &name("a"), Instant(6));
+        let seen = locks.holders(7)[0].clone();
+        locks.release(7, &seen);
         assert_eq!((locks.holders(7).len(), locks.len()), (0, 0));
     }
 
@@ -197,5 +226,18 @@ mod tests {
         assert_eq!(holder.processes.len(), LOCK_PROCESSES);
         assert_eq!(holder.processes.last(), Some(&(2 * LOCK_PROCESSES as u32 - 1)));
         assert_eq!(holder.opening, Instant(1 + OPENING_MS));
+    }
+
+    #[test]
+    fn an_open_has_returned_when_its_process_goes_on() {
+        let mut locks = Locks::default();
+        let mut take = |process, opens| {
+            locks.take(7, &name("a"), Mode::Change, process, opens, at(1));
+            locks.holders(7)[0].opening > Instant(1)
+        };
+        assert!(take(100, true));
+        assert!(take(200, false), "another process tells nothing");
+        assert!(!take(100, false));
+        assert!(take(100, true));
     }
 }

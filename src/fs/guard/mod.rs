@@ -46,7 +46,7 @@ use self::descriptors::{Descriptors, Sight};
 use self::exempt::Exempt;
 use self::forgetting::Forgetting;
 use self::judge::Grant;
-use self::locks::{Holder, Locks};
+use self::locks::{Holder, Locks, Mode};
 use self::owned::{Owned, Reach};
 use self::recent::Changes;
 use self::waiting::{Patience, Room, Scan};
@@ -55,8 +55,8 @@ use super::files::Files;
 use super::{Attr, FsError, Ino, Kernel, Kind, ROOT, Reply, Request, Result};
 use crate::clock::Clock;
 use crate::engine::Engine;
-use crate::limits::{MAPPED_KNOWN_MS, RECENT_FILES, UNSEEN_LOCK_MS};
-use crate::queue::{Instant, Span, WorkerName};
+use crate::limits::{MAPPED_KNOWN_MS, RECENT_BELIEVED_MS, RECENT_FILES, UNSEEN_LOCK_MS};
+use crate::queue::{Instant, Span, Wall, WorkerName};
 
 /// The extended attribute that names the holder of a file (C55).
 pub const LOCK_ATTRIBUTE: &str = "user.crewfs.lock";
@@ -104,8 +104,17 @@ impl Made for Attr {
 struct Table {
     locks: Locks,
     changes: Changes,
+    /// Files that lost their last name and may still be open.
+    orphans: HashMap<Ino, Orphan>,
     /// Who stored through a mapping last, if that could be found out, and when it was looked for.
     mapped: HashMap<Ino, (Option<Arc<Caller>>, Instant)>,
+}
+
+/// How a file lost its last name. What somebody else still writes into it would be lost without a word.
+struct Orphan {
+    path: String,
+    by: WorkerName,
+    at: Wall,
 }
 
 /// What comes of a change that is asked for.
@@ -128,7 +137,7 @@ pub struct Guard {
     exempt: Exempt,
     owned: Owned,
     descriptors: Descriptors,
-    table: Mutex<Table>,
+    table: Arc<Mutex<Table>>,
     forgetting: OnceLock<Forgetting>,
     room: Room,
     /// How large the crowd was when all recent changes were last made known to it.
@@ -153,11 +162,12 @@ impl Guard {
             files,
             owned: Owned::new(engine),
             descriptors: Descriptors::default(),
-            table: Mutex::new(Table {
+            table: Arc::new(Mutex::new(Table {
                 locks: Locks::default(),
                 changes: Changes::new(RECENT_FILES, config.stale_window),
+                orphans: Default::default(),
                 mapped: Default::default(),
-            }),
+            })),
             forgetting: OnceLock::new(),
             room: Room::default(),
             crowd: AtomicUsize::new(0),
@@ -179,6 +189,7 @@ impl Guard {
     /// This caller did something.
     pub fn seen(&self, req: &Request) {
         self.callers.seen(req);
+        self.meet();
     }
 
     /// Make a change if and when it may be made, and answer.
@@ -212,13 +223,24 @@ impl Guard {
         make: impl FnOnce() -> Result<T> + Send + 'static,
     ) {
         let guard = self.clone();
+        let came_in = (self.clock)().instant;
+        let written = if let Change::Write { ino, .. } = change { Some(ino) } else { None };
         let mapped = if let Change::WriteMapped { ino } = change { Some(ino) } else { None };
         let resume = move |granted: Result<Grant>| {
             if let (Err(_), Some(ino), Some(forgetting)) = (&granted, mapped, guard.forgetting.get()) {
                 // Pages that were refused are not left where everybody reads them.
                 forgetting.content(ino, || {});
             }
-            reply.send(granted.and_then(|grant| guard.carry_out(grant, make)));
+            let came = granted.and_then(|grant| guard.carry_out(grant, make));
+            if let (Ok(_), Some(ino), Some(forgetting)) = (&came, written, guard.forgetting.get()) {
+                // Somebody may have made the kernel drop what is written, and read again what was there before.
+                forgetting.content(ino, || {});
+            }
+            if let (Err(_), Some(ino)) = (&came, written) {
+                // Meanwhile the kernel has shown it to everybody who read.
+                guard.table.lock().changes.doubt(ino, came_in);
+            }
+            reply.send(came);
         };
         self.room.enter(self, patience, change, Box::new(resume));
     }
@@ -228,6 +250,7 @@ impl Guard {
         self.exempt.forget(ino);
         let mut table = self.table.lock();
         table.locks.forget(ino);
+        table.orphans.remove(&ino);
         table.mapped.remove(&ino);
     }
 
@@ -243,9 +266,13 @@ impl Guard {
         let now = (self.clock)().instant;
         let table = self.table.lock();
         if table.changes.recent(ino, now).is_none() {
-            return as_a_rule;
+            as_a_rule
+        } else if table.changes.is_news(ino, &self.callers.crowd(), now) {
+            Duration::ZERO
+        } else {
+            // Somebody of whom nothing was heard yet may read it next.
+            as_a_rule.min(Duration::from_millis(RECENT_BELIEVED_MS))
         }
-        if table.changes.is_news(ino, &self.callers.crowd(), now) { Duration::ZERO } else { as_a_rule }
     }
 
     /// Somebody asks for the attributes of a file, and may read it next. `then` is called when the kernel is ready for that.
@@ -256,11 +283,20 @@ impl Guard {
         }
         let caller = self.acting(req);
         let mut table = self.table.lock();
+        // Whoever opens it may store through a mapping next.
+        if table.mapped.get(&attr.ino).is_some_and(|(known, _)| {
+            known.as_ref().is_none_or(|known| known.actor.worker != caller.actor.worker)
+        }) {
+            table.mapped.remove(&attr.ino);
+        }
         if attr.size == 0 {
             // There is nothing to be read: this is all that will come.
-            table.changes.read(attr.ino, &caller.actor.worker);
+            table.changes.read(attr.ino, &caller.actor.worker, now);
         }
         let unread = table.changes.unread(attr.ino, &caller.actor.worker, now).is_some();
+        if unread {
+            table.changes.forgotten(attr.ino, now);
+        }
         drop(table);
         match self.forgetting.get().filter(|_| unread) {
             Some(forgetting) => forgetting.content(attr.ino, then),
@@ -275,7 +311,7 @@ impl Guard {
         if self.table.lock().changes.recent(ino, now).is_some()
             && let Some(caller) = self.callers.glance(req)
         {
-            self.table.lock().changes.read(ino, &caller.actor.worker);
+            self.table.lock().changes.read(ino, &caller.actor.worker, now);
         }
     }
 
@@ -314,15 +350,19 @@ impl Guard {
 
     fn acting(&self, req: &Request) -> Arc<Caller> {
         let caller = self.callers.acting(req);
+        self.meet();
+        caller
+    }
+
+    /// Somebody new has read nothing: what was believed because everybody had read it is believed no longer.
+    fn meet(&self) {
         let crowd = self.callers.crowd().len();
-        // Somebody new has read nothing: what was believed because everybody had read it is believed no longer.
         if self.crowd.swap(crowd, Ordering::AcqRel) < crowd && crowd > 1 {
             let all = self.table.lock().changes.all();
             if let Some(forgetting) = self.forgetting.get().filter(|_| !all.is_empty()) {
                 forgetting.attributes_of(all);
             }
         }
-        caller
     }
 
     /// Take note of a change that was made.
@@ -334,38 +374,63 @@ impl Guard {
         if grant.rules {
             self.exempt.rules_changed();
         }
-        let news = {
+        // Attributes that everybody might believe until now must not be believed by those who do not know the change.
+        let crowd = self.callers.crowd();
+        let (news, doubtful) = {
             let mut table = self.table.lock();
             if let Some(ino) = grant.gone.or(grant.freed) {
                 table.locks.forget(ino);
                 table.changes.forget(ino);
             }
             let Some(by) = grant.by else { return };
+            if let (Some(ino), Some(path)) = (grant.gone, grant.orphan) {
+                // The kernel forgets nearly all of them at once.
+                if table.orphans.len() >= RECENT_FILES {
+                    table.orphans.clear();
+                }
+                table.orphans.insert(ino, Orphan { path, by: by.actor.worker.clone(), at: now.wall });
+            }
             if let (true, Some(ino)) = (grant.makes, made) {
                 // What had this number before is gone.
                 table.locks.forget(ino);
-                table.locks.take(ino, &by.actor.worker, locks::Mode::Change, by.process, true, now);
-                table.changes.changed(ino, &by.actor.worker, now);
+                table.orphans.remove(&ino);
+                table.locks.take(ino, &by.actor.worker, Mode::Change, by.process, true, now);
+                table.changes.changed(ino, &by.actor.worker, false, now);
             }
-            grant.changed.filter(|ino| table.changes.changed(*ino, &by.actor.worker, now))
+            let changed = grant.changed.into_iter().flatten();
+            // The kernel may have read again what was there before, when it had forgotten what is written just now.
+            let doubtful = changed.clone().filter(|ino| table.changes.is_forgotten(*ino, now.instant));
+            let doubtful: Vec<Ino> = doubtful.collect();
+            let news = changed.filter(|ino| {
+                let believed = !table.changes.is_news(*ino, &crowd, now.instant);
+                table.changes.changed(*ino, &by.actor.worker, grant.blind, now);
+                believed && table.changes.is_news(*ino, &crowd, now.instant)
+            });
+            let news = news.collect::<Vec<Ino>>();
+            doubtful.iter().for_each(|ino| table.changes.unsettle(*ino));
+            (news, doubtful)
         };
-        if let (Some(ino), Some(forgetting)) = (news, self.forgetting.get())
-            && self.callers.crowd().len() > 1
-        {
-            forgetting.attributes(ino);
+        if let Some(forgetting) = self.forgetting.get() {
+            news.into_iter().for_each(|ino| forgetting.attributes(ino));
+            for ino in doubtful {
+                let table = self.table.clone();
+                forgetting.content(ino, move || table.lock().changes.settle(ino));
+            }
         }
     }
 
     /// Whether a holder is not done with a file yet. If it is, the lock is released.
     fn still_holds(&self, ino: Ino, holder: &Holder, scan: &mut Scan) -> bool {
         let looked = (self.clock)().instant;
-        if looked < holder.opening {
+        if looked < holder.opening && self.descriptors.exists(holder.opener) {
             return true;
         }
-        let mut hidden = false;
+        let (mut hidden, mut appends) = (false, false);
         for process in &holder.processes {
             match self.descriptors.sight(*process, ino) {
                 Sight::Writing => return true,
+                Sight::Appending if holder.mode == Mode::Append => return true,
+                Sight::Appending => appends = true,
                 Sight::Hidden => hidden = true,
                 Sight::Done => {}
             }
@@ -379,14 +444,23 @@ impl Guard {
             };
             if caller.is_some_and(|caller| caller.actor.worker == holder.worker) {
                 self.table.lock().locks.also(ino, &holder.worker, *process);
-                return true;
+                if self.descriptors.sight(*process, ino) != Sight::Appending {
+                    return true;
+                }
+                appends = true;
             }
+        }
+        if appends {
+            if !hidden {
+                self.table.lock().locks.only_appends(ino, holder);
+            }
+            return true;
         }
         if hidden && looked.since(holder.last) < Span(UNSEEN_LOCK_MS) {
             return true;
         }
         let mut table = self.table.lock();
-        table.locks.release(ino, &holder.worker, looked);
+        table.locks.release(ino, holder);
         table.locks.holders(ino).iter().any(|still| still.worker == holder.worker)
     }
 
@@ -403,7 +477,7 @@ impl Guard {
         for (ino, holder) in held {
             let done = looked >= holder.opening && !writers.contains_key(&ino);
             if done && !holder.processes.iter().any(|process| is_hidden(*process)) {
-                self.table.lock().locks.release(ino, &holder.worker, looked);
+                self.table.lock().locks.release(ino, &holder);
             }
         }
     }

@@ -6,7 +6,13 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::fs::Ino;
+use crate::limits::WRITE_UNDER_WAY_MS;
 use crate::queue::{Instant, Now, Span, Wall, WorkerName};
+
+/// How long a write can be on its way through the kernel, where others see what will be refused or has not been made yet.
+const DOUBT: Span = Span(WRITE_UNDER_WAY_MS);
+/// How long a write can be on its way at the very most: what it has put into the kernel's pages may be dropped meanwhile.
+const FORGOTTEN: Span = Span(20 * WRITE_UNDER_WAY_MS);
 
 /// The last change of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +25,27 @@ pub(super) struct Recent {
     instant: Instant,
     /// Who knows the content as it is now.
     read_by: Vec<WorkerName>,
+    /// Who was lately seen to read it, and when.
+    readers: Vec<(WorkerName, Instant)>,
+    /// When the kernel was last told to forget the content.
+    forgotten: Instant,
+    /// How often it is being told so because it may still show what was there before. Until then reading counts for nothing.
+    unsettled: u32,
+}
+
+impl Recent {
+    fn new(by: &WorkerName, now: Now) -> Recent {
+        let (readers, forgotten) = (Vec::new(), Instant::default());
+        Recent {
+            by: by.clone(),
+            at: now.wall,
+            instant: now.instant,
+            read_by: vec![by.clone()],
+            readers,
+            forgotten,
+            unsettled: 0,
+        }
+    }
 }
 
 /// The table of recent changes.
@@ -38,30 +65,79 @@ impl Changes {
         Changes { most, window, files: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// A worker changed a file. Whether that is news: nobody had changed it lately.
-    pub(super) fn changed(&mut self, ino: Ino, by: &WorkerName, now: Now) -> bool {
-        let mut news = true;
-        if let Some(known) = self.files.get_mut(&ino) {
-            news = !Self::fresh(known, self.window, now.instant);
+    /// A worker changed a file. `blind`: what was in it before is in it still, whether or not the worker knows that.
+    pub(super) fn changed(&mut self, ino: Ino, by: &WorkerName, blind: bool, now: Now) {
+        let mut recent = Recent::new(by, now);
+        if let Some(known) = self.files.get_mut(&ino)
+            && Self::fresh(known, self.window, now.instant)
+        {
+            (recent.forgotten, recent.unsettled) = (known.forgotten, known.unsettled);
+            if blind && !known.read_by.contains(by) {
+                // There is something in it that nobody else knows, and something that this worker does not know either:
+                // sentences go on telling of that.
+                (recent.by, recent.at) = (known.by.clone(), known.at);
+                recent.read_by.clear();
+            }
             // Writing on and on is one change; it counts from its last moment, to the second.
-            if known.by == *by && known.read_by.len() == 1 && now.instant.since(known.instant) < Span(1_000) {
+            if known.by == *by
+                && known.read_by == [by.clone()]
+                && now.instant.since(known.instant) < Span(1_000)
+            {
                 known.at = now.wall;
-                return news;
+                return;
             }
         }
         self.make_room(now.instant);
-        let recent = Recent { by: by.clone(), at: now.wall, instant: now.instant, read_by: vec![by.clone()] };
-        self.files.insert(ino, recent);
-        self.order.push_back((ino, now.instant));
-        news
+        let before = self.files.insert(ino, recent);
+        if before.is_none_or(|before| before.instant != now.instant) {
+            self.order.push_back((ino, now.instant));
+        }
     }
 
     /// A worker has read a file.
-    pub(super) fn read(&mut self, ino: Ino, by: &WorkerName) {
-        if let Some(recent) = self.files.get_mut(&ino)
-            && !recent.read_by.contains(by)
-        {
-            recent.read_by.push(by.clone());
+    pub(super) fn read(&mut self, ino: Ino, by: &WorkerName, now: Instant) {
+        if let Some(recent) = self.files.get_mut(&ino).filter(|recent| recent.unsettled == 0) {
+            if !recent.read_by.contains(by) {
+                recent.read_by.push(by.clone());
+            }
+            recent.readers.retain(|(reader, at)| reader != by && now.since(*at) < DOUBT);
+            recent.readers.push((by.clone(), now));
+        }
+    }
+
+    /// Something else could be seen in the file for a moment, until now: whoever has read it since may have read that.
+    pub(super) fn doubt(&mut self, ino: Ino, since: Instant) {
+        if let Some(recent) = self.files.get_mut(&ino) {
+            let lately = |worker: &WorkerName| {
+                recent.readers.iter().any(|(reader, at)| reader == worker && *at > since)
+            };
+            recent.read_by.retain(|worker| *worker == recent.by || !lately(worker));
+        }
+    }
+
+    /// The kernel is told to forget the content.
+    pub(super) fn forgotten(&mut self, ino: Ino, now: Instant) {
+        if let Some(recent) = self.files.get_mut(&ino) {
+            recent.forgotten = now;
+        }
+    }
+
+    /// Whether it was told so just now.
+    pub(super) fn is_forgotten(&self, ino: Ino, now: Instant) -> bool {
+        self.files.get(&ino).is_some_and(|recent| now.since(recent.forgotten) < FORGOTTEN)
+    }
+
+    /// The kernel may have read again what was there before the last change, and is about to be told to forget that.
+    pub(super) fn unsettle(&mut self, ino: Ino) {
+        if let Some(recent) = self.files.get_mut(&ino) {
+            recent.unsettled += 1;
+        }
+    }
+
+    /// It has forgotten.
+    pub(super) fn settle(&mut self, ino: Ino) {
+        if let Some(recent) = self.files.get_mut(&ino) {
+            recent.unsettled = recent.unsettled.saturating_sub(1);
         }
     }
 
@@ -96,11 +172,18 @@ impl Changes {
     }
 
     fn make_room(&mut self, now: Instant) {
-        // What is over goes first, and then the oldest. Two to one keeps the order from growing with one file's changes.
+        // What is no longer the last change of its file is left out now and then: one file that changes all the time costs no
+        // other file its protection.
+        if self.order.len() >= 2 * self.most {
+            let files = &self.files;
+            self.order
+                .retain(|(ino, instant)| files.get(ino).is_some_and(|recent| recent.instant == *instant));
+        }
+        // What is over goes first, and then the oldest.
         while let Some((ino, instant)) = self.order.front().copied() {
             let current = self.files.get(&ino).is_some_and(|recent| recent.instant == instant);
             let over = now.since(instant) >= self.window;
-            if current && !over && self.files.len() < self.most && self.order.len() < 2 * self.most {
+            if current && !over && self.files.len() < self.most {
                 break;
             }
             if current {
@@ -130,31 +213,76 @@ mod tests {
     #[test]
     fn others_must_read_and_the_changer_need_not() {
         let mut table = table(10);
-        assert!(table.changed(7, &name("a"), at(0)));
+        table.changed(7, &name("a"), false, at(0));
         assert!(table.unread(7, &name("a"), Instant(1)).is_none());
         assert_eq!(table.unread(7, &name("b"), Instant(1)).unwrap().by, name("a"));
-        table.read(7, &name("b"));
+        table.read(7, &name("b"), Instant(0));
         assert!(table.unread(7, &name("b"), Instant(1)).is_none());
-        assert!(!table.changed(7, &name("b"), at(2)), "it was changed lately");
+        table.changed(7, &name("b"), false, at(2));
         assert_eq!(table.unread(7, &name("a"), Instant(3)).unwrap().by, name("b"));
     }
 
     #[test]
     fn a_change_after_a_read_must_be_read_again_at_once() {
         let mut table = table(10);
-        table.changed(7, &name("a"), at(0));
-        table.read(7, &name("b"));
-        table.changed(7, &name("a"), at(1));
+        table.changed(7, &name("a"), false, at(0));
+        table.read(7, &name("b"), Instant(0));
+        table.changed(7, &name("a"), false, at(1));
         assert!(table.unread(7, &name("b"), Instant(1)).is_some());
+    }
+
+    #[test]
+    fn who_changes_a_file_blindly_still_has_to_read_it() {
+        let mut table = table(10);
+        table.changed(7, &name("a"), false, at(0));
+        table.changed(7, &name("b"), true, at(1));
+        for worker in ["a", "b", "c"] {
+            assert_eq!(table.unread(7, &name(worker), Instant(1)).unwrap().by, name("a"), "{worker}");
+        }
+        table.read(7, &name("b"), Instant(0));
+        table.changed(7, &name("b"), true, at(2));
+        assert!(table.unread(7, &name("b"), Instant(2)).is_none());
+        assert_eq!(table.unread(7, &name("a"), Instant(2)).unwrap().by, name("b"));
+    }
+
+    #[test]
+    fn what_is_read_before_the_kernel_has_forgotten_counts_for_nothing() {
+        let mut table = table(10);
+        table.changed(7, &name("a"), false, at(0));
+        table.forgotten(7, Instant(1));
+        assert!(table.is_forgotten(7, Instant(2)) && !table.is_forgotten(8, Instant(2)));
+        table.changed(7, &name("a"), false, at(2));
+        table.unsettle(7);
+        table.read(7, &name("b"), Instant(3));
+        assert!(table.unread(7, &name("b"), Instant(3)).is_some());
+        table.settle(7);
+        table.read(7, &name("b"), Instant(4));
+        assert!(table.unread(7, &name("b"), Instant(4)).is_none());
+    }
+
+    #[test]
+    fn who_reads_while_a_write_is_refused_reads_again() {
+        let mut table = table(10);
+        table.changed(7, &name("a"), false, at(0));
+        table.read(7, &name("b"), Instant(1));
+        table.read(7, &name("a"), Instant(2));
+        table.read(7, &name("c"), Instant(2));
+        table.doubt(7, Instant(1));
+        let unread = |worker| table.unread(7, &name(worker), Instant(100)).is_some();
+        assert_eq!(["a", "b", "c"].map(unread), [false, false, true]);
     }
 
     #[test]
     fn it_ends_with_the_window_and_with_the_file() {
         let mut table = table(10);
-        table.changed(7, &name("a"), at(0));
+        table.changed(7, &name("a"), false, at(0));
         assert!(table.unread(7, &name("b"), Instant(9_999)).is_some());
         assert!(table.unread(7, &name("b"), Instant(10_000)).is_none());
-        assert!(table.changed(7, &name("a"), at(10_000)), "what is over is news again");
+        table.changed(7, &name("a"), true, at(10_000));
+        assert!(
+            table.unread(7, &name("a"), Instant(10_000)).is_none(),
+            "what is over need not be read any more"
+        );
         table.forget(7);
         assert!(table.unread(7, &name("b"), Instant(10_001)).is_none());
     }
@@ -163,17 +291,18 @@ mod tests {
     fn memory_is_bounded_and_the_oldest_go_first() {
         let mut table = table(100);
         for n in 0..1_000 {
-            table.changed(n, &name("a"), at(n));
+            table.changed(n, &name("a"), false, at(n));
             assert!(table.files.len() <= 100 && table.order.len() <= 200);
         }
         assert!(table.recent(999, Instant(999)).is_some() && table.recent(900, Instant(999)).is_some());
         assert!(table.recent(899, Instant(999)).is_none());
         let mut table = self::table(100);
+        table.changed(2, &name("a"), false, at(0));
         for n in 0..1_000 {
-            table.changed(1, &name(if n % 2 == 0 { "a" } else { "b" }), at(n));
+            table.changed(1, &name(if n % 2 == 0 { "a" } else { "b" }), false, at(n));
             assert!(table.order.len() <= 200);
         }
-        assert_eq!(table.files.len(), 1);
+        assert_eq!(table.files.len(), 2, "a busy file costs no other its protection");
         assert!(table.recent(1, Instant(999)).is_some());
     }
 }

@@ -107,7 +107,8 @@ impl Room {
             Waits::Held { span, .. } => *span,
             Waits::Unknown => Span(MAPPED_WAIT_MS),
         };
-        let until = (guard.clock)().instant.after(span);
+        // The clock counts whole milliseconds; no wait is shorter than was promised.
+        let until = (guard.clock)().instant.after(if span == Span(0) { span } else { Span(span.0 + 1) });
         let mut inside = self.inside.lock();
         if inside.closed || inside.parked.len() >= WAITING_CHANGES {
             drop(inside);

@@ -291,13 +291,14 @@ impl Filesystem for Tree {
         &self,
         req: &Request,
         ino: Ino,
-        _fh: Option<u64>,
+        fh: Option<u64>,
         change: &SetAttr,
         reply: Reply<(Attr, Duration)>,
     ) {
         let wanted = *change;
         let asked = match wanted.size {
-            Some(size) => Change::Truncate { ino, size },
+            // A descriptor comes along with ftruncate(2), and not with O_TRUNC.
+            Some(size) => Change::Truncate { ino, size, opens: fh.is_none() },
             None => Change::SetAttr { ino, change: wanted },
         };
         let core = self.core.clone();
@@ -413,7 +414,9 @@ impl Filesystem for Tree {
         reply: Reply<u32>,
     ) {
         let core = &self.core;
-        let append = flags & libc::O_APPEND != 0;
+        // A write can go elsewhere in spite of O_APPEND (RWF_NOAPPEND of pwritev2(2)).
+        let at_end = || core.files.getattr(ino).is_ok_and(|attr| offset >= attr.size);
+        let append = flags & libc::O_APPEND != 0 && at_end();
         let change = if cached { Change::WriteMapped { ino } } else { Change::Write { ino, append } };
         // Not by `change`: what is written is copied only if it has to wait.
         match core.guard.judge(req, &change) {

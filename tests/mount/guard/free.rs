@@ -1,0 +1,187 @@
+//! What is not guarded: appending beside appending, what git would ignore, and git's own files (C52).
+
+use super::{Agent, two};
+use crate::harness::{Mounted, project};
+
+#[test]
+fn c52_many_append_and_nothing_is_lost() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=0"]);
+    std::fs::write(project.behind().join("log"), "").unwrap();
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let mounted = &mounted;
+            let script = format!(
+                "for i in $(seq 100); do echo w{n}.$i >> log || exit; done; exec >> log; seq -f w{n}.more.%g 100"
+            );
+            scope.spawn(move || mounted.sh(&format!("w{n}"), &script).ok());
+        }
+    });
+    let log = mounted.sh("w0", "cat log").ok();
+    for n in 0..8 {
+        let of = |mark: &str| log.lines().filter(|line| line.starts_with(&format!("w{n}.{mark}"))).count();
+        assert_eq!((of(""), of("more")), (200, 100), "w{n}");
+        let own: Vec<&str> = log.lines().filter(|line| line.starts_with(&format!("w{n}."))).collect();
+        let expected =
+            (1..=100).map(|i| format!("w{n}.{i}")).chain((1..=100).map(|i| format!("w{n}.more.{i}")));
+        assert!(own.iter().copied().eq(expected), "in the order of each");
+    }
+    assert_eq!(log.lines().count(), 1600);
+}
+
+#[test]
+fn c52_who_now_only_appends_lets_others_append() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=0"]);
+    let (mut one, mut two) = two(&mounted);
+    // It was made and written before; what counts is how it is open.
+    one.ok("new('log', 'first'); fd = os.open('log', os.O_WRONLY | os.O_APPEND); os.write(fd, b'1')");
+    two.ok("put('log', '2', os.O_APPEND)");
+    one.ok("os.write(fd, b'1')");
+    two.ok("get('log')");
+    two.busy("put('log', 'X')");
+    one.ok("other = os.open('log', os.O_WRONLY)");
+    one.ok("get('log'); os.pwrite(other, b'F', 0)");
+    two.busy("put('log', '2', os.O_APPEND)");
+    one.ok("os.close(other)");
+    two.ok("put('log', '2', os.O_APPEND)");
+    assert_eq!(one.ok("get('log')"), "First1212");
+}
+
+#[test]
+fn c52_to_write_elsewhere_is_no_appending_whatever_the_descriptor_says() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=0"]);
+    let (mut one, mut two) = two(&mounted);
+    one.ok("new('log', 'first')");
+    two.ok("fd = os.open('log', os.O_WRONLY | os.O_APPEND)");
+    // RWF_NOAPPEND, where the kernel knows it.
+    match two.tell("os.pwritev(fd, [b'lost'], 0, 0x20)") {
+        Err(errno) if errno == "EOPNOTSUPP" => eprintln!("skipped: the kernel has no RWF_NOAPPEND"),
+        came_to => assert_eq!(came_to, Err("EBUSY".into())),
+    }
+    assert_eq!(one.ok("get('log')"), "first");
+    two.ok("os.write(fd, b'2')");
+    assert_eq!(one.ok("get('log')"), "first2");
+}
+
+/// Whether the second worker may overwrite what the first holds, and what it has never read.
+fn is_free(one: &mut Agent, two: &mut Agent, path: &str) -> bool {
+    one.ok(&format!("os.path.exists({path:?}) and get({path:?}); new({path:?}, 'mine'); fd = os.open({path:?}, os.O_WRONLY); os.write(fd, b'x')"));
+    let free = two.tell(&format!("put({path:?}, 'yours')")).is_ok();
+    let as_free = two.tell(&format!("os.chmod({path:?}, 0o600)")).is_ok();
+    assert_eq!(free, as_free, "{path}");
+    one.ok("os.close(fd)");
+    free
+}
+
+fn prepared(mounted: &Mounted) -> (Agent, Agent) {
+    let (mut one, two) = two(mounted);
+    one.ok("[os.makedirs(d) for d in ('.git/info', 'build/deep', 'src/gen', 'sub/.git')]");
+    (one, two)
+}
+
+#[test]
+fn c52_what_git_ignores_is_free_as_the_rules_are_now() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=0"]);
+    let (mut one, mut two) = prepared(&mounted);
+    let mut free = |expected: &[(&str, bool)], after: &str| {
+        one.ok(after);
+        for (path, expected) in expected {
+            assert_eq!(is_free(&mut one, &mut two, path), *expected, "{path} after {after}");
+        }
+    };
+    free(
+        &[
+            (".git/index", true),
+            ("sub/.git/HEAD", true),
+            ("build/o", false),
+            ("a.log", false),
+            (".gitignore2", false),
+        ],
+        "0",
+    );
+    free(
+        &[
+            ("build/o", true),
+            ("build/deep/o", true),
+            ("a.log", true),
+            ("src/a.log", true),
+            ("keep.log", false),
+            ("src/a.rs", false),
+        ],
+        "new('.gitignore', 'build/\\n*.log\\n!keep.log\\n')",
+    );
+    free(
+        &[("src/gen/x", true), ("src/gen.rs", false), ("gen/x", false)],
+        "os.mkdir('gen'); new('src/.gitignore', '/gen/\\n')",
+    );
+    free(
+        &[("src/gen/x", false), ("src/a.log", false), ("a.log", true)],
+        "replace('src/.gitignore', '!*.log\\n')",
+    );
+    free(&[("src/a.log", true)], "os.rename('src/.gitignore', 'src/not')");
+    free(&[("src/a.log", false)], "os.rename('src/not', 'src/.gitignore')");
+    free(&[("src/a.log", true)], "os.unlink('src/.gitignore')");
+    free(&[("build/o", false), ("a.log", false)], "put('.gitignore', '# none\\n\\n')");
+    free(&[("build/o", true)], "put('.gitignore', 'build\\n', os.O_APPEND)");
+    free(&[("built/o", false)], "os.rename('build', 'built')");
+    free(&[("build/o", true)], "os.rename('built', 'build')");
+    free(&[("notes", true)], "new('.git/info/exclude', 'notes\\n')");
+    // Another repository has its own rules.
+    free(&[("sub/a.log", false), ("sub/notes", false)], "0");
+    free(&[("sub/a.log", true), ("sub/x", true)], "new('sub/.gitignore', '*.log\\nx\\n')");
+    free(&[("build/o", false), ("a.log", false), ("notes", true)], "os.truncate('.gitignore', 0)");
+    free(&[("a.log", false)], "os.unlink('.gitignore')");
+}
+
+#[test]
+fn c52_the_rules_themselves_are_guarded() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=0"]);
+    let (mut one, mut two) = two(&mounted);
+    assert!(!is_free(&mut one, &mut two, ".gitignore"));
+}
+
+#[test]
+fn c50_a_file_is_guarded_when_the_name_it_was_known_by_is_gone() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=0"]);
+    let (mut one, mut two) = two(&mounted);
+    one.ok("new('f', 'x')");
+    two.ok("get('f'); fd = os.open('f', os.O_RDWR)");
+    one.ok("hold = os.open('f', os.O_RDWR); os.write(hold, b'y'); os.link('f', 'g'); os.unlink('g')");
+    two.busy("os.write(fd, b'lost')");
+    one.ok("os.close(hold)");
+    two.busy("os.write(fd, b'lost')");
+    assert_eq!(one.ok("get('f')"), "y");
+}
+
+#[test]
+fn c52_two_workers_use_git() {
+    let project = project!();
+    let mounted = project.mount(&[]);
+    let git = "export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b; set -e;";
+    let prepare = "git init -qb main .; printf '/tasks/\\n/task-queue.json\\n/worker-status.json\\n/workers\\n' > .git/info/exclude
+        for i in 1 2 3 4 5; do echo $i > f$i; done; git add .; git commit -qm first";
+    mounted.sh("w1", &format!("{git} {prepare}")).ok();
+    for n in 0..5 {
+        let (who, other) = if n % 2 == 0 { ("w1", "w2") } else { ("w2", "w1") };
+        let script = format!(
+            "{git} cat f* > /dev/null; echo {n} >> f1; git add f1; git commit -qm 'by {who}'; git checkout -qb b{n}; \
+             echo branch > f2; git commit -qam 'on b{n}'; git checkout -q main; echo stashed > f3; git stash -q; \
+             git stash pop -q; git checkout -q f3; git status --porcelain"
+        );
+        assert_eq!(mounted.sh(who, &script).ok(), "");
+        // What the other one has never seen is not reset, and the reason can be read.
+        mounted.sh(other, &format!("{git} git log --oneline | grep -c by > /dev/null")).ok();
+    }
+    assert_eq!(
+        mounted
+            .sh("w1", &format!("{git} git fsck --strict --no-dangling 2>&1; git log --oneline main | wc -l"))
+            .ok()
+            .trim(),
+        "6"
+    );
+}

@@ -1,0 +1,149 @@
+//! The guard, as two or more workers meet it (C50 to C55): each worker is a process that does what it is told and keeps open
+//! what it opened, so that every step of a test comes after the one before.
+//!
+//! Must never: sleep where an answer can be awaited.
+
+mod ends;
+mod free;
+mod locks;
+mod owned;
+mod programs;
+mod shown;
+mod stale;
+mod waiting;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::Value;
+
+use crate::harness::Mounted;
+
+const AGENT: &str = include_str!("agent.py");
+
+/// A process of a worker. Dropping it kills it.
+pub(super) struct Agent {
+    worker: String,
+    child: Child,
+    to: Option<ChildStdin>,
+    from: BufReader<ChildStdout>,
+}
+
+impl Agent {
+    /// A process of the worker of this name, in the mounted project.
+    pub(super) fn new(mounted: &Mounted, worker: &str) -> Agent {
+        let mut agent = Agent::with(mounted, worker, |_| ());
+        // As a worker does who takes a task first: of one who was never heard of, the first read may be missed.
+        agent.why();
+        agent
+    }
+
+    /// The same, started in a way of its own.
+    pub(super) fn with(mounted: &Mounted, worker: &str, change: impl FnOnce(&mut Command)) -> Agent {
+        let mut command = Command::new("python3");
+        command.args(["-c", AGENT]).env("CREWFS_WORKER", worker).env("AGENT_PLACE", mounted.path());
+        command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
+        let (to, from) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        Agent { worker: worker.into(), child, to, from }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Begin to do something.
+    pub(super) fn begin(&mut self, what: &str) {
+        let line = Value::from(what).to_string() + "\n";
+        self.to.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+    }
+
+    /// Whether what was begun has come to an end, within this time.
+    pub(super) fn ends_within(&self, limit: Duration) -> bool {
+        let limit = Timespec::try_from(limit).unwrap();
+        poll(&mut [PollFd::new(self.from.get_ref(), PollFlags::IN)], Some(&limit)).unwrap() > 0
+    }
+
+    /// What came of it: a value, or the name of an errno.
+    #[track_caller]
+    pub(super) fn end(&mut self) -> Result<Value, String> {
+        let mut line = String::new();
+        self.from.read_line(&mut line).unwrap();
+        let mut answer: Value =
+            serde_json::from_str(&line).unwrap_or_else(|_| panic!("{} has ended: {line:?}", self.worker));
+        assert!(answer["broken"].is_null(), "{}", answer["broken"].as_str().unwrap());
+        match answer["errno"].as_str() {
+            Some(errno) => Err(errno.to_string()),
+            None => Ok(answer["ok"].take()),
+        }
+    }
+
+    /// Do something.
+    #[track_caller]
+    pub(super) fn tell(&mut self, what: &str) -> Result<Value, String> {
+        self.begin(what);
+        self.end()
+    }
+
+    /// Do something that is allowed.
+    #[track_caller]
+    pub(super) fn ok(&mut self, what: &str) -> Value {
+        match self.tell(what) {
+            Ok(value) => value,
+            Err(errno) if errno == "EBUSY" => {
+                let why = self.why();
+                panic!("{} is refused {what}: {why}", self.worker)
+            }
+            Err(errno) => panic!("{} is refused {what}: {errno}", self.worker),
+        }
+    }
+
+    /// Try something that another worker is in the way of.
+    #[track_caller]
+    pub(super) fn busy(&mut self, what: &str) {
+        assert_eq!(self.tell(what), Err("EBUSY".into()), "{} does {what}", self.worker);
+    }
+
+    /// Why this worker was refused last.
+    #[track_caller]
+    pub(super) fn why(&mut self) -> String {
+        self.ok("get('tasks/workers/self/why')").as_str().unwrap().to_string()
+    }
+
+    /// Try all routes of a table; the ones that came to something else than this.
+    #[track_caller]
+    pub(super) fn others_than(&mut self, came_to: &str, table: &str, file: &str) -> Vec<(String, String)> {
+        let came = self.ok(&format!("come_to({table}, {file:?})"));
+        let all = came.as_object().unwrap().iter().map(|(route, to)| (route.clone(), to.as_str().unwrap()));
+        all.filter(|(_, to)| *to != came_to).map(|(route, to)| (route, to.to_string())).collect()
+    }
+
+    /// Every route in a table.
+    #[track_caller]
+    pub(super) fn routes(&mut self, table: &str) -> Vec<String> {
+        let names = self.ok(&format!("list({table})"));
+        names.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_string()).collect()
+    }
+
+    /// Kill it, and see it gone.
+    pub(super) fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.to = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two workers in a mounted project.
+pub(super) fn two(mounted: &Mounted) -> (Agent, Agent) {
+    (Agent::new(mounted, "w1"), Agent::new(mounted, "w2"))
+}

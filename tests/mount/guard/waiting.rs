@@ -1,0 +1,155 @@
+//! A change that meets a lock waits, and holds up nobody else (C51).
+
+use std::time::{Duration, Instant};
+
+use super::{Agent, two};
+use crate::harness::{Mounted, project};
+
+const CHANGE: &str = "os.chmod('f', 0o600)";
+
+fn held(mounted: &Mounted) -> (Agent, Agent) {
+    let (mut one, two) = two(mounted);
+    one.ok("fd = os.open('f', os.O_RDWR | os.O_CREAT); os.write(fd, b'x')");
+    (one, two)
+}
+
+/// How long it takes until this is refused.
+#[track_caller]
+fn refused_after(who: &mut Agent, what: &str) -> Duration {
+    let start = Instant::now();
+    who.busy(what);
+    start.elapsed()
+}
+
+#[test]
+fn c51_a_change_waits_for_the_holder_to_close() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=20s,stale_writes=allow"]);
+    let (mut one, mut two) = held(&mounted);
+    for change in
+        [CHANGE, "put('f', 'y', os.O_TRUNC)", "os.truncate('f', 0)", "os.setxattr('f', 'user.x', b'')"]
+    {
+        two.begin(change);
+        assert!(!two.ends_within(Duration::from_millis(100)), "{change} does not wait");
+        one.ok("os.close(fd)");
+        assert_eq!(two.end(), Ok(serde_json::Value::Null), "{change}");
+        one.ok("fd = os.open('f', os.O_RDWR | os.O_CREAT); os.write(fd, b'x')");
+    }
+    // Whoever is killed has closed.
+    two.begin(CHANGE);
+    assert!(!two.ends_within(Duration::from_millis(50)));
+    one.kill9();
+    assert_eq!(two.end(), Ok(serde_json::Value::Null));
+}
+
+#[test]
+fn c51_it_is_refused_when_its_time_is_over() {
+    for (wait, file, name) in [(0, 0, 0), (300, 300, 100), (1_000, 1_000, 100)] {
+        let project = project!();
+        let mounted = project.mount(&[&format!("stale_writes=allow,lock_wait={wait}ms")]);
+        let (_one, mut two) = held(&mounted);
+        for change in
+            [CHANGE, "os.truncate('f', 0)", "put('f', 'y', os.O_TRUNC)", "os.setxattr('f', 'user.x', b'')"]
+        {
+            let took = refused_after(&mut two, change);
+            let (least, most) = (Duration::from_millis(file), Duration::from_millis(file + 600));
+            assert!(least <= took && took < most, "{change} with {wait} ms: {took:?}");
+        }
+        for change in ["os.unlink('f')", "os.link('f', 'g')", "os.rename('f', 'g')", "replace('f', 'y')"] {
+            let took = refused_after(&mut two, change);
+            let (least, most) = (Duration::from_millis(name), Duration::from_millis(name + 600));
+            assert!(least <= took && took < most, "{change} with {wait} ms: {took:?}");
+        }
+        assert!(two.why().contains("f is held by w1 since "), "{}", two.why());
+    }
+}
+
+#[test]
+fn c51_what_is_stale_anyway_does_not_wait() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=20s"]);
+    let (_one, mut two) = held(&mounted);
+    two.ok("os.listdir('.')");
+    let took = refused_after(&mut two, "put('f', 'y')");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let why = two.why();
+    assert!(why.contains("f is held by w1 since ") && why.contains(", and changed by w1 at "), "{why}");
+    assert!(why.contains("; wait until it is done, then read it again"), "{why}");
+}
+
+#[test]
+fn c51_what_is_written_through_a_descriptor_is_refused_before_anybody_reads_it() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=20s,threads=2"]);
+    let (_one, mut two) = held(&mounted);
+    let mut three = Agent::new(&mounted, "w3");
+    for write in ["put('f', 'y')", "put('f', 'y', os.O_APPEND)", "put('f', 'y', at=0)"] {
+        // Also where the page is not in the cache: nobody has to wait for it.
+        three.ok("os.stat('f').st_size");
+        two.ok("get('f')");
+        three.ok("os.stat('f').st_size");
+        let took = refused_after(&mut two, write);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert_eq!(three.ok("get('f')"), "x");
+        assert_eq!(two.ok("get('f')"), "x");
+    }
+}
+
+#[test]
+fn c51_many_who_wait_hold_up_nobody_else() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=20s,threads=2"]);
+    let (mut one, mut two) = two(&mounted);
+    let mut three = Agent::new(&mounted, "w3");
+    one.ok("import resource; fds = [os.open(f'f{n}', os.O_RDWR | os.O_CREAT) for n in range(64)]; [os.write(fd, b'x') for fd in fds]");
+    two.begin(
+        "from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(64) as pool:
+    done = list(pool.map(lambda n: os.chmod(f'f{n}', 0o600), range(64)))",
+    );
+    assert!(!two.ends_within(Duration::from_millis(300)));
+    let start = Instant::now();
+    for n in 0..64 {
+        three.ok(&format!("new('g{n}', 'x'); get('g{n}'); os.rename('g{n}', 'h{n}'); os.chmod('h{n}', 0o600); os.unlink('h{n}')"));
+        three.ok(&format!(
+            "get('f{n}'); os.stat('f{n}').st_size; os.listdir('.'); os.getxattr('f{n}', 'user.crewfs.lock')"
+        ));
+    }
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(!two.ends_within(Duration::ZERO), "they still wait");
+    one.ok("[os.close(fd) for fd in fds]");
+    assert_eq!(two.end(), Ok(serde_json::Value::Null));
+}
+
+#[test]
+fn c51_the_holder_writes_on_however_long_others_would_wait() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=20s"]);
+    let (mut one, mut two) = held(&mounted);
+    for _ in 0..20 {
+        two.begin(CHANGE);
+        assert!(!two.ends_within(Duration::from_millis(20)));
+        let start = Instant::now();
+        one.ok("os.write(fd, b'on')");
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert_eq!(two.end(), Err("EBUSY".into()), "it was in the way");
+    }
+}
+
+#[test]
+fn c51_who_serves_sftp_never_waits() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=20s,stale_writes=allow"]);
+    let (_one, _two) = held(&mounted);
+    for program in ["sftp-server", "sshd-session"] {
+        let mut remote = Agent::with(&mounted, "w2", |command| {
+            command.env("AGENT_IS_CALLED", program);
+        });
+        for change in [CHANGE, "put('f', 'y')", "os.unlink('f')"] {
+            let took = refused_after(&mut remote, change);
+            assert!(took < Duration::from_secs(5), "{took:?}");
+        }
+    }
+}
