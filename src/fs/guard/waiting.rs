@@ -24,8 +24,9 @@ use crate::queue::{Instant, Span};
 
 /// How long the lookout rests between two rounds.
 const ROUND: Duration = Duration::from_millis(3);
-/// How much later than the lookout the usher answers: it shall not be first where the lookout is able to.
-const SLACK: Span = Span(30);
+/// How much later than the lookout the usher answers: it shall not be first where the lookout is able to, on
+/// a busy machine too.
+const SLACK: Span = Span(250);
 
 /// Why a change waits, and for how long.
 pub struct Patience(pub(super) Waits);

@@ -116,7 +116,7 @@ fn c54_who_reads_before_each_edit_is_never_refused() {
         reader.ok(read);
         reader.ok(read);
         if reader.tell("put('f', 'Y')").is_err() {
-            *refused.entry(format!("after {edit} and {read}")).or_default() += 1;
+            *refused.entry(format!("after {edit} and {read}: {}", reader.why())).or_default() += 1;
             reader.ok("get('f')");
         }
     }
