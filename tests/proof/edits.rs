@@ -270,7 +270,7 @@ fn c54_every_edit_is_made_by_somebody_who_has_read_the_one_before() {
     // be taken to have read it: the one gap that is known, for the kernel shows what is written before it asks.
     let edits: usize = counts.iter().filter(|(what, _)| what.ends_with("ok")).map(|(_, count)| count).sum();
     println!("edits that were overwritten unseen: {lost} of {edits}");
-    assert!(lost * 500 <= edits, "{lost} of {edits} edits are lost");
+    assert!(lost * 2_000 <= edits, "{lost} of {edits} edits are lost");
     for way in WAYS {
         assert!(counts.contains_key(&format!("{way:?} ok")), "nobody wrote like {way:?}");
     }

@@ -15,8 +15,8 @@ use super::waiting::{Patience, Waits};
 use super::{Change, Guard, LOCK_ATTRIBUTE, Name, Orphan, Verdict};
 use crate::fs::caller::Caller;
 use crate::fs::{FsError, Ino, Kind, Request, Result};
-use crate::limits::{DIRECTORY_WAIT_MS, LOCKED_FILES, OPENING_MS};
-use crate::queue::Span;
+use crate::limits::{DIRECTORY_WAIT_MS, LOCKED_FILES, OPENING_MS, WRITE_SHOWN_MS};
+use crate::queue::{Instant, Span};
 
 /// Leave to make a change, with what is to be noted when it was made.
 #[derive(Default)]
@@ -101,6 +101,11 @@ impl Guard {
             Err(error) => {
                 if let Some(why) = &error.why {
                     self.callers.refused(caller, why);
+                }
+                if let Change::Write { ino, .. } = change {
+                    let now = (self.clock)().instant;
+                    let since = Instant(now.0.saturating_sub(WRITE_SHOWN_MS));
+                    self.table.lock().changes.doubt(*ino, &caller.actor.worker, since, now);
                 }
                 Verdict::Refused(error)
             }

@@ -226,6 +226,7 @@ impl Guard {
         let came_in = (self.clock)().instant;
         let written = if let Change::Write { ino, .. } = change { Some(ino) } else { None };
         let mapped = if let Change::WriteMapped { ino } = change { Some(ino) } else { None };
+        let caller = patience.caller();
         let resume = move |granted: Result<Grant>| {
             if let (Err(_), Some(ino), Some(forgetting)) = (&granted, mapped, guard.forgetting.get()) {
                 // Pages that were refused are not left where everybody reads them.
@@ -236,9 +237,10 @@ impl Guard {
                 // Somebody may have made the kernel drop what is written, and read again what was there before.
                 forgetting.content(ino, || {});
             }
-            if let (Err(_), Some(ino)) = (&came, written) {
+            if let (Err(_), Some(ino), Some(caller)) = (&came, written, &caller) {
                 // Meanwhile the kernel has shown it to everybody who read.
-                guard.table.lock().changes.doubt(ino, came_in);
+                let now = (guard.clock)().instant;
+                guard.table.lock().changes.doubt(ino, &caller.actor.worker, came_in, now);
             }
             reply.send(came);
         };
@@ -276,7 +278,8 @@ impl Guard {
     }
 
     /// Somebody asks for the attributes of a file, and may read it next. `then` is called when the kernel is ready for that.
-    pub fn before_read(&self, req: &Request, attr: &Attr, then: impl FnOnce() + Send + 'static) {
+    /// `anew`: to open it, and not in the midst of reading.
+    pub fn before_read(&self, req: &Request, attr: &Attr, anew: bool, then: impl FnOnce() + Send + 'static) {
         let now = (self.clock)().instant;
         if attr.kind != Kind::File || self.table.lock().changes.recent(attr.ino, now).is_none() {
             return then();
@@ -289,11 +292,19 @@ impl Guard {
         }) {
             table.mapped.remove(&attr.ino);
         }
-        if attr.size == 0 {
-            // There is nothing to be read: this is all that will come.
+        table.changes.looked(attr.ino, &caller.actor.worker, anew, now);
+        if attr.size == 0 && anew {
+            // There is nothing to be read: this is all that will come. But the attributes are older than this note of it.
             table.changes.read(attr.ino, &caller.actor.worker, now);
+            drop(table);
+            let still_empty = self.files.getattr(attr.ino).is_ok_and(|attr| attr.size == 0);
+            table = self.table.lock();
+            if !still_empty {
+                table.changes.not_read(attr.ino, &caller.actor.worker);
+            }
         }
-        let unread = table.changes.unread(attr.ino, &caller.actor.worker, now).is_some();
+        let unread = table.changes.unread(attr.ino, &caller.actor.worker, now).is_some()
+            || table.changes.is_doubted(attr.ino, now);
         if unread {
             table.changes.forgotten(attr.ino, now);
         }

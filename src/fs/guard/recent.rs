@@ -6,13 +6,13 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::fs::Ino;
-use crate::limits::WRITE_UNDER_WAY_MS;
+use crate::limits::{RECENT_BELIEVED_MS, WRITE_UNDER_WAY_MS};
 use crate::queue::{Instant, Now, Span, Wall, WorkerName};
 
 /// How long a write can be on its way through the kernel, where others see what will be refused or has not been made yet.
 const DOUBT: Span = Span(WRITE_UNDER_WAY_MS);
-/// How long a write can be on its way at the very most: what it has put into the kernel's pages may be dropped meanwhile.
-const FORGOTTEN: Span = Span(20 * WRITE_UNDER_WAY_MS);
+/// How long a read can be on its way.
+const MIDWAY: Span = Span(WRITE_UNDER_WAY_MS + RECENT_BELIEVED_MS);
 
 /// The last change of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,26 +25,37 @@ pub(super) struct Recent {
     instant: Instant,
     /// Who knows the content as it is now.
     read_by: Vec<WorkerName>,
-    /// Who was lately seen to read it, and when.
+    /// Who was lately seen to read it or to look at it, and when.
     readers: Vec<(WorkerName, Instant)>,
+    /// Who was at it when it was changed, and since when: what they still read may be the rest of something older.
+    midway: Vec<(WorkerName, Instant)>,
     /// When the kernel was last told to forget the content.
     forgotten: Instant,
     /// How often it is being told so because it may still show what was there before. Until then reading counts for nothing.
     unsettled: u32,
+    /// When something was last seen in it that is not there.
+    doubted: Instant,
 }
 
 impl Recent {
     fn new(by: &WorkerName, now: Now) -> Recent {
-        let (readers, forgotten) = (Vec::new(), Instant::default());
+        let (readers, midway, forgotten) = (Vec::new(), Vec::new(), Instant::default());
         Recent {
             by: by.clone(),
             at: now.wall,
             instant: now.instant,
             read_by: vec![by.clone()],
             readers,
+            midway,
             forgotten,
             unsettled: 0,
+            doubted: Instant::default(),
         }
+    }
+
+    fn note_reader(&mut self, reader: &WorkerName, now: Instant) {
+        self.readers.retain(|(known, at)| known != reader && now.since(*at) < MIDWAY);
+        self.readers.push((reader.clone(), now));
     }
 }
 
@@ -71,7 +82,13 @@ impl Changes {
         if let Some(known) = self.files.get_mut(&ino)
             && Self::fresh(known, self.window, now.instant)
         {
+            let late = |(_, at): &(WorkerName, Instant)| now.instant.since(*at) < MIDWAY;
+            known.midway.retain(late);
+            let came = known.readers.drain(..).filter(late);
+            known.midway.extend(came.filter(|(reader, _)| reader != by));
+            recent.midway.clone_from(&known.midway);
             (recent.forgotten, recent.unsettled) = (known.forgotten, known.unsettled);
+            recent.doubted = known.doubted;
             if blind && !known.read_by.contains(by) {
                 // There is something in it that nobody else knows, and something that this worker does not know either:
                 // sentences go on telling of that.
@@ -97,22 +114,50 @@ impl Changes {
     /// A worker has read a file.
     pub(super) fn read(&mut self, ino: Ino, by: &WorkerName, now: Instant) {
         if let Some(recent) = self.files.get_mut(&ino).filter(|recent| recent.unsettled == 0) {
+            if recent.midway.iter().any(|(reader, at)| reader == by && now.since(*at) < MIDWAY) {
+                return;
+            }
             if !recent.read_by.contains(by) {
                 recent.read_by.push(by.clone());
             }
-            recent.readers.retain(|(reader, at)| reader != by && now.since(*at) < DOUBT);
-            recent.readers.push((by.clone(), now));
+            recent.note_reader(by, now);
         }
     }
 
-    /// Something else could be seen in the file for a moment, until now: whoever has read it since may have read that.
-    pub(super) fn doubt(&mut self, ino: Ino, since: Instant) {
+    /// A worker looks at a file, and may read what the kernel has of it. `anew`: to open it, and not to read on.
+    pub(super) fn looked(&mut self, ino: Ino, by: &WorkerName, anew: bool, now: Instant) {
         if let Some(recent) = self.files.get_mut(&ino) {
-            let lately = |worker: &WorkerName| {
-                recent.readers.iter().any(|(reader, at)| reader == worker && *at > since)
-            };
-            recent.read_by.retain(|worker| *worker == recent.by || !lately(worker));
+            if anew {
+                recent.midway.retain(|(reader, _)| reader != by);
+            }
+            recent.note_reader(by, now);
         }
+    }
+
+    /// What a worker was taken to have read was not what is there now.
+    pub(super) fn not_read(&mut self, ino: Ino, by: &WorkerName) {
+        if let Some(recent) = self.files.get_mut(&ino)
+            && recent.by != *by
+        {
+            recent.read_by.retain(|reader| reader != by);
+        }
+    }
+
+    /// What `refused` wanted to write could be seen in the file for a moment, since then and until now: whoever has looked at it
+    /// since may have read that. Not so who has changed it last, and may be in the midst of doing so.
+    pub(super) fn doubt(&mut self, ino: Ino, refused: &WorkerName, since: Instant, now: Instant) {
+        if let Some(recent) = self.files.get_mut(&ino) {
+            recent.doubted = now;
+            let misled = |worker: &WorkerName| {
+                recent.readers.iter().any(|(reader, at)| reader == worker && *at >= since)
+            };
+            recent.read_by.retain(|worker| worker == refused || *worker == recent.by || !misled(worker));
+        }
+    }
+
+    /// Whether the kernel may show at present what is not there: what was refused just now, or what was there before.
+    pub(super) fn is_doubted(&self, ino: Ino, now: Instant) -> bool {
+        self.files.get(&ino).is_some_and(|recent| recent.unsettled > 0 || now.since(recent.doubted) < DOUBT)
     }
 
     /// The kernel is told to forget the content.
@@ -124,7 +169,7 @@ impl Changes {
 
     /// Whether it was told so just now.
     pub(super) fn is_forgotten(&self, ino: Ino, now: Instant) -> bool {
-        self.files.get(&ino).is_some_and(|recent| now.since(recent.forgotten) < FORGOTTEN)
+        self.files.get(&ino).is_some_and(|recent| now.since(recent.forgotten) < DOUBT)
     }
 
     /// The kernel may have read again what was there before the last change, and is about to be told to forget that.
@@ -261,15 +306,35 @@ mod tests {
     }
 
     #[test]
+    fn who_reads_on_across_a_change_has_not_read_it() {
+        let mut table = table(10);
+        table.changed(7, &name("a"), false, at(0));
+        table.looked(7, &name("b"), true, Instant(1));
+        table.read(7, &name("b"), Instant(1));
+        table.changed(7, &name("a"), false, at(2));
+        table.looked(7, &name("b"), false, Instant(3));
+        table.read(7, &name("b"), Instant(3));
+        assert!(table.unread(7, &name("b"), Instant(3)).is_some(), "the rest of an older one");
+        table.looked(7, &name("b"), true, Instant(4));
+        table.read(7, &name("b"), Instant(4));
+        assert!(table.unread(7, &name("b"), Instant(4)).is_none(), "opened anew");
+    }
+
+    #[test]
     fn who_reads_while_a_write_is_refused_reads_again() {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
         table.read(7, &name("b"), Instant(1));
-        table.read(7, &name("a"), Instant(2));
-        table.read(7, &name("c"), Instant(2));
-        table.doubt(7, Instant(1));
-        let unread = |worker| table.unread(7, &name(worker), Instant(100)).is_some();
-        assert_eq!(["a", "b", "c"].map(unread), [false, false, true]);
+        table.read(7, &name("d"), Instant(1));
+        let then = 2;
+        table.read(7, &name("a"), Instant(then));
+        table.read(7, &name("c"), Instant(then));
+        table.looked(7, &name("d"), true, Instant(then));
+        table.doubt(7, &name("e"), Instant(then), Instant(then + 1));
+        let unread = |worker| table.unread(7, &name(worker), Instant(then + 1)).is_some();
+        assert_eq!(["a", "b", "c", "d"].map(unread), [false, false, true, true]);
+        let doubted = |ms| table.is_doubted(7, Instant(then + 1 + ms));
+        assert!(doubted(0) && !doubted(WRITE_UNDER_WAY_MS));
     }
 
     #[test]

@@ -31,6 +31,16 @@ const SLACK: Span = Span(250);
 /// Why a change waits, and for how long.
 pub struct Patience(pub(super) Waits);
 
+impl Patience {
+    /// Who asks, if that is known.
+    pub(super) fn caller(&self) -> Option<Arc<Caller>> {
+        match &self.0 {
+            Waits::Held { caller, .. } => Some(caller.clone()),
+            Waits::Unknown => None,
+        }
+    }
+}
+
 /// What is waited for.
 pub(super) enum Waits {
     /// Another worker holds the file.

@@ -273,12 +273,13 @@ impl Filesystem for Tree {
         }
     }
 
-    fn getattr(&self, req: &Request, ino: Ino, _fh: Option<u64>, reply: Reply<(Attr, Duration)>) {
+    fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>, reply: Reply<(Attr, Duration)>) {
         self.core.guard.seen(req);
         match self.core.getattr_or_link(ino) {
             Ok(attr) => {
                 let core = self.core.clone();
-                self.core.guard.before_read(req, &attr, move || {
+                // Reading asks by the open file, opening does not.
+                self.core.guard.before_read(req, &attr, fh.is_none(), move || {
                     let ttl = core.attr_ttl(&attr);
                     reply.send(Ok((attr, ttl)));
                 });

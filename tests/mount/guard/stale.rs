@@ -234,6 +234,8 @@ fn c54_every_worker_reads_for_itself() {
         for other in (0..5).filter(|other| *other != changer && *other != next) {
             all[other].busy("put('f', 'blind')");
         }
+        // What was refused just now could be seen for a moment: who read just then reads again.
+        all[next].ok("get('f')");
         all[next].ok("put('f', 'seen')");
         all[changer].busy("put('f', 'blind')");
     }
