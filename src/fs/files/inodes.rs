@@ -27,7 +27,7 @@ pub(super) struct FileId {
     pub(super) ino: u64,
     pub(super) kind: Kind,
     /// In nanoseconds since 1970; 0 where that is not known, or does not stay the same.
-    pub(super) born: i128,
+    pub(super) born: i64,
 }
 
 /// Where a node was last seen.

@@ -397,7 +397,7 @@ fn identify(stat: &Statx, births: Option<u64>) -> Result<FileId> {
     let kind = Kind::from_mode(stat.stx_mode.into()).ok_or(FsError::new(libc::EIO))?;
     let dev = device(stat);
     let born = if births == Some(dev) && has_birth(stat) {
-        i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec)
+        stat.stx_btime.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(stat.stx_btime.tv_nsec.into())
     } else {
         0
     };
