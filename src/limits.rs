@@ -92,8 +92,6 @@ pub const RECENT_FILES: usize = 65_536;
 /// How long the kernel may believe the attributes of such a file when everybody has read it, in milliseconds: for so long a
 /// new worker may read it without being seen.
 pub const RECENT_BELIEVED_MS: u64 = 100;
-/// How long after a change every read of the file comes to the daemon, where there is more than one worker, in milliseconds.
-pub const BUSY_FILE_MS: u64 = 5_000;
 /// How long the kernel shows what somebody writes before it asks whether that may be, as a rule, in milliseconds.
 pub const WRITE_SHOWN_MS: u64 = 5;
 /// How long a write can be on its way through the kernel, as a rule, in milliseconds.

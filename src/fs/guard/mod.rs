@@ -269,18 +269,12 @@ impl Guard {
         let table = self.table.lock();
         if table.changes.recent(ino, now).is_none() {
             as_a_rule
-        } else if self.asked_for(&table.changes, ino, now) {
+        } else if table.changes.is_news(ino, &self.callers.crowd(), now) {
             Duration::ZERO
         } else {
             // Somebody of whom nothing was heard yet may read it next.
             as_a_rule.min(Duration::from_millis(RECENT_BELIEVED_MS))
         }
-    }
-
-    /// Whether whoever opens a file must be seen.
-    fn asked_for(&self, changes: &Changes, ino: Ino, now: Instant) -> bool {
-        let crowd = self.callers.crowd();
-        changes.is_news(ino, &crowd, now) || crowd.len() > 1 && changes.is_busy(ino, now)
     }
 
     /// Somebody asks for the attributes of a file, and may read it next. `then` is called when the kernel is ready for that.
@@ -310,8 +304,7 @@ impl Guard {
             }
         }
         let unread = table.changes.unread(attr.ino, &caller.actor.worker, now).is_some()
-            || table.changes.is_doubted(attr.ino, now)
-            || anew && self.callers.crowd().len() > 1 && table.changes.is_busy(attr.ino, now);
+            || table.changes.is_doubted(attr.ino, now);
         if unread {
             table.changes.forgotten(attr.ino, now);
         }

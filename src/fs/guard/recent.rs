@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::fs::Ino;
-use crate::limits::{BUSY_FILE_MS, RECENT_BELIEVED_MS, WRITE_UNDER_WAY_MS};
+use crate::limits::{RECENT_BELIEVED_MS, WRITE_UNDER_WAY_MS};
 use crate::queue::{Instant, Now, Span, Wall, WorkerName};
 
 /// How long a write can be on its way through the kernel, where others see what will be refused or has not been made yet.
@@ -23,8 +23,6 @@ pub(super) struct Recent {
     pub(super) at: Wall,
     /// When, to count from.
     instant: Instant,
-    /// When it went on last.
-    last: Instant,
     /// Who knows the content as it is now.
     read_by: Vec<WorkerName>,
     /// Who was lately seen to read it or to look at it, and when.
@@ -46,7 +44,6 @@ impl Recent {
             by: by.clone(),
             at: now.wall,
             instant: now.instant,
-            last: now.instant,
             read_by: vec![by.clone()],
             readers,
             midway,
@@ -103,7 +100,7 @@ impl Changes {
                 && known.read_by == [by.clone()]
                 && now.instant.since(known.instant) < Span(1_000)
             {
-                (known.at, known.last) = (now.wall, now.instant);
+                known.at = now.wall;
                 return;
             }
         }
@@ -156,11 +153,6 @@ impl Changes {
             };
             recent.read_by.retain(|worker| worker == refused || *worker == recent.by || !misled(worker));
         }
-    }
-
-    /// Whether it was changed just now. Then others may be about to try, and what they are refused can be seen before it is.
-    pub(super) fn is_busy(&self, ino: Ino, now: Instant) -> bool {
-        self.recent(ino, now).is_some_and(|recent| now.since(recent.last) < Span(BUSY_FILE_MS))
     }
 
     /// Whether the kernel may show at present what is not there: what was refused just now, or what was there before.
