@@ -93,9 +93,9 @@ pub const RECENT_FILES: usize = 65_536;
 /// new worker may read it without being seen.
 pub const RECENT_BELIEVED_MS: u64 = 100;
 /// How long the kernel shows what somebody writes before it asks whether that may be, as a rule, in milliseconds.
-pub const WRITE_SHOWN_MS: u64 = 5;
+pub const WRITE_SHOWN_MS: u64 = 25;
 /// How long a write can be on its way through the kernel, as a rule, in milliseconds.
-pub const WRITE_UNDER_WAY_MS: u64 = 50;
+pub const WRITE_UNDER_WAY_MS: u64 = 200;
 /// Files and directories of which it is remembered whether git would ignore them.
 pub const EXEMPTIONS_KEPT: usize = 65_536;
 /// Largest `.gitignore` that is read, in bytes.

@@ -76,7 +76,8 @@ impl Callers {
         Callers { engine, owner, known: Mutex::default(), logins: Mutex::default(), crowd }
     }
 
-    /// Every worker who was seen since the start, and everybody else who changed a file or looked at one that was, by the names under which they change files.
+    /// Every worker who was seen lately, and everybody else who changed a file or looked at one that was, by the names under
+    /// which they change files.
     pub fn crowd(&self) -> Arc<[WorkerName]> {
         self.crowd.lock().clone()
     }
@@ -89,7 +90,10 @@ impl Callers {
             let process = thread_group(req.tid);
             Arc::new(Caller { actor, is_worker: false, process, is_sftp: false })
         });
-        self.join(&caller.actor.worker);
+        // Workers joined when they were identified.
+        if !caller.is_worker {
+            self.join(&caller.actor.worker);
+        }
         caller
     }
 

@@ -17,39 +17,49 @@ enum Order {
 }
 
 /// The way to that thread. It ends when this is dropped.
-pub(super) struct Forgetting(SyncSender<Order>);
+pub(super) struct Forgetting {
+    orders: SyncSender<Order>,
+    kernel: Arc<dyn Kernel>,
+}
 
 impl Forgetting {
     pub(super) fn start(kernel: Arc<dyn Kernel>) -> std::io::Result<Forgetting> {
-        let (sender, receiver) = sync_channel(FORGETTING_QUEUE);
+        let (orders, receiver) = sync_channel(FORGETTING_QUEUE);
+        let teller = kernel.clone();
         std::thread::Builder::new().name("forgetting".into()).spawn(move || {
             for order in receiver {
                 match order {
-                    Order::Attributes(ino) => kernel.forget_attributes(ino),
-                    Order::AttributesOf(all) => all.into_iter().for_each(|ino| kernel.forget_attributes(ino)),
+                    Order::Attributes(ino) => teller.forget_attributes(ino),
+                    Order::AttributesOf(all) => all.into_iter().for_each(|ino| teller.forget_attributes(ino)),
                     Order::Content(ino, then) => {
-                        kernel.forget_content(ino);
+                        teller.forget_content(ino);
                         then();
                     }
                 }
             }
         })?;
-        Ok(Forgetting(sender))
+        Ok(Forgetting { orders, kernel })
+    }
+
+    /// The attributes of a file, before this returns: whoever was answered after that is seen when opening it. The kernel
+    /// waits for nothing meanwhile, unlike with content.
+    pub(super) fn attributes_at_once(&self, ino: Ino) {
+        self.kernel.forget_attributes(ino);
     }
 
     /// The attributes of a file, so that whoever opens it asks for them, and is seen.
     pub(super) fn attributes(&self, ino: Ino) {
-        let _ = self.0.try_send(Order::Attributes(ino));
+        let _ = self.orders.try_send(Order::Attributes(ino));
     }
 
     /// The same of many.
     pub(super) fn attributes_of(&self, all: Vec<Ino>) {
-        let _ = self.0.try_send(Order::AttributesOf(all));
+        let _ = self.orders.try_send(Order::AttributesOf(all));
     }
 
     /// The content of a file, so that whoever reads it asks for it; `then` is called when that is so, or cannot be.
     pub(super) fn content(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
-        let refused = self.0.try_send(Order::Content(ino, Box::new(then)));
+        let refused = self.orders.try_send(Order::Content(ino, Box::new(then)));
         if let Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) = refused
             && let Order::Content(_, then) = order
         {

@@ -16,7 +16,7 @@ use super::{Change, Guard, LOCK_ATTRIBUTE, Name, Orphan, Verdict};
 use crate::fs::caller::Caller;
 use crate::fs::{FsError, Ino, Kind, Request, Result};
 use crate::limits::{DIRECTORY_WAIT_MS, LOCKED_FILES, OPENING_MS, WRITE_SHOWN_MS};
-use crate::queue::{Instant, Span};
+use crate::queue::{Instant, Span, WorkerName};
 
 /// Leave to make a change, with what is to be noted when it was made.
 #[derive(Default)]
@@ -91,7 +91,7 @@ impl Guard {
             Some(Some(caller)) => self.judge_for(&caller, &Change::WriteMapped { ino }),
             // Nobody has the file open or mapped any more: whoever has stored there is gone, and the pages are everybody's.
             Some(None) => Verdict::Granted(Grant::default()),
-            None => Verdict::Wait(Patience(Waits::Unknown)),
+            None => Verdict::Wait(Patience(Waits::Unknown(ino))),
         }
     }
 
@@ -103,14 +103,30 @@ impl Guard {
                     self.callers.refused(caller, why);
                 }
                 if let Change::Write { ino, .. } = change {
-                    let now = (self.clock)().instant;
-                    let since = Instant(now.0.saturating_sub(WRITE_SHOWN_MS));
-                    self.table.lock().changes.doubt(*ino, &caller.actor.worker, since, now);
+                    self.doubt(*ino, &caller.actor.worker, (self.clock)().instant);
                 }
                 Verdict::Refused(error)
             }
             Ok(verdict) => verdict,
         }
+    }
+
+    /// What this worker wanted to write is refused. It was asked for then, and a little before everybody could read it.
+    pub(super) fn doubt(&self, ino: Ino, refused: &WorkerName, asked: Instant) {
+        let since = Instant(asked.0.saturating_sub(WRITE_SHOWN_MS));
+        let holders = self.table.lock().locks.holders(ino).to_vec();
+        let writing = holders.iter().find(|holder| self.is_writing(ino, holder));
+        let now = (self.clock)().instant;
+        let writing = writing.map(|holder| &holder.worker);
+        self.table.lock().changes.doubt(ino, refused, writing, since, now);
+    }
+
+    /// Whether a process that is known to work for a holder is seen to have the file open for writing.
+    fn is_writing(&self, ino: Ino, holder: &Holder) -> bool {
+        holder
+            .processes
+            .iter()
+            .any(|process| matches!(self.descriptors.sight(*process, ino), Sight::Writing | Sight::Appending))
     }
 
     fn weigh(&self, caller: &Arc<Caller>, change: &Change) -> Result<Verdict> {
@@ -144,7 +160,7 @@ impl Guard {
                 let unread = unread.clone();
                 let held = table.locks.rival(touch.ino, worker, touch.mode).cloned();
                 drop(table);
-                return Err(self.stale(touch.ino, &unread, held.as_ref()));
+                return Err(self.stale(touch.ino, worker, &unread, held.as_ref()));
             }
             if let Some(rival) = table.locks.rival(touch.ino, worker, touch.mode) {
                 let rival = rival.clone();
@@ -354,32 +370,30 @@ impl Guard {
             Change::Link { ino, to } => node(*ino).and_then(|()| name(to, Reach::File)),
             Change::Rename { from, to, .. } => {
                 let reach = |at: &Name| if self.is_directory(at) { Reach::Whole } else { Reach::File };
-                name(from, reach(from))?;
+                let mover = reach(from);
+                name(from, mover)?;
                 // A directory may carry anything to where it goes.
-                name(to, if self.is_directory(from) { Reach::Whole } else { reach(to) })
+                name(to, if mover == Reach::Whole { mover } else { reach(to) })
             }
         }
     }
 
-    fn stale(&self, ino: Ino, unread: &Recent, held: Option<&Holder>) -> FsError {
+    fn stale(&self, ino: Ino, worker: &WorkerName, unread: &Recent, held: Option<&Holder>) -> FsError {
         // The next read must come to us, or it would be refused again.
-        let now = (self.clock)().instant;
-        self.table.lock().changes.forgotten(ino, now);
         if let Some(forgetting) = self.forgetting.get() {
-            forgetting.content(ino, || {});
+            forgetting.attributes_at_once(ino);
         }
+        self.drop_pages(ino, || {});
         let path = self.shown(ino);
-        let writes = |holder: &&Holder| {
-            holder.processes.iter().any(|process| {
-                matches!(self.descriptors.sight(*process, ino), Sight::Writing | Sight::Appending)
-            })
-        };
         FsError::because(
             libc::EBUSY,
-            match held.filter(writes) {
+            match held.filter(|holder| self.is_writing(ino, holder)) {
                 Some(holder) => format!(
                     "{path} is held by {} since {}, and changed by {} at {}; wait until it is done, then read it again",
                     holder.worker, holder.since, unread.by, unread.at
+                ),
+                None if unread.by == *worker => format!(
+                    "{path} showed for a moment what another worker was not allowed to write; read it again before you change it"
                 ),
                 None => format!(
                     "{path} was changed by {} at {}; read it again before you change it",

@@ -103,6 +103,12 @@ impl Locks {
         }
     }
 
+    /// Whether a holder made or emptied the file by an open, and has done nothing more since: the open may still be under way.
+    pub(super) fn is_opening(&self, ino: Ino, worker: &WorkerName) -> bool {
+        let mut theirs = self.held.get(&ino).into_iter().flatten().filter(|holder| holder.worker == *worker);
+        theirs.any(|holder| holder.opening != Instant::default())
+    }
+
     /// One more process was seen to have the file open for the holder.
     pub(super) fn also(&mut self, ino: Ino, worker: &WorkerName, process: u32) {
         let holder =

@@ -33,7 +33,6 @@ mod waiting;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -48,7 +47,7 @@ use self::forgetting::Forgetting;
 use self::judge::Grant;
 use self::locks::{Holder, Locks, Mode};
 use self::owned::{Owned, Reach};
-use self::recent::Changes;
+use self::recent::{Changes, Look};
 use self::waiting::{Patience, Room, Scan};
 use super::caller::{Caller, Callers};
 use super::files::Files;
@@ -228,19 +227,18 @@ impl Guard {
         let mapped = if let Change::WriteMapped { ino } = change { Some(ino) } else { None };
         let caller = patience.caller();
         let resume = move |granted: Result<Grant>| {
-            if let (Err(_), Some(ino), Some(forgetting)) = (&granted, mapped, guard.forgetting.get()) {
+            if let (Err(_), Some(ino)) = (&granted, mapped) {
                 // Pages that were refused are not left where everybody reads them.
-                forgetting.content(ino, || {});
+                guard.drop_pages(ino, || {});
             }
             let came = granted.and_then(|grant| guard.carry_out(grant, make));
-            if let (Ok(_), Some(ino), Some(forgetting)) = (&came, written, guard.forgetting.get()) {
+            if let (Ok(_), Some(ino)) = (&came, written) {
                 // Somebody may have made the kernel drop what is written, and read again what was there before.
-                forgetting.content(ino, || {});
+                guard.drop_pages(ino, || {});
             }
             if let (Err(_), Some(ino), Some(caller)) = (&came, written, &caller) {
                 // Meanwhile the kernel has shown it to everybody who read.
-                let now = (guard.clock)().instant;
-                guard.table.lock().changes.doubt(ino, &caller.actor.worker, came_in, now);
+                guard.doubt(ino, &caller.actor.worker, came_in);
             }
             reply.send(came);
         };
@@ -292,7 +290,12 @@ impl Guard {
         }) {
             table.mapped.remove(&attr.ino);
         }
-        table.changes.looked(attr.ino, &caller.actor.worker, anew, now);
+        let look = match (anew, table.locks.is_opening(attr.ino, &caller.actor.worker)) {
+            (true, false) => Look::Anew,
+            (true, true) => Look::Opening,
+            (false, _) => Look::Onward,
+        };
+        table.changes.looked(attr.ino, &caller.actor.worker, look, now);
         if attr.size == 0 && anew {
             // There is nothing to be read: this is all that will come. But the attributes are older than this note of it.
             table.changes.read(attr.ino, &caller.actor.worker, now);
@@ -305,14 +308,23 @@ impl Guard {
         }
         let unread = table.changes.unread(attr.ino, &caller.actor.worker, now).is_some()
             || table.changes.is_doubted(attr.ino, now);
-        if unread {
-            table.changes.forgotten(attr.ino, now);
-        }
         drop(table);
-        match self.forgetting.get().filter(|_| unread) {
-            Some(forgetting) => forgetting.content(attr.ino, then),
-            None => then(),
-        }
+        if unread { self.drop_pages(attr.ino, then) } else { then() }
+    }
+
+    /// Have the kernel drop what it keeps of a file's content; `then` is called when it has.
+    ///
+    /// Whatever is written from now until a while after may be dropped by this as well, and what was there before be read
+    /// again. So both ends are noted.
+    fn drop_pages(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
+        let Some(forgetting) = self.forgetting.get() else { return then() };
+        let (table, clock) = (self.table.clone(), self.clock.clone());
+        let note = move || table.lock().changes.forgotten(ino, clock().instant);
+        note();
+        forgetting.content(ino, move || {
+            note();
+            then();
+        });
     }
 
     /// Somebody is about to read a file: to be called before the disk is asked, so that a change in between counts as not
@@ -356,7 +368,7 @@ impl Guard {
 
     /// The path of a file as sentences show it.
     fn shown(&self, ino: Ino) -> String {
-        self.files.path(ino).map_or_else(|| "a deleted file".to_owned(), |path| show(&path))
+        self.files.path(ino).map_or_else(|| "a deleted file".to_owned(), |path| path.display().to_string())
     }
 
     fn acting(&self, req: &Request) -> Arc<Caller> {
@@ -423,10 +435,10 @@ impl Guard {
         };
         if let Some(forgetting) = self.forgetting.get() {
             news.into_iter().for_each(|ino| forgetting.attributes(ino));
-            for ino in doubtful {
-                let table = self.table.clone();
-                forgetting.content(ino, move || table.lock().changes.settle(ino));
-            }
+        }
+        for ino in doubtful {
+            let table = self.table.clone();
+            self.drop_pages(ino, move || table.lock().changes.settle(ino));
         }
     }
 
@@ -507,8 +519,4 @@ impl Guard {
         table.mapped.retain(|_, (_, looked)| now.since(*looked) < Span(MAPPED_KNOWN_MS));
         table.mapped.insert(ino, (caller, now));
     }
-}
-
-fn show(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
 }

@@ -27,6 +27,8 @@ pub(super) struct Recent {
     read_by: Vec<WorkerName>,
     /// Who was lately seen to read it or to look at it, and when.
     readers: Vec<(WorkerName, Instant)>,
+    /// When who made it opened the file again since.
+    reopened: Option<Instant>,
     /// Who was at it when it was changed, and since when: what they still read may be the rest of something older.
     midway: Vec<(WorkerName, Instant)>,
     /// When the kernel was last told to forget the content.
@@ -39,15 +41,15 @@ pub(super) struct Recent {
 
 impl Recent {
     fn new(by: &WorkerName, now: Now) -> Recent {
-        let (readers, midway, forgotten) = (Vec::new(), Vec::new(), Instant::default());
         Recent {
             by: by.clone(),
             at: now.wall,
             instant: now.instant,
             read_by: vec![by.clone()],
-            readers,
-            midway,
-            forgotten,
+            readers: Vec::new(),
+            reopened: None,
+            midway: Vec::new(),
+            forgotten: Instant::default(),
             unsettled: 0,
             doubted: Instant::default(),
         }
@@ -57,6 +59,17 @@ impl Recent {
         self.readers.retain(|(known, at)| known != reader && now.since(*at) < MIDWAY);
         self.readers.push((reader.clone(), now));
     }
+}
+
+/// What somebody looks at a file for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// To open it.
+    Anew,
+    /// The same, by an open that has made or emptied it just now.
+    Opening,
+    /// To read on.
+    Onward,
 }
 
 /// The table of recent changes.
@@ -84,6 +97,7 @@ impl Changes {
         {
             let late = |(_, at): &(WorkerName, Instant)| now.instant.since(*at) < MIDWAY;
             known.midway.retain(late);
+            known.reopened = None;
             let came = known.readers.drain(..).filter(late);
             known.midway.extend(came.filter(|(reader, _)| reader != by));
             recent.midway.clone_from(&known.midway);
@@ -124,11 +138,14 @@ impl Changes {
         }
     }
 
-    /// A worker looks at a file, and may read what the kernel has of it. `anew`: to open it, and not to read on.
-    pub(super) fn looked(&mut self, ino: Ino, by: &WorkerName, anew: bool, now: Instant) {
+    /// A worker looks at a file, and may read what the kernel has of it.
+    pub(super) fn looked(&mut self, ino: Ino, by: &WorkerName, look: Look, now: Instant) {
         if let Some(recent) = self.files.get_mut(&ino) {
-            if anew {
+            if look != Look::Onward {
                 recent.midway.retain(|(reader, _)| reader != by);
+            }
+            if look == Look::Anew && recent.by == *by {
+                recent.reopened = Some(now);
             }
             recent.note_reader(by, now);
         }
@@ -144,14 +161,24 @@ impl Changes {
     }
 
     /// What `refused` wanted to write could be seen in the file for a moment, since then and until now: whoever has looked at it
-    /// since may have read that. Not so who has changed it last, and may be in the midst of doing so.
-    pub(super) fn doubt(&mut self, ino: Ino, refused: &WorkerName, since: Instant, now: Instant) {
+    /// since may have read that. Not so who is `writing`, and has not opened it again since: that is the midst of a change,
+    /// and to refuse the rest of it would tear it.
+    pub(super) fn doubt(
+        &mut self,
+        ino: Ino,
+        refused: &WorkerName,
+        writing: Option<&WorkerName>,
+        since: Instant,
+        now: Instant,
+    ) {
         if let Some(recent) = self.files.get_mut(&ino) {
             recent.doubted = now;
             let misled = |worker: &WorkerName| {
                 recent.readers.iter().any(|(reader, at)| reader == worker && *at >= since)
             };
-            recent.read_by.retain(|worker| worker == refused || *worker == recent.by || !misled(worker));
+            let reopened = recent.reopened.is_some_and(|at| at >= since);
+            let goes_on = |worker: &WorkerName| Some(worker) == writing && !reopened;
+            recent.read_by.retain(|worker| worker == refused || goes_on(worker) || !misled(worker));
         }
     }
 
@@ -309,13 +336,13 @@ mod tests {
     fn who_reads_on_across_a_change_has_not_read_it() {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
-        table.looked(7, &name("b"), true, Instant(1));
+        table.looked(7, &name("b"), Look::Anew, Instant(1));
         table.read(7, &name("b"), Instant(1));
         table.changed(7, &name("a"), false, at(2));
-        table.looked(7, &name("b"), false, Instant(3));
+        table.looked(7, &name("b"), Look::Onward, Instant(3));
         table.read(7, &name("b"), Instant(3));
         assert!(table.unread(7, &name("b"), Instant(3)).is_some(), "the rest of an older one");
-        table.looked(7, &name("b"), true, Instant(4));
+        table.looked(7, &name("b"), Look::Anew, Instant(4));
         table.read(7, &name("b"), Instant(4));
         assert!(table.unread(7, &name("b"), Instant(4)).is_none(), "opened anew");
     }
@@ -329,10 +356,18 @@ mod tests {
         let then = 2;
         table.read(7, &name("a"), Instant(then));
         table.read(7, &name("c"), Instant(then));
-        table.looked(7, &name("d"), true, Instant(then));
-        table.doubt(7, &name("e"), Instant(then), Instant(then + 1));
-        let unread = |worker| table.unread(7, &name(worker), Instant(then + 1)).is_some();
-        assert_eq!(["a", "b", "c", "d"].map(unread), [false, false, true, true]);
+        table.looked(7, &name("d"), Look::Anew, Instant(then));
+        table.doubt(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
+        let unread = |table: &Changes| {
+            ["a", "b", "c", "d"].map(|worker| table.unread(7, &name(worker), Instant(then + 1)).is_some())
+        };
+        assert_eq!(unread(&table), [false, false, true, true], "a goes on writing");
+        table.looked(7, &name("a"), Look::Opening, Instant(then));
+        table.doubt(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
+        assert!(!unread(&table)[0], "a begins to write");
+        table.looked(7, &name("a"), Look::Anew, Instant(then));
+        table.doubt(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
+        assert_eq!(unread(&table), [true, false, true, true], "a begins anew");
         let doubted = |ms| table.is_doubted(7, Instant(then + 1 + ms));
         assert!(doubted(0) && !doubted(WRITE_UNDER_WAY_MS));
     }

@@ -18,7 +18,7 @@ use super::judge::Grant;
 use super::locks::Holder;
 use super::{Change, Guard, Verdict};
 use crate::fs::caller::Caller;
-use crate::fs::{FsError, Ino, Result};
+use crate::fs::{Ino, Result};
 use crate::limits::{MAPPED_WAIT_MS, WAITING_CHANGES};
 use crate::queue::{Instant, Span};
 
@@ -36,12 +36,13 @@ impl Patience {
     pub(super) fn caller(&self) -> Option<Arc<Caller>> {
         match &self.0 {
             Waits::Held { caller, .. } => Some(caller.clone()),
-            Waits::Unknown => None,
+            Waits::Unknown(_) => None,
         }
     }
 }
 
 /// What is waited for.
+#[derive(Clone)]
 pub(super) enum Waits {
     /// Another worker holds the file.
     Held {
@@ -54,8 +55,8 @@ pub(super) enum Waits {
         /// How long it may wait.
         span: Span,
     },
-    /// It is not known who asks.
-    Unknown,
+    /// It is not known who stored through a mapping of this file.
+    Unknown(Ino),
 }
 
 type Resume = Box<dyn FnOnce(Result<Grant>) + Send>;
@@ -116,7 +117,7 @@ impl Room {
     pub(super) fn enter(&self, guard: &Guard, patience: Patience, change: Change, resume: Resume) {
         let span = match &patience.0 {
             Waits::Held { span, .. } => *span,
-            Waits::Unknown => Span(MAPPED_WAIT_MS),
+            Waits::Unknown(_) => Span(MAPPED_WAIT_MS),
         };
         // The clock counts whole milliseconds; no wait is shorter than was promised.
         let until = (guard.clock)().instant.after(if span == Span(0) { span } else { Span(span.0 + 1) });
@@ -184,41 +185,29 @@ fn look_out(guard: &Arc<Guard>) {
 impl Guard {
     /// See whether a parked change can be answered.
     fn attend(&self, number: u64, scan: &mut Scan) {
-        let (change, caller, waits_for, until) = {
+        let (change, waits, until) = {
             let inside = self.room.inside.lock();
             let Some(parked) = inside.parked.get(&number) else { return };
-            let (caller, waits_for) = match &parked.patience.0 {
-                Waits::Held { caller, ino, rival, .. } => (Some(caller.clone()), Some((*ino, rival.clone()))),
-                Waits::Unknown => (None, None),
-            };
-            (parked.change.clone(), caller, waits_for, parked.until)
+            (parked.change.clone(), parked.patience.0.clone(), parked.until)
         };
-        let verdict = match (caller, waits_for) {
-            (Some(caller), Some((ino, rival))) => self.attend_held(&caller, &change, ino, rival, scan),
-            _ => self.attend_unknown(&change, scan),
+        let verdict = match waits {
+            Waits::Held { caller, ino, rival, .. } => self.attend_held(&caller, &change, ino, rival, scan),
+            Waits::Unknown(ino) => self.attend_unknown(ino, scan),
         };
-        match verdict {
-            Verdict::Granted(grant) => {
-                // Nothing is made for somebody who has been answered meanwhile; the lock is found free by the next.
-                if let Some(parked) = self.room.leave(number) {
-                    (parked.resume)(Ok(grant));
-                }
-            }
-            Verdict::Refused(error) => {
-                if let Some(parked) = self.room.leave(number) {
-                    (parked.resume)(Err(error));
-                }
-            }
-            Verdict::Wait(patience) if (self.clock)().instant >= until => {
-                if let Some(parked) = self.room.leave(number) {
-                    (parked.resume)(self.give_up(&patience));
-                }
-            }
+        let answer = match verdict {
+            Verdict::Granted(grant) => Ok(grant),
+            Verdict::Refused(error) => Err(error),
+            Verdict::Wait(patience) if (self.clock)().instant >= until => self.give_up(&patience),
             Verdict::Wait(patience) => {
                 if let Some(parked) = self.room.inside.lock().parked.get_mut(&number) {
                     parked.patience = patience;
                 }
+                return;
             }
+        };
+        // Nothing is made for somebody who has been answered meanwhile; a lock that was taken is found free by the next.
+        if let Some(parked) = self.room.leave(number) {
+            (parked.resume)(answer);
         }
     }
 
@@ -250,22 +239,21 @@ impl Guard {
     }
 
     /// Find out who stores through a mapping, and judge for that worker.
-    fn attend_unknown(&self, change: &Change, scan: &mut Scan) -> Verdict {
-        let Change::WriteMapped { ino } = change else { return Verdict::Refused(FsError::new(libc::EIO)) };
-        if self.known_mapper(*ino).is_none() {
-            let mut suspects = self.suspects(self.descriptors.mappers(*ino));
+    fn attend_unknown(&self, ino: Ino, scan: &mut Scan) -> Verdict {
+        if self.known_mapper(ino).is_none() {
+            let mut suspects = self.suspects(self.descriptors.mappers(ino));
             // Programs unmap before they close, and closing is what writes the pages.
             if suspects.is_empty() {
-                suspects = self.suspects(scan.writers(&self.descriptors, *ino).to_vec());
+                suspects = self.suspects(scan.writers(&self.descriptors, ino).to_vec());
             }
-            let holders = self.table.lock().locks.holders(*ino).to_vec();
+            let holders = self.table.lock().locks.holders(ino).to_vec();
             let holds =
                 |caller: &Arc<Caller>| holders.iter().any(|holder| holder.worker == caller.actor.worker);
             // Two who have mapped one file share its pages: what one stores cannot be told from what the other does.
             let at = suspects.iter().position(holds).unwrap_or(0);
-            self.remember_mapper(*ino, suspects.into_iter().nth(at));
+            self.remember_mapper(ino, suspects.into_iter().nth(at));
         }
-        self.judge_mapped(*ino)
+        self.judge_mapped(ino)
     }
 
     /// Whom these processes work for, each once.
@@ -284,7 +272,7 @@ impl Guard {
         match &patience.0 {
             Waits::Held { caller, ino, rival, .. } => Err(self.held(Some(caller), *ino, rival)),
             // Pages that were stored are gone if they are refused. That is for those who are known to be in the wrong.
-            Waits::Unknown => Ok(Grant::default()),
+            Waits::Unknown(_) => Ok(Grant::default()),
         }
     }
 }
