@@ -139,7 +139,7 @@ impl Guard {
         let (worker, now) = (&caller.actor.worker, (self.clock)());
         let mut table = self.table.lock();
         if let Change::CopyFileRange { from, .. } = change {
-            table.changes.read(from.ino, worker, now.instant);
+            table.changes.knows(from.ino, worker, now.instant);
         }
         if let Some(orphan) = content.and_then(|ino| table.orphans.get(&ino))
             && orphan.by != *worker
@@ -151,6 +151,7 @@ impl Guard {
             return Err(FsError::because(libc::EBUSY, why));
         }
         for touch in &files {
+            table.changes.turned_to(touch.ino, worker);
             let unread = table.changes.unread(touch.ino, worker, now.instant);
             if touch.overwrites
                 && self.config.refuse_stale

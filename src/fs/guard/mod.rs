@@ -298,7 +298,7 @@ impl Guard {
         table.changes.looked(attr.ino, &caller.actor.worker, look, now);
         if attr.size == 0 && anew {
             // There is nothing to be read: this is all that will come. But the attributes are older than this note of it.
-            table.changes.read(attr.ino, &caller.actor.worker, now);
+            table.changes.knows(attr.ino, &caller.actor.worker, now);
             drop(table);
             let still_empty = self.files.getattr(attr.ino).is_ok_and(|attr| attr.size == 0);
             table = self.table.lock();
@@ -306,10 +306,12 @@ impl Guard {
                 table.changes.not_read(attr.ino, &caller.actor.worker);
             }
         }
-        let unread = table.changes.unread(attr.ino, &caller.actor.worker, now).is_some()
-            || table.changes.is_doubted(attr.ino, now);
+        // Not to read on: to drop the pages makes this answer void, and the size in it is how far that read will go.
+        let renew = anew
+            && (table.changes.unread(attr.ino, &caller.actor.worker, now).is_some()
+                || table.changes.is_doubted(attr.ino, now));
         drop(table);
-        if unread { self.drop_pages(attr.ino, then) } else { then() }
+        if renew { self.drop_pages(attr.ino, then) } else { then() }
     }
 
     /// Have the kernel drop what it keeps of a file's content; `then` is called when it has.
@@ -434,7 +436,10 @@ impl Guard {
             (news, doubtful)
         };
         if let Some(forgetting) = self.forgetting.get() {
-            news.into_iter().for_each(|ino| forgetting.attributes(ino));
+            for ino in news {
+                let table = self.table.clone();
+                forgetting.attributes(ino, move || table.lock().changes.voided(ino));
+            }
         }
         for ino in doubtful {
             let table = self.table.clone();
