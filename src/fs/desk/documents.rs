@@ -138,7 +138,6 @@ pub(super) fn queue(state: &State) -> Vec<u8> {
 /// A worker as `workers/<name>/status` and `workers.json` show it.
 #[derive(Serialize)]
 struct WorkerView<'a> {
-    /// `working`, `idle` or `draining`.
     status: &'static str,
     task: Option<&'a TaskId>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -153,17 +152,23 @@ struct WorkerView<'a> {
     last_heard: Option<Wall>,
 }
 
+/// What a worker does: `working`, `idle` or `draining`.
+pub(super) fn status_of(state: &State, name: &WorkerName) -> &'static str {
+    let holds = state.worker(name.as_str()).is_some_and(|worker| !worker.claims.is_empty());
+    match (state.is_draining(name.as_str()), holds) {
+        (true, _) => "draining",
+        (false, true) => "working",
+        (false, false) => "idle",
+    }
+}
+
 fn worker_view<'a>(state: &'a State, name: &WorkerName, presence: Option<&Presence>) -> WorkerView<'a> {
     let worker = state.worker(name.as_str());
     let claims = worker.map_or(&[][..], |w| &w.claims);
     let task = claims.last();
     let claim = task.and_then(|id| state.task(id.as_str())?.claim());
     WorkerView {
-        status: match (state.is_draining(name.as_str()), task) {
-            (true, _) => "draining",
-            (false, Some(_)) => "working",
-            (false, None) => "idle",
-        },
+        status: status_of(state, name),
         task,
         claims,
         note: claim.and_then(|c| c.note.as_ref()).map(|note| note.text.as_str()),
@@ -243,7 +248,7 @@ pub(super) fn should_stop(state: &State, tasks: &str, name: &WorkerName, idle: S
     line
 }
 
-fn pretty(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn pretty(value: &impl Serialize) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value).expect("string keys and plain values");
     text.push(b'\n');
     text
