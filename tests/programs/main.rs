@@ -3,8 +3,10 @@
 //!
 //! What each program needs is installed by `tests/run.sh`; one that is missing skips its test, and fails it in CI.
 
+mod browser;
 mod building;
 mod copying;
+mod dashboard;
 mod databases;
 mod editing;
 mod git;

@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::engine::{Engine, Presence};
-use crate::queue::{Loss, Phase, Priority, Span, State, Task, TaskId, TaskState, Wall, When, WorkerName};
+use crate::queue::{
+    Loss, Phase, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, When, WorkerName,
+};
 
 /// A task as `status/<id>`, `claim/<id>` and `queue.json` show it. `status` and `worker` are always there.
 #[derive(Serialize)]
@@ -135,6 +137,12 @@ pub(super) fn queue(state: &State) -> Vec<u8> {
     object(state.tasks().map(|(id, task)| (id.as_str(), view(state, task))))
 }
 
+/// `summary.json`: an object with one member a line.
+pub(super) fn summary(summary: &Summary) -> Vec<u8> {
+    let members = serde_json::to_value(summary).expect("string keys and plain values");
+    object(members.as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value)))
+}
+
 /// A worker as `workers/<name>/status` and `workers.json` show it.
 #[derive(Serialize)]
 struct WorkerView<'a> {
@@ -248,7 +256,7 @@ pub(super) fn should_stop(state: &State, tasks: &str, name: &WorkerName, idle: S
     line
 }
 
-pub(super) fn pretty(value: &impl Serialize) -> Vec<u8> {
+fn pretty(value: &impl Serialize) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value).expect("string keys and plain values");
     text.push(b'\n');
     text

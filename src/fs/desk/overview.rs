@@ -56,7 +56,7 @@ impl View {
         let bytes: Arc<[u8]> = match document {
             Document::Dashboard => dashboard::page(self, state, &self.summary(state, now)),
             Document::Metrics => metrics::metrics(self, state, now),
-            _ => documents::pretty(&self.summary(state, now)),
+            _ => documents::summary(&self.summary(state, now)),
         }
         .into();
         let moment = Moment { seq: state.tail(), at: now.wall.max(state.last_at()) };
