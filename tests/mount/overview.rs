@@ -239,9 +239,11 @@ fn metrics_are_well_formed_and_count_what_happened() {
 
     mount.sh("w1", "echo one > shared").ok();
     mount.sh("w2", "echo two > shared").refused("busy");
-    let families = parsed(&mount.read("metrics.prom"));
-    let refused = &families["crewfs_refused_changes_total"].samples;
-    assert_eq!(refused.values().sum::<f64>(), 1.0, "{refused:?}");
+    // No event tells of it: it shows within a second.
+    until("the refused change is counted", || {
+        let families = parsed(&mount.read("metrics.prom"));
+        families["crewfs_refused_changes_total"].samples.values().sum::<f64>() == 1.0
+    });
     mount.stop();
 }
 
