@@ -578,8 +578,8 @@ mod tests {
 
     #[test]
     fn a_silent_worker_shows_before_its_claim_ends() {
-        let mut story = Story::default();
-        story.workers = vec![(name("w1"), Instant(10 * MINUTE_MS)), (name("w2"), Instant(29 * MINUTE_MS))];
+        let workers = vec![(name("w1"), Instant(10 * MINUTE_MS)), (name("w2"), Instant(29 * MINUTE_MS))];
+        let mut story = Story { workers, ..Story::default() };
         for worker in ["w1", "w2"] {
             story.at(0, Event::Joined { worker: name(worker), uid: 0 });
             story.published(0, worker, &[]).claimed(1, worker, worker);
