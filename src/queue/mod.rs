@@ -17,6 +17,7 @@ pub mod lease;
 mod names;
 mod refusal;
 mod state;
+mod summary;
 mod task;
 mod time;
 
@@ -27,6 +28,7 @@ pub use front_matter::parse as parse_instructions;
 pub use names::{TaskId, WorkerName};
 pub use refusal::Refusal;
 pub use state::{State, TaskState, Worker};
+pub use summary::{Sight, Stuck, Summary};
 pub use task::{
     Claim, FileStamp, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task, TextRef,
     When,

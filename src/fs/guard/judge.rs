@@ -130,7 +130,7 @@ impl Guard {
     }
 
     fn weigh(&self, caller: &Arc<Caller>, change: &Change) -> Result<Verdict> {
-        self.check_owners(caller, change)?;
+        self.check_owners(caller, change).inspect_err(|_| self.counters.refusals.count("owned"))?;
         let Touches { files, content, mut grant, opens } = self.touches(change)?;
         if self.table.lock().locks.len() >= LOCKED_FILES {
             self.sweep();
@@ -145,6 +145,7 @@ impl Guard {
             && orphan.by != *worker
             && self.config.refuse_stale
         {
+            self.counters.refusals.count("stale");
             let Orphan { path, by, at } = orphan;
             let why =
                 format!("{path} was removed or replaced by {by} at {at}; open it again before you change it");
@@ -380,6 +381,7 @@ impl Guard {
     }
 
     fn stale(&self, ino: Ino, worker: &WorkerName, unread: &Recent, held: Option<&Holder>) -> FsError {
+        self.counters.refusals.count("stale");
         // The next read must come to us, or it would be refused again.
         if let Some(forgetting) = self.forgetting.get() {
             forgetting.attributes_at_once(ino);
@@ -406,6 +408,7 @@ impl Guard {
 
     /// The refusal of a change that has waited long enough.
     pub(super) fn held(&self, caller: Option<&Caller>, ino: Ino, holder: &Holder) -> FsError {
+        self.counters.refusals.count("locked");
         let why = format!(
             "{} is held by {} since {}; try again when it is done",
             self.shown(ino),

@@ -33,7 +33,7 @@ mod waiting;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ use super::caller::{Caller, Callers};
 use super::files::Files;
 use super::{Attr, FsError, Ino, Kernel, Kind, ROOT, Reply, Request, Result};
 use crate::clock::Clock;
-use crate::engine::Engine;
+use crate::engine::{Engine, Tally};
 use crate::limits::{MAPPED_KNOWN_MS, RECENT_BELIEVED_MS, RECENT_FILES, UNSEEN_LOCK_MS};
 use crate::queue::{Instant, Span, Wall, WorkerName};
 
@@ -126,6 +126,24 @@ pub enum Verdict {
     Wait(Patience),
 }
 
+/// What the guard does against changes, in numbers.
+#[derive(Debug)]
+pub struct Counters {
+    /// Changes that were refused, by reason.
+    pub refusals: Tally,
+    /// Changes that had to wait for another worker's lock.
+    pub waited: AtomicU64,
+    /// How often the kernel was told to drop what it keeps of a file, so that a read is noticed.
+    pub pages_dropped: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        let refusals = Tally::new(&["locked", "stale", "owned"]);
+        Counters { refusals, waited: AtomicU64::new(0), pages_dropped: AtomicU64::new(0) }
+    }
+}
+
 /// Lets changes through, or does not. See the top of this file.
 pub struct Guard {
     config: Config,
@@ -139,6 +157,7 @@ pub struct Guard {
     table: Arc<Mutex<Table>>,
     forgetting: OnceLock<Forgetting>,
     room: Room,
+    counters: Counters,
     /// How large the crowd was when all recent changes were last made known to it.
     crowd: AtomicUsize,
 }
@@ -169,6 +188,7 @@ impl Guard {
             })),
             forgetting: OnceLock::new(),
             room: Room::default(),
+            counters: Counters::default(),
             crowd: AtomicUsize::new(0),
         }
     }
@@ -183,6 +203,11 @@ impl Guard {
     /// Nobody waits any longer: what is parked is answered EIO.
     pub fn stop(&self) {
         self.room.close();
+    }
+
+    /// What was done against changes since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// This caller did something.
@@ -221,6 +246,7 @@ impl Guard {
         reply: Reply<T>,
         make: impl FnOnce() -> Result<T> + Send + 'static,
     ) {
+        self.counters.waited.fetch_add(1, Ordering::Relaxed);
         let guard = self.clone();
         let came_in = (self.clock)().instant;
         let written = if let Change::Write { ino, .. } = change { Some(ino) } else { None };
@@ -320,6 +346,7 @@ impl Guard {
     /// again. So both ends are noted.
     fn drop_pages(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
         let Some(forgetting) = self.forgetting.get() else { return then() };
+        self.counters.pages_dropped.fetch_add(1, Ordering::Relaxed);
         let (table, clock) = (self.table.clone(), self.clock.clone());
         let note = move || table.lock().changes.forgotten(ino, clock().instant);
         note();
