@@ -251,16 +251,17 @@ impl Shared {
             let mut table = self.table.lock();
             let Table { workers, departures, .. } = &mut *table;
             departures.retain(|worker, departure| {
-                let is_due = departure.at <= now;
-                let is_away = matches!(departure.reason, LossReason::ConnectionEnded { .. });
-                if is_due && is_away && workers.contains_key(worker) {
+                if departure.at > now {
+                    return true;
+                }
+                // Another process of that name came meanwhile: the claims are its own now.
+                if let Some(heir) = workers.get_mut(worker).and_then(|processes| processes.first_mut()) {
+                    heir.epoch = heir.epoch.max(departure.epoch);
                     return false;
                 }
-                if is_due {
-                    // Until the log has it, this is tried again.
-                    departure.at = now.after(Span(DEPARTURE_RETRY_MS));
-                    due.push((worker.clone(), departure.clone()));
-                }
+                // Until the log has it, this is tried again.
+                departure.at = now.after(Span(DEPARTURE_RETRY_MS));
+                due.push((worker.clone(), departure.clone()));
                 true
             });
         }
@@ -319,4 +320,167 @@ fn ending(anchor: &Anchor, pidfd: &OwnedFd) -> ProcessEnding {
     let told = || sys::status_of(pidfd.as_fd()).map(process::ending);
     let seen = || process::ending_of(anchor.pid, anchor.started);
     told().or_else(seen).or_else(told).unwrap_or(ProcessEnding::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Stdio};
+
+    use super::*;
+    use crate::clock;
+    use crate::engine;
+    use crate::log::MemoryLog;
+    use crate::queue::{Actor, FileStamp, Manifest, Outcome, Spec, TaskId};
+
+    /// A process that lives until its input ends.
+    fn process() -> (Child, Anchor) {
+        let child = std::process::Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let anchor = of(child.id(), Kind::Agent);
+        (child, anchor)
+    }
+
+    fn of(pid: u32, kind: Kind) -> Anchor {
+        let started = Stat::open(pid).unwrap().1.image.started;
+        Anchor { pid, started, program: "cat".into(), kind }
+    }
+
+    fn kill(child: &mut Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn name(n: usize) -> WorkerName {
+        WorkerName::parse(&format!("w{n}")).unwrap()
+    }
+
+    struct World {
+        engine: Arc<Engine>,
+        follower: Arc<Follower>,
+    }
+
+    impl World {
+        fn new() -> World {
+            let config =
+                engine::Config { default_lease: Span(3_600_000), clock: clock::system(), directory: None };
+            let engine = Engine::start(Box::new(MemoryLog::default()), config).unwrap();
+            let follower = Follower::start(engine.clone(), Span(1_000)).unwrap();
+            World { engine, follower }
+        }
+
+        /// Make a task and claim it; the claim's epoch.
+        fn claim(&self, task: &str, worker: &WorkerName) -> Seq {
+            let id = TaskId::parse(task).unwrap();
+            let manifest = Manifest::Spec(Arc::new(Spec::titled(task)));
+            let publish = Command::Publish { task: id.clone(), manifest, stamp: FileStamp::default() };
+            self.engine.call(publish).unwrap();
+            let by = Actor { worker: worker.clone(), uid: 1, operator: false };
+            match self.engine.call(Command::Claim { task: id, by, exclusive: false }).unwrap() {
+                Outcome::Claimed { epoch, .. } => epoch,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn is_held(&self, task: &str) -> bool {
+            self.engine.state().task(task).unwrap().claim().is_some()
+        }
+
+        fn until_lost(&self, task: &str) {
+            while self.is_held(task) {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            self.follower.stop();
+            self.engine.stop();
+        }
+    }
+
+    #[test]
+    fn only_the_process_that_was_meant_is_held() {
+        let world = World::new();
+        let (mut child, anchor) = process();
+        assert!(world.follower.hold(&name(1), &anchor).is_some());
+        let used_again = Anchor { started: anchor.started + 1, ..anchor.clone() };
+        assert!(world.follower.hold(&name(1), &used_again).is_none());
+        child.kill().unwrap();
+        // Ended, and later waited for.
+        let pidfd = world.follower.hold(&name(1), &anchor).map(|alive| alive.pidfd);
+        while pidfd.as_ref().is_some_and(|pidfd| !has_ended(pidfd)) {
+            std::thread::yield_now();
+        }
+        assert!(world.follower.hold(&name(1), &anchor).is_none());
+        child.wait().unwrap();
+        assert!(world.follower.hold(&name(1), &anchor).is_none());
+    }
+
+    #[test]
+    fn an_end_between_the_look_and_the_claim_is_heard_of() {
+        let world = World::new();
+        let (mut child, anchor) = process();
+        let alive = world.follower.hold(&name(1), &anchor).unwrap();
+        kill(&mut child);
+        let epoch = world.claim("a", &name(1));
+        world.follower.follow(&name(1), alive, epoch);
+        world.until_lost("a");
+        assert!(!world.follower.follows(&name(1), &anchor));
+    }
+
+    #[test]
+    fn what_was_not_claimed_through_it_or_before_it_ended_stays() {
+        let world = World::new();
+        let (mut child, anchor) = process();
+        let epoch = world.claim("a", &name(1));
+        let alive = world.follower.hold(&name(1), &anchor).unwrap();
+        world.follower.follow(&name(1), alive, epoch);
+        world.claim("younger", &name(1));
+        world.claim("other", &name(2));
+        kill(&mut child);
+        world.until_lost("a");
+        assert!(world.is_held("younger") && world.is_held("other"));
+    }
+
+    #[test]
+    fn the_claims_of_a_process_that_ended_pass_to_the_next_of_its_name() {
+        let world = World::new();
+        let (mut first, (mut second, heir)) = (process(), process());
+        first.1.kind = Kind::Connection;
+        let epoch = world.claim("a", &name(1));
+        let alive = world.follower.hold(&name(1), &first.1).unwrap();
+        world.follower.follow(&name(1), alive, epoch);
+        kill(&mut first.0);
+        while world.follower.shared.table.lock().departures.is_empty() {
+            std::thread::yield_now();
+        }
+        // It knows nothing of that claim.
+        let alive = world.follower.hold(&name(1), &heir).unwrap();
+        world.follower.follow(&name(1), alive, 0);
+        while !world.follower.shared.table.lock().departures.is_empty() {
+            std::thread::yield_now();
+        }
+        assert!(world.is_held("a"));
+        kill(&mut second);
+        world.until_lost("a");
+    }
+
+    #[test]
+    fn of_too_many_the_first_are_left_to_their_leases() {
+        sys::raise_descriptor_limit();
+        let world = World::new();
+        let me = of(std::process::id(), Kind::Agent);
+        let follow = |n| {
+            let Some(alive) = world.follower.hold(&name(n), &me) else { return false };
+            world.follower.follow(&name(n), alive, 0);
+            true
+        };
+        if !(0..=FOLLOWED_PROCESSES).all(follow) {
+            return eprintln!("skipped: too few descriptors");
+        }
+        assert!(!world.follower.follows(&name(0), &me));
+        assert!((1..=FOLLOWED_PROCESSES).all(|n| world.follower.follows(&name(n), &me)));
+        assert!(follow(1) && follow(0), "who claims again is young again");
+        assert!(!world.follower.follows(&name(2), &me) && world.follower.follows(&name(1), &me));
+    }
 }
