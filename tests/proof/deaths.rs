@@ -20,7 +20,7 @@ const LEASE: Duration = Duration::from_secs(3);
 /// Something happens to a worker this often.
 const BEAT: Duration = Duration::from_millis(40);
 /// The daemon is killed after so many beats, as a rule.
-const DAEMON_LIVES: usize = 120;
+const DAEMON_LIVES: usize = 40;
 
 /// What a worker does. It waits on a pipe that never says anything, so that it needs no other program.
 const LIFE: &str = r#"
