@@ -24,6 +24,7 @@ use crate::fs::Kernel;
 use crate::fs::caller::Callers;
 use crate::fs::desk::{self, Desk, Watch};
 use crate::fs::files::Files;
+use crate::fs::followed::Follower;
 use crate::fs::guard;
 use crate::fs::tree::{Tree, TreeConfig};
 use crate::fuse::{MountOptions, Session};
@@ -54,6 +55,8 @@ pub struct Config {
     pub lease: Span,
     /// How long a worker without work is kept.
     pub idle_timeout: Span,
+    /// How long a worker may be without its connection.
+    pub remote_grace: Span,
     /// Whether other users may use the mount.
     pub allow_other: bool,
     /// How many threads serve each of the two mounts.
@@ -165,6 +168,7 @@ pub struct Daemon {
     shown: Arc<Tree>,
     desk: Session,
     watch: Watch,
+    follower: Arc<Follower>,
     engine: Arc<Engine>,
     files: [Arc<Files>; 2],
     /// Held until the end: nobody else may serve the project before the log is closed.
@@ -189,7 +193,9 @@ impl Daemon {
             .map_err(|error| cannot("the queue cannot be rebuilt from the event log", error))?;
 
         let owner = rustix::process::geteuid().as_raw();
-        let callers = Arc::new(Callers::new(engine.clone(), owner));
+        let follower = Follower::start(engine.clone(), config.remote_grace)
+            .map_err(|error| cannot("processes cannot be followed", error))?;
+        let callers = Arc::new(Callers::new(engine.clone(), follower.clone(), owner));
         let opened =
             |fd: &OwnedFd| fd.try_clone().map_err(|error| cannot("a descriptor cannot be copied", error));
         let tasks = tasks_directory(&project.root, &config.tasks)?;
@@ -259,6 +265,7 @@ impl Daemon {
             shown,
             desk: session,
             watch,
+            follower,
             engine,
             files,
             _project: project,
@@ -291,6 +298,7 @@ impl Daemon {
         }
         self.shown.stop();
         self.watch.stop();
+        self.follower.stop();
         self.engine.stop();
         log::info!("{} is unmounted", self.mountpoint.display());
     }

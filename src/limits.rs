@@ -74,6 +74,14 @@ pub const ANCESTORS: usize = 64;
 /// How long a request of a known caller is taken as a sign of life without looking at the process again, in milliseconds.
 /// Never used to decide who may do what.
 pub const SIGN_OF_LIFE_MS: u64 = 1_000;
+/// Processes that are followed to their end, at most; each costs a descriptor. Beyond that, whose claim is oldest is left to
+/// its lease (C31).
+pub const FOLLOWED_PROCESSES: usize = 1_024;
+/// How much older than a claim a process must be to be taken for one that was there when it was made, in milliseconds: the
+/// kernel tells its age in hundredths of a second.
+pub const SURELY_BEFORE_MS: u64 = 100;
+/// When it is tried again to end the claims of a worker who is gone, if the log did not work, in milliseconds.
+pub const DEPARTURE_RETRY_MS: u64 = 1_000;
 /// How long a reader waits for a task file that was just closed, but is perhaps still open elsewhere, in milliseconds.
 pub const SETTLE_MS: u64 = 100;
 /// How long a reader waits for a task file to be published whose last close was heard of, in milliseconds: for a slow disk.

@@ -299,6 +299,17 @@ fn parse_events(mut events: &[u8], own: u32, hear: &mut dyn FnMut(Heard<'_>)) {
     }
 }
 
+/// The status as wait(2) tells it of a process that has ended and was waited for by its parent; nothing before, and where the
+/// kernel does not keep it (Linux before 6.15).
+pub fn status_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    // SAFETY: the structure is plain integers, for which zero is a value.
+    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    info.mask = u64::from(libc::PIDFD_INFO_EXIT);
+    // SAFETY: the descriptor is open, and the request carries the size of the structure, which outlives the call.
+    let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &mut info) };
+    (done == 0 && info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then_some(info.exit_code)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

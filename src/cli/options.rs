@@ -15,6 +15,8 @@ pub(super) struct Options {
     pub(super) lease: Span,
     /// `idle_timeout=SPAN`
     pub(super) idle_timeout: Span,
+    /// `remote_grace=SPAN`
+    pub(super) remote_grace: Span,
     /// `allow_other`, `noallow_other`
     pub(super) allow_other: bool,
     /// `threads=N`
@@ -23,7 +25,7 @@ pub(super) struct Options {
     pub(super) guard: guard::Config,
 }
 
-const KNOWN: &str = "tasks=NAME, lease=SPAN, idle_timeout=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
+const KNOWN: &str = "tasks=NAME, lease=SPAN, idle_timeout=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
 /// The longest wait for a lock.
 const LOCK_WAIT_MAX: Span = Span(30_000);
 /// Options that mount(8) and fstab(5) add, and that mean nothing to us.
@@ -37,6 +39,7 @@ impl Options {
             tasks: "tasks".into(),
             lease: Span(30 * 60_000),
             idle_timeout: Span(10 * 60_000),
+            remote_grace: Span(60_000),
             allow_other: is_root,
             threads: cores.clamp(4, 64),
             guard: guard::Config::default(),
@@ -77,6 +80,7 @@ impl Options {
                     }
                 }
                 ("idle_timeout", _) => self.idle_timeout = span()?,
+                ("remote_grace", _) => self.remote_grace = span()?,
                 ("lock_wait", _) => {
                     self.guard.lock_wait = if value == Some("0") { Span(0) } else { span()? };
                     if self.guard.lock_wait > LOCK_WAIT_MAX {

@@ -4,6 +4,8 @@
 //! Must never: decide from a remembered answer without looking whether it is still the same process image. A pid is used
 //! again, and `exec` changes the environment.
 //!
+//! On the way, the process is found whose end is that of the worker ([`super::followed`]).
+//!
 //! A name is looked for in this order: `CREWFS_WORKER` in the environment of the process or its nearest ancestor that has
 //! it; the nearest of them that is a known agent program; the login name of the user.
 
@@ -11,22 +13,17 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::followed::{Alive, Anchor, Follower, Kind};
+use super::process::{Image, Stat, age, agent_program, serves_sftp, thread_group, variable_of};
 use super::{FsError, Request, Result};
 use crate::engine::{Engine, Presence};
-use crate::limits::{ANCESTORS, CALLERS_REMEMBERED, CROWD, SIGN_OF_LIFE_MS};
-use crate::queue::{Actor, Instant, Refusal, Span, WorkerName};
-
-/// The variable that names a worker.
-const VARIABLE: &[u8] = b"CREWFS_WORKER=";
-/// Programs that are agents.
-const AGENTS: [&str; 8] = ["claude", "codex", "gemini", "opencode", "cursor-agent", "aider", "goose", "amp"];
-/// Programs that run agents: the script that they were given counts.
-const INTERPRETERS: [&str; 6] = ["node", "bun", "deno", "python", "python3", "MainThread"];
+use crate::limits::{ANCESTORS, CALLERS_REMEMBERED, CROWD, SIGN_OF_LIFE_MS, SURELY_BEFORE_MS};
+use crate::queue::{Actor, Instant, Now, Refusal, Seq, Span, State, WorkerName};
 
 /// Somebody who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,14 +36,8 @@ pub struct Caller {
     pub process: u32,
     /// Whether it serves a remote worker, one request at a time: to let it wait would hold up everything of that worker.
     pub is_sftp: bool,
-}
-
-/// One process image: the same numbers mean that neither the process nor its program has changed since.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Image {
-    started: u64,
-    stack: u64,
-    environment: u64,
+    /// The process whose end is the end of this worker, if there is one.
+    pub anchor: Option<Anchor>,
 }
 
 struct Known {
@@ -62,6 +53,7 @@ struct Known {
 /// All callers seen lately.
 pub struct Callers {
     engine: Arc<Engine>,
+    follower: Arc<Follower>,
     /// The uid that mounted: its people are operators.
     owner: u32,
     known: Mutex<HashMap<u32, Known>>,
@@ -71,9 +63,9 @@ pub struct Callers {
 
 impl Callers {
     /// Nobody was seen yet. `owner` is the uid that mounted.
-    pub fn new(engine: Arc<Engine>, owner: u32) -> Callers {
+    pub fn new(engine: Arc<Engine>, follower: Arc<Follower>, owner: u32) -> Callers {
         let crowd = Mutex::new(Arc::new([]) as Arc<[WorkerName]>);
-        Callers { engine, owner, known: Mutex::default(), logins: Mutex::default(), crowd }
+        Callers { engine, follower, owner, known: Mutex::default(), logins: Mutex::default(), crowd }
     }
 
     /// Every worker who was seen lately, and everybody else who changed a file or looked at one that was, by the names under
@@ -88,7 +80,7 @@ impl Callers {
         let caller = self.identify(req).unwrap_or_else(|_| {
             let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator: false };
             let process = thread_group(req.tid);
-            Arc::new(Caller { actor, is_worker: false, process, is_sftp: false })
+            Arc::new(Caller { actor, is_worker: false, process, is_sftp: false, anchor: None })
         });
         // Workers joined when they were identified.
         if !caller.is_worker {
@@ -141,15 +133,15 @@ impl Callers {
     pub fn identify(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = self.recognise(req)?;
         let (name, now) = (&caller.actor.worker, (self.engine.clock())());
-        match self.check_name(&caller.actor) {
-            Ok(()) if caller.is_worker => {
-                self.join(name);
-                let presence = self.engine.roster().heard(name, caller.actor.uid, now);
-                self.remember(req, Some(presence), now.instant);
-                Ok(caller)
-            }
+        let state = self.engine.state();
+        match self.check_name(&state, &caller.actor) {
             Ok(()) => {
-                self.remember(req, None, now.instant);
+                let presence = caller.is_worker.then(|| {
+                    self.join(name);
+                    self.engine.roster().heard(name, caller.actor.uid, now)
+                });
+                self.remember(req, presence, now.instant);
+                self.go_on_following(req, &caller, &state, now);
                 Ok(caller)
             }
             // A stolen name is no sign of life of its owner; who uses it can read why where that one would.
@@ -163,6 +155,41 @@ impl Callers {
         }
     }
 
+    /// A worker that holds something is followed, also after a restart of the daemon, or when another process of it is seen.
+    fn go_on_following(&self, req: &Request, caller: &Caller, state: &State, now: Now) {
+        let (Some(anchor), worker) = (&caller.anchor, &caller.actor.worker) else { return };
+        let claims = state.worker(worker.as_str()).map_or(&[][..], |known| &known.claims);
+        let claim = claims.last().and_then(|id| state.task(id.as_str())?.claim());
+        let Some(claim) = claim.filter(|_| !self.follower.follows(worker, anchor)) else { return };
+        // What came later is perhaps only a command that has nothing to do with the claim.
+        let held = Span(now.wall.0.saturating_sub(claim.since.at.0).max(0) as u64 + SURELY_BEFORE_MS);
+        if (anchor.kind != Kind::Program || age(anchor.started).is_some_and(|age| age > held))
+            && let Some(process) = self.alive(req, caller)
+        {
+            self.follower.follow(worker, process, claim.epoch());
+        }
+    }
+
+    /// The claim was made: from now on it ends with that process.
+    pub fn claimed(&self, caller: &Caller, process: Alive, epoch: Seq) {
+        self.follower.follow(&caller.actor.worker, process, epoch);
+    }
+
+    /// The process that the caller stands and falls with. For a claim, to be taken before that is decided.
+    pub fn alive(&self, req: &Request, caller: &Caller) -> Option<Alive> {
+        let worker = &caller.actor.worker;
+        if let Some(alive) = self.follower.hold(worker, caller.anchor.as_ref()?) {
+            return Some(alive);
+        }
+        // It is gone, and who asks is not: somebody else stands above now.
+        let (file, stat) = Stat::open(req.tid)?;
+        let image = stat.image;
+        let anew = self.look(req, caller.process, Some(stat)).ok().filter(|anew| anew.actor == caller.actor);
+        let anchor = anew.and_then(|anew| anew.anchor);
+        self.keep(req, file, image, Arc::new(Caller { anchor: anchor.clone(), ..caller.clone() }));
+        self.follower.hold(worker, &anchor?)
+    }
+
     /// Whose sign of life the requests of this thread are, for the next moments.
     fn remember(&self, req: &Request, presence: Option<Arc<Presence>>, looked: Instant) {
         if let Some(known) = self.known.lock().get_mut(&req.tid) {
@@ -171,8 +198,8 @@ impl Callers {
     }
 
     /// A name belongs to the uid that used it first (C41).
-    fn check_name(&self, actor: &Actor) -> Result<()> {
-        match self.engine.state().worker(actor.worker.as_str()) {
+    fn check_name(&self, state: &State, actor: &Actor) -> Result<()> {
+        match state.worker(actor.worker.as_str()) {
             Some(worker) if worker.uid != actor.uid && actor.uid != 0 => {
                 let (worker, owner) = (actor.worker.clone(), worker.uid);
                 Err(FsError::because(libc::EACCES, Refusal::NameTaken { worker, owner }.to_string()))
@@ -233,9 +260,11 @@ impl Callers {
 
     fn look(&self, req: &Request, process: u32, stat: Option<Stat>) -> Result<Caller> {
         let is_sftp = stat.as_ref().is_some_and(|stat| serves_sftp(&stat.command));
-        let given = |worker| {
+        let connection = || if is_sftp { anchor(process, Kind::Connection) } else { None };
+        let given = |worker, anchor: Option<Anchor>| {
             let actor = Actor { worker, uid: req.uid, operator: false };
-            Caller { actor, is_worker: true, process, is_sftp }
+            let anchor = connection().or(anchor);
+            Caller { actor, is_worker: true, process, is_sftp, anchor }
         };
         let mut program = None;
         let mut at = stat.map(|stat| (req.tid, stat));
@@ -243,7 +272,7 @@ impl Callers {
             let Some((pid, stat)) = at else { break };
             if let Some(name) = variable_of(pid) {
                 return match std::str::from_utf8(&name).ok().and_then(WorkerName::parse) {
-                    Some(name) => Ok(given(name)),
+                    Some(worker) => Ok(given(worker, carrier(thread_group(pid), &name))),
                     None => Err(FsError::because(
                         libc::EACCES,
                         format!(
@@ -254,19 +283,18 @@ impl Callers {
                 };
             }
             if program.is_none() {
-                program = agent_program(pid, &stat.command).map(|agent| (agent, pid));
+                program = agent_program(pid, &stat.command).map(|agent| (agent, thread_group(pid)));
             }
-            at =
-                (stat.parent > 1).then(|| Stat::open(stat.parent).map(|(_, up)| (stat.parent, up))).flatten();
+            at = parent(&stat);
         }
         if let Some((agent, pid)) = program
-            && let Some(name) = WorkerName::parse(&format!("{agent}-{}", thread_group(pid)))
+            && let Some(worker) = WorkerName::parse(&format!("{agent}-{pid}"))
         {
-            return Ok(given(name));
+            return Ok(given(worker, anchor(pid, Kind::Agent)));
         }
         let operator = req.uid == 0 || req.uid == self.owner;
         let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator };
-        Ok(Caller { actor, is_worker: false, process, is_sftp })
+        Ok(Caller { actor, is_worker: false, process, is_sftp, anchor: connection() })
     }
 
     fn login(&self, uid: u32) -> WorkerName {
@@ -274,88 +302,47 @@ impl Callers {
     }
 }
 
-/// Longer than any line of `/proc/<tid>/stat`: 52 numbers and a command of 64 bytes.
-const STAT_BYTES: usize = 2048;
-
-/// What `/proc/<tid>/stat` says.
-struct Stat {
-    command: Vec<u8>,
-    parent: u32,
-    image: Image,
-}
-
-impl Stat {
-    fn open(tid: u32) -> Option<(File, Stat)> {
-        if tid == 0 {
-            return None;
+/// The process that a worker stands and falls with who was given its name. `pid` is the nearest that carries it.
+///
+/// All above it that carry the name too are the same worker: the topmost agent among them, or else the topmost of all. But
+/// an agent may have been told to give the name to what it starts, and not carry it itself.
+fn carrier(pid: u32, name: &[u8]) -> Option<Anchor> {
+    let (mut top, mut at, mut agent) = (pid, Stat::open(pid)?.1, None);
+    for _ in 0..ANCESTORS {
+        if agent_program(top, &at.command).is_some() {
+            agent = Some(top);
         }
-        let file = File::open(format!("/proc/{tid}/stat")).ok()?;
-        let stat = Stat::of(&file)?;
-        Some((file, stat))
+        let Some((above, stat)) = parent(&at) else { break };
+        if variable_of(above).as_deref() != Some(name) {
+            if agent.is_none() && agent_program(above, &stat.command).is_some() {
+                agent = Some(above);
+            }
+            break;
+        }
+        (top, at) = (above, stat);
     }
-
-    /// What the file says now; nothing if the process is gone.
-    fn of(file: &File) -> Option<Stat> {
-        let mut content = [0; STAT_BYTES];
-        let length = file.read_at(&mut content, 0).ok()?;
-        Stat::parse(&content[..length])
-    }
-
-    /// The fields are in proc_pid_stat(5). The command stands in parentheses and may itself hold some.
-    fn parse(content: &[u8]) -> Option<Stat> {
-        let open = content.iter().position(|b| *b == b'(')?;
-        let close = content.iter().rposition(|b| *b == b')')?;
-        let rest = std::str::from_utf8(content.get(close + 2..)?).ok()?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        // Field n of the manual page, which counts from 1, and of which the first two are before `rest`.
-        let number = |n: usize| fields.get(n - 3)?.parse::<u64>().ok();
-        Some(Stat {
-            command: content[open + 1..close].to_vec(),
-            parent: number(4)? as u32,
-            image: Image { started: number(22)?, stack: number(28)?, environment: number(50)? },
-        })
+    match agent {
+        Some(agent) => anchor(agent, Kind::Agent),
+        None => anchor(top, Kind::Program),
     }
 }
 
-/// The value of CREWFS_WORKER in a process's environment, as it was when its program started.
-fn variable_of(pid: u32) -> Option<Vec<u8>> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let value = environment.split(|b| *b == 0).find_map(|entry| entry.strip_prefix(VARIABLE))?;
-    (!value.is_empty()).then(|| value.to_vec())
+fn anchor(pid: u32, kind: Kind) -> Option<Anchor> {
+    let (_, stat) = Stat::open(pid)?;
+    // A process may call itself anything.
+    let program = String::from_utf8_lossy(&stat.command).replace(char::is_control, "?");
+    Some(Anchor { pid, started: stat.image.started, program, kind })
 }
 
-/// The agent that a process is, if it is one: by its command name, or by the script that its interpreter runs.
-fn agent_program(pid: u32, command: &[u8]) -> Option<&'static str> {
-    let known = |name: &[u8]| AGENTS.into_iter().find(|agent| agent.as_bytes() == name);
-    if let Some(agent) = known(command) {
-        return Some(agent);
-    }
-    if !INTERPRETERS.iter().any(|name| name.as_bytes() == command) {
-        return None;
-    }
-    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    arguments.split(|b| *b == 0).take(2).find_map(|argument| {
-        let file = argument.rsplit(|b| *b == b'/').next()?;
-        known(file.split(|b| *b == b'.').next()?)
-    })
+/// The process above, if it is one of those that a worker can be known by.
+fn parent(stat: &Stat) -> Option<(u32, Stat)> {
+    (stat.parent > 1).then(|| Stat::open(stat.parent).map(|(_, above)| (stat.parent, above))).flatten()
 }
 
 /// A request as the process would make it.
 fn request_of(process: u32) -> Option<Request> {
     let uid = fs::metadata(format!("/proc/{process}")).ok()?.uid();
     Some(Request { tid: process, uid, gid: 0 })
-}
-
-/// Whether a program of this name serves files to an SFTP client: OpenSSH's own, or the one inside sshd.
-fn serves_sftp(command: &[u8]) -> bool {
-    command == b"sftp-server" || command.starts_with(b"sshd")
-}
-
-/// The process that a thread belongs to.
-fn thread_group(tid: u32) -> u32 {
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    line.and_then(|tgid| tgid.trim().parse().ok()).unwrap_or(tid)
 }
 
 /// The login name of a uid, or `uid-N` where there is none that could name a worker.
@@ -375,23 +362,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stat_line_is_read_whatever_the_command_is_called() {
-        let tail = (5..=52).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
-        for command in ["sh", "a) b (c", "x y", ")"] {
-            let stat = Stat::parse(format!("77 ({command}) S 42 {tail}\n").as_bytes()).unwrap();
-            assert_eq!(stat.command, command.as_bytes());
-            assert_eq!(stat.parent, 42);
-            assert_eq!(stat.image, Image { started: 22, stack: 28, environment: 50 });
-        }
-        assert!(Stat::parse(b"").is_none());
-        assert!(Stat::parse(b"1 (x").is_none());
-    }
-
-    #[test]
-    fn this_process_has_an_image_and_root_a_login_name() {
-        let (_, mine) = Stat::open(std::process::id()).unwrap();
-        assert!(mine.image.environment > 0);
-        assert_eq!(thread_group(std::process::id()), std::process::id());
+    fn root_has_a_login_name() {
         assert_eq!(login_name(0).as_str(), "root");
         assert_eq!(login_name(4_000_000_000).as_str(), "uid-4000000000");
     }

@@ -10,7 +10,9 @@
 pub mod caller;
 pub mod desk;
 pub mod files;
+pub mod followed;
 pub mod guard;
+mod process;
 pub mod terms;
 pub mod tree;
 

@@ -2,7 +2,7 @@
 //!
 //! Must never: hold anything that only a filesystem understands.
 
-use super::{Content, Event, FileStamp, Manifest, Seq, Span, TaskId, WorkerName};
+use super::{Content, Event, FileStamp, LossReason, Manifest, Seq, Span, TaskId, WorkerName};
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +113,15 @@ pub enum Command {
         /// How long the holder was silent.
         silent: Span,
     },
+    /// A worker is gone.
+    Depart {
+        /// The worker.
+        worker: WorkerName,
+        /// Its last claim that is over with it. Younger ones stay.
+        epoch: Seq,
+        /// How that is known.
+        reason: LossReason,
+    },
     /// A worker shall claim nothing more, or may again.
     Drain {
         /// The worker.
@@ -135,7 +144,10 @@ impl Command {
     /// Who asks; nobody when crewfs itself does.
     pub fn actor(&self) -> Option<&Actor> {
         match self {
-            Command::Publish { .. } | Command::Missing { .. } | Command::Expire { .. } => None,
+            Command::Publish { .. }
+            | Command::Missing { .. }
+            | Command::Expire { .. }
+            | Command::Depart { .. } => None,
             Command::Withdraw { by, .. }
             | Command::Claim { by, .. }
             | Command::ClaimNext { by, .. }

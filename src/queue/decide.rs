@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::command::{Actor, Command, Decision, Ending, Outcome};
 use super::event::{Content, Event, LossReason, Record};
 use super::task::{Claim, FileStamp, Manifest, Phase, Task};
-use super::{Refusal, Seq, State, TaskId, TaskState};
+use super::{Refusal, Seq, State, TaskId, TaskState, WorkerName};
 
 /// Judge one command: the events that it causes, or the reason why it causes none.
 pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
@@ -81,6 +81,7 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
         Command::Expire { task, epoch, silent } => {
             expire(state, task, *epoch, LossReason::LeaseExpired { silent: *silent })
         }
+        Command::Depart { worker, epoch, reason } => depart(state, worker, *epoch, reason),
         Command::Drain { worker, by, draining } => {
             if worker != &by.worker && !by.operator {
                 return Err(Refusal::OperatorOnly { what: "draining another worker" });
@@ -213,14 +214,7 @@ fn not_holder(state: &State, task: &TaskId, by: &Actor) -> Refusal {
     let Some(found) = state.task(task.as_str()) else {
         return Refusal::Unknown { task: task.clone() };
     };
-    let now = match &found.phase {
-        Phase::Claimed(claim) => format!("{} holds it since {}", claim.worker, claim.since.at),
-        Phase::Completed(finish) | Phase::Failed(finish) => match &finish.worker {
-            Some(worker) => format!("{worker} has {} it", state.state_of(found)),
-            None => format!("it is {}", state.state_of(found)),
-        },
-        Phase::Open | Phase::Rejected(_) => format!("it is {}", state.state_of(found)),
-    };
+    let now = state.standing(found);
     let lost = found.losses.iter().rev().find(|loss| loss.worker == by.worker);
     let why = match lost {
         Some(loss) => format!("your claim ended at {}: {}; {now}", loss.at, loss.reason),
@@ -282,6 +276,18 @@ fn expire(state: &State, task: &TaskId, epoch: Seq, reason: LossReason) -> Resul
             .into_bytes(),
         );
         events.push(Event::Failed { task: task.clone(), worker: None, text: Some(text) });
+    }
+    done(events)
+}
+
+/// The end of everything that a worker held up to one of its claims.
+fn depart(state: &State, worker: &WorkerName, last: Seq, reason: &LossReason) -> Result<Decision, Refusal> {
+    let mut events = Vec::new();
+    for task in state.worker(worker.as_str()).map_or(&[][..], |worker| &worker.claims) {
+        let epoch = find(state, task)?.claim().map_or(0, Claim::epoch);
+        if epoch <= last {
+            events.extend(expire(state, task, epoch, reason.clone())?.events);
+        }
     }
     done(events)
 }

@@ -186,11 +186,48 @@ pub enum LossReason {
         /// How long it was silent, in milliseconds.
         silent: Span,
     },
+    /// The process that the holder was known by ended, and it had no other.
+    ProcessEnded {
+        /// The program that it ran.
+        program: String,
+        /// Its number.
+        pid: u32,
+        /// How it ended.
+        ending: ProcessEnding,
+    },
+    /// The holder's connection ended, and it did not come back.
+    ConnectionEnded {
+        /// How long it stayed away, in milliseconds.
+        away: Span,
+    },
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessEnding {
+    /// By itself, with this exit code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+    /// Nobody told.
+    Unknown,
+}
+
+impl std::fmt::Display for ProcessEnding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ProcessEnding::Exited(code) => write!(f, "ended with exit code {code}"),
+            ProcessEnding::Killed(signal) => write!(f, "was killed by signal {signal}"),
+            ProcessEnding::Unknown => f.write_str("ended"),
+        }
+    }
 }
 
 impl LossReason {
     /// The name of each kind, as it stands in the log.
-    pub const NAMES: [&str; 3] = ["given_back", "taken_away", "lease_expired"];
+    pub const NAMES: [&str; 5] =
+        ["given_back", "taken_away", "lease_expired", "process_ended", "connection_ended"];
 
     /// What kind it is, as it stands in the log.
     pub fn name(&self) -> &'static str {
@@ -198,13 +235,17 @@ impl LossReason {
             LossReason::GivenBack => "given_back",
             LossReason::TakenAway { .. } => "taken_away",
             LossReason::LeaseExpired { .. } => "lease_expired",
+            LossReason::ProcessEnded { .. } => "process_ended",
+            LossReason::ConnectionEnded { .. } => "connection_ended",
         }
     }
 
     /// Whether the task is at fault as much as the worker: such a loss counts as an attempt (C32).
     pub fn counts_as_attempt(&self) -> bool {
         match self {
-            LossReason::LeaseExpired { .. } => true,
+            LossReason::LeaseExpired { .. }
+            | LossReason::ProcessEnded { .. }
+            | LossReason::ConnectionEnded { .. } => true,
             LossReason::GivenBack | LossReason::TakenAway { .. } => false,
         }
     }
@@ -216,6 +257,12 @@ impl std::fmt::Display for LossReason {
             LossReason::GivenBack => f.write_str("given back"),
             LossReason::TakenAway { by } => write!(f, "taken away by {by}"),
             LossReason::LeaseExpired { silent } => write!(f, "its lease ran out after {silent} of silence"),
+            LossReason::ProcessEnded { program, pid, ending } => {
+                write!(f, "its process ({program}, {pid}) {ending}")
+            }
+            LossReason::ConnectionEnded { away } => {
+                write!(f, "its connection ended and did not come back for {away}")
+            }
         }
     }
 }

@@ -23,11 +23,11 @@ mod time;
 
 pub use command::{Actor, Command, Decision, Ending, Outcome};
 pub use decide::decide;
-pub use event::{Content, Event, LossReason, Record};
+pub use event::{Content, Event, LossReason, ProcessEnding, Record};
 pub use front_matter::parse as parse_instructions;
 pub use names::{TaskId, WorkerName};
 pub use refusal::Refusal;
-pub use state::{State, TaskState, Worker};
+pub use state::{Lost, State, TaskState, Worker};
 pub use summary::{Sight, Stuck, Summary};
 pub use task::{
     Claim, FileStamp, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task, TextRef,

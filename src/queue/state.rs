@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::task::{
     Claim, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task, TextRef,
 };
-use super::{Content, Ending, Event, Record, Seq, TaskId, Wall, WorkerName};
+use super::{Content, Ending, Event, LossReason, Record, Seq, TaskId, Wall, WorkerName};
 use crate::limits::{LOSSES_KEPT, NAMED_IN_A_SENTENCE, RESULT_HEAD_BYTES};
 
 /// The state of a task as users know it (C12). Each has a directory of its own.
@@ -85,6 +85,20 @@ pub struct Worker {
     /// When its last claim ended, if one has.
     #[serde(default)]
     pub last_claim_ended: Option<Wall>,
+    /// The last claim that it lost, but did not give back.
+    #[serde(default)]
+    pub lost: Option<Lost>,
+}
+
+/// A claim as whoever lost it remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// The task.
+    pub task: TaskId,
+    /// When it was lost.
+    pub at: Wall,
+    /// Why.
+    pub reason: LossReason,
 }
 
 /// Where a ready task stands in line: most urgent first, then oldest.
@@ -281,6 +295,18 @@ impl State {
         if why.is_empty() { why } else { format!("it needs {why}") }
     }
 
+    /// Where a task stands, in the words for somebody who had it and lost it.
+    pub fn standing(&self, task: &Task) -> String {
+        match &task.phase {
+            Phase::Claimed(claim) => format!("{} holds it since {}", claim.worker, claim.since.at),
+            Phase::Completed(Finish { worker: Some(worker), .. })
+            | Phase::Failed(Finish { worker: Some(worker), .. }) => {
+                format!("{worker} has {} it", self.state_of(task))
+            }
+            _ => format!("it is {}", self.state_of(task)),
+        }
+    }
+
     /// Make one event part of the state.
     pub fn apply(&mut self, record: &Record) {
         let moment = Moment { seq: record.seq, at: record.at };
@@ -329,11 +355,17 @@ impl State {
                     finish.text = Some(TextRef::to(text, moment));
                 }
             }),
-            Event::Returned { task, worker, reason } => self.change(task, moment, |t| {
-                let epoch = t.claim().map_or(0, Claim::epoch);
-                t.lose(Loss { worker: worker.clone(), epoch, at: moment.at, reason: reason.clone() });
-                t.phase = Phase::Open;
-            }),
+            Event::Returned { task, worker, reason } => {
+                self.change(task, moment, |t| {
+                    let epoch = t.claim().map_or(0, Claim::epoch);
+                    t.lose(Loss { worker: worker.clone(), epoch, at: moment.at, reason: reason.clone() });
+                    t.phase = Phase::Open;
+                });
+                if *reason != LossReason::GivenBack {
+                    let lost = Lost { task: task.clone(), at: moment.at, reason: reason.clone() };
+                    self.change_worker(worker, moment, |w| w.lost = Some(lost));
+                }
+            }
             Event::Retried { task, .. } => self.change(task, moment, |t| {
                 t.losses.clear();
                 t.phase = Phase::Open;
@@ -544,6 +576,7 @@ impl Worker {
             completed: 0,
             failed: 0,
             last_claim_ended: None,
+            lost: None,
         }
     }
 }

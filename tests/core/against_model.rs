@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use crewfs::queue::{
     Actor, Command, Content, Decision, Ending, Event, FileStamp, LossReason, Manifest, Outcome, Phase,
-    Priority, Problem, Record, Refusal, Seq, Span, Spec, State, TaskId, TaskState, Wall, WorkerName, decide,
+    Priority, Problem, ProcessEnding, Record, Refusal, Seq, Span, Spec, State, TaskId, TaskState, Wall,
+    WorkerName, decide,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -28,6 +29,7 @@ enum Wish {
     Release { task: u8, by: Who },
     Retry { task: u8, by: Who },
     Expire { task: u8, age: u64 },
+    Depart { worker: u8, task: u8, age: u64 },
     Drain { worker: u8, by: Who, draining: bool },
     Pause { by: Who, paused: bool },
 }
@@ -77,6 +79,7 @@ fn wish(tasks: u8, workers: u8) -> impl Strategy<Value = Wish> {
         2 => (task(), who()).prop_map(|(task, by)| Wish::Release { task, by }),
         2 => (task(), who()).prop_map(|(task, by)| Wish::Retry { task, by }),
         3 => (task(), age()).prop_map(|(task, age)| Wish::Expire { task, age }),
+        2 => (0..workers, task(), age()).prop_map(|(worker, task, age)| Wish::Depart { worker, task, age }),
         1 => (0..workers, who(), any::<bool>()).prop_map(|(worker, by, draining)| Wish::Drain { worker, by, draining }),
         1 => (who(), prop::bool::weighted(0.3)).prop_map(|(by, paused)| Wish::Pause { by, paused }),
     ]
@@ -157,6 +160,11 @@ fn command(model: &Model, wish: Wish) -> Command {
         Wish::Expire { task, age } => {
             Command::Expire { task: task_id(task), epoch: epoch(task, age), silent: Span(9) }
         }
+        Wish::Depart { worker, task, age } => Command::Depart {
+            worker: worker_name(worker),
+            epoch: epoch(task, age),
+            reason: LossReason::ConnectionEnded { away: Span(9) },
+        },
         Wish::Drain { worker, by, draining } => {
             Command::Drain { worker: worker_name(worker), by: actor(by), draining }
         }
@@ -329,7 +337,12 @@ fn event() -> impl Strategy<Value = Event> {
     let task = || (0..4u8).prop_map(task_id);
     let worker = || (0..2u8).prop_map(worker_name);
     let cycle = prop::collection::vec(task(), 0..2);
-    let loss = prop_oneof![Just(LossReason::GivenBack), Just(LossReason::LeaseExpired { silent: Span(1) })];
+    let process = |ending| LossReason::ProcessEnded { program: "p".into(), pid: 1, ending };
+    let loss = prop_oneof![
+        Just(LossReason::GivenBack),
+        Just(LossReason::LeaseExpired { silent: Span(1) }),
+        Just(process(ProcessEnding::Killed(9))),
+    ];
     let content = prop::option::of(Just(text()));
     let published = (task(), prop::collection::vec(0..4u8, 0..3), any::<bool>(), cycle).prop_map(
         |(task, needs, problem, cycle)| {

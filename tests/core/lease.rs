@@ -1,12 +1,16 @@
 //! Time: leases end by silence on the clock that never jumps, and by nothing else (C30–C33).
 
+use std::process::{Command as Program, Stdio};
 use std::sync::Arc;
 
 use crewfs::clock::Clock;
 use crewfs::engine::{Config, Engine, Failure};
+use crewfs::fs::followed::{Anchor, Follower, Kind};
 use crewfs::limits::WORKERS_PRESENT;
 use crewfs::log::MemoryLog;
-use crewfs::queue::{Command, Instant, LossReason, Now, Span, Spec, State, TaskState, Wall};
+use crewfs::queue::{
+    Command, Instant, LossReason, Now, Outcome, ProcessEnding, Span, Spec, State, TaskState, Wall,
+};
 use parking_lot::Mutex;
 
 use crate::engine::{config, nudge};
@@ -157,6 +161,42 @@ fn no_lease_ends_while_the_log_does_not_work() {
     assert_eq!(world.engine.state().count(TaskState::Claimed), 1);
     world.control.reopen_fails(false);
     assert_eq!(world.after(Span(0)).count(TaskState::Ready), 1);
+}
+
+/// C33 for those who are gone: it is tried again until the log has it.
+#[test]
+fn an_end_is_not_forgotten_while_the_log_does_not_work() {
+    let world = World::new();
+    let follower = Follower::start(world.engine.clone(), Span(0)).unwrap();
+    let mut child = Program::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    let started = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
+    let anchor = Anchor { pid: child.id(), started, program: "cat".into(), kind: Kind::Agent };
+    world.engine.call(publish("t")).unwrap();
+    let Ok(Outcome::Claimed { epoch, .. }) = world.engine.call(claim_next("w")) else { panic!("no claim") };
+    follower.follow(&worker("w"), follower.hold(&worker("w"), &anchor).unwrap(), epoch);
+
+    world.control.fail_next(&[Fault::Before]);
+    world.control.reopen_fails(true);
+    assert!(matches!(world.engine.call(publish("lost")), Err(Failure::Log(_))));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    while follower.follows(&worker("w"), &anchor) {
+        std::thread::yield_now();
+    }
+    assert_eq!(world.engine.state().count(TaskState::Claimed), 1);
+    world.control.reopen_fails(false);
+    while world.engine.state().count(TaskState::Claimed) > 0 {
+        world.clock.forward(Span(100));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let state = world.engine.state();
+    let ending = ProcessEnding::Killed(9);
+    let reason = LossReason::ProcessEnded { program: "cat".into(), pid: child.id(), ending };
+    assert_eq!(state.task("t").unwrap().losses[0].reason, reason);
+    assert_eq!(state.worker("w").unwrap().lost.as_ref().unwrap().reason, reason);
+    assert_eq!(*state, State::replay(&world.control.records()));
+    follower.stop();
 }
 
 #[test]

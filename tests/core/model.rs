@@ -86,6 +86,20 @@ impl Item {
         }
     }
 
+    /// Its claim is lost, not given back; the answer is how many events that takes, of which the first is `token`.
+    fn lose(&mut self, token: Seq) -> Seq {
+        self.silences += 1;
+        let allowed = self.in_force.as_ref().map_or(3, |spec| spec.attempts);
+        if self.silences < allowed {
+            self.stage = Stage::Open;
+            return 1;
+        }
+        // The finish comes after the loss.
+        let finish = token + 1;
+        self.stage = Stage::Ended { how: Ending::Failed, worker: None, finish, text: Some(vec![]) };
+        2
+    }
+
     pub fn holder(&self) -> Option<&WorkerName> {
         match &self.stage {
             Stage::Claimed { worker, .. } => Some(worker),
@@ -265,18 +279,16 @@ impl Model {
                     Stage::Claimed { epoch, .. } if epoch == wanted => {}
                     _ => return Ok(Said::Done),
                 }
-                item.silences += 1;
-                let allowed = item.in_force.as_ref().map_or(3, |spec| spec.attempts);
-                item.stage = match item.silences >= allowed {
-                    // The finish comes after the loss.
-                    true => Stage::Ended {
-                        how: Ending::Failed,
-                        worker: None,
-                        finish: token + 1,
-                        text: Some(vec![]),
-                    },
-                    false => Stage::Open,
-                };
+                item.lose(token);
+            }
+            Command::Depart { worker, epoch: last, .. } => {
+                let mut token = token;
+                for task in self.claims(worker) {
+                    let item = self.at(&task)?;
+                    if matches!(&item.stage, Stage::Claimed { epoch, .. } if epoch <= last) {
+                        token += item.lose(token);
+                    }
+                }
             }
             Command::Drain { worker, by, draining } => {
                 self.own_name(by)?;

@@ -196,6 +196,7 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("RESERVED_BYTES", limits::RESERVED_BYTES),
         ("SETTLE_MS", limits::SETTLE_MS),
         ("ANCESTORS", limits::ANCESTORS as u64),
+        ("FOLLOWED_PROCESSES", limits::FOLLOWED_PROCESSES as u64),
         ("LOCKED_FILES", limits::LOCKED_FILES as u64),
         ("RECENT_FILES", limits::RECENT_FILES as u64),
         ("WAITING_CHANGES", limits::WAITING_CHANGES as u64),

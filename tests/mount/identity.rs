@@ -72,7 +72,9 @@ fn c40_an_agent_program_is_known_by_its_name() {
     let output = run(command).ok();
     let (pid, name) = output.trim().split_once('\n').unwrap();
     assert_eq!(name, format!("claude-{pid}"));
-    assert_eq!(mounted.json("status/a")["worker"], name);
+    // The agent has ended, and the claim with it.
+    let claimed = format!(r#""event":"claimed","task":"a","worker":"{name}"}}"#);
+    assert!(mounted.read("events.jsonl").contains(&claimed));
 
     // A given name is stronger than the program's.
     let mut command = mounted.worker("");

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::engine::{Engine, Presence};
 use crate::queue::{
-    Loss, Phase, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, When, WorkerName,
+    Loss, Lost, Phase, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, When, WorkerName,
 };
 
 /// A task as `status/<id>`, `claim/<id>` and `queue.json` show it. `status` and `worker` are always there.
@@ -218,10 +218,23 @@ pub(super) fn workers(state: &State, engine: &Engine) -> Vec<u8> {
     }))
 }
 
-/// `workers/<name>/why`: the last refusal.
-pub(super) fn refusal(engine: &Engine, name: &WorkerName) -> Vec<u8> {
-    let last = engine.roster().get(name.as_str()).and_then(|presence| presence.last_refusal());
-    last.map_or_else(Vec::new, |(at, why)| format!("{at} {why}\n").into_bytes())
+/// `workers/<name>/why`: the last refusal, or the last claim that was lost since; and whether it depends on the state.
+pub(super) fn worker_why(
+    state: &State,
+    refusal: Option<(Wall, String)>,
+    name: &WorkerName,
+) -> (Vec<u8>, bool) {
+    let lost = state.worker(name.as_str()).and_then(|worker| worker.lost.as_ref());
+    let lost = lost.filter(|lost| refusal.as_ref().is_none_or(|(at, _)| *at < lost.at));
+    let said = lost.map(|Lost { task, at, reason }| {
+        let now = match state.task(task.as_str()) {
+            Some(found) => state.standing(found),
+            None => "it was withdrawn".into(),
+        };
+        (*at, format!("your claim of {task} ended: {reason}; {now}"))
+    });
+    let line = said.or(refusal).map_or_else(String::new, |(at, why)| format!("{at} {why}\n"));
+    (line.into_bytes(), lost.is_some())
 }
 
 /// `workers/<name>/locks`: one path a line.

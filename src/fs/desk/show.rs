@@ -276,9 +276,10 @@ impl View {
                 return Ok((Content::Instructions(task.clone()), 0o444, changed));
             }
             WorkerFile::Why => {
-                let when = presence.and_then(|p| p.last_refusal());
-                let mtime = when.map_or(self.opened, |(wall, _)| at(wall));
-                (documents::refusal(&self.engine, name), 0o444, mtime)
+                let refusal = presence.and_then(|p| p.last_refusal());
+                let refused = refusal.as_ref().map_or(self.opened, |(wall, _)| at(*wall));
+                let (line, of_the_state) = documents::worker_why(state, refusal, name);
+                (line, 0o444, if of_the_state { changed } else { refused })
             }
             WorkerFile::Locks => {
                 let (bytes, mtime) = self.locks(name);

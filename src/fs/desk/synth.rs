@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::super::caller::Caller;
+use super::super::followed::Alive;
 use super::super::{Attr, Entry, FsError, Ino, Kind, Opened, Reply, Request, Result, SetAttr, Timestamp};
 use super::handles::{Handle, Note, Scratch, put, slice};
 use super::nodes::{Directory, Made, Node, WorkerFile, is_synthesized};
@@ -83,16 +84,22 @@ impl Core {
     pub(super) fn make_durably(self: &Arc<Core>, req: &Request, node: Node, kind: Kind, reply: Reply<Entry>) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         match self.wished(&node, &caller, true) {
-            Ok(command) => self.fulfil(caller, command, kind, reply),
+            Ok(command) => self.fulfil(req, caller, command, kind, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
 
-    fn fulfil(self: &Arc<Core>, caller: Arc<Caller>, command: Command, kind: Kind, reply: Reply<Entry>) {
+    fn fulfil(
+        self: &Arc<Core>,
+        req: &Request,
+        caller: Arc<Caller>,
+        command: Command,
+        kind: Kind,
+        reply: Reply<Entry>,
+    ) {
         let core = self.clone();
-        self.view.engine.submit(command, move |outcome| {
-            reply.send(core.answer(&caller, outcome).map(|_| core.fresh(kind, None)));
-        });
+        let process = self.before(req, &caller, &command);
+        self.command(caller, process, command, Reply::from(reply, move |()| core.fresh(kind, None)));
     }
 
     /// What somebody just made, as it is to its maker: empty, and a node of its own. By its name everybody, its maker too,
@@ -140,9 +147,12 @@ impl Core {
             return reply.send(self.create_scratch(req, parent, name));
         }
         let Some((caller, reply)) = self.begin(req, reply) else { return };
-        let decided = self
-            .wished(&node, &caller, exclusive)
-            .and_then(|command| self.view.engine.decide(&command).map_err(|failure| FsError::from(&failure)));
+        let decided = self.wished(&node, &caller, exclusive).and_then(|command| {
+            let process = self.before(req, &caller, &command);
+            let decided = self.view.engine.decide(&command);
+            self.after(&caller, process, decided.as_ref().ok().map(|(outcome, _)| outcome));
+            decided.map_err(|failure| FsError::from(&failure))
+        });
         reply.send(match decided {
             Err(error) => Err(self.refused(&caller, error)),
             Ok((outcome, ticket)) => {
@@ -180,7 +190,7 @@ impl Core {
             .and_then(|from| Ok((table::moving(&from, &to, &caller, &state, true)?, from.kind())));
         match wished {
             // The answer must be of the kind that was linked.
-            Ok((command, kind)) => self.fulfil(caller, command, kind, reply),
+            Ok((command, kind)) => self.fulfil(req, caller, command, kind, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
@@ -209,16 +219,40 @@ impl Core {
         }
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         match table::removing(&node, &caller, &self.view.engine.state()) {
-            Ok(command) => self.command(caller, command, reply),
+            Ok(command) => {
+                let process = self.before(req, &caller, &command);
+                self.command(caller, process, command, reply);
+            }
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
 
-    fn command(self: &Arc<Core>, caller: Arc<Caller>, command: Command, reply: Reply<()>) {
+    fn command(
+        self: &Arc<Core>,
+        caller: Arc<Caller>,
+        process: Option<Alive>,
+        command: Command,
+        reply: Reply<()>,
+    ) {
         let core = self.clone();
-        self.view
-            .engine
-            .submit(command, move |outcome| reply.send(core.answer(&caller, outcome).map(|_| ())));
+        self.view.engine.submit(command, move |outcome| {
+            core.after(&caller, process, outcome.as_ref().ok());
+            reply.send(core.answer(&caller, outcome).map(|_| ()));
+        });
+    }
+
+    /// Before a command is decided that may be a claim: the process that it shall end with.
+    fn before(&self, req: &Request, caller: &Caller, command: &Command) -> Option<Alive> {
+        match command {
+            Command::Claim { .. } | Command::ClaimNext { .. } => self.view.callers.alive(req, caller),
+            _ => None,
+        }
+    }
+
+    fn after(&self, caller: &Caller, process: Option<Alive>, outcome: Option<&Outcome>) {
+        if let (Some(process), Some(Outcome::Claimed { epoch, .. })) = (process, outcome) {
+            self.view.callers.claimed(caller, process, *epoch);
+        }
     }
 
     pub(super) fn rename_synthesized(
@@ -238,7 +272,10 @@ impl Core {
             return self.rename_scratch(caller, (from.0, from.1), to, exclusive, reply);
         }
         match table::moving(&from.2, &to.2, &caller, &self.view.engine.state(), exclusive) {
-            Ok(command) => self.command(caller, command, reply),
+            Ok(command) => {
+                let process = self.before(req, &caller, &command);
+                self.command(caller, process, command, reply);
+            }
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
@@ -438,7 +475,7 @@ impl Core {
                 match command {
                     Ok(command) => {
                         let answered = Reply::new(move |done: Result<()>| reply.send(done.map(|()| written)));
-                        return self.command(caller, command, answered);
+                        return self.command(caller, None, command, answered);
                     }
                     Err(error) => Err(error),
                 }
@@ -543,7 +580,7 @@ impl Core {
                     let emptied = Reply::new(move |done: Result<()>| {
                         reply.send(done.and_then(|()| Ok((core.view.attr(ino, &node, &req)?, NO_TIME))));
                     });
-                    return self.command(caller, command, emptied);
+                    return self.command(caller, None, command, emptied);
                 }
             },
             (Right::Report(..), Some(_), _) => return reply.send(Err(FsError::new(libc::EINVAL))),

@@ -1,0 +1,486 @@
+//! The processes by which workers are known: a worker whose last one ends loses its claims (C31).
+//!
+//! May assume: the kernel tells when a process ends (pidfd_open(2)). Where it does not, leases alone end claims.
+//! Must never: make a thread wait that serves the kernel; or end a claim that was not made yet when the process ended.
+//!
+//! A process is followed from the claim on that was made through it, or from when a worker that holds one is seen again.
+//! There is one lock, of the table. While it is held nothing is asked of the engine, which may answer at once.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::process::{self, Stat};
+use crate::engine::{Engine, Failure};
+use crate::limits::{DEPARTURE_RETRY_MS, FOLLOWED_PROCESSES};
+use crate::queue::{Command, Instant, LossReason, ProcessEnding, Seq, Span, WorkerName};
+use crate::sys;
+
+/// A process that a worker is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its number.
+    pub pid: u32,
+    /// When it began, in ticks: with the number, this tells it from every other.
+    pub started: u64,
+    /// The program that it ran when it was found.
+    pub program: String,
+    /// What its end means.
+    pub kind: Kind,
+}
+
+/// What the end of a process means for the claims of its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An agent: they end with it.
+    Agent,
+    /// Some program, which may have been there just to claim: they end with it if it did not end well.
+    Program,
+    /// Serves a connection: they end if no other connection comes for a while.
+    Connection,
+}
+
+/// A process that was there when it was looked for.
+#[derive(Debug)]
+pub struct Alive {
+    anchor: Anchor,
+    pidfd: OwnedFd,
+}
+
+/// The number in epoll that ends the thread.
+const STOP: u64 = 0;
+/// Ends of processes that are heard of at once.
+const EVENTS: usize = 64;
+
+/// Follows processes.
+pub struct Follower {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    engine: Arc<Engine>,
+    /// How long a worker may be without a connection.
+    grace: Span,
+    epoll: OwnedFd,
+    stop: OwnedFd,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    workers: HashMap<WorkerName, Vec<Followed>>,
+    /// Whose process each number in epoll stands for.
+    numbers: HashMap<u64, WorkerName>,
+    last_number: u64,
+    /// Counts claims.
+    turn: u64,
+    /// Workers who are gone, or are taken to be so later.
+    departures: HashMap<WorkerName, Departure>,
+    /// Whether it was said that more should be followed than can be.
+    complained: bool,
+}
+
+struct Followed {
+    number: u64,
+    process: Alive,
+    /// The last claim that was made through it.
+    epoch: Seq,
+    /// When that was.
+    turn: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Departure {
+    at: Instant,
+    epoch: Seq,
+    reason: LossReason,
+}
+
+impl Follower {
+    /// Nobody is followed yet. A worker may be without a connection for `grace`.
+    pub fn start(engine: Arc<Engine>, grace: Span) -> std::io::Result<Arc<Follower>> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
+        epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
+        let table = Mutex::new(Table { last_number: STOP, ..Table::default() });
+        let shared = Arc::new(Shared { engine, grace, epoll, stop, table });
+        let following = shared.clone();
+        let thread = std::thread::Builder::new().name("follower".into()).spawn(move || following.run())?;
+        Ok(Arc::new(Follower { shared, thread: Mutex::new(Some(thread)) }))
+    }
+
+    /// Whether a worker's process is followed.
+    pub fn follows(&self, worker: &WorkerName, anchor: &Anchor) -> bool {
+        self.shared.table.lock().find(worker, anchor).is_some()
+    }
+
+    /// A hold on a process, if it is still there. Taken before a claim and kept until that is decided, it makes sure that an
+    /// end in between is heard of.
+    pub fn hold(&self, worker: &WorkerName, anchor: &Anchor) -> Option<Alive> {
+        let known = |followed: &mut Followed| followed.process.pidfd.try_clone().ok();
+        let known = self.shared.table.lock().find(worker, anchor).and_then(known);
+        let pidfd = known.or_else(|| open(anchor))?;
+        Some(Alive { anchor: anchor.clone(), pidfd })
+    }
+
+    /// From now on, the claims of this worker up to `epoch` end with this process, if it is the worker's last.
+    pub fn follow(&self, worker: &WorkerName, process: Alive, epoch: Seq) {
+        let mut table = self.shared.table.lock();
+        table.turn += 1;
+        let turn = table.turn;
+        if let Some(known) = table.find(worker, &process.anchor) {
+            (known.epoch, known.turn) = (known.epoch.max(epoch), turn);
+            return;
+        }
+        if table.numbers.len() >= FOLLOWED_PROCESSES {
+            self.shared.drop_oldest(&mut table);
+        }
+        table.last_number += 1;
+        let number = table.last_number;
+        let data = EventData::new_u64(number);
+        if let Err(error) = epoll::add(&self.shared.epoll, &process.pidfd, data, EventFlags::IN) {
+            return log::warn!("process {} cannot be followed: {error}", process.anchor.pid);
+        }
+        table.numbers.insert(number, worker.clone());
+        let followed = Followed { number, process, epoch, turn };
+        table.workers.entry(worker.clone()).or_default().push(followed);
+    }
+
+    /// Follow nobody any more.
+    pub fn stop(&self) {
+        let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Table {
+    fn find(&mut self, worker: &WorkerName, anchor: &Anchor) -> Option<&mut Followed> {
+        let same = |known: &&mut Followed| {
+            (known.process.anchor.pid, known.process.anchor.started) == (anchor.pid, anchor.started)
+        };
+        self.workers.get_mut(worker)?.iter_mut().find(same)
+    }
+
+    /// Take a process out; and the worker, if this was its last.
+    fn take(&mut self, number: u64) -> Option<(WorkerName, Followed, bool)> {
+        let worker = self.numbers.remove(&number)?;
+        let processes = self.workers.get_mut(&worker)?;
+        let at = processes.iter().position(|followed| followed.number == number)?;
+        let taken = processes.swap_remove(at);
+        // Those that are left stand for its claims too.
+        processes.iter_mut().for_each(|other| other.epoch = other.epoch.max(taken.epoch));
+        let was_last = processes.is_empty();
+        if was_last {
+            self.workers.remove(&worker);
+        }
+        Some((worker, taken, was_last))
+    }
+}
+
+impl Shared {
+    fn run(self: &Arc<Shared>) {
+        let mut events = Vec::with_capacity(EVENTS);
+        loop {
+            let wait = self.next_departure().map(|span| Timespec {
+                tv_sec: (span.0 / 1000) as i64,
+                // A moment more, so that it is due then.
+                tv_nsec: (span.0 % 1000 * 1_000_000) as i64 + 999_999,
+            });
+            events.clear();
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), wait.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return log::error!("processes are not followed any more: {error}"),
+            }
+            for event in &events {
+                match event.data.u64() {
+                    STOP => return,
+                    number => self.ended(number),
+                }
+            }
+            self.depart();
+        }
+    }
+
+    /// How long it is until somebody is gone for good.
+    fn next_departure(&self) -> Option<Span> {
+        let first = self.table.lock().departures.values().map(|departure| departure.at).min()?;
+        Some(first.since((self.engine.clock())().instant))
+    }
+
+    /// A process ended.
+    fn ended(&self, number: u64) {
+        let Some((worker, followed, was_last)) = self.table.lock().take(number) else { return };
+        self.forget(&followed);
+        if !was_last {
+            return;
+        }
+        let Alive { anchor, pidfd } = followed.process;
+        let now = (self.engine.clock())().instant;
+        let (at, reason) = match (anchor.kind, ending(&anchor, &pidfd)) {
+            (Kind::Connection, _) => {
+                (now.after(self.grace), LossReason::ConnectionEnded { away: self.grace })
+            }
+            // It claimed and went, as a command does, or may have; silence will tell.
+            (Kind::Program, ProcessEnding::Exited(0) | ProcessEnding::Unknown) => return,
+            (Kind::Program | Kind::Agent, ending) => {
+                (now, LossReason::ProcessEnded { program: anchor.program, pid: anchor.pid, ending })
+            }
+        };
+        let mut table = self.table.lock();
+        let earlier = table.departures.get(&worker).map_or(0, |departure| departure.epoch);
+        let departure = Departure { at, epoch: followed.epoch.max(earlier), reason };
+        table.departures.insert(worker, departure);
+    }
+
+    /// End the claims of those who are gone by now.
+    fn depart(self: &Arc<Shared>) {
+        let now = (self.engine.clock())().instant;
+        let mut due = Vec::new();
+        {
+            let mut table = self.table.lock();
+            let Table { workers, departures, .. } = &mut *table;
+            departures.retain(|worker, departure| {
+                if departure.at > now {
+                    return true;
+                }
+                // Another process of that name came meanwhile: the claims are its own now.
+                if let Some(heir) = workers.get_mut(worker).and_then(|processes| processes.first_mut()) {
+                    heir.epoch = heir.epoch.max(departure.epoch);
+                    return false;
+                }
+                // Until the log has it, this is tried again.
+                departure.at = now.after(Span(DEPARTURE_RETRY_MS));
+                due.push((worker.clone(), departure.clone()));
+                true
+            });
+        }
+        for (worker, departure) in due {
+            let Departure { epoch, reason, .. } = departure.clone();
+            log::debug!("{worker} is gone: {reason}");
+            let shared = self.clone();
+            let command = Command::Depart { worker: worker.clone(), epoch, reason };
+            self.engine.submit(command, move |outcome| {
+                if !matches!(outcome, Err(Failure::Log(_) | Failure::ReadOnly(_) | Failure::DiskFull)) {
+                    let departures = &mut shared.table.lock().departures;
+                    if departures.get(&worker) == Some(&departure) {
+                        departures.remove(&worker);
+                    }
+                }
+            });
+        }
+    }
+
+    /// Leave the process that claimed least lately to its lease.
+    fn drop_oldest(&self, table: &mut Table) {
+        let oldest = table.workers.values().flatten().min_by_key(|followed| followed.turn);
+        let Some((_, followed, _)) = oldest.map(|oldest| oldest.number).and_then(|oldest| table.take(oldest))
+        else {
+            return;
+        };
+        self.forget(&followed);
+        if !std::mem::replace(&mut table.complained, true) {
+            log::warn!(
+                "more than {FOLLOWED_PROCESSES} processes hold claims; the first are left to their leases"
+            );
+        }
+    }
+
+    /// Hear of a process no longer, whoever else has a copy of its descriptor.
+    fn forget(&self, followed: &Followed) {
+        let _ = epoll::delete(&self.epoll, &followed.process.pidfd);
+    }
+}
+
+/// A descriptor of the process, if it is still there.
+fn open(anchor: &Anchor) -> Option<OwnedFd> {
+    let pidfd = pidfd_open(Pid::from_raw(anchor.pid as i32)?, PidfdFlags::empty()).ok()?;
+    // Only now the number can no longer become that of another process.
+    let (_, stat) = Stat::open(anchor.pid)?;
+    (stat.image.started == anchor.started && !has_ended(&pidfd)).then_some(pidfd)
+}
+
+fn has_ended(pidfd: impl AsFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&now)) != Ok(0)
+}
+
+/// How a process ended. Its parent may wait for it at any moment: before that `/proc` tells, and after it the descriptor.
+fn ending(anchor: &Anchor, pidfd: &OwnedFd) -> ProcessEnding {
+    let told = || sys::status_of(pidfd.as_fd()).map(process::ending);
+    let seen = || process::ending_of(anchor.pid, anchor.started);
+    told().or_else(seen).or_else(told).unwrap_or(ProcessEnding::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Stdio};
+
+    use super::*;
+    use crate::clock;
+    use crate::engine;
+    use crate::log::MemoryLog;
+    use crate::queue::{Actor, FileStamp, Manifest, Outcome, Spec, TaskId};
+
+    /// A process that lives until its input ends.
+    fn process() -> (Child, Anchor) {
+        let child = std::process::Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let anchor = of(child.id(), Kind::Agent);
+        (child, anchor)
+    }
+
+    fn of(pid: u32, kind: Kind) -> Anchor {
+        let started = Stat::open(pid).unwrap().1.image.started;
+        Anchor { pid, started, program: "cat".into(), kind }
+    }
+
+    fn kill(child: &mut Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn name(n: usize) -> WorkerName {
+        WorkerName::parse(&format!("w{n}")).unwrap()
+    }
+
+    struct World {
+        engine: Arc<Engine>,
+        follower: Arc<Follower>,
+    }
+
+    impl World {
+        fn new() -> World {
+            let config =
+                engine::Config { default_lease: Span(3_600_000), clock: clock::system(), directory: None };
+            let engine = Engine::start(Box::new(MemoryLog::default()), config).unwrap();
+            let follower = Follower::start(engine.clone(), Span(1_000)).unwrap();
+            World { engine, follower }
+        }
+
+        /// Make a task and claim it; the claim's epoch.
+        fn claim(&self, task: &str, worker: &WorkerName) -> Seq {
+            let id = TaskId::parse(task).unwrap();
+            let manifest = Manifest::Spec(Arc::new(Spec::titled(task)));
+            let publish = Command::Publish { task: id.clone(), manifest, stamp: FileStamp::default() };
+            self.engine.call(publish).unwrap();
+            let by = Actor { worker: worker.clone(), uid: 1, operator: false };
+            match self.engine.call(Command::Claim { task: id, by, exclusive: false }).unwrap() {
+                Outcome::Claimed { epoch, .. } => epoch,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn is_held(&self, task: &str) -> bool {
+            self.engine.state().task(task).unwrap().claim().is_some()
+        }
+
+        fn until_lost(&self, task: &str) {
+            while self.is_held(task) {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            self.follower.stop();
+            self.engine.stop();
+        }
+    }
+
+    #[test]
+    fn only_the_process_that_was_meant_is_held() {
+        let world = World::new();
+        let (mut child, anchor) = process();
+        assert!(world.follower.hold(&name(1), &anchor).is_some());
+        let used_again = Anchor { started: anchor.started + 1, ..anchor.clone() };
+        assert!(world.follower.hold(&name(1), &used_again).is_none());
+        child.kill().unwrap();
+        // Ended, and later waited for.
+        let pidfd = world.follower.hold(&name(1), &anchor).map(|alive| alive.pidfd);
+        while pidfd.as_ref().is_some_and(|pidfd| !has_ended(pidfd)) {
+            std::thread::yield_now();
+        }
+        assert!(world.follower.hold(&name(1), &anchor).is_none());
+        child.wait().unwrap();
+        assert!(world.follower.hold(&name(1), &anchor).is_none());
+    }
+
+    #[test]
+    fn an_end_between_the_look_and_the_claim_is_heard_of() {
+        let world = World::new();
+        let (mut child, anchor) = process();
+        let alive = world.follower.hold(&name(1), &anchor).unwrap();
+        kill(&mut child);
+        let epoch = world.claim("a", &name(1));
+        world.follower.follow(&name(1), alive, epoch);
+        world.until_lost("a");
+        assert!(!world.follower.follows(&name(1), &anchor));
+    }
+
+    #[test]
+    fn what_was_not_claimed_through_it_or_before_it_ended_stays() {
+        let world = World::new();
+        let (mut child, anchor) = process();
+        let epoch = world.claim("a", &name(1));
+        let alive = world.follower.hold(&name(1), &anchor).unwrap();
+        world.follower.follow(&name(1), alive, epoch);
+        world.claim("younger", &name(1));
+        world.claim("other", &name(2));
+        kill(&mut child);
+        world.until_lost("a");
+        assert!(world.is_held("younger") && world.is_held("other"));
+    }
+
+    #[test]
+    fn the_claims_of_a_process_that_ended_pass_to_the_next_of_its_name() {
+        let world = World::new();
+        let (mut first, (mut second, heir)) = (process(), process());
+        first.1.kind = Kind::Connection;
+        let epoch = world.claim("a", &name(1));
+        let alive = world.follower.hold(&name(1), &first.1).unwrap();
+        world.follower.follow(&name(1), alive, epoch);
+        kill(&mut first.0);
+        while world.follower.shared.table.lock().departures.is_empty() {
+            std::thread::yield_now();
+        }
+        // It knows nothing of that claim.
+        let alive = world.follower.hold(&name(1), &heir).unwrap();
+        world.follower.follow(&name(1), alive, 0);
+        while !world.follower.shared.table.lock().departures.is_empty() {
+            std::thread::yield_now();
+        }
+        assert!(world.is_held("a"));
+        kill(&mut second);
+        world.until_lost("a");
+    }
+
+    #[test]
+    fn of_too_many_the_first_are_left_to_their_leases() {
+        sys::raise_descriptor_limit();
+        let world = World::new();
+        let me = of(std::process::id(), Kind::Agent);
+        let follow = |n| {
+            let Some(alive) = world.follower.hold(&name(n), &me) else { return false };
+            world.follower.follow(&name(n), alive, 0);
+            true
+        };
+        if !(0..=FOLLOWED_PROCESSES).all(follow) {
+            return eprintln!("skipped: too few descriptors");
+        }
+        assert!(!world.follower.follows(&name(0), &me));
+        assert!((1..=FOLLOWED_PROCESSES).all(|n| world.follower.follows(&name(n), &me)));
+        assert!(follow(1) && follow(0), "who claims again is young again");
+        assert!(!world.follower.follows(&name(2), &me) && world.follower.follows(&name(1), &me));
+    }
+}

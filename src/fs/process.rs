@@ -1,0 +1,181 @@
+//! What `/proc` tells of one process: which program it is, since when, whose name it carries, and how it ended.
+//!
+//! May assume: `/proc` is that of the pid namespace in which the daemon runs.
+//! Must never: be asked by its number alone whether a process is the same as before: numbers are used again.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use crate::queue::{ProcessEnding, Span};
+
+/// The variable that names a worker.
+const VARIABLE: &[u8] = b"CREWFS_WORKER=";
+/// Programs that are agents.
+const AGENTS: [&str; 8] = ["claude", "codex", "gemini", "opencode", "cursor-agent", "aider", "goose", "amp"];
+/// Programs that run agents: the script that they were given counts.
+const INTERPRETERS: [&str; 6] = ["node", "bun", "deno", "python", "python3", "MainThread"];
+/// Longer than any line of `/proc/<tid>/stat`: 52 numbers and a command of 64 bytes.
+const STAT_BYTES: usize = 2048;
+
+/// One process image: the same numbers mean that neither the process nor its program has changed since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Image {
+    /// When the process began, in ticks of the kernel's clock since the machine started.
+    pub(super) started: u64,
+    stack: u64,
+    environment: u64,
+}
+
+/// What `/proc/<tid>/stat` says.
+pub(super) struct Stat {
+    /// The name of its program, or what it calls itself.
+    pub(super) command: Vec<u8>,
+    /// The process that started it, or whoever stands in for that.
+    pub(super) parent: u32,
+    /// Which process and program it is.
+    pub(super) image: Image,
+    /// As wait(2) tells it; of a process that has ended and was not waited for yet.
+    status: Option<i32>,
+}
+
+impl Stat {
+    /// That of a thread, and the open file: it never becomes that of another one.
+    pub(super) fn open(tid: u32) -> Option<(File, Stat)> {
+        if tid == 0 {
+            return None;
+        }
+        let file = File::open(format!("/proc/{tid}/stat")).ok()?;
+        let stat = Stat::of(&file)?;
+        Some((file, stat))
+    }
+
+    /// What the file says now; nothing if the process is gone.
+    pub(super) fn of(file: &File) -> Option<Stat> {
+        let mut content = [0; STAT_BYTES];
+        let length = file.read_at(&mut content, 0).ok()?;
+        Stat::parse(&content[..length])
+    }
+
+    /// The fields are in proc_pid_stat(5). The command stands in parentheses and may itself hold some.
+    fn parse(content: &[u8]) -> Option<Stat> {
+        let open = content.iter().position(|b| *b == b'(')?;
+        let close = content.iter().rposition(|b| *b == b')')?;
+        let rest = std::str::from_utf8(content.get(close + 2..)?).ok()?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        // Field n of the manual page, which counts from 1, and of which the first two are before `rest`.
+        let number = |n: usize| fields.get(n - 3)?.parse::<u64>().ok();
+        Some(Stat {
+            command: content[open + 1..close].to_vec(),
+            parent: number(4)? as u32,
+            image: Image { started: number(22)?, stack: number(28)?, environment: number(50)? },
+            status: if fields[0] == "Z" { number(52).map(|status| status as i32) } else { None },
+        })
+    }
+}
+
+/// How a process ended that has, as far as that can still be seen: until somebody has waited for it.
+pub(super) fn ending_of(pid: u32, started: u64) -> Option<ProcessEnding> {
+    let (_, stat) = Stat::open(pid)?;
+    if stat.image.started == started { stat.status.map(ending) } else { None }
+}
+
+/// What a status as wait(2) tells it means.
+pub(super) fn ending(status: i32) -> ProcessEnding {
+    if libc::WIFSIGNALED(status) {
+        ProcessEnding::Killed(libc::WTERMSIG(status))
+    } else {
+        ProcessEnding::Exited(libc::WEXITSTATUS(status))
+    }
+}
+
+/// How long ago something began that began at this tick.
+pub(super) fn age(started: u64) -> Option<Span> {
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
+    let ticks_a_second = rustix::param::clock_ticks_per_second() as f64;
+    // What began a moment ago may seem to begin in the next one: the numbers are rounded.
+    Some(Span(((uptime - started as f64 / ticks_a_second) * 1000.0).max(0.0) as u64))
+}
+
+/// The value of CREWFS_WORKER in a process's environment, as it was when its program started.
+pub(super) fn variable_of(pid: u32) -> Option<Vec<u8>> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = environment.split(|b| *b == 0).find_map(|entry| entry.strip_prefix(VARIABLE))?;
+    (!value.is_empty()).then(|| value.to_vec())
+}
+
+/// The agent that a process is, if it is one: by its command name, or by the script that its interpreter runs.
+pub(super) fn agent_program(pid: u32, command: &[u8]) -> Option<&'static str> {
+    let known = |name: &[u8]| AGENTS.into_iter().find(|agent| agent.as_bytes() == name);
+    if let Some(agent) = known(command) {
+        return Some(agent);
+    }
+    if !INTERPRETERS.iter().any(|name| name.as_bytes() == command) {
+        return None;
+    }
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    arguments.split(|b| *b == 0).take(2).find_map(|argument| {
+        let file = argument.rsplit(|b| *b == b'/').next()?;
+        known(file.split(|b| *b == b'.').next()?)
+    })
+}
+
+/// Whether a program of this name serves files to an SFTP client: OpenSSH's own, or the one inside sshd.
+pub(super) fn serves_sftp(command: &[u8]) -> bool {
+    command == b"sftp-server" || command.starts_with(b"sshd")
+}
+
+/// The process that a thread belongs to.
+pub(super) fn thread_group(tid: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    line.and_then(|tgid| tgid.trim().parse().ok()).unwrap_or(tid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_stat_line_is_read_whatever_the_command_is_called() {
+        let tail = (5..=52).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        for command in ["sh", "a) b (c", "x y", ")"] {
+            let stat = Stat::parse(format!("77 ({command}) S 42 {tail}\n").as_bytes()).unwrap();
+            assert_eq!(stat.command, command.as_bytes());
+            assert_eq!(stat.parent, 42);
+            assert_eq!(stat.image, Image { started: 22, stack: 28, environment: 50 });
+            assert_eq!(stat.status, None, "it lives");
+        }
+        let ended = Stat::parse(format!("77 (sh) Z 42 {tail}\n").as_bytes()).unwrap();
+        assert_eq!(ended.status, Some(52));
+        assert!(Stat::parse(b"").is_none());
+        assert!(Stat::parse(b"1 (x").is_none());
+    }
+
+    #[test]
+    fn this_process_has_an_image_and_an_age() {
+        let (_, mine) = Stat::open(std::process::id()).unwrap();
+        assert!(mine.image.environment > 0);
+        assert_eq!(thread_group(std::process::id()), std::process::id());
+        let mine = age(mine.image.started).unwrap();
+        assert!(mine < Span(24 * 3_600_000) && mine < age(0).unwrap(), "{mine}");
+    }
+
+    #[test]
+    fn how_a_process_ended_is_seen_until_it_was_waited_for() {
+        for (script, expected) in
+            [("exit 7", ProcessEnding::Exited(7)), ("kill -9 $$", ProcessEnding::Killed(9))]
+        {
+            let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let started = Stat::open(child.id()).unwrap().1.image.started;
+            while Stat::open(child.id()).unwrap().1.status.is_none() {
+                std::thread::yield_now();
+            }
+            assert_eq!(ending_of(child.id(), started), Some(expected));
+            assert_eq!(ending_of(child.id(), started + 1), None, "another process of that number");
+            child.wait().unwrap();
+            assert_eq!(ending_of(child.id(), started), None);
+        }
+    }
+}
