@@ -1,0 +1,510 @@
+//! The screen: what is known, drawn into a frame of any size.
+//!
+//! Must never: ask anything of the mount, or decide what is chosen; only say how many lines fit.
+
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Style};
+use ratatui::text::{Line, Span as Text};
+use ratatui::widgets::{Sparkline, Widget};
+
+use super::keys::{Pane, Ui};
+use super::look::Look;
+use super::model::{Model, State, Summary, ago, short};
+use super::over;
+use crate::queue::{Span, Wall};
+
+/// What is drawn, besides what the user chose.
+pub(super) struct Scene<'a> {
+    pub(super) model: &'a Model,
+    /// Where the mount is, as it was asked for.
+    pub(super) place: &'a str,
+    /// What time it is where the mount is served.
+    pub(super) now: Wall,
+    /// For how long it has not answered, when that is long.
+    pub(super) silent: Option<Span>,
+    /// What went wrong with the last look.
+    pub(super) trouble: Option<&'a str>,
+    /// Whether it has answered at all.
+    pub(super) known: bool,
+    pub(super) look: Look,
+}
+
+/// From here on there are two columns of panes, and charts.
+const WIDE: u16 = 140;
+/// From here on there is room for charts.
+const HIGH: u16 = 36;
+/// From here on tasks show their priority.
+const ROOMY: u16 = 100;
+/// The lines above the panes: place, counts, bar, pace.
+const HEAD: u16 = 4;
+const CHART: u16 = 5;
+
+/// Draw everything.
+pub(super) fn draw(frame: &mut Frame, scene: &Scene, ui: &mut Ui) {
+    let area = frame.area();
+    let wide = area.width >= WIDE && area.height >= HIGH;
+    let charts = if wide && scene.model.summary.is_some() { CHART } else { 0 };
+    let parts =
+        [Constraint::Length(HEAD), Constraint::Length(charts), Constraint::Min(0), Constraint::Length(1)];
+    let [head, chart, body, foot] = Layout::vertical(parts).areas(area);
+    let buf = frame.buffer_mut();
+    draw_head(buf, head, scene);
+    if let Some(summary) = scene.model.summary.as_ref().filter(|_| charts > 0) {
+        draw_charts(buf, chart, scene, summary);
+    }
+    if !scene.known {
+        let dots = if scene.look.unicode { "…" } else { "..." };
+        buf.set_line(1, body.y, &Line::from(format!("reading {}{dots}", scene.place)), body.width);
+    } else if wide {
+        let [left, right] =
+            Layout::horizontal([Constraint::Percentage(58), Constraint::Percentage(42)]).areas(body);
+        stack(buf, left, scene, ui, &[Pane::Workers, Pane::Tasks]);
+        stack(buf, right, scene, ui, &[Pane::Stuck, Pane::Events]);
+    } else {
+        stack(buf, body, scene, ui, &[Pane::Workers, Pane::Tasks, Pane::Stuck, Pane::Events]);
+    }
+    draw_foot(buf, foot, scene, ui);
+    over::draw(frame, scene, ui);
+}
+
+fn draw_head(buf: &mut Buffer, area: Rect, scene: &Scene) {
+    let (look, model) = (scene.look, scene.model);
+    let mut row = area.rows();
+    let mut put = |line: Line| {
+        if let Some(area) = row.next() {
+            buf.set_line(area.x + 1, area.y, &line, area.width.saturating_sub(1));
+        }
+    };
+    let state = match (scene.silent, model.summary.as_ref().and_then(|summary| summary.paused)) {
+        (Some(silent), _) => Text::styled(format!("no answer for {} ", short(silent)), look.alarm()),
+        (None, Some(since)) => {
+            let since = ago(Some(since), scene.now);
+            Text::styled(format!("paused for {since} "), look.coloured(Color::Yellow).patch(look.strong()))
+        }
+        (None, None) => Text::raw(""),
+    };
+    let room = usize::from(area.width).saturating_sub(state.width() + "crewfs top  ".len() + 2);
+    let place = look.fit(scene.place, room, false);
+    put(Line::from(vec![
+        Text::styled("crewfs top  ", look.focus()),
+        Text::styled(place, look.strong()),
+        " ".into(),
+        state,
+    ]));
+    put(counts(scene, usize::from(area.width).saturating_sub(1)));
+    put(bar(scene, usize::from(area.width).saturating_sub(2)));
+    put(pace(scene));
+}
+
+/// How many tasks are in which state; shorter where there is less room.
+fn counts(scene: &Scene, width: usize) -> Line<'static> {
+    let always = |state| matches!(state, State::Completed | State::Claimed | State::Ready | State::Blocked);
+    let mut line = Line::default();
+    for (gap, done) in [("   ", "completed"), ("  ", "completed"), (" ", "done")] {
+        line = Line::default();
+        for state in State::ALL {
+            let count = scene.model.count(state);
+            if count == 0 && !always(state) {
+                continue;
+            }
+            let name = if state == State::Completed { done } else { state.name() };
+            line.push_span(Text::styled(scene.look.mark(state), scene.look.state(state)));
+            line.push_span(Text::styled(format!(" {count}"), scene.look.strong()));
+            line.push_span(Text::raw(format!(" {name}{gap}")));
+        }
+        if line.width() <= width {
+            break;
+        }
+    }
+    line
+}
+
+/// All tasks as one bar. What is there has at least one column.
+fn bar(scene: &Scene, width: usize) -> Line<'static> {
+    let counts = State::ALL.map(|state| scene.model.count(state));
+    let spans = State::ALL.into_iter().zip(shares(&counts, width));
+    spans.map(|(state, n)| Text::styled(scene.look.mark(state).repeat(n), scene.look.state(state))).collect()
+}
+
+/// Divide so many columns: each its share, rounded, none that is there without one; the largest pays for that.
+fn shares(counts: &[usize], width: usize) -> Vec<usize> {
+    let total: usize = counts.iter().sum();
+    if total == 0 || width < counts.len() {
+        return vec![0; counts.len()];
+    }
+    let share = |count: &usize| ((count * width + total / 2) / total).max(usize::from(*count > 0));
+    let mut shares: Vec<usize> = counts.iter().map(share).collect();
+    loop {
+        let sum: usize = shares.iter().sum();
+        let Some(largest) = (0..shares.len()).max_by_key(|n| shares[*n]).filter(|_| sum != width) else {
+            return shares;
+        };
+        shares[largest] = if sum > width { shares[largest] - 1 } else { shares[largest] + 1 };
+    }
+}
+
+/// How much is done, how fast, and how long it will take.
+fn pace(scene: &Scene) -> Line<'static> {
+    let (look, model) = (scene.look, scene.model);
+    let (done, total) = (model.count(State::Completed), model.tasks.len());
+    let mut line = Line::from(if total == 0 {
+        Text::styled("no tasks yet: write tasks/<id>.md", look.faint())
+    } else {
+        Text::styled(format!("{done} of {total} done, {} %", done * 100 / total), look.strong())
+    });
+    let Some(summary) = &model.summary else { return line };
+    if let Some(per_hour) = summary.throughput.per_hour {
+        let minutes = look.sparks(&summary.throughput.by_minute, 20);
+        line.push_span(format!("   {} {minutes}", speed(per_hour)));
+    }
+    if let Some(eta) = summary.eta {
+        let left = short(Span(eta.0.saturating_sub(scene.now.0).max(0).unsigned_abs()));
+        line.push_span(format!("   {} to go, about {left}", summary.remaining));
+    } else if summary.remaining > 0 {
+        line.push_span(format!("   {} to go", summary.remaining));
+    }
+    if summary.held_up > 0 {
+        line.push_span("   ");
+        line.push_span(Text::styled(format!("{} held up", summary.held_up), look.alarm()));
+    }
+    line
+}
+
+/// A pace in the unit that makes it a number to read.
+pub(super) fn speed(per_hour: f64) -> String {
+    if per_hour >= 120.0 {
+        format!("{:.1} a minute", per_hour / 60.0)
+    } else {
+        format!("{per_hour:.1} an hour")
+    }
+}
+
+fn draw_charts(buf: &mut Buffer, area: Rect, scene: &Scene, summary: &Summary) {
+    let [left, right] =
+        Layout::horizontal([Constraint::Percentage(58), Constraint::Percentage(42)]).areas(area);
+    let look = scene.look;
+    let most = summary.throughput.by_minute.iter().max().copied().unwrap_or_default();
+    let title = format!("Completed each minute of the last hour (at most {most})");
+    chart(buf, left, look, &title, &summary.throughput.by_minute, State::Completed);
+    let burn = &summary.burn_down;
+    let most = burn.open.iter().max().copied().unwrap_or_default();
+    let title = format!("Open tasks since {} ago (at most {most})", ago(burn.from, scene.now));
+    chart(buf, right, look, &title, &burn.open, State::Ready);
+}
+
+fn chart(buf: &mut Buffer, area: Rect, look: Look, title: &str, numbers: &[u64], state: State) {
+    rule(buf, area, look, title, "", false);
+    let inner =
+        Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(2), height: area.height - 1 };
+    // Each number as wide as there is room for.
+    let times = (usize::from(inner.width) / numbers.len().max(1)).max(1);
+    let wide = numbers.iter().flat_map(|number| std::iter::repeat_n(*number, times));
+    Sparkline::default()
+        .data(wide.collect::<Vec<u64>>())
+        .bar_set(look.bars())
+        .style(look.state(state))
+        .render(inner, buf);
+}
+
+/// Panes above each other. The one with the keys gets the room that is left over.
+fn stack(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &mut Ui, panes: &[Pane]) {
+    let lines: Vec<(Pane, usize)> =
+        panes.iter().map(|pane| (*pane, ui.list(*pane).rows.len().max(1))).collect();
+    let mut top = area.y;
+    for (pane, height) in heights(&lines, ui.focus, usize::from(area.height)) {
+        draw_pane(buf, Rect { y: top, height, ..area }, scene, ui, pane);
+        top += height;
+    }
+}
+
+/// The lines of a pane besides its list: its title, and the heads of columns.
+fn frame_lines(pane: Pane) -> usize {
+    match pane {
+        Pane::Workers | Pane::Tasks => 2,
+        Pane::Stuck | Pane::Events => 1,
+    }
+}
+
+/// How high each pane is. Where there is too little room for all, those without the keys go, the last ones first.
+fn heights(lines: &[(Pane, usize)], focus: Pane, room: usize) -> Vec<(Pane, u16)> {
+    let mut panes = lines.to_vec();
+    // Tasks are what there is most of; another pane that has the keys needs more than it has as a rule.
+    let least = |pane: Pane, lines: usize| {
+        lines.min(match pane {
+            _ if pane == focus => 4,
+            Pane::Workers if focus == Pane::Tasks => 4,
+            Pane::Tasks => 3,
+            _ => 2,
+        })
+    };
+    let needed = |panes: &[(Pane, usize)]| -> usize {
+        panes.iter().map(|(pane, lines)| frame_lines(*pane) + least(*pane, *lines)).sum()
+    };
+    while needed(&panes) > room && panes.len() > 1 {
+        let last = panes.iter().rposition(|(pane, _)| *pane != focus).unwrap_or(0);
+        panes.remove(last);
+    }
+    let mut heights: Vec<usize> =
+        panes.iter().map(|(pane, lines)| frame_lines(*pane) + least(*pane, *lines)).collect();
+    let mut spare = room.saturating_sub(heights.iter().sum());
+    let share = [focus, Pane::Workers, Pane::Stuck, Pane::Tasks, Pane::Events];
+    for pane in share {
+        if let Some(n) = panes.iter().position(|(there, _)| *there == pane) {
+            // Workers and what is stuck leave half of the room to what is below.
+            let most =
+                if pane == focus || pane == Pane::Tasks || pane == Pane::Events { room } else { room / 2 };
+            let wanted = (frame_lines(pane) + panes[n].1).min(most);
+            let more = wanted.saturating_sub(heights[n]).min(spare);
+            heights[n] += more;
+            spare -= more;
+        }
+    }
+    let fits = |height: usize| u16::try_from(height.min(room)).unwrap_or(u16::MAX);
+    panes.iter().zip(heights).map(|((pane, _), height)| (*pane, fits(height))).collect()
+}
+
+/// A title on a line across the pane.
+fn rule(buf: &mut Buffer, area: Rect, look: Look, title: &str, right: &str, focused: bool) {
+    let style = if focused { look.focus() } else { look.strong() };
+    let lead = if focused { look.pointer() } else { look.rule() };
+    let width = usize::from(area.width);
+    let title = look.cut(title, width.saturating_sub(4));
+    let used = 4 + Text::raw(&title).width() + if right.is_empty() { 0 } else { right.len() + 3 };
+    let mut line = Line::from(vec![
+        Text::styled(look.rule(), look.faint()),
+        Text::styled(lead, if focused { style } else { look.faint() }),
+        Text::styled(format!(" {title} "), style),
+        Text::styled(look.rule().repeat(width.saturating_sub(used + 1)), look.faint()),
+    ]);
+    if !right.is_empty() {
+        line.push_span(Text::styled(format!(" {right} {}", look.rule()), look.faint()));
+    }
+    buf.set_line(area.x, area.y, &line, area.width);
+}
+
+/// A column: its head, its width, and whether it holds numbers. The last one of a table takes what is left.
+type Column = (&'static str, usize, bool);
+type Cell = (String, Style);
+
+fn draw_pane(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &mut Ui, pane: Pane) {
+    if area.height == 0 {
+        return;
+    }
+    let (look, focused) = (scene.look, ui.focus == pane);
+    let order = ui.order(pane).map_or(String::new(), |order| format!("by {order}"));
+    rule(buf, area, look, &title(scene, ui, pane), &order, focused);
+    let columns = columns(scene, pane, usize::from(area.width));
+    let mut y = area.y + 1;
+    if frame_lines(pane) == 2 && area.height > 1 {
+        let heads = columns.iter().map(|(head, ..)| (head.to_string(), look.faint())).collect();
+        put_row(buf, Rect { y, height: 1, ..area }, look, &columns, heads, None);
+        y += 1;
+    }
+    let fit = usize::from(area.bottom().saturating_sub(y));
+    let list = &mut ui.lists[pane as usize];
+    let window = list.window(fit);
+    let (top, at) = (window.start, list.at);
+    let rows: Vec<usize> = list.rows[window].to_vec();
+    if rows.is_empty() && fit > 0 {
+        let nothing = Line::styled(nothing(scene, ui, pane), look.faint());
+        buf.set_line(area.x + 2, y, &nothing, area.width.saturating_sub(2));
+    }
+    for (n, row) in rows.into_iter().enumerate() {
+        let chosen = (focused && top + n == at).then(|| look.chosen());
+        put_row(
+            buf,
+            Rect { y, height: 1, ..area },
+            look,
+            &columns,
+            cells(scene, pane, row, area.width >= ROOMY),
+            chosen,
+        );
+        y += 1;
+    }
+}
+
+fn put_row(
+    buf: &mut Buffer,
+    area: Rect,
+    look: Look,
+    columns: &[Column],
+    cells: Vec<Cell>,
+    chosen: Option<Style>,
+) {
+    let mut line = Line::from(Text::raw(if chosen.is_some() { look.pointer() } else { " " }));
+    line.push_span(" ");
+    for (n, ((text, style), (_, width, right))) in cells.into_iter().zip(columns).enumerate() {
+        let last = n + 1 == columns.len();
+        let room = usize::from(area.width).saturating_sub(line.width());
+        let width = if last { room } else { *width };
+        line.push_span(Text::styled(look.fit(&text, width, *right && !last), style));
+        line.push_span(if last { "" } else { "  " });
+    }
+    buf.set_line(area.x, area.y, &line, area.width);
+    if let Some(style) = chosen {
+        buf.set_style(area, style);
+    }
+}
+
+fn title(scene: &Scene, ui: &Ui, pane: Pane) -> String {
+    let (model, shown) = (scene.model, ui.list(pane).rows.len());
+    let of = |all: usize| if shown == all { all.to_string() } else { format!("{shown} of {all}") };
+    match pane {
+        Pane::Tasks => format!("Tasks {}", of(model.tasks.len())),
+        Pane::Workers => {
+            let draining = match model.workers_that("draining") {
+                0 => String::new(),
+                n => format!(", {n} draining"),
+            };
+            let (working, idle) = (model.workers_that("working"), model.workers_that("idle"));
+            format!("Workers {}: {working} working, {idle} idle{draining}", of(model.workers.len()))
+        }
+        Pane::Stuck => match &model.summary {
+            Some(summary) => format!("Stuck {}", of(summary.stuck.len() + summary.stuck_more as usize)),
+            None => "Stuck".into(),
+        },
+        Pane::Events => "Events".into(),
+    }
+}
+
+fn nothing(scene: &Scene, ui: &Ui, pane: Pane) -> &'static str {
+    match pane {
+        _ if !ui.filter.is_empty() => "nothing matches the filter",
+        Pane::Tasks => "no tasks",
+        Pane::Workers => "nobody was here yet",
+        Pane::Stuck if scene.model.summary.is_none() => "this mount does not tell",
+        Pane::Stuck => "nothing is stuck",
+        Pane::Events => "nothing has happened",
+    }
+}
+
+fn columns(scene: &Scene, pane: Pane, width: usize) -> Vec<Column> {
+    let model = scene.model;
+    let widest = |names: &mut dyn Iterator<Item = usize>, most: usize| {
+        names.max().unwrap_or_default().clamp(6, most.max(6))
+    };
+    let id = widest(&mut model.tasks.iter().map(|task| task.id.len()), width / 5);
+    let worker = widest(&mut model.workers.iter().map(|worker| worker.name.len()), width / 5);
+    match pane {
+        Pane::Tasks if width >= usize::from(ROOMY) => vec![
+            ("TASK", id, false),
+            ("STATE", 9, false),
+            ("PRIORITY", 10, false),
+            ("WORKER", worker, false),
+            ("SINCE", 5, true),
+            ("TITLE", 0, false),
+        ],
+        Pane::Tasks => vec![
+            ("TASK", id, false),
+            ("STATE", 9, false),
+            ("WORKER", worker, false),
+            ("SINCE", 5, true),
+            ("TITLE", 0, false),
+        ],
+        Pane::Workers => vec![
+            ("WORKER", worker, false),
+            ("STATUS", 8, false),
+            ("TASK", id, false),
+            ("SILENT", 6, true),
+            ("DONE", 5, true),
+            ("NOTE", 0, false),
+        ],
+        Pane::Stuck => vec![("", 11, false), ("", id, false), ("", 5, true), ("", 0, false)],
+        Pane::Events => vec![("", 5, true), ("", 0, false)],
+    }
+}
+
+fn cells(scene: &Scene, pane: Pane, row: usize, wide: bool) -> Vec<Cell> {
+    let (model, look, now) = (scene.model, scene.look, scene.now);
+    let plain = Style::new();
+    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+    match pane {
+        Pane::Tasks => {
+            let task = &model.tasks[row];
+            let wide = wide.then(|| (task.priority.clone(), plain));
+            let mut cells =
+                vec![(task.id.clone(), plain), (task.status.name().into(), look.state(task.status))];
+            cells.extend(wide);
+            cells.extend([
+                (text(&task.worker), plain),
+                (ago(task.changed, now), plain),
+                (task.title.clone(), plain),
+            ]);
+            cells
+        }
+        Pane::Workers => {
+            let worker = &model.workers[row];
+            let stuck = model.summary.iter().flat_map(|summary| &summary.stuck);
+            let silent = stuck
+                .filter(|stuck| stuck.kind == "lease")
+                .any(|stuck| stuck.worker.as_ref() == Some(&worker.name));
+            let status = match worker.status.as_str() {
+                "working" => look.state(State::Claimed),
+                "draining" => look.state(State::Blocked),
+                _ => look.faint(),
+            };
+            vec![
+                (worker.name.clone(), plain),
+                (worker.status.clone(), status),
+                (text(&worker.task), plain),
+                (ago(worker.last_heard, now), if silent { look.alarm() } else { plain }),
+                (worker.completed.to_string(), plain),
+                (worker.note.clone().unwrap_or_default(), plain),
+            ]
+        }
+        Pane::Stuck => {
+            let Some(stuck) = model.summary.as_ref().map(|summary| &summary.stuck[row]) else {
+                return Vec::new();
+            };
+            let about = stuck.task.as_ref().or(stuck.worker.as_ref()).cloned();
+            let holds_up = match stuck.holds_up {
+                0 => String::new(),
+                n => format!("holds up {n}: "),
+            };
+            vec![
+                (stuck.kind.replace('_', " "), look.alarm()),
+                (text(&about), plain),
+                (ago(stuck.since, now), plain),
+                (format!("{holds_up}{}", stuck.why), plain),
+            ]
+        }
+        Pane::Events => {
+            let event = &model.events[row];
+            vec![(ago(Some(event.at), now), look.faint()), (event.text.clone(), plain)]
+        }
+    }
+}
+
+fn draw_foot(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &Ui) {
+    let look = scene.look;
+    let line = if let Some(trouble) = scene.trouble {
+        Line::styled(look.cut(trouble, usize::from(area.width)), look.alarm())
+    } else if ui.typing {
+        Line::from(vec![
+            Text::styled("filter: ", look.focus()),
+            Text::raw(&ui.filter),
+            Text::styled(" ", look.chosen()),
+            Text::styled("   Enter keeps it, Esc clears it", look.faint()),
+        ])
+    } else {
+        let mut keys = Line::default();
+        for (key, does) in [
+            ("q", "quit"),
+            ("Tab", "pane"),
+            ("/", "filter"),
+            ("s", "sort"),
+            ("Enter", "details"),
+            ("?", "help"),
+        ] {
+            keys.push_span(Text::styled(key, look.focus()));
+            keys.push_span(format!(" {does}   "));
+        }
+        if !ui.filter.is_empty() {
+            keys.push_span(Text::styled(format!("filter: {}", ui.filter), look.strong()));
+        }
+        keys
+    };
+    buf.set_line(area.x + 1, area.y, &line, area.width.saturating_sub(1));
+}
