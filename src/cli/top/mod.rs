@@ -64,7 +64,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.feed {
         return read::feed(&place, &clock);
     }
-    if !arguments.once && !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+    let terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
+    if !terminal && !arguments.once {
         return Err(Failure::usage("top needs a terminal; for one look as plain text: crewfs top --once"));
     }
     let news = read::start(&place, arguments.interval.to_std(), clock.clone())?;

@@ -35,8 +35,6 @@ pub(super) struct Scene<'a> {
 const WIDE: u16 = 140;
 /// From here on there is room for charts.
 const HIGH: u16 = 36;
-/// From here on tasks show their priority.
-const ROOMY: u16 = 100;
 /// The lines above the panes: place, counts, bar, pace.
 const HEAD: u16 = 4;
 const CHART: u16 = 5;
@@ -58,8 +56,7 @@ pub(super) fn draw(frame: &mut Frame, scene: &Scene, ui: &mut Ui) {
         let dots = if scene.look.unicode { "…" } else { "..." };
         buf.set_line(1, body.y, &Line::from(format!("reading {}{dots}", scene.place)), body.width);
     } else if wide {
-        let [left, right] =
-            Layout::horizontal([Constraint::Percentage(58), Constraint::Percentage(42)]).areas(body);
+        let [left, right] = two(body);
         stack(buf, left, scene, ui, &[Pane::Workers, Pane::Tasks]);
         stack(buf, right, scene, ui, &[Pane::Stuck, Pane::Events]);
     } else {
@@ -67,6 +64,11 @@ pub(super) fn draw(frame: &mut Frame, scene: &Scene, ui: &mut Ui) {
     }
     draw_foot(buf, foot, scene, ui);
     over::draw(frame, scene, ui);
+}
+
+/// The two columns of a wide screen.
+fn two(area: Rect) -> [Rect; 2] {
+    Layout::horizontal([Constraint::Percentage(58), Constraint::Percentage(42)]).spacing(1).areas(area)
 }
 
 fn draw_head(buf: &mut Buffer, area: Rect, scene: &Scene) {
@@ -110,9 +112,11 @@ fn counts(scene: &Scene, width: usize) -> Line<'static> {
                 continue;
             }
             let name = if state == State::Completed { done } else { state.name() };
+            let gap = if line.spans.is_empty() { "" } else { gap };
+            line.push_span(gap);
             line.push_span(Text::styled(scene.look.mark(state), scene.look.state(state)));
             line.push_span(Text::styled(format!(" {count}"), scene.look.strong()));
-            line.push_span(Text::raw(format!(" {name}{gap}")));
+            line.push_span(format!(" {name}"));
         }
         if line.width() <= width {
             break;
@@ -149,10 +153,9 @@ fn shares(counts: &[usize], width: usize) -> Vec<usize> {
 fn pace(scene: &Scene) -> Line<'static> {
     let (look, model) = (scene.look, scene.model);
     let (done, total) = (model.count(State::Completed), model.tasks.len());
-    let mut line = Line::from(if total == 0 {
-        Text::styled("no tasks yet: write tasks/<id>.md", look.faint())
-    } else {
-        Text::styled(format!("{done} of {total} done, {} %", done * 100 / total), look.strong())
+    let mut line = Line::from(match (done * 100).checked_div(total) {
+        Some(percent) => Text::styled(format!("{done} of {total} done, {percent} %"), look.strong()),
+        None => Text::styled("no tasks yet: write tasks/<id>.md", look.faint()),
     });
     let Some(summary) = &model.summary else { return line };
     if let Some(per_hour) = summary.throughput.per_hour {
@@ -182,8 +185,7 @@ pub(super) fn speed(per_hour: f64) -> String {
 }
 
 fn draw_charts(buf: &mut Buffer, area: Rect, scene: &Scene, summary: &Summary) {
-    let [left, right] =
-        Layout::horizontal([Constraint::Percentage(58), Constraint::Percentage(42)]).areas(area);
+    let [left, right] = two(area);
     let look = scene.look;
     let most = summary.throughput.by_minute.iter().max().copied().unwrap_or_default();
     let title = format!("Completed each minute of the last hour (at most {most})");
@@ -284,8 +286,16 @@ fn rule(buf: &mut Buffer, area: Rect, look: Look, title: &str, right: &str, focu
     buf.set_line(area.x, area.y, &line, area.width);
 }
 
-/// A column: its head, its width, and whether it holds numbers. The last one of a table takes what is left.
-type Column = (&'static str, usize, bool);
+/// A column of a table. The last one takes the room that is left.
+struct Column {
+    head: &'static str,
+    width: usize,
+    /// Whether it holds numbers.
+    right: bool,
+    /// How wide a pane must be to show it.
+    from: usize,
+}
+
 type Cell = (String, Style);
 
 fn draw_pane(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &mut Ui, pane: Pane) {
@@ -298,7 +308,7 @@ fn draw_pane(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &mut Ui, pane: Pan
     let columns = columns(scene, pane, usize::from(area.width));
     let mut y = area.y + 1;
     if frame_lines(pane) == 2 && area.height > 1 {
-        let heads = columns.iter().map(|(head, ..)| (head.to_string(), look.faint())).collect();
+        let heads = columns.iter().map(|column| (column.head.to_string(), look.faint())).collect();
         put_row(buf, Rect { y, height: 1, ..area }, look, &columns, heads, None);
         y += 1;
     }
@@ -313,14 +323,7 @@ fn draw_pane(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &mut Ui, pane: Pan
     }
     for (n, row) in rows.into_iter().enumerate() {
         let chosen = (focused && top + n == at).then(|| look.chosen());
-        put_row(
-            buf,
-            Rect { y, height: 1, ..area },
-            look,
-            &columns,
-            cells(scene, pane, row, area.width >= ROOMY),
-            chosen,
-        );
+        put_row(buf, Rect { y, height: 1, ..area }, look, &columns, cells(scene, pane, row), chosen);
         y += 1;
     }
 }
@@ -334,13 +337,14 @@ fn put_row(
     chosen: Option<Style>,
 ) {
     let mut line = Line::from(Text::raw(if chosen.is_some() { look.pointer() } else { " " }));
-    line.push_span(" ");
-    for (n, ((text, style), (_, width, right))) in cells.into_iter().zip(columns).enumerate() {
-        let last = n + 1 == columns.len();
-        let room = usize::from(area.width).saturating_sub(line.width());
-        let width = if last { room } else { *width };
-        line.push_span(Text::styled(look.fit(&text, width, *right && !last), style));
-        line.push_span(if last { "" } else { "  " });
+    let all = usize::from(area.width);
+    let mut shown = columns.iter().zip(cells).filter(|(column, _)| column.from <= all).peekable();
+    while let Some((column, (text, style))) = shown.next() {
+        let room = all.saturating_sub(line.width() + 2);
+        let last = shown.peek().is_none();
+        let width = if last { room } else { column.width };
+        line.push_span(if line.spans.len() == 1 { " " } else { "  " });
+        line.push_span(Text::styled(look.fit(&text, width, column.right), style));
     }
     buf.set_line(area.x, area.y, &line, area.width);
     if let Some(style) = chosen {
@@ -374,7 +378,7 @@ fn nothing(scene: &Scene, ui: &Ui, pane: Pane) -> &'static str {
         _ if !ui.filter.is_empty() => "nothing matches the filter",
         Pane::Tasks => "no tasks",
         Pane::Workers => "nobody was here yet",
-        Pane::Stuck if scene.model.summary.is_none() => "this mount does not tell",
+        Pane::Stuck if scene.model.summary.is_none() => "this mount does not tell: it has no summary.json",
         Pane::Stuck => "nothing is stuck",
         Pane::Events => "nothing has happened",
     }
@@ -382,57 +386,53 @@ fn nothing(scene: &Scene, ui: &Ui, pane: Pane) -> &'static str {
 
 fn columns(scene: &Scene, pane: Pane, width: usize) -> Vec<Column> {
     let model = scene.model;
-    let widest = |names: &mut dyn Iterator<Item = usize>, most: usize| {
-        names.max().unwrap_or_default().clamp(6, most.max(6))
-    };
-    let id = widest(&mut model.tasks.iter().map(|task| task.id.len()), width / 5);
-    let worker = widest(&mut model.workers.iter().map(|worker| worker.name.len()), width / 5);
+    let widest =
+        |names: &mut dyn Iterator<Item = usize>| names.max().unwrap_or_default().clamp(6, (width / 5).max(6));
+    let id = widest(&mut model.tasks.iter().map(|task| task.id.len()));
+    let worker = widest(&mut model.workers.iter().map(|worker| worker.name.len()));
+    let text = |head, width| Column { head, width, right: false, from: 0 };
+    let number = |head, width| Column { head, width, right: true, from: 0 };
     match pane {
-        Pane::Tasks if width >= usize::from(ROOMY) => vec![
-            ("TASK", id, false),
-            ("STATE", 9, false),
-            ("PRIORITY", 10, false),
-            ("WORKER", worker, false),
-            ("SINCE", 5, true),
-            ("TITLE", 0, false),
-        ],
         Pane::Tasks => vec![
-            ("TASK", id, false),
-            ("STATE", 9, false),
-            ("WORKER", worker, false),
-            ("SINCE", 5, true),
-            ("TITLE", 0, false),
+            text("TASK", id),
+            text("STATE", 9),
+            Column { from: 100, ..text("PRIORITY", 10) },
+            Column { from: 60, ..text("WORKER", worker) },
+            Column { from: 60, ..number("SINCE", 5) },
+            text("TITLE", 0),
         ],
         Pane::Workers => vec![
-            ("WORKER", worker, false),
-            ("STATUS", 8, false),
-            ("TASK", id, false),
-            ("SILENT", 6, true),
-            ("DONE", 5, true),
-            ("NOTE", 0, false),
+            text("WORKER", worker),
+            Column { from: 60, ..text("STATUS", 8) },
+            text("TASK", id),
+            number("SILENT", 6),
+            Column { from: 60, ..number("DONE", 5) },
+            Column { from: 100, ..number("FAILED", 6) },
+            text("NOTE", 0),
         ],
-        Pane::Stuck => vec![("", 11, false), ("", id, false), ("", 5, true), ("", 0, false)],
-        Pane::Events => vec![("", 5, true), ("", 0, false)],
+        Pane::Stuck => {
+            vec![text("", 11), text("", id), Column { from: 60, ..number("", 5) }, text("", 0)]
+        }
+        Pane::Events => vec![number("", 5), text("", 0)],
     }
 }
 
-fn cells(scene: &Scene, pane: Pane, row: usize, wide: bool) -> Vec<Cell> {
+fn cells(scene: &Scene, pane: Pane, row: usize) -> Vec<Cell> {
     let (model, look, now) = (scene.model, scene.look, scene.now);
     let plain = Style::new();
     let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
     match pane {
         Pane::Tasks => {
             let task = &model.tasks[row];
-            let wide = wide.then(|| (task.priority.clone(), plain));
-            let mut cells =
-                vec![(task.id.clone(), plain), (task.status.name().into(), look.state(task.status))];
-            cells.extend(wide);
-            cells.extend([
+            vec![
+                (task.id.clone(), plain),
+                (task.status.name().into(), look.state(task.status)),
+                (task.priority.clone(), plain),
                 (text(&task.worker), plain),
                 (ago(task.changed, now), plain),
-                (task.title.clone(), plain),
-            ]);
-            cells
+                // Headings of instruction files begin like this, and all of them are tasks here.
+                (task.title.trim_start_matches("Task: ").into(), plain),
+            ]
         }
         Pane::Workers => {
             let worker = &model.workers[row];
@@ -451,6 +451,7 @@ fn cells(scene: &Scene, pane: Pane, row: usize, wide: bool) -> Vec<Cell> {
                 (text(&worker.task), plain),
                 (ago(worker.last_heard, now), if silent { look.alarm() } else { plain }),
                 (worker.completed.to_string(), plain),
+                (worker.failed.to_string(), plain),
                 (worker.note.clone().unwrap_or_default(), plain),
             ]
         }
@@ -507,4 +508,211 @@ fn draw_foot(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &Ui) {
         keys
     };
     buf.set_line(area.x + 1, area.y, &line, area.width.saturating_sub(1));
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use ratatui::crossterm::event::{KeyCode, KeyEvent};
+
+    use super::*;
+    use crate::cli::top::model::Answer;
+    use crate::queue::Now;
+
+    const UNICODE: Look = Look { unicode: true, colour: true };
+    const PLAIN: Look = Look { unicode: false, colour: false };
+
+    /// Forty tasks in all states, three workers, and a summary of them.
+    fn model() -> Model {
+        let state = |n: usize| match n {
+            0..20 => "completed",
+            20..23 => "claimed",
+            23..35 => "ready",
+            35..38 => "blocked",
+            38 => "failed",
+            _ => "rejected",
+        };
+        let task = |n: usize| {
+            let worker = if n < 23 { format!("\"worker-{}\"", n % 3) } else { "null".into() };
+            let status = state(n);
+            format!(
+                r#"  "task-{n:02}": {{"status":"{status}","worker":{worker},"title":"Task: Büro {n}","priority":"high","changed":"2026-01-01T00:00:00.000Z"}}"#
+            )
+        };
+        let worker = |n: usize| {
+            format!(
+                r#"  "worker-{n}": {{"status":"working","task":"task-2{n}","note":"half\u001b done","completed":7,"last_heard":"2026-01-01T00:00:50.000Z"}}"#
+            )
+        };
+        let object = |lines: Vec<String>| Some(format!("{{\n{}\n}}\n", lines.join(",\n")));
+        let summary = r#"{"at":"2026-01-01T00:01:00.000Z","throughput":{"by_minute":[0,1,2,4,8],"per_hour":240},
+            "remaining":16,"held_up":2,"eta":"2026-01-01T00:05:00.000Z",
+            "burn_down":{"from":"2025-12-31T23:01:00.000Z","open":[40,30,20,18]},
+            "stuck":[{"kind":"failed","task":"task-38","worker":"worker-1","since":"2026-01-01T00:00:00.000Z",
+                      "why":"the tests do not build","holds_up":2,"next":"mv tasks/failed/task-38 tasks/ready/"},
+                     {"kind":"lease","task":"task-20","worker":"worker-2","since":"2026-01-01T00:00:00.000Z","why":"silent"}]}"#;
+        let event = r#"{"seq":1,"at":"2026-01-01T00:00:55.000Z","event":"claimed","task":"task-20","worker":"worker-2"}"#;
+        let mut model = Model::default();
+        let answer = Answer {
+            queue: object((0..40).map(task).collect()),
+            workers: object((0..3).map(worker).collect()),
+            summary: Some(summary.into()),
+            events: Some(event.into()),
+        };
+        model.update(answer, Now::default()).unwrap();
+        model
+    }
+
+    fn scene(model: &Model, look: Look) -> Scene<'_> {
+        let now = model.time(Now::default());
+        Scene { model, place: "/srv/project", now, silent: None, trouble: None, known: true, look }
+    }
+
+    /// The lines of a screen of this size, after these keys.
+    fn screen(scene: &Scene, keys: &[KeyCode], width: u16, height: u16) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        let mut ui = Ui::new();
+        ui.arrange(scene.model);
+        terminal.draw(|frame| draw(frame, scene, &mut ui)).unwrap();
+        for key in keys {
+            ui.press(KeyEvent::from(*key), scene.model);
+        }
+        terminal.draw(|frame| draw(frame, scene, &mut ui)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let line = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+        (0..height).map(line).map(|line| line.trim_end().to_string()).collect()
+    }
+
+    #[track_caller]
+    fn has(screen: &[String], part: &str) {
+        assert!(screen.iter().any(|line| line.contains(part)), "{part:?} is not in\n{}", screen.join("\n"));
+    }
+
+    #[test]
+    fn a_small_terminal_shows_everything_that_matters() {
+        let model = model();
+        let shown = screen(&scene(&model, UNICODE), &[], 80, 24);
+        assert_eq!(shown[0], " crewfs top  /srv/project");
+        assert_eq!(
+            shown[1],
+            " █ 20 completed  ▓ 3 claimed  ▒ 12 ready  ░ 3 blocked  × 1 failed  ! 1 rejected"
+        );
+        assert!(shown[2].starts_with(" ████") && shown[2].ends_with("××!!"), "{}", shown[2]);
+        assert_eq!(shown[2].chars().count(), 79);
+        assert_eq!(shown[3], " 20 of 40 done, 50 %   4.0 a minute  ▁▂▄█   16 to go, about 4m   2 held up");
+        has(&shown, "── Workers 3: 3 working, 0 idle ─");
+        has(&shown, "  worker-0  working   task-20     10s      7  half  done");
+        has(&shown, "─▸ Tasks 40 ─");
+        has(&shown, "▸ task-20  claimed    worker-2    60s  Büro 20");
+        has(&shown, "  failed       task-38    60s  holds up 2: the tests do not build");
+        has(&shown, "     5s  worker-2 claimed task-20");
+        assert!(shown[23].starts_with(" q quit   Tab pane   / filter"), "{}", shown[23]);
+    }
+
+    #[test]
+    fn a_large_terminal_shows_charts_and_two_columns() {
+        let model = model();
+        let shown = screen(&scene(&model, UNICODE), &[], 200, 60);
+        has(&shown, "── Completed each minute of the last hour (at most 8) ─");
+        has(&shown, "── Open tasks since 60m ago (at most 40) ─");
+        has(&shown, "PRIORITY");
+        let both = shown.iter().any(|line| line.contains("Workers 3") && line.contains("Stuck 2"));
+        assert!(both, "{}", shown.join("\n"));
+        for n in 0..40 {
+            has(&shown, &format!("task-{n:02}"));
+        }
+    }
+
+    #[test]
+    fn any_terminal_is_enough() {
+        let model = model();
+        let shown = screen(&scene(&model, PLAIN), &[], 80, 24);
+        assert!(shown.concat().is_ascii(), "{}", shown.join("\n"));
+        assert!(shown[2].starts_with(" ####") && shown[2].ends_with("xx!!"), "{}", shown[2]);
+        has(&shown, "B?ro 20");
+        has(&screen(&scene(&model, PLAIN), &[KeyCode::Enter], 80, 24), "+ Task task-20 ---");
+        for (width, height) in [(1, 1), (3, 2), (10, 5), (20, 8), (40, 12), (139, 50), (141, 20), (300, 100)]
+        {
+            for look in [PLAIN, UNICODE] {
+                for key in
+                    [KeyCode::Tab, KeyCode::Enter, KeyCode::Char('?'), KeyCode::Char('/'), KeyCode::End]
+                {
+                    let shown = screen(&scene(&model, look), &[key], width, height);
+                    assert_eq!(shown.len(), usize::from(height));
+                }
+            }
+        }
+        let empty = Model::default();
+        let shown = screen(&scene(&empty, UNICODE), &[KeyCode::Enter, KeyCode::End], 80, 24);
+        has(&shown, "no tasks yet");
+        has(&shown, "this mount does not tell");
+    }
+
+    #[test]
+    fn the_pane_with_the_keys_gets_the_room() {
+        let model = model();
+        let rows = |keys: &[KeyCode], part: &str| {
+            let shown = screen(&scene(&model, UNICODE), keys, 80, 24);
+            shown.iter().filter(|line| line.contains(part)).count()
+        };
+        assert!(rows(&[], "  ready ") + rows(&[], "  claimed ") >= 6);
+        has(&screen(&scene(&model, UNICODE), &[KeyCode::Tab], 80, 24), "─▸ Workers 3");
+        let shown = screen(&scene(&model, UNICODE), &[KeyCode::End], 80, 24);
+        has(&shown, "▸ task-19  completed");
+        let mut filter: Vec<KeyCode> = "/failed".chars().map(KeyCode::Char).collect();
+        has(&screen(&scene(&model, UNICODE), &filter, 80, 24), "filter: failed");
+        filter.push(KeyCode::Enter);
+        let shown = screen(&scene(&model, UNICODE), &filter, 80, 24);
+        has(&shown, "─▸ Tasks 1 of 40 ─");
+        has(&shown, "nothing matches the filter");
+    }
+
+    #[test]
+    fn details_tell_all_and_what_to_do() {
+        let model = model();
+        let stuck = [KeyCode::Tab, KeyCode::Tab, KeyCode::Enter];
+        let shown = screen(&scene(&model, UNICODE), &stuck, 80, 24);
+        has(&shown, "╭ Stuck ─");
+        has(&shown, "next      mv tasks/failed/task-38 tasks/ready/");
+        has(&shown, "holds up  2 blocked tasks");
+        has(&shown, "priority  high");
+        let shown = screen(&scene(&model, UNICODE), &[KeyCode::Tab, KeyCode::Enter], 80, 24);
+        has(&shown, "│ last_heard  2026-01-01T00:00:50.000Z");
+    }
+
+    #[test]
+    fn a_mount_that_does_not_answer_is_seen() {
+        let model = model();
+        let silent = Scene { silent: Some(Span(7_900)), ..scene(&model, UNICODE) };
+        assert!(screen(&silent, &[], 80, 24)[0].ends_with("no answer for 7s"));
+        let trouble =
+            Scene { trouble: Some("queue.json cannot be read: it rains"), ..scene(&model, UNICODE) };
+        has(&screen(&trouble, &[], 80, 24), "queue.json cannot be read: it rains");
+        let empty = Model::default();
+        let unknown = Scene { known: false, silent: Some(Span(4_000)), ..scene(&empty, UNICODE) };
+        let shown = screen(&unknown, &[KeyCode::Enter], 80, 24);
+        assert!(shown[0].ends_with("no answer for 4s"), "{}", shown[0]);
+        has(&shown, "reading /srv/project…");
+    }
+
+    #[test]
+    fn the_bar_is_full_and_forgets_nobody() {
+        assert_eq!(shares(&[1_000, 1, 0, 1], 10), [8, 1, 0, 1]);
+        assert_eq!(shares(&[1, 1, 1], 10).iter().sum::<usize>(), 10);
+        assert_eq!(shares(&[0, 0], 10), [0, 0]);
+        assert_eq!(shares(&[5, 5, 5], 2), [0, 0, 0], "too narrow");
+    }
+
+    #[test]
+    fn five_thousand_tasks_are_drawn_as_fast_as_forty() {
+        let task = |n: usize| format!(r#"  "task-{n}": {{"status":"ready","title":"T {n}"}}"#);
+        let queue = format!("{{\n{}\n}}\n", (0..5_000).map(task).collect::<Vec<_>>().join(",\n"));
+        let mut model = Model::default();
+        model.update(Answer { queue: Some(queue), ..Answer::default() }, Now::default()).unwrap();
+        let shown = screen(&scene(&model, UNICODE), &[KeyCode::End, KeyCode::PageUp], 200, 60);
+        has(&shown, "Tasks 5000");
+        // Only what is shown is made: a screen does not hold more rows than lines.
+        assert!(shown.iter().filter(|line| line.contains("ready")).count() <= 60);
+    }
 }
