@@ -186,7 +186,7 @@ fn top_shows_what_the_queue_says_in_every_size() {
     mounted.kill9();
     for terminal in [&small, &large, &plain] {
         let screen = terminal.ended(3);
-        assert!(screen.contains("is a dead mount, its daemon is gone"), "{screen}");
+        assert!(screen.contains("is a dead mount, its daemon"), "{screen}");
     }
 }
 
@@ -253,9 +253,9 @@ fn c70_one_look_is_plain_text() {
     mounted.sh("w1", "touch tasks/claim/task-03 && echo 'half done' > tasks/claim/task-03").ok();
     for place in [mounted.path(), &mounted.tasks()] {
         let said = top(place).ok();
-        let counts = counts(&mounted).join(", ");
-        assert!(counts.contains("1 claimed"), "{counts}");
-        assert!(said.contains(&counts), "{counts} in\n{said}");
+        let counts = counts(&mounted);
+        assert!(counts.contains(&"1 claimed".to_string()), "{counts:?}");
+        assert!(counts.iter().all(|count| said.contains(count.as_str())), "{counts:?} in\n{said}");
         assert!(said.contains("w1  working  task-03") && said.contains("half done"), "{said}");
         assert!(said.contains("w1 claimed task-03"), "{said}");
     }
