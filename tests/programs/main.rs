@@ -1,5 +1,5 @@
 //! Programs that projects are worked on with, doing real work in the mount: the same steps are taken in a directory of the
-//! disk, and afterwards both say and hold the same, byte for byte.
+//! disk, and afterwards both say and hold the same, byte for byte. And crews of shell scripts that do what crewfs is for.
 //!
 //! What each program needs is installed by `tests/run.sh`; one that is missing skips its test, and fails it in CI.
 
@@ -10,6 +10,7 @@ mod editing;
 mod git;
 mod processes;
 mod trees;
+mod use_cases;
 
 #[path = "../mount/harness.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]

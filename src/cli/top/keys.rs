@@ -37,7 +37,7 @@ pub(super) enum Over {
 /// The orders that tasks can be listed in.
 const TASK_ORDERS: [&str; 4] = ["state", "last change", "age", "name"];
 /// The orders that workers can be listed in.
-const WORKER_ORDERS: [&str; 3] = ["name", "silence", "tasks done"];
+const WORKER_ORDERS: [&str; 4] = ["status", "name", "silence", "tasks done"];
 
 /// One list: what is in it, and which line is chosen.
 #[derive(Debug, Default)]
@@ -319,6 +319,11 @@ fn urgency(priority: &str) -> usize {
 fn sort_workers(workers: &[Worker], rows: &mut [usize], order: &str) {
     let worker = |row: &usize| &workers[*row];
     match order {
+        "status" => rows.sort_by_key(|row| match worker(row).status.as_str() {
+            "working" => 0,
+            "draining" => 1,
+            _ => 2,
+        }),
         "silence" => rows.sort_by_key(|row| worker(row).last_heard),
         "tasks done" => rows.sort_by_key(|row| std::cmp::Reverse(worker(row).completed)),
         _ => {}

@@ -97,7 +97,7 @@ fn draw_head(buf: &mut Buffer, area: Rect, scene: &Scene) {
     ]));
     put(counts(scene, usize::from(area.width).saturating_sub(1)));
     put(bar(scene, usize::from(area.width).saturating_sub(2)));
-    put(pace(scene));
+    put(pace(scene, usize::from(area.width).saturating_sub(2)));
 }
 
 /// How many tasks are in which state; shorter where there is less room.
@@ -150,7 +150,7 @@ fn shares(counts: &[usize], width: usize) -> Vec<usize> {
 }
 
 /// How much is done, how fast, and how long it will take.
-fn pace(scene: &Scene) -> Line<'static> {
+fn pace(scene: &Scene, width: usize) -> Line<'static> {
     let (look, model) = (scene.look, scene.model);
     let (done, total) = (model.count(State::Completed), model.tasks.len());
     let mut line = Line::from(match (done * 100).checked_div(total) {
@@ -158,20 +158,29 @@ fn pace(scene: &Scene) -> Line<'static> {
         None => Text::styled("no tasks yet: write tasks/<id>.md", look.faint()),
     });
     let Some(summary) = &model.summary else { return line };
-    if let Some(per_hour) = summary.throughput.per_hour {
-        let minutes = look.sparks(&summary.throughput.by_minute, 20);
-        line.push_span(format!("   {} {minutes}", speed(per_hour)));
+    let speed = summary.throughput.per_hour.map(|per_hour| format!("   {}", speed(per_hour)));
+    let to_go = match summary.eta {
+        Some(eta) => {
+            let left = short(Span(eta.0.saturating_sub(scene.now.0).max(0).unsigned_abs()));
+            format!("   {} to go, about {left}", summary.remaining)
+        }
+        None if summary.remaining > 0 => format!("   {} to go", summary.remaining),
+        None => String::new(),
+    };
+    let held_up = match summary.held_up {
+        0 => String::new(),
+        n => format!("   {n} held up"),
+    };
+    if let Some(speed) = speed {
+        // The last minutes, as many as there is room for.
+        let used = line.width() + speed.len() + to_go.len() + held_up.len() + 1;
+        let minutes = look.sparks(&summary.throughput.by_minute, width.saturating_sub(used).min(60));
+        line.push_span(speed);
+        line.push_span(" ");
+        line.push_span(Text::styled(minutes, look.state(State::Completed)));
     }
-    if let Some(eta) = summary.eta {
-        let left = short(Span(eta.0.saturating_sub(scene.now.0).max(0).unsigned_abs()));
-        line.push_span(format!("   {} to go, about {left}", summary.remaining));
-    } else if summary.remaining > 0 {
-        line.push_span(format!("   {} to go", summary.remaining));
-    }
-    if summary.held_up > 0 {
-        line.push_span("   ");
-        line.push_span(Text::styled(format!("{} held up", summary.held_up), look.alarm()));
-    }
+    line.push_span(to_go);
+    line.push_span(Text::styled(held_up, look.alarm()));
     line
 }
 
@@ -200,9 +209,9 @@ fn chart(buf: &mut Buffer, area: Rect, look: Look, title: &str, numbers: &[u64],
     rule(buf, area, look, title, "", false);
     let inner =
         Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(2), height: area.height - 1 };
-    // Each number as wide as there is room for.
-    let times = (usize::from(inner.width) / numbers.len().max(1)).max(1);
-    let wide = numbers.iter().flat_map(|number| std::iter::repeat_n(*number, times));
+    // Few numbers are drawn wide, so that all of the width is that time.
+    let width = usize::from(inner.width);
+    let wide = (0..width).filter_map(|x| numbers.get(x * numbers.len() / width).copied());
     Sparkline::default()
         .data(wide.collect::<Vec<u64>>())
         .bar_set(look.bars())
