@@ -202,18 +202,16 @@ fn top_gives_the_terminal_back_however_it_ends() {
         let place = mounted.path().display().to_string();
         commands.filter(|command| command.contains("--feed") && command.contains(&place)).count()
     };
-    let ways: [(&str, &dyn Fn(&Terminal)); 5] = [
-        ("q", &|terminal| terminal.press(&["q"])),
-        ("Ctrl-C", &|terminal| terminal.press(&["C-c"])),
-        ("SIGTERM", &|terminal| kill_process(terminal.pid(), Signal::TERM).unwrap()),
-        ("SIGHUP", &|terminal| kill_process(terminal.pid(), Signal::HUP).unwrap()),
-        ("SIGINT", &|terminal| kill_process(terminal.pid(), Signal::INT).unwrap()),
-    ];
-    for (n, (way, end)) in (0..).zip(ways) {
+    for (n, way) in (0..).zip(["q", "C-c", "TERM", "HUP", "INT"]) {
         let terminal = Terminal::new(&project, &mounted, (80, 24 + n), "C.UTF-8");
         terminal.shows(READY);
-        eprintln!("ending it by {way}");
-        end(&terminal);
+        let signal = |signal| kill_process(terminal.pid(), signal).unwrap();
+        match way {
+            "TERM" => signal(Signal::TERM),
+            "HUP" => signal(Signal::HUP),
+            "INT" => signal(Signal::INT),
+            key => terminal.press(&[key]),
+        }
         terminal.ended(0);
     }
     until("nobody looks any more", || looks() == 0);

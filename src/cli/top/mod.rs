@@ -4,6 +4,7 @@
 //! Must never: change anything, wait for the mount in the process that has the terminal, or leave the terminal as only this
 //! program can use it, however it ends.
 
+mod head;
 mod keys;
 mod look;
 mod model;

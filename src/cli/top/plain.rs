@@ -4,9 +4,9 @@
 
 use std::fmt::Write;
 
+use super::head::speed;
 use super::keys::{Pane, Ui};
 use super::model::{Model, State, ago, short};
-use super::view::speed;
 use crate::limits::TOP_PLAIN_LINES;
 use crate::queue::{Span, Wall};
 

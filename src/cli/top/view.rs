@@ -5,14 +5,14 @@
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Style};
+use ratatui::style::Style;
 use ratatui::text::{Line, Span as Text};
 use ratatui::widgets::{Sparkline, Widget};
 
 use super::keys::{Pane, Ui};
 use super::look::Look;
-use super::model::{Model, State, Summary, ago, short};
-use super::over;
+use super::model::{Model, State, Summary, ago};
+use super::{head, over};
 use crate::queue::{Span, Wall};
 
 /// What is drawn, besides what the user chose.
@@ -48,7 +48,7 @@ pub(super) fn draw(frame: &mut Frame, scene: &Scene, ui: &mut Ui) {
         [Constraint::Length(HEAD), Constraint::Length(charts), Constraint::Min(0), Constraint::Length(1)];
     let [head, chart, body, foot] = Layout::vertical(parts).areas(area);
     let buf = frame.buffer_mut();
-    draw_head(buf, head, scene);
+    head::draw(buf, head, scene);
     if let Some(summary) = scene.model.summary.as_ref().filter(|_| charts > 0) {
         draw_charts(buf, chart, scene, summary);
     }
@@ -69,128 +69,6 @@ pub(super) fn draw(frame: &mut Frame, scene: &Scene, ui: &mut Ui) {
 /// The two columns of a wide screen.
 fn two(area: Rect) -> [Rect; 2] {
     Layout::horizontal([Constraint::Percentage(58), Constraint::Percentage(42)]).spacing(1).areas(area)
-}
-
-fn draw_head(buf: &mut Buffer, area: Rect, scene: &Scene) {
-    let (look, model) = (scene.look, scene.model);
-    let mut row = area.rows();
-    let mut put = |line: Line| {
-        if let Some(area) = row.next() {
-            buf.set_line(area.x + 1, area.y, &line, area.width.saturating_sub(1));
-        }
-    };
-    let state = match (scene.silent, model.summary.as_ref().and_then(|summary| summary.paused)) {
-        (Some(silent), _) => Text::styled(format!("no answer for {} ", short(silent)), look.alarm()),
-        (None, Some(since)) => {
-            let since = ago(Some(since), scene.now);
-            Text::styled(format!("paused for {since} "), look.coloured(Color::Yellow).patch(look.strong()))
-        }
-        (None, None) => Text::raw(""),
-    };
-    let room = usize::from(area.width).saturating_sub(state.width() + "crewfs top  ".len() + 2);
-    let place = look.fit(scene.place, room, false);
-    put(Line::from(vec![
-        Text::styled("crewfs top  ", look.focus()),
-        Text::styled(place, look.strong()),
-        " ".into(),
-        state,
-    ]));
-    put(counts(scene, usize::from(area.width).saturating_sub(1)));
-    put(bar(scene, usize::from(area.width).saturating_sub(2)));
-    put(pace(scene, usize::from(area.width).saturating_sub(2)));
-}
-
-/// How many tasks are in which state; shorter where there is less room.
-fn counts(scene: &Scene, width: usize) -> Line<'static> {
-    let always = |state| matches!(state, State::Completed | State::Claimed | State::Ready | State::Blocked);
-    let mut line = Line::default();
-    for (gap, done) in [("   ", "completed"), ("  ", "completed"), (" ", "done")] {
-        line = Line::default();
-        for state in State::ALL {
-            let count = scene.model.count(state);
-            if count == 0 && !always(state) {
-                continue;
-            }
-            let name = if state == State::Completed { done } else { state.name() };
-            let gap = if line.spans.is_empty() { "" } else { gap };
-            line.push_span(gap);
-            line.push_span(Text::styled(scene.look.mark(state), scene.look.state(state)));
-            line.push_span(Text::styled(format!(" {count}"), scene.look.strong()));
-            line.push_span(format!(" {name}"));
-        }
-        if line.width() <= width {
-            break;
-        }
-    }
-    line
-}
-
-/// All tasks as one bar. What is there has at least one column.
-fn bar(scene: &Scene, width: usize) -> Line<'static> {
-    let counts = State::ALL.map(|state| scene.model.count(state));
-    let spans = State::ALL.into_iter().zip(shares(&counts, width));
-    spans.map(|(state, n)| Text::styled(scene.look.mark(state).repeat(n), scene.look.state(state))).collect()
-}
-
-/// Divide so many columns: each its share, rounded, none that is there without one; the largest pays for that.
-fn shares(counts: &[usize], width: usize) -> Vec<usize> {
-    let total: usize = counts.iter().sum();
-    if total == 0 || width < counts.len() {
-        return vec![0; counts.len()];
-    }
-    let share = |count: &usize| ((count * width + total / 2) / total).max(usize::from(*count > 0));
-    let mut shares: Vec<usize> = counts.iter().map(share).collect();
-    loop {
-        let sum: usize = shares.iter().sum();
-        let Some(largest) = (0..shares.len()).max_by_key(|n| shares[*n]).filter(|_| sum != width) else {
-            return shares;
-        };
-        shares[largest] = if sum > width { shares[largest] - 1 } else { shares[largest] + 1 };
-    }
-}
-
-/// How much is done, how fast, and how long it will take.
-fn pace(scene: &Scene, width: usize) -> Line<'static> {
-    let (look, model) = (scene.look, scene.model);
-    let (done, total) = (model.count(State::Completed), model.tasks.len());
-    let mut line = Line::from(match (done * 100).checked_div(total) {
-        Some(percent) => Text::styled(format!("{done} of {total} done, {percent} %"), look.strong()),
-        None => Text::styled("no tasks yet: write tasks/<id>.md", look.faint()),
-    });
-    let Some(summary) = &model.summary else { return line };
-    let speed = summary.throughput.per_hour.map(|per_hour| format!("   {}", speed(per_hour)));
-    let to_go = match summary.eta {
-        Some(eta) => {
-            let left = short(Span(eta.0.saturating_sub(scene.now.0).max(0).unsigned_abs()));
-            format!("   {} to go, about {left}", summary.remaining)
-        }
-        None if summary.remaining > 0 => format!("   {} to go", summary.remaining),
-        None => String::new(),
-    };
-    let held_up = match summary.held_up {
-        0 => String::new(),
-        n => format!("   {n} held up"),
-    };
-    if let Some(speed) = speed {
-        // The last minutes, as many as there is room for.
-        let used = line.width() + speed.len() + to_go.len() + held_up.len() + 1;
-        let minutes = look.sparks(&summary.throughput.by_minute, width.saturating_sub(used).min(60));
-        line.push_span(speed);
-        line.push_span(" ");
-        line.push_span(Text::styled(minutes, look.state(State::Completed)));
-    }
-    line.push_span(to_go);
-    line.push_span(Text::styled(held_up, look.alarm()));
-    line
-}
-
-/// A pace in the unit that makes it a number to read.
-pub(super) fn speed(per_hour: f64) -> String {
-    if per_hour >= 120.0 {
-        format!("{:.1} a minute", per_hour / 60.0)
-    } else {
-        format!("{per_hour:.1} an hour")
-    }
 }
 
 fn draw_charts(buf: &mut Buffer, area: Rect, scene: &Scene, summary: &Summary) {
@@ -703,14 +581,6 @@ mod tests {
         let shown = screen(&unknown, &[KeyCode::Enter], 80, 24);
         assert!(shown[0].ends_with("no answer for 4s"), "{}", shown[0]);
         has(&shown, "reading /srv/project…");
-    }
-
-    #[test]
-    fn the_bar_is_full_and_forgets_nobody() {
-        assert_eq!(shares(&[1_000, 1, 0, 1], 10), [8, 1, 0, 1]);
-        assert_eq!(shares(&[1, 1, 1], 10).iter().sum::<usize>(), 10);
-        assert_eq!(shares(&[0, 0], 10), [0, 0]);
-        assert_eq!(shares(&[5, 5, 5], 2), [0, 0, 0], "too narrow");
     }
 
     #[test]
