@@ -214,6 +214,15 @@ fn top_gives_the_terminal_back_however_it_ends() {
         }
         terminal.ended(0);
     }
+    // With its terminal, as when a connection ends.
+    let terminal = Terminal::new(&project, &mounted, (80, 30), "C.UTF-8");
+    terminal.shows(READY);
+    let stat = format!("/proc/{}/stat", terminal.pid().as_raw_nonzero());
+    drop(terminal);
+    // Who is to be told of its end may never ask.
+    until("it ends with its terminal", || {
+        !fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "))
+    });
     until("nobody looks any more", || looks() == 0);
     // A mount that hangs holds up neither the screen nor its end.
     let terminal = Terminal::new(&project, &mounted, (81, 24), "C.UTF-8");

@@ -17,7 +17,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use clap::Args;
@@ -52,6 +52,9 @@ pub(super) struct Arguments {
 const SHORTEST: Span = Span(100);
 /// How long a key may have to wait for a signal, or for news to be drawn.
 const BEAT: Duration = Duration::from_millis(50);
+
+/// Keys that may wait for being looked at.
+const KEYS_WAITING: usize = 64;
 
 fn interval(text: &str) -> Result<Span, String> {
     let span = Span::parse(text).ok_or("a span of time such as 1s, 500ms or 1m is wanted")?;
@@ -129,7 +132,7 @@ fn live(news: &Receiver<News>, place: &str, clock: &Clock) -> Result<(), Failure
     }
     let mut screen = Screen::take().map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
     let mut top = Top::new(place, Look::of(|name| std::env::var_os(name)), clock());
-    let mut drawn = None;
+    let (pressed, mut drawn) = (keys_of_terminal(), None);
     while !stop.load(Ordering::Acquire) {
         let now = clock();
         match news.try_recv() {
@@ -143,21 +146,28 @@ fn live(news: &Receiver<News>, place: &str, clock: &Clock) -> Result<(), Failure
             screen.0.draw(|frame| top.draw(frame, now)).map_err(gone_terminal)?;
             (top.changed, drawn) = (false, Some(second));
         }
-        if event::poll(BEAT).map_err(gone_terminal)? {
-            match event::read().map_err(gone_terminal)? {
-                event::Event::Key(key) if key.kind != event::KeyEventKind::Release => {
-                    match top.ui.press(key, &top.model) {
-                        Asked::Quit => return Ok(()),
-                        Asked::Redraw => top.changed = true,
-                        Asked::Nothing => {}
-                    }
+        match pressed.recv_timeout(BEAT) {
+            Ok(event::Event::Key(key)) if key.kind != event::KeyEventKind::Release => {
+                match top.ui.press(key, &top.model) {
+                    Asked::Quit => return Ok(()),
+                    Asked::Redraw => top.changed = true,
+                    Asked::Nothing => {}
                 }
-                event::Event::Resize(..) => top.changed = true,
-                _ => {}
             }
+            Ok(event::Event::Resize(..)) => top.changed = true,
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("the terminal is gone")),
         }
     }
     Ok(())
+}
+
+/// What is pressed, and new sizes. Read by a thread that may be left behind: when the terminal goes away, crossterm looks
+/// for its next key for ever.
+fn keys_of_terminal() -> Receiver<event::Event> {
+    let (sender, receiver) = sync_channel(KEYS_WAITING);
+    std::thread::spawn(move || while event::read().is_ok_and(|event| sender.send(event).is_ok()) {});
+    receiver
 }
 
 fn gone_terminal(error: io::Error) -> Failure {
