@@ -142,3 +142,30 @@ fn workers_are_added_while_the_work_goes_on() {
     assert!(all.iter().all(|worker| first("worker-1") <= first(worker)), "one began alone");
     mounted.stop();
 }
+
+#[test]
+fn specialists_do_what_only_they_can() {
+    let project = project!(LIMIT);
+    let mut mounted = project.mount(&OPTIONS);
+    let said = script(&mounted, "specialists.sh", &["5"]).ok();
+    assert_eq!(said, "20 tasks are done\n");
+    let sorts = ["api", "page", "check", "text"];
+    let done = each_once(&mounted, sorts.iter().flat_map(|sort| (1..=5).map(move |n| format!("{sort}-{n}"))));
+    for (id, done) in &done {
+        let worker = done.claimed[0].1.as_str();
+        let may: &[&str] = match id.split_once('-').unwrap().0 {
+            "api" => &["worker-backend", "worker-testing"],
+            "page" => &["worker-frontend"],
+            "check" => &["worker-testing"],
+            _ => &["worker-backend", "worker-frontend", "worker-testing", "worker-anything"],
+        };
+        assert!(may.contains(&worker), "{id} was done by {worker}");
+        let left = fs::read_to_string(mounted.path().join(format!("work/{id}.txt"))).unwrap();
+        assert_eq!(left.trim_end(), worker);
+    }
+    // By its name neither: the right worker is not a matter of politeness.
+    fs::write(mounted.desk("extra.md"), "---\nrequires: [backend]\n---\n# Extra\n").unwrap();
+    mounted.sh("worker-frontend", "set -C; > tasks/claim/extra").refused("Permission denied");
+    assert!(mounted.read("workers/worker-frontend/why").contains("backend"));
+    mounted.stop();
+}

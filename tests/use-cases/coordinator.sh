@@ -11,9 +11,9 @@ publish() {
     printf '%s\n' "$@" > "tasks/$publish_as.md"
 }
 
-# hire NAME SCRIPT: start a worker who does its tasks as SCRIPT says.
+# hire NAME SCRIPT [WORDS]: start a worker who does its tasks as SCRIPT says, and can do what WORDS say.
 hire() {
-    CREWFS_WORKER=$1 sh "$here/worker.sh" "$here/$2" &
+    CREWFS_WORKER=$1 CAPABILITIES=${3-} sh "$here/worker.sh" "$here/$2" &
 }
 
 # Wait until no task is left that could still be done, and until the workers have stopped by themselves.
