@@ -186,3 +186,18 @@ pub const COPY_MAX: u64 = 256 << 20;
 
 const _: () =
     assert!(DESCRIPTORS_MIN <= DATA_DESCRIPTORS_MAX && DATA_DESCRIPTORS_MAX <= PATH_DESCRIPTORS_MAX);
+
+/// How much longer than it looks `crewfs top` rests, at least: a look costs the daemon something.
+pub const TOP_REST: u32 = 4;
+/// How old what it shows of the tasks may be when no event happened, in milliseconds.
+pub const TOP_QUEUE_MS: u64 = 5_000;
+/// Bytes of the event log that it reads at once.
+pub const TOP_EVENT_BYTES: u64 = 256 << 10;
+/// Events that it keeps.
+pub const TOP_EVENTS: usize = 1_000;
+/// After how long without an answer of the mount it says so, in milliseconds.
+pub const TOP_SILENT_MS: u64 = 3_000;
+/// How long it waits for the answer when only one is wanted, in milliseconds.
+pub const TOP_ONCE_MS: u64 = 10_000;
+/// Lines of one sort that it prints as plain text.
+pub const TOP_PLAIN_LINES: usize = 50;

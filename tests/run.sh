@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 mount-scripts/prepare-fuse.sh
 mount-scripts/install-needs.sh gcc libc6-dev git rsync python3 util-linux e2fsprogs vim shellcheck \
-    stress-ng libacl1-dev acl attr make patch sqlite3 ripgrep inotify-tools chromium
+    stress-ng libacl1-dev acl attr make patch sqlite3 ripgrep inotify-tools chromium tmux
 # Whoever has node from elsewhere keeps it.
 command -v npm >/dev/null || mount-scripts/install-needs.sh nodejs npm
 
@@ -16,5 +16,5 @@ env -u RUSTFLAGS cargo install --quiet --locked --debug --root "$tools" pjdfstes
 PATH=$(cd "$tools" && pwd)/bin:$PATH
 export PATH
 
-shellcheck hooks/*.sh mount-scripts/*.sh tests/*.sh src/cli/demo/*.sh .ci/run
+shellcheck -x hooks/*.sh mount-scripts/*.sh tests/*.sh tests/use-cases/*.sh src/cli/demo/*.sh .ci/run
 cargo test --locked "$@"

@@ -9,6 +9,7 @@ mod doctor;
 mod log;
 mod mount;
 mod options;
+mod top;
 mod umount;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ enum Command {
     Umount(umount::Arguments),
     /// Print the event log of a project as JSON lines, whether or not it is mounted.
     Log(log::Arguments),
+    /// Watch the crew at work, live in a terminal: tasks, workers, pace, and what is stuck.
+    Top(top::Arguments),
     /// What is wrong on this machine or with a mount, and what to do about it.
     Doctor(doctor::Arguments),
     /// The whole story in a minute: a coordinator, three workers, progress, a result.
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Mount(arguments) => mount::run(arguments),
         Command::Umount(arguments) => umount::run(&arguments),
         Command::Log(arguments) => log::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     };

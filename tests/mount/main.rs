@@ -23,4 +23,9 @@ mod rewriting;
 mod stopping;
 mod together;
 mod tools;
+mod top;
 mod tree;
+
+#[path = "../suites/sides.rs"]
+#[allow(dead_code, unused_imports)]
+mod sides;

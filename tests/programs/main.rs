@@ -1,5 +1,6 @@
 //! Programs that projects are worked on with, doing real work in the mount: the same steps are taken in a directory of the
-//! disk, and afterwards both say and hold the same, byte for byte. And a browser that shows the dashboard.
+//! disk, and afterwards both say and hold the same, byte for byte. Crews of shell scripts that do what crewfs is for. And a
+//! browser that shows the dashboard.
 //!
 //! What each program needs is installed by `tests/run.sh`; one that is missing skips its test, and fails it in CI.
 
@@ -12,6 +13,7 @@ mod editing;
 mod git;
 mod processes;
 mod trees;
+mod use_cases;
 
 #[path = "../mount/harness.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]

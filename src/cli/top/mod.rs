@@ -1,0 +1,233 @@
+//! `crewfs top`: a live view of a mount in a terminal, from nothing but its files; so it works over sshfs too.
+//!
+//! May assume: a terminal, unless one look is enough (`--once`).
+//! Must never: change anything, wait for the mount in the process that has the terminal, or leave the terminal as only this
+//! program can use it, however it ends.
+
+mod head;
+mod keys;
+mod look;
+mod model;
+mod over;
+mod plain;
+mod read;
+mod view;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
+use std::time::Duration;
+
+use clap::Args;
+use ratatui::crossterm::event;
+
+use super::Failure;
+use crate::clock::{self, Clock};
+use crate::limits::{TOP_ONCE_MS, TOP_SILENT_MS};
+use crate::queue::{Now, Span};
+use keys::{Asked, Ui};
+use look::Look;
+use model::Model;
+use read::News;
+use view::Scene;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Where a project is mounted, or its tasks directory; locally, or with sshfs from another machine.
+    mountpoint: PathBuf,
+    /// How often to look.
+    #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = interval)]
+    interval: Span,
+    /// Print what there is now as plain text, and end.
+    #[arg(long)]
+    once: bool,
+    /// Look at the mount for another crewfs, which says when.
+    #[arg(long, hide = true)]
+    feed: bool,
+}
+
+/// The shortest time between two looks.
+const SHORTEST: Span = Span(100);
+/// How long a key may have to wait for a signal, or for news to be drawn.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// Keys that may wait for being looked at.
+const KEYS_WAITING: usize = 64;
+
+fn interval(text: &str) -> Result<Span, String> {
+    let span = Span::parse(text).ok_or("a span of time such as 1s, 500ms or 1m is wanted")?;
+    if span < SHORTEST { Err(format!("at least {SHORTEST}")) } else { Ok(span) }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let clock = clock::system();
+    // By its name only: whoever touches it may have to wait.
+    let place = std::path::absolute(&arguments.mountpoint).map_err(Failure::failed)?;
+    if arguments.feed {
+        return read::feed(&place, &clock);
+    }
+    let terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
+    if !terminal && !arguments.once {
+        return Err(Failure::usage("top needs a terminal; for one look as plain text: crewfs top --once"));
+    }
+    let news = read::start(&place, arguments.interval.to_std(), clock.clone())?;
+    let shown = place.display().to_string();
+    if arguments.once { once(&news, &shown, &clock) } else { live(&news, &shown, &clock) }
+}
+
+/// Print one look.
+fn once(news: &Receiver<News>, place: &str, clock: &Clock) -> Result<(), Failure> {
+    let limit = Span(TOP_ONCE_MS);
+    let answer = match news.recv_timeout(limit.to_std()) {
+        Ok(News::Answer(answer)) => answer,
+        Ok(News::Trouble(why)) => return Err(Failure::failed(why)),
+        Ok(News::Gone(failure)) => return Err(failure),
+        Err(RecvTimeoutError::Timeout) => {
+            return Err(Failure::failed(format!(
+                "{place} gives no answer within {limit}; is its daemon, or the network, alive?"
+            )));
+        }
+        Err(RecvTimeoutError::Disconnected) => return Err(nobody_looks()),
+    };
+    let mut model = Model::default();
+    let now = clock();
+    model.update(answer, now).map_err(Failure::failed)?;
+    match io::stdout().write_all(plain::text(&model, place, model.time(now)).as_bytes()) {
+        // A reader that has seen enough is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(error)),
+        _ => Ok(()),
+    }
+}
+
+fn nobody_looks() -> Failure {
+    Failure::failed("nobody looks at the mount any more")
+}
+
+/// Gives the terminal back when it goes, also when the thread panics.
+struct Screen(ratatui::DefaultTerminal);
+
+impl Screen {
+    fn take() -> io::Result<Screen> {
+        // Its hook gives the terminal back before a panic is printed.
+        ratatui::try_init().map(Screen)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing.
+        let _ = ratatui::try_restore();
+        let _ = self.0.show_cursor();
+    }
+}
+
+/// Show what there is until somebody has seen enough.
+fn live(news: &Receiver<News>, place: &str, clock: &Clock) -> Result<(), Failure> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::flag::register(signal, stop.clone()).map_err(Failure::failed)?;
+    }
+    let mut screen = Screen::take().map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
+    let mut top = Top::new(place, Look::of(|name| std::env::var_os(name)), clock());
+    let (pressed, mut drawn) = (keys_of_terminal(), None);
+    while !stop.load(Ordering::Acquire) {
+        let now = clock();
+        match news.try_recv() {
+            Ok(news) => top.hear(news, now)?,
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return Err(nobody_looks()),
+        }
+        // What was some time ago is one second longer ago each second.
+        let second = now.instant.0 / 1000;
+        if top.changed || drawn != Some(second) {
+            screen.0.draw(|frame| top.draw(frame, now)).map_err(gone_terminal)?;
+            (top.changed, drawn) = (false, Some(second));
+        }
+        match pressed.recv_timeout(BEAT) {
+            Ok(event::Event::Key(key)) if key.kind != event::KeyEventKind::Release => {
+                match top.ui.press(key, &top.model) {
+                    Asked::Quit => return Ok(()),
+                    Asked::Redraw => top.changed = true,
+                    Asked::Nothing => {}
+                }
+            }
+            Ok(event::Event::Resize(..)) => top.changed = true,
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("the terminal is gone")),
+        }
+    }
+    Ok(())
+}
+
+/// What is pressed, and new sizes. Read by a thread that may be left behind: when the terminal goes away, crossterm looks
+/// for its next key for ever.
+fn keys_of_terminal() -> Receiver<event::Event> {
+    let (sender, receiver) = sync_channel(KEYS_WAITING);
+    std::thread::spawn(move || while event::read().is_ok_and(|event| sender.send(event).is_ok()) {});
+    receiver
+}
+
+fn gone_terminal(error: io::Error) -> Failure {
+    Failure::failed(format!("the terminal: {error}"))
+}
+
+/// What is known, and what the user chose.
+struct Top<'a> {
+    place: &'a str,
+    look: Look,
+    model: Model,
+    ui: Ui,
+    /// When the mount last answered; the start, if it never did.
+    answered: Now,
+    known: bool,
+    trouble: Option<String>,
+    /// Whether there is something new to draw.
+    changed: bool,
+}
+
+impl<'a> Top<'a> {
+    fn new(place: &'a str, look: Look, now: Now) -> Top<'a> {
+        Top {
+            place,
+            look,
+            model: Model::default(),
+            ui: Ui::new(),
+            answered: now,
+            known: false,
+            trouble: None,
+            changed: true,
+        }
+    }
+
+    /// Something came of a look at the mount.
+    fn hear(&mut self, news: News, now: Now) -> Result<(), Failure> {
+        self.trouble = match news {
+            News::Answer(answer) => {
+                (self.answered, self.known) = (now, true);
+                self.model.update(answer, now).err()
+            }
+            News::Trouble(why) => Some(why),
+            News::Gone(failure) => return Err(failure),
+        };
+        self.ui.arrange(&self.model);
+        self.changed = true;
+        Ok(())
+    }
+
+    fn draw(&mut self, frame: &mut ratatui::Frame, now: Now) {
+        let silent = now.instant.since(self.answered.instant);
+        let scene = Scene {
+            model: &self.model,
+            place: self.place,
+            now: self.model.time(now),
+            silent: (silent >= Span(TOP_SILENT_MS)).then_some(silent),
+            trouble: self.trouble.as_deref(),
+            known: self.known,
+            look: self.look,
+        };
+        view::draw(frame, &scene, &mut self.ui);
+    }
+}

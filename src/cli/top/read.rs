@@ -1,0 +1,379 @@
+//! Reading the mount, in a process of its own.
+//!
+//! A call on a mount whose daemon hangs, or whose network is gone, cannot be ended: not even by killing who made it. A
+//! thread that made it would keep the whole program from ending. So the one who looks at the mount is a child that is told
+//! when, and that nobody waits for.
+//!
+//! May assume: what a document shows is fixed when it is opened.
+//! Must never: touch the mount in the process that has the terminal.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use super::model::Answer;
+use crate::cli::Failure;
+use crate::clock::Clock;
+use crate::limits::{TOP_EVENT_BYTES, TOP_QUEUE_MS, TOP_REST};
+use crate::queue::{Instant, Span};
+
+/// What came of a look at the mount.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It answered.
+    Answer(Answer),
+    /// It answered with an error that may pass.
+    Trouble(String),
+    /// There is nothing more to look at: how the program ends.
+    Gone(Failure),
+}
+
+/// Begin to look at a place, again and again with pauses of `interval`, and at once when it has just been looked at.
+pub(super) fn start(place: &Path, interval: Duration, clock: Clock) -> Result<Receiver<News>, Failure> {
+    let program = std::env::current_exe().map_err(Failure::failed)?;
+    let mut child = Command::new(program);
+    child
+        .args(["top", "--feed"])
+        .arg(place)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child =
+        child.spawn().map_err(|error| Failure::failed(format!("nobody can be started to look: {error}")))?;
+    let pipes = (child.stdin.take(), child.stdout.take());
+    let (Some(orders), Some(answers)) = pipes else { return Err(Failure::failed("a pipe is missing")) };
+    // One answer may wait: whoever is slow to draw is not told old news.
+    let (sender, receiver) = sync_channel(1);
+    std::thread::spawn(move || ask(orders, BufReader::new(answers), &sender, interval, &clock));
+    Ok(receiver)
+}
+
+fn ask(
+    mut orders: ChildStdin,
+    mut answers: BufReader<ChildStdout>,
+    news: &SyncSender<News>,
+    interval: Duration,
+    clock: &Clock,
+) {
+    loop {
+        let began = clock().instant;
+        let told = orders.write_all(b"\n").and_then(|()| receive(&mut answers));
+        let told = told
+            .unwrap_or_else(|error| News::Gone(Failure::failed(format!("nobody looks any more: {error}"))));
+        let last = matches!(told, News::Gone(_));
+        if news.send(told).is_err() || last {
+            return;
+        }
+        // A queue that is long to read is read less often, so that looking never is what the mount is busy with.
+        let took = clock().instant.since(began).to_std();
+        std::thread::sleep(interval.max(took * TOP_REST));
+    }
+}
+
+/// One answer: documents, each with its name and length, and how it ends.
+fn receive(from: &mut impl BufRead) -> io::Result<News> {
+    let (mut answer, mut line) = (Answer::default(), String::new());
+    loop {
+        line.clear();
+        if from.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let (word, rest) = line.trim_end().split_once(' ').unwrap_or((line.trim_end(), ""));
+        match word {
+            "end" => return Ok(News::Answer(answer)),
+            "trouble" => return Ok(News::Trouble(rest.into())),
+            "gone" => {
+                let (code, message) = rest.split_once(' ').unwrap_or(("1", rest));
+                let code = code.parse().unwrap_or(1);
+                return Ok(News::Gone(Failure { code, message: message.into() }));
+            }
+            name => {
+                let mut text = vec![0; rest.parse().map_err(|_| io::ErrorKind::InvalidData)?];
+                from.read_exact(&mut text)?;
+                let text = Some(String::from_utf8_lossy(&text).into_owned());
+                match name {
+                    "queue" => answer.queue = text,
+                    "workers" => answer.workers = text,
+                    "summary" => answer.summary = text,
+                    "events" => answer.events = text,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// The child's part: look whenever a line comes in, and say what is there.
+pub(super) fn feed(place: &Path, clock: &Clock) -> Result<(), Failure> {
+    let (orders, mut out) = (io::stdin().lock(), io::stdout().lock());
+    let mut desk = None;
+    for order in orders.lines() {
+        let answer = match &mut desk {
+            None => Desk::find(place).and_then(|found| desk.insert(found).look(clock().instant)),
+            Some(desk) => desk.look(clock().instant),
+        };
+        let said = order.and_then(|_| {
+            match answer {
+                Ok(documents) => {
+                    for (name, bytes) in documents {
+                        writeln!(out, "{name} {}", bytes.len())?;
+                        out.write_all(&bytes)?;
+                    }
+                    writeln!(out, "end")?;
+                }
+                Err(Seen::Trouble(why)) => writeln!(out, "trouble {}", why.replace('\n', " "))?,
+                Err(Seen::Gone(Failure { code, message })) => {
+                    writeln!(out, "gone {code} {}", message.replace('\n', " "))?;
+                }
+            }
+            out.flush()
+        });
+        if said.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+enum Seen {
+    Trouble(String),
+    Gone(Failure),
+}
+
+type Documents = Vec<(&'static str, Vec<u8>)>;
+
+/// The desk that is looked at, and what was seen of it last.
+struct Desk {
+    mountpoint: PathBuf,
+    tasks: PathBuf,
+    /// Where the next event begins.
+    events: u64,
+    queue_at: Option<Instant>,
+    last: [(&'static str, Vec<u8>); 3],
+}
+
+const DOCUMENTS: [(&str, &str); 3] =
+    [("summary", "summary.json"), ("workers", "workers.json"), ("queue", "queue.json")];
+const EVENTS: &str = "events.jsonl";
+
+impl Desk {
+    /// The desk of the project that is mounted at this place; or the place itself, if it is a desk.
+    fn find(place: &Path) -> Result<Desk, Seen> {
+        let is_desk = |tasks: &Path| -> io::Result<()> {
+            fs::metadata(tasks.join("queue.json")).and_then(|_| fs::metadata(tasks.join(EVENTS))).map(drop)
+        };
+        let mut first_error = None;
+        for tasks in candidates(place) {
+            match is_desk(&tasks) {
+                Ok(()) => {
+                    return Ok(Desk {
+                        mountpoint: place.to_path_buf(),
+                        tasks,
+                        events: 0,
+                        queue_at: None,
+                        last: DOCUMENTS.map(|(name, _)| (name, Vec::new())),
+                    });
+                }
+                Err(error) if is_missing(&error) => {}
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        let shown = place.display();
+        Err(Seen::Gone(match first_error {
+            None => Failure::not_mounted(place),
+            Some(error) if is_dead(&error) => Failure { code: 3, message: dead(place) },
+            Some(error) => Failure::failed(format!("{shown}: {error}")),
+        }))
+    }
+
+    /// Read what may have changed.
+    fn look(&mut self, now: Instant) -> Result<Documents, Seen> {
+        let mut found = Documents::new();
+        let events = self.read_events();
+        let events = self.checked(EVENTS, events)?.unwrap_or_default();
+        // Tasks change with events; what the clock alone changes may come a little later.
+        let overdue = self.queue_at.is_none_or(|at| now.since(at) >= Span(TOP_QUEUE_MS));
+        let read_queue = overdue || !events.is_empty();
+        if !events.is_empty() {
+            found.push(("events", events));
+        }
+        for (n, (name, file)) in DOCUMENTS.into_iter().enumerate() {
+            if name == "queue" && !read_queue {
+                continue;
+            }
+            let read = fs::read(self.tasks.join(file));
+            let Some(bytes) = self.checked(file, read)? else { continue };
+            if self.last[n].1 != bytes {
+                self.last[n].1.clone_from(&bytes);
+                found.push((name, bytes));
+            }
+        }
+        if read_queue {
+            self.queue_at = Some(now);
+        }
+        Ok(found)
+    }
+
+    /// The events since the last look, whole lines only; at first the latest.
+    fn read_events(&mut self) -> io::Result<Vec<u8>> {
+        let mut file = File::open(self.tasks.join(EVENTS))?;
+        let end = file.seek(SeekFrom::End(0))?;
+        let earliest = end.saturating_sub(TOP_EVENT_BYTES);
+        // A log that is shorter than it was is another one.
+        let from = if self.events > end { earliest } else { self.events.max(earliest) };
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(TOP_EVENT_BYTES).read_to_end(&mut bytes)?;
+        // What is left out at the beginning may end within a line: that one is not understood, and so not shown.
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
+        let full = bytes.len() as u64 == TOP_EVENT_BYTES;
+        bytes.truncate(whole);
+        // A line longer than everything that is read at once is passed over.
+        self.events = if whole == 0 && full { from + TOP_EVENT_BYTES } else { from + whole as u64 };
+        Ok(bytes)
+    }
+
+    /// The outcome of reading a document; none where this mount has no such document.
+    fn checked(&self, file: &str, read: io::Result<Vec<u8>>) -> Result<Option<Vec<u8>>, Seen> {
+        let error = match read {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(error) => error,
+        };
+        if is_dead(&error) {
+            return Err(Seen::Gone(Failure { code: 3, message: dead(&self.mountpoint) }));
+        }
+        match is_missing(&error) {
+            true if file == "summary.json" => Ok(None),
+            true => Err(Seen::Gone(Failure {
+                code: 3,
+                message: format!("{} is no longer mounted", self.mountpoint.display()),
+            })),
+            false => Err(Seen::Trouble(format!("{file} cannot be read: {error}"))),
+        }
+    }
+}
+
+/// Where the desk may be: the link in the project's root leads there, unless the project has its own file of that name.
+fn candidates(place: &Path) -> Vec<PathBuf> {
+    let link = fs::read_link(place.join("task-queue.json")).ok();
+    let named = link.as_deref().and_then(Path::parent).map(|tasks| place.join(tasks));
+    let mounted = crate::mounts::desk_of(place).ok().flatten().map(|desk| desk.mountpoint);
+    named.into_iter().chain(mounted).chain([place.join("tasks"), place.to_path_buf()]).collect()
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
+}
+
+fn is_dead(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED | libc::ESTALE))
+}
+
+fn dead(place: &Path) -> String {
+    let shown = place.display();
+    format!("{shown} is a dead mount, its daemon is gone; clear it: crewfs umount {shown}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desk(tasks: &Path) -> Desk {
+        for file in ["queue.json", "workers.json", EVENTS] {
+            fs::write(tasks.join(file), "").unwrap();
+        }
+        Desk::find(tasks).unwrap()
+    }
+
+    fn names(documents: &Documents) -> Vec<&str> {
+        documents.iter().map(|(name, _)| *name).collect()
+    }
+
+    #[test]
+    fn only_what_changed_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut desk = desk(dir.path());
+        let put = |file: &str, text: &str| fs::write(dir.path().join(file), text).unwrap();
+        put("queue.json", "{}");
+        put("workers.json", "{ }");
+        assert_eq!(names(&desk.look(Instant(0)).unwrap()), ["workers", "queue"]);
+        assert!(desk.look(Instant(1)).unwrap().is_empty());
+        put("queue.json", "{\"a\": 1}");
+        assert!(desk.look(Instant(2)).unwrap().is_empty(), "without an event the queue is the same");
+        put(EVENTS, "one\ntw");
+        let found = desk.look(Instant(3)).unwrap();
+        assert_eq!(names(&found), ["events", "queue"]);
+        assert_eq!(found[0].1, b"one\n");
+        put(EVENTS, "one\ntwo\n");
+        assert_eq!(desk.look(Instant(4)).unwrap()[0].1, b"two\n");
+        put("queue.json", "{\"a\": 2}");
+        assert_eq!(names(&desk.look(Instant(4 + TOP_QUEUE_MS)).unwrap()), ["queue"]);
+        put(EVENTS, "n\n");
+        assert_eq!(desk.look(Instant(9)).unwrap()[0].1, b"n\n", "another log");
+        put("summary.json", "{}");
+        assert_eq!(names(&desk.look(Instant(9)).unwrap()), ["summary"]);
+    }
+
+    #[test]
+    fn a_long_log_is_read_from_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut desk = desk(dir.path());
+        let line = "x".repeat(TOP_EVENT_BYTES as usize * 2);
+        fs::write(dir.path().join(EVENTS), format!("{line}\nlast\n")).unwrap();
+        let found = desk.look(Instant(0)).unwrap();
+        assert!(found[0].1.ends_with(b"\nlast\n") && found[0].1.len() as u64 <= TOP_EVENT_BYTES);
+        fs::write(dir.path().join(EVENTS), format!("{line}\nlast\n{line}")).unwrap();
+        assert!(!names(&desk.look(Instant(1)).unwrap()).contains(&"events"), "not a whole line");
+        fs::write(dir.path().join(EVENTS), format!("{line}\nlast\n{line}\nmore\n")).unwrap();
+        assert!(desk.look(Instant(2)).unwrap()[0].1.ends_with(b"\nmore\n"));
+    }
+
+    #[test]
+    fn what_is_no_mount_or_ends_is_3() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = |seen: Seen| match seen {
+            Seen::Gone(failure) => (failure.code, failure.message),
+            Seen::Trouble(why) => panic!("{why}"),
+        };
+        let (code, said) = gone(Desk::find(dir.path()).err().unwrap());
+        assert_eq!(code, 3, "{said}");
+        let tasks = dir.path().join("crew");
+        fs::create_dir(&tasks).unwrap();
+        desk(&tasks);
+        std::os::unix::fs::symlink("crew/queue.json", dir.path().join("task-queue.json")).unwrap();
+        let mut desk = Desk::find(dir.path()).unwrap();
+        assert_eq!(desk.tasks, tasks, "a tasks directory of another name");
+        desk.look(Instant(0)).unwrap();
+        fs::remove_file(tasks.join("queue.json")).unwrap();
+        let (code, said) = gone(desk.look(Instant(TOP_QUEUE_MS)).unwrap_err());
+        assert!(code == 3 && said.contains("no longer mounted"), "{said}");
+        fs::create_dir(tasks.join("queue.json")).unwrap();
+        let trouble = desk.look(Instant(TOP_QUEUE_MS)).unwrap_err();
+        assert!(matches!(trouble, Seen::Trouble(why) if why.contains("queue.json")));
+    }
+
+    #[test]
+    fn an_answer_reads_as_it_was_said() {
+        let said = |text: &str| receive(&mut text.as_bytes());
+        match said("queue 3\n{}\nevents 2\nx\nend\n").unwrap() {
+            News::Answer(answer) => {
+                assert_eq!((answer.queue.as_deref(), answer.events.as_deref()), (Some("{}\n"), Some("x\n")));
+                assert!(answer.workers.is_none());
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(said("trouble it rains\n").unwrap(), News::Trouble(why) if why == "it rains"));
+        let gone = |text: &str| match said(text).unwrap() {
+            News::Gone(Failure { code, message }) => (code, message),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(gone("gone 3 no mount\n"), (3, "no mount".to_string()));
+        said("queue 3\n{}").unwrap_err();
+        said("").unwrap_err();
+    }
+}
