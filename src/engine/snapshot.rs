@@ -19,7 +19,7 @@ use crate::queue::{Seq, State};
 const FILE: &str = "snapshot.json";
 const UNFINISHED: &str = "snapshot.json.new";
 /// The format of the state that follows; another one is not used.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Head {

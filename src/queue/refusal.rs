@@ -71,6 +71,44 @@ pub enum Refusal {
         /// How many tasks are claimed.
         claimed: usize,
     },
+    /// What is ready is not for the caller.
+    #[error(
+        "none of the {ready} ready tasks is for {worker}: they require {missing}; \
+         what you can do is said in tasks/workers/self/capabilities"
+    )]
+    NothingForWorker {
+        /// The caller.
+        worker: WorkerName,
+        /// How many tasks are ready.
+        ready: usize,
+        /// Words that they require and the caller lacks.
+        missing: String,
+    },
+    /// The caller lacks what the task requires.
+    #[error(
+        "{task} requires {missing}, which {worker} lacks; {others}; \
+         what you can do is said in tasks/workers/self/capabilities"
+    )]
+    Incapable {
+        /// The task.
+        task: TaskId,
+        /// The caller.
+        worker: WorkerName,
+        /// The words that it requires and the caller lacks.
+        missing: String,
+        /// Who has all that it requires.
+        others: String,
+    },
+    /// The caller holds as much as one may.
+    #[error("{worker} holds {held} tasks, and may hold {limit} at one time; finish one first")]
+    TooMany {
+        /// The caller.
+        worker: WorkerName,
+        /// How many tasks it holds.
+        held: usize,
+        /// How many it may hold.
+        limit: usize,
+    },
     /// The operator stopped all claiming.
     #[error("the queue is paused; nothing is claimed until tasks/paused is removed")]
     Paused,

@@ -11,7 +11,7 @@ use crewfs::engine::{Config, Engine, Failure};
 use crewfs::limits::{COMMANDS_IN_A_BATCH, EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP};
 use crewfs::log::{MemoryLog, SqliteLog, line};
 use crewfs::queue::{
-    Command, Content, Ending, Event, Outcome, Record, Refusal, Seq, Span, State, TaskState, Wall,
+    Command, Content, Ending, Event, Outcome, Record, Refusal, Rules, Seq, Span, State, TaskState, Wall,
 };
 use parking_lot::Mutex;
 
@@ -20,7 +20,12 @@ use crate::lease::FakeClock;
 use crate::{actor, claim_next, complete, directory, publish, task, worker};
 
 pub fn config() -> Config {
-    Config { default_lease: Span(60_000), clock: FakeClock::default().clock(), directory: None }
+    Config {
+        default_lease: Span(60_000),
+        rules: Rules::default(),
+        clock: FakeClock::default().clock(),
+        directory: None,
+    }
 }
 
 pub fn memory() -> (Control, Arc<Engine>) {

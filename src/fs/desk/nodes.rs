@@ -74,6 +74,7 @@ pub(super) enum WorkerFile {
     Task,
     Why,
     Locks,
+    Capabilities,
     Drain,
 }
 
