@@ -83,12 +83,50 @@ pub(super) enum Step {
 /// What a change made of the heads, step by step.
 pub(super) type Turn = Vec<Step>;
 
+/// Areas by the directories that their globs spell out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Roots(OrdMap<String, OrdSet<Words>>);
+
+impl Roots {
+    fn enter(&mut self, owns: &Words, globs: &Globs) {
+        for root in globs.roots() {
+            self.0.entry(root).or_default().insert(owns.clone());
+        }
+    }
+
+    fn leave(&mut self, owns: &Words, globs: &Globs) {
+        for root in globs.roots() {
+            if let Some(here) = self.0.get_mut(&root) {
+                here.remove(owns);
+                if here.is_empty() {
+                    self.0.remove(&root);
+                }
+            }
+        }
+    }
+
+    /// The areas that may share files with these globs: a directory that one spells out is above one of the other's.
+    fn near(&self, globs: &Globs) -> BTreeSet<Words> {
+        let mut found = BTreeSet::new();
+        for root in globs.roots() {
+            let above =
+                root.match_indices('/').map(|(slash, _)| &root[..slash + 1]).filter(|dir| *dir != root);
+            let above = std::iter::once("").filter(|_| !root.is_empty()).chain(above);
+            let above = above.filter_map(|dir| self.0.get(dir));
+            let below = self.0.range(root.clone()..).take_while(|(dir, _)| dir.starts_with(&root));
+            found.extend(above.chain(below.map(|(_, areas)| areas)).flatten().cloned());
+        }
+        found
+    }
+}
+
 /// All areas in which somebody waits or works.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Areas {
     areas: OrdMap<Words, Arc<Area>>,
-    /// Areas by the directories that their globs spell out.
-    roots: OrdMap<String, OrdSet<Words>>,
+    roots: Roots,
+    /// Those of the areas in which somebody works.
+    working: Roots,
     /// Of each area that is barred: the first in line, if that one is ripe.
     barred: OrdMap<Rank, (TaskId, Words)>,
     /// Those of them that reserve.
@@ -141,6 +179,9 @@ impl Areas {
         let mut turn = Turn::new();
         self.open(owns);
         self.change(owns, &mut turn, |area| drop(area.claimed.insert(id.clone())));
+        if let Some(area) = self.areas.get(owns) {
+            self.working.enter(owns, &area.globs);
+        }
         for other in self.overlapping(owns) {
             self.change(&other, &mut turn, |area| drop(area.bars.insert(id.clone())));
         }
@@ -155,6 +196,9 @@ impl Areas {
             self.change(&other, &mut turn, |area| drop(area.bars.remove(id)));
         }
         self.change(owns, &mut turn, |area| drop(area.claimed.remove(id)));
+        if let Some(area) = self.areas.get(owns).filter(|area| area.claimed.is_empty()) {
+            self.working.leave(owns, &area.globs);
+        }
         self.settle(&mut turn);
         self.close(owns);
         turn
@@ -166,9 +210,7 @@ impl Areas {
             return;
         }
         let globs = Globs::new(owns);
-        for root in globs.roots() {
-            self.roots.entry(root).or_default().insert(owns.clone());
-        }
+        self.roots.enter(owns, &globs);
         let mut area = Area {
             globs,
             waiting: OrdMap::new(),
@@ -181,9 +223,8 @@ impl Areas {
                 area.reserved.insert(*rank, id.clone());
             }
         }
-        for other in self.near(&area.globs) {
+        for other in self.working.near(&area.globs) {
             if let Some(other) = self.areas.get(&other)
-                && !other.claimed.is_empty()
                 && other.globs.overlap(&area.globs)
             {
                 area.bars.extend(other.claimed.iter().cloned());
@@ -196,14 +237,7 @@ impl Areas {
     fn close(&mut self, owns: &Words) {
         let Some(area) = self.areas.get(owns).filter(|area| area.is_empty()).cloned() else { return };
         self.areas.remove(owns);
-        for root in area.globs.roots() {
-            if let Some(here) = self.roots.get_mut(&root) {
-                here.remove(owns);
-                if here.is_empty() {
-                    self.roots.remove(&root);
-                }
-            }
-        }
+        self.roots.leave(owns, &area.globs);
     }
 
     /// Change one area, and what others see of it.
@@ -248,21 +282,7 @@ impl Areas {
     /// The areas that share files with this one, itself among them.
     fn overlapping(&self, owns: &Words) -> Vec<Words> {
         let Some(area) = self.areas.get(owns) else { return Vec::new() };
-        let near = self.near(&area.globs).into_iter();
+        let near = self.roots.near(&area.globs).into_iter();
         near.filter(|other| self.areas.get(other).is_some_and(|a| a.globs.overlap(&area.globs))).collect()
-    }
-
-    /// The areas that may share files with these globs: a directory that one spells out is above one of the other's.
-    fn near(&self, globs: &Globs) -> BTreeSet<Words> {
-        let mut found = BTreeSet::new();
-        for root in globs.roots() {
-            let above =
-                root.match_indices('/').map(|(slash, _)| &root[..slash + 1]).filter(|dir| *dir != root);
-            let above = std::iter::once("").filter(|_| !root.is_empty()).chain(above);
-            let above = above.filter_map(|dir| self.roots.get(dir));
-            let below = self.roots.range(root.clone()..).take_while(|(dir, _)| dir.starts_with(&root));
-            found.extend(above.chain(below.map(|(_, areas)| areas)).flatten().cloned());
-        }
-        found
     }
 }

@@ -36,32 +36,25 @@ impl Set {
         }
     }
 
-    /// Characters among which there is one of this set, if it has any, whatever other set it is compared with: beyond the
-    /// ends of the ranges of both, all characters are alike.
-    fn witnesses(&self, into: &mut Vec<char>) {
+    /// The ends of its ranges, and what is next to them: between those of two sets all characters are alike.
+    fn ends(&self, into: &mut Vec<char>) {
+        let Set::Class { ranges, .. } = self else { return };
         let next = |c: char| char::from_u32(c as u32 + 1);
         let previous = |c: char| (c as u32).checked_sub(1).and_then(char::from_u32);
-        match self {
-            Set::One(c) => into.push(*c),
-            Set::NotSlash => into.extend(['.', '0']),
-            Set::Any => into.push('/'),
-            Set::Class { ranges, .. } => {
-                for (first, last) in ranges {
-                    into.extend([*first, *last].into_iter().chain(next(*last)).chain(previous(*first)));
-                }
-            }
+        for (first, last) in ranges {
+            into.extend([*first, *last].into_iter().chain(next(*last)).chain(previous(*first)));
         }
     }
 
-    /// Whether some character is in both.
+    /// Whether some character of a name, which is any but `/`, is in both.
     fn meets(&self, other: &Set) -> bool {
         match (self, other) {
-            (Set::One(c), set) | (set, Set::One(c)) => set.holds(*c),
+            (Set::One(c), set) | (set, Set::One(c)) => *c != '/' && set.holds(*c),
             (Set::Class { .. }, _) | (_, Set::Class { .. }) => {
-                let mut some = Vec::new();
-                self.witnesses(&mut some);
-                other.witnesses(&mut some);
-                some.into_iter().any(|c| self.holds(c) && other.holds(c))
+                let mut some = vec!['.', '0'];
+                self.ends(&mut some);
+                other.ends(&mut some);
+                some.into_iter().any(|c| c != '/' && self.holds(c) && other.holds(c))
             }
             (Set::NotSlash | Set::Any, Set::NotSlash | Set::Any) => true,
         }
@@ -177,20 +170,27 @@ impl Glob {
             }
         }
         let width = other.0.len();
-        let mut seen = vec![false; self.0.len() * width];
-        let mut open = vec![(0, 0)];
-        while let Some((a, b)) = open.pop() {
-            if std::mem::replace(&mut seen[a * width + b], true) {
+        let mut seen = vec![false; self.0.len() * width * 2];
+        // With the pair of states, whether a name is to begin: names are not empty, and a path ends with one.
+        let mut open = vec![(0, 0, true)];
+        while let Some((a, b, begins)) = open.pop() {
+            if std::mem::replace(&mut seen[(a * width + b) * 2 + usize::from(begins)], true) {
                 continue;
             }
-            if self.accepts(a) && other.accepts(b) {
+            if !begins && self.accepts(a) && other.accepts(b) {
                 return true;
             }
-            open.extend(self.skips_to(a).map(|a| (a, b)));
-            open.extend(other.skips_to(b).map(|b| (a, b)));
+            open.extend(self.skips_to(a).map(|a| (a, b, begins)));
+            open.extend(other.skips_to(b).map(|b| (a, b, begins)));
             for (mine, next_a) in self.moves(a) {
-                let together = other.moves(b).filter(|(theirs, _)| mine.meets(theirs));
-                open.extend(together.map(|(_, next_b)| (next_a, next_b)));
+                for (theirs, next_b) in other.moves(b) {
+                    if !begins && mine.holds('/') && theirs.holds('/') {
+                        open.push((next_a, next_b, true));
+                    }
+                    if mine.meets(&theirs) {
+                        open.push((next_a, next_b, false));
+                    }
+                }
             }
         }
         false
@@ -361,7 +361,7 @@ mod tests {
             ("src/*/mod.rs", "src/**/api/mod.rs", true),
             ("/docs", "/docs2", false),
             ("/docs", "docs2", true),
-            ("a\\*b", "axb", false),
+            ("/a\\*b", "/axb", false),
             ("src/{a,b}.rs", "src/c.rs", true),
             ("src/{a,b}.rs", "doc/c.rs", false),
             ("!src/**", "src/a.rs", false),
