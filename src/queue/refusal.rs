@@ -73,15 +73,13 @@ pub enum Refusal {
     },
     /// What is ready is not for the caller.
     #[error(
-        "none of the {ready} ready tasks is for {worker}: they require {missing}; \
+        "nothing that is ready is for {worker}: it requires {missing}; \
          what you can do is said in tasks/workers/self/capabilities"
     )]
     NothingForWorker {
         /// The caller.
         worker: WorkerName,
-        /// How many tasks are ready.
-        ready: usize,
-        /// Words that they require and the caller lacks.
+        /// Words that are required and the caller lacks.
         missing: String,
     },
     /// The caller lacks what the task requires.
@@ -100,7 +98,7 @@ pub enum Refusal {
         others: String,
     },
     /// The caller holds as much as one may.
-    #[error("{worker} holds {held} tasks, and may hold {limit} at one time; finish one first")]
+    #[error("{worker} holds as many tasks as it may ({held} of {limit}); finish one first")]
     TooMany {
         /// The caller.
         worker: WorkerName,

@@ -44,7 +44,7 @@ impl State {
             return format!("it requires {}, which {caller} lacks; {others}", named(&missing));
         }
         match self.held_and_limit(caller) {
-            Some((held, limit)) => format!("{caller} holds {held} tasks, and may hold {limit} at one time"),
+            Some((held, limit)) => format!("{caller} holds as many tasks as it may ({held} of {limit})"),
             None => String::new(),
         }
     }
@@ -133,8 +133,7 @@ impl State {
 
     /// The refusal when there is nothing for a worker.
     pub(super) fn nothing_for(&self, worker: &WorkerName) -> Refusal {
-        let ready = self.count(TaskState::Ready);
-        if ready == 0 {
+        if self.count(TaskState::Ready) == 0 {
             let (blocked, claimed) = (self.count(TaskState::Blocked), self.count(TaskState::Claimed));
             return Refusal::NothingReady { blocked, claimed };
         }
@@ -142,7 +141,7 @@ impl State {
         let mut missing: Vec<String> = self.required().filter(|word| !has.contains(word)).cloned().collect();
         missing.sort();
         missing.dedup();
-        Refusal::NothingForWorker { worker: worker.clone(), ready, missing: named(&missing) }
+        Refusal::NothingForWorker { worker: worker.clone(), missing: named(&missing) }
     }
 }
 

@@ -214,7 +214,7 @@ fn a_task_that_only_others_can_do_holds_up_nobody() {
     let refused = world.perform(&claim_next("w")).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "none of the 1 ready tasks is for w: they require gpu; \
+        "nothing that is ready is for w: it requires gpu; \
          what you can do is said in tasks/workers/self/capabilities"
     );
     world.publish("plain", |_| ());

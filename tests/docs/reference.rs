@@ -52,10 +52,7 @@ fn refusals() -> Vec<(Refusal, Vec<(&'static str, &'static str)>)> {
         (Refusal::AlreadyYours { task: task.clone() }, vec![]),
         (Refusal::AlreadyFinished { task: task.clone(), state }, completed),
         (Refusal::NothingReady { blocked: 7, claimed: 7 }, vec![("7", "<n>")]),
-        (
-            Refusal::NothingForWorker { worker: name.clone(), ready: 7, missing: "WORDS".into() },
-            vec![("7", "<n>")],
-        ),
+        (Refusal::NothingForWorker { worker: name.clone(), missing: "WORDS".into() }, vec![]),
         (
             Refusal::Incapable {
                 task: task.clone(),

@@ -32,7 +32,7 @@ fn c13_a_task_goes_only_to_who_can_do_it() {
     mounted.sh("w1", "ls tasks | grep -x next").refused("");
     mounted.sh("w1", "touch tasks/claim/next").refused("No such file");
     let why = mounted.sh("w1", "cat tasks/workers/self/why").ok();
-    assert!(why.contains("none of the 1 ready tasks is for w1: they require gpu"), "{why}");
+    assert!(why.contains("nothing that is ready is for w1: it requires gpu"), "{why}");
     let stop = mounted.sh("w1", "cat tasks/workers/self/should-stop").ok();
     assert!(stop.contains("No task is ready yet"), "{stop}");
     mounted.sh("w2", "touch tasks/claim/next").ok();
@@ -103,7 +103,7 @@ fn a_worker_holds_no_more_than_it_may() {
     let mounted = project.mount(&["claims_per_worker=1"]);
     mounted.sh("w1", "touch tasks/claim/a").ok();
     mounted.sh("w1", "touch tasks/claim/b").refused("Permission denied");
-    mounted.sh("w1", "grep 'w1 holds 1 tasks, and may hold 1 at one time' tasks/workers/self/why").ok();
+    mounted.sh("w1", "grep 'w1 holds as many tasks as it may (1 of 1)' tasks/workers/self/why").ok();
     mounted.sh("w1", "touch tasks/claim/next").ok();
     assert_eq!(mounted.state("b"), "ready");
 }
@@ -112,17 +112,17 @@ fn a_worker_holds_no_more_than_it_may() {
 fn what_cannot_be_read_first_is_a_warning_and_a_failed_need_says_why() {
     let project = project!();
     std::fs::write(project.behind().join("there.md"), "x").unwrap();
-    project.task("t", "---\nneeds: [n]\ncontext: [there.md, gone.md, ../out.md]\n---\n");
-    project.task("n", "# N\n");
+    project.task("t", "---\nneeds: [net]\ncontext: [there.md, gone.md, ../out.md]\n---\n");
+    project.task("net", "# N\n");
     let mounted = project.mount(&[]);
     let warnings = mounted.json("status/t")["warnings"].clone();
     assert_eq!(
         warnings,
         serde_json::json!(["context: gone.md does not exist", "context: ../out.md leads out of the project"])
     );
-    mounted.sh("w1", "touch tasks/claim/n; echo 'no network' > tasks/failed/n").ok();
+    mounted.sh("w1", "touch tasks/claim/net; echo 'no network' > tasks/failed/net").ok();
     assert_eq!(
         mounted.read("blocked/t"),
-        "it needs n, which failed (no network): move it to ready/, or take it out of needs\n"
+        "it needs net, which failed (no network): move it to ready/, or take it out of needs\n"
     );
 }
