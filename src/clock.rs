@@ -3,12 +3,28 @@
 //! Must never: be read twice for one decision. A batch of commands has one time.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::queue::{Instant, Now, Wall};
 
 /// Something that tells the time. Tests bring their own.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
+
+/// Measures how long something takes, finer than the time that is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    /// It begins now.
+    pub fn start() -> Stopwatch {
+        Stopwatch(std::time::Instant::now())
+    }
+
+    /// How long it has taken so far.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
 
 /// The machine's clocks: the wall, and CLOCK_MONOTONIC, which never goes back and stands still while the machine sleeps.
 pub fn system() -> Clock {

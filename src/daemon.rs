@@ -209,6 +209,7 @@ impl Daemon {
         let desk_threads = config.threads.max(DESK_THREADS_MIN);
         let desk_config = desk::Config {
             tasks: config.tasks.clone(),
+            lease: config.lease,
             idle_timeout: config.idle_timeout,
             owner_uid: owner,
             owner_gid: rustix::process::getegid().as_raw(),
@@ -239,6 +240,9 @@ impl Daemon {
         if let Err(error) = started {
             let _ = tree.unmount(true);
             return Err(cannot("changes cannot be guarded", error));
+        }
+        if let Some(terms) = shown.terms() {
+            desk.beside(terms);
         }
         let desk_at = config.mountpoint.join(&config.tasks);
         let desk_options = options(&config.source.join(&config.tasks), desk_threads);

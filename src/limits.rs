@@ -32,6 +32,23 @@ pub const RESERVATIONS: usize = 16;
 /// How many names a sentence spells out before it says "and N more".
 pub const NAMED_IN_A_SENTENCE: usize = 5;
 
+/// How many of the last events are kept at hand to be shown.
+pub const EVENTS_SHOWN: usize = 30;
+/// How many tasks the dashboard lists. What is open goes first, then what was finished last.
+pub const TASKS_ON_THE_DASHBOARD: usize = 5_000;
+/// Longest text of a task or a worker on the dashboard, in characters; a longer one is cut.
+pub const TEXT_ON_THE_DASHBOARD: usize = 160;
+/// How many workers the dashboard lists, those who work first.
+pub const WORKERS_ON_THE_DASHBOARD: usize = 200;
+/// The dashboard's size is a multiple of this, in bytes, so that it seldom changes.
+pub const DASHBOARD_GRAIN: usize = 16 * 1024;
+/// How much of its end is blank, at least, in bytes.
+pub const DASHBOARD_SPARE: usize = 2 * 1024;
+/// For how long one rendering of what moves by itself is shown, unless the queue changes, in milliseconds.
+pub const OVERVIEW_MS: u64 = 1_000;
+/// How many things that do not move a summary names before it only counts them.
+pub const STUCK_SHOWN: usize = 100;
+
 const _: () = assert!(TASK_ID_BYTES + ".md".len() < 255);
 const _: () = assert!(RESULT_HEAD_BYTES < RESULT_BYTES);
 

@@ -8,12 +8,15 @@
 //! once, against the state as it will be, by the thread that brings them; the writer takes what has gathered to the disk.
 
 use super::{Failure, Owed, Query, Step, Ticket};
+use crate::clock::Stopwatch;
 use crate::limits::COMMANDS_IN_A_BATCH;
 use crate::queue::{Command, Event, Now, Outcome, Record, Seq, State, decide};
 
 /// What the next commit takes along.
 pub(super) struct Batch {
     pub(super) records: Vec<Record>,
+    /// Since when each claim among them was asked for.
+    pub(super) claims: Vec<Stopwatch>,
     /// The state after the last of them.
     pub(super) state: State,
     pub(super) queries: Vec<Query>,
@@ -23,6 +26,7 @@ pub(super) struct Batch {
 
 /// A command that waits for the log to work again.
 pub(super) struct Deferred {
+    pub(super) asked: Stopwatch,
     pub(super) command: Command,
     pub(super) step: Option<Step>,
     pub(super) answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>,
@@ -32,6 +36,7 @@ pub(super) struct Ledger {
     /// The state as it will be when all that is decided is on disk.
     working: State,
     records: Vec<Record>,
+    claims: Vec<Stopwatch>,
     /// Commands whose events are in `records`.
     commands: usize,
     /// Who waits until which position is on disk, in the order in which they came.
@@ -50,6 +55,7 @@ impl Ledger {
             durable: state.tail(),
             working: state,
             records: Vec::new(),
+            claims: Vec::new(),
             commands: 0,
             waiting: Vec::new(),
             queries: Vec::new(),
@@ -59,17 +65,21 @@ impl Ledger {
         }
     }
 
-    /// Judge a command, and make its events part of the next commit. `step` is done in between.
+    /// Judge a command that was handed in so long ago, and make its events part of the next commit. `step` is done in between.
     pub(super) fn judge(
         &mut self,
         command: &Command,
         step: Option<Step>,
         now: Now,
+        asked: Stopwatch,
     ) -> Result<(Outcome, Ticket), Failure> {
         self.pass_time(now);
         let decision = decide(&self.working, command)?;
         step.map_or(Ok(()), |step| step().map_err(|errno| Failure::Step { errno }))?;
         self.commands += usize::from(!decision.events.is_empty());
+        if !decision.events.is_empty() && matches!(decision.outcome, Outcome::Claimed { .. }) {
+            self.claims.push(asked);
+        }
         for event in decision.events {
             self.adopt(event, now);
         }
@@ -143,6 +153,7 @@ impl Ledger {
         self.commands = 0;
         Batch {
             records: std::mem::take(&mut self.records),
+            claims: std::mem::take(&mut self.claims),
             state: self.working.clone(),
             queries: std::mem::take(&mut self.queries),
             backlog: std::mem::take(&mut self.backlog),
@@ -163,6 +174,7 @@ impl Ledger {
     pub(super) fn lost(&mut self) -> Vec<Owed> {
         self.floors.push(self.durable);
         self.records.clear();
+        self.claims.clear();
         self.commands = 0;
         std::mem::take(&mut self.waiting).into_iter().map(|(_, owed)| owed).collect()
     }
@@ -172,6 +184,7 @@ impl Ledger {
         self.durable = state.tail();
         self.working = state;
         self.records.clear();
+        self.claims.clear();
         self.commands = 0;
     }
 }

@@ -11,8 +11,10 @@
 //! Lock order: the ledger, then `published`. The ledger is held for the time of one decision; `published` for that of a
 //! pointer's copy.
 
+mod counters;
 mod ledger;
 mod presence;
+mod recent;
 mod reserve;
 mod snapshot;
 mod writer;
@@ -26,12 +28,15 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use thiserror::Error;
 
+pub use counters::{Counters, Histogram, Tally};
 use ledger::{Deferred, Ledger};
 pub use presence::{Presence, Roster};
+use recent::Recent;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
+use crate::limits::EVENTS_SHOWN;
 use crate::log::{Log, LogError};
-use crate::queue::{Command, Outcome, Refusal, Rules, Seq, Span, State};
+use crate::queue::{Command, Outcome, Record, Refusal, Rules, Seq, Span, State};
 
 /// Why a command did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -128,6 +133,8 @@ struct Shared {
     published: RwLock<Arc<State>>,
     log_bytes: AtomicU64,
     roster: Roster,
+    counters: Counters,
+    recent: Recent,
     clock: Clock,
     /// Why nothing can be changed, while that is so.
     broken: RwLock<Option<String>>,
@@ -157,9 +164,10 @@ impl Shared {
         ledger: &mut Ledger,
         command: &Command,
         step: Option<Step>,
+        asked: Stopwatch,
     ) -> Result<(Outcome, Ticket), Failure> {
         self.admit(command)?;
-        ledger.judge(command, step, (self.clock)())
+        ledger.judge(command, step, (self.clock)(), asked)
     }
 
     /// Judge a command, and answer when that can be.
@@ -168,9 +176,10 @@ impl Shared {
         mut ledger: MutexGuard<'_, Ledger>,
         command: &Command,
         step: Option<Step>,
+        asked: Stopwatch,
         answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>,
     ) {
-        match self.judge(&mut ledger, command, step) {
+        match self.judge(&mut ledger, command, step, asked) {
             Ok((outcome, ticket)) => {
                 self.await_disk(ledger, ticket, move |durable| answer(durable.map(|()| outcome)));
             }
@@ -221,11 +230,14 @@ impl Engine {
             log_bytes: AtomicU64::new(log.tail().bytes),
             published: RwLock::new(Arc::new(state)),
             roster: Roster::new((config.clock)().instant),
+            counters: Counters::default(),
+            recent: Recent::default(),
             clock: config.clock.clone(),
             broken: RwLock::new(None),
             has_space: AtomicBool::new(true),
             observer: OnceLock::new(),
         });
+        shared.recent.add(&log.read(log.tail().seq.saturating_sub(EVENTS_SHOWN as u64), EVENTS_SHOWN)?);
         let writer = writer::Writer::new(log, shared.clone(), config, snapshot_at);
         let thread = std::thread::Builder::new().name("writer".into());
         let writer = thread.spawn(move || writer.run()).map_err(|e| LogError::Io(e.to_string()))?;
@@ -250,6 +262,16 @@ impl Engine {
     /// Who is here.
     pub fn roster(&self) -> &Roster {
         &self.shared.roster
+    }
+
+    /// What has happened since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The last events, oldest first, with the beginning of their texts.
+    pub fn recent(&self) -> Vec<Record> {
+        self.shared.recent.all()
     }
 
     /// The time.
@@ -290,6 +312,7 @@ impl Engine {
         step: Option<Step>,
         answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>,
     ) {
+        let asked = Stopwatch::start();
         let mut ledger = self.enter();
         if ledger.is_stopping() {
             drop(ledger);
@@ -297,21 +320,22 @@ impl Engine {
         }
         if self.shared.broken.read().is_some() {
             // A change is a reason to try the log again; only the writer can.
-            ledger.defer(Deferred { command, step, answer });
+            ledger.defer(Deferred { asked, command, step, answer });
             self.shared.work.notify_one();
             return;
         }
-        self.shared.settle(ledger, &command, step, answer);
+        self.shared.settle(ledger, &command, step, asked, answer);
     }
 
     /// Hand in a command and learn at once what comes of it, before it is on disk. Nobody else sees it before it is; and
     /// nobody may be told that it happened before [`Engine::when_durable`] says so of the ticket.
     pub fn decide(&self, command: &Command) -> Result<(Outcome, Ticket), Failure> {
+        let asked = Stopwatch::start();
         let mut ledger = self.enter();
         if ledger.is_stopping() {
             return Err(Failure::Stopping);
         }
-        let judged = self.shared.judge(&mut ledger, command, None);
+        let judged = self.shared.judge(&mut ledger, command, None, asked);
         // There is something to write, or a reason to try a broken log again.
         self.shared.work.notify_one();
         judged

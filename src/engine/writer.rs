@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use super::ledger::{Batch, Deferred};
 use super::reserve::Reserve;
 use super::{Config, Failure, Shared, snapshot};
+use crate::clock::Stopwatch;
 use crate::limits::{EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP, REPLAY_EVENTS};
 use crate::log::{Log, LogError, Tail};
 use crate::queue::{Command, Event, Instant, Now, Record, Seq, Span, State, lease};
@@ -73,13 +74,16 @@ impl Writer {
         if self.shared.broken.read().is_some() {
             self.recover();
         }
-        for Deferred { command, step, answer } in batch.backlog {
+        for Deferred { asked, command, step, answer } in batch.backlog {
             // What is granted goes to the disk with the next batch.
-            self.shared.settle(self.shared.ledger.lock(), &command, step, answer);
+            self.shared.settle(self.shared.ledger.lock(), &command, step, asked, answer);
         }
         if !batch.records.is_empty() {
             match self.append(&batch.records) {
-                Ok(tail) => self.publish(batch.state, tail, &batch.records, now.instant),
+                Ok(tail) => {
+                    batch.claims.iter().for_each(|asked| self.shared.counters.claimed(asked.elapsed()));
+                    self.publish(batch.state, tail, &batch.records, now.instant);
+                }
                 Err(error) => self.fail(error),
             }
         }
@@ -106,7 +110,7 @@ impl Writer {
         let mut ledger = self.shared.ledger.lock();
         for command in self.expired(ledger.working(), now.instant) {
             // A lease that somebody ended in the meantime is not an error.
-            let _ = ledger.judge(&command, None, now);
+            let _ = ledger.judge(&command, None, now, Stopwatch::start());
         }
     }
 
@@ -130,6 +134,8 @@ impl Writer {
 
     fn publish(&mut self, state: State, tail: Tail, records: &[Record], at: Instant) {
         self.shared.log_bytes.store(tail.bytes, Ordering::Release);
+        self.shared.counters.committed(records);
+        self.shared.recent.add(records);
         let before = std::mem::replace(&mut *self.shared.published.write(), Arc::new(state));
         for record in records {
             let holder = match &record.event {

@@ -210,17 +210,19 @@ pub struct FsError {
     pub errno: i32,
     /// One sentence, where there is more to say than the errno does.
     pub why: Option<Cow<'static, str>>,
+    /// In a word, if it is one of the queue's refusals: for counting.
+    pub refusal: Option<&'static str>,
 }
 
 impl FsError {
     /// An error that its errno says whole.
     pub const fn new(errno: i32) -> FsError {
-        FsError { errno, why: None }
+        FsError { errno, why: None, refusal: None }
     }
 
     /// An error with one sentence that says why.
     pub fn because(errno: i32, why: impl Into<Cow<'static, str>>) -> FsError {
-        FsError { errno, why: Some(why.into()) }
+        FsError { errno, why: Some(why.into()), refusal: None }
     }
 }
 

@@ -13,35 +13,98 @@ pub enum Asked {
     Lookup,
     /// GETATTR
     Getattr,
-    /// READDIR
-    Readdir,
-    /// READDIRPLUS
-    Readdirplus,
-    /// OPENDIR
-    Opendir,
+    /// SETATTR
+    Setattr,
     /// READLINK
     Readlink,
+    /// MKNOD
+    Mknod,
+    /// MKDIR
+    Mkdir,
+    /// SYMLINK
+    Symlink,
+    /// LINK
+    Link,
+    /// CREATE
+    Create,
+    /// UNLINK
+    Unlink,
+    /// RMDIR
+    Rmdir,
+    /// RENAME
+    Rename,
+    /// OPEN
+    Open,
     /// READ
     Read,
     /// WRITE
     Write,
-    /// CREATE
-    Create,
+    /// FLUSH
+    Flush,
+    /// RELEASE
+    Release,
+    /// FSYNC
+    Fsync,
+    /// OPENDIR
+    Opendir,
+    /// READDIR
+    Readdir,
+    /// READDIRPLUS
+    Readdirplus,
+    /// RELEASEDIR
+    Releasedir,
+    /// FSYNCDIR
+    Fsyncdir,
+    /// STATFS
+    Statfs,
+    /// SETXATTR
+    Setxattr,
     /// GETXATTR
     Getxattr,
+    /// LISTXATTR
+    Listxattr,
+    /// REMOVEXATTR
+    Removexattr,
+    /// FALLOCATE
+    Fallocate,
+    /// LSEEK
+    Lseek,
+    /// COPY_FILE_RANGE
+    CopyFileRange,
 }
 
-const ASKED: [(Asked, &str); 10] = [
+const ASKED: [(Asked, &str); 31] = [
     (Asked::Lookup, "lookup"),
     (Asked::Getattr, "getattr"),
-    (Asked::Readdir, "readdir"),
-    (Asked::Readdirplus, "readdirplus"),
-    (Asked::Opendir, "opendir"),
+    (Asked::Setattr, "setattr"),
     (Asked::Readlink, "readlink"),
+    (Asked::Mknod, "mknod"),
+    (Asked::Mkdir, "mkdir"),
+    (Asked::Symlink, "symlink"),
+    (Asked::Link, "link"),
+    (Asked::Create, "create"),
+    (Asked::Unlink, "unlink"),
+    (Asked::Rmdir, "rmdir"),
+    (Asked::Rename, "rename"),
+    (Asked::Open, "open"),
     (Asked::Read, "read"),
     (Asked::Write, "write"),
-    (Asked::Create, "create"),
+    (Asked::Flush, "flush"),
+    (Asked::Release, "release"),
+    (Asked::Fsync, "fsync"),
+    (Asked::Opendir, "opendir"),
+    (Asked::Readdir, "readdir"),
+    (Asked::Readdirplus, "readdirplus"),
+    (Asked::Releasedir, "releasedir"),
+    (Asked::Fsyncdir, "fsyncdir"),
+    (Asked::Statfs, "statfs"),
+    (Asked::Setxattr, "setxattr"),
     (Asked::Getxattr, "getxattr"),
+    (Asked::Listxattr, "listxattr"),
+    (Asked::Removexattr, "removexattr"),
+    (Asked::Fallocate, "fallocate"),
+    (Asked::Lseek, "lseek"),
+    (Asked::CopyFileRange, "copy_file_range"),
 ];
 
 /// What one session has agreed on with the kernel.
@@ -70,13 +133,17 @@ impl Terms {
         self.asked[asked as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How often the kernel asked for what.
+    pub fn asked(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ASKED.iter().map(|(asked, name)| (*name, self.asked[*asked as usize].load(Ordering::Relaxed)))
+    }
+
     /// All of it, for people and programs.
     pub fn shown(&self) -> Value {
         let features: Map<String, Value> =
             self.features.iter().map(|(name, there)| ((*name).to_owned(), Value::from(*there))).collect();
-        let count = |asked: Asked| Value::from(self.asked[asked as usize].load(Ordering::Relaxed));
         let asked: Map<String, Value> =
-            ASKED.iter().map(|(asked, name)| ((*name).to_owned(), count(*asked))).collect();
+            self.asked().map(|(name, count)| (name.to_owned(), count.into())).collect();
         json!({ "threads": self.threads, "kernel": features, "requests": asked })
     }
 }

@@ -150,7 +150,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let (atime, mtime) = (atime.map(time_change), mtime.map(time_change));
         let change = SetAttr { mode, uid, gid, size, atime, mtime };
         let reply = later!("setattr", ino, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
-        self.fs.setattr(&request(req), ino.0, fh.map(u64::from), &change, reply);
+        self.fs.setattr(&self.asked(Asked::Setattr, req), ino.0, fh.map(u64::from), &change, reply);
     }
 
     fn readlink(&self, req: &fuser::Request, ino: INodeNo, reply: fuser::ReplyData) {
@@ -169,7 +169,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("mknod", parent, reply, entry => send_entry(reply, &entry));
-        self.fs.mknod(&request(req), parent.0, name, mode, rdev, reply);
+        self.fs.mknod(&self.asked(Asked::Mknod, req), parent.0, name, mode, rdev, reply);
     }
 
     fn mkdir(
@@ -182,7 +182,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("mkdir", parent, reply, entry => send_entry(reply, &entry));
-        self.fs.mkdir(&request(req), parent.0, name, mode, reply);
+        self.fs.mkdir(&self.asked(Asked::Mkdir, req), parent.0, name, mode, reply);
     }
 
     fn symlink(
@@ -194,7 +194,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("symlink", parent, reply, entry => send_entry(reply, &entry));
-        self.fs.symlink(&request(req), parent.0, name, target.as_os_str(), reply);
+        self.fs.symlink(&self.asked(Asked::Symlink, req), parent.0, name, target.as_os_str(), reply);
     }
 
     fn link(
@@ -206,7 +206,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("link", ino, reply, entry => send_entry(reply, &entry));
-        self.fs.link(&request(req), ino.0, parent.0, name, reply);
+        self.fs.link(&self.asked(Asked::Link, req), ino.0, parent.0, name, reply);
     }
 
     fn create(
@@ -227,12 +227,12 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 
     fn unlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
         let reply = later!("unlink", parent, reply, () => reply.ok());
-        self.fs.unlink(&request(req), parent.0, name, reply);
+        self.fs.unlink(&self.asked(Asked::Unlink, req), parent.0, name, reply);
     }
 
     fn rmdir(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
         let reply = later!("rmdir", parent, reply, () => reply.ok());
-        self.fs.rmdir(&request(req), parent.0, name, reply);
+        self.fs.rmdir(&self.asked(Asked::Rmdir, req), parent.0, name, reply);
     }
 
     fn rename(
@@ -246,7 +246,15 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("rename", parent, reply, () => reply.ok());
-        self.fs.rename(&request(req), parent.0, name, new_parent.0, new_name, flags.bits(), reply);
+        self.fs.rename(
+            &self.asked(Asked::Rename, req),
+            parent.0,
+            name,
+            new_parent.0,
+            new_name,
+            flags.bits(),
+            reply,
+        );
     }
 
     fn open(&self, req: &fuser::Request, ino: INodeNo, flags: OpenFlags, reply: fuser::ReplyOpen) {
@@ -255,7 +263,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
             return reply.error(Errno::ENOSYS);
         }
         let reply = later!("open", ino, reply, opened => send_opened(reply, &opened));
-        self.fs.open(&request(req), ino.0, flags.0, reply);
+        self.fs.open(&self.asked(Asked::Open, req), ino.0, flags.0, reply);
     }
 
     fn read(
@@ -302,7 +310,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
             return reply.error(Errno::ENOSYS);
         }
         let reply = later!("flush", ino, reply, () => reply.ok());
-        self.fs.flush(&request(req), ino.0, fh.0, reply);
+        self.fs.flush(&self.asked(Asked::Flush, req), ino.0, fh.0, reply);
     }
 
     fn release(
@@ -315,6 +323,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _flush: bool,
         reply: fuser::ReplyEmpty,
     ) {
+        self.terms.count(Asked::Release);
         self.fs.release(ino.0, fh.0);
         reply.ok();
     }
@@ -328,7 +337,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("fsync", ino, reply, () => reply.ok());
-        self.fs.fsync(&request(req), ino.0, fh.0, datasync, reply);
+        self.fs.fsync(&self.asked(Asked::Fsync, req), ino.0, fh.0, datasync, reply);
     }
 
     fn opendir(&self, req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: fuser::ReplyOpen) {
@@ -383,6 +392,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _flags: OpenFlags,
         reply: fuser::ReplyEmpty,
     ) {
+        self.terms.count(Asked::Releasedir);
         self.fs.releasedir(ino.0, fh.0);
         reply.ok();
     }
@@ -396,11 +406,11 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("fsyncdir", ino, reply, () => reply.ok());
-        self.fs.fsyncdir(&request(req), ino.0, fh.0, reply);
+        self.fs.fsyncdir(&self.asked(Asked::Fsyncdir, req), ino.0, fh.0, reply);
     }
 
     fn statfs(&self, req: &fuser::Request, ino: INodeNo, reply: fuser::ReplyStatfs) {
-        answer!("statfs", ino, self.fs.statfs(&request(req), ino.0), reply, s => reply.statfs(
+        answer!("statfs", ino, self.fs.statfs(&self.asked(Asked::Statfs, req), ino.0), reply, s => reply.statfs(
             s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
         ));
     }
@@ -416,7 +426,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("setxattr", ino, reply, () => reply.ok());
-        self.fs.setxattr(&request(req), ino.0, name, value, flags, reply);
+        self.fs.setxattr(&self.asked(Asked::Setxattr, req), ino.0, name, value, flags, reply);
     }
 
     fn getxattr(
@@ -437,13 +447,13 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn listxattr(&self, req: &fuser::Request, ino: INodeNo, size: u32, reply: fuser::ReplyXattr) {
-        let names = self.fs.listxattr(&request(req), ino.0);
+        let names = self.fs.listxattr(&self.asked(Asked::Listxattr, req), ino.0);
         answer!("listxattr", ino, names, reply, names => send_sized(reply, size, &names));
     }
 
     fn removexattr(&self, req: &fuser::Request, ino: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
         let reply = later!("removexattr", ino, reply, () => reply.ok());
-        self.fs.removexattr(&request(req), ino.0, name, reply);
+        self.fs.removexattr(&self.asked(Asked::Removexattr, req), ino.0, name, reply);
     }
 
     fn fallocate(
@@ -457,7 +467,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("fallocate", ino, reply, () => reply.ok());
-        self.fs.fallocate(&request(req), ino.0, fh.0, offset, length, mode, reply);
+        self.fs.fallocate(&self.asked(Asked::Fallocate, req), ino.0, fh.0, offset, length, mode, reply);
     }
 
     fn lseek(
@@ -469,7 +479,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         whence: i32,
         reply: fuser::ReplyLseek,
     ) {
-        let found = self.fs.lseek(&request(req), ino.0, fh.0, offset, whence);
+        let found = self.fs.lseek(&self.asked(Asked::Lseek, req), ino.0, fh.0, offset, whence);
         answer!("lseek", ino, found, reply, at => reply.offset(at as i64));
     }
 
@@ -489,7 +499,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let from = FileRange { ino: ino.0, fh: fh.0, offset };
         let to = FileRange { ino: ino_out.0, fh: fh_out.0, offset: offset_out };
         let reply = later!("copy_file_range", ino_out, reply, copied => reply.written(copied));
-        self.fs.copy_file_range(&request(req), from, to, length, reply);
+        self.fs.copy_file_range(&self.asked(Asked::CopyFileRange, req), from, to, length, reply);
     }
 
     // fuser's own answers to these two are right, but come with a warning in the log for each isatty(3) of a program.

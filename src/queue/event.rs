@@ -125,6 +125,46 @@ pub enum Event {
 }
 
 impl Event {
+    /// The name of each kind, as it stands in the log.
+    pub const NAMES: [&str; 15] = [
+        "published",
+        "cycle_broken",
+        "withdrawn",
+        "claimed",
+        "noted",
+        "completed",
+        "failed",
+        "reported",
+        "returned",
+        "retried",
+        "joined",
+        "drained",
+        "capable",
+        "time_passed",
+        "paused",
+    ];
+
+    /// What kind it is, as it stands in the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Published { .. } => "published",
+            Event::CycleBroken { .. } => "cycle_broken",
+            Event::Withdrawn { .. } => "withdrawn",
+            Event::Claimed { .. } => "claimed",
+            Event::Noted { .. } => "noted",
+            Event::Completed { .. } => "completed",
+            Event::Failed { .. } => "failed",
+            Event::Reported { .. } => "reported",
+            Event::Returned { .. } => "returned",
+            Event::Retried { .. } => "retried",
+            Event::Joined { .. } => "joined",
+            Event::Drained { .. } => "drained",
+            Event::Capable { .. } => "capable",
+            Event::TimePassed => "time_passed",
+            Event::Paused { .. } => "paused",
+        }
+    }
+
     /// The task that it is about.
     pub fn task(&self) -> Option<&TaskId> {
         match self {
@@ -166,6 +206,18 @@ pub enum LossReason {
 }
 
 impl LossReason {
+    /// The name of each kind, as it stands in the log.
+    pub const NAMES: [&str; 3] = ["given_back", "taken_away", "lease_expired"];
+
+    /// What kind it is, as it stands in the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            LossReason::GivenBack => "given_back",
+            LossReason::TakenAway { .. } => "taken_away",
+            LossReason::LeaseExpired { .. } => "lease_expired",
+        }
+    }
+
     /// Whether the task is at fault as much as the worker: such a loss counts as an attempt (C32).
     pub fn counts_as_attempt(&self) -> bool {
         match self {

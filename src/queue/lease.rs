@@ -23,7 +23,12 @@ pub fn expired(
 }
 
 fn ends(task: &Task, claim: &Claim, default: Span, heard: impl Fn(&WorkerName) -> Instant) -> Instant {
-    heard(&claim.worker).after(task.spec.lease.unwrap_or(default))
+    heard(&claim.worker).after(of(task, default))
+}
+
+/// The lease of a task; `default` if it names none.
+pub(super) fn of(task: &Task, default: Span) -> Span {
+    task.spec.lease.unwrap_or(default)
 }
 
 fn claims(state: &State) -> impl Iterator<Item = (&TaskId, &Task, &Claim)> {

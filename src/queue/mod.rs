@@ -20,6 +20,7 @@ mod order;
 mod overlap;
 mod refusal;
 mod state;
+mod summary;
 mod task;
 mod time;
 mod why;
@@ -33,6 +34,7 @@ pub use names::{TaskId, WorkerName};
 pub use order::Rules;
 pub use refusal::Refusal;
 pub use state::{State, TaskState};
+pub use summary::{Sight, Stuck, Summary};
 pub use task::{
     Claim, FileStamp, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task, TextRef,
     When,

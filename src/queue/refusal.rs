@@ -165,3 +165,53 @@ pub enum Refusal {
         what: &'static str,
     },
 }
+
+impl Refusal {
+    /// The name of each, for counting.
+    pub const NAMES: [&str; 19] = [
+        "unknown",
+        "finished",
+        "rejected",
+        "blocked",
+        "held",
+        "already_yours",
+        "already_finished",
+        "nothing_ready",
+        "nothing_for_worker",
+        "incapable",
+        "too_many",
+        "paused",
+        "draining",
+        "not_holder",
+        "stale",
+        "in_use",
+        "not_finished",
+        "name_taken",
+        "operator_only",
+    ];
+
+    /// What kind of refusal it is, in a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Refusal::Unknown { .. } => "unknown",
+            Refusal::Finished { .. } => "finished",
+            Refusal::Rejected { .. } => "rejected",
+            Refusal::Blocked { .. } => "blocked",
+            Refusal::Held { .. } => "held",
+            Refusal::AlreadyYours { .. } => "already_yours",
+            Refusal::AlreadyFinished { .. } => "already_finished",
+            Refusal::NothingReady { .. } => "nothing_ready",
+            Refusal::NothingForWorker { .. } => "nothing_for_worker",
+            Refusal::Incapable { .. } => "incapable",
+            Refusal::TooMany { .. } => "too_many",
+            Refusal::Paused => "paused",
+            Refusal::Draining { .. } => "draining",
+            Refusal::NotHolder { .. } => "not_holder",
+            Refusal::Stale { .. } => "stale",
+            Refusal::InUse { .. } => "in_use",
+            Refusal::NotFinished { .. } => "not_finished",
+            Refusal::NameTaken { .. } => "name_taken",
+            Refusal::OperatorOnly { .. } => "operator_only",
+        }
+    }
+}

@@ -308,6 +308,12 @@ impl State {
         self.needed_by.contains_key(id)
     }
 
+    /// The blocked tasks that wait for this one, or for a task of this name.
+    pub fn waiting_for(&self, need: &TaskId) -> impl Iterator<Item = &TaskId> {
+        let waits = |id: &&TaskId| self.tasks.get(*id).is_some_and(|task| task.unmet.contains(need));
+        self.needed_by.get(need).into_iter().flatten().filter(waits)
+    }
+
     /// The tasks that are rejected for a cycle.
     pub fn in_cycles(&self) -> impl Iterator<Item = &TaskId> {
         self.cyclic.iter()

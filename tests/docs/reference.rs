@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crewfs::engine::Failure;
 use crewfs::fs::FsError;
 use crewfs::limits;
-use crewfs::queue::{Moment, Refusal, TaskId, TaskState, Wall, WorkerName};
+use crewfs::queue::{Event, Moment, Refusal, TaskId, TaskState, Wall, WorkerName};
 
 use crate::texts::{between, fences, plain, quoted, rows, section, sources, text};
 
@@ -101,6 +101,8 @@ fn every_refusal_is_described_with_its_errno() {
     let all = refusals();
     let variants = text("src/queue/refusal.rs").matches("#[error(").count();
     assert_eq!(all.len(), variants, "a refusal is missing in this test");
+    let names: Vec<&str> = all.iter().map(|(refusal, _)| refusal.name()).collect();
+    assert_eq!(names.iter().collect::<BTreeSet<_>>(), Refusal::NAMES.iter().collect(), "what is counted");
     for (refusal, parts) in all {
         let mut sentence = refusal.to_string();
         for (part, shown_as) in parts {
@@ -200,6 +202,11 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("WORKERS_PRESENT", limits::WORKERS_PRESENT as u64),
         ("NAMED_IN_A_SENTENCE", limits::NAMED_IN_A_SENTENCE as u64),
         ("LOSSES_KEPT", limits::LOSSES_KEPT as u64),
+        ("STUCK_SHOWN", limits::STUCK_SHOWN as u64),
+        ("TASKS_ON_THE_DASHBOARD", limits::TASKS_ON_THE_DASHBOARD as u64),
+        ("WORKERS_ON_THE_DASHBOARD", limits::WORKERS_ON_THE_DASHBOARD as u64),
+        ("TEXT_ON_THE_DASHBOARD", limits::TEXT_ON_THE_DASHBOARD as u64),
+        ("EVENTS_SHOWN", limits::EVENTS_SHOWN as u64),
         ("COMMANDS_IN_A_BATCH", limits::COMMANDS_IN_A_BATCH as u64),
         ("RESERVED_BYTES", limits::RESERVED_BYTES),
         ("SETTLE_MS", limits::SETTLE_MS),
@@ -237,6 +244,7 @@ fn every_kind_of_event_is_named() {
             kind.push(c.to_ascii_lowercase());
         }
         assert!(page.contains(&format!("`{kind}`")), "{PAGE} does not name the event {kind}");
+        assert!(Event::NAMES.contains(&kind.as_str()), "the event {kind} is not counted");
         count += 1;
     }
     assert!(count >= 13, "only {count} events were found");
@@ -258,5 +266,38 @@ fn the_mount_options_described_are_those_that_are_read() {
     let ignored = between(&source, "const IGNORED:", ";\n").split_once('=').map_or("", |(_, list)| list);
     for option in quoted(ignored) {
         assert!(options.contains(&format!("`{option}`")), "{PAGE} does not say that {option} is accepted");
+    }
+}
+
+#[test]
+fn every_metric_is_described() {
+    let source = text("src/fs/desk/metrics.rs");
+    let page = text(PAGE);
+    let shown = section(&page, "### Looking at it");
+    let metrics: BTreeSet<&str> =
+        quoted(&source).into_iter().filter(|name| name.starts_with("crewfs_")).collect();
+    assert!(metrics.len() >= 15, "only {metrics:?} were found");
+    for metric in metrics {
+        assert!(shown.contains(&format!("`{metric}`")), "{PAGE} does not describe {metric}");
+    }
+}
+
+#[test]
+fn every_kind_of_stuck_is_described() {
+    let source = text("src/queue/summary.rs");
+    let page = text(PAGE);
+    let shown = section(&page, "### Looking at it");
+    let script = text("src/fs/desk/dashboard.html");
+    let variants = between(&source, "pub enum Kind {\n", "\n}\n");
+    let names = variants.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(','));
+    let snake = |name: &str| if name == "LostClaims" { "lost_claims".into() } else { name.to_lowercase() };
+    let kinds: Vec<String> = names.map(snake).collect();
+    assert!(kinds.len() >= 8, "only {kinds:?} were found");
+    for kind in kinds {
+        assert!(shown.contains(&format!("`{kind}`")), "{PAGE} does not describe {kind}");
+        assert!(
+            between(&script, "const KINDS = {", "};").contains(&format!("{kind}: ")),
+            "the page has no words for {kind}"
+        );
     }
 }

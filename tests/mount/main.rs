@@ -14,6 +14,7 @@ mod harness;
 mod identity;
 mod leases;
 mod listing;
+mod overview;
 mod process;
 mod publishing;
 mod reading;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::engine::{Engine, Presence};
-use crate::queue::{Loss, Priority, Span, State, Task, TaskId, TaskState, Wall, WorkerName};
+use crate::queue::{Loss, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, WorkerName};
 
 /// A task as `status/<id>`, `claim/<id>` and `queue.json` show it. `status` and `worker` are always there.
 #[derive(Serialize)]
@@ -116,10 +116,15 @@ pub(super) fn queue(state: &State) -> Vec<u8> {
     object(state.tasks().map(|(id, task)| (id.as_str(), view(state, task, None))))
 }
 
+/// `summary.json`: an object with one member a line.
+pub(super) fn summary(summary: &Summary) -> Vec<u8> {
+    let members = serde_json::to_value(summary).expect("string keys and plain values");
+    object(members.as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value)))
+}
+
 /// A worker as `workers/<name>/status` and `workers.json` show it.
 #[derive(Serialize)]
 struct WorkerView<'a> {
-    /// `working`, `idle` or `draining`.
     status: &'static str,
     task: Option<&'a TaskId>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -136,17 +141,23 @@ struct WorkerView<'a> {
     last_heard: Option<Wall>,
 }
 
+/// What a worker does: `working`, `idle` or `draining`.
+pub(super) fn status_of(state: &State, name: &WorkerName) -> &'static str {
+    let holds = state.worker(name.as_str()).is_some_and(|worker| !worker.claims.is_empty());
+    match (state.is_draining(name.as_str()), holds) {
+        (true, _) => "draining",
+        (false, true) => "working",
+        (false, false) => "idle",
+    }
+}
+
 fn worker_view<'a>(state: &'a State, name: &WorkerName, presence: Option<&Presence>) -> WorkerView<'a> {
     let worker = state.worker(name.as_str());
     let claims = worker.map_or(&[][..], |w| &w.claims);
     let task = claims.last();
     let claim = task.and_then(|id| state.task(id.as_str())?.claim());
     WorkerView {
-        status: match (state.is_draining(name.as_str()), task) {
-            (true, _) => "draining",
-            (false, Some(_)) => "working",
-            (false, None) => "idle",
-        },
+        status: status_of(state, name),
         task,
         claims,
         capabilities: state.capabilities(name.as_str()),

@@ -29,7 +29,7 @@ impl From<&Refusal> for FsError {
             | Refusal::OperatorOnly { .. } => libc::EACCES,
             Refusal::NotFinished { .. } => libc::EINVAL,
         };
-        FsError::because(errno, refusal.to_string())
+        FsError { refusal: Some(refusal.name()), ..FsError::because(errno, refusal.to_string()) }
     }
 }
 

@@ -8,14 +8,18 @@
 //! |---|---|
 //! | `table` | which name is which node, and what making, moving and removing one means |
 //! | `show`, `documents` | what exists now, and what reading it shows |
+//! | `overview`, `dashboard`, `metrics` | what people and their tools look at: it moves by itself |
 //! | `synth`, `plain` | changes of synthesized nodes, and of the project's own files in this directory |
 //! | `publish`, `watch` | from instruction files to tasks |
 //! | `nodes`, `handles`, `errors` | numbers, open files, errnos |
 
+mod dashboard;
 mod documents;
 mod errors;
 mod handles;
+mod metrics;
 mod nodes;
+mod overview;
 mod plain;
 mod publish;
 mod show;
@@ -41,7 +45,7 @@ use super::files::Files;
 use super::guard::Guard;
 use super::{
     Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kind, Opened, ROOT, Reply, Request,
-    Result, SetAttr, StatFs,
+    Result, SetAttr, StatFs, Terms,
 };
 use crate::engine::Engine;
 use crate::queue::Span;
@@ -59,6 +63,8 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 pub struct Config {
     /// The name of the tasks directory, as sentences spell it.
     pub tasks: String,
+    /// The lease of a task that names none.
+    pub lease: Span,
     /// How long a worker without work is kept (C60).
     pub idle_timeout: Span,
     /// Whom the synthesized nodes belong to: the uid that mounts.
@@ -126,6 +132,11 @@ impl Desk {
         self.core.view.engine.observe(move || core.disbelieve());
     }
 
+    /// The tree beside it is served on these terms.
+    pub fn beside(&self, tree: Arc<Terms>) {
+        let _ = self.core.view.sessions[0].set(tree);
+    }
+
     /// Bring the queue in step with the files, and keep it so. Returns when all that is there now is handed in.
     pub fn watch(&self) -> std::io::Result<Watch> {
         let view = &self.core.view;
@@ -185,6 +196,10 @@ impl Core {
 impl Filesystem for Desk {
     fn opens_reported(&self) -> bool {
         true
+    }
+
+    fn began(&self, terms: Arc<Terms>) {
+        let _ = self.core.view.sessions[1].set(terms);
     }
 
     fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Found> {

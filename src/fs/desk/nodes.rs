@@ -64,6 +64,9 @@ pub(super) enum Document {
     Queue,
     Workers,
     Events,
+    Summary,
+    Dashboard,
+    Metrics,
 }
 
 /// The files in a worker's directory.

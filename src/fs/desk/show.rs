@@ -4,17 +4,18 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, statat};
 
 use super::super::caller::{Caller, Callers};
 use super::super::guard::Guard;
-use super::super::{Attr, FsError, Ino, Kind, Request, Result, Timestamp};
+use super::super::{Attr, FsError, Ino, Kind, Request, Result, Terms, Timestamp};
 use super::documents;
 use super::handles::{Line, Scratches};
 use super::nodes::{Directory, Document, Node, Nodes, WorkerFile};
+use super::overview::Overview;
 use super::publish::{Publisher, stamp_of};
 use super::table::{current_claim, file_of};
 use super::{Config, table};
@@ -47,13 +48,16 @@ pub(super) struct View {
     pub(super) engine: Arc<Engine>,
     pub(super) callers: Arc<Callers>,
     /// Who holds which file of the tree.
-    guard: Arc<Guard>,
+    pub(super) guard: Arc<Guard>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) nodes: Nodes,
     pub(super) scratches: Scratches,
     pub(super) config: Config,
     /// When the desk was opened: nothing on it is older.
-    opened: Timestamp,
+    pub(super) opened: Timestamp,
+    pub(super) overview: Overview,
+    /// What the two sessions are asked: the tree's, and the desk's own.
+    pub(super) sessions: [OnceLock<Arc<Terms>>; 2],
     /// The newest `queue.json`, with the position that it shows: thousands of tasks are not written out for every `stat`.
     queue: Mutex<Option<(Seq, Arc<[u8]>)>>,
     /// What `locks` of each worker last showed, and since when: nothing tells when a lock ends.
@@ -81,6 +85,8 @@ impl View {
             scratches,
             config,
             opened,
+            overview: Overview::default(),
+            sessions: Default::default(),
             queue: Mutex::default(),
             locks: Mutex::default(),
         }
@@ -198,6 +204,10 @@ impl View {
                 document(documents::workers(state, &self.engine), mtime)
             }
             Node::Document(Document::Events) => Ok((Content::Events, 0o444, changed)),
+            Node::Document(moving @ (Document::Summary | Document::Dashboard | Document::Metrics)) => {
+                let (bytes, mtime) = self.overview(*moving, state);
+                Ok((Content::Bytes(bytes), 0o444, mtime))
+            }
             Node::Paused => {
                 let since = state.paused().ok_or(ABSENT)?;
                 let text = format!("paused since {}\n", since.at).into_bytes();
@@ -410,7 +420,7 @@ pub(super) fn at(wall: Wall) -> Timestamp {
 
 /// A moment as a file's time. The position in the log stands below the milliseconds, so that two changes in one
 /// millisecond still show two times (C1).
-fn time(moment: Moment) -> Timestamp {
+pub(super) fn time(moment: Moment) -> Timestamp {
     let ms = moment.at.0;
     Timestamp {
         seconds: ms.div_euclid(1000),

@@ -45,6 +45,9 @@ impl Core {
     }
 
     fn refused(&self, caller: &Caller, error: FsError) -> FsError {
+        if let Some(refusal) = error.refusal {
+            self.view.engine.counters().refusals.count(refusal);
+        }
         if let Some(why) = &error.why {
             let now = (self.view.engine.clock())();
             let presence = self.view.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now);

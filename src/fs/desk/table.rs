@@ -13,7 +13,7 @@ use super::nodes::{Directory, Document, Node, WorkerFile};
 use crate::queue::{Command, Content, Ending, Refusal, State, TaskId, WorkerName};
 
 /// The top of the desk.
-pub(super) const TOP: [(&str, Node); 13] = [
+pub(super) const TOP: [(&str, Node); 16] = [
     ("ready", Node::Directory(Directory::Ready)),
     ("blocked", Node::Directory(Directory::Blocked)),
     ("claim", Node::Directory(Directory::Claim)),
@@ -26,6 +26,9 @@ pub(super) const TOP: [(&str, Node); 13] = [
     ("queue.json", Node::Document(Document::Queue)),
     ("workers.json", Node::Document(Document::Workers)),
     ("events.jsonl", Node::Document(Document::Events)),
+    ("summary.json", Node::Document(Document::Summary)),
+    ("dashboard.html", Node::Document(Document::Dashboard)),
+    ("metrics.prom", Node::Document(Document::Metrics)),
     ("paused", Node::Paused),
 ];
 

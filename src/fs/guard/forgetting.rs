@@ -11,7 +11,7 @@ use crate::limits::FORGETTING_QUEUE;
 
 /// What is to be forgotten.
 enum Order {
-    Attributes(Ino),
+    Attributes(Ino, Box<dyn FnOnce() + Send>),
     AttributesOf(Vec<Ino>),
     Content(Ino, Box<dyn FnOnce() + Send>),
 }
@@ -29,7 +29,10 @@ impl Forgetting {
         std::thread::Builder::new().name("forgetting".into()).spawn(move || {
             for order in receiver {
                 match order {
-                    Order::Attributes(ino) => teller.forget_attributes(ino),
+                    Order::Attributes(ino, then) => {
+                        teller.forget_attributes(ino);
+                        then();
+                    }
                     Order::AttributesOf(all) => all.into_iter().for_each(|ino| teller.forget_attributes(ino)),
                     Order::Content(ino, then) => {
                         teller.forget_content(ino);
@@ -47,21 +50,26 @@ impl Forgetting {
         self.kernel.forget_attributes(ino);
     }
 
-    /// The attributes of a file, so that whoever opens it asks for them, and is seen.
-    pub(super) fn attributes(&self, ino: Ino) {
-        let _ = self.orders.try_send(Order::Attributes(ino));
+    /// The attributes of a file, so that whoever opens it asks for them, and is seen; `then` is called when that is so, or
+    /// cannot be.
+    pub(super) fn attributes(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
+        self.order(Order::Attributes(ino, Box::new(then)));
     }
 
     /// The same of many.
     pub(super) fn attributes_of(&self, all: Vec<Ino>) {
-        let _ = self.orders.try_send(Order::AttributesOf(all));
+        self.order(Order::AttributesOf(all));
     }
 
     /// The content of a file, so that whoever reads it asks for it; `then` is called when that is so, or cannot be.
     pub(super) fn content(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
-        let refused = self.orders.try_send(Order::Content(ino, Box::new(then)));
-        if let Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) = refused
-            && let Order::Content(_, then) = order
+        self.order(Order::Content(ino, Box::new(then)));
+    }
+
+    fn order(&self, order: Order) {
+        if let Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) =
+            self.orders.try_send(order)
+            && let Order::Attributes(_, then) | Order::Content(_, then) = order
         {
             then();
         }

@@ -130,7 +130,7 @@ impl Guard {
     }
 
     fn weigh(&self, caller: &Arc<Caller>, change: &Change) -> Result<Verdict> {
-        self.check_owners(caller, change)?;
+        self.check_owners(caller, change).inspect_err(|_| self.counters.refusals.count("owned"))?;
         let Touches { files, content, mut grant, opens } = self.touches(change)?;
         if self.table.lock().locks.len() >= LOCKED_FILES {
             self.sweep();
@@ -139,18 +139,20 @@ impl Guard {
         let (worker, now) = (&caller.actor.worker, (self.clock)());
         let mut table = self.table.lock();
         if let Change::CopyFileRange { from, .. } = change {
-            table.changes.read(from.ino, worker, now.instant);
+            table.changes.knows(from.ino, worker, now.instant);
         }
         if let Some(orphan) = content.and_then(|ino| table.orphans.get(&ino))
             && orphan.by != *worker
             && self.config.refuse_stale
         {
+            self.counters.refusals.count("stale");
             let Orphan { path, by, at } = orphan;
             let why =
                 format!("{path} was removed or replaced by {by} at {at}; open it again before you change it");
             return Err(FsError::because(libc::EBUSY, why));
         }
         for touch in &files {
+            table.changes.turned_to(touch.ino, worker);
             let unread = table.changes.unread(touch.ino, worker, now.instant);
             if touch.overwrites
                 && self.config.refuse_stale
@@ -379,6 +381,7 @@ impl Guard {
     }
 
     fn stale(&self, ino: Ino, worker: &WorkerName, unread: &Recent, held: Option<&Holder>) -> FsError {
+        self.counters.refusals.count("stale");
         // The next read must come to us, or it would be refused again.
         if let Some(forgetting) = self.forgetting.get() {
             forgetting.attributes_at_once(ino);
@@ -405,6 +408,7 @@ impl Guard {
 
     /// The refusal of a change that has waited long enough.
     pub(super) fn held(&self, caller: Option<&Caller>, ino: Ino, holder: &Holder) -> FsError {
+        self.counters.refusals.count("locked");
         let why = format!(
             "{} is held by {} since {}; try again when it is done",
             self.shown(ino),

@@ -33,7 +33,7 @@ mod waiting;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ use super::caller::{Caller, Callers};
 use super::files::Files;
 use super::{Attr, FsError, Ino, Kernel, Kind, ROOT, Reply, Request, Result};
 use crate::clock::Clock;
-use crate::engine::Engine;
+use crate::engine::{Engine, Tally};
 use crate::limits::{MAPPED_KNOWN_MS, RECENT_BELIEVED_MS, RECENT_FILES, UNSEEN_LOCK_MS};
 use crate::queue::{Instant, Span, Wall, WorkerName};
 
@@ -126,6 +126,24 @@ pub enum Verdict {
     Wait(Patience),
 }
 
+/// What the guard does against changes, in numbers.
+#[derive(Debug)]
+pub struct Counters {
+    /// Changes that were refused, by reason.
+    pub refusals: Tally,
+    /// Changes that had to wait for another worker's lock.
+    pub waited: AtomicU64,
+    /// How often the kernel was told to drop what it keeps of a file, so that a read is noticed.
+    pub pages_dropped: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        let refusals = Tally::new(&["locked", "stale", "owned"]);
+        Counters { refusals, waited: AtomicU64::new(0), pages_dropped: AtomicU64::new(0) }
+    }
+}
+
 /// Lets changes through, or does not. See the top of this file.
 pub struct Guard {
     config: Config,
@@ -139,6 +157,7 @@ pub struct Guard {
     table: Arc<Mutex<Table>>,
     forgetting: OnceLock<Forgetting>,
     room: Room,
+    counters: Counters,
     /// How large the crowd was when all recent changes were last made known to it.
     crowd: AtomicUsize,
 }
@@ -169,6 +188,7 @@ impl Guard {
             })),
             forgetting: OnceLock::new(),
             room: Room::default(),
+            counters: Counters::default(),
             crowd: AtomicUsize::new(0),
         }
     }
@@ -183,6 +203,11 @@ impl Guard {
     /// Nobody waits any longer: what is parked is answered EIO.
     pub fn stop(&self) {
         self.room.close();
+    }
+
+    /// What was done against changes since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// This caller did something.
@@ -221,6 +246,7 @@ impl Guard {
         reply: Reply<T>,
         make: impl FnOnce() -> Result<T> + Send + 'static,
     ) {
+        self.counters.waited.fetch_add(1, Ordering::Relaxed);
         let guard = self.clone();
         let came_in = (self.clock)().instant;
         let written = if let Change::Write { ino, .. } = change { Some(ino) } else { None };
@@ -298,7 +324,7 @@ impl Guard {
         table.changes.looked(attr.ino, &caller.actor.worker, look, now);
         if attr.size == 0 && anew {
             // There is nothing to be read: this is all that will come. But the attributes are older than this note of it.
-            table.changes.read(attr.ino, &caller.actor.worker, now);
+            table.changes.knows(attr.ino, &caller.actor.worker, now);
             drop(table);
             let still_empty = self.files.getattr(attr.ino).is_ok_and(|attr| attr.size == 0);
             table = self.table.lock();
@@ -306,10 +332,12 @@ impl Guard {
                 table.changes.not_read(attr.ino, &caller.actor.worker);
             }
         }
-        let unread = table.changes.unread(attr.ino, &caller.actor.worker, now).is_some()
-            || table.changes.is_doubted(attr.ino, now);
+        // Not to read on: to drop the pages makes this answer void, and the size in it is how far that read will go.
+        let renew = anew
+            && (table.changes.unread(attr.ino, &caller.actor.worker, now).is_some()
+                || table.changes.is_doubted(attr.ino, now));
         drop(table);
-        if unread { self.drop_pages(attr.ino, then) } else { then() }
+        if renew { self.drop_pages(attr.ino, then) } else { then() }
     }
 
     /// Have the kernel drop what it keeps of a file's content; `then` is called when it has.
@@ -318,6 +346,7 @@ impl Guard {
     /// again. So both ends are noted.
     fn drop_pages(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
         let Some(forgetting) = self.forgetting.get() else { return then() };
+        self.counters.pages_dropped.fetch_add(1, Ordering::Relaxed);
         let (table, clock) = (self.table.clone(), self.clock.clone());
         let note = move || table.lock().changes.forgotten(ino, clock().instant);
         note();
@@ -434,7 +463,10 @@ impl Guard {
             (news, doubtful)
         };
         if let Some(forgetting) = self.forgetting.get() {
-            news.into_iter().for_each(|ino| forgetting.attributes(ino));
+            for ino in news {
+                let table = self.table.clone();
+                forgetting.attributes(ino, move || table.lock().changes.voided(ino));
+            }
         }
         for ino in doubtful {
             let table = self.table.clone();

@@ -9,10 +9,21 @@ use crate::fs::Ino;
 use crate::limits::{RECENT_BELIEVED_MS, WRITE_UNDER_WAY_MS};
 use crate::queue::{Instant, Now, Span, Wall, WorkerName};
 
-/// How long a write can be on its way through the kernel, where others see what will be refused or has not been made yet.
+/// How long a write can be on its way through the kernel, where others see what will be refused or has not been made yet, or
+/// do not see yet what was made.
 const DOUBT: Span = Span(WRITE_UNDER_WAY_MS);
 /// How long a read can be on its way.
 const MIDWAY: Span = Span(WRITE_UNDER_WAY_MS + RECENT_BELIEVED_MS);
+
+/// Somebody who was seen to read a file or to look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reader {
+    worker: WorkerName,
+    /// When, last.
+    at: Instant,
+    /// [`Recent::voided`] when it looked last.
+    looked: Option<u64>,
+}
 
 /// The last change of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,16 +34,24 @@ pub(super) struct Recent {
     pub(super) at: Wall,
     /// When, to count from.
     instant: Instant,
+    /// When exactly: the moment above is that of the first of many changes within a second.
+    last: Instant,
     /// Who knows the content as it is now.
     read_by: Vec<WorkerName>,
-    /// Who was lately seen to read it or to look at it, and when.
-    readers: Vec<(WorkerName, Instant)>,
+    /// Who was lately seen to read it or to look at it.
+    readers: Vec<Reader>,
     /// When who made it opened the file again since.
     reopened: Option<Instant>,
+    /// Who made it, when sentences tell of somebody else: of one whose change is there still, and was not read.
+    changer: WorkerName,
+    /// Whether the changer has turned to the file again since, in whatever way: so its call has returned.
+    returned: bool,
     /// Who was at it when it was changed, and since when: what they still read may be the rest of something older.
     midway: Vec<(WorkerName, Instant)>,
     /// When the kernel was last told to forget the content.
     forgotten: Instant,
+    /// How often it was told to forget anything. Each time the answers on their way about the file become void.
+    voided: u64,
     /// How often it is being told so because it may still show what was there before. Until then reading counts for nothing.
     unsettled: u32,
     /// When something was last seen in it that is not there.
@@ -45,19 +64,31 @@ impl Recent {
             by: by.clone(),
             at: now.wall,
             instant: now.instant,
+            last: now.instant,
             read_by: vec![by.clone()],
             readers: Vec::new(),
             reopened: None,
+            changer: by.clone(),
+            returned: false,
             midway: Vec::new(),
             forgotten: Instant::default(),
+            voided: 0,
             unsettled: 0,
             doubted: Instant::default(),
         }
     }
 
-    fn note_reader(&mut self, reader: &WorkerName, now: Instant) {
-        self.readers.retain(|(known, at)| known != reader && now.since(*at) < MIDWAY);
-        self.readers.push((reader.clone(), now));
+    fn note_reader(&mut self, worker: &WorkerName, looked: Option<u64>, at: Instant) {
+        self.readers.retain(|known| known.worker != *worker && at.since(known.at) < MIDWAY);
+        self.readers.push(Reader { worker: worker.clone(), at, looked });
+    }
+
+    /// Whether the kernel knows the size that the file has since the change when this worker reads it. Until then it cuts
+    /// what is read to the size of before. It learns the size when the call that made the change returns, or by the answer
+    /// to who looks, if nothing made that void.
+    fn is_sized(&self, reader: &WorkerName, now: Instant) -> bool {
+        let looked = self.readers.iter().find(|known| known.worker == *reader).and_then(|known| known.looked);
+        self.returned || looked == Some(self.voided) || now.since(self.last) >= DOUBT
     }
 }
 
@@ -95,14 +126,14 @@ impl Changes {
         if let Some(known) = self.files.get_mut(&ino)
             && Self::fresh(known, self.window, now.instant)
         {
-            let late = |(_, at): &(WorkerName, Instant)| now.instant.since(*at) < MIDWAY;
-            known.midway.retain(late);
-            known.reopened = None;
-            let came = known.readers.drain(..).filter(late);
-            known.midway.extend(came.filter(|(reader, _)| reader != by));
+            let late = |at: Instant| now.instant.since(at) < MIDWAY;
+            known.midway.retain(|(_, at)| late(*at));
+            (known.reopened, known.returned) = (None, false);
+            let came = known.readers.drain(..).filter(|reader| late(reader.at) && reader.worker != *by);
+            known.midway.extend(came.map(|reader| (reader.worker, reader.at)));
             recent.midway.clone_from(&known.midway);
-            (recent.forgotten, recent.unsettled) = (known.forgotten, known.unsettled);
-            recent.doubted = known.doubted;
+            (recent.forgotten, recent.voided) = (known.forgotten, known.voided);
+            (recent.doubted, recent.unsettled) = (known.doubted, known.unsettled);
             if blind && !known.read_by.contains(by) {
                 // There is something in it that nobody else knows, and something that this worker does not know either:
                 // sentences go on telling of that.
@@ -114,7 +145,7 @@ impl Changes {
                 && known.read_by == [by.clone()]
                 && now.instant.since(known.instant) < Span(1_000)
             {
-                known.at = now.wall;
+                (known.at, known.last) = (now.wall, now.instant);
                 return;
             }
         }
@@ -125,8 +156,15 @@ impl Changes {
         }
     }
 
-    /// A worker has read a file.
+    /// A worker reads a file through the kernel.
     pub(super) fn read(&mut self, ino: Ino, by: &WorkerName, now: Instant) {
+        if self.files.get(&ino).is_some_and(|recent| recent.is_sized(by, now)) {
+            self.knows(ino, by, now);
+        }
+    }
+
+    /// A worker has read a file.
+    pub(super) fn knows(&mut self, ino: Ino, by: &WorkerName, now: Instant) {
         if let Some(recent) = self.files.get_mut(&ino).filter(|recent| recent.unsettled == 0) {
             if recent.midway.iter().any(|(reader, at)| reader == by && now.since(*at) < MIDWAY) {
                 return;
@@ -134,12 +172,14 @@ impl Changes {
             if !recent.read_by.contains(by) {
                 recent.read_by.push(by.clone());
             }
-            recent.note_reader(by, now);
+            let looked = recent.readers.iter().find(|reader| reader.worker == *by).and_then(|it| it.looked);
+            recent.note_reader(by, looked, now);
         }
     }
 
     /// A worker looks at a file, and may read what the kernel has of it.
     pub(super) fn looked(&mut self, ino: Ino, by: &WorkerName, look: Look, now: Instant) {
+        self.turned_to(ino, by);
         if let Some(recent) = self.files.get_mut(&ino) {
             if look != Look::Onward {
                 recent.midway.retain(|(reader, _)| reader != by);
@@ -147,7 +187,16 @@ impl Changes {
             if look == Look::Anew && recent.by == *by {
                 recent.reopened = Some(now);
             }
-            recent.note_reader(by, now);
+            recent.note_reader(by, Some(recent.voided), now);
+        }
+    }
+
+    /// A worker does something with a file.
+    pub(super) fn turned_to(&mut self, ino: Ino, worker: &WorkerName) {
+        if let Some(recent) = self.files.get_mut(&ino)
+            && recent.changer == *worker
+        {
+            recent.returned = true;
         }
     }
 
@@ -174,7 +223,7 @@ impl Changes {
         if let Some(recent) = self.files.get_mut(&ino) {
             recent.doubted = now;
             let misled = |worker: &WorkerName| {
-                recent.readers.iter().any(|(reader, at)| reader == worker && *at >= since)
+                recent.readers.iter().any(|reader| reader.worker == *worker && reader.at >= since)
             };
             let reopened = recent.reopened.is_some_and(|at| at >= since);
             let goes_on = |worker: &WorkerName| Some(worker) == writing && !reopened;
@@ -191,6 +240,14 @@ impl Changes {
     pub(super) fn forgotten(&mut self, ino: Ino, now: Instant) {
         if let Some(recent) = self.files.get_mut(&ino) {
             recent.forgotten = now;
+            recent.voided += 1;
+        }
+    }
+
+    /// The kernel is told to forget the attributes.
+    pub(super) fn voided(&mut self, ino: Ino) {
+        if let Some(recent) = self.files.get_mut(&ino) {
+            recent.voided += 1;
         }
     }
 
@@ -278,6 +335,12 @@ mod tests {
         Now { wall: Wall(ms as i64), instant: Instant(ms) }
     }
 
+    /// Somebody opens a file and reads it.
+    fn read(table: &mut Changes, ino: Ino, who: &str, at: Instant) {
+        table.looked(ino, &name(who), Look::Onward, at);
+        table.read(ino, &name(who), at);
+    }
+
     fn table(most: usize) -> Changes {
         Changes::new(most, Span(10_000))
     }
@@ -288,7 +351,7 @@ mod tests {
         table.changed(7, &name("a"), false, at(0));
         assert!(table.unread(7, &name("a"), Instant(1)).is_none());
         assert_eq!(table.unread(7, &name("b"), Instant(1)).unwrap().by, name("a"));
-        table.read(7, &name("b"), Instant(0));
+        read(&mut table, 7, "b", Instant(0));
         assert!(table.unread(7, &name("b"), Instant(1)).is_none());
         table.changed(7, &name("b"), false, at(2));
         assert_eq!(table.unread(7, &name("a"), Instant(3)).unwrap().by, name("b"));
@@ -298,7 +361,7 @@ mod tests {
     fn a_change_after_a_read_must_be_read_again_at_once() {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
-        table.read(7, &name("b"), Instant(0));
+        read(&mut table, 7, "b", Instant(0));
         table.changed(7, &name("a"), false, at(1));
         assert!(table.unread(7, &name("b"), Instant(1)).is_some());
     }
@@ -311,7 +374,7 @@ mod tests {
         for worker in ["a", "b", "c"] {
             assert_eq!(table.unread(7, &name(worker), Instant(1)).unwrap().by, name("a"), "{worker}");
         }
-        table.read(7, &name("b"), Instant(0));
+        read(&mut table, 7, "b", Instant(0));
         table.changed(7, &name("b"), true, at(2));
         assert!(table.unread(7, &name("b"), Instant(2)).is_none());
         assert_eq!(table.unread(7, &name("a"), Instant(2)).unwrap().by, name("b"));
@@ -325,10 +388,10 @@ mod tests {
         assert!(table.is_forgotten(7, Instant(2)) && !table.is_forgotten(8, Instant(2)));
         table.changed(7, &name("a"), false, at(2));
         table.unsettle(7);
-        table.read(7, &name("b"), Instant(3));
+        read(&mut table, 7, "b", Instant(3));
         assert!(table.unread(7, &name("b"), Instant(3)).is_some());
         table.settle(7);
-        table.read(7, &name("b"), Instant(4));
+        read(&mut table, 7, "b", Instant(4));
         assert!(table.unread(7, &name("b"), Instant(4)).is_none());
     }
 
@@ -337,13 +400,13 @@ mod tests {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
         table.looked(7, &name("b"), Look::Anew, Instant(1));
-        table.read(7, &name("b"), Instant(1));
+        read(&mut table, 7, "b", Instant(1));
         table.changed(7, &name("a"), false, at(2));
         table.looked(7, &name("b"), Look::Onward, Instant(3));
-        table.read(7, &name("b"), Instant(3));
+        read(&mut table, 7, "b", Instant(3));
         assert!(table.unread(7, &name("b"), Instant(3)).is_some(), "the rest of an older one");
         table.looked(7, &name("b"), Look::Anew, Instant(4));
-        table.read(7, &name("b"), Instant(4));
+        read(&mut table, 7, "b", Instant(4));
         assert!(table.unread(7, &name("b"), Instant(4)).is_none(), "opened anew");
     }
 
@@ -351,11 +414,11 @@ mod tests {
     fn who_reads_while_a_write_is_refused_reads_again() {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
-        table.read(7, &name("b"), Instant(1));
-        table.read(7, &name("d"), Instant(1));
+        read(&mut table, 7, "b", Instant(1));
+        read(&mut table, 7, "d", Instant(1));
         let then = 2;
-        table.read(7, &name("a"), Instant(then));
-        table.read(7, &name("c"), Instant(then));
+        read(&mut table, 7, "a", Instant(then));
+        read(&mut table, 7, "c", Instant(then));
         table.looked(7, &name("d"), Look::Anew, Instant(then));
         table.doubt(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
         let unread = |table: &Changes| {
@@ -370,6 +433,27 @@ mod tests {
         assert_eq!(unread(&table), [true, false, true, true], "a begins anew");
         let doubted = |ms| table.is_doubted(7, Instant(then + 1 + ms));
         assert!(doubted(0) && !doubted(WRITE_UNDER_WAY_MS));
+    }
+
+    #[test]
+    fn what_is_read_while_the_kernel_may_not_know_the_size_counts_for_nothing() {
+        let mut table = table(10);
+        table.changed(7, &name("a"), false, at(0));
+        table.looked(7, &name("b"), Look::Anew, Instant(1));
+        table.voided(7);
+        table.read(7, &name("b"), Instant(1));
+        assert!(table.unread(7, &name("b"), Instant(1)).is_some(), "the answer was void");
+        table.looked(7, &name("b"), Look::Onward, Instant(1));
+        table.read(7, &name("b"), Instant(1));
+        assert!(table.unread(7, &name("b"), Instant(1)).is_none());
+        table.read(7, &name("c"), Instant(1));
+        assert!(table.unread(7, &name("c"), Instant(1)).is_some(), "and there was none");
+        table.read(7, &name("c"), Instant(WRITE_UNDER_WAY_MS));
+        assert!(table.unread(7, &name("c"), Instant(WRITE_UNDER_WAY_MS)).is_none(), "by then it knows");
+        table.changed(7, &name("a"), false, at(1_000));
+        table.turned_to(7, &name("a"));
+        table.read(7, &name("d"), Instant(1_000));
+        assert!(table.unread(7, &name("d"), Instant(1_000)).is_none(), "the change has returned");
     }
 
     #[test]

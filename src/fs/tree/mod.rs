@@ -57,6 +57,11 @@ struct Core {
 }
 
 impl Tree {
+    /// The terms on which it is served, once it is.
+    pub fn terms(&self) -> Option<Arc<Terms>> {
+        self.core.terms.get().cloned()
+    }
+
     /// The tree of `files`.
     pub fn new(
         files: Arc<Files>,

@@ -1,0 +1,70 @@
+//! The last events, for people who watch.
+//!
+//! Must never: keep long texts. Whoever wants them reads the log.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+
+use crate::limits::{EVENTS_SHOWN, RESULT_HEAD_BYTES};
+use crate::queue::{Content, Event, Record};
+
+/// The last events, oldest first.
+#[derive(Default)]
+pub(super) struct Recent(Mutex<VecDeque<Record>>);
+
+impl Recent {
+    /// These are on disk now.
+    pub(super) fn add(&self, records: &[Record]) {
+        let new = &records[records.len().saturating_sub(EVENTS_SHOWN)..];
+        let mut kept = self.0.lock();
+        let gone = (kept.len() + new.len()).saturating_sub(EVENTS_SHOWN);
+        kept.drain(..gone);
+        kept.extend(new.iter().map(brief));
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Record> {
+        self.0.lock().iter().cloned().collect()
+    }
+}
+
+fn brief(record: &Record) -> Record {
+    let cut = |text: &Content| Content(text.0[..text.0.len().min(RESULT_HEAD_BYTES)].to_vec());
+    let event = match &record.event {
+        Event::Completed { task, worker, text } => {
+            Event::Completed { task: task.clone(), worker: worker.clone(), text: text.as_ref().map(cut) }
+        }
+        Event::Failed { task, worker, text } => {
+            Event::Failed { task: task.clone(), worker: worker.clone(), text: text.as_ref().map(cut) }
+        }
+        Event::Reported { task, text } => Event::Reported { task: task.clone(), text: cut(text) },
+        other => other.clone(),
+    };
+    Record { event, ..*record }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{TaskId, Wall};
+
+    #[test]
+    fn the_last_ones_are_kept_and_long_texts_are_not() {
+        let task = TaskId::parse("a").unwrap();
+        let record = |seq| Record {
+            seq,
+            at: Wall(0),
+            event: Event::Reported { task: task.clone(), text: Content(vec![b'x'; 5_000]) },
+        };
+        let recent = Recent::default();
+        let many = EVENTS_SHOWN as u64 * 2;
+        recent.add(&(1..=many).map(record).collect::<Vec<_>>());
+        recent.add(&[record(many + 1)]);
+        let all = recent.all();
+        assert_eq!((all.len(), all[EVENTS_SHOWN - 1].seq), (EVENTS_SHOWN, many + 1));
+        assert_eq!(all[0].seq, many + 2 - EVENTS_SHOWN as u64);
+        let Event::Reported { text, .. } = &all[0].event else { panic!("{all:?}") };
+        assert_eq!(text.0.len(), RESULT_HEAD_BYTES);
+    }
+}
