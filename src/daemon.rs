@@ -30,7 +30,7 @@ use crate::fs::tree::{Tree, TreeConfig};
 use crate::fuse::{MountOptions, Session};
 use crate::limits::{DESK_THREADS_MIN, READ_AHEAD_KIB};
 use crate::log::{LogError, SqliteLog};
-use crate::queue::Span;
+use crate::queue::{Rules, Span};
 use crate::{clock, mounts, sys};
 
 /// The directory in the project that holds the state (C3).
@@ -53,6 +53,8 @@ pub struct Config {
     pub tasks: String,
     /// The lease of a task that names none.
     pub lease: Span,
+    /// In which order tasks go to workers, and how many to one.
+    pub rules: Rules,
     /// How long a worker without work is kept.
     pub idle_timeout: Span,
     /// How long a worker may be without its connection.
@@ -186,6 +188,7 @@ impl Daemon {
         let log = project.open_log().map_err(|error| cannot("the event log does not open", error))?;
         let engine_config = engine::Config {
             default_lease: config.lease,
+            rules: config.rules,
             clock: clock::system(),
             directory: Some(project.state.clone()),
         };
@@ -219,7 +222,15 @@ impl Daemon {
             threads: desk_threads,
         };
         let guard = shown.guard().clone();
-        let desk = Desk::new(files[1].clone(), tasks, engine.clone(), callers, guard, desk_config);
+        let desk = Desk::new(
+            files[1].clone(),
+            tasks,
+            opened(&project.root)?,
+            engine.clone(),
+            callers,
+            guard,
+            desk_config,
+        );
         let watch = desk.watch().map_err(|error| cannot("the tasks directory cannot be read", error))?;
 
         let options = |source: &Path, threads| MountOptions {

@@ -24,6 +24,11 @@ pub const MAX_ATTEMPTS: u32 = 100;
 /// How many ends of claims a task remembers. Those that count as attempts are all among them.
 pub const LOSSES_KEPT: usize = 200;
 const _: () = assert!(LOSSES_KEPT > MAX_ATTEMPTS as usize);
+/// Longest text of a worker's capabilities, in bytes.
+pub const CAPABILITIES_BYTES: usize = 4 * 1024;
+/// Tasks that reserve the files they own, at one time: those who have waited longest. Each costs a comparison with whoever
+/// begins to wait for some of the same files.
+pub const RESERVATIONS: usize = 16;
 /// How many names a sentence spells out before it says "and N more".
 pub const NAMED_IN_A_SENTENCE: usize = 5;
 

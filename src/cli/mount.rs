@@ -24,8 +24,8 @@ pub(super) struct Arguments {
     /// Stay in the foreground, and log to standard error.
     #[arg(short)]
     foreground: bool,
-    /// Options, separated by commas: tasks=NAME, lease=30m, idle_timeout=10m, remote_grace=60s, allow_other, threads=N,
-    /// lock_wait=2s, stale_window=1h, stale_writes=refuse.
+    /// Options, separated by commas: tasks=NAME, lease=30m, ageing=1h, claims_per_worker=N, idle_timeout=10m,
+    /// remote_grace=60s, allow_other, threads=N, lock_wait=2s, stale_window=1h, stale_writes=refuse.
     #[arg(short, value_name = "OPTION[,OPTION…]")]
     options: Vec<String>,
 }
@@ -100,6 +100,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
         mountpoint,
         tasks: options.tasks,
         lease: options.lease,
+        rules: options.rules,
         idle_timeout: options.idle_timeout,
         remote_grace: options.remote_grace,
         allow_other: options.allow_other,

@@ -4,7 +4,7 @@
 
 use super::Failure;
 use crate::fs::guard;
-use crate::queue::Span;
+use crate::queue::{Rules, Span};
 
 /// What can be chosen at mount time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(super) struct Options {
     pub(super) tasks: String,
     /// `lease=SPAN`
     pub(super) lease: Span,
+    /// `ageing=SPAN`, `claims_per_worker=N`
+    pub(super) rules: Rules,
     /// `idle_timeout=SPAN`
     pub(super) idle_timeout: Span,
     /// `remote_grace=SPAN`
@@ -25,7 +27,7 @@ pub(super) struct Options {
     pub(super) guard: guard::Config,
 }
 
-const KNOWN: &str = "tasks=NAME, lease=SPAN, idle_timeout=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
+const KNOWN: &str = "tasks=NAME, lease=SPAN, ageing=SPAN, claims_per_worker=N, idle_timeout=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
 /// The longest wait for a lock.
 const LOCK_WAIT_MAX: Span = Span(30_000);
 /// Options that mount(8) and fstab(5) add, and that mean nothing to us.
@@ -38,6 +40,7 @@ impl Options {
         Options {
             tasks: "tasks".into(),
             lease: Span(30 * 60_000),
+            rules: Rules::default(),
             idle_timeout: Span(10 * 60_000),
             remote_grace: Span(60_000),
             allow_other: is_root,
@@ -78,6 +81,17 @@ impl Options {
                     if self.lease.0 < 1_000 {
                         return Err(wrong("must be at least 1s"));
                     }
+                }
+                ("ageing", _) => {
+                    self.rules.ageing = span()?;
+                    if self.rules.ageing.0 < 1_000 {
+                        return Err(wrong("must be at least 1s"));
+                    }
+                }
+                ("claims_per_worker", _) => {
+                    let number = value.and_then(|n| n.parse().ok()).filter(|n| *n >= 1);
+                    self.rules.claims_per_worker =
+                        Some(number.ok_or_else(|| wrong("takes a number from 1"))?);
                 }
                 ("idle_timeout", _) => self.idle_timeout = span()?,
                 ("remote_grace", _) => self.remote_grace = span()?,
@@ -132,7 +146,13 @@ mod tests {
         let guarded = defaults.clone().apply("lock_wait=0,stale_window=5m,stale_writes=allow").unwrap().guard;
         assert_eq!((guarded.lock_wait, guarded.stale_window), (Span(0), Span(300_000)));
         assert!(!guarded.refuse_stale && defaults.guard.refuse_stale);
+        let rules = defaults.clone().apply("ageing=10m,claims_per_worker=2").unwrap().rules;
+        assert_eq!(rules, Rules { ageing: Span(600_000), claims_per_worker: Some(2) });
         for bad in [
+            "ageing=10ms",
+            "ageing",
+            "claims_per_worker=0",
+            "claims_per_worker",
             "lock_wait=1h",
             "lock_wait",
             "stale_window=x",

@@ -73,6 +73,7 @@ impl Ledger {
         now: Now,
         asked: Stopwatch,
     ) -> Result<(Outcome, Ticket), Failure> {
+        self.pass_time(now);
         let decision = decide(&self.working, command)?;
         step.map_or(Ok(()), |step| step().map_err(|errno| Failure::Step { errno }))?;
         self.commands += usize::from(!decision.events.is_empty());
@@ -84,6 +85,14 @@ impl Ledger {
         }
         // Even what changes nothing stands on what may not be on disk yet.
         Ok((decision.outcome, Ticket { generation: self.floors.len(), seq: self.working.tail() }))
+    }
+
+    /// What changes by itself has changed before anything is judged: so a claim finds the tasks of this moment.
+    pub(super) fn pass_time(&mut self, now: Now) {
+        let at = now.wall.max(self.working.last_at());
+        if self.working.next_due().is_some_and(|due| due <= at) {
+            self.adopt(Event::TimePassed, now);
+        }
     }
 
     /// Number an event, and make it part of the state as it will be.

@@ -36,7 +36,7 @@ use recent::Recent;
 use crate::clock::{Clock, Stopwatch};
 use crate::limits::EVENTS_SHOWN;
 use crate::log::{Log, LogError};
-use crate::queue::{Command, Outcome, Record, Refusal, Seq, Span, State};
+use crate::queue::{Command, Outcome, Record, Refusal, Rules, Seq, Span, State};
 
 /// Why a command did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -109,6 +109,8 @@ impl Drop for Owed {
 pub struct Config {
     /// The lease of a task that names none.
     pub default_lease: Span,
+    /// What else the one who mounts chooses.
+    pub rules: Rules,
     /// Tells the time.
     pub clock: Clock,
     /// Where the snapshot and the reserve are kept; `None` keeps neither.
@@ -218,7 +220,7 @@ impl Engine {
     pub fn start(mut log: Box<dyn Log>, config: Config) -> Result<Arc<Engine>, LogError> {
         let loaded = config.directory.as_ref().and_then(|dir| snapshot::load(dir, log.tail().seq));
         let loaded = loaded.filter(|state| snapshot::fits(state, &mut *log));
-        let mut state = loaded.unwrap_or_default();
+        let mut state = loaded.unwrap_or_default().under(config.rules);
         let snapshot_at = state.tail();
         writer::catch_up(&mut *log, &mut state)?;
         let shared = Arc::new(Shared {

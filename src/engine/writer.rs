@@ -100,6 +100,7 @@ impl Writer {
         }
         self.ticked = now.instant;
         self.retake_reserve();
+        self.shared.ledger.lock().pass_time(now);
         self.expire(now);
         self.save_snapshot(EVENTS_BEFORE_SNAPSHOT);
     }

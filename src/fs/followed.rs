@@ -330,7 +330,7 @@ mod tests {
     use crate::clock;
     use crate::engine;
     use crate::log::MemoryLog;
-    use crate::queue::{Actor, FileStamp, Manifest, Outcome, Spec, TaskId};
+    use crate::queue::{Actor, FileStamp, Manifest, Outcome, Rules, Spec, TaskId};
 
     /// A process that lives until its input ends.
     fn process() -> (Child, Anchor) {
@@ -360,8 +360,12 @@ mod tests {
 
     impl World {
         fn new() -> World {
-            let config =
-                engine::Config { default_lease: Span(3_600_000), clock: clock::system(), directory: None };
+            let config = engine::Config {
+                default_lease: Span(3_600_000),
+                rules: Rules::default(),
+                clock: clock::system(),
+                directory: None,
+            };
             let engine = Engine::start(Box::new(MemoryLog::default()), config).unwrap();
             let follower = Follower::start(engine.clone(), Span(1_000)).unwrap();
             World { engine, follower }

@@ -131,6 +131,15 @@ pub enum Command {
         /// Which of the two.
         draining: bool,
     },
+    /// It is said what a worker can do, instead of what was said before.
+    Equip {
+        /// The worker.
+        worker: WorkerName,
+        /// Who says so.
+        by: Actor,
+        /// Its capabilities.
+        words: Vec<String>,
+    },
     /// Nobody shall claim anything, or everybody may again.
     Pause {
         /// Who wants it.
@@ -157,6 +166,7 @@ impl Command {
             | Command::Release { by, .. }
             | Command::Retry { by, .. }
             | Command::Drain { by, .. }
+            | Command::Equip { by, .. }
             | Command::Pause { by, .. } => Some(by),
         }
     }

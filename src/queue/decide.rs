@@ -92,6 +92,17 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
             }
             done(events)
         }
+        Command::Equip { worker, by, words } => {
+            if worker != &by.worker && !by.operator {
+                return Err(Refusal::OperatorOnly { what: "saying what another worker can do" });
+            }
+            let mut events = if worker == &by.worker { join(state, by) } else { vec![] };
+            let words: Vec<String> = words.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+            if state.capabilities(worker.as_str()) != words {
+                events.push(Event::Capable { worker: worker.clone(), words });
+            }
+            done(events)
+        }
         Command::Pause { by, paused } => {
             if !by.operator {
                 return Err(Refusal::OperatorOnly { what: "pausing the queue" });
@@ -165,12 +176,15 @@ fn claim(state: &State, task: &TaskId, by: &Actor, exclusive: bool) -> Result<De
         Phase::Rejected(problem) => {
             return Err(Refusal::Rejected { task: task.clone(), problem: problem.to_string() });
         }
-        Phase::Open if !found.unmet.is_empty() => {
+        Phase::Open if state.state_of(found) == TaskState::Blocked => {
             return Err(Refusal::Blocked { task: task.clone(), why: state.why_blocked(found) });
         }
         Phase::Open => {}
     }
     may_claim(state, by)?;
+    if let Some(refusal) = state.incapable(task, found, &by.worker) {
+        return Err(refusal);
+    }
     events.push(Event::Claimed { task: task.clone(), worker: by.worker.clone() });
     let epoch = state.tail() + events.len() as Seq;
     Ok(Decision { events, outcome: Outcome::Claimed { task: task.clone(), epoch } })
@@ -182,12 +196,9 @@ fn claim_next(state: &State, by: &Actor, exclusive: bool) -> Result<Decision, Re
         return claim(state, task, by, exclusive);
     }
     may_claim(state, by)?;
-    match state.best_ready() {
+    match state.best_for(Some(by.worker.as_str())) {
         Some(task) => claim(state, task, by, exclusive),
-        None => Err(Refusal::NothingReady {
-            blocked: state.count(TaskState::Blocked),
-            claimed: state.count(TaskState::Claimed),
-        }),
+        None => Err(state.nothing_for(&by.worker)),
     }
 }
 
@@ -197,6 +208,9 @@ fn may_claim(state: &State, by: &Actor) -> Result<(), Refusal> {
     }
     if state.is_draining(by.worker.as_str()) {
         return Err(Refusal::Draining { worker: by.worker.clone() });
+    }
+    if let Some((held, limit)) = state.held_and_limit(by.worker.as_str()) {
+        return Err(Refusal::TooMany { worker: by.worker.clone(), held, limit });
     }
     Ok(())
 }

@@ -106,6 +106,15 @@ pub enum Event {
         /// Whether it drains from now on.
         draining: bool,
     },
+    /// A worker has these capabilities now, and no others.
+    Capable {
+        /// Its name.
+        worker: WorkerName,
+        /// The words, in order, each once.
+        words: Vec<String>,
+    },
+    /// Nothing but the time: it is so late that something changes by itself.
+    TimePassed,
     /// All claiming was stopped, or goes on.
     Paused {
         /// Whether claiming is stopped from now on.
@@ -117,7 +126,7 @@ pub enum Event {
 
 impl Event {
     /// The name of each kind, as it stands in the log.
-    pub const NAMES: [&str; 13] = [
+    pub const NAMES: [&str; 15] = [
         "published",
         "cycle_broken",
         "withdrawn",
@@ -130,6 +139,8 @@ impl Event {
         "retried",
         "joined",
         "drained",
+        "capable",
+        "time_passed",
         "paused",
     ];
 
@@ -148,6 +159,8 @@ impl Event {
             Event::Retried { .. } => "retried",
             Event::Joined { .. } => "joined",
             Event::Drained { .. } => "drained",
+            Event::Capable { .. } => "capable",
+            Event::TimePassed => "time_passed",
             Event::Paused { .. } => "paused",
         }
     }
@@ -165,7 +178,11 @@ impl Event {
             | Event::Reported { task, .. }
             | Event::Returned { task, .. }
             | Event::Retried { task, .. } => Some(task),
-            Event::Joined { .. } | Event::Drained { .. } | Event::Paused { .. } => None,
+            Event::Joined { .. }
+            | Event::Drained { .. }
+            | Event::Capable { .. }
+            | Event::TimePassed
+            | Event::Paused { .. } => None,
         }
     }
 }
@@ -347,6 +364,14 @@ mod tests {
             r#"{"seq":7,"at":"1970-01-01T00:00:00.000Z","event":"claimed","task":"a","worker":"w1"}"#
         );
         assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record);
+    }
+
+    #[test]
+    fn time_needs_no_words() {
+        let line = r#"{"seq":1,"at":"1970-01-01T00:00:00.000Z","event":"time_passed"}"#;
+        let record = Record { seq: 1, at: Wall(0), event: Event::TimePassed };
+        assert_eq!(serde_json::to_string(&record).unwrap(), line);
+        assert_eq!(serde_json::from_str::<Record>(line).unwrap(), record);
     }
 
     #[test]

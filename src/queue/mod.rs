@@ -9,31 +9,38 @@
 //!
 //! The number of the event that made a claim is the claim's *epoch*: it only grows, so it fences a stale owner.
 
+mod areas;
 mod command;
 mod decide;
 mod event;
 mod front_matter;
 pub mod lease;
 mod names;
+mod order;
+mod overlap;
 mod refusal;
 mod state;
 mod summary;
 mod task;
 mod time;
+mod why;
+mod worker;
 
 pub use command::{Actor, Command, Decision, Ending, Outcome};
 pub use decide::decide;
 pub use event::{Content, Event, LossReason, ProcessEnding, Record};
 pub use front_matter::parse as parse_instructions;
 pub use names::{TaskId, WorkerName};
+pub use order::Rules;
 pub use refusal::Refusal;
-pub use state::{Lost, State, TaskState, Worker};
+pub use state::{State, TaskState};
 pub use summary::{Sight, Stuck, Summary};
 pub use task::{
     Claim, FileStamp, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task, TextRef,
     When,
 };
 pub use time::{Instant, Now, Span, Wall};
+pub use worker::{Lost, Worker};
 
 /// The position of an event in the log. The first event is 1; 0 is the position before it.
 pub type Seq = u64;

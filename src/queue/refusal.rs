@@ -71,6 +71,42 @@ pub enum Refusal {
         /// How many tasks are claimed.
         claimed: usize,
     },
+    /// What is ready is not for the caller.
+    #[error(
+        "nothing that is ready is for {worker}: it requires {missing}; \
+         what you can do is said in tasks/workers/self/capabilities"
+    )]
+    NothingForWorker {
+        /// The caller.
+        worker: WorkerName,
+        /// Words that are required and the caller lacks.
+        missing: String,
+    },
+    /// The caller lacks what the task requires.
+    #[error(
+        "{task} requires {missing}, which {worker} lacks; {others}; \
+         what you can do is said in tasks/workers/self/capabilities"
+    )]
+    Incapable {
+        /// The task.
+        task: TaskId,
+        /// The caller.
+        worker: WorkerName,
+        /// The words that it requires and the caller lacks.
+        missing: String,
+        /// Who has all that it requires.
+        others: String,
+    },
+    /// The caller holds as much as one may.
+    #[error("{worker} holds as many tasks as it may ({held} of {limit}); finish one first")]
+    TooMany {
+        /// The caller.
+        worker: WorkerName,
+        /// How many tasks it holds.
+        held: usize,
+        /// How many it may hold.
+        limit: usize,
+    },
     /// The operator stopped all claiming.
     #[error("the queue is paused; nothing is claimed until tasks/paused is removed")]
     Paused,
@@ -132,7 +168,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The name of each, for counting.
-    pub const NAMES: [&str; 16] = [
+    pub const NAMES: [&str; 19] = [
         "unknown",
         "finished",
         "rejected",
@@ -141,6 +177,9 @@ impl Refusal {
         "already_yours",
         "already_finished",
         "nothing_ready",
+        "nothing_for_worker",
+        "incapable",
+        "too_many",
         "paused",
         "draining",
         "not_holder",
@@ -162,6 +201,9 @@ impl Refusal {
             Refusal::AlreadyYours { .. } => "already_yours",
             Refusal::AlreadyFinished { .. } => "already_finished",
             Refusal::NothingReady { .. } => "nothing_ready",
+            Refusal::NothingForWorker { .. } => "nothing_for_worker",
+            Refusal::Incapable { .. } => "incapable",
+            Refusal::TooMany { .. } => "too_many",
             Refusal::Paused => "paused",
             Refusal::Draining { .. } => "draining",
             Refusal::NotHolder { .. } => "not_holder",

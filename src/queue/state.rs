@@ -4,7 +4,11 @@
 //! Must never: judge. [`State::apply`] is total: an event that makes no sense here changes nothing.
 //!
 //! All maps are persistent: a clone costs nothing, so a reader keeps a consistent picture for as long as it likes while
-//! the writer goes on. Every operation is O(log n) in the number of tasks.
+//! the writer goes on. Every operation is O(log n) in the number of tasks; where tasks own files, in that of the sets of
+//! globs that share some.
+//!
+//! Time passes with every event, before it: what the time of the event has brought about is derived first. So the state
+//! is the same however it came to be: event by event, or from a snapshot.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +16,9 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use super::task::{
-    Claim, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task, TextRef,
-};
-use super::{Content, Ending, Event, LossReason, Record, Seq, TaskId, Wall, WorkerName};
+use super::order::{Order, Place, Rules, Standing};
+use super::task::{Claim, Finish, Loss, Manifest, Moment, Note, Phase, Problem, Spec, Task, TextRef};
+use super::{Content, Ending, Event, LossReason, Lost, Record, Seq, TaskId, Wall, Worker, WorkerName};
 use crate::limits::{LOSSES_KEPT, NAMED_IN_A_SENTENCE, RESULT_HEAD_BYTES};
 
 /// The state of a task as users know it (C12). Each has a directory of its own.
@@ -61,49 +64,6 @@ impl fmt::Display for TaskState {
     }
 }
 
-/// What the queue knows of a worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Worker {
-    /// Whom the name belongs to.
-    pub uid: u32,
-    /// When it was first used.
-    pub joined: Moment,
-    /// When anything about it changed last.
-    pub changed: Moment,
-    /// Whether it may claim nothing more.
-    #[serde(default)]
-    pub draining: bool,
-    /// What it holds, oldest claim first.
-    #[serde(default)]
-    pub claims: Vec<TaskId>,
-    /// How many tasks it completed.
-    #[serde(default)]
-    pub completed: u64,
-    /// How many tasks it gave up.
-    #[serde(default)]
-    pub failed: u64,
-    /// When its last claim ended, if one has.
-    #[serde(default)]
-    pub last_claim_ended: Option<Wall>,
-    /// The last claim that it lost, but did not give back.
-    #[serde(default)]
-    pub lost: Option<Lost>,
-}
-
-/// A claim as whoever lost it remembers it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lost {
-    /// The task.
-    pub task: TaskId,
-    /// When it was lost.
-    pub at: Wall,
-    /// Why.
-    pub reason: LossReason,
-}
-
-/// Where a ready task stands in line: most urgent first, then oldest.
-type Rank = (Priority, Seq, TaskId);
-
 /// Everything that is so. Written to disk as what cannot be derived; the indexes are rebuilt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Facts", into = "Facts")]
@@ -117,10 +77,19 @@ pub struct State {
     archived: OrdSet<TaskId>,
     /// Names that shall drain from their first use on.
     draining_early: OrdSet<WorkerName>,
+    /// What workers can do, also those that are not known yet.
+    capabilities: OrdMap<WorkerName, Arc<[String]>>,
+
+    // Chosen by the one who mounts.
+    rules: Rules,
 
     // Derived from the above.
-    ready: OrdSet<Rank>,
+    /// Where those stand that wait to be claimed.
+    order: Order,
+    /// All others, and those that wait for something else than files that others own.
     others: OrdMap<TaskState, OrdSet<TaskId>>,
+    /// When something about a task changes by itself.
+    due: OrdSet<(Wall, TaskId)>,
     /// From a need to the tasks whose newest content names it, met or not: a completed task may be retried.
     needed_by: OrdMap<TaskId, OrdSet<TaskId>>,
     /// Tasks rejected for a cycle: what may be mended by a change of another file.
@@ -138,24 +107,33 @@ struct Facts {
     archived: OrdSet<TaskId>,
     #[serde(default)]
     draining_early: OrdSet<WorkerName>,
+    #[serde(default)]
+    capabilities: OrdMap<WorkerName, Arc<[String]>>,
 }
 
 impl From<State> for Facts {
     fn from(state: State) -> Facts {
-        let State { tail, last_at, tasks, workers, paused, archived, draining_early, .. } = state;
-        Facts { tail, last_at, tasks, workers, paused, archived, draining_early }
+        let State { tail, last_at, tasks, workers, paused, archived, draining_early, capabilities, .. } =
+            state;
+        Facts { tail, last_at, tasks, workers, paused, archived, draining_early, capabilities }
     }
 }
 
 impl From<Facts> for State {
     fn from(facts: Facts) -> State {
-        let Facts { tail, last_at, tasks, workers, paused, archived, draining_early } = facts;
-        let mut state =
-            State { tail, last_at, workers, paused, archived, draining_early, ..State::default() };
-        for (id, task) in &tasks {
-            state.index(id, task);
-        }
+        let Facts { tail, last_at, tasks, workers, paused, archived, draining_early, capabilities } = facts;
+        let mut state = State {
+            tail,
+            last_at,
+            workers,
+            paused,
+            archived,
+            draining_early,
+            capabilities,
+            ..State::default()
+        };
         state.tasks = tasks;
+        state.derive();
         state
     }
 }
@@ -168,6 +146,36 @@ impl State {
             state.apply(record);
         }
         state
+    }
+
+    /// This state under other rules.
+    pub fn under(self, rules: Rules) -> State {
+        let mut state = State { rules, ..self };
+        state.derive();
+        state
+    }
+
+    /// Work out again what can be derived.
+    fn derive(&mut self) {
+        (self.order, self.others, self.due) = Default::default();
+        (self.needed_by, self.cyclic) = Default::default();
+        for (id, task) in std::mem::take(&mut self.tasks) {
+            let mut task = Arc::unwrap_or_clone(task);
+            task.place = Place::of(&task, self.last_at, &self.rules);
+            self.order.enter(&id, &Standing::of(&task));
+            self.index(&id, &task);
+            self.tasks.insert(id, Arc::new(task));
+        }
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// When something changes by itself for the first time: then an event is due.
+    pub fn next_due(&self) -> Option<Wall> {
+        self.due.get_min().map(|(wall, _)| *wall)
     }
 
     /// The position of the last event.
@@ -220,6 +228,16 @@ impl State {
         self.workers.get(name).map_or_else(|| self.draining_early.contains(name), |worker| worker.draining)
     }
 
+    /// What a worker can do. It can be said before it is known.
+    pub fn capabilities(&self, name: &str) -> &[String] {
+        self.capabilities.get(name).map_or(&[], |words| words)
+    }
+
+    /// Everybody who can do anything, by name.
+    pub(super) fn capable(&self) -> impl Iterator<Item = (&WorkerName, &Arc<[String]>)> {
+        self.capabilities.iter()
+    }
+
     /// Since when all claiming is stopped, if it is.
     pub fn paused(&self) -> Option<Moment> {
         self.paused
@@ -228,7 +246,7 @@ impl State {
     /// The state of a task.
     pub fn state_of(&self, task: &Task) -> TaskState {
         match &task.phase {
-            Phase::Open if task.unmet.is_empty() => TaskState::Ready,
+            Phase::Open if task.waits_since.is_some() && self.barred_by(task).is_none() => TaskState::Ready,
             Phase::Open => TaskState::Blocked,
             Phase::Claimed(_) => TaskState::Claimed,
             Phase::Completed(_) => TaskState::Completed,
@@ -239,23 +257,42 @@ impl State {
 
     /// The ids of all tasks in a state: ready ones best first, others by id.
     pub fn listed(&self, state: TaskState) -> Box<dyn Iterator<Item = &TaskId> + '_> {
+        let others = self.others.get(&state).into_iter().flatten();
         match state {
-            TaskState::Ready => Box::new(self.ready.iter().map(|(_, _, id)| id)),
-            _ => Box::new(self.others.get(&state).into_iter().flatten()),
+            TaskState::Ready => Box::new(self.order.listed(true)),
+            TaskState::Blocked if self.order.waiting() > self.order.ready() => {
+                let mut blocked: Vec<_> = others.chain(self.order.listed(false)).collect();
+                blocked.sort();
+                Box::new(blocked.into_iter())
+            }
+            _ => Box::new(others),
         }
     }
 
     /// How many tasks are in a state.
     pub fn count(&self, state: TaskState) -> usize {
+        let others = self.others.get(&state).map_or(0, OrdSet::len);
         match state {
-            TaskState::Ready => self.ready.len(),
-            _ => self.others.get(&state).map_or(0, OrdSet::len),
+            TaskState::Ready => self.order.ready(),
+            TaskState::Blocked => others + self.order.waiting() - self.order.ready(),
+            _ => others,
         }
     }
 
-    /// The task that goes first, if any is ready.
-    pub fn best_ready(&self) -> Option<&TaskId> {
-        self.ready.get_min().map(|(_, _, id)| id)
+    /// The task that goes first, of those that a worker can do; for nobody in particular, of those that everybody can.
+    pub fn best_for(&self, worker: Option<&str>) -> Option<&TaskId> {
+        let has = worker.map_or(&[][..], |name| self.capabilities(name));
+        self.order.first(|word| has.iter().any(|known| known == word))
+    }
+
+    /// Who keeps a task from being claimed by owning some of the same files.
+    pub(super) fn barred_by(&self, task: &Task) -> Option<&TaskId> {
+        self.order.barred_by(task)
+    }
+
+    /// The words that ready tasks require.
+    pub(super) fn required(&self) -> impl Iterator<Item = &String> {
+        self.order.required().flat_map(|words| words.iter())
     }
 
     /// Whether a need of this name is met.
@@ -282,19 +319,6 @@ impl State {
         self.cyclic.iter()
     }
 
-    /// Why an open task is not ready, in one sentence without a full stop; empty when it is.
-    pub fn why_blocked(&self, task: &Task) -> String {
-        let named = task.unmet.iter().take(NAMED_IN_A_SENTENCE).map(|need| match self.tasks.get(need) {
-            None => format!("{need}, which does not exist"),
-            Some(other) => format!("{need}, which is {}", self.state_of(other)),
-        });
-        let mut why = named.collect::<Vec<_>>().join("; ");
-        if task.unmet.len() > NAMED_IN_A_SENTENCE {
-            why += &format!("; and {} more", task.unmet.len() - NAMED_IN_A_SENTENCE);
-        }
-        if why.is_empty() { why } else { format!("it needs {why}") }
-    }
-
     /// Where a task stands, in the words for somebody who had it and lost it.
     pub fn standing(&self, task: &Task) -> String {
         match &task.phase {
@@ -311,7 +335,7 @@ impl State {
     pub fn apply(&mut self, record: &Record) {
         let moment = Moment { seq: record.seq, at: record.at };
         self.tail = record.seq;
-        self.last_at = record.at;
+        self.pass_time(moment);
         let met = |state: &State| record.event.task().is_some_and(|task| state.is_met(task));
         let before = met(self);
         self.apply_event(&record.event, moment);
@@ -319,6 +343,25 @@ impl State {
             && before != met(self)
         {
             self.tell_dependents(task, moment);
+        }
+    }
+
+    /// Derive what the time has brought about, up to this moment.
+    fn pass_time(&mut self, moment: Moment) {
+        let before = self.last_at;
+        self.last_at = before.max(moment.at);
+        while let Some((wall, id)) = self.due.get_min().cloned()
+            && wall <= self.last_at
+        {
+            let Some(task) = self.tasks.get(&id).cloned() else {
+                self.due.remove(&(wall, id));
+                continue;
+            };
+            // That a task was raised in the line does not show on it.
+            let came = |when: Option<Wall>| when.is_some_and(|when| before < when && when <= self.last_at);
+            let shows = came(task.deadline()) || came(task.not_before());
+            let changed = if shows { moment } else { task.changed };
+            self.put(&id, Some(task.clone()), (*task).clone(), changed);
         }
     }
 
@@ -379,6 +422,11 @@ impl State {
                 (false, true) => drop(self.draining_early.insert(worker.clone())),
                 (false, false) => drop(self.draining_early.remove(worker)),
             },
+            Event::Capable { worker, words } if words.is_empty() => drop(self.capabilities.remove(worker)),
+            Event::Capable { worker, words } => {
+                self.capabilities.insert(worker.clone(), words.as_slice().into());
+            }
+            Event::TimePassed => {}
             Event::Paused { paused, .. } => self.paused = paused.then_some(moment),
         }
     }
@@ -419,6 +467,7 @@ impl State {
 
     fn withdraw(&mut self, id: &TaskId, moment: Moment) {
         let Some(task) = self.tasks.remove(id) else { return };
+        self.order.leave(id, &Standing::of(&task));
         self.unindex(id, &task);
         match &task.phase {
             Phase::Completed(_) => {
@@ -436,12 +485,18 @@ impl State {
         self.put(id, Some(before), after, moment);
     }
 
-    /// Store a changed task, settled, with its indexes and its workers' lists.
-    fn put(&mut self, id: &TaskId, before: Option<Arc<Task>>, mut after: Task, moment: Moment) {
-        after.changed = moment;
+    /// Store a task that changed at this moment, settled, with its indexes and its workers' lists.
+    fn put(&mut self, id: &TaskId, before: Option<Arc<Task>>, mut after: Task, changed: Moment) {
+        after.changed = changed;
         self.settle(&mut after);
+        after.place = Place::of(&after, self.last_at, &self.rules);
         let holder = |task: &Task| task.claim().map(|claim| claim.worker.clone());
         let (old, new) = (before.as_deref().and_then(holder), holder(&after));
+        let standing = (before.as_deref().map_or(Standing::Neither, Standing::of), Standing::of(&after));
+        if standing.0 != standing.1 {
+            self.order.leave(id, &standing.0);
+            self.order.enter(id, &standing.1);
+        }
         if let Some(before) = &before {
             self.unindex(id, before);
         }
@@ -449,10 +504,10 @@ impl State {
         self.tasks.insert(id.clone(), Arc::new(after));
         if old != new {
             if let Some(worker) = old {
-                self.claim_ended(&worker, id, moment);
+                self.claim_ended(&worker, id, changed);
             }
             if let Some(worker) = new {
-                self.change_worker(&worker, moment, |w| w.claims.push(id.clone()));
+                self.change_worker(&worker, changed, |w| w.claims.push(id.clone()));
             }
         }
     }
@@ -461,6 +516,7 @@ impl State {
     fn settle(&self, task: &mut Task) {
         if !matches!(task.phase, Phase::Open | Phase::Rejected(_)) {
             task.unmet = OrdSet::new();
+            task.waits_since = task.waits_since.filter(|_| task.is_unfinished());
             return;
         }
         let problem = match &task.manifest {
@@ -477,6 +533,9 @@ impl State {
                 (Phase::Open, unmet.cloned().collect())
             }
         };
+        let early = task.not_before().is_some_and(|when| when > self.last_at);
+        let waits = task.is_open() && task.unmet.is_empty() && !early;
+        task.waits_since = waits.then(|| task.waits_since.unwrap_or(self.last_at));
     }
 
     fn claim_ended(&mut self, worker: &WorkerName, id: &TaskId, moment: Moment) {
@@ -494,14 +553,18 @@ impl State {
         self.workers.insert(name.clone(), Arc::new(worker));
     }
 
+    /// The state under which a task is listed, unless it stands in line.
+    fn list_of(&self, task: &Task) -> Option<TaskState> {
+        match (&task.phase, task.waits_since) {
+            (Phase::Open, Some(_)) => None,
+            (Phase::Open, None) => Some(TaskState::Blocked),
+            _ => Some(self.state_of(task)),
+        }
+    }
+
     fn index(&mut self, id: &TaskId, task: &Task) {
-        match self.state_of(task) {
-            TaskState::Ready => {
-                self.ready.insert((task.spec.priority, task.published.seq, id.clone()));
-            }
-            other => {
-                self.others.entry(other).or_default().insert(id.clone());
-            }
+        if let Some(list) = self.list_of(task) {
+            self.others.entry(list).or_default().insert(id.clone());
         }
         for need in task.declared_needs() {
             self.needed_by.entry(need.clone()).or_default().insert(id.clone());
@@ -509,21 +572,22 @@ impl State {
         if !task.cycle.is_empty() {
             self.cyclic.insert(id.clone());
         }
+        if let Some(due) = task.place.due {
+            self.due.insert((due, id.clone()));
+        }
     }
 
     fn unindex(&mut self, id: &TaskId, task: &Task) {
+        if let Some(due) = task.place.due {
+            self.due.remove(&(due, id.clone()));
+        }
         self.cyclic.remove(id);
-        match self.state_of(task) {
-            TaskState::Ready => {
-                self.ready.remove(&(task.spec.priority, task.published.seq, id.clone()));
-            }
-            other => {
-                if let Some(set) = self.others.get_mut(&other) {
-                    set.remove(id);
-                    if set.is_empty() {
-                        self.others.remove(&other);
-                    }
-                }
+        if let Some(list) = self.list_of(task)
+            && let Some(set) = self.others.get_mut(&list)
+        {
+            set.remove(id);
+            if set.is_empty() {
+                self.others.remove(&list);
             }
         }
         for need in task.declared_needs() {
@@ -549,7 +613,9 @@ impl Task {
             changed: moment,
             phase: Phase::Open,
             unmet: OrdSet::new(),
+            waits_since: None,
             losses: Vec::new(),
+            place: Place::default(),
         }
     }
 
@@ -562,22 +628,6 @@ impl Task {
             self.losses.remove(oldest);
         }
         self.losses.push(loss);
-    }
-}
-
-impl Worker {
-    fn new(uid: u32, draining: bool, moment: Moment) -> Worker {
-        Worker {
-            uid,
-            joined: moment,
-            changed: moment,
-            draining,
-            claims: Vec::new(),
-            completed: 0,
-            failed: 0,
-            last_claim_ended: None,
-            lost: None,
-        }
     }
 }
 

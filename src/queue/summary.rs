@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use serde::Serialize;
 
-use super::task::{Finish, When};
+use super::task::Finish;
 use super::{Claim, Instant, Now, Phase, Seq, Span, State, Task, TaskId, TaskState, Wall, WorkerName, lease};
 use crate::limits::{NAMED_IN_A_SENTENCE, STUCK_SHOWN};
 
@@ -357,7 +357,7 @@ fn stuck(state: &State, sight: &Sight<'_>, causes: &BTreeMap<&TaskId, usize>) ->
             continue;
         }
         let worker = task.claim().map(|claim| &claim.worker);
-        if let Some(deadline) = task.spec.deadline.map(|when| wall_of(when, task))
+        if let Some(deadline) = task.deadline()
             && deadline < now.wall
         {
             let why = format!("it is {}, and was to be done before {deadline}", state.state_of(task));
@@ -438,13 +438,6 @@ fn reason(finish: &Finish) -> String {
     }
 }
 
-fn wall_of(when: When, task: &Task) -> Wall {
-    match when {
-        When::At(wall) => wall,
-        When::After(Span(ms)) => Wall(task.published.at.0.saturating_add_unsigned(ms)),
-    }
-}
-
 fn in_seconds(span: Span) -> Span {
     Span(span.0 / 1_000 * 1_000)
 }
@@ -458,6 +451,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::queue::When;
     use crate::queue::{Content, Event, LossReason, Manifest, Record, Spec};
 
     const MINUTE: i64 = MINUTE_MS as i64;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
+use super::order::Place;
 use super::{LossReason, Seq, Span, TaskId, Wall, WorkerName};
 
 /// How urgent a task is. Lower goes first.
@@ -236,11 +237,11 @@ pub struct Loss {
     pub reason: LossReason,
 }
 
-/// Where a task stands. Whether an open one is ready or blocked follows from [`Task::unmet`].
+/// Where a task stands. Whether an open one is ready or blocked is for [`State::state_of`](super::State::state_of) to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Waits to be claimed, or for what it needs.
+    /// Waits to be claimed, or for something else.
     Open,
     /// Somebody works on it.
     Claimed(Claim),
@@ -273,9 +274,16 @@ pub struct Task {
     /// Of an open task: the needs that are not completed yet.
     #[serde(default, skip_serializing_if = "OrdSet::is_empty")]
     pub unmet: OrdSet<TaskId>,
+    /// Since when it could be claimed, but for files that others own: what it needs is met and its time has come. A claim
+    /// that is lost does not set it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_since: Option<Wall>,
     /// Claims lost since it was published or retried, oldest first; of many, all that count as attempts and the newest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,
+    /// What follows from the time and the rules.
+    #[serde(skip)]
+    pub(super) place: Place,
 }
 
 impl Task {
@@ -292,6 +300,33 @@ impl Task {
         match &self.phase {
             Phase::Completed(finish) | Phase::Failed(finish) => Some(finish),
             Phase::Open | Phase::Claimed(_) | Phase::Rejected(_) => None,
+        }
+    }
+
+    /// Whether it is open: ready or blocked.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    /// Whether somebody works on it, or may yet.
+    pub fn is_unfinished(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Claimed(_))
+    }
+
+    /// When it is to be done.
+    pub fn deadline(&self) -> Option<Wall> {
+        self.spec.deadline.map(|when| self.time_of(when))
+    }
+
+    /// When it may be begun.
+    pub fn not_before(&self) -> Option<Wall> {
+        self.spec.not_before.map(|when| self.time_of(when))
+    }
+
+    fn time_of(&self, when: When) -> Wall {
+        match when {
+            When::At(wall) => wall,
+            When::After(span) => self.published.at.after(span),
         }
     }
 

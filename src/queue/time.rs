@@ -39,6 +39,11 @@ impl Wall {
     pub fn parse(text: &str) -> Option<Wall> {
         text.parse::<jiff::Timestamp>().ok().map(|t| Wall(t.as_millisecond()))
     }
+
+    /// This time, `span` later.
+    pub fn after(self, span: Span) -> Wall {
+        Wall(self.0.saturating_add_unsigned(span.0))
+    }
 }
 
 /// A reading of the clock that never goes back and does not jump: milliseconds since some moment of this boot.

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use crewfs::queue::{
     Actor, Command, Content, Decision, Ending, Event, FileStamp, LossReason, Manifest, Outcome, Phase,
-    Priority, Problem, ProcessEnding, Record, Refusal, Seq, Span, Spec, State, TaskId, TaskState, Wall,
-    WorkerName, decide,
+    Priority, Problem, ProcessEnding, Record, Refusal, Rules, Seq, Span, Spec, State, Task, TaskId,
+    TaskState, Wall, When, WorkerName, decide,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -18,20 +18,92 @@ use crate::model::{Class, Item, Model, Said, Stage};
 /// One wish in small numbers; what they stand for is looked up when its turn comes.
 #[derive(Debug, Clone)]
 enum Wish {
-    Publish { task: u8, needs: Vec<u8>, problem: bool, priority: u8, attempts: u32, stamp: u64 },
-    Withdraw { task: u8, by: Who },
-    Missing { task: u8 },
-    Claim { task: u8, by: Who, exclusive: bool },
-    ClaimNext { by: Who, exclusive: bool },
-    Note { task: u8, by: Who, age: u64 },
-    Finish { task: u8, by: Who, completed: bool, text: bool, exclusive: bool },
-    Report { task: u8, by: Who, age: u64 },
-    Release { task: u8, by: Who },
-    Retry { task: u8, by: Who },
-    Expire { task: u8, age: u64 },
-    Depart { worker: u8, task: u8, age: u64 },
-    Drain { worker: u8, by: Who, draining: bool },
-    Pause { by: Who, paused: bool },
+    Publish {
+        task: u8,
+        front: Front,
+        stamp: u64,
+    },
+    Withdraw {
+        task: u8,
+        by: Who,
+    },
+    Missing {
+        task: u8,
+    },
+    Claim {
+        task: u8,
+        by: Who,
+        exclusive: bool,
+    },
+    ClaimNext {
+        by: Who,
+        exclusive: bool,
+    },
+    Note {
+        task: u8,
+        by: Who,
+        age: u64,
+    },
+    Finish {
+        task: u8,
+        by: Who,
+        completed: bool,
+        text: bool,
+        exclusive: bool,
+    },
+    Report {
+        task: u8,
+        by: Who,
+        age: u64,
+    },
+    Release {
+        task: u8,
+        by: Who,
+    },
+    Retry {
+        task: u8,
+        by: Who,
+    },
+    Expire {
+        task: u8,
+        age: u64,
+    },
+    Depart {
+        worker: u8,
+        task: u8,
+        age: u64,
+    },
+    Drain {
+        worker: u8,
+        by: Who,
+        draining: bool,
+    },
+    Equip {
+        worker: u8,
+        by: Who,
+        words: Vec<&'static str>,
+    },
+    Pause {
+        by: Who,
+        paused: bool,
+    },
+    /// Nobody wants anything for so many minutes.
+    Wait {
+        minutes: i64,
+    },
+}
+
+/// What a file says.
+#[derive(Debug, Clone)]
+struct Front {
+    needs: Vec<u8>,
+    problem: bool,
+    priority: u8,
+    attempts: u32,
+    requires: Vec<&'static str>,
+    owns: Vec<&'static str>,
+    deadline: Option<u64>,
+    not_before: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -61,12 +133,11 @@ fn wish(tasks: u8, workers: u8) -> impl Strategy<Value = Wish> {
     let often = || prop::bool::weighted(0.85);
     // How far behind a remembered position is: mostly not at all.
     let age = || prop_oneof![5 => Just(0u64), 1 => 1..6u64];
-    let publish =
-        (task(), prop::collection::vec(0..=tasks, 0..3), prop::bool::weighted(0.1), 0..5u8, 1..4u32, 0..3u64);
+    let words = || prop_oneof![3 => Just(vec![]), 2 => Just(vec!["x"]), 1 => Just(vec!["y", "x", "y"])];
     prop_oneof![
-        8 => publish.prop_map(|(task, needs, problem, priority, attempts, stamp)| {
-            Wish::Publish { task, needs, problem, priority, attempts, stamp }
-        }),
+        8 => (task(), front(tasks), 0..3u64).prop_map(|(task, front, stamp)| Wish::Publish { task, front, stamp }),
+        2 => (0..workers, who(), words()).prop_map(|(worker, by, words)| Wish::Equip { worker, by, words }),
+        4 => (0..90i64).prop_map(|minutes| Wish::Wait { minutes }),
         1 => (task(), who()).prop_map(|(task, by)| Wish::Withdraw { task, by }),
         1 => task().prop_map(|task| Wish::Missing { task }),
         5 => (task(), who(), any::<bool>()).prop_map(|(task, by, exclusive)| Wish::Claim { task, by, exclusive }),
@@ -85,6 +156,32 @@ fn wish(tasks: u8, workers: u8) -> impl Strategy<Value = Wish> {
     ]
 }
 
+fn front(tasks: u8) -> impl Strategy<Value = Front> {
+    let span = || prop::option::weighted(0.3, 0..120u64);
+    let requires = prop_oneof![4 => Just(vec![]), 1 => Just(vec!["x"]), 1 => Just(vec!["x", "y"])];
+    let owns = prop_oneof![
+        3 => Just(vec![]),
+        1 => Just(vec!["/a"]),
+        1 => Just(vec!["/b"]),
+        1 => Just(vec!["/a", "/b"]),
+        1 => Just(vec!["*"]),
+    ];
+    let needs = prop::collection::vec(0..=tasks, 0..3);
+    let needs = prop_oneof![1 => Just(vec![]), 1 => needs];
+    (needs, prop::bool::weighted(0.1), 0..5u8, 1..4u32, requires, owns, span(), span()).prop_map(
+        |(needs, problem, priority, attempts, requires, owns, deadline, not_before)| Front {
+            needs,
+            problem,
+            priority,
+            attempts,
+            requires,
+            owns,
+            deadline,
+            not_before,
+        },
+    )
+}
+
 fn task_id(n: u8) -> TaskId {
     TaskId::parse(&format!("t{n}")).unwrap()
 }
@@ -101,21 +198,25 @@ fn text() -> Content {
     Content(b"all of it".to_vec())
 }
 
-fn manifest(needs: &[u8], problem: bool, priority: u8, attempts: u32) -> Manifest {
-    if problem {
+fn manifest(front: &Front) -> Manifest {
+    if front.problem {
         return Manifest::Problem(Problem { line: 3, message: "no".into() }.into());
     }
+    let texts = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
+    let minutes = |n: Option<u64>| n.map(|n| When::After(Span(n * 60_000)));
     let mut spec = Spec::titled("x");
-    spec.needs = needs.iter().map(|need| task_id(*need)).collect();
+    spec.needs = front.needs.iter().map(|need| task_id(*need)).collect();
     spec.needs.sort();
     spec.needs.dedup();
-    spec.priority = Priority::ALL[usize::from(priority)].0;
-    spec.attempts = attempts;
+    spec.priority = Priority::ALL[usize::from(front.priority)].0;
+    spec.attempts = front.attempts;
+    (spec.requires, spec.owns) = (texts(&front.requires), texts(&front.owns));
+    (spec.deadline, spec.not_before) = (minutes(front.deadline), minutes(front.not_before));
     Manifest::Spec(spec.into())
 }
 
-/// The command that a wish means at this point of the story.
-fn command(model: &Model, wish: Wish) -> Command {
+/// The command that a wish means at this point of the story, if it is one.
+fn command(model: &Model, wish: Wish) -> Option<Command> {
     let epoch = |task: u8, age: u64| match model.find(&task_id(task)).map(|item| &item.stage) {
         Some(Stage::Claimed { epoch, .. }) => epoch.saturating_sub(age),
         _ => age,
@@ -124,10 +225,11 @@ fn command(model: &Model, wish: Wish) -> Command {
         Some(Stage::Ended { finish, .. }) => finish.saturating_sub(age),
         _ => age,
     };
-    match wish {
-        Wish::Publish { task, needs, problem, priority, attempts, stamp } => Command::Publish {
+    Some(match wish {
+        Wish::Wait { .. } => return None,
+        Wish::Publish { task, front, stamp } => Command::Publish {
             task: task_id(task),
-            manifest: manifest(&needs, problem, priority, attempts),
+            manifest: manifest(&front),
             stamp: FileStamp { ino: stamp, size: 1, mtime_ns: 1 },
         },
         Wish::Withdraw { task, by } => Command::Withdraw { task: task_id(task), by: actor(by) },
@@ -168,13 +270,19 @@ fn command(model: &Model, wish: Wish) -> Command {
         Wish::Drain { worker, by, draining } => {
             Command::Drain { worker: worker_name(worker), by: actor(by), draining }
         }
+        Wish::Equip { worker, by, words } => Command::Equip {
+            worker: worker_name(worker),
+            by: actor(by),
+            words: words.into_iter().map(str::to_string).collect(),
+        },
         Wish::Pause { by, paused } => Command::Pause { by: actor(by), paused },
-    }
+    })
 }
 
 /// The real queue with everything that must follow it.
 #[derive(Default)]
 struct Real {
+    now: Wall,
     state: State,
     records: Vec<Record>,
     /// The same events, each after a journey through its line in the log.
@@ -184,18 +292,38 @@ struct Real {
 }
 
 impl Real {
+    fn under(rules: Rules) -> Real {
+        Real {
+            state: State::default().under(rules),
+            follower: State::default().under(rules),
+            ..Real::default()
+        }
+    }
+
+    fn record(&mut self, event: Event) {
+        let record = Record { seq: self.state.tail() + 1, at: self.now, event };
+        self.state.apply(&record);
+        let line = serde_json::to_string(&record).unwrap();
+        self.follower.apply(&serde_json::from_str(&line).unwrap());
+        self.records.push(record);
+    }
+
+    /// Time goes on, and is written down if that changes anything.
+    fn pass_time(&mut self, now: Wall) {
+        self.now = now;
+        if self.state.next_due().is_some_and(|due| due <= now) {
+            self.record(Event::TimePassed);
+        }
+        assert!(self.state.next_due().is_none_or(|due| due > now), "something is still due");
+    }
+
     fn step(&mut self, command: &Command) -> Result<Outcome, Refusal> {
         let before = self.state.clone();
         let decision = decide(&self.state, command);
         assert_eq!(decision, decide(&rebuilt(&self.state), command), "a rebuilt state judges otherwise");
         let Decision { events, outcome } = decision.inspect_err(|_| assert_eq!(self.state, before))?;
         for event in events {
-            let seq = self.state.tail() + 1;
-            let record = Record { seq, at: Wall(seq as i64 * 10), event };
-            self.state.apply(&record);
-            let line = serde_json::to_string(&record).unwrap();
-            self.follower.apply(&serde_json::from_str(&line).unwrap());
-            self.records.push(record);
+            self.record(event);
         }
         if let Outcome::Claimed { task, epoch } = &outcome {
             let last = self.epochs.insert(task.clone(), *epoch).unwrap_or(0);
@@ -208,7 +336,8 @@ impl Real {
 
 /// The state as it comes back from a snapshot.
 fn rebuilt(state: &State) -> State {
-    serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap()
+    let state_again: State = serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap();
+    state_again.under(*state.rules())
 }
 
 /// What must hold in every state, however it came to be.
@@ -224,6 +353,11 @@ fn check_sound(state: &State) {
         }
     }
     assert_eq!(listed, state.len(), "each task is listed once");
+    let ready: Vec<_> = state.listed(TaskState::Ready).collect();
+    for n in (0..3).map(worker_name) {
+        let can = |id: &&&TaskId| state.missing(state.task(id.as_str()).unwrap(), n.as_str()).is_empty();
+        assert_eq!(state.best_for(Some(n.as_str())), ready.iter().find(can).copied(), "the best for {n}");
+    }
     for (id, task) in state.tasks() {
         if matches!(task.phase, Phase::Open) {
             let unmet: Vec<_> = task.declared_needs().iter().filter(|need| !state.is_met(need)).collect();
@@ -240,6 +374,11 @@ fn check_same(state: &State, model: &Model) {
     }
     assert_eq!(state.listed(TaskState::Ready).cloned().collect::<Vec<_>>(), model.ready());
     assert_eq!(state.paused().is_some(), model.paused);
+    for n in (0..3).map(worker_name) {
+        assert_eq!(state.best_for(Some(n.as_str())), model.best_for(&n).as_ref(), "the best for {n}");
+        let words = model.capabilities.get(&n).into_iter().flatten().cloned();
+        assert_eq!(state.capabilities(n.as_str()), words.collect::<Vec<_>>(), "what {n} can do");
+    }
     assert_eq!(state.workers().count(), model.names.len());
     for (name, worker) in state.workers() {
         assert_eq!(Some(&worker.uid), model.names.get(name));
@@ -254,6 +393,10 @@ fn check_task(state: &State, model: &Model, item: &Item) {
     let id = &item.id;
     let task = state.task(id.as_str()).unwrap_or_else(|| panic!("{id} is missing"));
     assert_eq!(state.state_of(task), model.state(item), "state of {id}");
+    assert_eq!(task.waits_since, item.waits_since, "the patience of {id}");
+    if task.is_open() {
+        assert_eq!(state.why_blocked(task).is_empty(), model.state(item) == TaskState::Ready, "{id}");
+    }
     assert_eq!(task.manifest, item.newest, "newest content of {id}");
     if let Some(spec) = &item.in_force
         && matches!(model.state(item), TaskState::Ready | TaskState::Blocked | TaskState::Claimed)
@@ -275,10 +418,17 @@ fn check_task(state: &State, model: &Model, item: &Item) {
     }
 }
 
-fn run(wishes: Vec<Wish>) {
-    let (mut real, mut model) = (Real::default(), Model::default());
+fn run(rules: Rules, wishes: Vec<Wish>) {
+    let (mut real, mut model) = (Real::under(rules), Model { rules, ..Model::default() });
     for wish in wishes {
-        let command = command(&model, wish);
+        let before = real.state.clone();
+        let pause = if let Wish::Wait { minutes } = &wish { minutes * 60_000 } else { 10 };
+        let now = Wall(model.now.0 + pause);
+        real.pass_time(now);
+        model.pass_time(now);
+        check_same(&real.state, &model);
+        check_changes_show(&before, &real.state);
+        let Some(command) = command(&model, wish) else { continue };
         let before = real.state.clone();
         let outcome = real.step(&command);
         let token = match &outcome {
@@ -301,17 +451,52 @@ fn run(wishes: Vec<Wish>) {
         check_sound(&real.state);
         assert_eq!(real.follower, real.state, "a replay is not the state");
         check_changes_show(&before, &real.state);
+        check_claims(&before, &real.state);
     }
-    assert_eq!(State::replay(&real.records), real.state);
+    let mut replayed = State::default().under(rules);
+    real.records.iter().for_each(|record| replayed.apply(record));
+    assert_eq!(replayed, real.state);
+    // The rules change nothing that is written to disk.
+    let (other, mine) = (State::replay(&real.records), serde_json::to_value(&real.state).unwrap());
+    assert_eq!(serde_json::to_value(&other).unwrap(), mine);
+    assert_eq!(other.under(rules), real.state);
 }
 
-/// C1: a task that looks different has another time of change.
+/// Nobody has claimed what is not for it, and no two work on the same files.
+fn check_claims(before: &State, after: &State) {
+    let mut owned: Vec<String> = Vec::new();
+    for (name, worker) in after.workers() {
+        for id in &worker.claims {
+            let task = after.task(id.as_str()).unwrap();
+            let epoch = |task: &Task| task.claim().map(|claim| claim.epoch());
+            if before.task(id.as_str()).and_then(|old| epoch(old)) != epoch(task) {
+                assert!(before.missing(task, name.as_str()).is_empty(), "{name} has claimed {id}");
+            }
+            let new = |glob: &String| owned.iter().all(|o| o != glob && o != "*" && (glob != "*"));
+            assert!(owned.is_empty() || task.spec.owns.iter().all(new), "{id} owns what others own");
+            owned.extend(task.spec.owns.iter().cloned());
+        }
+        let limit = after.rules().claims_per_worker;
+        assert!(limit.is_none_or(|limit| worker.claims.len() <= limit), "{name} holds too much");
+    }
+}
+
+/// C1: what looks different has another time of change: the task, or, where it depends on other tasks, the queue.
 fn check_changes_show(before: &State, after: &State) {
     for (id, task) in after.tasks() {
-        if let Some(old) = before.task(id.as_str())
-            && before.state_of(old) != after.state_of(task)
-        {
-            assert!(task.changed.seq > old.changed.seq, "{id} changed, but its time did not");
+        let Some(old) = before.task(id.as_str()) else { continue };
+        let overdue =
+            |state: &State, task: &Task| task.deadline().is_some_and(|wall| wall <= state.last_at());
+        if overdue(before, old) != overdue(after, task) && task.is_unfinished() {
+            assert!(task.changed.seq > old.changed.seq, "{id} is overdue, but its time is the same");
+        }
+        if before.state_of(old) != after.state_of(task) {
+            let at = if old.is_open() && task.is_open() {
+                (after.tail(), before.tail())
+            } else {
+                (task.changed.seq, old.changed.seq)
+            };
+            assert!(at.0 > at.1, "{id} changed, but its time did not");
         }
     }
 }
@@ -327,9 +512,16 @@ proptest! {
     #![proptest_config(config(5_000))]
 
     #[test]
-    fn the_queue_is_what_the_contract_says(wishes in history()) {
-        run(wishes);
+    fn the_queue_is_what_the_contract_says(rules in rules(), wishes in history()) {
+        run(rules, wishes);
     }
+}
+
+fn rules() -> impl Strategy<Value = Rules> {
+    let ageing = prop_oneof![Just(10u64), Just(60), Just(1_000)];
+    let claims_per_worker = prop::option::weighted(0.3, 1..3usize);
+    (ageing, claims_per_worker)
+        .prop_map(|(minutes, claims_per_worker)| Rules { ageing: Span(minutes * 60_000), claims_per_worker })
 }
 
 /// Facts in an order that no judge would allow.
@@ -344,12 +536,13 @@ fn event() -> impl Strategy<Value = Event> {
         Just(process(ProcessEnding::Killed(9))),
     ];
     let content = prop::option::of(Just(text()));
-    let published = (task(), prop::collection::vec(0..4u8, 0..3), any::<bool>(), cycle).prop_map(
-        |(task, needs, problem, cycle)| {
-            let manifest = manifest(&needs, problem, 2, 3);
-            Event::Published { task, manifest, stamp: FileStamp::default(), cycle }
-        },
-    );
+    let published = (task(), front(3), cycle).prop_map(|(task, front, cycle)| Event::Published {
+        task,
+        manifest: manifest(&front),
+        stamp: FileStamp::default(),
+        cycle,
+    });
+    let words = prop::collection::vec(Just("x".to_string()), 0..2);
     prop_oneof![
         4 => published,
         1 => task().prop_map(|task| Event::CycleBroken { task }),
@@ -364,6 +557,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (task(), worker(), loss).prop_map(|(task, worker, reason)| Event::Returned { task, worker, reason }),
         1 => (task(), worker()).prop_map(|(task, by)| Event::Retried { task, by }),
         1 => worker().prop_map(|worker| Event::Joined { worker, uid: 1 }),
+        1 => (worker(), words).prop_map(|(worker, words)| Event::Capable { worker, words }),
+        2 => Just(Event::TimePassed),
         1 => (worker(), any::<bool>()).prop_map(|(worker, draining)| Event::Drained { worker, draining }),
         1 => (worker(), any::<bool>()).prop_map(|(by, paused)| Event::Paused { paused, by }),
     ]
@@ -373,10 +568,12 @@ proptest! {
     #![proptest_config(config(1_000))]
 
     #[test]
-    fn any_log_makes_a_sound_state(events in prop::collection::vec(event(), 1..60)) {
+    fn any_log_makes_a_sound_state(events in prop::collection::vec((event(), 0..60i64), 1..60)) {
         let mut state = State::default();
-        for (event, seq) in events.into_iter().zip(1..) {
-            state.apply(&Record { seq, at: Wall(0), event });
+        let mut at = Wall(0);
+        for ((event, minutes), seq) in events.into_iter().zip(1..) {
+            at = at.after(Span(minutes as u64 * 60_000));
+            state.apply(&Record { seq, at, event });
             check_sound(&state);
         }
     }

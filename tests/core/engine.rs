@@ -13,7 +13,7 @@ use crewfs::limits::{
 };
 use crewfs::log::{MemoryLog, SqliteLog, line};
 use crewfs::queue::{
-    Command, Content, Ending, Event, Outcome, Record, Refusal, Seq, Span, State, TaskState, Wall,
+    Command, Content, Ending, Event, Outcome, Record, Refusal, Rules, Seq, Span, State, TaskState, Wall,
 };
 use parking_lot::Mutex;
 
@@ -22,7 +22,12 @@ use crate::lease::FakeClock;
 use crate::{actor, claim_next, complete, directory, publish, task, worker};
 
 pub fn config() -> Config {
-    Config { default_lease: Span(60_000), clock: FakeClock::default().clock(), directory: None }
+    Config {
+        default_lease: Span(60_000),
+        rules: Rules::default(),
+        clock: FakeClock::default().clock(),
+        directory: None,
+    }
 }
 
 pub fn memory() -> (Control, Arc<Engine>) {

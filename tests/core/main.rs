@@ -9,6 +9,7 @@ use crewfs::queue::{Actor, Command, Ending, FileStamp, Manifest, Spec, TaskId, W
 mod against_model;
 mod crash;
 mod engine;
+mod fairness;
 mod fault;
 mod full_disk;
 mod lease;

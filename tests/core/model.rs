@@ -3,10 +3,11 @@
 //! It shares the words of the real queue (commands, manifests) and none of its ideas: no events, no indexes, nothing
 //! that is remembered where it can be worked out. What it says is right because it can be seen to be.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crewfs::queue::{
-    Actor, Command, Ending, FileStamp, Manifest, Refusal, Seq, Spec, TaskId, TaskState, WorkerName,
+    Actor, Command, Ending, FileStamp, Manifest, Priority, Refusal, Rules, Seq, Spec, TaskId, TaskState,
+    Wall, When, WorkerName,
 };
 
 /// What a caller of the filesystem can tell apart (C22–C24, C41).
@@ -29,6 +30,7 @@ impl Class {
             | Refusal::Finished { .. }
             | Refusal::Rejected { .. }
             | Refusal::NothingReady { .. }
+            | Refusal::NothingForWorker { .. }
             | Refusal::NotFinished { .. } => Class::NotThere,
             Refusal::Held { .. } | Refusal::AlreadyYours { .. } | Refusal::AlreadyFinished { .. } => {
                 Class::Exists
@@ -36,6 +38,8 @@ impl Class {
             Refusal::Blocked { .. } | Refusal::InUse { .. } => Class::Busy,
             Refusal::Paused
             | Refusal::Draining { .. }
+            | Refusal::Incapable { .. }
+            | Refusal::TooMany { .. }
             | Refusal::NotHolder { .. }
             | Refusal::Stale { .. }
             | Refusal::NameTaken { .. }
@@ -73,6 +77,10 @@ pub struct Item {
     pub in_force: Option<Spec>,
     /// Its place in the order of publishing.
     age: usize,
+    /// When it was first published.
+    published: Wall,
+    /// Since when nothing but the files of others has kept it from being claimed.
+    pub waits_since: Option<Wall>,
     pub stage: Stage,
     /// Claims lost to silence since it was published or retried.
     silences: u32,
@@ -100,6 +108,29 @@ impl Item {
         2
     }
 
+    fn time(&self, of: impl Fn(&Spec) -> Option<When>) -> Option<Wall> {
+        let Manifest::Spec(spec) = &self.newest else { return None };
+        of(spec).map(|when| match when {
+            When::At(wall) => wall,
+            When::After(span) => self.published.after(span),
+        })
+    }
+
+    /// How many levels above `background` it stands, from its priority and its patience.
+    fn level(&self, now: Wall, rules: &Rules) -> i64 {
+        let Some(since) = self.waits_since else { return i64::MAX };
+        let priority = self.in_force.as_ref().map_or(Priority::Normal, |spec| spec.priority);
+        let base = 1 + Priority::ALL.iter().position(|(known, ..)| *known == priority).unwrap() as i64;
+        (base - (now.0 - since.0) / rules.ageing.0 as i64).max(0)
+    }
+
+    /// Letters stand for files, and a star for all of them.
+    fn shares_files_with(&self, other: &Item) -> bool {
+        let of = |item: &Item| item.in_force.as_ref().map_or(vec![], |spec| spec.owns.clone());
+        let meets = |a: &String, b: &String| a == b || a == "*" || b == "*";
+        of(self).iter().any(|a| of(other).iter().any(|b| meets(a, b)))
+    }
+
     pub fn holder(&self) -> Option<&WorkerName> {
         match &self.stage {
             Stage::Claimed { worker, .. } => Some(worker),
@@ -111,13 +142,17 @@ impl Item {
 #[derive(Debug, Default)]
 pub struct Model {
     pub items: Vec<Item>,
+    pub now: Wall,
+    pub rules: Rules,
+    /// What each worker can do.
+    pub capabilities: HashMap<WorkerName, BTreeSet<String>>,
     /// Whom each name belongs to.
     pub names: HashMap<WorkerName, u32>,
     pub draining: HashSet<WorkerName>,
     pub paused: bool,
     /// Completed and then withdrawn: who needs these goes on.
-    archived: HashSet<TaskId>,
-    published: usize,
+    pub archived: HashSet<TaskId>,
+    pub published: usize,
     /// How many tasks each worker completed and failed.
     pub endings: HashMap<WorkerName, (u64, u64)>,
 }
@@ -146,8 +181,77 @@ impl Model {
             Stage::Open if item.closes_cycle || matches!(item.newest, Manifest::Problem(_)) => {
                 TaskState::Rejected
             }
-            Stage::Open if item.needs().iter().all(|need| self.met(need)) => TaskState::Ready,
-            Stage::Open => TaskState::Blocked,
+            Stage::Open if !self.waits(item) => TaskState::Blocked,
+            Stage::Open if self.is_barred(item) => TaskState::Blocked,
+            Stage::Open => TaskState::Ready,
+        }
+    }
+
+    /// Whether only files of others can keep it from being claimed.
+    fn waits(&self, item: &Item) -> bool {
+        let early = item.time(|spec| spec.not_before).is_some_and(|when| when > self.now);
+        let accepted = !item.closes_cycle && matches!(item.newest, Manifest::Spec(_));
+        let met = item.needs().iter().all(|need| self.met(need));
+        item.stage == Stage::Open && accepted && met && !early
+    }
+
+    /// What is sorted by to find who goes first (C13).
+    fn rank(&self, item: &Item) -> (i64, Option<i64>, usize) {
+        let level = item.level(self.now, &self.rules);
+        let deadline = item.time(|spec| spec.deadline).filter(|_| level > 0);
+        (level, Some(deadline.map_or(i64::MAX, |wall| wall.0)), item.age)
+    }
+
+    /// Whether somebody works on its files, or has waited longest for them.
+    fn is_barred(&self, item: &Item) -> bool {
+        let taken = |item: &Item| {
+            self.items.iter().any(|other| other.holder().is_some() && other.shares_files_with(item))
+        };
+        let reserves =
+            |other: &Item| self.waits(other) && other.level(self.now, &self.rules) == 0 && taken(other);
+        let first = |other: &Item| self.rank(other) < self.rank(item);
+        taken(item) || (self.items.iter()).any(|o| reserves(o) && first(o) && o.shares_files_with(item))
+    }
+
+    fn is_capable(&self, worker: &WorkerName, item: &Item) -> bool {
+        let required = item.in_force.as_ref().map_or(&[][..], |spec| &spec.requires);
+        let has = self.capabilities.get(worker);
+        required.iter().all(|word| has.is_some_and(|has| has.contains(word)))
+    }
+
+    /// The best task for a worker, or for one who can do nothing in particular.
+    pub fn best_for(&self, worker: &WorkerName) -> Option<TaskId> {
+        self.ready().into_iter().find(|id| self.find(id).is_some_and(|item| self.is_capable(worker, item)))
+    }
+
+    /// Whether a worker may claim anything at all.
+    fn may_claim(&self, worker: &WorkerName) -> bool {
+        let held = self.claims(worker).len();
+        let free = self.rules.claims_per_worker.is_none_or(|limit| held < limit);
+        free && !self.paused && !self.draining.contains(worker)
+    }
+
+    /// Time goes on, and with it what everybody waits for.
+    pub fn pass_time(&mut self, now: Wall) {
+        self.now = now;
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let cycles: Vec<bool> = self.items.iter().map(|item| self.in_a_cycle(&item.id)).collect();
+        for (item, cycle) in self.items.iter_mut().zip(cycles) {
+            item.closes_cycle &= cycle;
+            if let (Stage::Open, Manifest::Spec(spec)) = (&item.stage, &item.newest) {
+                item.in_force = Some((**spec).clone());
+            }
+        }
+        let waits: Vec<bool> = self.items.iter().map(|item| self.waits(item)).collect();
+        for (item, waits) in self.items.iter_mut().zip(waits) {
+            item.waits_since = match &item.stage {
+                Stage::Open => waits.then(|| item.waits_since.unwrap_or(self.now)),
+                Stage::Claimed { .. } => item.waits_since,
+                Stage::Ended { .. } => None,
+            };
         }
     }
 
@@ -155,7 +259,7 @@ impl Model {
     pub fn ready(&self) -> Vec<TaskId> {
         let mut ready: Vec<_> =
             self.items.iter().filter(|item| self.state(item) == TaskState::Ready).collect();
-        ready.sort_by_key(|item| (item.in_force.as_ref().map(|spec| spec.priority), item.age));
+        ready.sort_by_key(|item| self.rank(item));
         ready.iter().map(|item| item.id.clone()).collect()
     }
 
@@ -194,13 +298,7 @@ impl Model {
     /// One command. `token` is the position that a claim or finish gets if this makes one.
     pub fn step(&mut self, command: &Command, token: Seq) -> Result<Said, Class> {
         let said = self.judge(command, token);
-        let cycles: Vec<bool> = self.items.iter().map(|item| self.in_a_cycle(&item.id)).collect();
-        for (item, cycle) in self.items.iter_mut().zip(cycles) {
-            item.closes_cycle &= cycle;
-            if let (Stage::Open, Manifest::Spec(spec)) = (&item.stage, &item.newest) {
-                item.in_force = Some((**spec).clone());
-            }
-        }
+        self.settle();
         said
     }
 
@@ -226,10 +324,10 @@ impl Model {
                 if let Some(held) = self.claims(&by.worker).pop() {
                     return self.claim(&held, by, *exclusive, token);
                 }
-                if self.paused || self.draining.contains(&by.worker) {
+                if !self.may_claim(&by.worker) {
                     return Err(Class::Denied);
                 }
-                let Some(best) = self.ready().into_iter().next() else { return Err(Class::NotThere) };
+                let Some(best) = self.best_for(&by.worker) else { return Err(Class::NotThere) };
                 return self.claim(&best, by, *exclusive, token);
             }
             Command::Note { task, epoch: wanted, by, text } => {
@@ -303,6 +401,16 @@ impl Model {
                     false => self.draining.remove(worker),
                 };
             }
+            Command::Equip { worker, by, words } => {
+                self.own_name(by)?;
+                if *worker != by.worker && !by.operator {
+                    return Err(Class::Denied);
+                }
+                if *worker == by.worker {
+                    self.names.entry(worker.clone()).or_insert(by.uid);
+                }
+                self.capabilities.insert(worker.clone(), words.iter().cloned().collect());
+            }
             Command::Pause { by, paused } => {
                 self.own_name(by)?;
                 if !by.operator {
@@ -333,6 +441,8 @@ impl Model {
                 closes_cycle: false,
                 in_force: None,
                 age: self.published,
+                published: self.now,
+                waits_since: None,
                 stage: Stage::Open,
                 silences: 0,
             });
@@ -365,7 +475,7 @@ impl Model {
                 return Ok(Said::Claimed(task.clone()));
             }
             TaskState::Claimed => return Err(Class::Exists),
-            TaskState::Ready if self.paused || self.draining.contains(&by.worker) => {
+            TaskState::Ready if !self.may_claim(&by.worker) || !self.is_capable(&by.worker, item) => {
                 return Err(Class::Denied);
             }
             TaskState::Ready => {}

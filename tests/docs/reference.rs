@@ -52,6 +52,17 @@ fn refusals() -> Vec<(Refusal, Vec<(&'static str, &'static str)>)> {
         (Refusal::AlreadyYours { task: task.clone() }, vec![]),
         (Refusal::AlreadyFinished { task: task.clone(), state }, completed),
         (Refusal::NothingReady { blocked: 7, claimed: 7 }, vec![("7", "<n>")]),
+        (Refusal::NothingForWorker { worker: name.clone(), missing: "WORDS".into() }, vec![]),
+        (
+            Refusal::Incapable {
+                task: task.clone(),
+                worker: name.clone(),
+                missing: "WORDS".into(),
+                others: "WHO".into(),
+            },
+            vec![],
+        ),
+        (Refusal::TooMany { worker: name.clone(), held: 7, limit: 7 }, vec![("7", "<n>")]),
         (Refusal::Paused, vec![]),
         (Refusal::Draining { worker: name.clone() }, vec![]),
         (Refusal::NotHolder { task: task.clone(), why }, vec![]),
@@ -102,6 +113,8 @@ fn every_refusal_is_described_with_its_errno() {
             ("NAME", "<name>"),
             ("WHY", "<why>"),
             ("WHAT", "<what>"),
+            ("WORDS", "<words>"),
+            ("WHO", "<who>"),
             (EPOCH_START, "<time>"),
         ];
         for (part, shown_as) in common {
@@ -182,6 +195,8 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("MAX_ATTEMPTS", limits::MAX_ATTEMPTS.into()),
         ("RESULT_BYTES", limits::RESULT_BYTES as u64),
         ("RESULT_HEAD_BYTES", limits::RESULT_HEAD_BYTES as u64),
+        ("CAPABILITIES_BYTES", limits::CAPABILITIES_BYTES as u64),
+        ("RESERVATIONS", limits::RESERVATIONS as u64),
         ("NOTE_BYTES", limits::NOTE_BYTES as u64),
         ("SCRATCH_FILES", limits::SCRATCH_FILES as u64),
         ("WORKERS_PRESENT", limits::WORKERS_PRESENT as u64),

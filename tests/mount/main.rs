@@ -20,6 +20,7 @@ mod process;
 mod publishing;
 mod reading;
 mod rewriting;
+mod scheduling;
 mod stopping;
 mod together;
 mod tools;

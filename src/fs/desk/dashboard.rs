@@ -103,8 +103,8 @@ fn row<'a>(state: &'a State, id: &'a TaskId, task: &'a Task) -> Row<'a> {
         Phase::Completed(finish) => {
             (finish.worker.as_ref(), finish.text.as_ref().map_or_else(String::new, |text| text.head.clone()))
         }
-        Phase::Failed(finish) => (finish.worker.as_ref(), documents::why(state, task)),
-        Phase::Open | Phase::Rejected(_) => (None, documents::why(state, task)),
+        Phase::Failed(finish) => (finish.worker.as_ref(), state.why(task, None)),
+        Phase::Open | Phase::Rejected(_) => (None, state.why(task, None)),
     };
     let (published, changed) = (task.published.at.0, task.changed.at.0);
     let worker = worker.map(|worker| worker.as_str());

@@ -8,9 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::engine::{Engine, Presence};
-use crate::queue::{
-    Loss, Lost, Phase, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, When, WorkerName,
-};
+use crate::queue::{Loss, Lost, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, WorkerName};
 
 /// A task as `status/<id>`, `claim/<id>` and `queue.json` show it. `status` and `worker` are always there.
 #[derive(Serialize)]
@@ -46,6 +44,8 @@ struct TaskView<'a> {
     lease: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deadline: Option<Wall>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    overdue: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_before: Option<Wall>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -65,20 +65,17 @@ struct LossView<'a> {
     reason: String,
 }
 
-fn view<'a>(state: &'a State, task: &'a Task) -> TaskView<'a> {
+/// `caller`: for whom it is shown, if not for everybody.
+fn view<'a>(state: &'a State, task: &'a Task, caller: Option<&str>) -> TaskView<'a> {
     let (claim, finish) = (task.claim(), task.finish());
     let spec = &task.spec;
-    let when = |when: When| match when {
-        When::At(wall) => wall,
-        When::After(Span(ms)) => Wall(task.published.at.0.saturating_add_unsigned(ms)),
-    };
     let loss =
         |loss: &'a Loss| LossView { worker: &loss.worker, at: loss.at, reason: loss.reason.to_string() };
     TaskView {
         status: state.state_of(task),
         worker: claim.map(|c| &c.worker).or_else(|| finish.and_then(|f| f.worker.as_ref())),
         title: &spec.title,
-        why: why(state, task),
+        why: state.why(task, caller),
         priority: spec.priority,
         published: task.published.at,
         changed: task.changed.at,
@@ -93,8 +90,9 @@ fn view<'a>(state: &'a State, task: &'a Task) -> TaskView<'a> {
         attempts: spec.attempts,
         lost_claims: task.losses.iter().map(loss).collect(),
         lease: spec.lease.map(|span| span.to_string()),
-        deadline: spec.deadline.map(when),
-        not_before: spec.not_before.map(when),
+        deadline: task.deadline(),
+        overdue: task.is_unfinished() && task.deadline().is_some_and(|wall| wall <= state.last_at()),
+        not_before: task.not_before(),
         requires: &spec.requires,
         owns: &spec.owns,
         context: &spec.context,
@@ -102,39 +100,20 @@ fn view<'a>(state: &'a State, task: &'a Task) -> TaskView<'a> {
     }
 }
 
-/// Why a task does not move, in one sentence; empty when it does.
-pub(super) fn why(state: &State, task: &Task) -> String {
-    match &task.phase {
-        Phase::Open if task.unmet.is_empty() => match state.paused() {
-            Some(since) => format!("the queue is paused since {}", since.at),
-            None => String::new(),
-        },
-        Phase::Open => state.why_blocked(task),
-        Phase::Claimed(claim) => format!("{} works on it since {}", claim.worker, claim.since.at),
-        Phase::Rejected(problem) => problem.to_string(),
-        Phase::Failed(finish) => match (&finish.worker, &finish.text) {
-            (_, Some(text)) => text.head.clone(),
-            (Some(worker), None) => format!("{worker} gave no reason"),
-            (None, None) => String::new(),
-        },
-        Phase::Completed(_) => String::new(),
-    }
-}
-
 /// `status/<id>`, and `claim/<id>`: one JSON object, the id first.
-pub(super) fn task(state: &State, id: &TaskId, task: &Task) -> Vec<u8> {
+pub(super) fn task(state: &State, id: &TaskId, task: &Task, caller: Option<&str>) -> Vec<u8> {
     #[derive(Serialize)]
     struct Named<'a> {
         task: &'a TaskId,
         #[serde(flatten)]
         view: TaskView<'a>,
     }
-    pretty(&Named { task: id, view: view(state, task) })
+    pretty(&Named { task: id, view: view(state, task, caller) })
 }
 
 /// `queue.json`: an object of all tasks, one a line.
 pub(super) fn queue(state: &State) -> Vec<u8> {
-    object(state.tasks().map(|(id, task)| (id.as_str(), view(state, task))))
+    object(state.tasks().map(|(id, task)| (id.as_str(), view(state, task, None))))
 }
 
 /// `summary.json`: an object with one member a line.
@@ -150,6 +129,8 @@ struct WorkerView<'a> {
     task: Option<&'a TaskId>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     claims: &'a [TaskId],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    capabilities: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'a str>,
     completed: u64,
@@ -179,6 +160,7 @@ fn worker_view<'a>(state: &'a State, name: &WorkerName, presence: Option<&Presen
         status: status_of(state, name),
         task,
         claims,
+        capabilities: state.capabilities(name.as_str()),
         note: claim.and_then(|c| c.note.as_ref()).map(|note| note.text.as_str()),
         completed: worker.map_or(0, |w| w.completed),
         failed: worker.map_or(0, |w| w.failed),
@@ -237,6 +219,15 @@ pub(super) fn worker_why(
     (line.into_bytes(), lost.is_some())
 }
 
+/// `workers/<name>/capabilities`: its words on one line.
+pub(super) fn capabilities(state: &State, name: &WorkerName) -> Vec<u8> {
+    let mut words = state.capabilities(name.as_str()).join(" ");
+    if !words.is_empty() {
+        words.push('\n');
+    }
+    words.into_bytes()
+}
+
 /// `workers/<name>/locks`: one path a line.
 pub(super) fn lines(paths: &[String]) -> Vec<u8> {
     paths.iter().flat_map(|path| [path.as_str(), "\n"]).collect::<String>().into_bytes()
@@ -255,7 +246,7 @@ pub(super) fn should_stop(state: &State, tasks: &str, name: &WorkerName, idle: S
             "You hold {task}. Read {tasks}/workers/self/task, do what it says, then finish with: \
              echo 'what you did' > {tasks}/completed/{task}"
         )
-    } else if let Some(task) = state.best_ready().filter(|_| claimable) {
+    } else if let Some(task) = state.best_for(Some(name.as_str())).filter(|_| claimable) {
         format!(
             "{task} is ready. Claim it with: touch {tasks}/claim/next and then read {tasks}/workers/self/task"
         )

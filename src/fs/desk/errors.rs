@@ -13,13 +13,16 @@ impl From<&Refusal> for FsError {
             Refusal::Unknown { .. }
             | Refusal::Finished { .. }
             | Refusal::Rejected { .. }
-            | Refusal::NothingReady { .. } => libc::ENOENT,
+            | Refusal::NothingReady { .. }
+            | Refusal::NothingForWorker { .. } => libc::ENOENT,
             Refusal::Held { .. } | Refusal::AlreadyYours { .. } | Refusal::AlreadyFinished { .. } => {
                 libc::EEXIST
             }
             Refusal::Blocked { .. } | Refusal::InUse { .. } => libc::EBUSY,
             Refusal::Paused
             | Refusal::Draining { .. }
+            | Refusal::Incapable { .. }
+            | Refusal::TooMany { .. }
             | Refusal::NotHolder { .. }
             | Refusal::Stale { .. }
             | Refusal::NameTaken { .. }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::super::caller::Caller;
 use super::super::{FsError, Ino, Kind, Result};
-use crate::limits::{NOTE_BYTES, RESULT_BYTES, SCRATCH_FILES};
+use crate::limits::{CAPABILITIES_BYTES, NOTE_BYTES, RESULT_BYTES, SCRATCH_FILES};
 use crate::queue::{Seq, TaskId, Wall, WorkerName};
 
 /// One open file or directory.
@@ -21,8 +21,8 @@ pub(super) enum Handle {
     Document(Vec<u8>),
     /// A claim, open for writing: what is written is the progress note.
     Note(Mutex<Note>),
-    /// A result or a reason, open for writing.
-    Report(Arc<Caller>, Arc<Mutex<Report>>),
+    /// A text that is given to the queue when it is closed.
+    Draft(Arc<Caller>, Arc<Mutex<Draft>>),
     /// A temporary file.
     Scratch(u64),
     /// `events.jsonl`, which grows while it is open.
@@ -57,23 +57,59 @@ impl Note {
     }
 }
 
-pub(super) struct Report {
-    pub(super) task: TaskId,
-    /// The finish under which it was opened.
-    pub(super) finish: Seq,
+/// What a draft is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// The result or reason of this finish of a task.
+    Result(TaskId, Seq),
+    /// What a worker can do.
+    Capabilities(WorkerName),
+}
+
+impl Subject {
+    /// How long the text may be, in bytes (C26).
+    pub(super) fn limit(&self) -> usize {
+        match self {
+            Subject::Result(..) => RESULT_BYTES,
+            Subject::Capabilities(_) => CAPABILITIES_BYTES,
+        }
+    }
+}
+
+/// A text that is being written.
+pub(super) struct Draft {
+    pub(super) of: Subject,
     pub(super) text: Vec<u8>,
     /// Whether the text is newer than what is on disk.
     pub(super) dirty: bool,
 }
 
-/// Put `data` into `text` as `pwrite(2)` does; with `append`, at its end. The result may have `RESULT_BYTES` (C26).
-pub(super) fn put(text: &mut Vec<u8>, offset: u64, data: &[u8], append: bool) -> Result<()> {
+impl Draft {
+    /// Write into it.
+    pub(super) fn write(&mut self, offset: u64, data: &[u8], append: bool) -> Result<()> {
+        put(&mut self.text, offset, data, append, self.of.limit())?;
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Give it another length.
+    pub(super) fn resize(&mut self, size: u64) -> Result<()> {
+        let size = usize::try_from(size).ok().filter(|size| *size <= self.of.limit());
+        let size = size.ok_or(FsError::new(libc::EFBIG))?;
+        self.dirty |= self.text.len() != size;
+        self.text.resize(size, 0);
+        Ok(())
+    }
+}
+
+/// Put `data` into `text` as `pwrite(2)` does; with `append`, at its end.
+pub(super) fn put(text: &mut Vec<u8>, offset: u64, data: &[u8], append: bool, limit: usize) -> Result<()> {
     let offset = if append { text.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
     let end = offset.saturating_add(data.len());
-    if end > RESULT_BYTES {
+    if end > limit {
         return Err(FsError::because(
             libc::EFBIG,
-            format!("a result has at most {RESULT_BYTES} bytes; it is kept as it was"),
+            format!("this text has at most {limit} bytes; it is kept as it was"),
         ));
     }
     if text.len() < end {
@@ -133,35 +169,25 @@ impl Handles {
         self.open.lock().remove(&fh)
     }
 
-    /// Open a result. It is one file: all who have it open see one text, which is `text` for the first of them.
-    pub(super) fn insert_report(
-        &self,
-        caller: &Arc<Caller>,
-        task: &TaskId,
-        finish: Seq,
-        text: Vec<u8>,
-    ) -> u64 {
+    /// Open a text for writing. It is one file: all who have it open see one text, which is `text` for the first of them.
+    pub(super) fn insert_draft(&self, caller: &Arc<Caller>, of: Subject, text: Vec<u8>) -> u64 {
         let fh = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let mut open = self.open.lock();
-        let shared = report_in(&open, task, finish).unwrap_or_else(|| {
-            Arc::new(Mutex::new(Report { task: task.clone(), finish, text, dirty: false }))
-        });
-        open.insert(fh, Arc::new(Handle::Report(caller.clone(), shared)));
+        let shared =
+            draft_in(&open, &of).unwrap_or_else(|| Arc::new(Mutex::new(Draft { of, text, dirty: false })));
+        open.insert(fh, Arc::new(Handle::Draft(caller.clone(), shared)));
         fh
     }
 
-    /// The result of this finish, if anybody has it open.
-    pub(super) fn report(&self, task: &TaskId, finish: Seq) -> Option<Arc<Mutex<Report>>> {
-        report_in(&self.open.lock(), task, finish)
+    /// The text, if anybody has it open.
+    pub(super) fn draft(&self, of: &Subject) -> Option<Arc<Mutex<Draft>>> {
+        draft_in(&self.open.lock(), of)
     }
 }
 
-fn report_in(open: &HashMap<u64, Arc<Handle>>, task: &TaskId, finish: Seq) -> Option<Arc<Mutex<Report>>> {
+fn draft_in(open: &HashMap<u64, Arc<Handle>>, of: &Subject) -> Option<Arc<Mutex<Draft>>> {
     open.values().find_map(|handle| match &**handle {
-        Handle::Report(_, report) => {
-            let same = |report: &Report| report.finish == finish && report.task == *task;
-            same(&report.lock()).then(|| report.clone())
-        }
+        Handle::Draft(_, draft) => (draft.lock().of == *of).then(|| draft.clone()),
         _ => None,
     })
 }
@@ -240,18 +266,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_is_written_like_a_file_up_to_its_limit() {
+    fn a_text_is_written_like_a_file_up_to_its_limit() {
         let mut text = b"hello".to_vec();
-        put(&mut text, 7, b"x", false).unwrap();
+        put(&mut text, 7, b"x", false, RESULT_BYTES).unwrap();
         assert_eq!(text, b"hello\0\0x");
-        put(&mut text, 0, b"!", true).unwrap();
+        put(&mut text, 0, b"!", true, RESULT_BYTES).unwrap();
         assert_eq!(text.last(), Some(&b'!'));
         let before = text.clone();
         for offset in [RESULT_BYTES as u64, u64::MAX] {
-            assert_eq!(put(&mut text, offset, b"y", false).unwrap_err().errno, libc::EFBIG);
+            assert_eq!(put(&mut text, offset, b"y", false, RESULT_BYTES).unwrap_err().errno, libc::EFBIG);
         }
         assert_eq!(text, before);
-        put(&mut text, RESULT_BYTES as u64 - 1, b"y", false).unwrap();
+        put(&mut text, RESULT_BYTES as u64 - 1, b"y", false, RESULT_BYTES).unwrap();
     }
 
     #[test]

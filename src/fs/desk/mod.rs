@@ -94,10 +94,12 @@ struct Core {
 }
 
 impl Desk {
-    /// The desk over the directory that `files` shows. `root` is a descriptor of the same directory.
+    /// The desk over the directory that `files` shows. `root` is a descriptor of the same directory, `project` one of the
+    /// project that it belongs to.
     pub fn new(
         files: Arc<Files>,
         root: OwnedFd,
+        project: OwnedFd,
         engine: Arc<Engine>,
         callers: Arc<Callers>,
         guard: Arc<Guard>,
@@ -108,7 +110,7 @@ impl Desk {
                 log::warn!("{}/{name} of the project cannot be seen while crewfs is mounted", config.tasks);
             }
         }
-        let publisher = Arc::new(Publisher::new(engine.clone(), root, config.threads - 1));
+        let publisher = Arc::new(Publisher::new(engine.clone(), root, project, config.threads - 1));
         let view = View::new(engine, callers, guard, publisher, config);
         Desk {
             core: Arc::new(Core {
@@ -392,7 +394,7 @@ impl Filesystem for Desk {
                     self.core.flush_plain(fh, file);
                     reply.send(Ok(()));
                 }
-                _ => self.core.keep_report(handle, reply),
+                _ => self.core.keep_draft(handle, reply),
             },
             Err(error) => reply.send(Err(error)),
         }
@@ -402,11 +404,11 @@ impl Filesystem for Desk {
         let Some(handle) = self.core.handles.remove(fh) else { return };
         match &*handle {
             Handle::Plain(file) => self.core.release_plain(fh, file),
-            _ => self.core.keep_report(
+            _ => self.core.keep_draft(
                 handle,
                 Reply::new(|outcome| {
                     if let Err(error) = outcome {
-                        log::warn!("a result that was written after its last close is lost: {:?}", error.why);
+                        log::warn!("a text that was written after its last close is lost: {:?}", error.why);
                     }
                 }),
             ),
@@ -415,7 +417,7 @@ impl Filesystem for Desk {
 
     fn fsync(&self, _req: &Request, ino: Ino, fh: u64, datasync: bool, reply: Reply<()>) {
         match self.core.handles.get(fh) {
-            Ok(handle) if is_synthesized(ino) => self.core.keep_report(handle, reply),
+            Ok(handle) if is_synthesized(ino) => self.core.keep_draft(handle, reply),
             _ => reply.send(self.core.files.fsync(ino, datasync)),
         }
     }
@@ -540,7 +542,7 @@ impl Core {
 
     fn list(&self, ino: Ino, req: &Request) -> Result<Vec<Line>> {
         if ino == ROOT {
-            return self.list_plain_root();
+            return self.list_plain_root(req);
         }
         let dots = [".", ".."].map(|name| Line { ino, kind: Kind::Directory, name: name.into() });
         let listed = self.view.list(ino, &self.view.nodes.get(ino)?, req)?;

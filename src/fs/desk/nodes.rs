@@ -77,6 +77,7 @@ pub(super) enum WorkerFile {
     Task,
     Why,
     Locks,
+    Capabilities,
     Drain,
 }
 

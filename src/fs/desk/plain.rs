@@ -180,7 +180,7 @@ impl Core {
     }
 
     /// All names in the top directory: the project's own, then the synthesized ones that exist now.
-    pub(super) fn list_plain_root(&self) -> Result<Vec<Line>> {
+    pub(super) fn list_plain_root(&self, req: &Request) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
         let fh = self.files.opendir(ROOT)?;
         let listed = self.files.readdir(ROOT, fh, 0, &mut |entry| {
@@ -193,7 +193,7 @@ impl Core {
         self.files.releasedir(fh);
         listed?;
         for (name, node) in table::TOP {
-            if self.view.is_listed(&node) {
+            if self.view.is_listed(&node, req) {
                 let (ino, kind) = (self.view.nodes.shown(&node), node.kind());
                 lines.push(Line { ino, kind, name: name.into() });
             }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, openat2};
 use rustix::io::Errno;
 
 use super::table::file_of;
@@ -27,16 +27,24 @@ use crate::queue::{Command, FileStamp, Manifest, Outcome, Problem, TaskId, Worke
 pub(super) struct Publisher {
     engine: Arc<Engine>,
     directory: OwnedFd,
+    /// Where paths in front matter begin.
+    project: OwnedFd,
     /// How many handles each file is being written through.
     writers: Mutex<HashMap<TaskId, usize>>,
     pub(super) settling: Settling,
 }
 
 impl Publisher {
-    /// `directory` is where the instruction files are.
+    /// `directory` is where the instruction files are, `project` where the paths in them begin.
     /// So many threads may wait for it at once that another one is left to hear of a close.
-    pub(super) fn new(engine: Arc<Engine>, directory: OwnedFd, may_wait: usize) -> Publisher {
-        Publisher { engine, directory, writers: Mutex::default(), settling: Settling::new(may_wait) }
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        directory: OwnedFd,
+        project: OwnedFd,
+        may_wait: usize,
+    ) -> Publisher {
+        let (writers, settling) = (Mutex::default(), Settling::new(may_wait));
+        Publisher { engine, directory, project, writers, settling }
     }
 
     /// Somebody opened a task's file for writing through the desk: it is not complete.
@@ -113,11 +121,34 @@ impl Publisher {
             return Look::New(stamp, problem(format!("{why}: put data into other files and name them")));
         }
         match read_from(&opened, 0, INSTRUCTIONS_BYTES as u32 + 1) {
-            Ok(content) => Look::New(stamp, parse_instructions(task, &content)),
+            Ok(content) => Look::New(stamp, self.with_warnings(parse_instructions(task, &content))),
             Err(error) => {
                 let why = std::io::Error::from_raw_os_error(error.errno);
                 Look::New(stamp, problem(format!("{file} cannot be read: {why}")))
             }
+        }
+    }
+
+    /// What was understood, with a warning for each path to be read first that is not there.
+    fn with_warnings(&self, manifest: Manifest) -> Manifest {
+        let Manifest::Spec(spec) = manifest else { return manifest };
+        let warnings: Vec<String> = spec.context.iter().filter_map(|path| self.warning(path)).collect();
+        if warnings.is_empty() {
+            return Manifest::Spec(spec);
+        }
+        let mut spec = Arc::unwrap_or_clone(spec);
+        spec.warnings.extend(warnings);
+        Manifest::Spec(spec.into())
+    }
+
+    fn warning(&self, path: &str) -> Option<String> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        match openat2(&self.project, path, flags, Mode::empty(), within) {
+            Ok(_) => None,
+            Err(Errno::NOENT | Errno::NOTDIR) => Some(format!("context: {path} does not exist")),
+            Err(Errno::XDEV) => Some(format!("context: {path} leads out of the project")),
+            Err(error) => Some(format!("context: {path} cannot be found: {error}")),
         }
     }
 

@@ -179,7 +179,10 @@ impl View {
     /// Where a symbolic link leads.
     pub(super) fn target(&self, node: &Node, state: &State, req: &Request) -> Result<OsString> {
         match node {
-            Node::Next => state.best_ready().map(|task| format!("ready/{task}").into()).ok_or(ABSENT),
+            Node::Next => {
+                let task = state.best_for(self.worker_of(req).as_deref()).ok_or(ABSENT)?;
+                Ok(format!("ready/{task}").into())
+            }
             Node::WorkerSelf => Ok(self.callers.identify(req)?.actor.worker.as_str().into()),
             _ => Err(FsError::new(libc::EINVAL)),
         }
@@ -189,10 +192,10 @@ impl View {
         let changed = self.changed(state);
         let document = |bytes: Vec<u8>, mtime| Ok((Content::Bytes(bytes.into()), 0o444, mtime));
         match node {
-            Node::Task(directory, id) => self.task(*directory, id, state),
+            Node::Task(directory, id) => self.task(*directory, id, state, req),
             Node::ClaimNext => {
                 let id = current_claim(state, &*self.callers.identify(req)?).ok_or(ABSENT)?;
-                self.task(Directory::Claim, &id, state)
+                self.task(Directory::Claim, &id, state, req)
             }
             Node::Document(Document::Queue) => Ok((Content::Bytes(self.queue(state)), 0o444, changed)),
             Node::Document(Document::Workers) => {
@@ -215,24 +218,32 @@ impl View {
         }
     }
 
-    fn task(&self, directory: Directory, id: &TaskId, state: &State) -> Result<(Content, u16, Timestamp)> {
+    fn task(
+        &self,
+        directory: Directory,
+        id: &TaskId,
+        state: &State,
+        req: &Request,
+    ) -> Result<(Content, u16, Timestamp)> {
         let task: &Task = state.task(id.as_str()).ok_or(ABSENT)?;
         if directory.lists().is_some_and(|listed| listed != state.state_of(task)) {
             return Err(ABSENT);
         }
-        let sentence = || Content::Bytes((documents::why(state, task) + "\n").into_bytes().into());
-        // What a task waits for changes with other tasks.
-        let (own, any) = (time(task.changed), time(state.changed()));
+        let caller = || self.worker_of(req);
+        let sentence = || Content::Bytes((state.why(task, caller().as_deref()) + "\n").into_bytes().into());
+        let status = || Content::Bytes(documents::task(state, id, task, caller().as_deref()).into());
+        // What a task waits for changes with other tasks, and with what the caller can do.
+        let (own, any) = (time(task.changed), self.changed(state));
         Ok(match (directory, &task.phase) {
             (Directory::Ready, _) => (Content::Instructions(id.clone()), 0o444, own),
             (Directory::Blocked, _) => (sentence(), 0o444, any),
             (Directory::Rejected, _) => (sentence(), 0o444, own),
-            (Directory::Claim, _) => (Content::Bytes(documents::task(state, id, task).into()), 0o666, own),
+            (Directory::Claim, _) => (status(), 0o666, own),
             (Directory::Completed | Directory::Failed, Phase::Completed(finish) | Phase::Failed(finish)) => {
                 let text = finish.text.clone();
                 (text.map_or(Content::Bytes(Arc::default()), Content::Text), 0o666, own)
             }
-            _ => (Content::Bytes(documents::task(state, id, task).into()), 0o444, any),
+            _ => (status(), 0o444, any),
         })
     }
 
@@ -285,6 +296,7 @@ impl View {
                 let (bytes, mtime) = self.locks(name);
                 (bytes, 0o444, mtime)
             }
+            WorkerFile::Capabilities => (documents::capabilities(state, name), 0o666, changed),
             WorkerFile::Drain => {
                 if !state.is_draining(name.as_str()) {
                     return Err(ABSENT);
@@ -332,9 +344,9 @@ impl View {
     }
 
     /// Whether a node of the top is there at present. Cheaper than to show it.
-    pub(super) fn is_listed(&self, node: &Node) -> bool {
+    pub(super) fn is_listed(&self, node: &Node, req: &Request) -> bool {
         match node {
-            Node::Next => self.engine.state().best_ready().is_some(),
+            Node::Next => self.engine.state().best_for(self.worker_of(req).as_deref()).is_some(),
             Node::Paused => self.engine.state().paused().is_some(),
             _ => true,
         }
@@ -388,6 +400,12 @@ impl View {
         {
             settling.wait(&caller.actor.worker);
         }
+    }
+
+    /// For whom something is shown; nobody, where who asks has no proper name: reading is for all.
+    fn worker_of(&self, req: &Request) -> Option<String> {
+        let caller = self.callers.identify(req).ok()?;
+        Some(caller.actor.worker.as_str().to_owned())
     }
 
     /// Who asks.

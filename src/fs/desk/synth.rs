@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::super::caller::Caller;
 use super::super::followed::Alive;
 use super::super::{Attr, Entry, FsError, Ino, Kind, Opened, Reply, Request, Result, SetAttr, Timestamp};
-use super::handles::{Handle, Note, Scratch, put, slice};
+use super::handles::{Handle, Note, Scratch, Subject, put, slice};
 use super::nodes::{Directory, Made, Node, WorkerFile, is_synthesized};
 use super::show::{Content, Shown};
 use super::{Core, NO_TIME, show, table};
@@ -161,7 +161,7 @@ impl Core {
                         self.opened(note(&task, epoch, &caller, Vec::new()))
                     }
                     (Outcome::Finished { finish }, Node::Task(_, task)) => {
-                        self.opened_report(&caller, task, finish, Vec::new())
+                        self.opened_draft(&caller, Subject::Result(task.clone(), finish), Vec::new())
                     }
                     _ => self.opened(Handle::Document(Vec::new())),
                 };
@@ -171,12 +171,12 @@ impl Core {
     }
 
     fn opened(&self, handle: Handle) -> Opened {
-        // Only a result is put on disk at close; a note is, at each write.
+        // Only a draft is put on disk at close; a note is, at each write.
         Opened { fh: self.handles.insert(handle), direct_io: true, no_flush: true }
     }
 
-    fn opened_report(&self, caller: &Arc<Caller>, task: &TaskId, finish: Seq, text: Vec<u8>) -> Opened {
-        let fh = self.handles.insert_report(caller, task, finish, text);
+    fn opened_draft(&self, caller: &Arc<Caller>, of: Subject, text: Vec<u8>) -> Opened {
+        let fh = self.handles.insert_draft(caller, of, text);
         Opened { fh, direct_io: true, no_flush: false }
     }
 
@@ -400,16 +400,14 @@ impl Core {
             (Right::Note(task, epoch), _) => {
                 reply.send(Ok(self.opened(note(&task, epoch, &caller, shown))));
             }
-            (Right::Report(task, finish), Content::Text(text)) => {
+            (Right::Draft(of), Content::Text(text)) => {
                 let core = self.clone();
                 self.view.engine.read_text(text.seq, move |text| {
-                    let opened = text.map(|text| core.opened_report(&caller, &task, finish, text));
+                    let opened = text.map(|text| core.opened_draft(&caller, of, text));
                     reply.send(opened.map_err(FsError::from));
                 });
             }
-            (Right::Report(task, finish), _) => {
-                reply.send(Ok(self.opened_report(&caller, &task, finish, shown)));
-            }
+            (Right::Draft(of), _) => reply.send(Ok(self.opened_draft(&caller, of, shown))),
         }
     }
 
@@ -425,7 +423,7 @@ impl Core {
         let size = match open {
             Some(Handle::Document(bytes)) => bytes.len() as u64,
             Some(Handle::Note(note)) => note.lock().shown.len() as u64,
-            Some(Handle::Report(_, report)) => report.lock().text.len() as u64,
+            Some(Handle::Draft(_, draft)) => draft.lock().text.len() as u64,
             _ => return Ok(self.view.dress(ino, &shown?)),
         };
         // What is open stays readable when its name is gone.
@@ -439,7 +437,7 @@ impl Core {
         let read = match handle {
             Handle::Document(bytes) => Ok(slice(bytes, offset, size)),
             Handle::Note(note) => Ok(slice(&note.lock().shown, offset, size)),
-            Handle::Report(_, report) => Ok(slice(&report.lock().text, offset, size)),
+            Handle::Draft(_, draft) => Ok(slice(&draft.lock().text, offset, size)),
             Handle::Scratch(number) => {
                 self.view.scratches.with(*number, |file| slice(&file.content, offset, size))
             }
@@ -480,15 +478,12 @@ impl Core {
                     Err(error) => Err(error),
                 }
             }
-            Handle::Report(_, report) => {
-                let mut report = report.lock();
-                put(&mut report.text, offset, data, append).map(|()| report.dirty = true)
-            }
+            Handle::Draft(_, draft) => draft.lock().write(offset, data, append),
             Handle::Scratch(number) => {
                 let at = (self.view.engine.clock())().wall;
                 let write = self.view.scratches.with(*number, |file| {
                     file.at = at;
-                    put(&mut file.content, offset, data, append)
+                    put(&mut file.content, offset, data, append, RESULT_BYTES)
                 });
                 write.and_then(|done| done)
             }
@@ -498,26 +493,27 @@ impl Core {
         reply.send(done.map(|()| written));
     }
 
-    /// Put a result on disk, if it is not there yet.
-    pub(super) fn keep_report(self: &Arc<Core>, handle: Arc<Handle>, reply: Reply<()>) {
+    /// Put a draft on disk, if it is not there yet.
+    pub(super) fn keep_draft(self: &Arc<Core>, handle: Arc<Handle>, reply: Reply<()>) {
         let (caller, command) = match &*handle {
-            Handle::Report(caller, report) => {
-                let mut report = report.lock();
-                if !std::mem::take(&mut report.dirty) {
+            Handle::Draft(caller, draft) => {
+                let mut draft = draft.lock();
+                if !std::mem::take(&mut draft.dirty) {
                     return reply.send(Ok(()));
                 }
-                let (task, finish, by) = (report.task.clone(), report.finish, caller.actor.clone());
-                let text = Text(report.text.clone());
-                (caller.clone(), Command::Report { task, finish, by, text })
+                match table::writing(&draft.of, &draft.text, caller) {
+                    Ok(command) => (caller.clone(), command),
+                    Err(error) => return reply.send(Err(self.refused(caller, error))),
+                }
             }
             _ => return reply.send(Ok(())),
         };
         let core = self.clone();
         self.view.engine.submit(command, move |outcome| {
             let outcome = core.answer(&caller, outcome);
-            if let (Err(error), Handle::Report(_, report)) = (&outcome, &*handle) {
+            if let (Err(error), Handle::Draft(_, draft)) = (&outcome, &*handle) {
                 // What the disk could not take is tried again at the next close; what was refused stays refused.
-                report.lock().dirty = matches!(error.errno, libc::EIO | libc::EROFS | libc::ENOSPC);
+                draft.lock().dirty = matches!(error.errno, libc::EIO | libc::EROFS | libc::ENOSPC);
             }
             reply.send(outcome.map(|_| ()));
         });
@@ -546,10 +542,7 @@ impl Core {
         }
         let open = fh.and_then(|fh| self.handles.get(fh).ok());
         let right = match (&node, open.as_deref()) {
-            (_, Some(Handle::Report(_, report))) => {
-                let report = report.lock();
-                Right::Report(report.task.clone(), report.finish)
-            }
+            (_, Some(Handle::Draft(_, draft))) => Right::Draft(draft.lock().of.clone()),
             (Node::Made(_), _) => Right::Nothing,
             _ => match right_to_write(&node, &caller, &self.view.engine.state()) {
                 Ok(right) => right,
@@ -557,25 +550,24 @@ impl Core {
             },
         };
         match (right, change.size, open.as_deref()) {
-            (Right::Report(..), Some(size), Some(Handle::Report(_, report))) => {
-                let mut report = report.lock();
-                let Some(size) = usize::try_from(size).ok().filter(|size| *size <= RESULT_BYTES) else {
-                    return reply.send(Err(FsError::new(libc::EFBIG)));
-                };
-                report.dirty |= report.text.len() != size;
-                report.text.resize(size, 0);
+            (Right::Draft(_), Some(size), Some(Handle::Draft(_, draft))) => {
+                if let Err(error) = draft.lock().resize(size) {
+                    return reply.send(Err(error));
+                }
             }
             // `open(O_TRUNC)` comes like this, after its OPEN: the emptying goes to the disk with what is written then, so that
             // a result is not lost to a disk that takes the one and not the other.
-            (Right::Report(task, finish), Some(0), _) => match self.handles.report(&task, finish) {
-                Some(report) => {
-                    let mut report = report.lock();
-                    report.dirty |= !report.text.is_empty();
-                    report.text.clear();
+            (Right::Draft(of), Some(0), _) => match self.handles.draft(&of) {
+                Some(draft) => {
+                    let mut draft = draft.lock();
+                    draft.dirty |= !draft.text.is_empty();
+                    draft.text.clear();
                 }
                 None => {
-                    let (by, text) = (caller.actor.clone(), Text(Vec::new()));
-                    let command = Command::Report { task, finish, by, text };
+                    let command = match table::writing(&of, &[], &caller) {
+                        Ok(command) => command,
+                        Err(error) => return reply.send(Err(self.refused(&caller, error))),
+                    };
                     let (core, req) = (self.clone(), *req);
                     let emptied = Reply::new(move |done: Result<()>| {
                         reply.send(done.and_then(|()| Ok((core.view.attr(ino, &node, &req)?, NO_TIME))));
@@ -583,7 +575,7 @@ impl Core {
                     return self.command(caller, None, command, emptied);
                 }
             },
-            (Right::Report(..), Some(_), _) => return reply.send(Err(FsError::new(libc::EINVAL))),
+            (Right::Draft(_), Some(_), _) => return reply.send(Err(FsError::new(libc::EINVAL))),
             // Times, modes and owners of what the caller may write are what they are; `touch` must succeed.
             _ => {}
         }
@@ -597,8 +589,8 @@ enum Right {
     Nothing,
     /// The progress note of this claim.
     Note(TaskId, Seq),
-    /// The result of this finish.
-    Report(TaskId, Seq),
+    /// A text that the queue keeps.
+    Draft(Subject),
 }
 
 /// What the caller may write to a node, if anything.
@@ -607,6 +599,10 @@ fn right_to_write(node: &Node, caller: &Caller, state: &State) -> Result<Right> 
         Node::Task(Directory::Claim | Directory::Completed | Directory::Failed, id) => id.clone(),
         Node::ClaimNext => table::current_claim(state, caller).ok_or(FsError::new(libc::ENOENT))?,
         Node::Paused | Node::WorkerFile(_, WorkerFile::Drain) => return Ok(Right::Nothing),
+        Node::WorkerFile(worker, WorkerFile::Capabilities) => {
+            table::may_equip(worker, caller)?;
+            return Ok(Right::Draft(Subject::Capabilities(worker.clone())));
+        }
         _ => return Err(FsError::because(libc::EACCES, "this can only be read")),
     };
     let task = state.task(id.as_str()).ok_or(FsError::new(libc::ENOENT))?;
@@ -620,7 +616,7 @@ fn right_to_write(node: &Node, caller: &Caller, state: &State) -> Result<Right> 
     }
     match task.finish() {
         Some(finish) if finish.worker.as_ref() == Some(me) || caller.actor.operator => {
-            Ok(Right::Report(id, finish.when.seq))
+            Ok(Right::Draft(Subject::Result(id, finish.when.seq)))
         }
         _ => {
             let why = format!("it is {}", state.state_of(task));

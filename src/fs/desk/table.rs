@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 
 use super::super::caller::Caller;
 use super::super::{FsError, Result};
+use super::handles::Subject;
 use super::nodes::{Directory, Document, Node, WorkerFile};
 use crate::queue::{Command, Content, Ending, Refusal, State, TaskId, WorkerName};
 
@@ -32,12 +33,13 @@ pub(super) const TOP: [(&str, Node); 16] = [
 ];
 
 /// The files in a worker's directory.
-pub(super) const WORKER: [(&str, WorkerFile); 6] = [
+pub(super) const WORKER: [(&str, WorkerFile); 7] = [
     ("status", WorkerFile::Status),
     ("should-stop", WorkerFile::ShouldStop),
     ("task", WorkerFile::Task),
     ("why", WorkerFile::Why),
     ("locks", WorkerFile::Locks),
+    ("capabilities", WorkerFile::Capabilities),
     ("drain", WorkerFile::Drain),
 ];
 
@@ -126,7 +128,7 @@ pub(super) fn moving(
     // What stands for the best task, or for the caller's claim, is as good as its name.
     let from = match from {
         Node::Next if matches!(to, Node::ClaimNext) => return Ok(Command::ClaimNext { by, exclusive: true }),
-        Node::Next => match state.best_ready() {
+        Node::Next => match state.best_for(Some(caller.actor.worker.as_str())) {
             Some(task) => Node::Task(Ready, task.clone()),
             None => return refuse(libc::ENOENT, "no task is ready"),
         },
@@ -169,6 +171,31 @@ pub(super) fn moving(
             );
         }
     })
+}
+
+/// What it means that this text was written.
+pub(super) fn writing(of: &Subject, text: &[u8], caller: &Caller) -> Result<Command> {
+    let by = caller.actor.clone();
+    Ok(match of {
+        Subject::Result(task, finish) => {
+            Command::Report { task: task.clone(), finish: *finish, by, text: Content(text.to_vec()) }
+        }
+        Subject::Capabilities(worker) => match std::str::from_utf8(text) {
+            Ok(text) if !text.contains('\0') => {
+                let words = text.split_whitespace().map(str::to_string).collect();
+                Command::Equip { worker: worker.clone(), by, words }
+            }
+            _ => return refuse(libc::EINVAL, "capabilities are words, separated by white space"),
+        },
+    })
+}
+
+/// Whether the caller may say what a worker can do: to be asked when it opens the file, not only when it closes it.
+pub(super) fn may_equip(worker: &WorkerName, caller: &Caller) -> Result<()> {
+    if *worker == caller.actor.worker || caller.actor.operator {
+        return Ok(());
+    }
+    refuse(libc::EACCES, format!("only {worker} and operators say what {worker} can do"))
 }
 
 /// What removing a node means.

@@ -1,0 +1,288 @@
+//! Who may not work beside whom: the files that tasks own by their `owns` globs, and what follows for those that wait.
+//!
+//! May assume: each task is entered once, as waiting or as claimed, and taken out as it was entered.
+//! Must never: compare a task with all others. Tasks with the same globs are one area, and areas are found by the
+//! directories that their globs spell out.
+//!
+//! A task is *barred* while a claimed task owns some of the same files. So that one who owns much is not passed for ever
+//! by many who own little, the first [`RESERVATIONS`] of those who are barred although they are ripe also *reserve*: who
+//! stands behind such a one in the line, and owns some of the same files, is barred too. Nobody waits for each other: to
+//! reserve, one must be barred by a claim, which ends, and no reservation counts for those before it in the line.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::TaskId;
+use super::order::{Rank, Words};
+use super::overlap::Globs;
+use crate::limits::RESERVATIONS;
+
+/// All tasks with the same globs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Area {
+    globs: Globs,
+    /// Those that wait to be claimed, by what they require.
+    waiting: OrdMap<Words, OrdMap<Rank, TaskId>>,
+    /// Those that are claimed.
+    claimed: OrdSet<TaskId>,
+    /// Claimed tasks, of whatever area, that own some of the same files.
+    bars: OrdSet<TaskId>,
+    /// Tasks that reserve some of the same files.
+    reserved: OrdMap<Rank, TaskId>,
+}
+
+/// A ready task that stands before all others of its area that require the same.
+type Head = (Words, Rank, TaskId);
+
+/// What others see of an area.
+struct Face {
+    heads: Vec<Head>,
+    ready: usize,
+    /// The one who would reserve.
+    barred: Option<(Rank, TaskId)>,
+}
+
+impl Area {
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.claimed.is_empty()
+    }
+
+    /// Whether somebody in it is ready who stands at this place.
+    fn admits(&self, rank: Rank) -> bool {
+        self.bars.is_empty() && self.reserved.get_min().is_none_or(|(first, _)| rank <= *first)
+    }
+
+    fn face(&self) -> Face {
+        let firsts = self.waiting.iter().filter_map(|(words, line)| {
+            let (rank, id) = line.get_min()?;
+            Some((words.clone(), *rank, id.clone()))
+        });
+        if !self.bars.is_empty() {
+            let first = firsts.min_by_key(|(_, rank, _)| *rank).filter(|(_, rank, _)| rank.is_ripe());
+            return Face { heads: Vec::new(), ready: 0, barred: first.map(|(_, rank, id)| (rank, id)) };
+        }
+        let heads = firsts.filter(|(_, rank, _)| self.admits(*rank)).collect();
+        let ready = match self.reserved.get_min() {
+            None => self.waiting.values().map(OrdMap::len).sum(),
+            Some((first, _)) => self.waiting.values().map(|line| line.range(..=*first).count()).sum(),
+        };
+        Face { heads, ready, barred: None }
+    }
+}
+
+/// A change among the heads.
+pub(super) enum Step {
+    /// It is one now.
+    Come(Words, Rank, TaskId),
+    /// It is none any more.
+    Gone(Words, Rank),
+}
+
+/// What a change made of the heads, step by step.
+pub(super) type Turn = Vec<Step>;
+
+/// Areas by the directories that their globs spell out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Roots(OrdMap<String, OrdSet<Words>>);
+
+impl Roots {
+    fn enter(&mut self, owns: &Words, globs: &Globs) {
+        for root in globs.roots() {
+            self.0.entry(root).or_default().insert(owns.clone());
+        }
+    }
+
+    fn leave(&mut self, owns: &Words, globs: &Globs) {
+        for root in globs.roots() {
+            if let Some(here) = self.0.get_mut(&root) {
+                here.remove(owns);
+                if here.is_empty() {
+                    self.0.remove(&root);
+                }
+            }
+        }
+    }
+
+    /// The areas that may share files with these globs: a directory that one spells out is above one of the other's.
+    fn near(&self, globs: &Globs) -> BTreeSet<Words> {
+        let mut found = BTreeSet::new();
+        for root in globs.roots() {
+            let above =
+                root.match_indices('/').map(|(slash, _)| &root[..slash + 1]).filter(|dir| *dir != root);
+            let above = std::iter::once("").filter(|_| !root.is_empty()).chain(above);
+            let above = above.filter_map(|dir| self.0.get(dir));
+            let below = self.0.range(root.clone()..).take_while(|(dir, _)| dir.starts_with(&root));
+            found.extend(above.chain(below.map(|(_, areas)| areas)).flatten().cloned());
+        }
+        found
+    }
+}
+
+/// All areas in which somebody waits or works.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Areas {
+    areas: OrdMap<Words, Arc<Area>>,
+    roots: Roots,
+    /// Those of the areas in which somebody works.
+    working: Roots,
+    /// Of each area that is barred: the first in line, if that one is ripe.
+    barred: OrdMap<Rank, (TaskId, Words)>,
+    /// Those of them that reserve.
+    reserving: OrdMap<Rank, (TaskId, Words)>,
+    ready: usize,
+}
+
+impl Areas {
+    /// How many tasks that own files are ready.
+    pub(super) fn ready(&self) -> usize {
+        self.ready
+    }
+
+    /// Who bars a task that waits: a claimed one, or one that reserves.
+    pub(super) fn barred_by(&self, owns: &[String], rank: Rank) -> Option<&TaskId> {
+        let area = self.areas.get(owns)?;
+        let reserved = || area.reserved.get_min().filter(|(first, _)| *first < rank).map(|(_, id)| id);
+        area.bars.get_min().or_else(reserved)
+    }
+
+    /// A task waits.
+    pub(super) fn waits(&mut self, owns: &Words, requires: &Words, rank: Rank, id: &TaskId) -> Turn {
+        let mut turn = Turn::new();
+        self.open(owns);
+        self.change(owns, &mut turn, |area| {
+            area.waiting.entry(requires.clone()).or_default().insert(rank, id.clone());
+        });
+        self.settle(&mut turn);
+        turn
+    }
+
+    /// It waits no more.
+    pub(super) fn left(&mut self, owns: &Words, requires: &Words, rank: Rank) -> Turn {
+        let mut turn = Turn::new();
+        self.change(owns, &mut turn, |area| {
+            if let Some(line) = area.waiting.get_mut(requires) {
+                line.remove(&rank);
+                if line.is_empty() {
+                    area.waiting.remove(requires);
+                }
+            }
+        });
+        self.settle(&mut turn);
+        self.close(owns);
+        turn
+    }
+
+    /// Somebody works on a task.
+    pub(super) fn claimed(&mut self, owns: &Words, id: &TaskId) -> Turn {
+        let mut turn = Turn::new();
+        self.open(owns);
+        self.change(owns, &mut turn, |area| drop(area.claimed.insert(id.clone())));
+        if let Some(area) = self.areas.get(owns) {
+            self.working.enter(owns, &area.globs);
+        }
+        for other in self.overlapping(owns) {
+            self.change(&other, &mut turn, |area| drop(area.bars.insert(id.clone())));
+        }
+        self.settle(&mut turn);
+        turn
+    }
+
+    /// Nobody does any more.
+    pub(super) fn released(&mut self, owns: &Words, id: &TaskId) -> Turn {
+        let mut turn = Turn::new();
+        for other in self.overlapping(owns) {
+            self.change(&other, &mut turn, |area| drop(area.bars.remove(id)));
+        }
+        self.change(owns, &mut turn, |area| drop(area.claimed.remove(id)));
+        if let Some(area) = self.areas.get(owns).filter(|area| area.claimed.is_empty()) {
+            self.working.leave(owns, &area.globs);
+        }
+        self.settle(&mut turn);
+        self.close(owns);
+        turn
+    }
+
+    /// Make sure that there is an area of these globs.
+    fn open(&mut self, owns: &Words) {
+        if self.areas.contains_key(owns) {
+            return;
+        }
+        let globs = Globs::new(owns);
+        self.roots.enter(owns, &globs);
+        let mut area = Area {
+            globs,
+            waiting: OrdMap::new(),
+            claimed: OrdSet::new(),
+            bars: OrdSet::new(),
+            reserved: OrdMap::new(),
+        };
+        for (rank, (id, by)) in &self.reserving {
+            if self.areas.get(by).is_some_and(|other| other.globs.overlap(&area.globs)) {
+                area.reserved.insert(*rank, id.clone());
+            }
+        }
+        for other in self.working.near(&area.globs) {
+            if let Some(other) = self.areas.get(&other)
+                && other.globs.overlap(&area.globs)
+            {
+                area.bars.extend(other.claimed.iter().cloned());
+            }
+        }
+        self.areas.insert(owns.clone(), Arc::new(area));
+    }
+
+    /// Forget an area in which nobody is.
+    fn close(&mut self, owns: &Words) {
+        let Some(area) = self.areas.get(owns).filter(|area| area.is_empty()).cloned() else { return };
+        self.areas.remove(owns);
+        self.roots.leave(owns, &area.globs);
+    }
+
+    /// Change one area, and what others see of it.
+    fn change(&mut self, owns: &Words, turn: &mut Turn, change: impl FnOnce(&mut Area)) {
+        let Some(area) = self.areas.get_mut(owns) else { return };
+        let before = area.face();
+        change(Arc::make_mut(area));
+        let after = area.face();
+        self.ready = self.ready + after.ready - before.ready;
+        if before.barred != after.barred {
+            if let Some((rank, _)) = before.barred {
+                self.barred.remove(&rank);
+            }
+            if let Some((rank, id)) = after.barred {
+                self.barred.insert(rank, (id, owns.clone()));
+            }
+        }
+        turn.extend(before.heads.into_iter().map(|(words, rank, _)| Step::Gone(words, rank)));
+        turn.extend(after.heads.into_iter().map(|(words, rank, id)| Step::Come(words, rank, id)));
+    }
+
+    /// Let those reserve who are to, and no others.
+    fn settle(&mut self, turn: &mut Turn) {
+        let wanted: OrdMap<Rank, (TaskId, Words)> =
+            self.barred.iter().take(RESERVATIONS).map(|(rank, by)| (*rank, by.clone())).collect();
+        if wanted == self.reserving {
+            return;
+        }
+        let before = std::mem::replace(&mut self.reserving, wanted.clone());
+        for (rank, (_, owns)) in before.iter().filter(|(rank, _)| !wanted.contains_key(*rank)) {
+            for other in self.overlapping(owns) {
+                self.change(&other, turn, |area| drop(area.reserved.remove(rank)));
+            }
+        }
+        for (rank, (id, owns)) in wanted.iter().filter(|(rank, _)| !before.contains_key(*rank)) {
+            for other in self.overlapping(owns) {
+                self.change(&other, turn, |area| drop(area.reserved.insert(*rank, id.clone())));
+            }
+        }
+    }
+
+    /// The areas that share files with this one, itself among them.
+    fn overlapping(&self, owns: &Words) -> Vec<Words> {
+        let Some(area) = self.areas.get(owns) else { return Vec::new() };
+        let near = self.roots.near(&area.globs).into_iter();
+        near.filter(|other| self.areas.get(other).is_some_and(|a| a.globs.overlap(&area.globs))).collect()
+    }
+}
