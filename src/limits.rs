@@ -123,7 +123,7 @@ pub const RECENT_FILES: usize = 65_536;
 /// new worker may read it without being seen.
 pub const RECENT_BELIEVED_MS: u64 = 100;
 /// How long the kernel shows what somebody writes before it asks whether that may be, as a rule, in milliseconds.
-pub const WRITE_SHOWN_MS: u64 = 25;
+pub const WRITE_SHOWN_MS: u64 = 100;
 /// How long a write can be on its way through the kernel, as a rule, in milliseconds.
 pub const WRITE_UNDER_WAY_MS: u64 = 200;
 /// Files and directories of which it is remembered whether git would ignore them.

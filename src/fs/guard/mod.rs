@@ -301,43 +301,44 @@ impl Guard {
         }
     }
 
-    /// Somebody asks for the attributes of a file, and may read it next. `then` is called when the kernel is ready for that.
-    /// `anew`: to open it, and not in the midst of reading.
-    pub fn before_read(&self, req: &Request, attr: &Attr, anew: bool, then: impl FnOnce() + Send + 'static) {
+    /// Somebody asks for the attributes of a file, and may read it next. `then` is called when the kernel is ready for that, and
+    /// reads the attributes: what changes the file before counts as not looked at. `anew`: to open it, and not in the midst
+    /// of reading.
+    pub fn before_read(&self, req: &Request, ino: Ino, anew: bool, then: impl FnOnce() + Send + 'static) {
         let now = (self.clock)().instant;
-        if attr.kind != Kind::File || self.table.lock().changes.recent(attr.ino, now).is_none() {
+        if self.table.lock().changes.recent(ino, now).is_none() {
             return then();
         }
         let caller = self.acting(req);
         let mut table = self.table.lock();
         // Whoever opens it may store through a mapping next.
-        if table.mapped.get(&attr.ino).is_some_and(|(known, _)| {
+        if table.mapped.get(&ino).is_some_and(|(known, _)| {
             known.as_ref().is_none_or(|known| known.actor.worker != caller.actor.worker)
         }) {
-            table.mapped.remove(&attr.ino);
+            table.mapped.remove(&ino);
         }
-        let look = match (anew, table.locks.is_opening(attr.ino, &caller.actor.worker)) {
+        let look = match (anew, table.locks.is_opening(ino, &caller.actor.worker)) {
             (true, false) => Look::Anew,
             (true, true) => Look::Opening,
             (false, _) => Look::Onward,
         };
-        table.changes.looked(attr.ino, &caller.actor.worker, look, now);
-        if attr.size == 0 && anew {
-            // There is nothing to be read: this is all that will come. But the attributes are older than this note of it.
-            table.changes.knows(attr.ino, &caller.actor.worker, now);
-            drop(table);
-            let still_empty = self.files.getattr(attr.ino).is_ok_and(|attr| attr.size == 0);
-            table = self.table.lock();
-            if !still_empty {
-                table.changes.not_read(attr.ino, &caller.actor.worker);
+        table.changes.looked(ino, &caller.actor.worker, look, now);
+        drop(table);
+        let is_empty = || self.files.getattr(ino).is_ok_and(|attr| attr.size == 0);
+        if anew && is_empty() {
+            // There is nothing to be read: this is all that will come. But something may have come before this note of it.
+            self.table.lock().changes.knows(ino, &caller.actor.worker, now);
+            if !is_empty() {
+                self.table.lock().changes.not_read(ino, &caller.actor.worker);
             }
         }
+        let table = self.table.lock();
         // Not to read on: to drop the pages makes this answer void, and the size in it is how far that read will go.
         let renew = anew
-            && (table.changes.unread(attr.ino, &caller.actor.worker, now).is_some()
-                || table.changes.is_doubted(attr.ino, now));
+            && (table.changes.unread(ino, &caller.actor.worker, now).is_some()
+                || table.changes.is_doubted(ino, now));
         drop(table);
-        if renew { self.drop_pages(attr.ino, then) } else { then() }
+        if renew { self.drop_pages(ino, then) } else { then() }
     }
 
     /// Have the kernel drop what it keeps of a file's content; `then` is called when it has.

@@ -184,7 +184,7 @@ impl Changes {
             if look != Look::Onward {
                 recent.midway.retain(|(reader, _)| reader != by);
             }
-            if look == Look::Anew && recent.by == *by {
+            if look == Look::Anew && recent.changer == *by {
                 recent.reopened = Some(now);
             }
             recent.note_reader(by, Some(recent.voided), now);
@@ -226,7 +226,8 @@ impl Changes {
                 recent.readers.iter().any(|reader| reader.worker == *worker && reader.at >= since)
             };
             let reopened = recent.reopened.is_some_and(|at| at >= since);
-            let goes_on = |worker: &WorkerName| Some(worker) == writing && !reopened;
+            let goes_on =
+                |worker: &WorkerName| Some(worker) == writing && *worker == recent.changer && !reopened;
             recent.read_by.retain(|worker| worker == refused || goes_on(worker) || !misled(worker));
         }
     }

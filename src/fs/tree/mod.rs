@@ -280,17 +280,12 @@ impl Filesystem for Tree {
 
     fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>, reply: Reply<(Attr, Duration)>) {
         self.core.guard.seen(req);
-        match self.core.getattr_or_link(ino) {
-            Ok(attr) => {
-                let core = self.core.clone();
-                // Reading asks by the open file, opening does not.
-                self.core.guard.before_read(req, &attr, fh.is_none(), move || {
-                    let ttl = core.attr_ttl(&attr);
-                    reply.send(Ok((attr, ttl)));
-                });
-            }
-            Err(error) => reply.send(Err(error)),
-        }
+        let core = self.core.clone();
+        // Reading asks by the open file, opening does not.
+        self.core.guard.before_read(req, ino, fh.is_none(), move || {
+            let attr = core.getattr_or_link(ino);
+            reply.send(attr.map(|attr| (attr, core.attr_ttl(&attr))));
+        });
     }
 
     fn setattr(
