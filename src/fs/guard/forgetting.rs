@@ -11,7 +11,6 @@ use crate::limits::FORGETTING_QUEUE;
 
 /// What is to be forgotten.
 enum Order {
-    Attributes(Ino, Box<dyn FnOnce() + Send>),
     AttributesOf(Vec<Ino>),
     Content(Ino, Box<dyn FnOnce() + Send>),
 }
@@ -29,10 +28,6 @@ impl Forgetting {
         std::thread::Builder::new().name("forgetting".into()).spawn(move || {
             for order in receiver {
                 match order {
-                    Order::Attributes(ino, then) => {
-                        teller.forget_attributes(ino);
-                        then();
-                    }
                     Order::AttributesOf(all) => all.into_iter().for_each(|ino| teller.forget_attributes(ino)),
                     Order::Content(ino, then) => {
                         teller.forget_content(ino);
@@ -46,17 +41,11 @@ impl Forgetting {
 
     /// The attributes of a file, before this returns: whoever was answered after that is seen when opening it. The kernel
     /// waits for nothing meanwhile, unlike with content.
-    pub(super) fn attributes_at_once(&self, ino: Ino) {
+    pub(super) fn attributes(&self, ino: Ino) {
         self.kernel.forget_attributes(ino);
     }
 
-    /// The attributes of a file, so that whoever opens it asks for them, and is seen; `then` is called when that is so, or
-    /// cannot be.
-    pub(super) fn attributes(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
-        self.order(Order::Attributes(ino, Box::new(then)));
-    }
-
-    /// The same of many.
+    /// The attributes of many files, so that whoever opens them asks for them, and is seen.
     pub(super) fn attributes_of(&self, all: Vec<Ino>) {
         self.order(Order::AttributesOf(all));
     }
@@ -69,7 +58,7 @@ impl Forgetting {
     fn order(&self, order: Order) {
         if let Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) =
             self.orders.try_send(order)
-            && let Order::Attributes(_, then) | Order::Content(_, then) = order
+            && let Order::Content(_, then) = order
         {
             then();
         }

@@ -384,7 +384,7 @@ impl Guard {
         self.counters.refusals.count("stale");
         // The next read must come to us, or it would be refused again.
         if let Some(forgetting) = self.forgetting.get() {
-            forgetting.attributes_at_once(ino);
+            forgetting.attributes(ino);
         }
         self.drop_pages(ino, || {});
         let path = self.shown(ino);

@@ -465,8 +465,8 @@ impl Guard {
         };
         if let Some(forgetting) = self.forgetting.get() {
             for ino in news {
-                let table = self.table.clone();
-                forgetting.attributes(ino, move || table.lock().changes.voided(ino));
+                forgetting.attributes(ino);
+                self.table.lock().changes.voided(ino);
             }
         }
         for ino in doubtful {
