@@ -323,21 +323,23 @@ impl Guard {
             (false, _) => Look::Onward,
         };
         table.changes.looked(ino, &caller.actor.worker, look, now);
-        drop(table);
-        let is_empty = || self.files.getattr(ino).is_ok_and(|attr| attr.size == 0);
-        if anew && is_empty() {
-            // There is nothing to be read: this is all that will come. But something may have come before this note of it.
-            self.table.lock().changes.knows(ino, &caller.actor.worker, now);
-            if !is_empty() {
-                self.table.lock().changes.not_read(ino, &caller.actor.worker);
-            }
-        }
-        let table = self.table.lock();
         // Not to read on: to drop the pages makes this answer void, and the size in it is how far that read will go.
         let renew = anew
             && (table.changes.unread(ino, &caller.actor.worker, now).is_some()
                 || table.changes.is_doubted(ino, now));
         drop(table);
+        let (table, files) = (self.table.clone(), self.files.clone());
+        let then = move || {
+            let is_empty = || files.getattr(ino).is_ok_and(|attr| attr.size == 0);
+            if anew && is_empty() {
+                // There is nothing to be read: this is all that will come. But something may have come before this note of it.
+                table.lock().changes.knows(ino, &caller.actor.worker, now);
+                if !is_empty() {
+                    table.lock().changes.not_read(ino, &caller.actor.worker);
+                }
+            }
+            then();
+        };
         if renew { self.drop_pages(ino, then) } else { then() }
     }
 
