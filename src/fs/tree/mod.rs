@@ -88,8 +88,10 @@ impl Tree {
         &self.core.guard
     }
 
-    /// To be called every second or so: where not all changes behind the mount are heard of, it is looked for some.
-    pub fn look_behind(&self) {
+    /// To be called every second or so: who is kept from a file may be done with it, and where not all changes behind the mount are
+    /// heard of, it is looked for some.
+    pub fn look_around(&self) {
+        self.core.guard.lower_fences();
         if !self.core.watch.hears_all() {
             self.core.guard.changed_behind(None);
         }
