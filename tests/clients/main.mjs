@@ -1,0 +1,11 @@
+// Runs the scenarios that are named in the arguments (by a part of the name), or all; exit code 0 if all was well.
+import { SCENARIOS, run } from './scenarios.mjs';
+
+const wanted = process.argv.slice(2);
+const names = Object.keys(SCENARIOS).filter((name) => !wanted.length || wanted.some((part) => name.includes(part)));
+let well = names.length > 0;
+for (const name of names) {
+    well = (await run(name, Boolean(process.env.CREWFS_KEEP))) && well;
+}
+console.log(well ? '\nAll is well.' : '\nNot all is well.');
+process.exitCode = well ? 0 : 1;
