@@ -93,6 +93,14 @@ const fn part(path: &'static str, text: &'static str, way: Way, whom: Whom) -> P
     Part { path, text, way, whom }
 }
 
+const fn hook(path: &'static str, text: &'static str) -> Part {
+    part(path, text, Way::Script, Whom::AnyClient)
+}
+
+const fn registration(path: &'static str, text: &'static str, client: Client) -> Part {
+    part(path, text, Way::Json, Whom::Only(client))
+}
+
 /// All of it, in the order in which it is told.
 pub(super) const PARTS: &[Part] = &[
     part(
@@ -113,7 +121,37 @@ pub(super) const PARTS: &[Part] = &[
     part("GEMINI.md", AGENTS, Way::Section(MARK), Whom::Only(Client::Gemini)),
     part(".gitignore", IGNORED, Way::Section(GIT_MARK), Whom::Everybody),
     part(".ignore", IGNORED, Way::Section(GIT_MARK), Whom::Everybody),
-    part(".crew/hooks/stop.sh", include_str!("../../../hooks/stop.sh"), Way::Script, Whom::AnyClient),
+    hook(".crew/hooks/desk.sh", include_str!("../../../hooks/desk.sh")),
+    hook(".crew/hooks/stop.sh", include_str!("../../../hooks/stop.sh")),
+    hook(".crew/hooks/session-start.sh", include_str!("../../../hooks/session-start.sh")),
+    hook(".crew/hooks/session-end.sh", include_str!("../../../hooks/session-end.sh")),
+    hook(".crew/hooks/failed-write.sh", include_str!("../../../hooks/failed-write.sh")),
+    registration(
+        ".claude/settings.json",
+        include_str!("../../../templates/clients/claude-settings.json"),
+        Client::Claude,
+    ),
+    registration(
+        ".codex/hooks.json",
+        include_str!("../../../templates/clients/codex-hooks.json"),
+        Client::Codex,
+    ),
+    registration(
+        ".gemini/settings.json",
+        include_str!("../../../templates/clients/gemini-settings.json"),
+        Client::Gemini,
+    ),
+    part(
+        ".opencode/plugin/crewfs.js",
+        include_str!("../../../hooks/opencode.js"),
+        Way::Whole,
+        Whom::Only(Client::Opencode),
+    ),
+    registration(
+        ".cursor/hooks.json",
+        include_str!("../../../templates/clients/cursor-hooks.json"),
+        Client::Cursor,
+    ),
 ];
 
 impl Part {
