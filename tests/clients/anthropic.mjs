@@ -23,7 +23,9 @@ function* happened(messages) {
         for (const part of typeof content === 'string' ? [{ type: 'text', text: content }] : content) {
             if (part.type === 'tool_result') {
                 const text = asText(part.content);
-                yield { step: stepOf(part.tool_use_id), text, failed: part.is_error === true };
+                // opencode does not say how a command ended.
+                const failed = part.is_error === true || /^(?:cat|touch|\S*sh): .*: /m.test(text);
+                yield { step: stepOf(part.tool_use_id), text, failed };
             } else if (part.type === 'text') {
                 yield part.text.startsWith('<system-reminder>') ? { note: part.text } : { said: part.text };
             }

@@ -12,7 +12,7 @@ function put(path, text) {
 
 /**
  * Each client: `setUp(home, place)` writes what it has to find in its home, and `start(place)` gives arguments and
- * environment. A place is `{ url, name, project, prompt }`.
+ * environment. A place is `{ url, name, project, prompt }`. `once`: it ends with its first turn, whatever its hook says.
  */
 export const CLIENTS = {
     claude: {
@@ -54,12 +54,17 @@ export const CLIENTS = {
         }),
     },
     opencode: {
+        once: true,
         setUp(home, { url, name }) {
             const provider = { anthropic: { options: { baseURL: `${url}/v1`, apiKey: name } } };
             const settings = { model: 'anthropic/claude-sonnet-4-5', provider, autoupdate: false, share: 'disabled' };
             put(join(home, '.config/opencode/opencode.json'), JSON.stringify(settings));
         },
-        start: ({ prompt }) => ({ args: ['run', prompt], env: {} }),
+        start: ({ prompt }) => ({
+            args: ['run', prompt],
+            // It looks for a list of models and for a package, and without a network it would look for minutes.
+            env: { OPENCODE_DISABLE_MODELS_FETCH: '1', npm_config_fetch_retries: '0' },
+        }),
     },
 };
 

@@ -8,7 +8,7 @@ import { CLIENTS, program } from './clients.mjs';
 import { HEADING, SHARED } from './minds.mjs';
 import { serve } from './server.mjs';
 
-const crewfs = (...args) => execFileSync(process.env.CREWFS, args, { encoding: 'utf8', timeout: 60_000 });
+const crewfs = (...args) => execFileSync(process.env.CREWFS, args, { encoding: 'utf8', stdio: 'pipe', timeout: 60_000 });
 
 /** Wait for what is true at some time, and fail with its name if it is not within the limit. */
 export async function until(what, limit, holds) {
@@ -25,12 +25,18 @@ export async function until(what, limit, holds) {
     }
 }
 
+const crews = new Set();
+
+/** End all that is still there: for whoever is told to stop in the middle. */
+export const endAll = () => Promise.all([...crews].map((crew) => crew.end()));
+
 export class Crew {
     workers = [];
 
     /** `clients`: which programs will work here. `think`: the model behind them. `options`: of the mount. */
     static async gather({ clients, think, options }) {
         const crew = new Crew();
+        crews.add(crew);
         crew.place = mkdtempSync(join(tmpdir(), 'crewfs-clients-'));
         crew.project = join(crew.place, 'project');
         mkdirSync(crew.project);
@@ -56,8 +62,8 @@ export class Crew {
         writeFileSync(this.path(`tasks/${id}.md`), text);
     }
 
-    /** Start a real client as a worker. Its output goes to a file in its home. */
-    start(client, name, prompt) {
+    /** Start a real client, as a worker of this name or as nobody. Its output goes to a file in its home. */
+    start(client, name, prompt, { anonymous = false } = {}) {
         const home = join(this.place, name);
         const at = { url: `http://127.0.0.1:${this.server.port}`, name, project: this.project, prompt };
         mkdirSync(home);
@@ -66,7 +72,13 @@ export class Crew {
         const output = openSync(join(home, 'output'), 'w');
         const process = spawn(program(client), args, {
             cwd: this.project,
-            env: { HOME: home, PATH: '/usr/local/bin:/usr/bin:/bin', LANG: 'C.UTF-8', CREWFS_WORKER: name, ...env },
+            env: {
+                HOME: home,
+                PATH: '/usr/local/bin:/usr/bin:/bin',
+                LANG: 'C.UTF-8',
+                ...(anonymous ? {} : { CREWFS_WORKER: name }),
+                ...env,
+            },
             stdio: ['ignore', output, output],
             detached: true,
         });
@@ -99,8 +111,19 @@ export class Crew {
         return readFileSync(join(this.place, name, 'output'), 'utf8');
     }
 
+    /** Nobody does anything: each has ended its turn and waits in its stop hook. Fails when somebody has gone who should not. */
+    rests() {
+        return this.workers.every(({ client, name, ended }) => {
+            if (ended && !CLIENTS[client].once) {
+                throw new Error(`${name} (${client}) stopped in the middle`);
+            }
+            return ended || this.requestsOf(name).at(-1)?.action.say;
+        });
+    }
+
     /** End whoever still works, unmount, and take everything away; or keep the files for who looks for a reason. */
     async end({ keep = false } = {}) {
+        crews.delete(this);
         for (const { process, ended } of this.workers) {
             if (!ended) {
                 try {

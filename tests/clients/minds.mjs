@@ -56,3 +56,22 @@ export function worker(conversation) {
             return { say: last.failed ? 'The task could not be finished.' : 'The task is done.' };
     }
 }
+
+/** A coordinator: it writes these tasks, waits until they are done, and says what came of them. */
+export function coordinator(tasks) {
+    const wait = 'until [ "$(ls tasks/completed | wc -l)" = COUNT ]; do sleep 1; done; cat tasks/completed/*';
+    const steps = [
+        // It is no worker: without this its stop hook would have it do its own tasks.
+        run('drain', 'touch tasks/workers/self/drain'),
+        ...tasks.map(({ id, text }) => ({ step: `publish-${id}`, kind: 'write', what: { path: `tasks/${id}.md`, text } })),
+        run('wait', wait.replace('COUNT', tasks.length)),
+    ];
+    return (conversation) => {
+        const last = conversation.at(-1);
+        if (last.failed) {
+            return { say: `This failed: ${last.text}` };
+        }
+        const next = steps[steps.findIndex(({ step }) => step === last.step) + 1];
+        return next ?? { say: `All is done: ${last.text}` };
+    };
+}
