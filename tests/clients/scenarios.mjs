@@ -32,7 +32,11 @@ async function together(clients, mustCollide) {
     let asked = 'not measured';
     try {
         ids.slice(0, 8).forEach((id) => crew.publish(id, task(id)));
-        clients.forEach((client, n) => crew.start(client, `w${n + 1}`, PROMPT));
+        for (const [n, client] of clients.entries()) {
+            const { name } = crew.start(client, `w${n + 1}`, PROMPT);
+            // Whoever starts fast would do all tasks before a slow one has begun.
+            await until(`${name} (${client}) works`, MINUTE, () => crew.events().some((it) => it.event === 'claimed' && it.worker === name));
+        }
         await until('eight tasks are done, and all wait', 3 * MINUTE, () => crew.rests() && crew.completed() === 8);
         // The quiet itself is what is measured here.
         const before = crew.server.requests.length;
@@ -98,7 +102,7 @@ async function killed() {
 
 export const SCENARIOS = {
     'three Claude Code workers': () => together(['claude', 'claude', 'claude'], true),
-    'Claude Code, Codex, Gemini CLI and opencode': () => together(['claude', 'codex', 'gemini', 'opencode'], false),
+    'Claude Code, Codex, Gemini CLI and opencode': () => together(['opencode', 'gemini', 'codex', 'claude'], false),
     'a coordinator, and a worker that is killed': killed,
 };
 
