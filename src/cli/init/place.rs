@@ -109,7 +109,9 @@ impl Place {
         }
         // Whoever writes has found something fit there.
         let file = self.resolve(path).unwrap_or_else(|_| self.root.join(path));
-        if self.shall.insert(file.clone(), Some(text)).is_none() {
+        let same = fs::read(&file).is_ok_and(|old| old == text.as_bytes());
+        let known = self.shall.insert(file.clone(), Some(text)).is_some();
+        if !same && !known {
             self.steps.push(Step::Write { file, executable });
         }
     }
