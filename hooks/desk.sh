@@ -11,14 +11,16 @@ client=${1:-claude}
 # output nor our errors, so the client does not wait for it. Its parent lives as long as it is waited for, because the
 # desk finds the worker's name by going up from it.
 desk_ask() {
-    {
+    (
+        # By exec, because a shell that redirects a group keeps the old ends for after it, also in what it forks.
+        exec 3<&0 </dev/null 2>/dev/null
         trap 'exit 0' TERM
         read -r asker _ </proc/self/stat
         # Who says the word after nobody listens any more gets no further: the number may be another process's by then.
-        { { "$@"; } <&3 3<&-; echo '#answered' && kill "$asker"; } &
+        { "$@" <&3; echo '#answered' && kill "$asker"; } &
         { sleep "${CREWFS_PATIENCE:-0.8}" || sleep 1; echo '#late' && kill "$asker"; } 3<&- &
         wait
-    } 3<&0 </dev/null 2>/dev/null | while IFS= read -r line; do
+    ) | while IFS= read -r line; do
         case $line in
         '#answered') exit 0 ;;
         '#late') exit 1 ;;
