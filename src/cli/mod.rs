@@ -10,6 +10,8 @@ mod init;
 mod log;
 mod mount;
 mod options;
+mod settings;
+mod sftp_server;
 mod top;
 mod umount;
 
@@ -40,6 +42,8 @@ enum Command {
     Top(top::Arguments),
     /// What is wrong on this machine or with a mount, and what to do about it.
     Doctor(doctor::Arguments),
+    /// Serve a remote worker, as the forced command of its ssh key: the client cannot choose its name.
+    SftpServer(sftp_server::Arguments),
     /// The whole story in a minute: a coordinator, three workers, progress, a result.
     Demo(demo::Arguments),
 }
@@ -81,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Log(arguments) => log::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::SftpServer(arguments) => sftp_server::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     };
     match outcome {
