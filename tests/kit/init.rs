@@ -161,9 +161,13 @@ fn what_others_wrote_stays_and_is_named() {
     symlink(outside.path().join("rules"), path("AGENTS.md")).unwrap();
 
     let refused = init(dir.path(), &["--client", "claude"]);
-    for said in ["left     .crew/WORKER.md: a file of this name is there", "refused  AGENTS.md", "leads out of the project",
-        "refused  .claude/settings.json: it is not plain JSON", "\"SessionStart\": ["]
-    {
+    for said in [
+        "left     .crew/WORKER.md: it is there and differs",
+        "refused  AGENTS.md",
+        "leads out of the project",
+        "refused  .claude/settings.json: it is not plain JSON",
+        "\"SessionStart\": [",
+    ] {
         assert!(refused.stdout.contains(said), "{said:?} in {}", refused.stdout);
     }
     refused.exits(1, "2 of the files could not be changed; what to add to them by hand is said above");
@@ -208,7 +212,9 @@ fn an_older_version_is_renewed_when_that_is_asked_for() {
     init(dir.path(), &["--client", "claude"]).ok();
     let new = picture(dir.path());
     // As an older crewfs would have left it: in the files, and in its record.
-    for (name, from, to) in [(".crew/hooks/stop.sh", "The stop hook", "The old hook"), ("AGENTS.md", "in a crew", "in the crew")] {
+    for (name, from, to) in
+        [(".crew/hooks/stop.sh", "The stop hook", "The old hook"), ("AGENTS.md", "in a crew", "in the crew")]
+    {
         for file in [name, ".crew/installed.json"] {
             let text = fs::read_to_string(path(file)).unwrap();
             fs::write(path(file), text.replace(from, to)).unwrap();
@@ -217,7 +223,10 @@ fn an_older_version_is_renewed_when_that_is_asked_for() {
     let old = picture(dir.path());
     assert_ne!(old, new);
     let said = init(dir.path(), &[]).ok();
-    assert!(said.contains("left     .crew/hooks/stop.sh: it is as another version of crewfs made it"), "{said}");
+    assert!(
+        said.contains("left     .crew/hooks/stop.sh: it is as another version of crewfs made it"),
+        "{said}"
+    );
     assert_eq!(picture(dir.path()), old);
     assert!(init(dir.path(), &["--update"]).ok().contains("renewed  .crew/hooks/stop.sh"));
     assert_eq!(picture(dir.path()), new);
@@ -230,9 +239,12 @@ fn what_root_makes_belongs_to_the_project() {
     chown(dir.path(), Some(12345), Some(12346)).unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o2770)).unwrap();
     init(dir.path(), &["--client", "claude"]).ok();
-    for (name, mode) in
-        [("tasks", 0o42770), (".crew/WORKER.md", 0o100660), (".crew/hooks/stop.sh", 0o100770), (".crew/installed.json", 0o100660)]
-    {
+    for (name, mode) in [
+        ("tasks", 0o42770),
+        (".crew/WORKER.md", 0o100660),
+        (".crew/hooks/stop.sh", 0o100770),
+        (".crew/installed.json", 0o100660),
+    ] {
         let there = fs::metadata(dir.path().join(name)).unwrap();
         assert_eq!((there.uid(), there.gid(), there.mode()), (12345, 12346, mode), "{name}");
     }
@@ -254,7 +266,8 @@ fn a_mounted_project_is_made_ready_through_the_mount() {
     fs::write(mounted.desk("a.md"), "# A\n").unwrap();
     mounted.sh("w1", "touch tasks/claim/next && echo done > tasks/completed/a").ok();
     let shown = git(&["status", "--porcelain", "-uall"], mounted.path());
-    let tasks: Vec<&str> = shown.lines().filter(|line| line.contains("task") && !line.contains(".crew/")).collect();
+    let tasks: Vec<&str> =
+        shown.lines().filter(|line| line.contains("task") && !line.contains(".crew/")).collect();
     assert_eq!(tasks, ["?? tasks/a.md"], "git sees the instructions and nothing of the desk: {shown}");
     assert!(!shown.contains("worker"), "{shown}");
     init(mounted.path(), &[]).ok();

@@ -58,14 +58,24 @@ fn all_is_done_although_a_worker_crashes_and_then_they_stop() {
     let logs = project.dir().join("the logs");
     let room = project.dir().display().to_string();
     let options = ["--plain", "--name", "w", "--logs", logs.to_str().unwrap()];
-    let said = run_within(LIMIT, launcher(&mounted, "2", &options, &["sh", "-c", AGENT, "sh", "{worker}/{n}", &room])).ok();
+    let said = run_within(
+        LIMIT,
+        launcher(&mounted, "2", &options, &["sh", "-c", AGENT, "sh", "{worker}/{n}", &room]),
+    )
+    .ok();
     assert!(said.contains("ended with exit code 137 and finished nothing: starts again in 1s"), "{said}");
-    assert!(said.contains("w-1: nothing is left to do") && said.contains("w-2: nothing is left to do"), "{said}");
+    assert!(
+        said.contains("w-1: nothing is left to do") && said.contains("w-2: nothing is left to do"),
+        "{said}"
+    );
     for id in ["a", "crash", "b", "c"] {
         assert_eq!(mounted.state(id), "completed", "{id}");
     }
     let log = ["w-1.log", "w-2.log"].map(|name| fs::read_to_string(logs.join(name)).unwrap()).concat();
-    assert!(log.contains("w-1, started as w-1/1, does") || log.contains("w-2, started as w-2/2, does"), "{log}");
+    assert!(
+        log.contains("w-1, started as w-1/1, does") || log.contains("w-2, started as w-2/2, does"),
+        "{log}"
+    );
     // The claim of the one that crashed came back by its death, not by the lease.
     let events = mounted.read("events.jsonl");
     assert!(events.contains("\"ending\":{\"killed\":9}"), "{events}");
@@ -107,7 +117,8 @@ echo done > "tasks/completed/$id""#;
 #[track_caller]
 fn meanwhile(mounted: &Mounted, room: &Path, act: impl FnOnce(Pid)) -> Ran {
     let room_name = room.display().to_string();
-    let mut command = launcher(mounted, "2", &["--plain", "--name", "w"], &["sh", "-c", PATIENT, "sh", &room_name]);
+    let mut command =
+        launcher(mounted, "2", &["--plain", "--name", "w"], &["sh", "-c", PATIENT, "sh", &room_name]);
     let said = room.join("said");
     command.stdout(fs::File::create(&said).unwrap());
     let mut child = command.spawn().unwrap();
@@ -129,7 +140,9 @@ fn interrupted_once_they_finish_and_claim_nothing_more() {
     with_tasks(&mounted, &["a", "b", "c"]);
     let said = meanwhile(&mounted, project.dir(), |pid| {
         kill_process(pid, Signal::INT).unwrap();
-        until("they drain", || ["w-1", "w-2"].iter().all(|w| mounted.desk(format!("workers/{w}/drain")).exists()));
+        until("they drain", || {
+            ["w-1", "w-2"].iter().all(|w| mounted.desk(format!("workers/{w}/drain")).exists())
+        });
         fs::write(project.dir().join("go"), "").unwrap();
     })
     .ok();
@@ -148,7 +161,9 @@ fn interrupted_twice_they_are_ended_with_all_they_started() {
     with_tasks(&mounted, &["a", "b"]);
     let said = meanwhile(&mounted, project.dir(), |pid| {
         kill_process(pid, Signal::TERM).unwrap();
-        until("they drain", || ["w-1", "w-2"].iter().all(|w| mounted.desk(format!("workers/{w}/drain")).exists()));
+        until("they drain", || {
+            ["w-1", "w-2"].iter().all(|w| mounted.desk(format!("workers/{w}/drain")).exists())
+        });
         kill_process(pid, Signal::TERM).unwrap();
     });
     assert_eq!(said.code, Some(1), "{said:?}");
@@ -194,7 +209,8 @@ fn in_windows_of_tmux() {
     assert!(said.contains("to see them: tmux -L crewfs-w.x-"), "{said}");
     assert_eq!(mounted.list("completed").len(), 3, "{said}");
     until("what they said is in the logs", || {
-        let logs = ["w.x-1.log", "w.x-2.log"].map(|name| fs::read_to_string(logs.join(name)).unwrap_or_default());
+        let logs =
+            ["w.x-1.log", "w.x-2.log"].map(|name| fs::read_to_string(logs.join(name)).unwrap_or_default());
         logs.concat().matches(", does ").count() == 3
     });
     nothing_is_left(&project);

@@ -11,7 +11,10 @@ pub(crate) fn normalized(text: &str) -> String {
     let shape = b"dddd-dd-ddTdd:dd:dd.dddZ";
     let fits = |bytes: &[u8]| {
         bytes.len() >= shape.len()
-            && bytes.iter().zip(shape).all(|(byte, form)| if *form == b'd' { byte.is_ascii_digit() } else { byte == form })
+            && bytes
+                .iter()
+                .zip(shape)
+                .all(|(byte, form)| if *form == b'd' { byte.is_ascii_digit() } else { byte == form })
     };
     let (mut out, mut rest) = (String::new(), text);
     while let Some(c) = rest.chars().next() {

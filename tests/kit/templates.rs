@@ -25,7 +25,9 @@ fn the_instruction_to_start_from_is_a_task() {
     fs::write(mounted.desk("new.md"), template("task-instruction.md")).unwrap();
     assert_eq!(mounted.state("new"), "ready");
     let text = template("task-instruction.md").to_lowercase();
-    for section in ["objective", "context files to read first", "requirements", "steps", "acceptance criteria"] {
+    for section in
+        ["objective", "context files to read first", "requirements", "steps", "acceptance criteria"]
+    {
         assert!(text.contains(&format!("\n## {section}\n")), "{section}");
     }
     mounted.stop();
@@ -43,9 +45,18 @@ fn the_samples_are_what_a_mount_shows() {
     let project = project!();
     let mut mounted = project.mount(&[]);
     mounted.operator(STORY).ok();
-    mounted.sh("worker-1", "touch tasks/claim/next && echo 'endpoint and 14 tests' > tasks/completed/login").ok();
-    mounted.sh("worker-2", "touch tasks/claim/next && echo 'users is there, sessions is next' > tasks/claim/tables").ok();
-    for (sample, shown) in [("task-queue.json", "task-queue.json"), ("worker-status.json", "worker-status.json")] {
+    mounted
+        .sh("worker-1", "touch tasks/claim/next && echo 'endpoint and 14 tests' > tasks/completed/login")
+        .ok();
+    mounted
+        .sh(
+            "worker-2",
+            "touch tasks/claim/next && echo 'users is there, sessions is next' > tasks/claim/tables",
+        )
+        .ok();
+    for (sample, shown) in
+        [("task-queue.json", "task-queue.json"), ("worker-status.json", "worker-status.json")]
+    {
         let now = fs::read_to_string(mounted.path().join(shown)).unwrap();
         assert_eq!(normalized(&template(sample)), normalized(&now), "{sample} is as {shown} was: \n{now}");
     }
@@ -63,7 +74,12 @@ fn the_plugin_is_whole_where_it_is_written() {
     assert_eq!(manifest["version"], env!("CARGO_PKG_VERSION"));
     let marketplace = json("claude-plugin/.claude-plugin/marketplace.json");
     assert_eq!(marketplace["plugins"][0]["name"], manifest["name"]);
-    assert!(plugin.join(marketplace["plugins"][0]["source"].as_str().unwrap()).join(".claude-plugin/plugin.json").exists());
+    assert!(
+        plugin
+            .join(marketplace["plugins"][0]["source"].as_str().unwrap())
+            .join(".claude-plugin/plugin.json")
+            .exists()
+    );
 
     // It registers what the project's own settings do, by scripts that are there and can be run.
     let (ours, projects) = (json("claude-plugin/hooks/hooks.json"), json("clients/claude-settings.json"));
@@ -72,7 +88,8 @@ fn the_plugin_is_whole_where_it_is_written() {
         assert_eq!(plugin_hook["matcher"], project_hook["matcher"], "{event}");
         assert_eq!(plugin_hook["hooks"][0]["timeout"], project_hook["hooks"][0]["timeout"], "{event}");
         let command = plugin_hook["hooks"][0]["command"].as_str().unwrap();
-        let script = command.split('"').nth(1).unwrap().replace("${CLAUDE_PLUGIN_ROOT}", plugin.to_str().unwrap());
+        let script =
+            command.split('"').nth(1).unwrap().replace("${CLAUDE_PLUGIN_ROOT}", plugin.to_str().unwrap());
         let mut check = std::process::Command::new("sh");
         check.args(["-n", &script]);
         run(check).ok();
@@ -89,7 +106,8 @@ fn the_plugin_is_whole_where_it_is_written() {
 
 #[test]
 fn every_template_belongs_to_something() {
-    let known = fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/cli/init/kit.rs")).unwrap();
+    let known =
+        fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/cli/init/kit.rs")).unwrap();
     let mut open = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("templates")];
     let root = open[0].clone();
     while let Some(next) = open.pop() {
@@ -101,7 +119,10 @@ fn every_template_belongs_to_something() {
             }
             let name = path.strip_prefix(&root).unwrap().display().to_string();
             let sample = ["task-queue.json", "worker-status.json"].contains(&name.as_str());
-            assert!(sample || known.contains(&format!("templates/{name}\"")), "{name} is neither installed nor a sample");
+            assert!(
+                sample || known.contains(&format!("templates/{name}\"")),
+                "{name} is neither installed nor a sample"
+            );
             if name.ends_with(".json") {
                 json(&name);
             }

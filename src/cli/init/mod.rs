@@ -117,7 +117,8 @@ fn clients(arguments: &Arguments, record: Option<&Record>, place: &Place) -> Vec
     let of = |wanted: &dyn Fn(&Client) -> bool| -> Vec<Client> {
         Client::ALL.into_iter().filter(|client| wanted(client)).collect()
     };
-    let recorded = |client: &Client| record.is_some_and(|record| record.clients.iter().any(|n| n == client.name()));
+    let recorded =
+        |client: &Client| record.is_some_and(|record| record.clients.iter().any(|n| n == client.name()));
     if record.is_some() || !arguments.client.is_empty() {
         return of(&|client| recorded(client) || arguments.client.contains(client));
     }
@@ -177,7 +178,11 @@ fn put(
         match older {
             Some((base, created)) if update => (base, created, true),
             Some(_) => {
-                teller.tell("left", part.path, "it is as another version of crewfs made it; to renew it: --update");
+                teller.tell(
+                    "left",
+                    part.path,
+                    "it is as another version of crewfs made it; to renew it: --update",
+                );
                 return Ok(());
             }
             None if recorded.is_none() && part.is_json() => {

@@ -200,7 +200,9 @@ impl Place {
 
 fn failed(path: &Path, what: &str, error: &io::Error) -> Failure {
     let next = match error.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM | libc::EROFS) => "do it as the owner of the project, where it can be written",
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            "do it as the owner of the project, where it can be written"
+        }
         Some(libc::EBUSY) => "a worker is changing it: wait until it is done",
         Some(libc::ENOTCONN) => "that is a dead mount: crewfs umount it",
         Some(libc::ENOSPC | libc::EDQUOT) => "free some space",
