@@ -52,7 +52,10 @@ ask() {
         sleep 1
     done
     todo=$(printf '%s\n' "$facts" | sed -n 's/^do //p')
-    finished=$(($(printf '%s\n' "$facts" | sed -n 's/^finished //p' | tr '\n' '+') 0))
+    finished=0
+    for number in $(printf '%s\n' "$facts" | sed -n 's/^finished //p'); do
+        finished=$((finished + number))
+    done
 }
 
 # Run the agent to its end, as the leader of a process group of its own. Its number is left for whoever has to end it.
@@ -74,7 +77,10 @@ while :; do
     kill -0 "$(cat "$run/launcher")" 2>/dev/null || end 1 'the launcher is gone: nothing is started any more'
     ask || end 3 "no crewfs answers at $desk: mount the project, then start the workers again"
     case $todo in
-    drained) end 0 "drained: nothing more is claimed until this is gone: rm $desk/workers/$name/drain" ;;
+    drained)
+        [ ! -s "$run/$name.drained" ] || end 0 'drained, as was asked for'
+        end 0 "drained: it claims nothing more; to have it work again: rm $desk/workers/$name/drain"
+        ;;
     stop) end 0 'nothing is left to do' ;;
     wait)
         [ "$waits" ] || say 'waits for a task'
@@ -97,7 +103,7 @@ while :; do
         [ "$code" != 0 ] || continue
     else
         tried=$((tried + 1))
-        [ "$todo" != stop ] && [ "$todo" != drained ] || continue
+        case $todo in stop | drained) continue ;; esac
         [ "$tried" -lt "$restarts" ] || end 1 "gave up: $tried times in a row the agent ended without having finished a task, the last time with exit code $code; see $log"
         say "ended with exit code $code and finished nothing: starts again in ${pause}s"
     fi

@@ -49,7 +49,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
     esac
     shift
 done
-[ "${1-}" = -- ] && [ $# -gt 1 ] || wrong 'there is no command; it begins after --'
+if [ "${1-}" != -- ] || [ $# = 1 ]; then wrong 'there is no command; it begins after --'; fi
 shift
 case $prefix in *[!A-Za-z0-9._-]* | [!A-Za-z0-9]* | '') wrong "--name is $prefix, but must be letters, digits, '.', '_' and '-'" ;; esac
 case $restarts in '' | *[!0-9]* | 0*) wrong "--max-restarts is $restarts, but must be a number from 1" ;; esac
@@ -68,7 +68,7 @@ case $dir in
 /*) ;;
 *) dir=$(pwd)/$dir ;;
 esac
-if ! desk_ask test -e "$dir/$tasks/queue.json"; then
+if [ -z "$(desk_ask ls "$dir/$tasks/queue.json")" ]; then
     echo "start-workers.sh: no crewfs answers at $dir/$tasks; mount the project first: crewfs mount $dir" >&2
     exit 3
 fi
@@ -110,7 +110,8 @@ launch() {
         set -- "$@" "$text"
     done
     if [ "$tmux" = no ]; then
-        setsid sh "$here/keep-worker.sh" "$name" "$run" "$dir" "$logs/$name.log" "$restarts" "$@" </dev/null &
+        # shellcheck disable=SC2094 # both append
+        setsid sh "$here/keep-worker.sh" "$name" "$run" "$dir" "$logs/$name.log" "$restarts" "$@" </dev/null >>"$logs/$name.log" 2>&1 &
         echo $! >"$run/$name.keeper"
         return
     fi
@@ -118,12 +119,16 @@ launch() {
     verb=new-window
     [ "$number" -gt 1 ] || verb='new-session -d -s crew -x 200 -y 50'
     # shellcheck disable=SC2086 # words on purpose
-    tmux -L "$socket" -f /dev/null $verb -n "$name" -P -F '#{pane_pid}' \
-        sh "$here/keep-worker.sh" "$name" "$run" "$dir" - "$restarts" "$@" >"$run/$name.keeper" &&
-        tmux -L "$socket" pipe-pane -t "crew:$name" "exec cat >>'$logs/$name.log'"
+    tmux -L "$socket" -f /dev/null $verb -n "$name" -P -F '#{pane_pid} #{pane_id}' \
+        sh "$here/keep-worker.sh" "$name" "$run" "$dir" - "$restarts" "$@" >"$run/$name.pane" || return
+    read -r keeper pane <"$run/$name.pane"
+    echo "$keeper" >"$run/$name.keeper"
+    put "$logs/$name.log" "'" "'\\''"
+    tmux -L "$socket" pipe-pane -t "$pane" "exec cat >>'$text'"
 }
 
 # Have all finish what they hold. Who drains already is left as it is.
+# shellcheck disable=SC2317 # called by a trap
 drain() {
     for name in $names; do
         # shellcheck disable=SC2016 # the inner shell is to expand it
@@ -154,6 +159,7 @@ all_ended() {
 }
 
 interrupts=0
+# shellcheck disable=SC2317 # called by a trap
 interrupted() {
     interrupts=$((interrupts + 1))
     case $interrupts in
@@ -174,7 +180,7 @@ tell() {
 }
 
 socket=crewfs-$prefix-$$
-echo "$count workers; logs are in $logs"
+echo "workers: $count; their logs: $logs"
 n=1
 for name in $names; do
     launch "$name" "$n" "$@" || {

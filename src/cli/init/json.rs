@@ -319,7 +319,9 @@ mod tests {
 
     #[test]
     fn what_is_no_plain_json_is_refused() {
-        for text in ["", "{\n  // a remark\n}", "{\"a\": 1,}", "[]", "{\"hooks\": []}", "{\"hooks\": {\"Stop\": {}}}"] {
+        for text in
+            ["", "{\n  // a remark\n}", "{\"a\": 1,}", "[]", "{\"hooks\": []}", "{\"hooks\": {\"Stop\": {}}}"]
+        {
             assert!(merge(text, WANTED).is_err(), "{text}");
         }
     }

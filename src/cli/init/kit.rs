@@ -88,9 +88,25 @@ const MARK: &str = "<!-- crewfs: begin -->";
 const GIT_MARK: &str = "# crewfs: begin";
 const AGENTS: &str = include_str!("../../../templates/AGENTS.md");
 const IGNORED: &str = include_str!("../../../templates/ignore");
+const COORDINATOR: &str = include_str!("../../../templates/COORDINATOR.md");
+const WORKER: &str = include_str!("../../../templates/WORKER.md");
+const INSTRUCTION: &str = include_str!("../../../templates/task-instruction.md");
+const DESK: &str = include_str!("../../../hooks/desk.sh");
+const STOP: &str = include_str!("../../../hooks/stop.sh");
+const SESSION_START: &str = include_str!("../../../hooks/session-start.sh");
+const SESSION_END: &str = include_str!("../../../hooks/session-end.sh");
+const FAILED_WRITE: &str = include_str!("../../../hooks/failed-write.sh");
 
 const fn part(path: &'static str, text: &'static str, way: Way, whom: Whom) -> Part {
     Part { path, text, way, whom }
+}
+
+const fn whole(path: &'static str, text: &'static str) -> Part {
+    part(path, text, Way::Whole, Whom::Everybody)
+}
+
+const fn script(path: &'static str, text: &'static str) -> Part {
+    part(path, text, Way::Script, Whom::Everybody)
 }
 
 const fn hook(path: &'static str, text: &'static str) -> Part {
@@ -101,31 +117,21 @@ const fn registration(path: &'static str, text: &'static str, client: Client) ->
     part(path, text, Way::Json, Whom::Only(client))
 }
 
-/// All of it, in the order in which it is told.
+/// All that comes into a project, in the order in which it is told.
 pub(super) const PARTS: &[Part] = &[
-    part(
-        ".crew/COORDINATOR.md",
-        include_str!("../../../templates/COORDINATOR.md"),
-        Way::Whole,
-        Whom::Everybody,
-    ),
-    part(".crew/WORKER.md", include_str!("../../../templates/WORKER.md"), Way::Whole, Whom::Everybody),
-    part(
-        ".crew/task-instruction.md",
-        include_str!("../../../templates/task-instruction.md"),
-        Way::Whole,
-        Whom::Everybody,
-    ),
+    whole(".crew/COORDINATOR.md", COORDINATOR),
+    whole(".crew/WORKER.md", WORKER),
+    whole(".crew/task-instruction.md", INSTRUCTION),
     part("AGENTS.md", AGENTS, Way::Section(MARK), Whom::Everybody),
     part("CLAUDE.md", AGENTS, Way::Section(MARK), Whom::IfThere(Client::Claude)),
     part("GEMINI.md", AGENTS, Way::Section(MARK), Whom::Only(Client::Gemini)),
     part(".gitignore", IGNORED, Way::Section(GIT_MARK), Whom::Everybody),
     part(".ignore", IGNORED, Way::Section(GIT_MARK), Whom::Everybody),
-    hook(".crew/hooks/desk.sh", include_str!("../../../hooks/desk.sh")),
-    hook(".crew/hooks/stop.sh", include_str!("../../../hooks/stop.sh")),
-    hook(".crew/hooks/session-start.sh", include_str!("../../../hooks/session-start.sh")),
-    hook(".crew/hooks/session-end.sh", include_str!("../../../hooks/session-end.sh")),
-    hook(".crew/hooks/failed-write.sh", include_str!("../../../hooks/failed-write.sh")),
+    hook(".crew/hooks/desk.sh", DESK),
+    hook(".crew/hooks/stop.sh", STOP),
+    hook(".crew/hooks/session-start.sh", SESSION_START),
+    hook(".crew/hooks/session-end.sh", SESSION_END),
+    hook(".crew/hooks/failed-write.sh", FAILED_WRITE),
     registration(
         ".claude/settings.json",
         include_str!("../../../templates/clients/claude-settings.json"),
@@ -152,6 +158,33 @@ pub(super) const PARTS: &[Part] = &[
         include_str!("../../../templates/clients/cursor-hooks.json"),
         Client::Cursor,
     ),
+];
+
+/// The Claude Code plugin, which is a marketplace of its own: the client leaves out links that lead out of it, so it is whole
+/// only where it is written.
+pub(super) const PLUGIN: &[Part] = &[
+    whole(
+        ".claude-plugin/plugin.json",
+        include_str!("../../../templates/claude-plugin/.claude-plugin/plugin.json"),
+    ),
+    whole(
+        ".claude-plugin/marketplace.json",
+        include_str!("../../../templates/claude-plugin/.claude-plugin/marketplace.json"),
+    ),
+    whole("hooks/hooks.json", include_str!("../../../templates/claude-plugin/hooks/hooks.json")),
+    script("hooks/desk.sh", DESK),
+    script("hooks/stop.sh", STOP),
+    script("hooks/session-start.sh", SESSION_START),
+    script("hooks/session-end.sh", SESSION_END),
+    script("hooks/failed-write.sh", FAILED_WRITE),
+    whole("skills/work/SKILL.md", include_str!("../../../templates/claude-plugin/skills/work/SKILL.md")),
+    whole("skills/work/WORKER.md", WORKER),
+    whole(
+        "skills/coordinate/SKILL.md",
+        include_str!("../../../templates/claude-plugin/skills/coordinate/SKILL.md"),
+    ),
+    whole("skills/coordinate/COORDINATOR.md", COORDINATOR),
+    whole("skills/coordinate/task-instruction.md", INSTRUCTION),
 ];
 
 impl Part {

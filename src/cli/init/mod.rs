@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use self::kit::{Client, PARTS, Part, Way};
+use self::kit::{Client, PARTS, PLUGIN, Part, Way};
 use self::place::{Found, Place};
 use self::record::{Installed, RECORD, Record};
 use super::Failure;
@@ -27,11 +27,14 @@ pub(super) struct Arguments {
     /// traces are in the project or whose program is in PATH; else claude]
     #[arg(long, value_delimiter = ',')]
     client: Vec<Client>,
+    /// Write the Claude Code plugin into the directory instead: the same hooks, and skills for working and coordinating.
+    #[arg(long, conflicts_with = "client")]
+    plugin: bool,
     /// Renew what an older crewfs installed and nobody has changed since.
     #[arg(long)]
     update: bool,
     /// Take out again what was installed. What was changed since stays.
-    #[arg(long, conflicts_with_all = ["client", "update"])]
+    #[arg(long, conflicts_with_all = ["client", "plugin", "update"])]
     remove: bool,
     /// Say what would be done, and do nothing.
     #[arg(long)]
@@ -53,10 +56,22 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         };
         remove(&record, &mut place, &mut teller)?;
         format!("what crewfs had installed is taken out of {shown}")
+    } else if arguments.plugin {
+        let mut record = record.unwrap_or_default();
+        install(PLUGIN, &[], &mut record, arguments.update, &mut place, &mut teller)?;
+        format!(
+            "{shown} is a plugin; install it: claude plugin marketplace add {shown}; claude plugin install crewfs@crewfs"
+        )
     } else {
         let clients = clients(arguments, record.as_ref(), &place);
         let names: Vec<&str> = clients.iter().map(|client| client.name()).collect();
-        install(&clients, record.unwrap_or_default(), arguments.update, &mut place, &mut teller)?;
+        let mut record = record.unwrap_or_default();
+        record.clients = names.iter().map(|name| name.to_string()).collect();
+        if !place.has(TASKS) {
+            place.make_directory(TASKS, &mut record.directories);
+            teller.change("made", "tasks/", "");
+        }
+        install(PARTS, &clients, &mut record, arguments.update, &mut place, &mut teller)?;
         let whom = if names.is_empty() { String::new() } else { format!(" for {}", names.join(", ")) };
         format!("{shown} is ready{whom}; mount it: crewfs mount {shown}")
     };
@@ -102,7 +117,8 @@ fn clients(arguments: &Arguments, record: Option<&Record>, place: &Place) -> Vec
     let of = |wanted: &dyn Fn(&Client) -> bool| -> Vec<Client> {
         Client::ALL.into_iter().filter(|client| wanted(client)).collect()
     };
-    let recorded = |client: &Client| record.is_some_and(|record| record.clients.iter().any(|n| n == client.name()));
+    let recorded =
+        |client: &Client| record.is_some_and(|record| record.clients.iter().any(|n| n == client.name()));
     if record.is_some() || !arguments.client.is_empty() {
         return of(&|client| recorded(client) || arguments.client.contains(client));
     }
@@ -115,33 +131,24 @@ fn clients(arguments: &Arguments, record: Option<&Record>, place: &Place) -> Vec
     if found.is_empty() { vec![Client::Claude] } else { found }
 }
 
+/// Bring all parts into their files, and keep a record of it.
 fn install(
+    parts: &[Part],
     clients: &[Client],
-    before: Record,
+    record: &mut Record,
     update: bool,
     place: &mut Place,
     teller: &mut Teller,
 ) -> Result<(), Failure> {
-    let mut record = before.clone();
-    record.clients = clients.iter().map(|client| client.name().to_string()).collect();
-    let mut made = std::mem::take(&mut record.directories);
-    if !place.exists() {
-        made.push(".".into());
-    }
-    if !place.has(TASKS) {
-        place.make_directory(TASKS, &mut made);
-        teller.change("made", "tasks/", "");
-    }
-    for part in PARTS {
+    for part in parts {
         if part.is_for(clients, |path| place.has(path)) {
-            put(part, &mut record, update, place, &mut made, teller)?;
+            put(part, record, update, place, teller)?;
         }
     }
-    place.make_directory(".crew", &mut made);
-    record.directories = made;
-    if record != before {
-        record.write(place);
+    if !place.exists() {
+        record.directories.insert(0, ".".into());
     }
+    record.write(place);
     Ok(())
 }
 
@@ -151,7 +158,6 @@ fn put(
     record: &mut Record,
     update: bool,
     place: &mut Place,
-    made: &mut Vec<String>,
     teller: &mut Teller,
 ) -> Result<(), Failure> {
     let (found, created) = match place.find(part.path)? {
@@ -172,7 +178,11 @@ fn put(
         match older {
             Some((base, created)) if update => (base, created, true),
             Some(_) => {
-                teller.tell("left", part.path, "it is as another version of crewfs made it; to renew it: --update");
+                teller.tell(
+                    "left",
+                    part.path,
+                    "it is as another version of crewfs made it; to renew it: --update",
+                );
                 return Ok(());
             }
             None if recorded.is_none() && part.is_json() => {
@@ -192,7 +202,8 @@ fn put(
         Err(why) => refuse(part, &why, teller),
         Ok((insertions, kept)) => {
             let pieces = insertions.iter().map(|insertion| insertion.text.clone()).collect();
-            place.write(part.path, text::apply(&base, insertions), part.way == Way::Script, made);
+            let text = text::apply(&base, insertions);
+            place.write(part.path, text, part.way == Way::Script, &mut record.directories);
             record.note(Installed { path: part.path.to_string(), created, pieces });
             let (what, more) = match part.way {
                 _ if renewed => ("renewed", ""),
@@ -224,7 +235,7 @@ fn refuse(part: &Part, why: &str, teller: &mut Teller) {
 
 fn remove(record: &Record, place: &mut Place, teller: &mut Teller) -> Result<(), Failure> {
     for installed in record.files.iter().rev() {
-        let Some(part) = PARTS.iter().find(|part| part.path == installed.path) else {
+        let Some(part) = PARTS.iter().chain(PLUGIN).find(|part| part.path == installed.path) else {
             teller.tell("left", &installed.path, "this crewfs does not know it; remove it by hand");
             continue;
         };

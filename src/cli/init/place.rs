@@ -109,7 +109,9 @@ impl Place {
         }
         // Whoever writes has found something fit there.
         let file = self.resolve(path).unwrap_or_else(|_| self.root.join(path));
-        if self.shall.insert(file.clone(), Some(text)).is_none() {
+        let same = fs::read(&file).is_ok_and(|old| old == text.as_bytes());
+        let known = self.shall.insert(file.clone(), Some(text)).is_some();
+        if !same && !known {
             self.steps.push(Step::Write { file, executable });
         }
     }
@@ -198,7 +200,9 @@ impl Place {
 
 fn failed(path: &Path, what: &str, error: &io::Error) -> Failure {
     let next = match error.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM | libc::EROFS) => "do it as the owner of the project, where it can be written",
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            "do it as the owner of the project, where it can be written"
+        }
         Some(libc::EBUSY) => "a worker is changing it: wait until it is done",
         Some(libc::ENOTCONN) => "that is a dead mount: crewfs umount it",
         Some(libc::ENOSPC | libc::EDQUOT) => "free some space",

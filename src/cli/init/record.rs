@@ -8,6 +8,7 @@ use super::place::{Found, Place};
 
 /// Where it is kept, from the root of the project.
 pub(super) const RECORD: &str = ".crew/installed.json";
+const HOME: &str = ".crew";
 const FORMAT: u32 = 1;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +65,9 @@ impl Record {
     /// Decide that it shall be on the disk as it is now.
     pub(super) fn write(&mut self, place: &mut Place) {
         self.format = FORMAT;
+        place.make_directory(HOME, &mut self.directories);
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
-        place.write(RECORD, text, false, &mut self.directories.clone());
+        place.write(RECORD, text, false, &mut self.directories);
     }
 }
