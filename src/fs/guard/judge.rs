@@ -413,6 +413,7 @@ impl Guard {
 
     fn stale(&self, ino: Ino, worker: &WorkerName, unread: &Recent, held: Option<&Holder>) -> FsError {
         self.counters.refusals.count("stale");
+        self.table.lock().changes.refused(ino, worker);
         // The next read must come to us, or it would be refused again.
         if let Some(forgetting) = self.forgetting.get() {
             forgetting.attributes(ino);

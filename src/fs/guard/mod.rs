@@ -381,13 +381,13 @@ impl Guard {
     }
 
     /// Somebody is about to read a file: to be called before the disk is asked, so that a change in between counts as not
-    /// read. May be called while the caller's memory is locked.
-    pub fn reading(&self, req: &Request, ino: Ino) {
+    /// read. `writable`: through a descriptor that can write, too. May be called while the caller's memory is locked.
+    pub fn reading(&self, req: &Request, ino: Ino, writable: bool) {
         let now = (self.clock)().instant;
         if self.table.lock().changes.recent(ino, now).is_some()
             && let Some(caller) = self.callers.glance(req)
         {
-            self.table.lock().changes.read(ino, &caller.actor.worker, now);
+            self.table.lock().changes.read(ino, &caller.actor.worker, writable, now);
         }
     }
 

@@ -400,8 +400,17 @@ impl Filesystem for Tree {
 
     /// Not a sign of life: a page fault reads too, with the process's memory locked, and to look at who that is could
     /// wait for that lock. Whoever reads has looked the file up before.
-    fn read(&self, req: &Request, ino: Ino, _fh: u64, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
-        self.core.guard.reading(req, ino);
+    fn read(
+        &self,
+        req: &Request,
+        ino: Ino,
+        _fh: u64,
+        offset: u64,
+        size: u32,
+        flags: i32,
+        reply: Reply<Vec<u8>>,
+    ) {
+        self.core.guard.reading(req, ino, flags & libc::O_ACCMODE != libc::O_RDONLY);
         reply.send(self.core.files.read(ino, offset, size));
     }
 
