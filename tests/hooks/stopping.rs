@@ -117,7 +117,8 @@ fn thirty_answers_in_a_row_with_progress_and_ten_without() {
     mounted.sh("w1", "touch tasks/claim/a").ok();
     for (client, _) in CLIENTS {
         let agent = Agent::new(client, "w1", &project, mounted.path());
-        for n in 0..30 {
+        // The count knows nothing of clients: the whole length once is enough.
+        for n in 0..if client == "claude" { 30 } else { 3 } {
             mounted.sh("w1", &format!("echo '{client} {n}' > tasks/claim/a")).ok();
             agent.stop(60).is(&stop_answer(client, HELD));
         }
