@@ -13,12 +13,12 @@ client=${1:-claude}
 desk_ask() {
     (
         # By exec, because a shell that redirects a group keeps the old ends for after it, also in what it forks.
-        exec 3<&0 </dev/null 2>/dev/null
+        exec </dev/null 2>/dev/null
         trap 'exit 0' TERM
         read -r asker _ </proc/self/stat
         # Who says the word after nobody listens any more gets no further: the number may be another process's by then.
-        { "$@" <&3; echo '#answered' && kill "$asker"; } &
-        { sleep "${CREWFS_PATIENCE:-0.8}" || sleep 1; echo '#late' && kill "$asker"; } 3<&- &
+        { "$@"; echo '#answered' && kill "$asker"; } &
+        { sleep "${CREWFS_PATIENCE:-0.8}" || sleep 1; echo '#late' && kill "$asker"; } &
         wait
     ) | while IFS= read -r line; do
         case $line in
@@ -52,26 +52,15 @@ desk_find() {
 
 # What the client has to say. It is read to its end also where nothing of it is needed: some clients take a closed pipe ill.
 read_input() {
-    input=$([ -t 0 ] || desk_ask cat)
+    input=
+    [ -t 0 ] || input=$(cat)
 }
 
-# The first member of this name in the client's input, if it is a string; as it is written in JSON.
+# The first member of this name in the client's input, if it is a string; as it is written in JSON. Within a text a quote
+# has a backslash before it, so what a text holds is not taken for a member. (The shell's own patterns take minutes for a
+# long text.)
 input_member() {
-    rest=${input#*"\"$1\":"}
-    [ "$rest" != "$input" ] || return 0
-    rest=${rest# }
-    case $rest in '"'*) ;; *) return 0 ;; esac
-    rest=${rest#?} value=
-    while :; do
-        piece=${rest%%'"'*}
-        value=$value$piece rest=${rest#"$piece"\"}
-        # A quote behind an odd number of backslashes belongs to the text.
-        slashes=${piece##*[!\\]}
-        [ $((${#slashes} % 2)) = 1 ] || break
-        [ "$rest" ] || break
-        value=$value\"
-    done
-    printf '%s' "$value"
+    printf '%s\n' "$input" | grep -oE "\"$1\""': ?"([^"\\]|\\.)*"' | sed 's/^[^:]*: *"//; s/"$//; q'
 }
 
 # A text as what stands between the quotes of a JSON string.

@@ -39,7 +39,7 @@ case $input in
 *EBUSY* | *EPERM* | *EIO* | *'esource busy'* | *'not permitted'* | *'nput/output error'*) ;;
 *) exit 0 ;;
 esac
-said=$(desk_ask look </dev/null) || exit 0
+said=$(desk_ask look) || exit 0
 why=${said%%'
 '*} task=${said#"${said%%'
 '*}"}

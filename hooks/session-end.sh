@@ -21,7 +21,7 @@ read_input
 # After these the same agent goes on, with another conversation.
 case $(input_member reason) in clear | resume) exit 0 ;; esac
 [ -z "${CREWFS_KEEP_CLAIMS:-}" ] || exit 0
-worker=$(desk_ask give_back </dev/null)
+worker=$(desk_ask give_back)
 kept=$(kept_in)
 [ -z "$kept" ] || [ -z "$worker" ] || rm -f "$kept/$(session_key "$worker")"
 exit 0

@@ -34,6 +34,6 @@ TEXT
 }
 
 read_input
-text=$(desk_ask look </dev/null) || exit 0
+text=$(desk_ask look) || exit 0
 [ -z "$text" ] || tell_agent SessionStart "$(printf '%s' "$text" | json_text)"
 exit 0

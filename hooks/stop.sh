@@ -47,7 +47,7 @@ read_input
 [ "$client" != cursor ] || [ "$(input_member status)" = completed ] || exit 0
 
 began=$(date +%s)
-while facts=$(desk_ask look </dev/null) || exit 0; do
+while facts=$(desk_ask look) || exit 0; do
     answer=$(fact answer)
     [ "$answer" ] || exit 0
     [ -z "$(fact holds)$(fact ready)" ] || break

@@ -10,7 +10,7 @@ mod sessions;
 mod stopping;
 
 #[path = "../mount/harness.rs"]
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports, unused_macros)]
 mod harness;
 #[path = "../mount/process.rs"]
 #[allow(dead_code)]

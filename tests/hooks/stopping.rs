@@ -21,12 +21,13 @@ fn every_client_in_every_shell_is_told_what_should_stop_says() {
     project.task("a", "# A\n");
     fs::create_dir(project.source().join("src")).unwrap();
     let mounted = project.mount(&[]);
+    let below = mounted.path().join("src");
     for (client, _) in CLIENTS {
         for shell in SHELLS {
             let agent = |place| Agent::new(client, "w1", &project, place).shell(shell);
             agent(mounted.path()).stop(60).is(&stop_answer(client, READY));
             // Also from a directory below the project.
-            agent(&mounted.path().join("src")).stop(60).is(&stop_answer(client, READY));
+            agent(&below).stop(60).is(&stop_answer(client, READY));
             mounted.sh("w1", "touch tasks/claim/a").ok();
             agent(mounted.path()).stop(60).is(&stop_answer(client, HELD));
             // Finish what is held: draining is about what comes after.
@@ -116,7 +117,8 @@ fn thirty_answers_in_a_row_with_progress_and_ten_without() {
     mounted.sh("w1", "touch tasks/claim/a").ok();
     for (client, _) in CLIENTS {
         let agent = Agent::new(client, "w1", &project, mounted.path());
-        for n in 0..30 {
+        // The count knows nothing of clients: the whole length once is enough.
+        for n in 0..if client == "claude" { 30 } else { 3 } {
             mounted.sh("w1", &format!("echo '{client} {n}' > tasks/claim/a")).ok();
             agent.stop(60).is(&stop_answer(client, HELD));
         }
