@@ -191,6 +191,18 @@ fn when_the_mount_is_gone_they_stop_and_say_so() {
 }
 
 #[test]
+fn a_mount_that_hangs_holds_up_nobody() {
+    let project = project!(LIMIT);
+    let mut mounted = project.mount(&OPTIONS);
+    let daemon = Pid::from_raw(mounted.pid() as i32).unwrap();
+    kill_process(daemon, Signal::STOP).unwrap();
+    let ran = run_within(Duration::from_secs(10), launcher(&mounted, "1", &["--plain"], &["true"]));
+    kill_process(daemon, Signal::CONT).unwrap();
+    ran.exits(3, "no crewfs answers at");
+    mounted.stop();
+}
+
+#[test]
 fn in_windows_of_tmux() {
     if Command::new("tmux").arg("-V").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "tmux is missing");

@@ -63,6 +63,64 @@ fn the_samples_are_what_a_mount_shows() {
     mounted.stop();
 }
 
+/// The blocks of shell in a page, also those that stand in a list.
+fn shell_of(page: &str) -> Vec<String> {
+    let (mut blocks, mut open) = (Vec::new(), None::<String>);
+    for line in template(page).lines() {
+        match (&mut open, line.trim_start()) {
+            (None, "```sh") => open = Some(String::new()),
+            (Some(_), "```") => blocks.extend(open.take()),
+            (Some(block), _) => *block += &format!("{}\n", line.strip_prefix("   ").unwrap_or(line)),
+            _ => {}
+        }
+    }
+    blocks
+}
+
+#[test]
+fn what_the_workers_page_says_can_be_done_as_it_stands() {
+    let project = project!();
+    let mut mounted = project.mount(&[]);
+    fs::write(mounted.desk("ID.md"), "# Write the login\n").unwrap();
+    let blocks = shell_of("WORKER.md");
+    let [claim, read, note, finish, fail, give_back] = blocks.as_slice() else { panic!("{blocks:?}") };
+    let worker = |script: &str| mounted.sh("worker-1", script).ok();
+    worker(claim);
+    let read = worker(read);
+    assert!(read.starts_with("# Write the login\n") && read.contains("\"task\": \"ID\""), "{read}");
+    for (end, state) in [(finish, "completed"), (fail, "failed"), (give_back, "ready")] {
+        worker(claim);
+        worker(note);
+        assert_eq!(mounted.json("status/ID")["note"], "endpoint written, tests are next");
+        worker(end);
+        assert_eq!(mounted.state("ID"), state);
+        if state != "ready" {
+            mounted.operator(&format!("mv tasks/{state}/ID tasks/ready/ID")).ok();
+        }
+    }
+    mounted.stop();
+}
+
+#[test]
+fn what_the_coordinators_page_says_can_be_done_as_it_stands() {
+    let project = project!();
+    let mut mounted = project.mount(&[]);
+    let blocks = shell_of("COORDINATOR.md");
+    let [write, look, watch, report] = blocks.as_slice() else { panic!("{blocks:?}") };
+    mounted.operator(write).ok();
+    assert_eq!(mounted.state("login"), "blocked", "it needs models");
+    assert!(mounted.operator(look).ok().contains("\"title\": \"Task: Users can log in\""));
+    assert!(mounted.operator(watch).ok().contains("\"stuck\""), "nobody has written models");
+    fs::write(mounted.desk("models.md"), "# Models\n").unwrap();
+    mounted.sh("worker-1", "touch tasks/claim/models && echo 'src/models.py' > tasks/completed/models").ok();
+    let report = mounted.operator(report).ok();
+    assert!(
+        report.contains("\"login\": {\"status\":\"ready\"") && report.contains("src/models.py"),
+        "{report}"
+    );
+    mounted.stop();
+}
+
 #[test]
 fn the_plugin_is_whole_where_it_is_written() {
     let dir = tempfile::tempdir().unwrap();
