@@ -97,11 +97,15 @@ pub fn main() -> ExitCode {
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     let shown = path.display();
     path.canonicalize().map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOTCONN) => Failure::failed(format!(
-            "{shown} is a dead mount, its daemon is gone; clear it: crewfs umount {shown}"
-        )),
+        Some(libc::ENOTCONN) => Failure::failed(dead_mount(path)),
         _ => Failure::failed(format!("{shown}: {error}")),
     })
+}
+
+/// The sentence on a mount whose daemon is gone.
+fn dead_mount(place: &Path) -> String {
+    let shown = place.display();
+    format!("{shown} is a dead mount, its daemon is gone; clear it: crewfs umount {shown}")
 }
 
 /// The place that a path names, although what is mounted there may not answer: only its parent is asked.
