@@ -4,9 +4,11 @@
 //!
 //! Exit codes (C70): 0 done, 1 refused or failed, 2 wrong usage, 3 not mounted.
 
+mod completions;
 mod demo;
 mod doctor;
 mod log;
+mod man;
 mod mount;
 mod options;
 mod settings;
@@ -43,6 +45,10 @@ enum Command {
     SftpServer(sftp_server::Arguments),
     /// The whole story in a minute: a coordinator, three workers, progress, a result.
     Demo(demo::Arguments),
+    /// Print what makes a shell complete the commands of crewfs.
+    Completions(completions::Arguments),
+    /// Write the manual pages into a directory.
+    Man(man::Arguments),
 }
 
 /// Why a command failed, and how it exits.
@@ -83,6 +89,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::SftpServer(arguments) => sftp_server::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
