@@ -31,13 +31,14 @@ const DANGEROUS: [&str; 9] = [
     "GCONV_PATH",
 ];
 /// Switches that let a connection do something else than transfer files, and how sshd calls them off.
-const SWITCHES: [(&str, &str); 8] = [
+const SWITCHES: [(&str, &str); 9] = [
     ("allowtcpforwarding", "AllowTcpForwarding no"),
     ("allowstreamlocalforwarding", "AllowStreamLocalForwarding no"),
     ("allowagentforwarding", "AllowAgentForwarding no"),
     ("x11forwarding", "X11Forwarding no"),
     ("permittunnel", "PermitTunnel no"),
     ("permittty", "PermitTTY no"),
+    ("permituserrc", "PermitUserRC no"),
     ("passwordauthentication", "PasswordAuthentication no"),
     ("kbdinteractiveauthentication", "KbdInteractiveAuthentication no"),
 ];
@@ -110,10 +111,11 @@ fn judge(name: &str, user: &str, settings: &str, file: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mend = format!("below Match User {user} in {drop_in}, and then: systemctl reload ssh");
 
-    if all("authorizedkeysfile").join(" ") != file || one("authorizedkeyscommand") != "none" {
+    let only_here = all("authorizedkeysfile").join(" ") == file;
+    if !only_here || ["authorizedkeyscommand", "trustedusercakeys"].iter().any(|key| one(key) != "none") {
         findings.push(Problem(format!(
-            "sshd takes keys of {user} not from {file} alone, so who a worker is can be decided elsewhere; put AuthorizedKeysFile \
-             {file} and AuthorizedKeysCommand none {mend}"
+            "sshd takes keys of {user} not from {file} alone, so who a worker is can be decided elsewhere; put \
+             AuthorizedKeysFile {file}, AuthorizedKeysCommand none and TrustedUserCAKeys none {mend}"
         )));
     }
     let let_in: Vec<&str> = all("acceptenv")
@@ -136,9 +138,7 @@ fn judge(name: &str, user: &str, settings: &str, file: &str) -> Vec<Finding> {
         )));
     }
     // One word turns all forwarding off, whatever the others say.
-    let off = |key: &str| {
-        one("disableforwarding") == "yes" && (key.contains("forwarding") || key == "permittunnel")
-    };
+    let off = |key: &str| one("disableforwarding") == "yes" && key.contains("forwarding");
     let on: Vec<&str> = SWITCHES
         .iter()
         .filter(|(key, _)| one(key) != "no" && !off(key))
@@ -195,8 +195,8 @@ mod tests {
     /// As `sshd -T` prints them for a user who may transfer files and nothing else.
     const TIGHT: &str = "port 22\nclientaliveinterval 5\nclientalivecountmax 2\npermituserenvironment no\nacceptenv LANG\n\
         acceptenv LC_*\nallowtcpforwarding no\nallowstreamlocalforwarding no\nallowagentforwarding no\nx11forwarding no\n\
-        permittunnel no\npermittty no\npasswordauthentication no\nkbdinteractiveauthentication no\n\
-        authorizedkeysfile /etc/crewfs/p.keys\nauthorizedkeyscommand none\ndisableforwarding no\n";
+        permittunnel no\npermittty no\npermituserrc no\ntrustedusercakeys none\npasswordauthentication no\n\
+        kbdinteractiveauthentication no\nauthorizedkeysfile /etc/crewfs/p.keys\nauthorizedkeyscommand none\ndisableforwarding no\n";
 
     fn judged(from: &str, to: &str) -> Vec<Finding> {
         assert!(TIGHT.contains(from));
@@ -211,6 +211,7 @@ mod tests {
             (file, "authorizedkeysfile .ssh/authorized_keys", "AuthorizedKeysFile /etc/crewfs/p.keys"),
             (file, "authorizedkeysfile /etc/crewfs/p.keys .ssh/authorized_keys", "AuthorizedKeysFile"),
             ("command none", "command /usr/bin/keys", "AuthorizedKeysCommand none"),
+            ("cakeys none", "cakeys /etc/ssh/ca.pub", "TrustedUserCAKeys none"),
             ("acceptenv LANG", "acceptenv LANG CREWFS_*", "variables CREWFS_*"),
             ("acceptenv LANG", "acceptenv *", "variables *,"),
             ("permituserenvironment no", "permituserenvironment LANG", "PermitUserEnvironment no"),
