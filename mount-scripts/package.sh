@@ -33,4 +33,4 @@ cat > "$made/lintian" <<END
 # Whoever publishes a package of it puts an address of theirs here.
 crewfs: bogus-mail-host*
 END
-cargo deb --no-build
+cargo deb --no-build --strip --no-dbgsym

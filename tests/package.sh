@@ -29,7 +29,7 @@ shellcheck "$work"/control/postinst "$work"/control/prerm "$work"/control/postrm
 
 step "lintian"
 # Documents and scripts are the sources' own; what lintian calls an error is one.
-lintian --fail-on error --no-tag-display-limit "$deb"
+lintian --fail-on error --tag-display-limit 0 "$deb"
 
 step "manual pages"
 for page in "$work"/files/usr/share/man/man1/*.gz; do
@@ -42,7 +42,8 @@ step "completions"
 bash -n "$work/files/usr/share/bash-completion/completions/crewfs"
 
 step "a Debian of its own"
-debootstrap --variant=minbase --include=fuse3 stable "$work/root" >"$work/debootstrap.log" 2>&1 ||
+# shellcheck source=/dev/null
+debootstrap --variant=minbase --include=fuse3 "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$work/root" >"$work/debootstrap.log" 2>&1 ||
     { cat "$work/debootstrap.log" >&2 && fail "no Debian could be made"; }
 cp "$deb" "$work/root/crewfs.deb"
 inside() { chroot "$work/root" env DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
