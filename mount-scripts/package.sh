@@ -31,6 +31,7 @@ sed '/^The Apache License/,$d' LICENSE | sed '$d' > "$made/license"
 echo 'The text of the Apache License, version 2.0, is in /usr/share/common-licenses/Apache-2.0.' >> "$made/license"
 cat > "$made/lintian" <<END
 # Whoever publishes a package of it puts an address of theirs here.
-crewfs: bogus-mail-host*
+crewfs: bogus-mail-host *
+crewfs: bogus-mail-host-in-debian-changelog *
 END
 cargo deb --no-build --strip --no-dbgsym
