@@ -64,7 +64,7 @@ mod tests {
                 let (first, said) = (help.to_string(), page.split_whitespace().collect::<Vec<_>>().join(" "));
                 let first: Vec<&str> = first.split_whitespace().take(4).collect();
                 assert!(said.contains(&first.join(" ")), "crewfs-{name}.1 lacks {}", option.get_id());
-                for word in option.get_long() {
+                if let Some(word) = option.get_long() {
                     assert!(page.contains(&format!("--{word}")), "crewfs-{name}.1 lacks --{word}");
                 }
             }
