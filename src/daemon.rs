@@ -38,7 +38,8 @@ use crate::{clock, mounts, sys};
 
 /// The directory in the project that holds the state (C3).
 pub const STATE_DIRECTORY: &str = ".crewfs";
-const LOCK: &str = "lock";
+/// The file in it that who serves the project has locked, and that says who that is.
+pub const LOCK: &str = "lock";
 /// How often the daemon looks whether its mounts are still there.
 const LOOK: Duration = Duration::from_millis(100);
 /// After how many looks the service manager is told how things stand, and descriptors are closed that nobody used since: what

@@ -206,3 +206,5 @@ pub const TOP_SILENT_MS: u64 = 3_000;
 pub const TOP_ONCE_MS: u64 = 10_000;
 /// Lines of one sort that it prints as plain text.
 pub const TOP_PLAIN_LINES: usize = 50;
+/// How long `crewfs doctor` waits for a mount or a program that may never answer, in milliseconds.
+pub const DOCTOR_SILENT_MS: u64 = 3_000;

@@ -151,6 +151,19 @@ pub fn sqlite_vfs_by_descriptor() -> &'static str {
     "crewfs"
 }
 
+/// Whether the kernel holds the clock for synchronised with other machines'; nothing where it does not tell.
+pub fn clock_is_synchronised() -> Option<bool> {
+    // SAFETY: all zeros is a request to read and change nothing; the structure is plain numbers and outlives the call.
+    let state = unsafe {
+        let mut request: libc::timex = std::mem::zeroed();
+        libc::adjtimex(&mut request)
+    };
+    match state {
+        -1 => None,
+        state => Some(state != libc::TIME_ERROR),
+    }
+}
+
 /// What names a directory for as long as it exists, whatever it is called: `struct file_handle` without its length.
 pub type Handle = Box<[u8]>;
 

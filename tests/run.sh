@@ -16,5 +16,5 @@ env -u RUSTFLAGS cargo install --quiet --locked --debug --root "$tools" pjdfstes
 PATH=$(cd "$tools" && pwd)/bin:$PATH
 export PATH
 
-shellcheck -x hooks/*.sh mount-scripts/*.sh tests/*.sh tests/use-cases/*.sh src/cli/demo/*.sh .ci/run
+shellcheck -x hooks/*.sh mount-scripts/*.sh mount-scripts/debian/* tests/*.sh tests/use-cases/*.sh src/cli/demo/*.sh .ci/run
 cargo test --locked "$@"

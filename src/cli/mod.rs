@@ -4,10 +4,12 @@
 //!
 //! Exit codes (C70): 0 done, 1 refused or failed, 2 wrong usage, 3 not mounted.
 
+mod completions;
 mod demo;
 mod doctor;
 mod init;
 mod log;
+mod man;
 mod mount;
 mod options;
 mod settings;
@@ -46,6 +48,10 @@ enum Command {
     SftpServer(sftp_server::Arguments),
     /// The whole story in a minute: a coordinator, three workers, progress, a result.
     Demo(demo::Arguments),
+    /// Print what makes a shell complete the commands of crewfs.
+    Completions(completions::Arguments),
+    /// Write the manual pages into a directory.
+    Man(man::Arguments),
 }
 
 /// Why a command failed, and how it exits.
@@ -87,6 +93,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::SftpServer(arguments) => sftp_server::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -101,11 +109,15 @@ pub fn main() -> ExitCode {
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     let shown = path.display();
     path.canonicalize().map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOTCONN) => Failure::failed(format!(
-            "{shown} is a dead mount, its daemon is gone; clear it: crewfs umount {shown}"
-        )),
+        Some(libc::ENOTCONN) => Failure::failed(dead_mount(path)),
         _ => Failure::failed(format!("{shown}: {error}")),
     })
+}
+
+/// The sentence on a mount whose daemon is gone.
+fn dead_mount(place: &Path) -> String {
+    let shown = place.display();
+    format!("{shown} is a dead mount, its daemon is gone; clear it: crewfs umount {shown}")
 }
 
 /// The place that a path names, although what is mounted there may not answer: only its parent is asked.

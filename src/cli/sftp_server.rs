@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 }
 
 /// Where OpenSSH's server is, by distribution.
-const SERVERS: [&str; 4] = [
+pub(super) const SERVERS: [&str; 4] = [
     "/usr/lib/openssh/sftp-server",
     "/usr/libexec/openssh/sftp-server",
     "/usr/lib/ssh/sftp-server",

@@ -32,6 +32,8 @@ pub use counters::{Counters, Histogram, Tally};
 use ledger::{Deferred, Ledger};
 pub use presence::{Presence, Roster};
 use recent::Recent;
+pub use reserve::FILE as RESERVE_FILE;
+pub use snapshot::FILE as SNAPSHOT_FILE;
 
 use crate::clock::{Clock, Stopwatch};
 use crate::limits::EVENTS_SHOWN;

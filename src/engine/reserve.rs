@@ -10,7 +10,8 @@ use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 
 use crate::limits::RESERVED_BYTES;
 
-const FILE: &str = "reserve";
+/// The file in the state directory that holds the space.
+pub const FILE: &str = "reserve";
 
 /// The reserve of one state directory.
 pub struct Reserve {

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::log::Log;
 use crate::queue::{Seq, State};
 
-const FILE: &str = "snapshot.json";
+/// The file in the state directory.
+pub const FILE: &str = "snapshot.json";
 const UNFINISHED: &str = "snapshot.json.new";
 /// The format of the state that follows; another one is not used.
 const FORMAT: u32 = 2;

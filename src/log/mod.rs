@@ -22,7 +22,7 @@ mod sqlite;
 mod conformance;
 
 pub use memory::MemoryLog;
-pub use sqlite::SqliteLog;
+pub use sqlite::{FILE as LOG_FILE, HEADER_BYTES as LOG_HEADER_BYTES, SqliteLog, check_header};
 
 use thiserror::Error;
 

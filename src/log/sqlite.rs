@@ -22,7 +22,9 @@ const APPLICATION_ID: i64 = 0x6372_6577;
 /// The newest format that we write and read, as `PRAGMA user_version`.
 const FORMAT: i64 = 1;
 /// The name of the database in its directory.
-const FILE: &str = "log.db";
+pub const FILE: &str = "log.db";
+/// How much of its beginning says what it is: <https://www.sqlite.org/fileformat.html>.
+pub const HEADER_BYTES: usize = 100;
 
 /// A log on disk.
 pub struct SqliteLog {
@@ -87,12 +89,7 @@ fn connect(directory: &OwnedFd) -> Result<(Connection, Tail), LogError> {
     let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
     let (application, format) = (pragma("application_id")?, pragma("user_version")?);
     let fresh = pragma("schema_version")? == 0;
-    if !fresh && application != APPLICATION_ID {
-        return Err(LogError::Damaged { seq: 0, why: format!("{FILE} is a database of another program") });
-    }
-    if format > FORMAT {
-        return Err(LogError::Newer { found: format, known: FORMAT });
-    }
+    check_kind(fresh, application, format)?;
     if fresh {
         connection.execute_batch(&format!(
             "BEGIN IMMEDIATE;
@@ -110,6 +107,28 @@ fn connect(directory: &OwnedFd) -> Result<(Connection, Tail), LogError> {
         .optional()?
         .unwrap_or_default();
     Ok((connection, tail))
+}
+
+fn check_kind(fresh: bool, application: i64, format: i64) -> Result<(), LogError> {
+    if !fresh && application != APPLICATION_ID {
+        return Err(LogError::Damaged { seq: 0, why: format!("{FILE} is a database of another program") });
+    }
+    if format > FORMAT {
+        return Err(LogError::Newer { found: format, known: FORMAT });
+    }
+    Ok(())
+}
+
+/// Whether these bytes begin a log that this program can read; for who may not open it, since another process has it.
+pub fn check_header(header: &[u8]) -> Result<(), LogError> {
+    if header.len() < HEADER_BYTES || !header.starts_with(b"SQLite format 3\0") {
+        return Err(LogError::Damaged { seq: 0, why: format!("{FILE} is no database") });
+    }
+    let number = |at: usize| {
+        i64::from(u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
+    };
+    // The count of changes of the schema, the application, and its own version.
+    check_kind(number(40) == 0, number(68), number(60))
 }
 
 impl Log for SqliteLog {

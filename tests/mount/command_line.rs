@@ -194,3 +194,24 @@ fn c70_the_doctor_tells_what_is_in_force() {
     mounted.kill9();
     at(project.mountpoint()).exits(1, "one problem");
 }
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let mut made = crewfs();
+    made.args(["completions", "bash"]);
+    let script = run(made).ok();
+    for (words, expected) in [
+        (["crewfs", "do"].as_slice(), "doctor"),
+        (&["crewfs", "umount", "--la"], "--lazy"),
+        (&["crewfs", "top", "--on"], "--once"),
+    ] {
+        let at = words.len() - 1;
+        let mut bash = std::process::Command::new("bash");
+        // As bash calls it when somebody presses tab.
+        bash.args(["--norc", "-c", &format!(
+            "{script}\nCOMP_WORDS=({}) COMP_CWORD={at}; _crewfs crewfs {} {}; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            words.join(" "), words[at], words[at - 1]
+        )]);
+        assert_eq!(run(bash).ok().lines().collect::<Vec<_>>(), [expected], "{words:?}");
+    }
+}

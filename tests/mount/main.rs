@@ -6,6 +6,7 @@ mod bad_input;
 mod bad_places;
 mod claiming;
 mod command_line;
+mod doctor;
 mod editors;
 mod finishing;
 mod freshness;

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::model::Answer;
-use crate::cli::Failure;
+use crate::cli::{Failure, dead_mount};
 use crate::clock::Clock;
 use crate::limits::{TOP_EVENT_BYTES, TOP_QUEUE_MS, TOP_REST};
 use crate::queue::{Instant, Span};
@@ -186,7 +186,7 @@ impl Desk {
         let shown = place.display();
         Err(Seen::Gone(match first_error {
             None => Failure::not_mounted(place),
-            Some(error) if is_dead(&error) => Failure { code: 3, message: dead(place) },
+            Some(error) if is_dead(&error) => Failure { code: 3, message: dead_mount(place) },
             Some(error) => Failure::failed(format!("{shown}: {error}")),
         }))
     }
@@ -245,7 +245,7 @@ impl Desk {
             Err(error) => error,
         };
         if is_dead(&error) {
-            return Err(Seen::Gone(Failure { code: 3, message: dead(&self.mountpoint) }));
+            return Err(Seen::Gone(Failure { code: 3, message: dead_mount(&self.mountpoint) }));
         }
         match is_missing(&error) {
             true if file == "summary.json" => Ok(None),
@@ -272,11 +272,6 @@ fn is_missing(error: &io::Error) -> bool {
 
 fn is_dead(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED | libc::ESTALE))
-}
-
-fn dead(place: &Path) -> String {
-    let shown = place.display();
-    format!("{shown} is a dead mount, its daemon is gone; clear it: crewfs umount {shown}")
 }
 
 #[cfg(test)]

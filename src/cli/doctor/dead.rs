@@ -1,0 +1,109 @@
+//! Mounts anywhere on the machine whose daemon is gone or hangs: whoever meets one fails, or waits for ever.
+//!
+//! Must never: touch a mount in this process.
+
+use std::path::Path;
+
+use super::Finding::{self, Good, Warning};
+use super::look::{Look, Seen};
+use super::served::Served;
+use crate::cli::dead_mount;
+use crate::mounts::{self, Mount};
+
+/// What is to be said of all mounts of ours but the one that is looked at by itself.
+pub(super) fn findings(but: Option<&Path>) -> Vec<Finding> {
+    let mounts = match mounts::ours() {
+        Ok(mounts) => mounts,
+        Err(error) => {
+            return vec![Warning(format!("the table of mounts cannot be read: {error}; is /proc mounted?"))];
+        }
+    };
+    let trees = trees(&mounts).into_iter().filter(|tree| Some(tree.mountpoint.as_path()) != but);
+    // All at once: many that hang together take no longer than one.
+    let looks: Vec<_> = trees.map(|tree| (tree, Look::begin(&tree.mountpoint))).collect();
+    let (mut findings, mut answer) = (Vec::new(), 0);
+    for (tree, look) in looks {
+        match look.map(Look::seen) {
+            Ok(Seen::Alive(_)) => answer += 1,
+            Ok(Seen::Dead) => findings.push(Warning(dead_mount(&tree.mountpoint))),
+            Ok(Seen::Silent) => findings.push(Warning(silent(&tree.mountpoint, &tree.source))),
+            Err(error) => findings.push(Warning(format!(
+                "nobody can be started to look at {}: {error}; look: stat -f {0}",
+                tree.mountpoint.display()
+            ))),
+        }
+    }
+    if findings.is_empty() && answer > 0 {
+        findings.push(Good(format!("all other mounts of crewfs answer: {answer}")));
+    }
+    findings
+}
+
+/// Those that are not the desk of another one: the desk has the same daemon, and goes with the tree.
+fn trees(mounts: &[Mount]) -> Vec<&Mount> {
+    let is_desk_of = |desk: &Mount, tree: &Mount| {
+        desk.mountpoint.parent() == Some(&tree.mountpoint) && desk.source.parent() == Some(&tree.source)
+    };
+    let mut trees: Vec<&Mount> =
+        mounts.iter().filter(|mount| !mounts.iter().any(|tree| is_desk_of(mount, tree))).collect();
+    // Of several at one place only the youngest can be reached.
+    trees.reverse();
+    let mut seen = std::collections::BTreeSet::new();
+    trees.retain(|tree| seen.insert(&tree.mountpoint));
+    trees
+}
+
+/// The sentence on a mount that gives no answer.
+pub(super) fn silent(place: &Path, source: &Path) -> String {
+    said_of_silent(place, Served::find(source).map(|served| (served.pid, served.is_stopped())))
+}
+
+fn said_of_silent(place: &Path, daemon: Option<(u32, bool)>) -> String {
+    let shown = place.display();
+    match daemon {
+        Some((pid, true)) => {
+            format!(
+                "{shown} gives no answer: its daemon, process {pid}, was stopped; let it go on: kill -CONT {pid}"
+            )
+        }
+        Some((pid, false)) => format!(
+            "{shown} gives no answer: its daemon, process {pid}, hangs; see what the project's disk does, else end it: \
+             kill -9 {pid}; crewfs umount {shown}"
+        ),
+        None => format!(
+            "{shown} gives no answer, and its daemon cannot be seen; look as root: sudo crewfs doctor {shown}"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(mountpoint: &str, source: &str) -> Mount {
+        Mount { mountpoint: mountpoint.into(), source: source.into(), id: 1, device: (0, 1) }
+    }
+
+    #[test]
+    fn a_desk_is_not_looked_at_twice_and_what_is_covered_not_at_all() {
+        let mounts = [
+            mount("/mnt/a", "/srv/a"),
+            mount("/mnt/a/tasks", "/srv/a/tasks"),
+            mount("/mnt/b", "/srv/old"),
+            mount("/mnt/b", "/srv/b"),
+            mount("/mnt/lone/tasks", "/srv/lone/tasks"),
+            // Another project, mounted within a mounted one.
+            mount("/mnt/a/inner", "/srv/inner"),
+        ];
+        let sources: Vec<&str> = trees(&mounts).iter().filter_map(|tree| tree.source.to_str()).collect();
+        assert_eq!(sources, ["/srv/inner", "/srv/lone/tasks", "/srv/b", "/srv/a"]);
+    }
+
+    #[test]
+    fn what_does_not_answer_is_mended_by_what_is_wrong_with_its_daemon() {
+        let place = Path::new("/mnt/a");
+        assert!(said_of_silent(place, Some((7, true))).ends_with("kill -CONT 7"));
+        assert!(said_of_silent(place, Some((7, false))).ends_with("kill -9 7; crewfs umount /mnt/a"));
+        assert!(said_of_silent(place, None).ends_with("sudo crewfs doctor /mnt/a"));
+    }
+}

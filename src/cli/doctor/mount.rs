@@ -1,0 +1,109 @@
+//! A mount: whether it answers, and what is in force there.
+//!
+//! Must never: touch the mount in this process.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Finding::{self, Good, Problem, Warning};
+use super::dead::silent;
+use super::look::{Look, Seen};
+use crate::cli::dead_mount;
+use crate::mounts;
+
+/// What is to be said of the mount at this place, which shows `source`.
+pub(super) fn findings(place: &Path, source: &Path) -> Vec<Finding> {
+    let session = match Look::begin(place).map(Look::seen) {
+        Ok(Seen::Alive(session)) => session,
+        Ok(Seen::Dead) => return vec![Problem(dead_mount(place))],
+        Ok(Seen::Silent) => return vec![Problem(silent(place, source))],
+        Err(error) => return vec![Warning(format!("{}: {error}", place.display()))],
+    };
+    let mut findings = Vec::new();
+    let shown = place.display();
+    if !matches!(mounts::desk_of(place), Ok(Some(_))) {
+        findings.push(Problem(format!("{shown} has no desk; mount it anew: crewfs umount {shown}")));
+    }
+    match session {
+        Some(session) => findings.extend(in_force(&session)),
+        None => findings.push(Warning(format!(
+            "{shown} does not tell what is in force; is the daemon of another version? mount it anew"
+        ))),
+    }
+    findings
+}
+
+/// What each feature of the kernel is good for.
+const FEATURES: [(&str, &str); 8] = [
+    ("opens_not_reported", "files are opened and closed without asking the daemon"),
+    ("opendirs_not_reported", "directories are opened without asking, and listings are remembered"),
+    ("readdirplus", "a listing brings the attributes along"),
+    ("readdirplus_auto", "a listing brings them along only where they are used"),
+    ("handle_killpriv_v2", "a write need not look for file capabilities first"),
+    ("cache_symlinks", "the targets of symbolic links are remembered"),
+    ("async_dio", "direct reads and writes go side by side"),
+    ("max_pages", "reads and writes of up to 1 MiB are one request"),
+];
+
+fn in_force(session: &Value) -> Vec<Finding> {
+    let (tree, watch) = (&session["tree"], &session["watch"]);
+    let mut findings = Vec::new();
+    for (name, good_for) in FEATURES {
+        findings.push(match tree["kernel"][name].as_bool() {
+            Some(true) => Good(format!("{name}: {good_for}")),
+            _ => Warning(format!("{name} is not in force: this kernel does not offer it; a newer one does")),
+        });
+    }
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let (long, short) = (number(&watch["watched_seconds"]), number(&watch["unwatched_seconds"]));
+    findings.push(match (watch["by"].as_str(), number(&watch["unwatched"])) {
+        (Some("fanotify"), 0) => Good(format!(
+            "{} directories are watched; what the kernel knows of them lives {long} s, or until it changes",
+            number(&watch["watched"])
+        )),
+        (Some("fanotify"), unwatched) => Warning(format!(
+            "{} directories are watched, {unwatched} are not, and what the kernel knows of these lives {short} s: they are \
+             on another disk, or there are more than fs.fanotify.max_user_marks",
+            number(&watch["watched"])
+        )),
+        _ => Warning(format!(
+            "nothing is watched, and what the kernel knows lives {short} s: {}; keep the project on a local disk \
+             (ext4, xfs, btrfs, tmpfs, f2fs, bcachefs, zfs)",
+            watch["why"].as_str().unwrap_or("no reason is given")
+        )),
+    });
+    if number(&watch["lost"]) > 0 {
+        findings.push(Warning(format!(
+            "{} times more changed behind the mount than the kernel keeps, and everything was looked at anew; let it keep \
+             more: sysctl fs.fanotify.max_queued_events",
+            number(&watch["lost"])
+        )));
+    }
+    findings.push(Good(format!("{} threads serve the tree", number(&tree["threads"]))));
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_in_force_is_said_with_its_reason() {
+        let session = json!({
+            "tree": {"threads": 4, "kernel": {"readdirplus": true}},
+            "watch": {"by": "nothing", "why": "it rains", "unwatched_seconds": 1},
+        });
+        let findings = in_force(&session);
+        let has = |part: &str, good: bool| {
+            findings.iter().any(|finding| match finding {
+                Good(said) => good && said.contains(part),
+                Warning(said) | Problem(said) => !good && said.contains(part),
+            })
+        };
+        assert!(has("readdirplus: ", true) && has("max_pages is not in force", false));
+        assert!(has("lives 1 s: it rains", false) && has("4 threads", true));
+    }
+}

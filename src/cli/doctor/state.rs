@@ -1,0 +1,218 @@
+//! The state directory of a project: who may read it, who serves it, and whether the log in it can be read.
+//!
+//! Must never: lock, open or mend what is there; a daemon may start at this moment.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::Finding::{self, Good, Problem, Warning};
+use super::disk::{self, size};
+use super::served::Served;
+use crate::clock;
+use crate::daemon::{LOCK, STATE_DIRECTORY};
+use crate::engine::{RESERVE_FILE, SNAPSHOT_FILE};
+use crate::log::{LOG_FILE, LOG_HEADER_BYTES, LogError, check_header};
+use crate::mounts;
+
+/// A log above which a start without a snapshot takes long, in bytes.
+const LOG_LONG: u64 = 64 * 1024 * 1024;
+/// What files may be ahead of the clock, in milliseconds: the kernel stamps them with a coarser one.
+const AHEAD_MS: i64 = 2_000;
+
+/// What is to be said of the project in this directory.
+pub(super) fn findings(source: &Path) -> Vec<Finding> {
+    let served = Served::find(source);
+    let shown = source.join(STATE_DIRECTORY);
+    let covered = mounts::at(source).is_ok_and(|mount| mount.is_some());
+    let state = match &served {
+        Some(served) => served.state.clone(),
+        // A mount covers it, and whoever serves that cannot be seen.
+        None if covered && !mounts_are_dead(source) => return vec![unseen(source)],
+        None if covered => {
+            return vec![Warning(format!(
+                "the dead mount hides {}; when it is cleared, look again: crewfs doctor {}",
+                shown.display(),
+                source.display()
+            ))];
+        }
+        None => shown.clone(),
+    };
+    let directory = match fs::metadata(&state) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return vec![unseen(source)],
+        Err(error) => {
+            return vec![Problem(format!(
+                "the state directory {} cannot be looked at: {error}; mount the project: crewfs mount {}",
+                shown.display(),
+                source.display()
+            ))];
+        }
+    };
+    if let Err(error) = fs::read_dir(&state)
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        return vec![unseen(source)];
+    }
+    let files: Vec<(String, Metadata)> = fs::read_dir(&state)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.metadata().ok()?)))
+        .collect();
+    let length = |name: &str| files.iter().find(|(file, _)| file == name).map(|(_, there)| there.len());
+    let mut findings =
+        vec![judge_access(&shown, &directory, &files), holder(source, &state, served.as_ref())];
+    findings.push(log(&shown, &state, length(LOG_FILE), length(SNAPSHOT_FILE).is_some()));
+    findings.extend(judge_times(&shown, &files, clock::system()().wall.0));
+    let reserved = length(RESERVE_FILE).is_some_and(|length| length > 0);
+    findings.extend(disk::findings(source, &state, reserved));
+    findings
+}
+
+fn unseen(source: &Path) -> Finding {
+    let shown = source.display();
+    Warning(format!(
+        "the state of {shown} is shown to its owner and to root only; look as root: sudo crewfs doctor {shown}"
+    ))
+}
+
+/// Whether the youngest mount over a directory has no daemon any more.
+fn mounts_are_dead(place: &Path) -> bool {
+    use super::look::{Look, Seen};
+    Look::begin(place).is_ok_and(|look| look.seen() == Seen::Dead)
+}
+
+/// Tasks, results and notes stand in the log, so it is for who serves it alone.
+fn judge_access(shown: &Path, directory: &Metadata, files: &[(String, Metadata)]) -> Finding {
+    let foreign = files
+        .iter()
+        .find(|(_, there)| there.uid() != directory.uid())
+        .map(|(name, there)| (name.as_str(), there.uid()));
+    judge_owners(shown, directory.mode() & 0o7777, directory.uid(), foreign)
+}
+
+fn judge_owners(shown: &Path, mode: u32, owner: u32, foreign: Option<(&str, u32)>) -> Finding {
+    let shown = shown.display();
+    if mode & 0o077 != 0 {
+        return Warning(format!(
+            "others may look into {shown} (mode {mode:04o}), where all tasks and results are; close it: chmod 700 {shown}"
+        ));
+    }
+    match foreign {
+        Some((file, other)) => Warning(format!(
+            "{shown} belongs to user {owner}, but {file} in it to user {other}: only root can serve both; let them be of one: \
+             chown -R --reference={shown} {shown}"
+        )),
+        None => Good(format!("{shown} is open to nobody but its owner, user {owner}, and root")),
+    }
+}
+
+fn holder(source: &Path, state: &Path, served: Option<&Served>) -> Finding {
+    let said = fs::read(state.join(LOCK)).ok();
+    let holder = said.and_then(|said| serde_json::from_slice::<crate::daemon::Holder>(&said).ok());
+    let shown = source.display();
+    let Some(Served { pid, .. }) = served else {
+        return Good(format!("nobody serves {shown}; it can be mounted: crewfs mount {shown}"));
+    };
+    match holder.filter(|holder| holder.pid == *pid) {
+        Some(holder) if mounts::at(&holder.mountpoint).is_ok_and(|mount| mount.is_some()) => {
+            Good(format!("process {pid} serves {shown}, mounted at {}", holder.mountpoint.display()))
+        }
+        Some(holder) => Warning(format!(
+            "process {pid} serves {shown}, but at {} nothing is mounted that can be seen from here: somebody still uses what \
+             umount --lazy took away, or it is mounted in a container; to end it all the same: kill {pid}",
+            holder.mountpoint.display()
+        )),
+        None => Warning(format!(
+            "process {pid} has taken {shown} and not mounted it yet; look again in a moment, and if it stays so: kill {pid}"
+        )),
+    }
+}
+
+fn log(shown: &Path, state: &Path, length: Option<u64>, snapshot: bool) -> Finding {
+    let mut header = Vec::new();
+    let read = File::open(state.join(LOG_FILE))
+        .and_then(|file| file.take(LOG_HEADER_BYTES as u64).read_to_end(&mut header))
+        .map(|_| check_header(&header));
+    judge_log(&shown.join(LOG_FILE), read, length.unwrap_or(0), snapshot)
+}
+
+fn judge_log(log: &Path, header: io::Result<Result<(), LogError>>, length: u64, snapshot: bool) -> Finding {
+    let (shown, long) = (log.display(), size(length));
+    match header {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Good(format!("{shown} is not there yet: the first mount makes it"))
+        }
+        Err(error) => {
+            Problem(format!("{shown} cannot be read: {error}; see what the disk does: dmesg | tail"))
+        }
+        // SQLite writes the first page when the first event is written down from the write-ahead file.
+        Ok(_) if length == 0 => Good(format!("{shown} is empty: nothing has happened yet")),
+        Ok(Err(error @ LogError::Newer { .. })) => Problem(format!("{shown}: {error}")),
+        Ok(Err(error)) => Problem(format!("{shown}: {error}; put a copy from a backup in its place")),
+        Ok(Ok(())) if length > LOG_LONG && !snapshot => Warning(format!(
+            "{shown} has {long} and there is no snapshot, so the next mount reads all of it; a clean end writes one: \
+             crewfs umount"
+        )),
+        Ok(Ok(())) => Good(format!("{shown} can be read, {long}")),
+    }
+}
+
+/// Files of the future say that the clock went back, or that the disk is stamped by another machine.
+fn judge_times(shown: &Path, files: &[(String, Metadata)], now_ms: i64) -> Option<Finding> {
+    let newest =
+        files.iter().map(|(_, there)| there.mtime() * 1_000 + there.mtime_nsec() / 1_000_000).max()?;
+    judge_ahead(shown, newest - now_ms)
+}
+
+fn judge_ahead(shown: &Path, ahead_ms: i64) -> Option<Finding> {
+    (ahead_ms > AHEAD_MS).then(|| {
+        Warning(format!(
+            "files in {} are {} s ahead of the clock: it was set back, or the disk has a clock of its own; leases do not care, \
+             people and not_before do: timedatectl, and keep the project on a local disk",
+            shown.display(),
+            ahead_ms / 1_000
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_is_for_its_owner_alone() {
+        let shown = Path::new("/p/.crewfs");
+        assert!(matches!(judge_owners(shown, 0o700, 0, None), Good(_)));
+        assert!(
+            matches!(judge_owners(shown, 0o755, 0, None), Warning(said) if said.ends_with("chmod 700 /p/.crewfs"))
+        );
+        let mixed = judge_owners(shown, 0o700, 1000, Some(("log.db", 0)));
+        assert!(matches!(mixed, Warning(said) if said.contains("log.db in it to user 0")));
+    }
+
+    #[test]
+    fn a_log_is_judged_by_its_first_bytes() {
+        let judged = |header, length, snapshot| judge_log(Path::new("/p/log.db"), header, length, snapshot);
+        assert!(matches!(judged(Ok(Ok(())), 1 << 20, false), Good(said) if said.ends_with("1.0 MiB")));
+        assert!(matches!(judged(Ok(Ok(())), 1 << 30, false), Warning(said) if said.contains("no snapshot")));
+        assert!(matches!(judged(Ok(Ok(())), 1 << 30, true), Good(_)));
+        assert!(matches!(judged(Err(io::ErrorKind::NotFound.into()), 0, false), Good(_)));
+        assert!(matches!(judged(Err(io::Error::from_raw_os_error(libc::EIO)), 0, false), Problem(_)));
+        let newer = LogError::Newer { found: 9, known: 1 };
+        assert!(
+            matches!(judged(Ok(Err(newer)), 1, false), Problem(said) if said.contains("use a newer crewfs"))
+        );
+        let damaged = LogError::Damaged { seq: 0, why: "it rained".into() };
+        assert!(matches!(judged(Ok(Err(damaged)), 1, false), Problem(said) if said.contains("backup")));
+    }
+
+    #[test]
+    fn files_of_the_future_are_noticed() {
+        let shown = Path::new("/p/.crewfs");
+        assert_eq!((judge_ahead(shown, 0), judge_ahead(shown, -5_000)), (None, None));
+        assert!(matches!(judge_ahead(shown, 7_500), Some(Warning(said)) if said.contains("7 s ahead")));
+    }
+}
