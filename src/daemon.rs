@@ -6,6 +6,8 @@
 //! Start, in this order: the project's directory by descriptor, the lock, the log, the queue in step with the files, the
 //! tree, the desk on it. Stop: the desk, the tree, the writer.
 
+mod service;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -19,6 +21,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::service::Service;
 use crate::engine::{self, Engine};
 use crate::fs::Kernel;
 use crate::fs::caller::Callers;
@@ -38,9 +41,9 @@ pub const STATE_DIRECTORY: &str = ".crewfs";
 const LOCK: &str = "lock";
 /// How often the daemon looks whether its mounts are still there.
 const LOOK: Duration = Duration::from_millis(100);
-/// After how many looks descriptors are closed that nobody used since: what was written and is kept open for writing
-/// could not be executed from the disk.
-const LOOKS_BEFORE_CLOSING: u64 = 10;
+/// After how many looks the service manager is told how things stand, and descriptors are closed that nobody used since: what
+/// was written and is kept open for writing could not be executed from the disk.
+const LOOKS_BEFORE_TIDYING: u64 = 10;
 
 /// What to serve, and how.
 #[derive(Debug, Clone)]
@@ -287,6 +290,7 @@ impl Daemon {
     pub fn serve(self, stopped: impl Fn() -> bool) {
         let mut looks = 0_u64;
         let mut detached = false;
+        let mut service = Service::ready();
         while !(stopped() || self.tree.has_ended() && self.desk.has_ended()) {
             // One without the other would let claims be made where nobody sees them. Who has something open keeps it.
             if !detached && (self.tree.has_ended() || self.desk.has_ended()) {
@@ -295,11 +299,13 @@ impl Daemon {
             }
             std::thread::sleep(LOOK);
             looks += 1;
-            if looks.is_multiple_of(LOOKS_BEFORE_CLOSING) {
+            if looks.is_multiple_of(LOOKS_BEFORE_TIDYING) {
+                service.beat(&self.engine);
                 self.files.iter().for_each(|files| files.close_idle());
                 self.shown.look_behind();
             }
         }
+        service.stopping();
         for session in [&self.desk, &self.tree] {
             if session.unmount(false).is_err()
                 && let Err(error) = session.unmount(true)

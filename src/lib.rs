@@ -13,6 +13,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod confine;
 pub mod daemon;
 pub mod engine;
 pub mod fs;

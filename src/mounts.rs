@@ -4,7 +4,9 @@
 //! Must never: touch a mount point, except to ask whether it is dead; one whose daemon hangs must not stop who asks.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,8 @@ const TYPE: &str = "fuse.crewfs";
 /// One mount of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
+    /// Its number: no other mount has it as long as this one is there.
+    pub id: u64,
     /// Where.
     pub mountpoint: PathBuf,
     /// The project's directory.
@@ -39,6 +43,39 @@ pub fn desk_of(mountpoint: &Path) -> io::Result<Option<Mount>> {
     Ok(ours()?.into_iter().rev().find(|mount| inside(mount) && mount.source.starts_with(&tree.source)))
 }
 
+/// The kernel's table of mounts, kept open: it stays that of the mount namespace in which it was opened, wherever this
+/// process goes. Polled for `PRI`, it tells when something in it has changed.
+#[derive(Debug)]
+pub struct Table(File);
+
+impl Table {
+    /// The one of this process.
+    pub fn open() -> io::Result<Table> {
+        Ok(Table(File::open("/proc/self/mountinfo")?))
+    }
+
+    /// The mounts of ours that it has now, oldest first.
+    pub fn ours(&mut self) -> io::Result<Vec<Mount>> {
+        let mut table = Vec::new();
+        self.0.rewind()?;
+        self.0.read_to_end(&mut table)?;
+        Ok(parse(&table))
+    }
+
+    /// The mounts of ours in which `path` lies, or which lie below it.
+    pub fn around(&mut self, path: &Path) -> io::Result<Vec<Mount>> {
+        let mut mounts = self.ours()?;
+        mounts.retain(|mount| path.starts_with(&mount.mountpoint) || mount.mountpoint.starts_with(path));
+        Ok(mounts)
+    }
+}
+
+impl AsFd for Table {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Let the kernel read ahead so far in the mount of ours at this place. Only root may; for others it stays as it is.
 pub fn read_ahead(mountpoint: &Path, kib: u32) -> io::Result<()> {
     let Some(mount) = at(mountpoint)? else { return Ok(()) };
@@ -56,14 +93,15 @@ fn parse(table: &[u8]) -> Vec<Mount> {
     lines
         .filter_map(|line| {
             let mut fields = line.split(|b| *b == b' ');
-            let (major, minor) = std::str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
+            let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+            let (major, minor) = std::str::from_utf8(fields.nth(1)?).ok()?.split_once(':')?;
             let device = (major.parse().ok()?, minor.parse().ok()?);
             let mountpoint = fields.nth(1)?;
             // Optional fields end with a hyphen.
             let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
             let (kind, source) = (rest.next()?, rest.next()?);
             let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
-            let mount = || Mount { mountpoint: path(mountpoint), source: path(source), device };
+            let mount = || Mount { id, mountpoint: path(mountpoint), source: path(source), device };
             (kind == TYPE.as_bytes()).then(mount)
         })
         .collect()
@@ -103,6 +141,6 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].mountpoint, Path::new("/mnt/a b"));
         assert_eq!(found[0].source, Path::new("/srv/a\\b"));
-        assert_eq!(found[1].device, (0, 51));
+        assert_eq!((found[1].id, found[1].device), (41, (0, 51)));
     }
 }

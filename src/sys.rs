@@ -14,7 +14,10 @@ use std::sync::OnceLock;
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit, umask};
-use rustix::thread::{CapabilitiesSecureBits, capabilities_secure_bits, set_capabilities_secure_bits};
+use rustix::thread::{
+    CapabilitiesSecureBits, UnshareFlags, capabilities_secure_bits, set_capabilities_secure_bits,
+    unshare_unsafe,
+};
 
 /// The ids that files are labelled with when no caller is acted for, fixed when first asked for.
 fn own_ids() -> (u32, u32) {
@@ -297,6 +300,17 @@ fn parse_events(mut events: &[u8], own: u32, hear: &mut dyn FnMut(Heard<'_>)) {
             }
         }
     }
+}
+
+/// Give this process a mount namespace of its own, and with `user` a user namespace in which it may arrange it.
+///
+/// # Errors
+/// EINVAL when this process has a second thread; EPERM, ENOSPC and others where the machine does not allow it.
+pub fn leave_namespaces(user: bool) -> io::Result<()> {
+    let mut flags = UnshareFlags::NEWNS;
+    flags.set(UnshareFlags::NEWUSER, user);
+    // SAFETY: descriptors stay as they are, so that nobody's use of them is changed by this.
+    Ok(unsafe { unshare_unsafe(flags) }?)
 }
 
 /// The status as wait(2) tells it of a process that has ended and was waited for by its parent; nothing before, and where the

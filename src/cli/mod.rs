@@ -9,6 +9,8 @@ mod doctor;
 mod log;
 mod mount;
 mod options;
+mod settings;
+mod sftp_server;
 mod top;
 mod umount;
 
@@ -37,6 +39,8 @@ enum Command {
     Top(top::Arguments),
     /// What is wrong on this machine or with a mount, and what to do about it.
     Doctor(doctor::Arguments),
+    /// Serve a remote worker, as the forced command of its ssh key: the client cannot choose its name.
+    SftpServer(sftp_server::Arguments),
     /// The whole story in a minute: a coordinator, three workers, progress, a result.
     Demo(demo::Arguments),
 }
@@ -77,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Log(arguments) => log::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::SftpServer(arguments) => sftp_server::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     };
     match outcome {

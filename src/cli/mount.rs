@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,15 +12,22 @@ use daemonize::{Daemonize, Outcome};
 use rustix::fs::{Mode, OFlags, openat};
 
 use super::options::Options;
+use super::settings::Settings;
+use super::umount::take_away;
 use super::{Failure, absolute, place};
 use crate::daemon::{Config, Daemon, Project, TakeError};
+use crate::mounts;
 
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The project's directory.
-    source: PathBuf,
+    #[arg(required_unless_present = "config", conflicts_with = "config")]
+    source: Option<PathBuf>,
     /// Where to mount it; over itself when left out.
     mountpoint: Option<PathBuf>,
+    /// Take project, place and options from this file, /etc/crewfs/NAME.toml as a rule; -o goes above it.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Stay in the foreground, and log to standard error.
     #[arg(short)]
     foreground: bool,
@@ -81,20 +88,25 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
 fn configure(arguments: &Arguments) -> Result<Config, Failure> {
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
     let is_root = rustix::process::geteuid().is_root();
-    let defaults = Options::defaults(is_root, cores);
-    let options = arguments.options.iter().try_fold(defaults, |options, list| options.apply(list))?;
-    options.check(is_root)?;
-    let source = match absolute(&arguments.source) {
-        // A mount over itself whose daemon is gone does not answer; the daemon's own check says what to do.
-        Err(_) if crate::mounts::at(&place(&arguments.source)?).is_ok_and(|m| m.is_some()) => {
-            place(&arguments.source)?
+    let mut options = Options::defaults(is_root, cores);
+    let settings = arguments.config.as_deref().map(Settings::read).transpose()?;
+    let (source, mountpoint) = match &settings {
+        Some(settings) => {
+            options = settings.apply(options)?;
+            (settings.source.as_path(), settings.mountpoint.as_path())
         }
-        source => source?,
+        None => {
+            let source = arguments.source.as_deref().expect("clap asks for it when there is no file");
+            (source, arguments.mountpoint.as_deref().unwrap_or(source))
+        }
     };
-    let mountpoint = match &arguments.mountpoint {
-        Some(mountpoint) => place(mountpoint)?,
-        None => source.clone(),
-    };
+    let options = arguments.options.iter().try_fold(options, |options, list| options.apply(list))?;
+    options.check(is_root)?;
+    // A mount over itself whose daemon is gone does not answer.
+    clear_dead(source, mountpoint)?;
+    let full_source = absolute(source)?;
+    let mountpoint = if mountpoint == source { full_source.clone() } else { place(mountpoint)? };
+    let source = full_source;
     Ok(Config {
         source,
         mountpoint,
@@ -107,6 +119,21 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
         threads: options.threads,
         guard: options.guard,
     })
+}
+
+/// Take away what an earlier daemon of this project left at this place when it was killed: nobody can use it any more.
+fn clear_dead(source: &Path, mountpoint: &Path) -> Result<(), Failure> {
+    // Of a place that there is not, the daemon's own check says what is wrong.
+    let Ok(mountpoint) = place(mountpoint) else { return Ok(()) };
+    let left = || mounts::at(&mountpoint).map_err(Failure::failed);
+    while let Some(mount) = left()?
+        && mounts::is_dead(&mountpoint)
+        && mount.source == place(source)?
+    {
+        // Detaching takes the desk along.
+        take_away(&mountpoint, true)?;
+    }
+    Ok(())
 }
 
 fn take(config: &Config) -> Result<Project, Failure> {

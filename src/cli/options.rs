@@ -1,4 +1,4 @@
-//! Mount options: `-o key=value,…` as `mount(8)` writes them (C72).
+//! Mount options: `-o key=value,…` as `mount(8)` writes them, and one by one as a file of settings does (C72).
 //!
 //! Must never: pass over an option that is not known.
 
@@ -88,56 +88,61 @@ impl Options {
     }
 
     /// These options, changed by a list like `lease=10m,allow_other`.
-    pub(super) fn apply(mut self, list: &str) -> Result<Options, Failure> {
-        for item in list.split(',').filter(|item| !item.is_empty()) {
-            let (key, value) = item.split_once('=').map_or((item, None), |(key, value)| (key, Some(value)));
-            let wrong =
-                |expected: &str| Failure::usage(format!("the option {item:?} is wrong: {key} {expected}"));
-            let span = || {
-                let span = value.and_then(Span::parse);
-                span.ok_or_else(|| wrong("takes a span of time such as 90s, 30m or 2h"))
-            };
-            match (key, value) {
-                ("tasks", Some(name)) if is_plain_name(name) => self.tasks = name.into(),
-                ("tasks", _) => return Err(wrong("takes the name of a directory, without / and not hidden")),
-                ("lease", _) => {
-                    self.lease = span()?;
-                    if self.lease.0 < 1_000 {
-                        return Err(wrong("must be at least 1s"));
-                    }
+    pub(super) fn apply(self, list: &str) -> Result<Options, Failure> {
+        let items = list.split(',').filter(|item| !item.is_empty());
+        items
+            .map(|item| item.split_once('=').map_or((item, None), |(key, value)| (key, Some(value))))
+            .try_fold(self, |options, (key, value)| options.set(key, value))
+    }
+
+    /// These options, one of them changed.
+    pub(super) fn set(mut self, key: &str, value: Option<&str>) -> Result<Options, Failure> {
+        let item = value.map_or_else(|| key.to_owned(), |value| format!("{key}={value}"));
+        let wrong =
+            |expected: &str| Failure::usage(format!("the option {item:?} is wrong: {key} {expected}"));
+        let span = || {
+            let span = value.and_then(Span::parse);
+            span.ok_or_else(|| wrong("takes a span of time such as 90s, 30m or 2h"))
+        };
+        match (key, value) {
+            ("tasks", Some(name)) if is_plain_name(name) => self.tasks = name.into(),
+            ("tasks", _) => return Err(wrong("takes the name of a directory, without / and not hidden")),
+            ("lease", _) => {
+                self.lease = span()?;
+                if self.lease.0 < 1_000 {
+                    return Err(wrong("must be at least 1s"));
                 }
-                ("ageing", _) => {
-                    self.rules.ageing = span()?;
-                    if self.rules.ageing.0 < 1_000 {
-                        return Err(wrong("must be at least 1s"));
-                    }
-                }
-                ("claims_per_worker", _) => {
-                    let number = value.and_then(|n| n.parse().ok()).filter(|n| *n >= 1);
-                    self.rules.claims_per_worker =
-                        Some(number.ok_or_else(|| wrong("takes a number from 1"))?);
-                }
-                ("idle_timeout", _) => self.idle_timeout = span()?,
-                ("remote_grace", _) => self.remote_grace = span()?,
-                ("lock_wait", _) => {
-                    self.guard.lock_wait = if value == Some("0") { Span(0) } else { span()? };
-                    if self.guard.lock_wait > LOCK_WAIT_MAX {
-                        return Err(wrong("must be 30s at most: nobody can interrupt a call that waits"));
-                    }
-                }
-                ("stale_window", _) => self.guard.stale_window = span()?,
-                ("stale_writes", Some("refuse")) => self.guard.refuse_stale = true,
-                ("stale_writes", Some("allow")) => self.guard.refuse_stale = false,
-                ("stale_writes", _) => return Err(wrong("takes refuse or allow")),
-                ("allow_other", None) => self.allow_other = true,
-                ("noallow_other", None) => self.allow_other = false,
-                ("threads", _) => {
-                    let number = value.and_then(|n| n.parse().ok()).filter(|n| (1..=64).contains(n));
-                    self.threads = number.ok_or_else(|| wrong("takes a number from 1 to 64"))?;
-                }
-                (key, value) if means_nothing(key, value) => {}
-                _ => return Err(Failure::usage(format!("there is no option {item:?}; there are: {KNOWN}"))),
             }
+            ("ageing", _) => {
+                self.rules.ageing = span()?;
+                if self.rules.ageing.0 < 1_000 {
+                    return Err(wrong("must be at least 1s"));
+                }
+            }
+            ("claims_per_worker", _) => {
+                let number = value.and_then(|n| n.parse().ok()).filter(|n| *n >= 1);
+                self.rules.claims_per_worker = Some(number.ok_or_else(|| wrong("takes a number from 1"))?);
+            }
+            ("idle_timeout", _) => self.idle_timeout = span()?,
+            ("remote_grace", _) => self.remote_grace = span()?,
+            ("lock_wait", _) => {
+                self.guard.lock_wait = if value == Some("0") { Span(0) } else { span()? };
+                if self.guard.lock_wait > LOCK_WAIT_MAX {
+                    return Err(wrong("must be 30s at most: nobody can interrupt a call that waits"));
+                }
+            }
+            ("stale_window", _) => self.guard.stale_window = span()?,
+            ("stale_writes", Some("refuse")) => self.guard.refuse_stale = true,
+            ("stale_writes", Some("allow")) => self.guard.refuse_stale = false,
+            ("stale_writes", _) => return Err(wrong("takes refuse or allow")),
+            ("allow_other", None) => self.allow_other = true,
+            ("noallow_other", None) => self.allow_other = false,
+            ("threads", _) => {
+                let number = value.and_then(|n| n.parse().ok()).filter(|n| (1..=64).contains(n));
+                self.threads = number.ok_or_else(|| wrong("takes a number from 1 to 64"))?;
+            }
+            (key, value) if means_nothing(key, value) => {}
+            _ => return Err(Failure::usage(format!("there is no option {item:?}; there are: {KNOWN}"))),
         }
         Ok(self)
     }

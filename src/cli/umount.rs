@@ -9,6 +9,7 @@ use clap::Args;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
+use super::settings::Settings;
 use super::{Failure, place};
 use crate::daemon::{Project, TakeError};
 use crate::mounts;
@@ -16,7 +17,11 @@ use crate::mounts;
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Where the project is mounted.
-    mountpoint: PathBuf,
+    #[arg(required_unless_present = "config", conflicts_with = "config")]
+    mountpoint: Option<PathBuf>,
+    /// Take the place from this file, as `crewfs mount --config` does.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Take it away although somebody still uses it: they keep what they have open, nobody else finds it, and the project
     /// is free when the last of them is done.
     #[arg(short, long)]
@@ -29,7 +34,10 @@ const LETTING_GO: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_secs(3);
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mountpoint = place(&arguments.mountpoint)?;
+    let mountpoint = match &arguments.config {
+        Some(file) => place(&Settings::read(file)?.mountpoint)?,
+        None => place(arguments.mountpoint.as_deref().expect("clap asks for it when there is no file"))?,
+    };
     let tree = mounts::at(&mountpoint).map_err(Failure::failed)?;
     let tree = tree.ok_or_else(|| Failure::not_mounted(&mountpoint))?;
     if mounts::is_dead(&mountpoint) || arguments.lazy {
@@ -91,7 +99,8 @@ fn users_of(mountpoint: &Path) -> Vec<String> {
     processes.map(name).collect()
 }
 
-fn take_away(mountpoint: &Path, detach: bool) -> Result<(), Failure> {
+/// Take one mount away; with `detach` also one that is in use, or does not answer.
+pub(super) fn take_away(mountpoint: &Path, detach: bool) -> Result<(), Failure> {
     let shown = mountpoint.display();
     let flags = if detach { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     match unmount(mountpoint, flags | UnmountFlags::NOFOLLOW) {

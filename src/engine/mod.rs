@@ -140,6 +140,8 @@ struct Shared {
     broken: RwLock<Option<String>>,
     /// Whether the disk has space for new work.
     has_space: AtomicBool,
+    /// How often the writer has looked for work.
+    turns: AtomicU64,
     /// Who else wants to know of a new state.
     observer: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -235,6 +237,7 @@ impl Engine {
             clock: config.clock.clone(),
             broken: RwLock::new(None),
             has_space: AtomicBool::new(true),
+            turns: AtomicU64::new(0),
             observer: OnceLock::new(),
         });
         shared.recent.add(&log.read(log.tail().seq.saturating_sub(EVENTS_SHOWN as u64), EVENTS_SHOWN)?);
@@ -282,6 +285,11 @@ impl Engine {
     /// Why nothing can be changed at present, if that is so.
     pub fn broken(&self) -> Option<String> {
         self.shared.broken.read().clone()
+    }
+
+    /// How often the writer has looked for work: about once a second at least, unless it is stuck.
+    pub fn turns(&self) -> u64 {
+        self.shared.turns.load(Ordering::Relaxed)
     }
 
     /// Have `observer` called whenever a new state is public, before anybody is answered. It runs on the writer's thread:

@@ -39,6 +39,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut stopping = false;
         while !stopping {
+            self.shared.turns.fetch_add(1, Ordering::Relaxed);
             let batch = {
                 let mut ledger = self.shared.ledger.lock();
                 let idle =

@@ -15,6 +15,13 @@ pub struct Actor {
     pub operator: bool,
 }
 
+impl Actor {
+    /// Whether the caller may say what a worker does or can do: its own, and for operators everybody's.
+    pub fn may_speak_for(&self, worker: &WorkerName) -> bool {
+        self.worker == *worker || self.operator
+    }
+}
+
 /// One wish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {

@@ -83,7 +83,7 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
         }
         Command::Depart { worker, epoch, reason } => depart(state, worker, *epoch, reason),
         Command::Drain { worker, by, draining } => {
-            if worker != &by.worker && !by.operator {
+            if !by.may_speak_for(worker) {
                 return Err(Refusal::OperatorOnly { what: "draining another worker" });
             }
             let mut events = if worker == &by.worker { join(state, by) } else { vec![] };
@@ -93,7 +93,7 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
             done(events)
         }
         Command::Equip { worker, by, words } => {
-            if worker != &by.worker && !by.operator {
+            if !by.may_speak_for(worker) {
                 return Err(Refusal::OperatorOnly { what: "saying what another worker can do" });
             }
             let mut events = if worker == &by.worker { join(state, by) } else { vec![] };

@@ -150,6 +150,10 @@ impl State {
 
     /// This state under other rules.
     pub fn under(self, rules: Rules) -> State {
+        // What was derived holds for the rules under which it was, and costs as much as there are tasks.
+        if self.rules == rules {
+            return self;
+        }
         let mut state = State { rules, ..self };
         state.derive();
         state

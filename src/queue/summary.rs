@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use serde::Serialize;
 
 use super::task::Finish;
+use super::why::named;
 use super::{Claim, Instant, Now, Phase, Seq, Span, State, Task, TaskId, TaskState, Wall, WorkerName, lease};
-use crate::limits::{NAMED_IN_A_SENTENCE, STUCK_SHOWN};
+use crate::limits::STUCK_SHOWN;
 
 /// Over which time throughput is measured: sixty times a minute.
 const MINUTES: usize = 60;
@@ -353,7 +354,7 @@ fn stuck(state: &State, sight: &Sight<'_>, causes: &BTreeMap<&TaskId, usize>) ->
             }
             Phase::Open | Phase::Completed(_) => {}
         }
-        if task.finish().is_some() || matches!(task.phase, Phase::Rejected(_)) {
+        if !task.is_unfinished() {
             continue;
         }
         let worker = task.claim().map(|claim| &claim.worker);
@@ -399,11 +400,7 @@ fn nobody(state: &State, sight: &Sight<'_>) -> Option<Stuck> {
 
 fn missing(state: &State, id: &TaskId, holds_up: usize, tasks: &str) -> Stuck {
     let needing: Vec<&TaskId> = state.waiting_for(id).collect();
-    let mut named =
-        needing.iter().take(NAMED_IN_A_SENTENCE).map(|id| id.as_str()).collect::<Vec<_>>().join(", ");
-    if needing.len() > NAMED_IN_A_SENTENCE {
-        named += &format!(" and {} more", needing.len() - NAMED_IN_A_SENTENCE);
-    }
+    let named = named(&needing.iter().map(|id| id.as_str()).collect::<Vec<_>>());
     let since = needing.iter().filter_map(|id| Some(state.task(id.as_str())?.changed.at)).min();
     Stuck {
         kind: Kind::Missing,

@@ -146,8 +146,8 @@ impl State {
 }
 
 /// Some words, not too many.
-fn named(words: &[String]) -> String {
-    let some = words.iter().take(NAMED_IN_A_SENTENCE).map(String::as_str).collect::<Vec<_>>().join(", ");
+pub(super) fn named(words: &[impl AsRef<str>]) -> String {
+    let some = words.iter().take(NAMED_IN_A_SENTENCE).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
     match words.len().saturating_sub(NAMED_IN_A_SENTENCE) {
         0 => some,
         more => format!("{some} and {more} more"),

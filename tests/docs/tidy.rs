@@ -5,16 +5,21 @@ use std::collections::BTreeSet;
 use crate::texts::{at, code, pages, sources, texts_below};
 
 /// What each part of `src` may name of the crate besides itself. The first match counts.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("src/queue/", &["limits"]),
     ("src/log/", &["queue", "limits", "sys"]),
     ("src/engine/", &["queue", "log", "limits", "clock"]),
     ("src/fs/", &["engine", "queue", "log", "limits", "clock", "sys"]),
     ("src/fuse.rs", &["fs", "limits", "mounts"]),
     ("src/fuse/", &["fs", "limits"]),
+    ("src/daemon/", &["engine", "queue", "log", "limits"]),
     ("src/daemon.rs", &["fuse", "fs", "engine", "queue", "log", "limits", "clock", "mounts", "sys"]),
-    ("src/cli/", &["daemon", "fuse", "fs", "engine", "queue", "log", "limits", "clock", "mounts", "sys"]),
+    (
+        "src/cli/",
+        &["daemon", "fuse", "fs", "engine", "queue", "log", "limits", "clock", "mounts", "confine", "sys"],
+    ),
     ("src/clock.rs", &["queue"]),
+    ("src/confine.rs", &["sys"]),
     ("src/limits.rs", &[]),
     ("src/mounts.rs", &[]),
     ("src/sys.rs", &[]),

@@ -49,17 +49,32 @@ fn c71_a_mount_point_in_use_and_a_dead_one() {
     assert!(said.contains("one daemon at a time"), "{said}");
     assert!(mounted.desk("queue.json").exists());
     mounted.kill9();
-    let said =
-        try_mount(&project, mounted.path()).exits(1, "is a dead mount, its daemon is gone; clear it: ");
-    // What it says is what helps.
+    // Of another project it is refused, and what the refusal says is what helps.
+    let other = project!();
+    let said = try_mount(&other, mounted.path()).exits(1, "is a dead mount, its daemon is gone; clear it: ");
     let clear = said.trim().split("clear it: ").nth(1).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_crewfs")).parent().unwrap();
     shell(&format!("PATH={}:$PATH; {clear}", program.display())).ok();
+    try_mount(&other, mounted.path()).ok();
+    project.crewfs(["umount".as_ref(), mounted.path().as_os_str()]).ok();
     let mut mounted = project.mount_in_place(&[]);
     project.crewfs(["mount".as_ref(), project.source().as_os_str()]).exits(1, "is in use");
     mounted.kill9();
-    project.crewfs(["mount".as_ref(), project.source().as_os_str()]).exits(1, "is a dead mount");
     project.crewfs(["log".as_ref(), project.source().as_os_str()]).exits(1, "");
+}
+
+#[test]
+fn c71_the_dead_mount_of_a_project_gives_way_to_its_next_one() {
+    let project = project!();
+    for in_place in [false, true] {
+        let mount = || if in_place { project.mount_in_place(&[]) } else { project.mount(&[]) };
+        let mut killed = mount();
+        killed.kill9();
+        let mut next = mount();
+        assert_eq!(crate::process::mounts_below(next.path()).len(), 2, "the dead ones are gone");
+        next.sh("w1", "cat tasks/queue.json").ok();
+        next.stop();
+    }
 }
 
 #[test]

@@ -192,7 +192,7 @@ pub(super) fn writing(of: &Subject, text: &[u8], caller: &Caller) -> Result<Comm
 
 /// Whether the caller may say what a worker can do: to be asked when it opens the file, not only when it closes it.
 pub(super) fn may_equip(worker: &WorkerName, caller: &Caller) -> Result<()> {
-    if *worker == caller.actor.worker || caller.actor.operator {
+    if caller.actor.may_speak_for(worker) {
         return Ok(());
     }
     refuse(libc::EACCES, format!("only {worker} and operators say what {worker} can do"))

@@ -83,12 +83,16 @@ impl Recent {
         self.readers.push(Reader { worker: worker.clone(), at, looked });
     }
 
+    /// [`Recent::voided`] when somebody looked last.
+    fn looked(&self, reader: &WorkerName) -> Option<u64> {
+        self.readers.iter().find(|known| known.worker == *reader)?.looked
+    }
+
     /// Whether the kernel knows the size that the file has since the change when this worker reads it. Until then it cuts
     /// what is read to the size of before. It learns the size when the call that made the change returns, or by the answer
     /// to who looks, if nothing made that void.
     fn is_sized(&self, reader: &WorkerName, now: Instant) -> bool {
-        let looked = self.readers.iter().find(|known| known.worker == *reader).and_then(|known| known.looked);
-        self.returned || looked == Some(self.voided) || now.since(self.last) >= DOUBT
+        self.returned || self.looked(reader) == Some(self.voided) || now.since(self.last) >= DOUBT
     }
 }
 
@@ -172,8 +176,7 @@ impl Changes {
             if !recent.read_by.contains(by) {
                 recent.read_by.push(by.clone());
             }
-            let looked = recent.readers.iter().find(|reader| reader.worker == *by).and_then(|it| it.looked);
-            recent.note_reader(by, looked, now);
+            recent.note_reader(by, recent.looked(by), now);
         }
     }
 

@@ -1,0 +1,123 @@
+//! A file of settings, `/etc/crewfs/NAME.toml` as a rule: which project is mounted where, and how (C72).
+//!
+//! ```toml
+//! source = "/srv/project"
+//! mountpoint = "/mnt/project"     # the project itself when left out
+//! lease = "45m"                   # every mount option, by the name that -o knows
+//! threads = 8
+//! allow_other = true
+//! ```
+//!
+//! Must never: pass over a key that is not known, or take a relative path: a service has no directory of its own.
+
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::Failure;
+use super::options::Options;
+
+/// What such a file says.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// The project's directory, absolute.
+    pub(super) source: PathBuf,
+    /// Where it is mounted, absolute; the project itself when the file does not say.
+    pub(super) mountpoint: PathBuf,
+    file: PathBuf,
+    options: Table,
+}
+
+impl Settings {
+    /// Read a file.
+    pub(super) fn read(file: &Path) -> Result<Settings, Failure> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            let shown = file.display();
+            Failure::failed(format!("the settings in {shown} cannot be read: {error}"))
+        })?;
+        Settings::parse(file, &text)
+    }
+
+    fn parse(file: &Path, text: &str) -> Result<Settings, Failure> {
+        let wrong = |why: &str| Failure::usage(format!("{}: {why}", file.display()));
+        let mut options: Table =
+            text.parse().map_err(|error: toml::de::Error| wrong(error.to_string().trim()))?;
+        let mut path = |key: &str| match options.remove(key) {
+            None => Ok(None),
+            Some(Value::String(path)) if Path::new(&path).is_absolute() => Ok(Some(PathBuf::from(path))),
+            Some(_) => {
+                Err(wrong(&format!("{key} must be an absolute path in quotes, such as \"/srv/project\"")))
+            }
+        };
+        let mountpoint = path("mountpoint")?;
+        let source = path("source")?
+            .ok_or_else(|| wrong("it does not say which project to mount: add source = \"/srv/project\""))?;
+        let mountpoint = mountpoint.unwrap_or_else(|| source.clone());
+        Ok(Settings { source, mountpoint, file: file.to_path_buf(), options })
+    }
+
+    /// `options`, changed by what the file says of them.
+    pub(super) fn apply(&self, options: Options) -> Result<Options, Failure> {
+        let named = |failure: Failure| Failure {
+            message: format!("{}: {}", self.file.display(), failure.message),
+            ..failure
+        };
+        self.options.iter().try_fold(options, |options, (key, value)| {
+            let value = match value {
+                // What is a word alone after -o is true or false here.
+                Value::Boolean(true) => None,
+                Value::Boolean(false) => return options.set(&format!("no{key}"), None).map_err(named),
+                Value::String(value) => Some(value.clone()),
+                Value::Integer(number) => Some(number.to_string()),
+                _ => {
+                    return Err(named(Failure::usage(format!(
+                        "{key} must be text, a number, true or false"
+                    ))));
+                }
+            };
+            options.set(key, value.as_deref()).map_err(named)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Span;
+
+    fn parse(text: &str) -> Result<Settings, Failure> {
+        Settings::parse(Path::new("/etc/crewfs/x.toml"), text)
+    }
+
+    #[test]
+    fn a_file_says_what_is_mounted_where_and_how() {
+        let settings = parse("source = '/srv/x'\nlease = '45m'\nthreads = 8\nallow_other = false\n").unwrap();
+        assert_eq!(settings.source, Path::new("/srv/x"));
+        assert_eq!(settings.mountpoint, Path::new("/srv/x"));
+        let options = settings.apply(Options::defaults(true, 2)).unwrap();
+        assert_eq!((options.lease, options.threads, options.allow_other), (Span(2_700_000), 8, false));
+        let elsewhere = parse("source = '/srv/x'\nmountpoint = '/mnt/x'\nallow_other = true").unwrap();
+        assert_eq!(elsewhere.mountpoint, Path::new("/mnt/x"));
+        assert!(elsewhere.apply(Options::defaults(false, 2)).unwrap().allow_other);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_file_and_the_reason() {
+        let refused = |text: &str, part: &str| {
+            let outcome = parse(text).and_then(|settings| settings.apply(Options::defaults(true, 2)));
+            let failure = outcome.unwrap_err();
+            assert_eq!(failure.code, 2);
+            assert!(failure.message.starts_with("/etc/crewfs/x.toml: "), "{}", failure.message);
+            assert!(failure.message.contains(part), "{}", failure.message);
+        };
+        refused("", "add source = ");
+        refused("source = 'srv/x'", "absolute path");
+        refused("source = '/x'\nmountpoint = 3", "mountpoint must be an absolute path");
+        refused("source = '/x'\nleas = '3m'", "there is no option \"leas=3m\"");
+        refused("source = '/x'\nlease = 3", "takes a span of time");
+        refused("source = '/x'\nthreads = true", "takes a number");
+        refused("source = '/x'\nthreads = [3]", "threads must be text, a number, true or false");
+        refused("source = '/x'\nfaster = false", "there is no option \"nofaster\"");
+        refused("source = '/x'\n= 3", "2");
+    }
+}

@@ -1,0 +1,170 @@
+//! `crewfs sftp-server`: what the ssh key of a remote worker runs. It fixes who the worker is, and what it sees (C42).
+//!
+//! May assume: it is the forced command of a key, so that a client chooses neither the program nor its arguments.
+//! Must never: let through anything of the environment that it was started with: a client may send some of it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+
+use clap::Args;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::{Failure, absolute};
+use crate::confine::{self, ConfineError};
+use crate::mounts::{self, Table};
+use crate::queue::WorkerName;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Who is at the other end: the name of the worker.
+    #[arg(long, value_name = "NAME")]
+    worker: String,
+    /// Show nothing but this directory, which must be mounted by crewfs, or lie in such a mount. The connection ends with
+    /// that mount, so that a client that reconnects never works beside the next one.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+/// Where OpenSSH's server is, by distribution.
+const SERVERS: [&str; 4] = [
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+    "/usr/libexec/sftp-server",
+];
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let worker = WorkerName::parse(&arguments.worker).ok_or_else(|| {
+        Failure::usage(format!(
+            "{:?} is no worker name: use letters, digits, '.', '_' and '-', 64 of them at most",
+            arguments.worker
+        ))
+    })?;
+    let environment = [("PATH", "/usr/bin:/bin"), ("CREWFS_WORKER", worker.as_str())];
+    if !is_mine(&environment) {
+        return Err(begin_anew(&environment));
+    }
+    let server = server(&SERVERS.map(Path::new))?;
+    let mut command = Command::new(server);
+    match &arguments.root {
+        None => Err(Failure::failed(format!("{} cannot be run: {}", server.display(), command.exec()))),
+        Some(root) => confined(command, root),
+    }
+}
+
+/// Whether this process was started in exactly this environment.
+fn is_mine(environment: &[(&str, &str)]) -> bool {
+    let mut mine: Vec<_> = std::env::vars_os().collect();
+    let mut wanted: Vec<_> = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    mine.sort();
+    wanted.sort();
+    mine == wanted
+}
+
+/// Become this program again in that environment. The kernel shows the daemon the one with which a program was started, and
+/// under a name that the client sent nothing of the mount may be touched, not even to look at it.
+fn begin_anew(environment: &[(&str, &str)]) -> Failure {
+    let failed = |error| Failure::failed(format!("crewfs cannot start itself anew: {error}"));
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return failed(error),
+    };
+    let arguments = std::env::args_os().skip(1);
+    failed(Command::new(program).args(arguments).env_clear().envs(environment.iter().copied()).exec())
+}
+
+fn server<'a>(places: &[&'a Path]) -> Result<&'a Path, Failure> {
+    places.iter().copied().find(|place| place.is_file()).ok_or_else(|| {
+        Failure::failed("OpenSSH's sftp-server is not there; install it: apt install openssh-sftp-server")
+    })
+}
+
+/// Serve `root` and nothing else, for as long as it is mounted.
+fn confined(mut command: Command, root: &Path) -> Result<(), Failure> {
+    let root = absolute(root)?;
+    let mut table = Table::open().map_err(Failure::failed)?;
+    let served = mounts_of(&mut table, &root)?;
+    if !served.iter().any(|mount| root.starts_with(&mount.mountpoint)) {
+        return Err(not_mounted(&root));
+    }
+    let served: Vec<u64> = served.iter().map(|mount| mount.id).collect();
+    confine::to(&root).map_err(|error| {
+        let next = match &error {
+            ConfineError::NotAllowed(_) => "; what is in the way: crewfs doctor",
+            ConfineError::Step { .. } => "",
+        };
+        Failure::failed(format!(
+            "nothing is served, because it cannot be kept to {}: {error}{next}",
+            root.display()
+        ))
+    })?;
+    let mut server = command
+        .args([OsStr::new("-d"), root.as_os_str()])
+        .spawn()
+        .map_err(|error| Failure::failed(format!("sftp-server cannot be run: {error}")))?;
+    match wait(&mut server, &mut table, &root, &served) {
+        Ok(Ended::Server(status)) if status.success() => Ok(()),
+        Ok(Ended::Server(status)) => Err(Failure::failed(format!("sftp-server failed: {status}"))),
+        Ok(Ended::Mount) => {
+            let _ = server.kill();
+            let _ = server.wait();
+            Err(Failure {
+                code: 3,
+                message: format!("{} is mounted no longer; connect again when it is", root.display()),
+            })
+        }
+        Err(error) => {
+            let _ = server.kill();
+            Err(Failure::failed(format!("the mount cannot be watched: {error}")))
+        }
+    }
+}
+
+fn not_mounted(root: &Path) -> Failure {
+    let message = format!("{0} is not mounted by crewfs; mount it first: crewfs mount {0}", root.display());
+    Failure { code: 3, message }
+}
+
+/// The mounts that show something below `root`.
+fn mounts_of(table: &mut Table, root: &Path) -> Result<Vec<mounts::Mount>, Failure> {
+    table.around(root).map_err(Failure::failed)
+}
+
+/// What ended a connection.
+enum Ended {
+    /// The server, as the client wished or not.
+    Server(ExitStatus),
+    /// One of the mounts that it serves went away.
+    Mount,
+}
+
+fn wait(server: &mut Child, table: &mut Table, root: &Path, served: &[u64]) -> Result<Ended, Errno> {
+    let process: OwnedFd = pidfd_open(Pid::from_child(server), PidfdFlags::empty())?;
+    loop {
+        let there: Vec<u64> = table
+            .around(root)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?
+            .iter()
+            .map(|mount| mount.id)
+            .collect();
+        if !served.iter().all(|id| there.contains(id)) {
+            return Ok(Ended::Mount);
+        }
+        let mut news = [
+            PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(table.as_fd(), PollFlags::PRI),
+        ];
+        match poll(&mut news, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+        if let Ok(Some(status)) = server.try_wait() {
+            return Ok(Ended::Server(status));
+        }
+    }
+}

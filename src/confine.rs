@@ -1,0 +1,134 @@
+//! A root directory of its own for a program that serves one directory to somebody who must see nothing else.
+//!
+//! May assume: this process has one thread, and starts the program next.
+//! Must never: leave a way out open when a step fails: then the program is not to be started.
+//!
+//! A mount namespace is made, and in it a root that holds the directory, at its own path, and of the system only what
+//! any program needs: `/usr`, what leads into it, and a few files of `/etc`. Everything else is taken away, so neither
+//! `..` nor an absolute path nor a symbolic link leads to it. An ordinary user needs a user namespace for that.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change,
+    mount_remount, unmount,
+};
+use rustix::process::{chdir, getegid, geteuid, pivot_root};
+use thiserror::Error;
+
+use crate::sys;
+
+/// Where the new root is put together. Every system has this directory, and nobody else sees what is mounted on it here.
+const WORKSHOP: &str = "/tmp";
+/// Programs and libraries, and the links or directories by which some systems reach them.
+const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+/// What a program needs that is dynamically linked and asks for the name of its user; and a place to write nothing to.
+const FILES: [&str; 6] =
+    ["etc/ld.so.cache", "etc/passwd", "etc/group", "etc/nsswitch.conf", "etc/localtime", "dev/null"];
+
+/// Why a process cannot be confined.
+#[derive(Debug, Error)]
+pub enum ConfineError {
+    /// The machine does not let this user have a namespace of its own.
+    #[error("this machine does not let ordinary users have namespaces of their own ({0})")]
+    NotAllowed(io::Error),
+    /// A step failed.
+    #[error("{what}: {why}")]
+    Step {
+        /// What was to be done.
+        what: String,
+        /// Why it was not.
+        why: io::Error,
+    },
+}
+
+fn step<T, E: Into<io::Error>>(what: impl Into<String>, outcome: Result<T, E>) -> Result<T, ConfineError> {
+    outcome.map_err(|why| ConfineError::Step { what: what.into(), why: why.into() })
+}
+
+/// Confine this process, and all that it starts, to `directory`, an absolute path without links.
+///
+/// # Errors
+/// Whatever keeps it from being confined. The process is of no use then.
+pub fn to(directory: &Path) -> Result<(), ConfineError> {
+    let (uid, gid) = (geteuid(), getegid());
+    let ordinary = !uid.is_root();
+    sys::leave_namespaces(ordinary).map_err(ConfineError::NotAllowed)?;
+    if ordinary {
+        let map = |id: u32| format!("{id} {id} 1");
+        step("group rights cannot be given up", fs::write("/proc/self/setgroups", "deny"))?;
+        step("the user cannot be mapped", fs::write("/proc/self/uid_map", map(uid.as_raw())))?;
+        step("the group cannot be mapped", fs::write("/proc/self/gid_map", map(gid.as_raw())))?;
+    }
+    let propagation = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    step("mounts cannot be made private", mount_change("/", propagation))?;
+    // Taken by descriptor: the workshop may cover it.
+    let shown = fs::File::open(directory);
+    let shown = step(format!("{} cannot be opened", directory.display()), shown)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    step("a new root cannot be made", mount("crewfs", WORKSHOP, "tmpfs", flags, Some(c"mode=0755,size=1m")))?;
+    let workshop = Path::new(WORKSHOP);
+    for name in SYSTEM {
+        bring(&Path::new("/").join(name), &workshop.join(name))?;
+    }
+    for name in FILES {
+        bring(&Path::new("/").join(name), &workshop.join(name))?;
+    }
+    let place = workshop.join(directory.strip_prefix("/").unwrap_or(directory));
+    let what = || format!("{} cannot be shown", directory.display());
+    step(what(), fs::create_dir_all(&place))?;
+    step(what(), mount_bind_recursive(descriptor(&shown), &place))?;
+    drop(shown);
+    step("the new root cannot be entered", chdir(WORKSHOP))?;
+    step("the new root cannot be put in place", pivot_root(".", "."))?;
+    step("the old root cannot be taken away", unmount(".", UnmountFlags::DETACH))?;
+    step("the new root cannot be entered", chdir("/"))?;
+    step("the new root cannot be closed", read_only(Path::new("/")))?;
+    step("new privileges cannot be given up", rustix::thread::set_no_new_privs(true))
+}
+
+/// A path that leads to an open file, wherever it is.
+fn descriptor(file: &fs::File) -> String {
+    use std::os::fd::AsRawFd;
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Show `from`, if there is such a thing, at `to`, for reading only. A link becomes the same link.
+fn bring(from: &Path, to: &Path) -> Result<(), ConfineError> {
+    let what = || format!("{} cannot be shown", from.display());
+    let Ok(there) = fs::symlink_metadata(from) else { return Ok(()) };
+    step(what(), fs::create_dir_all(to.parent().unwrap_or(to)))?;
+    if there.is_symlink() {
+        let target = step(what(), fs::read_link(from))?;
+        return step(what(), std::os::unix::fs::symlink(target, to));
+    }
+    if there.is_dir() {
+        step(what(), fs::create_dir(to))?;
+        step(what(), mount_bind_recursive(from, to))?;
+    } else {
+        step(what(), fs::File::create(to))?;
+        step(what(), mount_bind(from, to))?;
+    }
+    // What is a device must stay one that can be written to.
+    if there.is_dir() || there.is_file() { step(what(), read_only(to)) } else { Ok(()) }
+}
+
+/// Make one mount read-only. What it was forbidden before must be forbidden again, or the kernel refuses.
+fn read_only(place: &Path) -> Result<(), Errno> {
+    const KEPT: [(StatVfsMountFlags, MountFlags); 6] = [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ];
+    let now = statvfs(place)?.f_flag;
+    let kept = KEPT.into_iter().filter(|(flag, _)| now.contains(*flag)).map(|(_, flag)| flag);
+    let flags = kept.fold(MountFlags::BIND | MountFlags::RDONLY, |flags, flag| flags | flag);
+    mount_remount(place, flags, "")
+}
