@@ -304,7 +304,7 @@ serve() {
                 fail "$unit does not start; the reason is above. Mend it, then: systemctl restart $unit"
             fi
         fi
-        systemctl show -P StatusText "$unit"
+        echo "$unit is active"
         [ -z "$upgraded" ] || echo "crewfs was replaced, and what runs is the old one; when it suits the crew: systemctl restart $unit"
     fi
 }

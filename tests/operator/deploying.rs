@@ -209,3 +209,27 @@ fn questions_are_asked_where_somebody_can_answer() {
     assert!(said.contains("add-worker.sh first WORKER"), "{said}");
     machine.ok("test -e /etc/crewfs/first.toml && getent passwd crew-first");
 }
+
+#[test]
+fn the_settings_that_are_commented_out_are_the_defaults() {
+    let machine = machine!(Bare);
+    machine.deploy("--project /srv/demo").ok();
+    let served =
+        "crewfs mount --config /etc/crewfs/demo.toml && crewfs umount --config /etc/crewfs/demo.toml";
+    machine.ok(served);
+    machine.ok("sed -i 's/^#\\([a-z]\\)/\\1/; /^claims_per_worker/d' /etc/crewfs/demo.toml");
+    let settings = machine.ok("grep -v '^#' /etc/crewfs/demo.toml");
+    machine.ok(served);
+    // Each as the table of the options has it, and none is missing.
+    let table = include_str!("../../docs/filesystem.md").split("## Mount options").nth(1).unwrap();
+    for row in table.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let (option, rest) = row.split_once('`').unwrap();
+        let default = rest.split('|').nth(1).unwrap().trim().trim_matches('`');
+        let Some((key, _)) = option.split_once('=') else { continue };
+        let line = settings.lines().find(|line| line.starts_with(&format!("{key} = ")));
+        match key {
+            "threads" | "claims_per_worker" => {}
+            _ => assert_eq!(line, Some(&*format!("{key} = \"{default}\"")), "{settings}"),
+        }
+    }
+}

@@ -80,23 +80,29 @@ impl Machine {
         let container = command.spawn().unwrap();
         let mut leader = None;
         let up = within(Duration::from_secs(20), || {
-            leader = leader_of(container.id());
+            leader = leader_of(&container.id().to_string());
             leader.is_some()
         });
         let console = fs::read_to_string(&said).unwrap_or_default();
         let _ = fs::remove_file(&said);
         assert!(up, "the container does not start:\n{console}");
         let machine = Machine { container, leader: leader.unwrap(), srv };
+        // Nobody enters before its own program runs: then all else is in place.
+        let comm = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let leader = machine.leader.as_raw_nonzero().to_string();
         match kind {
-            // Answers when it is up, well or not.
             Kind::Booted => {
-                until("systemd answers", || {
-                    machine.run("systemctl is-system-running --wait").code.is_some_and(|c| c <= 1)
+                until("systemd is started", || comm(&leader) == "systemd\n");
+                let mut said = String::new();
+                until("the machine is up", || {
+                    said = machine.run("systemctl is-system-running --wait").stdout;
+                    matches!(said.trim(), "running" | "degraded")
                 });
-                assert_eq!(machine.run("systemctl is-system-running --wait").stdout.trim(), "running");
+                assert_eq!(said, "running\n");
             }
-            // Its program is started when all else is in place.
-            Kind::Bare => machine.until("grep -qx sleep /proc/2/comm"),
+            Kind::Bare => until("the container's program runs", || {
+                children(&leader).iter().any(|child| comm(child) == "sleep\n")
+            }),
         }
         Some(machine)
     }
@@ -188,15 +194,18 @@ fn ready() -> Result<PathBuf, String> {
 }
 
 /// The first process of the container: the one below `parent` that is number 1 in a namespace of its own.
-fn leader_of(parent: u32) -> Option<Pid> {
-    let below = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-    below.split_whitespace().filter_map(|pid| pid.parse().ok()).find_map(|pid: u32| {
+fn leader_of(parent: &str) -> Option<Pid> {
+    children(parent).iter().find_map(|pid| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let numbers: Vec<&str> =
-            status.lines().find_map(|l| l.strip_prefix("NSpid:"))?.split_whitespace().collect();
-        if numbers.len() > 1 && numbers.last() == Some(&"1") {
-            return Pid::from_raw(i32::try_from(pid).ok()?);
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace();
+        match numbers.skip(1).last() {
+            Some("1") => Pid::from_raw(pid.parse().ok()?),
+            _ => leader_of(pid),
         }
-        leader_of(pid)
     })
+}
+
+fn children(pid: &str) -> Vec<String> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().map(String::from).collect()
 }
