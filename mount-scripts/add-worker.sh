@@ -66,7 +66,7 @@ esac
 case $number in
     '' | *[!A-Za-z0-9+/=]*) fail "the key is damaged: after $type must come its number in one word of letters, digits, + and /" ;;
 esac
-shown=$(echo "$type $number" | ssh-keygen -l -f - 2>/dev/null) || fail "the key is damaged: ssh-keygen does not understand it; copy the line from the .pub file again"
+shown=$(echo "$type $number $worker" | ssh-keygen -l -f - 2>/dev/null) || fail "the key is damaged: ssh-keygen does not understand it; copy the line from the .pub file again"
 
 keys=$configs/$name.keys
 place=$(place_of "$name")

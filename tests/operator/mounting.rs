@@ -31,7 +31,7 @@ fn fstab_and_mount_and_umount_work() {
         ("mount /mnt/demo", "umount /mnt/demo"),
         ("mount -a", "umount -l /mnt/demo"),
         ("mount -t crewfs /srv/demo /mnt/demo -o lease=1h", "umount -R /mnt/demo"),
-        ("mount -t crewfs /srv/demo /mnt/demo", "umount -t fuse.crewfs /mnt/demo"),
+        ("mount -t crewfs /srv/demo /mnt/demo", "umount -c /mnt/demo"),
         // The daemon takes the tree away when somebody took the desk.
         ("mount -n /mnt/demo", "umount /mnt/demo/tasks"),
         ("mount /mnt/demo", "crewfs umount /mnt/demo"),
@@ -69,7 +69,7 @@ fn a_mount_in_another_namespace_is_made_there() {
     machine.ok("mount -N $(cat /tmp/other) /mnt/demo");
     assert_eq!(machine.run(OURS).stdout, "");
     assert_eq!(machine.ok(&format!("nsenter -t $(cat /tmp/other) -m {OURS}")), BOTH);
-    machine.ok("umount -N $(cat /tmp/other) /mnt/demo");
+    machine.ok("umount -c -N $(cat /tmp/other) /mnt/demo");
     machine.until(&format!("! nsenter -t $(cat /tmp/other) -m {OURS}"));
     machine.ok("kill $(cat /tmp/other)");
 }
@@ -128,7 +128,7 @@ fn systemd_mounts_what_fstab_or_a_unit_says() {
         machine.ok("systemctl stop mnt-demo.mount");
         nothing_is_mounted(&machine);
         assert_eq!(machine.ok("systemctl show -P Result mnt-demo.mount"), "success\n", "{kind}");
-        machine.ok("systemctl start mnt-demo.mount && umount /mnt/demo");
+        machine.ok("systemctl start mnt-demo.mount && umount -c /mnt/demo");
         nothing_is_mounted(&machine);
     }
 }
