@@ -3,7 +3,8 @@
 use crate::machine::{Machine, machine};
 
 /// Options of ssh and sftp: the worker's key, and no question.
-const AS: &str = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -i /root/";
+const AS: &str =
+    "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -i ~/";
 
 /// A server to which the workers `w1` and `w2` have keys.
 macro_rules! with_workers {
@@ -11,7 +12,7 @@ macro_rules! with_workers {
         let machine = machine!(Booted);
         machine.deploy("--project /srv/demo").ok();
         machine.ok(
-            "cd /root; for w in w1 w2; do ssh-keygen -q -t ed25519 -N '' -f $w; add-worker.sh demo $w $w.pub; done; \
+            "cd; for w in w1 w2; do ssh-keygen -q -t ed25519 -N '' -f $w; add-worker.sh demo $w $w.pub; done; \
              for n in 1 2 3; do echo \"# Task: $n\" > /srv/demo/tasks/t$n.md; done",
         );
         machine
@@ -24,10 +25,10 @@ fn sftp(machine: &Machine, worker: &str, batch: &str) -> String {
     machine.ok(&format!("printf '{batch}' | sftp -b - {AS}{worker} crew-demo@127.0.0.1"))
 }
 
-/// Open a connection that lasts: its process, and a file that its next commands are written to.
+/// Open a connection that lasts.
 fn stay(machine: &Machine, worker: &str, name: &str) {
     machine.ok(&format!(
-        "mkfifo /run/{name}; sftp -b - {AS}{worker} crew-demo@127.0.0.1 </run/{name} >/run/{name}.said 2>&1 & echo $! > /run/{name}.pid; \
+        "mkfifo /run/{name}; sftp -b - {AS}{worker} crew-demo@127.0.0.1 </run/{name} >/run/{name}.said 2>&1 & \
          sh -c 'exec 3>/run/{name}; echo pwd >&3; exec sleep 1000' >/dev/null 2>&1 & until grep -q /srv/demo /run/{name}.said; do sleep 0.05; done"
     ));
 }
@@ -62,7 +63,7 @@ fn a_key_is_one_name_and_nothing_else() {
         Some(0)
     );
     // Another key, or a password, opens nothing.
-    machine.ok("ssh-keygen -q -t ed25519 -N '' -f /root/stranger");
+    machine.ok("ssh-keygen -q -t ed25519 -N '' -f ~/stranger");
     machine.run(&format!("ssh {AS}stranger crew-demo@127.0.0.1")).exits(255, "Permission denied (publickey)");
 }
 
@@ -73,19 +74,19 @@ fn who_is_removed_is_out_at_once_and_others_stay() {
     stay(&machine, "w2", "two");
     // One that serves nobody yet, but could.
     machine.ok(&format!("ssh -M -S /run/idle -f -N {AS}w1 crew-demo@127.0.0.1"));
-    let alive = |name: &str| machine.run(&format!("kill -0 $(cat /run/{name}.pid)")).code == Some(0);
-    assert!(alive("one") && alive("two"));
+    let serving = |worker: &str| format!("grep -qsz '^CREWFS_WORKER={worker}$' /proc/[0-9]*/environ");
+    machine.ok(&format!("{} && {}", serving("w1"), serving("w2")));
     let said = machine.ok("remove-worker.sh demo w1");
     assert!(said.contains("end the connections of w1"), "{said}");
-    machine.until("! kill -0 $(cat /run/one.pid) 2>/dev/null");
+    machine.until(&format!("! {}", serving("w1")));
     machine.until("! ssh -S /run/idle -O check crew-demo@127.0.0.1 2>/dev/null");
-    assert!(alive("two"));
+    machine.ok(&serving("w2"));
     machine.run(&format!("ssh {AS}w1 crew-demo@127.0.0.1")).exits(255, "Permission denied (publickey)");
     sftp(&machine, "w2", "mkdir tasks/claim/t2\\n");
     // Another key for the same worker ends what the old one opened.
     stay(&machine, "w2", "three");
-    machine.ok("add-worker.sh demo w2 /root/w1.pub --replace");
-    machine.until("! kill -0 $(cat /run/two.pid) 2>/dev/null && ! kill -0 $(cat /run/three.pid) 2>/dev/null");
+    machine.ok("add-worker.sh demo w2 ~/w1.pub --replace");
+    machine.until(&format!("! {}", serving("w2")));
     // Stopping the server lets nobody work beneath the mount.
     machine.ok("systemctl stop crewfs@demo");
     machine.run(&format!("printf 'pwd\\n' | sftp -b - {AS}w1 crew-demo@127.0.0.1")).refused("");

@@ -13,6 +13,8 @@ release=$(. /etc/os-release && echo "$VERSION_CODENAME")
 [ "$(cat "$dir/.made" 2>/dev/null)" != "$release" ] || exit 0
 
 # The first that apt asks for this release, in either form that it takes.
+# They are apt's variables, not those of the shell.
+# shellcheck disable=SC2016
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT)' 2>/dev/null | sed -n "s, $release main$,,p" | head -n 1)
 echo "making a small system of $release in $dir"
 $as_root rm -rf "$dir.new" "$dir"

@@ -176,12 +176,12 @@ fn a_project_is_saved_restored_and_moved() {
     let restored = machine.ok("cd /srv/demo && cat made && ls tasks/claim tasks/ready tasks/completed");
     assert_eq!(restored, "code\ntasks/claim:\none\n\ntasks/completed:\n\ntasks/ready:\ntwo\n");
 
-    machine.ok("ssh-keygen -q -t ed25519 -N '' -f /root/key && add-worker.sh w1 /root/key.pub");
+    machine.ok("ssh-keygen -q -t ed25519 -N '' -f ~/key && add-worker.sh w1 ~/key.pub");
     let page = crate::units::block("operations.md", "mv /srv/demo /srv/new");
     machine.ok(&format!("set -e; {page}"));
     assert_eq!(machine.ok("findmnt -n -l -t fuse.crewfs -o TARGET"), "/srv/new\n/srv/new/tasks\n");
     assert!(machine.ok("cat /srv/new/tasks/status/one").contains("\"worker\": \"w1\""));
-    let said = machine.ok("add-worker.sh w1 /root/key.pub");
+    let said = machine.ok("add-worker.sh w1 ~/key.pub");
     assert!(said.contains("nothing to do: w1 has this key") && said.contains(":/srv/new DIR"), "{said}");
 }
 
