@@ -1,9 +1,79 @@
 #!/bin/sh
-# A stop hook for agent programs: prints what workers/self/should-stop says, which is what Claude Code, Codex and Gemini
-# take as the answer of a stop hook. Run it in the project's directory.
-# May assume: nothing. Must never: keep an agent from stopping because the mount is gone or does not answer.
-tasks=${CREWFS_TASKS:-tasks}
-[ -e "$tasks/queue.json" ] || exit 0
-# A mount that hangs would hang us: the child that reads is left behind.
-timeout 1 cat "$tasks/workers/self/should-stop" 2>/dev/null
-exit 0
+# The stop hook: says what workers/self/should-stop says. Nothing means that the agent may stop. While no task is ready it
+# waits here for one, which costs no tokens. Usage: stop.sh CLIENT SECONDS, the longest wait, below the client's limit.
+# May assume: nothing. Must never: keep an agent from stopping because the mount is gone, dead or hung, or without end.
+
+# Exit code 2 would keep the agent, and that is what some shells answer to a mistake.
+trap 'exit 0' EXIT
+
+# A registration has read desk.sh before this; who runs the file as it is gets it from beside it.
+# shellcheck source-path=SCRIPTDIR source=desk.sh
+command -v desk_ask >/dev/null || . "$(dirname "$0")/desk.sh"
+
+longest=${2:-3500}
+
+# What the desk says, a fact a line. A should-stop that is anything else than one line of the known form is none.
+look() {
+    desk_find || return
+    self=$desk/workers/self
+    answer=$(cat "$self/should-stop")
+    case $answer in
+    *'
+'* | '{"decision":"block","reason":""}') ;;
+    '{"decision":"block","reason":"'*'"}') printf 'answer %s\n' "$answer" ;;
+    esac
+    status=$(cat "$self/status")
+    printf '%s\n' "$status" | sed -n 's/^  "worker": "\(.*\)",$/worker \1/p; s/^  "task": "\(.*\)",$/holds \1/p'
+    # What changes when something was done: everything but the time of the last sign of life.
+    printf 'state %s\n' "$(printf '%s\n' "$status" | sed '/"last_heard"/d' | cksum)"
+    [ -e "$desk/next" ] && [ ! -e "$desk/paused" ] && echo 'ready yes'
+}
+
+fact() {
+    printf '%s\n' "$facts" | sed -n "s/^$1 //p"
+}
+
+# Why the agent may stop although there is work: to whoever runs it.
+let_stop() {
+    held=$(fact holds)
+    text="crewfs lets this agent stop: $1${held:+. It still holds $held, which goes back when the session or its lease ends}"
+    echo "$text" >&2
+    [ "$client" = cursor ] || printf '{"systemMessage":"%s"}\n' "$(printf '%s' "$text" | json_text)"
+    exit 0
+}
+
+read_input
+# Cursor says how the turn ended: who interrupts an agent means it.
+[ "$client" != cursor ] || [ "$(input_member status)" = completed ] || exit 0
+
+began=$(date +%s)
+while facts=$(desk_ask look) || exit 0; do
+    answer=$(fact answer)
+    [ "$answer" ] || exit 0
+    [ -z "$(fact holds)$(fact ready)" ] || break
+    [ $(($(date +%s) - began)) -lt "$longest" ] || break
+    # A client that is gone waits for no answer.
+    [ -d "/proc/$PPID" ] || exit 0
+    sleep 1
+done
+
+# Answers in a row after which nothing was done.
+kept=$(kept_in)
+[ "$kept" ] || let_stop 'there is no place of its own to count in; set XDG_RUNTIME_DIR'
+count=$kept/$(session_key "$(fact worker)")
+limit=${CREWFS_BLOCKS:-10}
+case $limit in *[!0-9]*) limit=10 ;; esac
+state=$(fact state) answers=0 before=
+[ ! -f "$count" ] || read -r answers before <"$count"
+[ "$before" = "$state" ] || answers=0
+if [ "$answers" -ge "$limit" ]; then
+    # Who is started again gets the whole number again.
+    rm -f "$count"
+    let_stop "it was told $limit times to go on, and nothing was claimed, finished or noted"
+fi
+echo "$((answers + 1)) $state" >"$count"
+
+case $client in
+cursor) answer="{\"followup_message\":${answer#'{"decision":"block","reason":'}" ;;
+esac
+printf '%s\n' "$answer"

@@ -302,7 +302,7 @@ impl Daemon {
             if looks.is_multiple_of(LOOKS_BEFORE_TIDYING) {
                 service.beat(&self.engine);
                 self.files.iter().for_each(|files| files.close_idle());
-                self.shown.look_behind();
+                self.shown.look_around();
             }
         }
         service.stopping();

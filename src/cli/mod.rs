@@ -6,6 +6,7 @@
 
 mod demo;
 mod doctor;
+mod init;
 mod log;
 mod mount;
 mod options;
@@ -29,6 +30,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Make a project ready for a crew: the tasks directory, guides, hooks for agent programs; or take that out again.
+    Init(init::Arguments),
     /// Mount a project, over itself when no other place is named.
     Mount(mount::Arguments),
     /// Take a mount away.
@@ -76,6 +79,7 @@ impl Failure {
 /// Run the command that the process was started with.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Init(arguments) => init::run(&arguments),
         Command::Mount(arguments) => mount::run(arguments),
         Command::Umount(arguments) => umount::run(&arguments),
         Command::Log(arguments) => log::run(&arguments),

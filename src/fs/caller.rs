@@ -23,7 +23,7 @@ use super::process::{Image, Stat, age, agent_program, serves_sftp, thread_group,
 use super::{FsError, Request, Result};
 use crate::engine::{Engine, Presence};
 use crate::limits::{ANCESTORS, CALLERS_REMEMBERED, CROWD, SIGN_OF_LIFE_MS, SURELY_BEFORE_MS};
-use crate::queue::{Actor, Instant, Now, Refusal, Seq, Span, State, WorkerName};
+use crate::queue::{Actor, Instant, Now, Refusal, Seq, Span, State, Task, WorkerName};
 
 /// Somebody who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,6 +188,21 @@ impl Callers {
         let anchor = anew.and_then(|anew| anew.anchor);
         self.keep(req, file, image, Arc::new(Caller { anchor: anchor.clone(), ..caller.clone() }));
         self.follower.hold(worker, &anchor?)
+    }
+
+    /// Why a connection may not end a claim of its own worker, if that is so: it lost that task, and another connection has
+    /// claimed it again. What it still sends, perhaps long after its client is gone, was meant for the claim that is over.
+    pub fn superseded(&self, caller: &Caller, task: &Task) -> Option<String> {
+        let worker = &caller.actor.worker;
+        let anchor = caller.anchor.as_ref().filter(|anchor| anchor.kind == Kind::Connection)?;
+        let claim = task.claim().filter(|claim| claim.worker == *worker)?;
+        let last = self.follower.last_claim(worker, anchor).filter(|last| *last < claim.epoch())?;
+        let mut losses = task.losses.iter().rev().filter(|loss| loss.worker == *worker && loss.epoch <= last);
+        let lost = losses.find(|loss| loss.reason.counts_as_attempt())?;
+        Some(format!(
+            "your claim ended at {}: {}; another connection of yours has claimed it again since",
+            lost.at, lost.reason
+        ))
     }
 
     /// Whose sign of life the requests of this thread are, for the next moments.

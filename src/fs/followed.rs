@@ -123,6 +123,11 @@ impl Follower {
         self.shared.table.lock().find(worker, anchor).is_some()
     }
 
+    /// The last claim that a worker made through a process, as far as it is followed.
+    pub fn last_claim(&self, worker: &WorkerName, anchor: &Anchor) -> Option<Seq> {
+        self.shared.table.lock().find(worker, anchor).map(|known| known.epoch)
+    }
+
     /// A hold on a process, if it is still there. Taken before a claim and kept until that is decided, it makes sure that an
     /// end in between is heard of.
     pub fn hold(&self, worker: &WorkerName, anchor: &Anchor) -> Option<Alive> {

@@ -340,8 +340,18 @@ pub trait Filesystem: Send + Sync + 'static {
     fn open(&self, req: &Request, ino: Ino, flags: i32, reply: Reply<Opened>) {
         reply.send(Err(FsError::new(libc::ENOSYS)));
     }
-    /// Read up to `size` bytes; fewer only at the end of the file.
-    fn read(&self, req: &Request, ino: Ino, fh: u64, offset: u64, size: u32, reply: Reply<Vec<u8>>);
+    /// Read up to `size` bytes; fewer only at the end of the file. `flags` are those of the open file.
+    #[allow(clippy::too_many_arguments)]
+    fn read(
+        &self,
+        req: &Request,
+        ino: Ino,
+        fh: u64,
+        offset: u64,
+        size: u32,
+        flags: i32,
+        reply: Reply<Vec<u8>>,
+    );
     /// Write all of `data`. `flags` are those of the open file (O_APPEND among them). Pages written through a mapping
     /// come with `cached` set and a caller of tid 0.
     #[allow(clippy::too_many_arguments)]

@@ -125,6 +125,12 @@ pub(super) fn serves_sftp(command: &[u8]) -> bool {
     command == b"sftp-server" || command.starts_with(b"sshd")
 }
 
+/// When the connection began that a process serves, in ticks; nothing if it serves none.
+pub(super) fn connection_began(pid: u32) -> Option<u64> {
+    let (_, stat) = Stat::open(pid)?;
+    serves_sftp(&stat.command).then_some(stat.image.started)
+}
+
 /// The process that a thread belongs to.
 pub(super) fn thread_group(tid: u32) -> u32 {
     let status = fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();

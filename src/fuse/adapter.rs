@@ -273,12 +273,12 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: fuser::ReplyData,
     ) {
         let reply = later!("read", ino, reply, data => send_data(reply, data));
-        self.fs.read(&self.asked(Asked::Read, req), ino.0, fh.0, offset, size, reply);
+        self.fs.read(&self.asked(Asked::Read, req), ino.0, fh.0, offset, size, flags.0, reply);
     }
 
     fn write(

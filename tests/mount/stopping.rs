@@ -122,19 +122,3 @@ fn c60_anybody_may_ask_for_anybody_and_nobody_waits() {
     let mounted = project.mount(&[]);
     says(&mounted, "w1", "No task is ready yet.");
 }
-
-#[test]
-fn c61_the_hook_says_what_the_file_says_and_never_keeps_anybody_by_mistake() {
-    let project = project!();
-    project.task("a", "# A\n");
-    let mut mounted = project.mount(&[]);
-    let hook = concat!(env!("CARGO_MANIFEST_DIR"), "/hooks/stop.sh");
-    let file = mounted.sh("w1", "cat tasks/workers/self/should-stop").ok();
-    assert!(file.contains("a is ready"), "{file}");
-    assert_eq!(mounted.sh("w1", hook).ok(), file);
-    // In a directory that is no project, and after the mount is gone, the agent may stop.
-    assert_eq!(mounted.sh("w1", &format!("cd / && {hook}")).ok(), "");
-    mounted.kill9();
-    let dead = std::process::Command::new(hook).current_dir(project.source()).output().unwrap();
-    assert!(dead.status.success() && dead.stdout.is_empty(), "{dead:?}");
-}

@@ -353,7 +353,16 @@ impl Filesystem for Desk {
         }
     }
 
-    fn read(&self, _req: &Request, _ino: Ino, fh: u64, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: Ino,
+        fh: u64,
+        offset: u64,
+        size: u32,
+        _flags: i32,
+        reply: Reply<Vec<u8>>,
+    ) {
         let handle = match self.core.handles.get(fh) {
             Ok(handle) => handle,
             Err(error) => return reply.send(Err(error)),

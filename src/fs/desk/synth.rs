@@ -98,8 +98,7 @@ impl Core {
         reply: Reply<Entry>,
     ) {
         let core = self.clone();
-        let process = self.before(req, &caller, &command);
-        self.command(caller, process, command, Reply::from(reply, move |()| core.fresh(kind, None)));
+        self.command(req, caller, command, Reply::from(reply, move |()| core.fresh(kind, None)));
     }
 
     /// What somebody just made, as it is to its maker: empty, and a node of its own. By its name everybody, its maker too,
@@ -148,7 +147,7 @@ impl Core {
         }
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         let decided = self.wished(&node, &caller, exclusive).and_then(|command| {
-            let process = self.before(req, &caller, &command);
+            let process = self.before(req, &caller, &command)?;
             let decided = self.view.engine.decide(&command);
             self.after(&caller, process, decided.as_ref().ok().map(|(outcome, _)| outcome));
             decided.map_err(|failure| FsError::from(&failure))
@@ -219,15 +218,20 @@ impl Core {
         }
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         match table::removing(&node, &caller, &self.view.engine.state()) {
-            Ok(command) => {
-                let process = self.before(req, &caller, &command);
-                self.command(caller, process, command, reply);
-            }
+            Ok(command) => self.command(req, caller, command, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
 
-    fn command(
+    fn command(self: &Arc<Core>, req: &Request, caller: Arc<Caller>, command: Command, reply: Reply<()>) {
+        let process = match self.before(req, &caller, &command) {
+            Ok(process) => process,
+            Err(error) => return reply.send(Err(self.refused(&caller, error))),
+        };
+        self.submit(caller, process, command, reply);
+    }
+
+    fn submit(
         self: &Arc<Core>,
         caller: Arc<Caller>,
         process: Option<Alive>,
@@ -241,11 +245,19 @@ impl Core {
         });
     }
 
-    /// Before a command is decided that may be a claim: the process that it shall end with.
-    fn before(&self, req: &Request, caller: &Caller, command: &Command) -> Option<Alive> {
+    /// Before a command is decided: of what may be a claim, the process that it shall end with; and what ends a claim must
+    /// not come from a connection that has lost it.
+    fn before(&self, req: &Request, caller: &Caller, command: &Command) -> Result<Option<Alive>> {
         match command {
-            Command::Claim { .. } | Command::ClaimNext { .. } => self.view.callers.alive(req, caller),
-            _ => None,
+            Command::Claim { .. } | Command::ClaimNext { .. } => Ok(self.view.callers.alive(req, caller)),
+            Command::Finish { task, .. } | Command::Release { task, .. } => {
+                let state = self.view.engine.state();
+                match state.task(task.as_str()).and_then(|task| self.view.callers.superseded(caller, task)) {
+                    Some(why) => Err(FsError::from(&Refusal::NotHolder { task: task.clone(), why })),
+                    None => Ok(None),
+                }
+            }
+            _ => Ok(None),
         }
     }
 
@@ -269,13 +281,10 @@ impl Core {
         let exclusive = flags & libc::RENAME_NOREPLACE != 0;
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         if self.view.scratches.at(from.0, from.1).is_some() {
-            return self.rename_scratch(caller, (from.0, from.1), to, exclusive, reply);
+            return self.rename_scratch(req, caller, (from.0, from.1), to, exclusive, reply);
         }
         match table::moving(&from.2, &to.2, &caller, &self.view.engine.state(), exclusive) {
-            Ok(command) => {
-                let process = self.before(req, &caller, &command);
-                self.command(caller, process, command, reply);
-            }
+            Ok(command) => self.command(req, caller, command, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
@@ -302,6 +311,7 @@ impl Core {
     /// The rename that saves: the temporary file becomes the result, in one step with the end of the task (C25).
     fn rename_scratch(
         self: &Arc<Core>,
+        req: &Request,
         caller: Arc<Caller>,
         from: (Ino, &OsStr),
         to: (Ino, &OsStr, Node),
@@ -322,6 +332,9 @@ impl Core {
             Err(error) => return reply.send(Err(error)),
         };
         let command = table::finishing(task, &caller, ending, Some(Text(content)), exclusive);
+        if let Err(error) = self.before(req, &caller, &command) {
+            return reply.send(Err(self.refused(&caller, error)));
+        }
         let (core, place) = (self.clone(), (from.0, from.1.to_os_string()));
         self.view.engine.submit(command, move |outcome| {
             let outcome = core.answer(&caller, outcome);
@@ -473,7 +486,7 @@ impl Core {
                 match command {
                     Ok(command) => {
                         let answered = Reply::new(move |done: Result<()>| reply.send(done.map(|()| written)));
-                        return self.command(caller, None, command, answered);
+                        return self.submit(caller, None, command, answered);
                     }
                     Err(error) => Err(error),
                 }
@@ -572,7 +585,7 @@ impl Core {
                     let emptied = Reply::new(move |done: Result<()>| {
                         reply.send(done.and_then(|()| Ok((core.view.attr(ino, &node, &req)?, NO_TIME))));
                     });
-                    return self.command(caller, None, command, emptied);
+                    return self.submit(caller, None, command, emptied);
                 }
             },
             (Right::Draft(_), Some(_), _) => return reply.send(Err(FsError::new(libc::EINVAL))),

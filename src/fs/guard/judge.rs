@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::descriptors::Sight;
 use super::exempt::makes_rules;
 use super::locks::{Holder, Mode};
 use super::owned::{Reach, owner_of};
@@ -14,6 +13,7 @@ use super::recent::Recent;
 use super::waiting::{Patience, Waits};
 use super::{Change, Guard, LOCK_ATTRIBUTE, Name, Orphan, Verdict};
 use crate::fs::caller::Caller;
+use crate::fs::process::connection_began;
 use crate::fs::{FsError, Ino, Kind, Request, Result};
 use crate::limits::{DIRECTORY_WAIT_MS, LOCKED_FILES, OPENING_MS, WRITE_SHOWN_MS};
 use crate::queue::{Instant, Span, WorkerName};
@@ -121,12 +121,37 @@ impl Guard {
         self.table.lock().changes.doubt(ino, refused, writing, since, now);
     }
 
+    /// Whether a connection may go on writing a file that a younger one of the same worker has changed; and if this is the younger
+    /// one, it is the others that may not from now on.
+    fn check_connections(&self, caller: &Caller, ino: Ino) -> Result<()> {
+        let (fenced, others) = {
+            let table = self.table.lock();
+            let holders = table.locks.holders(ino).iter();
+            let mine = holders.filter(|holder| holder.worker == caller.actor.worker);
+            let others = mine.flat_map(|holder| &holder.processes).filter(|other| **other != caller.process);
+            (table.fences.stands(ino, caller.process), others.copied().collect::<Vec<u32>>())
+        };
+        if fenced && !self.has_open(caller.process, ino) {
+            self.table.lock().fences.lower(ino, caller.process);
+        } else if fenced {
+            self.counters.refusals.count("superseded");
+            let (path, worker) = (self.shown(ino), &caller.actor.worker);
+            let why = format!("{path} was changed through a younger connection of {worker}; open it again");
+            return Err(FsError::because(libc::EBUSY, why));
+        }
+        let began = caller.anchor.as_ref().map(|connection| connection.started);
+        for other in others {
+            let older = connection_began(other).is_some_and(|other| began.is_some_and(|began| other < began));
+            if older && self.has_open(other, ino) {
+                self.table.lock().fences.raise(ino, other);
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a process that is known to work for a holder is seen to have the file open for writing.
     fn is_writing(&self, ino: Ino, holder: &Holder) -> bool {
-        holder
-            .processes
-            .iter()
-            .any(|process| matches!(self.descriptors.sight(*process, ino), Sight::Writing | Sight::Appending))
+        holder.processes.iter().any(|process| self.has_open(*process, ino))
     }
 
     fn weigh(&self, caller: &Arc<Caller>, change: &Change) -> Result<Verdict> {
@@ -134,6 +159,12 @@ impl Guard {
         let Touches { files, content, mut grant, opens } = self.touches(change)?;
         if self.table.lock().locks.len() >= LOCKED_FILES {
             self.sweep();
+        }
+        if caller.is_sftp {
+            files
+                .iter()
+                .filter(|touch| content == Some(touch.ino))
+                .try_for_each(|touch| self.check_connections(caller, touch.ino))?;
         }
 
         let (worker, now) = (&caller.actor.worker, (self.clock)());
@@ -382,6 +413,7 @@ impl Guard {
 
     fn stale(&self, ino: Ino, worker: &WorkerName, unread: &Recent, held: Option<&Holder>) -> FsError {
         self.counters.refusals.count("stale");
+        self.table.lock().changes.refused(ino, worker);
         // The next read must come to us, or it would be refused again.
         if let Some(forgetting) = self.forgetting.get() {
             forgetting.attributes(ino);

@@ -8,9 +8,10 @@
 //! - the root's own names ([`Policy`]),
 //! - files that belong to a claimed task by its `owns` globs ([`owned`], C53),
 //! - another worker who holds the file ([`locks`], C50 to C52),
+//! - a younger connection of the same worker ([`fences`], C42),
 //! - a change that the worker has not read yet ([`recent`], C54).
 //!
-//! What git would ignore is exempt from the last two ([`exempt`]).
+//! What git would ignore is exempt from the last three ([`exempt`]).
 //!
 //! # How a read is noticed
 //!
@@ -24,6 +25,7 @@
 mod change;
 mod descriptors;
 mod exempt;
+mod fences;
 mod forgetting;
 mod judge;
 mod locks;
@@ -43,6 +45,7 @@ pub use self::change::{Change, Name};
 pub use self::descriptors::Device;
 use self::descriptors::{Descriptors, Sight};
 use self::exempt::Exempt;
+use self::fences::Fences;
 use self::forgetting::Forgetting;
 use self::judge::Grant;
 use self::locks::{Holder, Locks, Mode};
@@ -102,6 +105,7 @@ impl Made for Attr {
 /// What has been noticed of files.
 struct Table {
     locks: Locks,
+    fences: Fences,
     changes: Changes,
     /// Files that lost their last name and may still be open.
     orphans: HashMap<Ino, Orphan>,
@@ -139,7 +143,7 @@ pub struct Counters {
 
 impl Default for Counters {
     fn default() -> Counters {
-        let refusals = Tally::new(&["locked", "stale", "owned"]);
+        let refusals = Tally::new(&["locked", "stale", "owned", "superseded"]);
         Counters { refusals, waited: AtomicU64::new(0), pages_dropped: AtomicU64::new(0) }
     }
 }
@@ -182,6 +186,7 @@ impl Guard {
             descriptors: Descriptors::default(),
             table: Arc::new(Mutex::new(Table {
                 locks: Locks::default(),
+                fences: Fences::default(),
                 changes: Changes::new(RECENT_FILES, config.stale_window),
                 orphans: Default::default(),
                 mapped: Default::default(),
@@ -276,8 +281,24 @@ impl Guard {
         self.exempt.forget(ino);
         let mut table = self.table.lock();
         table.locks.forget(ino);
+        table.fences.forget(ino);
         table.orphans.remove(&ino);
         table.mapped.remove(&ino);
+    }
+
+    /// To be called every second or so: a connection that has closed a file may open and change it again.
+    pub fn lower_fences(&self) {
+        let raised = self.table.lock().fences.all();
+        for (ino, process) in raised {
+            if !self.has_open(process, ino) {
+                self.table.lock().fences.lower(ino, process);
+            }
+        }
+    }
+
+    /// Whether a process is seen to have a file open for writing.
+    fn has_open(&self, process: u32, ino: Ino) -> bool {
+        matches!(self.descriptors.sight(process, ino), Sight::Writing | Sight::Appending)
     }
 
     /// Something happened behind the mount to an entry of this name; to any, if none is named.
@@ -360,13 +381,13 @@ impl Guard {
     }
 
     /// Somebody is about to read a file: to be called before the disk is asked, so that a change in between counts as not
-    /// read. May be called while the caller's memory is locked.
-    pub fn reading(&self, req: &Request, ino: Ino) {
+    /// read. `writable`: through a descriptor that can write, too. May be called while the caller's memory is locked.
+    pub fn reading(&self, req: &Request, ino: Ino, writable: bool) {
         let now = (self.clock)().instant;
         if self.table.lock().changes.recent(ino, now).is_some()
             && let Some(caller) = self.callers.glance(req)
         {
-            self.table.lock().changes.read(ino, &caller.actor.worker, now);
+            self.table.lock().changes.read(ino, &caller.actor.worker, writable, now);
         }
     }
 
@@ -484,7 +505,9 @@ impl Guard {
             return true;
         }
         let (mut hidden, mut appends) = (false, false);
-        for process in &holder.processes {
+        // Who may not change it any more holds nothing.
+        let fenced = |process: &u32| self.table.lock().fences.stands(ino, *process);
+        for process in holder.processes.iter().filter(|process| !fenced(process)) {
             match self.descriptors.sight(*process, ino) {
                 Sight::Writing => return true,
                 Sight::Appending if holder.mode == Mode::Append => return true,
@@ -495,7 +518,7 @@ impl Guard {
         }
         // A child of such a process may have inherited the descriptor without having used it.
         let may_wait = scan.may_wait;
-        for process in scan.writers(&self.descriptors, ino) {
+        for process in scan.writers(&self.descriptors, ino).iter().filter(|process| !fenced(process)) {
             let caller = match may_wait {
                 true => self.callers.caller_of(*process),
                 false => self.callers.glance_at(*process),

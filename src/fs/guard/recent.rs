@@ -38,6 +38,8 @@ pub(super) struct Recent {
     last: Instant,
     /// Who knows the content as it is now.
     read_by: Vec<WorkerName>,
+    /// Who was refused because of not knowing it, and has not read it since.
+    refused: Vec<WorkerName>,
     /// Who was lately seen to read it or to look at it.
     readers: Vec<Reader>,
     /// When who made it opened the file again since.
@@ -66,6 +68,7 @@ impl Recent {
             instant: now.instant,
             last: now.instant,
             read_by: vec![by.clone()],
+            refused: Vec::new(),
             readers: Vec::new(),
             reopened: None,
             changer: by.clone(),
@@ -136,6 +139,7 @@ impl Changes {
             let came = known.readers.drain(..).filter(|reader| late(reader.at) && reader.worker != *by);
             known.midway.extend(came.map(|reader| (reader.worker, reader.at)));
             recent.midway.clone_from(&known.midway);
+            recent.refused = known.refused.iter().filter(|worker| *worker != by).cloned().collect();
             (recent.forgotten, recent.voided) = (known.forgotten, known.voided);
             (recent.doubted, recent.unsettled) = (known.doubted, known.unsettled);
             if blind && !known.read_by.contains(by) {
@@ -160,10 +164,21 @@ impl Changes {
         }
     }
 
-    /// A worker reads a file through the kernel.
-    pub(super) fn read(&mut self, ino: Ino, by: &WorkerName, now: Instant) {
-        if self.files.get(&ino).is_some_and(|recent| recent.is_sized(by, now)) {
+    /// A worker reads a file through the kernel. Whoever was refused, and reads through a descriptor that can write, is about
+    /// to put there in place what was refused, and keeps a copy of what it destroys: nobody learns anything by that.
+    pub(super) fn read(&mut self, ino: Ino, by: &WorkerName, writable: bool, now: Instant) {
+        let counts = |recent: &Recent| recent.is_sized(by, now) && !(writable && recent.refused.contains(by));
+        if self.files.get(&ino).is_some_and(counts) {
             self.knows(ino, by, now);
+        }
+    }
+
+    /// A worker was refused because it does not know the last change of a file.
+    pub(super) fn refused(&mut self, ino: Ino, worker: &WorkerName) {
+        if let Some(recent) = self.files.get_mut(&ino)
+            && !recent.refused.contains(worker)
+        {
+            recent.refused.push(worker.clone());
         }
     }
 
@@ -176,6 +191,7 @@ impl Changes {
             if !recent.read_by.contains(by) {
                 recent.read_by.push(by.clone());
             }
+            recent.refused.retain(|worker| worker != by);
             recent.note_reader(by, recent.looked(by), now);
         }
     }
@@ -342,7 +358,7 @@ mod tests {
     /// Somebody opens a file and reads it.
     fn read(table: &mut Changes, ino: Ino, who: &str, at: Instant) {
         table.looked(ino, &name(who), Look::Onward, at);
-        table.read(ino, &name(who), at);
+        table.read(ino, &name(who), false, at);
     }
 
     fn table(most: usize) -> Changes {
@@ -359,6 +375,24 @@ mod tests {
         assert!(table.unread(7, &name("b"), Instant(1)).is_none());
         table.changed(7, &name("b"), false, at(2));
         assert_eq!(table.unread(7, &name("a"), Instant(3)).unwrap().by, name("b"));
+    }
+
+    #[test]
+    fn a_refused_one_reads_for_itself_and_not_while_it_writes_in_place() {
+        let mut table = table(10);
+        table.changed(7, &name("a"), false, at(0));
+        table.refused(7, &name("b"));
+        let read = |table: &mut Changes, writable: bool, at: u64| {
+            table.looked(7, &name("b"), Look::Anew, Instant(at));
+            table.read(7, &name("b"), writable, Instant(at));
+            table.unread(7, &name("b"), Instant(at)).is_none()
+        };
+        assert!(!read(&mut table, true, 1));
+        table.changed(7, &name("c"), false, at(2));
+        assert!(!read(&mut table, true, 3), "the next change makes nothing good");
+        assert!(read(&mut table, false, 4));
+        table.changed(7, &name("a"), false, at(5));
+        assert!(read(&mut table, true, 1_000), "whoever was not refused reads as it likes");
     }
 
     #[test]
@@ -445,18 +479,18 @@ mod tests {
         table.changed(7, &name("a"), false, at(0));
         table.looked(7, &name("b"), Look::Anew, Instant(1));
         table.voided(7);
-        table.read(7, &name("b"), Instant(1));
+        table.read(7, &name("b"), false, Instant(1));
         assert!(table.unread(7, &name("b"), Instant(1)).is_some(), "the answer was void");
         table.looked(7, &name("b"), Look::Onward, Instant(1));
-        table.read(7, &name("b"), Instant(1));
+        table.read(7, &name("b"), false, Instant(1));
         assert!(table.unread(7, &name("b"), Instant(1)).is_none());
-        table.read(7, &name("c"), Instant(1));
+        table.read(7, &name("c"), false, Instant(1));
         assert!(table.unread(7, &name("c"), Instant(1)).is_some(), "and there was none");
-        table.read(7, &name("c"), Instant(WRITE_UNDER_WAY_MS));
+        table.read(7, &name("c"), false, Instant(WRITE_UNDER_WAY_MS));
         assert!(table.unread(7, &name("c"), Instant(WRITE_UNDER_WAY_MS)).is_none(), "by then it knows");
         table.changed(7, &name("a"), false, at(1_000));
         table.turned_to(7, &name("a"));
-        table.read(7, &name("d"), Instant(1_000));
+        table.read(7, &name("d"), false, Instant(1_000));
         assert!(table.unread(7, &name("d"), Instant(1_000)).is_none(), "the change has returned");
     }
 

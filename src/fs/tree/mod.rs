@@ -88,8 +88,10 @@ impl Tree {
         &self.core.guard
     }
 
-    /// To be called every second or so: where not all changes behind the mount are heard of, it is looked for some.
-    pub fn look_behind(&self) {
+    /// To be called every second or so: who is kept from a file may be done with it, and where not all changes behind the mount are
+    /// heard of, it is looked for some.
+    pub fn look_around(&self) {
+        self.core.guard.lower_fences();
         if !self.core.watch.hears_all() {
             self.core.guard.changed_behind(None);
         }
@@ -398,8 +400,17 @@ impl Filesystem for Tree {
 
     /// Not a sign of life: a page fault reads too, with the process's memory locked, and to look at who that is could
     /// wait for that lock. Whoever reads has looked the file up before.
-    fn read(&self, req: &Request, ino: Ino, _fh: u64, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
-        self.core.guard.reading(req, ino);
+    fn read(
+        &self,
+        req: &Request,
+        ino: Ino,
+        _fh: u64,
+        offset: u64,
+        size: u32,
+        flags: i32,
+        reply: Reply<Vec<u8>>,
+    ) {
+        self.core.guard.reading(req, ino, flags & libc::O_ACCMODE != libc::O_RDONLY);
         reply.send(self.core.files.read(ino, offset, size));
     }
 

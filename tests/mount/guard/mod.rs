@@ -3,6 +3,7 @@
 //!
 //! Must never: sleep where an answer can be awaited.
 
+mod connections;
 mod ends;
 mod free;
 mod locks;

@@ -26,6 +26,9 @@ def claude(path, text):
                 try:
                     out = os.open(path, flags)
                     try:
+                        if flags == os.O_RDWR:
+                            # A copy, to put it back if the writing fails.
+                            os.pread(out, os.fstat(out).st_size, 0)
                         os.write(out, text.encode()); os.ftruncate(out, len(text)); os.fsync(out)
                         return
                     finally:

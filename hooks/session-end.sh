@@ -1,0 +1,27 @@
+#!/bin/sh
+# The hook for the end of a session: gives back what the worker holds, so that others can go on with it at once.
+# CREWFS_KEEP_CLAIMS, when it is set to anything, keeps the claims. Usage: session-end.sh CLIENT
+# May assume: nothing. Must never: hold up the end of a session; give anything back while the session goes on.
+
+# shellcheck disable=SC2317 # desk_ask calls by name
+# shellcheck source-path=SCRIPTDIR source=desk.sh
+command -v desk_ask >/dev/null || . "$(dirname "$0")/desk.sh"
+
+give_back() {
+    desk_find || return
+    status=$(cat "$desk/workers/self/status")
+    printf '%s\n' "$status" | sed -n 's/^  "worker": "\(.*\)",$/\1/p'
+    # Claims are ids: they hold nothing that a shell reads in another way.
+    for claim in $(printf '%s\n' "$status" | sed -n '/^  "claims": \[/,/^  \]/s/^    "\(.*\)",*$/\1/p'); do
+        rm -f "$desk/claim/$claim"
+    done
+}
+
+read_input
+# After these the same agent goes on, with another conversation.
+case $(input_member reason) in clear | resume) exit 0 ;; esac
+[ -z "${CREWFS_KEEP_CLAIMS:-}" ] || exit 0
+worker=$(desk_ask give_back)
+kept=$(kept_in)
+[ -z "$kept" ] || [ -z "$worker" ] || rm -f "$kept/$(session_key "$worker")"
+exit 0

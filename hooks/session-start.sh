@@ -1,0 +1,39 @@
+#!/bin/sh
+# The hook for the start of a session: asking makes the worker known to the crew, and the answer tells the agent who it is, how
+# to claim and finish, what it holds, and how the queue stands. Usage: session-start.sh CLIENT
+# May assume: nothing. Must never: hold up a session because the mount is gone, dead or hung; use < > $( ) or backticks in
+# its text, which Gemini changes or refuses.
+
+# shellcheck disable=SC2317 # desk_ask calls by name
+# shellcheck source-path=SCRIPTDIR source=desk.sh
+command -v desk_ask >/dev/null || . "$(dirname "$0")/desk.sh"
+
+look() {
+    desk_find || return
+    status=$(cat "$desk/workers/self/status")
+    worker=$(printf '%s\n' "$status" | sed -n 's/^  "worker": "\(.*\)",$/\1/p')
+    task=$(printf '%s\n' "$status" | sed -n 's/^  "task": "\(.*\)",$/\1/p')
+    [ "$worker" ] || return
+    queue=$(sed -n 's/^  "tasks": {\(.*\)},*$/\1/p' "$desk/summary.json" | sed 's/"//g; s/:/ /g; s/,/, /g')
+    cat <<TEXT
+You are the worker $worker of a crew that shares this project. Its queue of tasks is the directory $tasks.
+To claim the best task: touch $tasks/claim/next; then read $tasks/workers/self/task and do what it says.
+To note progress, write a line into $tasks/claim/ID. To finish, write what you did into $tasks/completed/ID; if it cannot be done, write why into $tasks/failed/ID. To give it back: rm $tasks/claim/ID.
+A change that fails with EBUSY (resource busy) was refused because another worker has that file: $tasks/workers/self/why says who, and what to do.
+TEXT
+    if [ "$task" ]; then
+        echo "You hold $task: go on with it."
+    else
+        echo 'You hold nothing now.'
+    fi
+    if [ -e "$desk/paused" ]; then
+        echo "The queue is paused, nothing can be claimed now. It holds: $queue."
+    else
+        echo "The queue holds: $queue."
+    fi
+}
+
+read_input
+text=$(desk_ask look) || exit 0
+[ -z "$text" ] || tell_agent SessionStart "$(printf '%s' "$text" | json_text)"
+exit 0

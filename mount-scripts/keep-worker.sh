@@ -1,0 +1,117 @@
+#!/bin/sh
+# Keeps one worker going, for start-workers.sh: waits until there is something to do, starts the agent, and starts it again when it
+# has ended and there is more. Waiting starts no agent, so it costs nothing.
+# usage: keep-worker.sh NAME RUN DIR LOG RESTARTS COMMAND…
+#   RUN       directory of the launcher: what is said, who runs, whether to end
+#   DIR       the mounted project, in which the agent runs
+#   LOG       where the agent's output goes; "-" for the terminal
+#   RESTARTS  so often in a row it is started without having finished anything
+# May assume: nothing of the mount, which may go away or hang at any moment.
+# Must never: carry CREWFS_WORKER itself, because the agent's end is to end its claims; touch the project other than in time.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+name=$1 run=$2 dir=$3 log=$4 restarts=$5
+shift 5
+# shellcheck source-path=SCRIPTDIR source=../hooks/desk.sh
+. "$here/../hooks/desk.sh"
+desk=$dir/${CREWFS_TASKS:-tasks}
+cd /
+
+say() {
+    echo "$(date +%H:%M:%S) $name: $1" >>"$run/said"
+}
+
+# The end of this keeper: why, and with which code.
+end() {
+    say "$2"
+    rm -f "$run/$name.agent"
+    echo "$1" >"$run/$name.ended"
+    exit "$1"
+}
+
+# As the worker: whether there is something to do, and how much it has finished so far.
+# shellcheck disable=SC2016 # the inner shell is to expand it
+look='
+    cd "$1" || exit
+    stop=$(cat workers/self/should-stop) || exit
+    holds=$(cat claim/next 2>/dev/null)
+    sed -n "s/^  \"\(completed\|failed\)\": \([0-9]*\),*/finished \2/p" workers/self/status || exit
+    if [ "$holds" ]; then echo "do work"
+    elif [ -e workers/self/drain ]; then echo "do drained"
+    elif [ -z "$stop" ]; then echo "do stop"
+    elif [ -e next ] && [ ! -e paused ]; then echo "do work"
+    else echo "do wait"
+    fi'
+
+# Sets todo and finished. Fails when the mount does not answer; somebody may be mounting it anew, so it is asked a few times.
+ask() {
+    tries=5
+    while ! facts=$(desk_ask env CREWFS_WORKER="$name" sh -c "$look" look "$desk") || [ -z "$facts" ]; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] && [ ! -e "$run/end" ] || return 1
+        sleep 1
+    done
+    todo=$(printf '%s\n' "$facts" | sed -n 's/^do //p')
+    finished=0
+    for number in $(printf '%s\n' "$facts" | sed -n 's/^finished //p'); do
+        finished=$((finished + number))
+    done
+}
+
+# Run the agent to its end, as the leader of a process group of its own. Its number is left for whoever has to end it.
+# shellcheck disable=SC2016 # the inner shell is to expand it
+agent='echo $$ >"$1"; cd "$2" || exit 126; name=$3; shift 3; exec env CREWFS_WORKER="$name" "$@"'
+start() {
+    if [ "$log" = - ]; then
+        set -m
+        sh -c "$agent" agent "$run/$name.agent" "$dir" "$name" "$@"
+    else
+        setsid sh -c "$agent" agent "$run/$name.agent" "$dir" "$name" "$@" </dev/null >>"$log" 2>&1 &
+        wait $!
+    fi
+}
+
+tried=0 pause=1 waits=
+while :; do
+    [ ! -e "$run/end" ] || end 1 'ended, as was asked for'
+    kill -0 "$(cat "$run/launcher")" 2>/dev/null || end 1 'the launcher is gone: nothing is started any more'
+    ask || end 3 "no crewfs answers at $desk: mount the project, then start the workers again"
+    case $todo in
+    drained)
+        [ ! -s "$run/$name.drained" ] || end 0 'drained, as was asked for'
+        end 0 "drained: it claims nothing more; to have it work again: rm $desk/workers/$name/drain"
+        ;;
+    stop) end 0 'nothing is left to do' ;;
+    wait)
+        [ "$waits" ] || say 'waits for a task'
+        waits=yes
+        sleep 1
+        continue
+        ;;
+    esac
+    waits=
+    before=$finished
+    say 'starts'
+    start "$@"
+    code=$?
+    rm -f "$run/$name.agent"
+    [ ! -e "$run/end" ] || continue
+    ask || continue
+    if [ "$finished" -gt "$before" ]; then
+        say "ended with exit code $code, having finished $((finished - before))"
+        tried=0 pause=1
+        [ "$code" != 0 ] || continue
+    else
+        tried=$((tried + 1))
+        case $todo in stop | drained) continue ;; esac
+        [ "$tried" -lt "$restarts" ] || end 1 "gave up: $tried times in a row the agent ended without having finished a task, the last time with exit code $code; see $log"
+        say "ended with exit code $code and finished nothing: starts again in ${pause}s"
+    fi
+    slept=0
+    while [ "$slept" -lt "$pause" ] && [ ! -e "$run/end" ]; do
+        sleep 1
+        slept=$((slept + 1))
+    done
+    pause=$((pause * 2))
+    [ "$pause" -le 60 ] || pause=60
+done

@@ -1,0 +1,336 @@
+//! Adding members to a JSON text without touching a byte of what is there.
+//!
+//! May assume: nothing of the text; what is not JSON is refused.
+//! Must never: print a document anew. Order, spaces and line ends belong to whoever wrote them.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::text::Insertion;
+
+/// A value where it stands in the text.
+struct Node {
+    at: Range<usize>,
+    kind: Kind,
+}
+
+enum Kind {
+    Object(Vec<Member>),
+    Array(Vec<Node>),
+    Scalar,
+}
+
+struct Member {
+    key: String,
+    start: usize,
+    value: Node,
+}
+
+/// What must be inserted so that `text` holds all that `wanted` does, and what of it stays different: a value that is there
+/// already is kept. An item of a list is appended unless an equal one is there.
+pub(super) fn merge(text: &str, wanted: &str) -> Result<(Vec<Insertion>, Vec<String>), String> {
+    let there = parse(text)?;
+    let wanted_root = parse(wanted)?;
+    let unit = unit_of(text);
+    let mut merging = Merging { text, wanted, unit, insertions: Vec::new(), kept: Vec::new() };
+    merging.node(&there, &wanted_root, "", 0)?;
+    let Merging { mut insertions, kept, .. } = merging;
+    if text.contains("\r\n") {
+        for insertion in &mut insertions {
+            insertion.text = insertion.text.replace('\n', "\r\n");
+        }
+    }
+    Ok((insertions, kept))
+}
+
+struct Merging<'a> {
+    text: &'a str,
+    wanted: &'a str,
+    unit: &'a str,
+    insertions: Vec<Insertion>,
+    kept: Vec<String>,
+}
+
+impl Merging<'_> {
+    fn node(&mut self, there: &Node, wanted: &Node, name: &str, depth: usize) -> Result<(), String> {
+        match (&there.kind, &wanted.kind) {
+            (Kind::Object(members), Kind::Object(wanted_members)) => {
+                let mut missing = Vec::new();
+                for member in wanted_members {
+                    match members.iter().find(|known| known.key == member.key) {
+                        Some(known) => {
+                            let name = if name.is_empty() {
+                                member.key.clone()
+                            } else {
+                                format!("{name}.{}", member.key)
+                            };
+                            self.node(&known.value, &member.value, &name, depth + 1)?;
+                        }
+                        None => missing.push(member.start..member.value.at.end),
+                    }
+                }
+                let last = members.last().map(|member| member.start..member.value.at.end);
+                self.append(there, last, &missing, depth);
+            }
+            (Kind::Array(items), Kind::Array(wanted_items)) => {
+                let have: Vec<Value> = items.iter().map(|item| value(self.text, item)).collect();
+                let missing = wanted_items.iter().filter(|item| !have.contains(&value(self.wanted, item)));
+                let missing: Vec<Range<usize>> = missing.map(|item| item.at.clone()).collect();
+                self.append(there, items.last().map(|item| item.at.clone()), &missing, depth);
+            }
+            (Kind::Scalar, Kind::Scalar) => {
+                if value(self.text, there) != value(self.wanted, wanted) {
+                    self.kept.push(name.to_string());
+                }
+            }
+            _ => {
+                let what = if matches!(wanted.kind, Kind::Array(_)) { "a list" } else { "an object" };
+                return Err(format!("{} is not {what} there", if name.is_empty() { "it" } else { name }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Insert parts of the wanted text behind the last one of a container.
+    fn append(&mut self, container: &Node, last: Option<Range<usize>>, parts: &[Range<usize>], depth: usize) {
+        if parts.is_empty() {
+            return;
+        }
+        let inside = &self.text[container.at.clone()];
+        let in_one_line = last.is_some() && !inside.contains('\n');
+        let indent = last.as_ref().and_then(|last| indent_of(self.text, last.start));
+        let indent = indent.map_or_else(|| self.unit.repeat(depth + 1), str::to_string);
+        let mut text = String::new();
+        for (n, part) in parts.iter().enumerate() {
+            if n > 0 || last.is_some() {
+                text.push(',');
+            }
+            if in_one_line {
+                text.push(' ');
+                text.push_str(&compact(&self.wanted[part.clone()]));
+            } else {
+                text.push('\n');
+                text.push_str(&indent);
+                text.push_str(&indented(self.wanted, part, &indent, self.unit));
+            }
+        }
+        if last.is_none() && !inside.contains('\n') {
+            text.push('\n');
+            text.push_str(&self.unit.repeat(depth));
+        }
+        self.insertions.push(Insertion { at: last.map_or(container.at.start + 1, |last| last.end), text });
+    }
+}
+
+/// A text that holds nothing: what is left of a file that was made for what is taken out again.
+pub(super) fn is_empty(text: &str) -> bool {
+    serde_json::from_str::<Value>(text).is_ok_and(|value| value.as_object().is_some_and(|map| map.is_empty()))
+}
+
+/// The comma that is one too many at `at`, where the first of a container was taken out and others follow.
+pub(super) fn stray_comma(text: &str, at: usize) -> Option<usize> {
+    let first = text[..at].trim_end().ends_with(['{', '[']);
+    let rest = text[at..].trim_start();
+    (first && rest.starts_with(',')).then(|| text.len() - rest.len())
+}
+
+fn value(text: &str, node: &Node) -> Value {
+    serde_json::from_str(&text[node.at.clone()]).unwrap_or_default()
+}
+
+/// The white space before `at`, if nothing else stands before it on its line.
+fn indent_of(text: &str, at: usize) -> Option<&str> {
+    let line = text[..at].rfind('\n')? + 1;
+    text[line..at].trim().is_empty().then(|| &text[line..at])
+}
+
+/// By what one level is indented in this text.
+fn unit_of(text: &str) -> &str {
+    let indented = text.lines().find(|line| line.starts_with([' ', '\t']) && !line.trim().is_empty());
+    indented.map_or("  ", |line| &line[..line.len() - line.trim_start().len()])
+}
+
+/// A part of the wanted text, whose levels are two spaces each, as it reads at another depth.
+fn indented(wanted: &str, part: &Range<usize>, indent: &str, unit: &str) -> String {
+    let base = indent_of(wanted, part.start).map_or(0, str::len);
+    let mut lines = wanted[part.clone()].lines();
+    let mut text = lines.next().unwrap_or_default().to_string();
+    for line in lines {
+        let content = line.trim_start();
+        let levels = (line.len() - content.len()).saturating_sub(base) / 2;
+        text.push('\n');
+        text.push_str(indent);
+        text.push_str(&unit.repeat(levels));
+        text.push_str(content);
+    }
+    text
+}
+
+/// A part of a JSON text on one line.
+fn compact(part: &str) -> String {
+    let (mut text, mut quoted, mut escaped) = (String::new(), false, false);
+    for c in part.chars() {
+        let white = !quoted && c.is_ascii_whitespace();
+        if !white {
+            text.push(c);
+        }
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = quoted,
+            '"' => quoted = !quoted,
+            ',' | ':' if !quoted => text.push(' '),
+            _ => {}
+        }
+    }
+    text
+}
+
+/// Where everything stands. serde_json has judged the text before; this only finds the places.
+fn parse(text: &str) -> Result<Node, String> {
+    serde_json::from_str::<Value>(text).map_err(|error| format!("it is not plain JSON ({error})"))?;
+    let mut scan = Scan { bytes: text.as_bytes(), at: 0 };
+    let root = scan.node();
+    match root.kind {
+        Kind::Object(_) => Ok(root),
+        _ => Err("it holds no JSON object".into()),
+    }
+}
+
+/// May assume: valid JSON.
+struct Scan<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Scan<'_> {
+    fn white(&mut self) {
+        while self.bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
+            self.at += 1;
+        }
+    }
+
+    /// The next byte that is not white, without taking it.
+    fn next(&mut self) -> u8 {
+        self.white();
+        self.bytes.get(self.at).copied().unwrap_or_default()
+    }
+
+    fn node(&mut self) -> Node {
+        let opening = self.next();
+        let start = self.at;
+        let kind = match opening {
+            b'{' => Kind::Object(self.list(b'}', |scan| {
+                scan.white();
+                let start = scan.at;
+                scan.scalar();
+                let key = serde_json::from_slice(&scan.bytes[start..scan.at]).unwrap_or_default();
+                // The colon.
+                scan.next();
+                scan.at += 1;
+                Member { key, start, value: scan.node() }
+            })),
+            b'[' => Kind::Array(self.list(b']', Scan::node)),
+            _ => {
+                self.scalar();
+                Kind::Scalar
+            }
+        };
+        Node { at: start..self.at, kind }
+    }
+
+    fn list<T>(&mut self, closing: u8, mut item: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        let mut items = Vec::new();
+        self.at += 1;
+        loop {
+            match self.next() {
+                b',' => self.at += 1,
+                0 => return items,
+                byte if byte == closing => {
+                    self.at += 1;
+                    return items;
+                }
+                _ => items.push(item(self)),
+            }
+        }
+    }
+
+    fn scalar(&mut self) {
+        if self.bytes.get(self.at) != Some(&b'"') {
+            let ends = |byte: &u8| byte.is_ascii_whitespace() || b",]}".contains(byte);
+            while self.bytes.get(self.at).is_some_and(|byte| !ends(byte)) {
+                self.at += 1;
+            }
+            return;
+        }
+        self.at += 1;
+        while let Some(byte) = self.bytes.get(self.at) {
+            self.at += if *byte == b'\\' { 2 } else { 1 };
+            if *byte == b'"' {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::text::{apply, take_out};
+    use super::*;
+
+    const WANTED: &str = "{\n  \"hooks\": {\n    \"Stop\": [\n      {\n        \"command\": \"a, b: c\"\n      }\n    ]\n  },\n  \"version\": 1\n}\n";
+
+    /// What becomes of a text; and that it holds what was wanted, changes nothing when done again, and goes back.
+    #[track_caller]
+    fn merged(text: &str) -> String {
+        let (insertions, _) = merge(text, WANTED).unwrap();
+        let pieces: Vec<String> = insertions.iter().map(|insertion| insertion.text.clone()).collect();
+        let after = apply(text, insertions);
+        let (again, _) = merge(&after, WANTED).unwrap();
+        assert!(again.is_empty(), "{after}");
+        assert_eq!(take_out(&after, &pieces, true).as_deref(), Some(text), "{after}");
+        after
+    }
+
+    #[test]
+    fn everything_there_stays_as_it_is() {
+        assert_eq!(merged("{\n}\n"), WANTED);
+        assert_eq!(merged("{}"), WANTED.trim_end());
+        assert_eq!(
+            merged("{\"z\":1,\"hooks\":{\"Stop\":[]}}"),
+            "{\"z\":1,\"hooks\":{\"Stop\":[\n      {\n        \"command\": \"a, b: c\"\n      }\n    ]}, \"version\": 1}"
+        );
+        assert_eq!(
+            merged("{\"hooks\": {\"Stop\": [7]}}"),
+            "{\"hooks\": {\"Stop\": [7, {\"command\": \"a, b: c\"}]}, \"version\": 1}"
+        );
+        let tabs = "{\r\n\t\"z\": \"}\\\"\",\r\n\t\"hooks\": {\r\n\t\t\"Start\": []\r\n\t}\r\n}";
+        assert_eq!(
+            merged(tabs),
+            "{\r\n\t\"z\": \"}\\\"\",\r\n\t\"hooks\": {\r\n\t\t\"Start\": [],\r\n\t\t\"Stop\": [\r\n\t\t\t{\r\n\t\t\t\t\"command\": \"a, b: c\"\r\n\t\t\t}\r\n\t\t]\r\n\t},\r\n\t\"version\": 1\r\n}"
+        );
+    }
+
+    #[test]
+    fn a_value_that_is_there_wins_and_is_named() {
+        let (insertions, kept) = merge("{\"version\": 2, \"hooks\": {\"Stop\": []}}", WANTED).unwrap();
+        assert_eq!((insertions.len(), kept), (1, vec!["version".to_string()]));
+    }
+
+    #[test]
+    fn what_is_no_plain_json_is_refused() {
+        for text in
+            ["", "{\n  // a remark\n}", "{\"a\": 1,}", "[]", "{\"hooks\": []}", "{\"hooks\": {\"Stop\": {}}}"]
+        {
+            assert!(merge(text, WANTED).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_came_later_stays_when_ours_goes() {
+        let (insertions, _) = merge("{\n}\n", WANTED).unwrap();
+        let pieces: Vec<String> = insertions.iter().map(|insertion| insertion.text.clone()).collect();
+        let after = WANTED.replace("\"version\": 1\n", "\"version\": 1,\n  \"model\": \"x\"\n");
+        assert_eq!(take_out(&after, &pieces, true).as_deref(), Some("{\n  \"model\": \"x\"\n}\n"));
+    }
+}

@@ -1,0 +1,269 @@
+//! `crewfs init`: makes a project ready for a crew, and takes back what it did.
+//!
+//! What is installed is in `kit`; what is there and what shall be there, in `place`; what was put where, in `record`.
+//!
+//! Must never: overwrite what somebody else wrote, or write anything before everything is decided.
+
+mod json;
+mod kit;
+mod place;
+mod record;
+mod text;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use self::kit::{Client, PARTS, PLUGIN, Part, Way};
+use self::place::{Found, Place};
+use self::record::{Installed, RECORD, Record};
+use super::Failure;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The project's directory, mounted or not. It is made if it is missing.
+    directory: PathBuf,
+    /// The agent programs whose hooks are installed: a list with commas. [default: those installed before; else those whose
+    /// traces are in the project or whose program is in PATH; else claude]
+    #[arg(long, value_delimiter = ',')]
+    client: Vec<Client>,
+    /// Write the Claude Code plugin into the directory instead: the same hooks, and skills for working and coordinating.
+    #[arg(long, conflicts_with = "client")]
+    plugin: bool,
+    /// Renew what an older crewfs installed and nobody has changed since.
+    #[arg(long)]
+    update: bool,
+    /// Take out again what was installed. What was changed since stays.
+    #[arg(long, conflicts_with_all = ["client", "plugin", "update"])]
+    remove: bool,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+const TASKS: &str = "tasks";
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let root = super::place(&arguments.directory)?;
+    let mut place = Place::at(root)?;
+    let record = Record::read(&place)?;
+    let mut teller = Teller::default();
+    let shown = arguments.directory.display();
+    let end = if arguments.remove {
+        let Some(record) = record else {
+            println!("crewfs is not installed in {shown}: there is no {RECORD}; nothing was changed");
+            return Ok(());
+        };
+        remove(&record, &mut place, &mut teller)?;
+        format!("what crewfs had installed is taken out of {shown}")
+    } else if arguments.plugin {
+        let mut record = record.unwrap_or_default();
+        install(PLUGIN, &[], &mut record, arguments.update, &mut place, &mut teller)?;
+        format!(
+            "{shown} is a plugin; install it: claude plugin marketplace add {shown}; claude plugin install crewfs@crewfs"
+        )
+    } else {
+        let clients = clients(arguments, record.as_ref(), &place);
+        let names: Vec<&str> = clients.iter().map(|client| client.name()).collect();
+        let mut record = record.unwrap_or_default();
+        record.clients = names.iter().map(|name| name.to_string()).collect();
+        if !place.has(TASKS) {
+            place.make_directory(TASKS, &mut record.directories);
+            teller.change("made", "tasks/", "");
+        }
+        install(PARTS, &clients, &mut record, arguments.update, &mut place, &mut teller)?;
+        let whom = if names.is_empty() { String::new() } else { format!(" for {}", names.join(", ")) };
+        format!("{shown} is ready{whom}; mount it: crewfs mount {shown}")
+    };
+    if !arguments.dry_run {
+        for directory in place.carry_out()? {
+            teller.tell("left", &directory.display().to_string(), "it is not empty");
+        }
+    }
+    let nothing = if teller.changes == 0 { "; nothing was changed" } else { "" };
+    match (teller.refused, arguments.dry_run) {
+        (0, false) => println!("{end}{nothing}"),
+        (0, true) => println!("this was a dry run: nothing was changed"),
+        (refused, _) => {
+            return Err(Failure::failed(format!(
+                "{refused} of the files could not be changed; what to add to them by hand is said above"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Says line by line what is done.
+#[derive(Default)]
+struct Teller {
+    changes: usize,
+    refused: usize,
+}
+
+impl Teller {
+    fn tell(&self, what: &str, path: &str, more: &str) {
+        let colon = if more.is_empty() { "" } else { ": " };
+        println!("{what:8} {path}{colon}{more}");
+    }
+
+    fn change(&mut self, what: &str, path: &str, more: &str) {
+        self.changes += 1;
+        self.tell(what, path, more);
+    }
+}
+
+/// For whom the hooks are.
+fn clients(arguments: &Arguments, record: Option<&Record>, place: &Place) -> Vec<Client> {
+    let of = |wanted: &dyn Fn(&Client) -> bool| -> Vec<Client> {
+        Client::ALL.into_iter().filter(|client| wanted(client)).collect()
+    };
+    let recorded =
+        |client: &Client| record.is_some_and(|record| record.clients.iter().any(|n| n == client.name()));
+    if record.is_some() || !arguments.client.is_empty() {
+        return of(&|client| recorded(client) || arguments.client.contains(client));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let found = of(&|client| {
+        let (program, traces) = client.traces();
+        traces.iter().any(|trace| place.has(trace)) || directories.iter().any(|at| at.join(program).is_file())
+    });
+    if found.is_empty() { vec![Client::Claude] } else { found }
+}
+
+/// Bring all parts into their files, and keep a record of it.
+fn install(
+    parts: &[Part],
+    clients: &[Client],
+    record: &mut Record,
+    update: bool,
+    place: &mut Place,
+    teller: &mut Teller,
+) -> Result<(), Failure> {
+    for part in parts {
+        if part.is_for(clients, |path| place.has(path)) {
+            put(part, record, update, place, teller)?;
+        }
+    }
+    if !place.exists() {
+        record.directories.insert(0, ".".into());
+    }
+    record.write(place);
+    Ok(())
+}
+
+/// Bring one part into its file, unless it is there.
+fn put(
+    part: &Part,
+    record: &mut Record,
+    update: bool,
+    place: &mut Place,
+    teller: &mut Teller,
+) -> Result<(), Failure> {
+    let (found, created) = match place.find(part.path)? {
+        Found::Text(text) => (text, false),
+        Found::Nothing => (part.empty().to_string(), true),
+        Found::Unfit(why) => {
+            refuse(part, &why, teller);
+            return Ok(());
+        }
+    };
+    let recorded = record.of(part.path);
+    let merged = part.merge(&found);
+    if merged.as_ref().is_ok_and(|(insertions, _)| insertions.is_empty()) {
+        return Ok(());
+    }
+    let (base, created, renewed) = if !created && part.marks(&found) {
+        let older = recorded.and_then(|known| Some((part.unmerge(&found, &known.pieces)?, known.created)));
+        match older {
+            Some((base, created)) if update => (base, created, true),
+            Some(_) => {
+                teller.tell(
+                    "left",
+                    part.path,
+                    "it is as another version of crewfs made it; to renew it: --update",
+                );
+                return Ok(());
+            }
+            None if recorded.is_none() && part.is_json() => {
+                refuse(part, "it has hooks of crewfs that are not these", teller);
+                return Ok(());
+            }
+            None => {
+                let why = if recorded.is_some() { "it was changed since" } else { "it is there and differs" };
+                teller.tell("left", part.path, why);
+                return Ok(());
+            }
+        }
+    } else {
+        (found, created, false)
+    };
+    match part.merge(&base) {
+        Err(why) => refuse(part, &why, teller),
+        Ok((insertions, kept)) => {
+            let pieces = insertions.iter().map(|insertion| insertion.text.clone()).collect();
+            let text = text::apply(&base, insertions);
+            place.write(part.path, text, part.way == Way::Script, &mut record.directories);
+            record.note(Installed { path: part.path.to_string(), created, pieces });
+            let (what, more) = match part.way {
+                _ if renewed => ("renewed", ""),
+                _ if created => ("wrote", ""),
+                Way::Section(_) => ("added to", "a section at its end"),
+                _ => ("added to", "the hooks of crewfs"),
+            };
+            let kept = match kept.as_slice() {
+                [] => more.to_string(),
+                kept => format!("{more}; its own {} stays", kept.join(", ")),
+            };
+            teller.change(what, part.path, &kept);
+        }
+    }
+    Ok(())
+}
+
+/// Say why a file is not touched, and what its owner can add.
+fn refuse(part: &Part, why: &str, teller: &mut Teller) {
+    if matches!(part.way, Way::Whole | Way::Script) {
+        return teller.tell("left", part.path, why);
+    }
+    teller.refused += 1;
+    teller.tell("refused", part.path, &format!("{why}; add this by hand:"));
+    for line in part.text.lines() {
+        println!("    {line}");
+    }
+}
+
+fn remove(record: &Record, place: &mut Place, teller: &mut Teller) -> Result<(), Failure> {
+    for installed in record.files.iter().rev() {
+        let Some(part) = PARTS.iter().chain(PLUGIN).find(|part| part.path == installed.path) else {
+            teller.tell("left", &installed.path, "this crewfs does not know it; remove it by hand");
+            continue;
+        };
+        let text = match place.find(part.path)? {
+            Found::Nothing => continue,
+            Found::Text(text) => text,
+            Found::Unfit(why) => {
+                teller.tell("left", part.path, &why);
+                continue;
+            }
+        };
+        match part.unmerge(&text, &installed.pieces) {
+            Some(rest) if installed.created && part.is_nothing(&rest) => {
+                place.remove(part.path);
+                teller.change("removed", part.path, "");
+            }
+            Some(rest) => {
+                place.write(part.path, rest, false, &mut Vec::new());
+                teller.change("restored", part.path, "without what crewfs had added");
+            }
+            None if part.marks(&text) => teller.tell("left", part.path, "it was changed since"),
+            None => {}
+        }
+    }
+    place.remove(RECORD);
+    teller.changes += 1;
+    for directory in record.directories.iter().rev() {
+        place.remove_directory(directory);
+    }
+    Ok(())
+}

@@ -1,0 +1,19 @@
+// Runs the scenarios that are named in the arguments, by a part of the name, or all; exit code 0 if all was well.
+import { endAll } from './crew.mjs';
+import { SCENARIOS, run } from './scenarios.mjs';
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.on(signal, async () => {
+        await endAll();
+        process.exit(1);
+    });
+}
+
+const wanted = process.argv.slice(2);
+const names = Object.keys(SCENARIOS).filter((name) => !wanted.length || wanted.some((part) => name.includes(part)));
+let well = names.length > 0;
+for (const name of names) {
+    well = (await run(name, Boolean(process.env.CREWFS_KEEP))) && well;
+}
+console.log(well ? '\nAll is well.' : '\nNot all is well.');
+process.exitCode = well ? 0 : 1;

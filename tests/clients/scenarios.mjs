@@ -1,0 +1,128 @@
+// What is tried with real clients. Each scenario gathers a crew, lets it work, and says what was wrong, if anything.
+import { Crew, until } from './crew.mjs';
+import { Meeting } from './meeting.mjs';
+import { coordinator, instructions, worker } from './minds.mjs';
+import { rows, story, table, wrongWork, wrongWorkers } from './verdict.mjs';
+
+const PROMPT = 'You are a worker of this crew. Work as .crew/WORKER.md says.';
+/** In seconds; longer than the slowest client takes for a task, so that nobody stops while another one is at work. */
+const IDLE = 30;
+const QUIET = 3_000;
+const MINUTE = 60_000;
+
+const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, n) => `t${String(from + n).padStart(2, '0')}`);
+const task = (id) => instructions(id, Number(id.slice(1)) % 2 ? 'Edit' : 'Write');
+
+/**
+ * Workers do eight tasks, wait without work, are given four more, and stop when there is nothing left. Whoever is about to
+ * try a change waits a moment for the others, so that they collide.
+ */
+async function together(clients, mustCollide) {
+    const meeting = new Meeting(Math.min(clients.length, 3), 1_500);
+    const think = async (_, conversation) => {
+        const action = worker(conversation);
+        if (action.step === 'change' && conversation.at(-2)?.step === 'task') {
+            await meeting.join();
+        }
+        return action;
+    };
+    const crew = await Crew.gather({ clients, think, options: `idle_timeout=${IDLE}s` });
+    const ids = numbers(1, 12);
+    const found = [];
+    let asked = 'not measured';
+    try {
+        ids.slice(0, 8).forEach((id) => crew.publish(id, task(id)));
+        for (const [n, client] of clients.entries()) {
+            const { name } = crew.start(client, `w${n + 1}`, PROMPT);
+            // Whoever starts fast would do all tasks before a slow one has begun.
+            await until(`${name} (${client}) works`, MINUTE, () => crew.events().some((it) => it.event === 'claimed' && it.worker === name));
+        }
+        await until('eight tasks are done, and all wait', 3 * MINUTE, () => crew.rests() && crew.completed() === 8);
+        // The quiet itself is what is measured here.
+        const before = crew.server.requests.length;
+        await new Promise((go) => setTimeout(go, QUIET));
+        asked = crew.server.requests.length - before;
+        ids.slice(8).forEach((id) => crew.publish(id, task(id)));
+        await until('all stop by themselves', 3 * MINUTE, () => crew.workers.every(({ ended }) => ended));
+        if (asked !== 0) {
+            found.push(`the models were asked ${asked} times while there was nothing to do`);
+        }
+        if (mustCollide && rows(crew).every(({ EBUSY }) => EBUSY === 0)) {
+            found.push('nobody was refused: the shared file was not fought over');
+        }
+    } catch (error) {
+        found.push(error.message);
+    }
+    found.push(...wrongWork(crew, ids), ...wrongWorkers(crew));
+    return { crew, found, notes: [`requests in ${QUIET / 1000} s without work: ${asked}`] };
+}
+
+/**
+ * A coordinator publishes three tasks and waits for them. A worker is killed in the midst of the first; another one does all
+ * three, and the coordinator reads the results.
+ */
+async function killed() {
+    const ids = numbers(1, 3);
+    const lead = coordinator(ids.map((id) => ({ id, text: task(id) })));
+    const think = async (name, conversation) => {
+        if (name === 'lead') {
+            return lead(conversation);
+        }
+        const action = worker(conversation);
+        // The model of the one that will be killed never answers.
+        return name === 'doomed' && action.step === 'change' ? new Promise(() => {}) : action;
+    };
+    const crew = await Crew.gather({ clients: ['claude'], think, options: `idle_timeout=${IDLE}s` });
+    const found = [];
+    let back = 'not measured';
+    try {
+        const leading = crew.start('claude', 'lead', 'Have the entries t01 to t03 added.', { anonymous: true });
+        await until('the tasks are published', MINUTE, () => crew.events().filter(({ event }) => event === 'published').length === 3);
+        const doomed = crew.start('claude', 'doomed', PROMPT);
+        await until('the first task is begun', MINUTE, () => crew.requestsOf('doomed').at(-1)?.action.step === 'look');
+        process.kill(-doomed.process.pid, 'SIGKILL');
+        const since = Date.now();
+        await until('its claim is back', 10_000, () => story(crew, 't01').includes('returned doomed'));
+        back = Date.now() - since;
+        crew.start('claude', 'other', PROMPT);
+        await until('the coordinator is done', 3 * MINUTE, () => leading.ended);
+        await until('the other one stops', 2 * MINUTE, () => crew.workers.every(({ ended }) => ended));
+        const said = crew.requestsOf('lead').at(-1).action.say ?? '';
+        found.push(...ids.filter((id) => !said.includes(`entry of ${id}`)).map((id) => `the coordinator did not see ${id}`));
+        if (doomed.signal !== 'SIGKILL' || leading.code !== 0) {
+            found.push('somebody ended otherwise than meant');
+        }
+    } catch (error) {
+        found.push(error.message);
+    }
+    const stories = { t01: /^claimed doomed, returned doomed, claimed other, completed other$/ };
+    found.push(...wrongWork(crew, ids, stories));
+    return { crew, found, notes: [`ms from kill -9 to the claim's return: ${back}`] };
+}
+
+export const SCENARIOS = {
+    'three Claude Code workers': () => together(['claude', 'claude', 'claude'], true),
+    'Claude Code, Codex, Gemini CLI and opencode': () => together(['opencode', 'gemini', 'codex', 'claude'], false),
+    'a coordinator, and a worker that is killed': killed,
+};
+
+/** Run one, print what came of it, and return whether all was well. */
+export async function run(name, keep) {
+    const began = Date.now();
+    const { crew, found, notes } = await SCENARIOS[name]();
+    console.log(`\n## ${name}\n`);
+    console.log(table(rows(crew)));
+    notes.forEach((note) => console.log(note));
+    console.log(`wall time: ${((Date.now() - began) / 1000).toFixed(1)} s`);
+    for (const fault of found) {
+        console.log(`WRONG: ${fault}`);
+    }
+    for (const one of found.length ? crew.workers : []) {
+        console.log(`--- ${one.name} (${one.client}) printed:\n${crew.output(one).slice(-1_500)}`);
+    }
+    await crew.end({ keep });
+    if (keep) {
+        console.log(`kept: ${crew.place}`);
+    }
+    return found.length === 0;
+}

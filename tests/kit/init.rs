@@ -1,0 +1,292 @@
+//! `crewfs init`: three kinds of projects, twice, and back byte for byte; what it leaves alone; projects that are mounted.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{as_root, project};
+use crate::process::{Ran, crewfs, run};
+
+const ALL: &str = "claude,codex,gemini,opencode,cursor";
+
+/// Run `crewfs init` on a directory.
+#[track_caller]
+fn init(directory: &Path, arguments: &[&str]) -> Ran {
+    let mut command = crewfs();
+    command.arg("init").arg(directory).args(arguments);
+    run(command)
+}
+
+/// Everything below a directory but what git keeps: kind, mode, owner and bytes; of files that are not changed the time too.
+fn picture(directory: &Path) -> BTreeMap<String, (u32, u32, Vec<u8>)> {
+    let mut picture = BTreeMap::new();
+    let mut open = vec![directory.to_path_buf()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            let there = fs::symlink_metadata(&path).unwrap();
+            let bytes = if there.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+            let name = path.strip_prefix(directory).unwrap().display().to_string();
+            if there.is_dir() && name != ".git" {
+                open.push(path);
+            }
+            picture.insert(name, (there.mode(), there.uid(), bytes));
+        }
+    }
+    picture
+}
+
+/// Install, again, and take out: the second time changes nothing and says so, and the end is the beginning.
+#[track_caller]
+fn there_and_back(directory: &Path, changed: &[&str]) {
+    let before = picture(directory);
+    let time = |name: &String| fs::metadata(directory.join(name)).unwrap().modified().unwrap();
+    let untouched: Vec<_> = before
+        .iter()
+        .filter(|(name, (mode, ..))| mode & 0o170000 == 0o100000 && !changed.contains(&name.as_str()))
+        .map(|(name, _)| (name.clone(), time(name)))
+        .collect();
+
+    let dry = init(directory, &["--client", ALL, "--dry-run"]).ok();
+    assert_eq!(picture(directory), before, "a dry run changes nothing");
+    let said = init(directory, &["--client", ALL]).ok();
+    let lines = |text: &str| text.lines().rev().skip(1).map(str::to_string).collect::<Vec<_>>();
+    assert_eq!(lines(&dry), lines(&said), "a dry run says what is done");
+    for name in changed {
+        assert!(said.contains(&format!("added to {name}")), "{said}");
+    }
+    let installed = picture(directory);
+    for (name, (mode, owner, _)) in &before {
+        assert_eq!((installed[name].0, installed[name].1), (*mode, *owner), "{name} keeps mode and owner");
+    }
+
+    let again = init(directory, &[]).ok();
+    assert!(again.lines().count() == 1 && again.ends_with("; nothing was changed\n"), "{again}");
+    assert_eq!(picture(directory), installed);
+
+    init(directory, &["--remove"]).ok();
+    assert_eq!(picture(directory), before);
+    for (name, then) in untouched {
+        assert_eq!(time(&name), then, "{name} was not touched");
+    }
+    assert!(init(directory, &["--remove"]).ok().contains("is not installed"));
+}
+
+#[test]
+fn a_rust_project_with_git() {
+    let dir = tempfile::tempdir().unwrap();
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=t", "-c", "user.email=t@example.org"]).args(arguments);
+        command.current_dir(dir.path());
+        run(command).ok()
+    };
+    git(&["init", "-q"]);
+    fs::create_dir(dir.path().join("src")).unwrap();
+    fs::write(dir.path().join("src/main.rs"), "fn main() {}\n").unwrap();
+    fs::write(dir.path().join("Cargo.toml"), "[package]\nname = \"x\"\n").unwrap();
+    fs::write(dir.path().join(".gitignore"), "/target").unwrap();
+    git(&["add", "."]);
+    git(&["commit", "-qm", "Begin"]);
+    there_and_back(dir.path(), &[".gitignore"]);
+    assert_eq!(git(&["status", "--porcelain"]), "");
+}
+
+const SETTINGS: &str = r#"{
+    "permissions": {"allow": ["Bash(npm test)"], "deny": []},
+    "hooks": {
+        "Stop": [
+            {"hooks": [{"type": "command", "command": "npm test"}]}
+        ],
+        "PreToolUse": []
+    },
+    "zeta": 1.50,
+    "env": {"CLAUDE_CODE_STOP_HOOK_BLOCK_CAP": "4"}
+}"#;
+
+fn node_project(directory: &Path) {
+    fs::create_dir(directory.join(".claude")).unwrap();
+    fs::write(directory.join(".claude/settings.json"), SETTINGS).unwrap();
+    fs::set_permissions(directory.join(".claude/settings.json"), Permissions::from_mode(0o640)).unwrap();
+    fs::write(directory.join("AGENTS.md"), "# Agents\n\nUse npm.\n").unwrap();
+    fs::write(directory.join("CLAUDE.md"), "# Claude\r\n").unwrap();
+    fs::write(directory.join("package.json"), "{\"name\": \"x\"}\n").unwrap();
+}
+
+#[test]
+fn a_node_project_with_settings_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    node_project(dir.path());
+    there_and_back(dir.path(), &[".claude/settings.json", "AGENTS.md", "CLAUDE.md"]);
+
+    let said = init(dir.path(), &["--client", "claude"]).ok();
+    assert!(said.contains("its own env.CLAUDE_CODE_STOP_HOOK_BLOCK_CAP stays"), "{said}");
+    let after = fs::read_to_string(dir.path().join(".claude/settings.json")).unwrap();
+    let settings: serde_json::Value = serde_json::from_str(&after).unwrap();
+    assert_eq!(settings["hooks"]["Stop"].as_array().unwrap().len(), 2, "theirs and ours");
+    assert_eq!(settings["hooks"]["Stop"][0]["hooks"][0]["command"], "npm test");
+    // Not a line of theirs has moved or changed.
+    let mut lines = after.lines();
+    for line in SETTINGS.lines() {
+        let line = line.trim_end_matches(',');
+        assert!(lines.any(|there| there.trim_end_matches(',') == line), "{line} stands where it stood");
+    }
+}
+
+#[test]
+fn an_empty_directory_and_one_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    there_and_back(dir.path(), &[]);
+    let new = dir.path().join("new project");
+    init(&new, &["--client", "none"]).ok();
+    assert!(new.join("tasks").is_dir() && new.join(".crew/WORKER.md").is_file());
+    assert!(!new.join(".crew/hooks").exists(), "hooks are for clients");
+    init(&new, &["--remove"]).ok();
+    assert!(!new.exists(), "it was made by init");
+}
+
+#[test]
+fn what_others_wrote_stays_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir(path(".claude")).unwrap();
+    let jsonc = "{\n  // ours\n  \"model\": \"x\"\n}\n";
+    fs::write(path(".claude/settings.json"), jsonc).unwrap();
+    fs::create_dir(path(".crew")).unwrap();
+    fs::write(path(".crew/WORKER.md"), "Our own words.\n").unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("rules"), "rules\n").unwrap();
+    symlink(outside.path().join("rules"), path("AGENTS.md")).unwrap();
+
+    let refused = init(dir.path(), &["--client", "claude"]);
+    for said in [
+        "left     .crew/WORKER.md: it is there and differs",
+        "refused  AGENTS.md",
+        "leads out of the project",
+        "refused  .claude/settings.json: it is not plain JSON",
+        "\"SessionStart\": [",
+    ] {
+        assert!(refused.stdout.contains(said), "{said:?} in {}", refused.stdout);
+    }
+    refused.exits(1, "2 of the files could not be changed; what to add to them by hand is said above");
+    assert_eq!(fs::read_to_string(path(".claude/settings.json")).unwrap(), jsonc);
+    assert_eq!(fs::read_to_string(path(".crew/WORKER.md")).unwrap(), "Our own words.\n");
+    assert_eq!(fs::read_to_string(outside.path().join("rules")).unwrap(), "rules\n");
+    init(dir.path(), &["--remove"]).ok();
+    assert_eq!(fs::read_to_string(path(".crew/WORKER.md")).unwrap(), "Our own words.\n");
+    assert!(!path(".crew/hooks").exists());
+}
+
+#[test]
+fn what_was_changed_since_is_left_and_what_came_later_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    init(dir.path(), &["--client", "claude"]).ok();
+    let edit = |name: &str, from: &str, to: &str| {
+        let text = fs::read_to_string(path(name)).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path(name), text.replacen(from, to, 1)).unwrap();
+    };
+    edit(".crew/WORKER.md", "# You are a worker", "# You are a careful worker");
+    edit(".claude/settings.json", "\n}\n", ",\n  \"model\": \"x\"\n}\n");
+    edit("AGENTS.md", "## Working in a crew", "## In a crew");
+    edit(".gitignore", "# crewfs: begin", "/target\n# crewfs: begin");
+
+    let again = init(dir.path(), &[]).ok();
+    assert!(again.contains("left     .crew/WORKER.md: it was changed since"), "{again}");
+    assert!(again.contains("left     AGENTS.md: it was changed since"), "{again}");
+    let gone = init(dir.path(), &["--remove"]).ok();
+    assert!(gone.contains("left     .crew/WORKER.md: it was changed since"), "{gone}");
+    assert!(gone.contains("left     AGENTS.md: it was changed since"), "{gone}");
+    assert_eq!(fs::read_to_string(path(".claude/settings.json")).unwrap(), "{\n  \"model\": \"x\"\n}\n");
+    assert_eq!(fs::read_to_string(path(".gitignore")).unwrap(), "/target\n");
+    assert!(!path(".crew/hooks").exists() && !path(".crew/installed.json").exists());
+}
+
+#[test]
+fn an_older_version_is_renewed_when_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    init(dir.path(), &["--client", "claude"]).ok();
+    let new = picture(dir.path());
+    // As an older crewfs would have left it: in the files, and in its record.
+    for (name, from, to) in
+        [(".crew/hooks/stop.sh", "The stop hook", "The old hook"), ("AGENTS.md", "in a crew", "in the crew")]
+    {
+        for file in [name, ".crew/installed.json"] {
+            let text = fs::read_to_string(path(file)).unwrap();
+            fs::write(path(file), text.replace(from, to)).unwrap();
+        }
+    }
+    let old = picture(dir.path());
+    assert_ne!(old, new);
+    let said = init(dir.path(), &[]).ok();
+    assert!(
+        said.contains("left     .crew/hooks/stop.sh: it is as another version of crewfs made it"),
+        "{said}"
+    );
+    assert_eq!(picture(dir.path()), old);
+    assert!(init(dir.path(), &["--update"]).ok().contains("renewed  .crew/hooks/stop.sh"));
+    assert_eq!(picture(dir.path()), new);
+}
+
+#[test]
+fn what_root_makes_belongs_to_the_project() {
+    as_root!();
+    let dir = tempfile::tempdir().unwrap();
+    chown(dir.path(), Some(12345), Some(12346)).unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o2770)).unwrap();
+    init(dir.path(), &["--client", "claude"]).ok();
+    for (name, mode) in [
+        ("tasks", 0o42770),
+        (".crew/WORKER.md", 0o100660),
+        (".crew/hooks/stop.sh", 0o100770),
+        (".crew/installed.json", 0o100660),
+    ] {
+        let there = fs::metadata(dir.path().join(name)).unwrap();
+        assert_eq!((there.uid(), there.gid(), there.mode()), (12345, 12346, mode), "{name}");
+    }
+}
+
+#[test]
+fn a_mounted_project_is_made_ready_through_the_mount() {
+    let project = project!();
+    let git = |arguments: &[&str], at: &Path| {
+        let mut command = Command::new("git");
+        command.args(arguments).current_dir(at);
+        run(command).ok()
+    };
+    git(&["init", "-q"], project.source());
+    node_project(project.source());
+    let before = picture(project.source());
+    let mut mounted = project.mount_in_place(&[]);
+    init(mounted.path(), &["--client", ALL]).ok();
+    fs::write(mounted.desk("a.md"), "# A\n").unwrap();
+    mounted.sh("w1", "touch tasks/claim/next && echo done > tasks/completed/a").ok();
+    let shown = git(&["status", "--porcelain", "-uall"], mounted.path());
+    let tasks: Vec<&str> =
+        shown.lines().filter(|line| line.contains("task") && !line.contains(".crew/")).collect();
+    assert_eq!(tasks, ["?? tasks/a.md"], "git sees the instructions and nothing of the desk: {shown}");
+    assert!(!shown.contains("worker"), "{shown}");
+    init(mounted.path(), &[]).ok();
+    fs::remove_file(mounted.desk("a.md")).unwrap();
+    init(mounted.path(), &["--remove"]).ok();
+    mounted.stop();
+    let mut after = picture(project.source());
+    after.retain(|name, _| !name.starts_with(".crewfs"));
+    assert_eq!(after, before);
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    init(&file, &[]).exits(1, "is not a directory; name that of a project");
+    init(dir.path(), &["--client", "nobody"]).exits(2, "possible values: claude");
+    fs::create_dir(dir.path().join(".crew")).unwrap();
+    fs::write(dir.path().join(".crew/installed.json"), "{").unwrap();
+    init(dir.path(), &[]).exits(1, "is of no use");
+}

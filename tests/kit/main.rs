@@ -1,0 +1,14 @@
+//! The agent kit, used for real: `crewfs init` on projects of several kinds, the launcher with workers that crash and a mount
+//! that goes away, and every template and guide, parsed or run.
+
+mod init;
+mod launcher;
+mod pages;
+mod templates;
+
+#[path = "../mount/harness.rs"]
+#[allow(dead_code, unused_imports, unused_macros)]
+mod harness;
+#[path = "../mount/process.rs"]
+#[allow(dead_code)]
+mod process;
