@@ -16,5 +16,10 @@ env -u RUSTFLAGS cargo install --quiet --locked --debug --root "$tools" pjdfstes
 PATH=$(cd "$tools" && pwd)/bin:$PATH
 export PATH
 
-shellcheck -x hooks/*.sh mount-scripts/*.sh mount-scripts/debian/* tests/*.sh tests/use-cases/*.sh src/cli/demo/*.sh .ci/run
+# A small system for what an operator runs, kept there too.
+mount-scripts/install-needs.sh debootstrap systemd-container
+tests/operator/machine.sh "$tools/machine"
+
+shellcheck -x hooks/*.sh mount-scripts/*.sh mount-scripts/*mount.crewfs mount-scripts/debian/* tests/*.sh tests/operator/*.sh \
+    tests/use-cases/*.sh src/cli/demo/*.sh .ci/run
 cargo test --locked "$@"

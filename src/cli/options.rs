@@ -30,9 +30,33 @@ pub(super) struct Options {
 const KNOWN: &str = "tasks=NAME, lease=SPAN, ageing=SPAN, claims_per_worker=N, idle_timeout=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
 /// The longest wait for a lock.
 const LOCK_WAIT_MAX: Span = Span(30_000);
-/// Options that mount(8) and fstab(5) add, and that mean nothing to us.
-const IGNORED: [&str; 9] =
-    ["rw", "defaults", "auto", "noauto", "_netdev", "nofail", "nosuid", "nodev", "exec"];
+/// Options that mount(8) and fstab(5) add, and that are so anyway, are for others, or have no meaning here.
+const IGNORED: [&str; 24] = [
+    "rw",
+    "defaults",
+    "auto",
+    "noauto",
+    "_netdev",
+    "nofail",
+    "nosuid",
+    "nodev",
+    "exec",
+    "async",
+    "user",
+    "nouser",
+    "users",
+    "group",
+    "owner",
+    "atime",
+    "noatime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "diratime",
+    "nodiratime",
+    "lazytime",
+];
 
 impl Options {
     /// The defaults, for a machine with this many cores, and for root or somebody else.
@@ -117,10 +141,20 @@ impl Options {
                 let number = value.and_then(|n| n.parse().ok()).filter(|n| (1..=64).contains(n));
                 self.threads = number.ok_or_else(|| wrong("takes a number from 1 to 64"))?;
             }
-            (key, None) if IGNORED.contains(&key) => {}
+            (key, value) if means_nothing(key, value) => {}
             _ => return Err(Failure::usage(format!("there is no option {item:?}; there are: {KNOWN}"))),
         }
         Ok(self)
+    }
+}
+
+/// Whether it is one of [`IGNORED`], or a note of fstab to a program: `x-systemd.automount`, `comment=WORDS`.
+fn means_nothing(key: &str, value: Option<&str>) -> bool {
+    match value {
+        None if IGNORED.contains(&key) => true,
+        // Who may unmount it, as mount(8) passes it on.
+        Some(_) if key == "user" || key == "comment" => true,
+        _ => key.starts_with("x-") || key.starts_with("X-"),
     }
 }
 
@@ -153,7 +187,16 @@ mod tests {
         assert!(!guarded.refuse_stale && defaults.guard.refuse_stale);
         let rules = defaults.clone().apply("ageing=10m,claims_per_worker=2").unwrap().rules;
         assert_eq!(rules, Rules { ageing: Span(600_000), claims_per_worker: Some(2) });
+        let fstab = "defaults,noatime,user=joe,nofail,comment=a crew,x-systemd.requires=srv.mount,X-mount.mkdir,x-gvfs-hide";
+        assert_eq!(defaults.clone().apply(fstab).unwrap(), defaults);
         for bad in [
+            "ro",
+            "noexec",
+            "suid",
+            "dev",
+            "sync",
+            "comment",
+            "noatime=1",
             "ageing=10ms",
             "ageing",
             "claims_per_worker=0",
