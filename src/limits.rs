@@ -126,6 +126,8 @@ pub const RECENT_BELIEVED_MS: u64 = 100;
 pub const WRITE_SHOWN_MS: u64 = 100;
 /// How long a write can be on its way through the kernel, as a rule, in milliseconds.
 pub const WRITE_UNDER_WAY_MS: u64 = 200;
+/// How long after a refusal a program may still come with its other way of writing, in milliseconds.
+pub const FALLBACK_MS: u64 = 5_000;
 /// Files and directories of which it is remembered whether git would ignore them.
 pub const EXEMPTIONS_KEPT: usize = 65_536;
 /// Largest `.gitignore` that is read, in bytes.

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Real agent programs work in a real mount, against a scripted stand-in for their models. Arguments: parts of scenarios' names.
-# CREWFS_KEEP=1 leaves what they wrote. It takes some minutes and about 1.3 GB below target/tools, so CI does not run it.
-# May assume: Debian or its like, Rust, a package registry for npm, root or sudo. Must never: let a client reach a network.
+# Real agent programs work in a real mount, against a scripted stand-in for their models. Arguments: parts of the names of
+# scenarios. CREWFS_KEEP=1 leaves what they wrote. It takes some minutes and 1.3 GB below target/tools: too much for CI.
+# May assume: Debian or its like, Rust, npm's registry, root or sudo. Must never: let a client reach a network.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -23,5 +23,5 @@ as_root=
 [ "$(id -u)" = 0 ] || as_root=sudo
 # A network namespace of their own, with nothing in it but loopback.
 $as_root env CREWFS="$CREWFS" CREWFS_CLIENTS="$CREWFS_CLIENTS" CREWFS_KEEP="${CREWFS_KEEP:-}" \
-    unshare --net -- sh -c 'ip link set lo up && exec timeout --kill-after=60 900 "$@"' sh \
+    unshare --net -- sh -c 'ip link set lo up && exec timeout --kill-after=60 1500 "$@"' sh \
     "$node" tests/clients/main.mjs "$@"

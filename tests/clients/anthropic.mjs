@@ -1,4 +1,5 @@
-// Anthropic's Messages API, as far as Claude Code and opencode speak it: a request as a conversation, an action as an answer.
+// Anthropic's Messages API, as far as Claude Code and opencode speak it: a request as a conversation, an action as an
+// answer.
 // May assume: the tools of one of the two. Must never: decide anything.
 import { newId, stepOf } from './ids.mjs';
 

@@ -1,5 +1,6 @@
 // The real agent programs: which versions, and how each is started as a worker that nobody looks at.
-// May assume: the packages are installed below CREWFS_CLIENTS. Must never: give a client more of the environment than stands here.
+// May assume: the packages of package.json are installed in CREWFS_CLIENTS. Must never: give a client more of the
+// environment than stands here.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -11,11 +12,15 @@ function put(path, text) {
 }
 
 /**
- * Each client: `setUp(home, place)` writes what it has to find in its home, and `start(place)` gives arguments and
- * environment. A place is `{ url, name, project, prompt }`. `once`: it ends with its first turn, whatever its hook says.
+ * `setUp(home, place)` writes what a client has to find in its home, and `start(place)` gives arguments and environment. A
+ * place is `{ url, name, project, prompt }`.
+ * `once`: it ends with its first turn, whatever its hook says.
+ * `rewrites`: before it writes over a whole file, it sees to it that the model knows what is there. Others read the file
+ * themselves just before, so for the mount their worker knows what it destroys.
  */
 export const CLIENTS = {
     claude: {
+        rewrites: true,
         setUp() {},
         start: ({ url, name, prompt }) => ({
             args: ['-p', prompt, '--permission-mode', 'acceptEdits', '--allowedTools', 'Bash,Read,Edit,Write'],
@@ -38,7 +43,10 @@ export const CLIENTS = {
             put(join(home, '.codex/config.toml'), settings.join('\n'));
         },
         start: ({ name, prompt }) => ({
-            args: ['exec', '--skip-git-repo-check', '--sandbox', 'workspace-write', '--dangerously-bypass-hook-trust', prompt],
+            args: [
+                ...['exec', '--skip-git-repo-check', '--sandbox', 'workspace-write'],
+                ...['--dangerously-bypass-hook-trust', prompt],
+            ],
             env: { STAND_IN_KEY: name },
         }),
     },
@@ -55,6 +63,7 @@ export const CLIENTS = {
     },
     opencode: {
         once: true,
+        rewrites: true,
         setUp(home, { url, name }) {
             const provider = { anthropic: { options: { baseURL: `${url}/v1`, apiKey: name } } };
             const settings = { model: 'anthropic/claude-sonnet-4-5', provider, autoupdate: false, share: 'disabled' };

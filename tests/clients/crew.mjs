@@ -8,7 +8,8 @@ import { CLIENTS, program } from './clients.mjs';
 import { HEADING, SHARED } from './minds.mjs';
 import { serve } from './server.mjs';
 
-const crewfs = (...args) => execFileSync(process.env.CREWFS, args, { encoding: 'utf8', stdio: 'pipe', timeout: 60_000 });
+const quietly = { encoding: 'utf8', stdio: 'pipe', timeout: 60_000 };
+const crewfs = (...args) => execFileSync(process.env.CREWFS, args, quietly);
 
 /** Wait for what is true at some time, and fail with its name if it is not within the limit. */
 export async function until(what, limit, holds) {
@@ -95,12 +96,20 @@ export class Crew {
         return lines.filter(Boolean).map((line) => JSON.parse(line));
     }
 
-    completed() {
-        return this.events().filter(({ event }) => event === 'completed').length;
+    /** How many events of a kind there were, of anybody or of one worker. */
+    count(kind, name) {
+        return this.events().filter(({ event, worker }) => event === kind && (name ?? worker) === worker).length;
     }
 
     requestsOf(name) {
         return this.server.requests.filter((request) => request.name === name && request.acting);
+    }
+
+    /** How many changes the write locks refused so far, for whatever reason. */
+    refused() {
+        const metrics = readFileSync(this.path('tasks/metrics.prom'), 'utf8');
+        const counts = metrics.matchAll(/^crewfs_refused_changes_total\{.*\} (\d+)$/gm);
+        return [...counts].reduce((sum, [, count]) => sum + Number(count), 0);
     }
 
     shared() {
@@ -111,7 +120,7 @@ export class Crew {
         return readFileSync(join(this.place, name, 'output'), 'utf8');
     }
 
-    /** Nobody does anything: each has ended its turn and waits in its stop hook. Fails when somebody has gone who should not. */
+    /** Whether each has ended its turn and waits in its stop hook. Fails when somebody has gone who should not. */
     rests() {
         return this.workers.every(({ client, name, ended }) => {
             if (ended && !CLIENTS[client].once) {

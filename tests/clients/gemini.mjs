@@ -4,6 +4,9 @@ import { newId, stepOf } from './ids.mjs';
 
 export const path = /^\/v1beta\/models\/[^/]*:streamGenerateContent$/;
 
+/** What the client and its hooks add, in tags, and then the prompt. */
+const TEXT = /^(?<notes>(?:<(?<tag>\w+_context)>[^]*?<\/\k<tag>>\s*)*)(?<said>[^]*)$/;
+
 const CALLS = {
     run: (command) => ['run_shell_command', { command, description: 'Run the next command' }],
     read: (file, at) => ['read_file', { file_path: at(file) }],
@@ -22,8 +25,7 @@ function* happened(contents) {
             const failed = response.error !== undefined || /^Exit Code: [1-9]|^Error\b/m.test(text);
             yield { step: stepOf(id), text, failed };
         } else if (part.text) {
-            // What hooks add stands in the same text as the prompt.
-            const [, notes, said] = part.text.match(/^((?:<(\w+_context)>[^]*?<\/\2>\s*)*)([^]*)$/).filter((_, n) => n !== 2);
+            const { notes, said } = part.text.match(TEXT).groups;
             if (notes) {
                 yield { note: notes };
             }

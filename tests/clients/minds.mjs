@@ -19,21 +19,25 @@ export function instructions(id, tool) {
 }
 
 const run = (step, command) => ({ step, kind: 'run', what: command });
+const write = (step, path, text) => ({ step, kind: 'write', what: { path, text } });
 const newest = (conversation, step) => conversation.findLast((event) => event.step === step).text;
 const look = { step: 'look', kind: 'read', what: SHARED };
 
-function change(conversation) {
+function change(conversation, rewrites) {
     const [, line, tool] = newest(conversation, 'task').match(/Add the line `(.*?)` .*, with (\w+)\./);
     const lines = newest(conversation, 'look').match(LINE) ?? [];
-    if (tool === 'Write') {
-        return { step: 'change', kind: 'write', what: { path: SHARED, text: [...lines, line, ''].join('\n') } };
+    if (tool === 'Write' && rewrites) {
+        return write('change', SHARED, [...lines, line, ''].join('\n'));
     }
     const last = lines.at(-1) ?? HEADING;
     return { step: 'change', kind: 'edit', what: { path: SHARED, old: last, new: `${last}\n${line}` } };
 }
 
-/** A worker as the guide for workers asks for it: claim, read, do, finish; what is refused is read again. */
-export function worker(conversation) {
+/**
+ * A worker as the guide for workers asks for it: claim, read, do, finish; what is refused is read again. It writes a whole
+ * file only if its client `rewrites`, and otherwise edits.
+ */
+export function worker(conversation, rewrites) {
     const last = conversation.at(-1);
     const task = run('task', 'cat tasks/workers/self/task');
     switch (last.step) {
@@ -44,7 +48,7 @@ export function worker(conversation) {
         case 'task':
             return last.failed ? { say: 'There are no instructions.' } : look;
         case 'look':
-            return last.failed ? { say: 'The file cannot be read.' } : change(conversation);
+            return last.failed ? { say: 'The file cannot be read.' } : change(conversation, rewrites);
         case 'change': {
             if (last.failed) {
                 return look;
@@ -63,7 +67,7 @@ export function coordinator(tasks) {
     const steps = [
         // It is no worker: without this its stop hook would have it do its own tasks.
         run('drain', 'touch tasks/workers/self/drain'),
-        ...tasks.map(({ id, text }) => ({ step: `publish-${id}`, kind: 'write', what: { path: `tasks/${id}.md`, text } })),
+        ...tasks.map(({ id, text }) => write(`publish-${id}`, `tasks/${id}.md`, text)),
         run('wait', wait.replace('COUNT', tasks.length)),
     ];
     return (conversation) => {

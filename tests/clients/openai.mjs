@@ -5,15 +5,19 @@ import { newId, stepOf } from './ids.mjs';
 export const path = /^\/v1\/responses$/;
 
 const lines = (text, sign) => text.split('\n').map((line) => `${sign}${line}`);
-const patch = (...parts) => ['*** Begin Patch', ...parts, '*** End Patch'].join('\n');
 const shell = (cmd) => ({ type: 'function_call', name: 'exec_command', arguments: JSON.stringify({ cmd }) });
-const patching = (input) => ({ type: 'custom_tool_call', name: 'apply_patch', input });
+const patching = (...parts) => ({
+    type: 'custom_tool_call',
+    name: 'apply_patch',
+    input: ['*** Begin Patch', ...parts, '*** End Patch'].join('\n'),
+});
 
 const CALLS = {
     run: shell,
     read: (file) => shell(`cat ${file}`),
-    edit: (edit) => patching(patch(`*** Update File: ${edit.path}`, '@@', ...lines(edit.old, '-'), ...lines(edit.new, '+'))),
-    write: (write) => patching(patch(`*** Add File: ${write.path}`, ...lines(write.text.trimEnd(), '+'))),
+    edit: (edit) =>
+        patching(`*** Update File: ${edit.path}`, '@@', ...lines(edit.old, '-'), ...lines(edit.new, '+')),
+    write: (write) => patching(`*** Add File: ${write.path}`, ...lines(write.text.trimEnd(), '+')),
 };
 
 const asText = (content) =>

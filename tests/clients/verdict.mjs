@@ -4,21 +4,19 @@ import { CLIENTS } from './clients.mjs';
 import { HEADING, entryOf } from './minds.mjs';
 
 const BUSY = /EBUSY|resource busy/i;
-const CHANGED = /modified since|changed on disk|has been modified/i;
+const CHANGED = /modified since|has changed since/i;
 
 /** One row of the summary for each worker. */
 export function rows(crew) {
-    const events = crew.events();
     return crew.workers.map((worker) => {
         const requests = crew.requestsOf(worker.name);
         const said = requests.flatMap(({ last }) => last?.said ?? []);
         const failed = requests.filter(({ last }) => last?.failed && last.step === 'change');
-        const whose = (event) => events.filter((it) => it.event === event && it.worker === worker.name).length;
         return {
             worker: worker.name,
             client: worker.client,
-            claimed: whose('claimed'),
-            completed: whose('completed'),
+            claimed: crew.count('claimed', worker.name),
+            completed: crew.count('completed', worker.name),
             'hook blocks': said.filter((text) => /is ready\.|You hold/.test(text)).length,
             requests: requests.length,
             'woken idle': said.filter((text) => /No task is ready/.test(text)).length,
@@ -38,7 +36,10 @@ export function story(crew, id) {
     return of.map(({ event, worker }) => `${event} ${worker}`);
 }
 
-/** What is wrong with the work on these tasks, as sentences. Each was claimed once, done once, and its line is there once. */
+/**
+ * What is wrong with the work on these tasks, as sentences: each is to be claimed once and completed once, by the same worker,
+ * unless another story is named for it, and its line is to be there once.
+ */
 export function wrongWork(crew, ids, stories = {}) {
     const found = [];
     for (const id of ids) {

@@ -102,6 +102,7 @@ impl Guard {
                 if let Some(why) = &error.why {
                     self.callers.refused(caller, why);
                 }
+                self.table.lock().changes.refused(&caller.actor.worker, (self.clock)().instant);
                 if let Change::Write { ino, .. } = change {
                     self.doubt(*ino, &caller.actor.worker, (self.clock)().instant);
                 }
@@ -413,7 +414,6 @@ impl Guard {
 
     fn stale(&self, ino: Ino, worker: &WorkerName, unread: &Recent, held: Option<&Holder>) -> FsError {
         self.counters.refusals.count("stale");
-        self.table.lock().changes.refused(ino, worker);
         // The next read must come to us, or it would be refused again.
         if let Some(forgetting) = self.forgetting.get() {
             forgetting.attributes(ino);
@@ -449,6 +449,7 @@ impl Guard {
         );
         if let Some(caller) = caller {
             self.callers.refused(caller, &why);
+            self.table.lock().changes.refused(&caller.actor.worker, (self.clock)().instant);
         }
         FsError::because(libc::EBUSY, why)
     }

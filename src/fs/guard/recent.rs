@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::fs::Ino;
-use crate::limits::{RECENT_BELIEVED_MS, WRITE_UNDER_WAY_MS};
+use crate::limits::{FALLBACK_MS, RECENT_BELIEVED_MS, WRITE_UNDER_WAY_MS};
 use crate::queue::{Instant, Now, Span, Wall, WorkerName};
 
 /// How long a write can be on its way through the kernel, where others see what will be refused or has not been made yet, or
@@ -14,6 +14,8 @@ use crate::queue::{Instant, Now, Span, Wall, WorkerName};
 const DOUBT: Span = Span(WRITE_UNDER_WAY_MS);
 /// How long a read can be on its way.
 const MIDWAY: Span = Span(WRITE_UNDER_WAY_MS + RECENT_BELIEVED_MS);
+/// How long a program may take from a refusal to its other way of writing.
+const FALLBACK: Span = Span(FALLBACK_MS);
 
 /// Somebody who was seen to read a file or to look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +40,6 @@ pub(super) struct Recent {
     last: Instant,
     /// Who knows the content as it is now.
     read_by: Vec<WorkerName>,
-    /// Who was refused because of not knowing it, and has not read it since.
-    refused: Vec<WorkerName>,
     /// Who was lately seen to read it or to look at it.
     readers: Vec<Reader>,
     /// When who made it opened the file again since.
@@ -68,7 +68,6 @@ impl Recent {
             instant: now.instant,
             last: now.instant,
             read_by: vec![by.clone()],
-            refused: Vec::new(),
             readers: Vec::new(),
             reopened: None,
             changer: by.clone(),
@@ -119,12 +118,14 @@ pub(super) struct Changes {
     files: HashMap<Ino, Recent>,
     /// The changes in order, with those that are no longer the last of their file.
     order: VecDeque<(Ino, Instant)>,
+    /// Who was refused lately, and when last.
+    refused: HashMap<WorkerName, Instant>,
 }
 
 impl Changes {
     /// A table of at most so many files.
     pub(super) fn new(most: usize, window: Span) -> Changes {
-        Changes { most, window, files: HashMap::new(), order: VecDeque::new() }
+        Changes { most, window, files: HashMap::new(), order: VecDeque::new(), refused: HashMap::new() }
     }
 
     /// A worker changed a file. `blind`: what was in it before is in it still, whether or not the worker knows that.
@@ -139,7 +140,6 @@ impl Changes {
             let came = known.readers.drain(..).filter(|reader| late(reader.at) && reader.worker != *by);
             known.midway.extend(came.map(|reader| (reader.worker, reader.at)));
             recent.midway.clone_from(&known.midway);
-            recent.refused = known.refused.iter().filter(|worker| *worker != by).cloned().collect();
             (recent.forgotten, recent.voided) = (known.forgotten, known.voided);
             (recent.doubted, recent.unsettled) = (known.doubted, known.unsettled);
             if blind && !known.read_by.contains(by) {
@@ -164,22 +164,19 @@ impl Changes {
         }
     }
 
-    /// A worker reads a file through the kernel. Whoever was refused, and reads through a descriptor that can write, is about
-    /// to put there in place what was refused, and keeps a copy of what it destroys: nobody learns anything by that.
+    /// A worker reads a file through the kernel. Whoever was refused just now, and reads through a descriptor that can write, is
+    /// about to put there in place what was refused, and keeps a copy of what it destroys: nobody learns anything by that.
     pub(super) fn read(&mut self, ino: Ino, by: &WorkerName, writable: bool, now: Instant) {
-        let counts = |recent: &Recent| recent.is_sized(by, now) && !(writable && recent.refused.contains(by));
-        if self.files.get(&ino).is_some_and(counts) {
+        let falls_back = writable && self.refused.get(by).is_some_and(|at| now.since(*at) < FALLBACK);
+        if !falls_back && self.files.get(&ino).is_some_and(|recent| recent.is_sized(by, now)) {
             self.knows(ino, by, now);
         }
     }
 
-    /// A worker was refused because it does not know the last change of a file.
-    pub(super) fn refused(&mut self, ino: Ino, worker: &WorkerName) {
-        if let Some(recent) = self.files.get_mut(&ino)
-            && !recent.refused.contains(worker)
-        {
-            recent.refused.push(worker.clone());
-        }
+    /// A worker was refused, because of whatever file: what it wanted to change may have another number by now.
+    pub(super) fn refused(&mut self, worker: &WorkerName, now: Instant) {
+        self.refused.retain(|_, at| now.since(*at) < FALLBACK);
+        self.refused.insert(worker.clone(), now);
     }
 
     /// A worker has read a file.
@@ -191,7 +188,6 @@ impl Changes {
             if !recent.read_by.contains(by) {
                 recent.read_by.push(by.clone());
             }
-            recent.refused.retain(|worker| worker != by);
             recent.note_reader(by, recent.looked(by), now);
         }
     }
@@ -378,21 +374,21 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_one_reads_for_itself_and_not_while_it_writes_in_place() {
+    fn a_copy_made_while_falling_back_is_no_reading() {
         let mut table = table(10);
-        table.changed(7, &name("a"), false, at(0));
-        table.refused(7, &name("b"));
-        let read = |table: &mut Changes, writable: bool, at: u64| {
-            table.looked(7, &name("b"), Look::Anew, Instant(at));
-            table.read(7, &name("b"), writable, Instant(at));
-            table.unread(7, &name("b"), Instant(at)).is_none()
+        let reads = |table: &mut Changes, ino: Ino, writable: bool, at: u64| {
+            table.looked(ino, &name("b"), Look::Anew, Instant(at));
+            table.read(ino, &name("b"), writable, Instant(at));
+            table.unread(ino, &name("b"), Instant(at)).is_none()
         };
-        assert!(!read(&mut table, true, 1));
-        table.changed(7, &name("c"), false, at(2));
-        assert!(!read(&mut table, true, 3), "the next change makes nothing good");
-        assert!(read(&mut table, false, 4));
-        table.changed(7, &name("a"), false, at(5));
-        assert!(read(&mut table, true, 1_000), "whoever was not refused reads as it likes");
+        table.changed(7, &name("a"), false, at(0));
+        table.refused(&name("b"), Instant(0));
+        assert!(!reads(&mut table, 7, true, 1));
+        // What was to be changed has been replaced meanwhile.
+        table.changed(8, &name("c"), false, at(2));
+        assert!(!reads(&mut table, 8, true, 3));
+        assert!(reads(&mut table, 8, false, 4));
+        assert!(reads(&mut table, 7, true, FALLBACK_MS), "whoever was not refused lately reads as it likes");
     }
 
     #[test]
