@@ -5,7 +5,8 @@ cd "$(dirname "$0")/.."
 
 mount-scripts/prepare-fuse.sh
 mount-scripts/install-needs.sh gcc libc6-dev git rsync python3 util-linux e2fsprogs vim shellcheck \
-    stress-ng libacl1-dev acl attr make patch sqlite3 ripgrep inotify-tools chromium tmux dash busybox
+    stress-ng libacl1-dev acl attr make patch sqlite3 ripgrep inotify-tools chromium tmux dash busybox \
+    openssh-server openssh-client sshfs iproute2
 # Whoever has node from elsewhere keeps it.
 command -v npm >/dev/null || mount-scripts/install-needs.sh nodejs npm
 

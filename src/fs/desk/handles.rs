@@ -198,6 +198,8 @@ fn draft_in(open: &HashMap<u64, Arc<Handle>>, of: &Subject) -> Option<Arc<Mutex<
 pub(super) struct Scratch {
     pub(super) content: Vec<u8>,
     pub(super) at: Wall,
+    /// The user who made it.
+    pub(super) uid: u32,
 }
 
 /// All temporary files, by number, with the place of those that have a name.

@@ -41,6 +41,9 @@ pub(super) struct Shown {
     pub(super) perm: u16,
     pub(super) size: u64,
     pub(super) mtime: Timestamp,
+    /// The user of the worker who may write it. Only the owner may set times of its own choice, which is what `touch` does over
+    /// SFTP. Whoever mounted owns the rest.
+    pub(super) uid: Option<u32>,
 }
 
 /// The view of the desk.
@@ -113,7 +116,7 @@ impl View {
             kind: shown.kind,
             perm: shown.perm,
             nlink: if shown.kind == Kind::Directory { 2 } else { 1 },
-            uid: self.config.owner_uid,
+            uid: shown.uid.unwrap_or(self.config.owner_uid),
             gid: self.config.owner_gid,
             rdev: 0,
             size: shown.size,
@@ -129,12 +132,13 @@ impl View {
     pub(super) fn show(&self, node: &Node, req: &Request) -> Result<Shown> {
         let state = self.engine.state();
         let changed = self.changed(&state);
-        let directory = |perm| Shown { kind: Kind::Directory, perm, size: 0, mtime: changed };
+        let directory = |perm| Shown { kind: Kind::Directory, perm, size: 0, mtime: changed, uid: None };
         let link = |target: &OsStr, mtime| Shown {
             kind: Kind::Symlink,
             perm: 0o777,
             size: target.len() as u64,
             mtime,
+            uid: None,
         };
         Ok(match node {
             Node::Directory(Directory::Blocked | Directory::Status | Directory::Workers) => directory(0o555),
@@ -144,7 +148,9 @@ impl View {
                 self.worker(name, &state, req)?;
                 directory(0o777)
             }
-            Node::Made(made) => Shown { kind: made.kind, perm: 0o666, size: 0, mtime: at(made.at) },
+            Node::Made(made) => {
+                Shown { kind: made.kind, perm: 0o666, size: 0, mtime: at(made.at), uid: None }
+            }
             Node::Nothing => return Err(ABSENT),
             Node::Next | Node::WorkerSelf => link(&self.target(node, &state, req)?, changed),
             Node::Scratch(number) => self.scratches.with(*number, |file| Shown {
@@ -152,6 +158,7 @@ impl View {
                 perm: 0o666,
                 size: file.content.len() as u64,
                 mtime: at(file.at),
+                uid: Some(file.uid),
             })?,
             Node::Task(..) | Node::ClaimNext | Node::Document(_) | Node::Paused | Node::WorkerFile(..) => {
                 let (content, perm, mtime) = self.file(node, &state, req)?;
@@ -161,9 +168,26 @@ impl View {
                     Content::Instructions(task) => self.instructions(task)?,
                     Content::Events => (self.engine.log_bytes(), mtime),
                 };
-                Shown { kind: Kind::File, perm, size, mtime }
+                Shown { kind: Kind::File, perm, size, mtime, uid: self.writer(node, &state, req) }
             }
         })
+    }
+
+    /// The user of the one worker who may write a node.
+    fn writer(&self, node: &Node, state: &State, req: &Request) -> Option<u32> {
+        let worker = match node {
+            Node::ClaimNext => return Some(req.uid),
+            Node::Task(Directory::Claim | Directory::Completed | Directory::Failed, id) => {
+                match &state.task(id.as_str())?.phase {
+                    Phase::Claimed(claim) => &claim.worker,
+                    Phase::Completed(finish) | Phase::Failed(finish) => finish.worker.as_ref()?,
+                    Phase::Open | Phase::Rejected(_) => return None,
+                }
+            }
+            Node::WorkerFile(name, WorkerFile::Capabilities | WorkerFile::Drain) => name,
+            _ => return None,
+        };
+        state.worker(worker.as_str()).map(|worker| worker.uid)
     }
 
     /// When anything on the desk changed last.

@@ -106,7 +106,7 @@ impl Core {
     fn fresh(&self, kind: Kind, ticket: Option<Ticket>) -> Entry {
         let (number, at) = (self.made.fetch_add(1, Ordering::Relaxed), (self.view.engine.clock())().wall);
         let made = Made { number, kind, at, ticket };
-        let shown = Shown { kind, perm: 0o666, size: 0, mtime: show::at(at) };
+        let shown = Shown { kind, perm: 0o666, size: 0, mtime: show::at(at), uid: None };
         let attr = self.view.dress(self.view.nodes.refer(&Node::Made(made)), &shown);
         Entry { attr, entry_ttl: NO_TIME, attr_ttl: NO_TIME }
     }
@@ -121,7 +121,7 @@ impl Core {
 
     /// The attributes of something that was just made, when it is on disk. `open(2)` does not return before this answer.
     pub(super) fn safe(self: &Arc<Core>, ino: Ino, made: Made, reply: Reply<(Attr, Duration)>) {
-        let shown = Shown { kind: made.kind, perm: 0o666, size: 0, mtime: show::at(made.at) };
+        let shown = Shown { kind: made.kind, perm: 0o666, size: 0, mtime: show::at(made.at), uid: None };
         let attr = self.view.dress(ino, &shown);
         match made.ticket {
             None => reply.send(Ok((attr, NO_TIME))),
@@ -303,7 +303,7 @@ impl Core {
 
     fn create_scratch(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<(Entry, Opened)> {
         let at = (self.view.engine.clock())().wall;
-        let file = Scratch { content: Vec::new(), at };
+        let file = Scratch { content: Vec::new(), at, uid: req.uid };
         let number = self.view.scratches.create(parent, name.to_os_string(), file)?;
         Ok((self.entry(&Node::Scratch(number), req)?, self.opened(Handle::Scratch(number))))
     }
@@ -440,8 +440,13 @@ impl Core {
             _ => return Ok(self.view.dress(ino, &shown?)),
         };
         // What is open stays readable when its name is gone.
-        let mut shown =
-            shown.unwrap_or(Shown { kind: Kind::File, perm: 0o444, size, mtime: Timestamp::default() });
+        let mut shown = shown.unwrap_or(Shown {
+            kind: Kind::File,
+            perm: 0o444,
+            size,
+            mtime: Timestamp::default(),
+            uid: None,
+        });
         shown.size = size;
         Ok(self.view.dress(ino, &shown))
     }

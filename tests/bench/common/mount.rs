@@ -34,7 +34,7 @@ pub(crate) fn crewfs(
 }
 
 /// The binary under test: the one that was asked for, or the one that cargo built beside this benchmark.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let built = option_env!("CARGO_BIN_EXE_crewfs").unwrap_or("target/release/crewfs");
     std::env::var_os("CREWFS_BIN").unwrap_or_else(|| built.into()).into()
 }
