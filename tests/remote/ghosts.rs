@@ -106,6 +106,16 @@ impl Drop for Raw {
 struct Ghost(Pid);
 
 impl Ghost {
+    /// One that was writing to a file, and has a write before it.
+    fn of_a_write(server: &Server, worker: &Worker, file: &str) -> Ghost {
+        let mut old = Raw::new(server, worker);
+        let handle = old.open(file);
+        old.write(&handle, "begun");
+        old.stop();
+        old.send_write(&handle, "GHOST");
+        old.die()
+    }
+
     /// Let it do what it was asked, and come to its end.
     fn walk(self) {
         kill_process(self.0, Signal::CONT).unwrap();
@@ -128,12 +138,7 @@ fn a_write_of_an_old_connection_changes_nothing_that_the_new_one_has_changed() {
     let server = server!(project, mounted);
     let worker = server.worker("w1");
     server.file(&project, "file", "first");
-    let mut old = Raw::new(&server, &worker);
-    let handle = old.open("file");
-    old.write(&handle, "begun");
-    old.stop();
-    old.send_write(&handle, "GHOST");
-    let ghost = old.die();
+    let ghost = Ghost::of_a_write(&server, &worker, "file");
 
     let connection = worker.connect(&project.dir().join("remote"));
     connection.sh("cat file; printf newer > file").ok();
@@ -171,12 +176,7 @@ fn a_ghost_holds_the_file_as_long_as_it_can_write_to_it() {
     let server = server!(project, mounted);
     let worker = server.worker("w1");
     server.file(&project, "file", "first");
-    let mut old = Raw::new(&server, &worker);
-    let handle = old.open("file");
-    old.write(&handle, "begun");
-    old.stop();
-    old.send_write(&handle, "GHOST");
-    let ghost = old.die();
+    let ghost = Ghost::of_a_write(&server, &worker, "file");
 
     assert_ne!(mounted.sh("w2", "read -r line < file; printf taken > file").code, Some(0));
     ghost.walk();
