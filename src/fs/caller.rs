@@ -190,15 +190,14 @@ impl Callers {
         self.follower.hold(worker, &anchor?)
     }
 
-    /// Why a connection may not end a claim of its own worker, if that is so: it lost that task, and another connection has
-    /// claimed it again. What it still sends, perhaps long after its client is gone, was meant for the claim that is over.
+    /// Why a connection may not end a claim of its own worker, if that is so: its own claim of that task is over, and another
+    /// connection has claimed it again. What it still sends, perhaps long after its client is gone, was meant for the claim that is over.
     pub fn superseded(&self, caller: &Caller, task: &Task) -> Option<String> {
         let worker = &caller.actor.worker;
         let anchor = caller.anchor.as_ref().filter(|anchor| anchor.kind == Kind::Connection)?;
         let claim = task.claim().filter(|claim| claim.worker == *worker)?;
         let last = self.follower.last_claim(worker, anchor).filter(|last| *last < claim.epoch())?;
-        let mut losses = task.losses.iter().rev().filter(|loss| loss.worker == *worker && loss.epoch <= last);
-        let lost = losses.find(|loss| loss.reason.counts_as_attempt())?;
+        let lost = task.losses.iter().rev().find(|loss| loss.worker == *worker && loss.epoch <= last)?;
         Some(format!(
             "your claim ended at {}: {}; another connection of yours has claimed it again since",
             lost.at, lost.reason

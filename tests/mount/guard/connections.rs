@@ -79,6 +79,7 @@ fn c42_a_connection_that_closed_the_file_is_free_and_an_older_one_stands_in_nobo
 fn c42_a_connection_that_lost_a_claim_cannot_end_the_one_that_followed() {
     let project = project!();
     project.task("a", "---\nlease: 1s\nattempts: 100\n---\n");
+    project.task("b", "# B\n");
     let mounted = project.mount(&[]);
     let mut old = connection(&mounted, "w1");
     old.ok("put('tasks/claim/a', '', os.O_CREAT)");
@@ -100,4 +101,12 @@ fn c42_a_connection_that_lost_a_claim_cannot_end_the_one_that_followed() {
     }
     young.ok("new('tasks/completed/a', 'done')");
     assert_eq!(mounted.read("completed/a"), "done");
+
+    // Given back and claimed again, both through the younger one.
+    old.ok("put('tasks/claim/b', '', os.O_CREAT)");
+    young.ok("[os.unlink('tasks/claim/b'), put('tasks/claim/b', '', os.O_CREAT)]");
+    assert_eq!(old.tell("put('tasks/completed/b', 'late', os.O_CREAT)"), Err("EACCES".into()));
+    let why = old.why();
+    assert!(why.contains(": given back; another connection of yours has claimed it again since"), "{why}");
+    young.ok("new('tasks/completed/b', 'done')");
 }
