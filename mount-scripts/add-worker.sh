@@ -96,7 +96,9 @@ if [ -n "$dry" ]; then
     exit 0
 fi
 host=$(hostname -f 2>/dev/null || hostname)
-cat <<END
-On its machine:
-    mount-scripts/connect.sh --identity KEY $user@$host:$place DIR
-END
+echo "On its machine:"
+# The way that brought the worker's key here can bring this one there; connect.sh asks nobody whether it is the right one.
+if host_key=$(cut -d ' ' -f 1,2 /etc/ssh/ssh_host_ed25519_key.pub 2>/dev/null); then
+    echo "    echo '$host $host_key' >> ~/.ssh/known_hosts"
+fi
+echo "    mount-scripts/connect.sh --identity KEY $user@$host:$place DIR"

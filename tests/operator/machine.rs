@@ -1,7 +1,7 @@
 //! A fresh Debian in a container: started in a second, thrown away after the test. What is written goes to memory; `/srv` is a
 //! directory of the disk, where projects lie.
 //!
-//! May assume: systemd-nspawn, `/dev/fuse`, and root; else there is no machine, and the reason is told.
+//! May assume: systemd-nspawn, iproute2, `/dev/fuse`, and root; else there is no machine, and the reason is told.
 //! Must never: reach the network, write to the system it starts from, or leave a container behind.
 
 use std::fs;
@@ -143,6 +143,28 @@ impl Machine {
         until(&format!("this succeeds in the machine: {script}"), || self.run(script).code == Some(0));
     }
 
+    /// Lay a line to another machine. Each calls its end `eth0`; the line goes with either of them.
+    pub(crate) fn join(&self, address: &str, other: &Machine, other_address: &str) {
+        let number = |machine: &Machine| machine.leader.as_raw_nonzero().to_string();
+        let (near, far) = (number(self), number(other));
+        let run = |program: &str, arguments: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(arguments);
+            run_within(SCRIPT, command).ok();
+        };
+        run(
+            "ip",
+            &["link", "add", "eth0", "netns", &near, "type", "veth", "peer", "name", "eth0", "netns", &far],
+        );
+        for (number, address) in [(&near, address), (&far, other_address)] {
+            let end = |arguments: &[&str]| {
+                run("nsenter", &[&["--target", number, "--net", "--", "ip"], arguments].concat());
+            };
+            end(&["address", "add", address, "dev", "eth0"]);
+            end(&["link", "set", "eth0", "up"]);
+        }
+    }
+
     /// `/srv` of the machine, seen from outside.
     pub(crate) fn srv(&self) -> &Path {
         self.srv.path()
@@ -183,8 +205,12 @@ fn ready() -> Result<PathBuf, String> {
         .write(true)
         .open("/dev/fuse")
         .map_err(|e| format!("/dev/fuse cannot be used: {e}"))?;
-    let found = Command::new("systemd-nspawn").arg("--version").output();
-    found.map_err(|_| "systemd-nspawn is not installed: apt-get install systemd-container")?;
+    for (program, version, package) in
+        [("systemd-nspawn", "--version", "systemd-container"), ("ip", "-Version", "iproute2")]
+    {
+        let found = Command::new(program).arg(version).output();
+        found.map_err(|_| format!("{program} is not installed: apt-get install {package}"))?;
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(target).join("tools/machine");
     let made = root.join(".made").exists();

@@ -5,6 +5,7 @@
 //! they are skipped with the reason, and fail in CI.
 
 mod deploying;
+mod guide;
 mod logins;
 mod machine;
 mod mounting;

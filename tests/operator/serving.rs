@@ -184,31 +184,3 @@ fn a_project_is_saved_restored_and_moved() {
     let said = machine.ok("add-worker.sh w1 ~/key.pub");
     assert!(said.contains("nothing to do: w1 has this key") && said.contains(":/srv/new DIR"), "{said}");
 }
-
-#[test]
-fn the_guide_leads_to_a_served_project() {
-    let machine = machine!(Booted);
-    machine.ok("cp /opt/crewfs/crewfs /usr/bin/crewfs");
-    let page = include_str!("../../docs/setup-guide.md");
-    let (server, worker) = page.split_once("## On the worker's machine").unwrap();
-    let commands = |part: &'static str| {
-        let blocks = part.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
-        blocks.filter(|block| !block.contains("cargo build")).collect::<Vec<_>>()
-    };
-    // Its key comes from the worker's machine.
-    let key = commands(worker)[0];
-    assert!(key.starts_with("ssh-keygen"));
-    let mut said = String::new();
-    for command in [key].into_iter().chain(commands(server)) {
-        said += &machine.ok(&format!("mkdir -p /srv/copy && ln -sfn /opt/crewfs/mount-scripts /srv/copy/mount-scripts && cd /srv/copy\n{command}"));
-    }
-    for expected in page.split("```text\n").skip(1).map(|block| block.split("```").next().unwrap()) {
-        assert!(said.contains(expected), "{expected:?} in {said}");
-    }
-    assert!(said.contains("\nactive\n") && said.contains("\nlogin\n"), "{said}");
-    // The last command of the worker's half is the one that was printed.
-    let printed =
-        format!("crew-demo@{}:/srv/demo DIR", machine.ok("hostname -f 2>/dev/null || hostname").trim());
-    assert!(said.contains(&printed), "{printed} in {said}");
-    assert!(worker.contains("crew-demo@SERVER:/srv/demo"));
-}

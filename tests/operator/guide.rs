@@ -1,0 +1,135 @@
+//! The setup guide, followed from its first command to its last by a new user: on a server, and on another machine that has a line to
+//! it and nothing else of it. Each command is typed as it stands on the page, and prints what stands below it.
+
+use std::fs;
+
+use crate::machine::{Machine, machine};
+
+const PAGE: &str = include_str!("../../docs/setup-guide.md");
+/// What is `SERVER` on the page.
+const SERVER: &str = "server.example";
+/// Who works on the worker's machine.
+const USER: &str = "agent";
+
+/// A block of commands, and what the page says that they print.
+struct Step {
+    /// The heading above: which machine it is, and whether its root.
+    at: &'static str,
+    commands: &'static str,
+    prints: &'static str,
+}
+
+fn steps() -> Vec<Step> {
+    let sections = PAGE.split("\n## ").skip(1).map(|section| section.split_once('\n').unwrap());
+    let steps = sections.flat_map(|(at, text)| {
+        text.split("```sh\n").skip(1).map(move |block| {
+            let (commands, rest) = block.split_once("```").unwrap();
+            let below = rest.trim_start().strip_prefix("```text\n");
+            Step { at, commands, prints: below.map_or("", |below| below.split("```").next().unwrap()) }
+        })
+    });
+    let steps: Vec<Step> = steps.collect();
+    let below = steps.iter().filter(|step| !step.prints.is_empty()).count();
+    assert_eq!(below, PAGE.matches("```text").count(), "each output stands right below its command");
+    steps
+}
+
+/// How often somebody types a command here: a line, with the text that `<<` takes along.
+fn count(commands: &str) -> usize {
+    let mut lines = commands.lines();
+    let mut count = 0;
+    while let Some(line) = lines.next() {
+        count += 1;
+        if let Some((_, end)) = line.split_once("<<") {
+            lines.find(|line| *line == end.trim_matches('\'')).unwrap();
+        }
+    }
+    count
+}
+
+/// Whether a text is the one on the page, where `…` stands for anything.
+fn fits(page: &str, text: &str) -> bool {
+    let Some((first, rest)) = page.split_once('…') else { return page == text };
+    let Some(text) = text.strip_prefix(first) else { return false };
+    (0..=text.len()).filter(|at| text.is_char_boundary(*at)).any(|at| fits(rest, &text[at..]))
+}
+
+/// What somebody types: a line with `…` in it is the one of this form that was printed before.
+fn typed(commands: &str, printed: &str) -> String {
+    let line = |line: &str| match line.contains('…') {
+        true => printed.lines().map(str::trim).find(|printed| fits(line, printed)).map(String::from),
+        false => Some(line.to_string()),
+    };
+    let lines =
+        commands.lines().map(|on_page| line(on_page).unwrap_or_else(|| panic!("{on_page:?} in {printed}")));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Where somebody sits.
+struct Seat<'a> {
+    machine: &'a Machine,
+    user: &'static str,
+}
+
+impl Seat<'_> {
+    /// Type this in a shell that is where the last one has gone; what the screen shows.
+    #[track_caller]
+    fn types(&self, commands: &str) -> String {
+        let script =
+            format!("set -e\ncd \"$(cat ~/.where 2>/dev/null || pwd)\"\n{commands}\npwd >~/.where\n");
+        fs::write(self.machine.srv().join(".typed"), script).unwrap();
+        let mut ran = self.machine.run(&format!("runuser -l {} -c '. /srv/.typed' 2>&1", self.user));
+        ran.what = commands.to_string();
+        ran.ok()
+    }
+}
+
+#[test]
+fn the_guide_leads_from_nothing_to_a_worker_on_another_machine() {
+    let (server, other) = (machine!(Booted), machine!(Bare));
+    server.join("10.99.0.1/30", &other, "10.99.0.2/30");
+    server.ok(&format!("hostname {SERVER}"));
+    // What a name service would tell.
+    other.ok(&format!("echo '10.99.0.1 {SERVER}' >>/etc/hosts; useradd -m {USER}"));
+    // A copy of the repository on the server, where the program of this test is what cargo would build; on the other machine, its scripts.
+    server.ok("cd; mkdir -p target/release; ln -s /opt/crewfs/mount-scripts .; ln -s /opt/crewfs/crewfs target/release");
+    other.ok(&format!("cd ~{USER}; cp -r /opt/crewfs/mount-scripts .; chown -R {USER}: ."));
+    let root = Seat { machine: &server, user: "root" };
+    let (other_root, worker) = (Seat { machine: &other, user: "root" }, Seat { machine: &other, user: USER });
+
+    let (mut printed, mut on_server, mut on_other) = (String::new(), 0, 0);
+    for Step { at, commands, prints } in steps() {
+        let (seat, counter) = match at.split_once(':').unwrap().0 {
+            "On the server" => (&root, &mut on_server),
+            "On the worker's machine, as root" => (&other_root, &mut on_other),
+            "On the worker's machine" => (&worker, &mut on_other),
+            _ => panic!("who does this: {at}"),
+        };
+        *counter += count(commands);
+        if commands.starts_with("cargo build") {
+            continue;
+        }
+        if commands.contains("add-worker.sh") {
+            // What the page leaves to the reader, as it goes between the machines.
+            let key = worker.types("cat ~/.ssh/worker-1.pub");
+            fs::write(server.srv().join("worker-1.pub"), key).unwrap();
+            root.types("mv /srv/worker-1.pub .");
+        }
+        if commands.starts_with("cat /srv/demo/tasks/completed/") {
+            // sshfs has told the worker that the result is written before the server had it.
+            server.until("test -s /srv/demo/tasks/completed/login");
+        }
+        let said = seat.types(&typed(&commands.replace("SERVER", SERVER), &printed));
+        assert!(
+            fits(&prints.replace("SERVER", SERVER), &said),
+            "{commands}\nprinted\n{said}and on the page it is\n{prints}"
+        );
+        printed += &said;
+    }
+    let counted = format!("{on_server} commands on the server and {on_other} on the worker's machine");
+    assert!(PAGE.contains(&counted), "the page does not say that it takes {counted}");
+    // Nothing is left, and the work was that worker's.
+    assert_eq!(other.run("findmnt -n -t fuse.sshfs").stdout, "");
+    let status = server.ok("cat /srv/demo/tasks/status/login");
+    assert!(status.contains("\"worker\": \"worker-1\"") && status.contains("completed"), "{status}");
+}
