@@ -35,6 +35,8 @@ desk_ask() {
 desk_find() {
     name=${CREWFS_TASKS:-tasks}
     for place in "$PWD" "${CLAUDE_PROJECT_DIR:-}" "${CURSOR_PROJECT_DIR:-}"; do
+        # A relative one leads nowhere.
+        case $place in /*) ;; *) continue ;; esac
         while [ "$place" ]; do
             case $name in
             /*) desk=$name place= ;;

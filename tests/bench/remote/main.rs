@@ -111,7 +111,7 @@ fn compare(options: &Options) -> Outcome<(String, Scratch)> {
     let mut failed: BTreeMap<(usize, &str), String> = BTreeMap::new();
     let mut order = Way::ALL.to_vec();
     for round in 0..options.rounds {
-        for (number, (title, row)) in ROWS.iter().enumerate() {
+        for (number, (_, row)) in ROWS.iter().enumerate() {
             for &way in &order {
                 // Plain sshfs has no tasks to claim.
                 if way == Way::Plain && number == ROWS.len() - 1 {
@@ -134,7 +134,8 @@ fn compare(options: &Options) -> Outcome<(String, Scratch)> {
                     time /= CYCLES as u32;
                 }
                 eprintln!(
-                    "round {round}, {title}, {}: {} ms",
+                    "round {round}, {}, {}: {} ms",
+                    title(options, number),
                     way.name(),
                     figures::short(time.as_secs_f64() * 1e3)
                 );
@@ -147,9 +148,17 @@ fn compare(options: &Options) -> Outcome<(String, Scratch)> {
     }
     let mut table = table(options, &samples, &machine);
     for ((row, way), why) in failed {
-        table += &format!("\n- Failed in {way}, {}: {why}.", ROWS[row].0);
+        table += &format!("\n- Failed in {way}, {}: {why}.", title(options, row));
     }
     Ok((table, scratch))
+}
+
+/// What a row is called.
+fn title(options: &Options, row: usize) -> String {
+    let (title, _) = ROWS[row];
+    title
+        .replace("{megabytes}", &options.megabytes.to_string())
+        .replace("{stats}", &options.stats.to_string())
 }
 
 /// Times on the server's machine; of the others, how many times that they took.
@@ -158,7 +167,7 @@ fn table(options: &Options, samples: &BTreeMap<(usize, &str), Vec<f64>>, machine
         format!("| | {} |", Way::ALL.map(Way::title).join(" | ")),
         format!("|---|{}", "---:|".repeat(Way::ALL.len())),
     ];
-    for (number, (title, _)) in ROWS.iter().enumerate() {
+    for number in 0..ROWS.len() {
         let seconds = |way: Way| figures::median(samples.get(&(number, way.name()))?.clone());
         let cell = |way: Way| match (way, seconds(way), seconds(Way::Near)) {
             (Way::Near, Some(own), _) => figures::short(own * 1e3),
@@ -167,9 +176,7 @@ fn table(options: &Options, samples: &BTreeMap<(usize, &str), Vec<f64>>, machine
             }
             _ => "–".into(),
         };
-        let title = title
-            .replace("{megabytes}", &options.megabytes.to_string())
-            .replace("{stats}", &options.stats.to_string());
+        let title = title(options, number);
         lines.push(format!("| {title} | {} |", Way::ALL.map(cell).join(" | ")));
     }
     lines.push(format!(
@@ -218,14 +225,10 @@ fn stats(place: &Place, options: &Options, material: &Material, _: usize) -> Out
 fn claim(place: &Place, _: &Options, _: &Material, _: usize) -> Outcome<()> {
     let desk = place.top.join("tasks");
     for _ in 0..CYCLES {
-        put(&desk.join("claim/next"), "")?;
+        fs::write(desk.join("claim/next"), "")?;
         let status = fs::read_to_string(desk.join("claim/next"))?;
         let task = status.split('"').nth(3).ok_or("claim/next says nothing")?;
-        put(&desk.join("completed").join(task), "done\n")?;
+        fs::write(desk.join("completed").join(task), "done\n")?;
     }
     Ok(())
-}
-
-fn put(path: &Path, text: &str) -> std::io::Result<()> {
-    std::io::Write::write_all(&mut File::options().write(true).create(true).open(path)?, text.as_bytes())
 }
