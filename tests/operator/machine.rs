@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cgroup::Group;
 use crate::process::{Ran, run_within, until, within};
 
 /// How long a script may take in the machine.
@@ -41,6 +42,8 @@ pub(crate) struct Machine {
     container: Child,
     leader: Pid,
     srv: tempfile::TempDir,
+    /// Goes after the container.
+    _group: Group,
 }
 
 impl Machine {
@@ -59,14 +62,16 @@ impl Machine {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let bind = |how: &str, from: &Path, to: &str| format!("--{how}={}:{to}", from.display());
         let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut command = Command::new("systemd-nspawn");
+        let name = format!("crewfs-{}-{count}", std::process::id());
+        let group = Group::new(&name);
+        let mut command = group.command("systemd-nspawn");
         command
             // What a service may do is for its unit alone to say.
             .env("SYSTEMD_SECCOMP", "0")
             // By itself: no systemd of this machine is asked for anything.
             .args(["--quiet", "--register=no", "--keep-unit", "--private-network", "--volatile=overlay"])
             .args(["--bind=/dev/fuse", "--resolv-conf=off", "--timezone=off", "--link-journal=no"])
-            .arg(format!("--machine=crewfs-{}-{count}", std::process::id()))
+            .arg(format!("--machine={name}"))
             .arg(bind("bind", srv.path(), "/srv"))
             .arg(bind("bind-ro", &sources.join("mount-scripts"), "/opt/crewfs/mount-scripts"))
             .arg(bind("bind-ro", Path::new(env!("CARGO_BIN_EXE_crewfs")), "/opt/crewfs/crewfs"))
@@ -88,7 +93,7 @@ impl Machine {
         let console = fs::read_to_string(&said).unwrap_or_default();
         let _ = fs::remove_file(&said);
         assert!(up, "the container does not start:\n{console}");
-        let machine = Machine { container, leader: leader.unwrap(), srv };
+        let machine = Machine { container, leader: leader.unwrap(), srv, _group: group };
         // Nobody enters before its own program runs: then all else is in place.
         let comm = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let leader = machine.leader.as_raw_nonzero().to_string();

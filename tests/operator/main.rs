@@ -4,6 +4,7 @@
 //! `tests/run.sh` makes the system they start from (`machine.sh`). They need root; where that or a container is not to be had,
 //! they are skipped with the reason, and fail in CI.
 
+mod cgroup;
 mod deploying;
 mod guide;
 mod logins;

@@ -20,6 +20,11 @@ macro_rules! server {
 
 const UNIT: &str = "crewfs@demo.service";
 
+/// Start it, and say what the daemon said if that fails.
+fn start() -> String {
+    format!("{{ systemctl start {UNIT} || {{ journalctl -o cat -n 30 -u {UNIT} >&2; false; }}; }}")
+}
+
 /// What systemd says of the unit.
 fn show(machine: &Machine, what: &str) -> String {
     machine.ok(&format!("systemctl show -P {what} {UNIT}")).trim().to_string()
@@ -118,7 +123,7 @@ fn stopping_is_clean_also_while_somebody_is_in_the_mount() {
         );
         assert_eq!(machine.run("findmnt -n -t fuse.crewfs").stdout, "");
         assert_eq!(show(&machine, "ExecMainStatus"), "0");
-        machine.ok(&format!("[ ! -e /tmp/user ] || kill $(cat /tmp/user); systemctl start {UNIT}"));
+        machine.ok(&format!("[ ! -e /tmp/user ] || kill $(cat /tmp/user); {}", start()));
     }
     assert!(machine.ok("cat /srv/demo/tasks/status/one").contains("ready"));
 }
@@ -169,7 +174,7 @@ fn a_project_is_saved_restored_and_moved() {
     publish(&machine, "two");
     as_worker(&machine, "w1", "touch tasks/claim/one && echo code > made");
     let stop = format!("systemctl stop {UNIT}");
-    let start = format!("systemctl start {UNIT}");
+    let start = start();
     machine.ok(&format!("{stop} && tar -C /srv -czf /srv/demo.tar.gz demo && {start}"));
     as_worker(&machine, "w1", "echo lost > tasks/completed/one && echo lost > made && touch tasks/claim/two");
     machine.ok(&format!("{stop} && rm -r /srv/demo && tar -C /srv -xzf /srv/demo.tar.gz && {start}"));
