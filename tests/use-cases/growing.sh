@@ -15,6 +15,8 @@ done
 
 hired=1
 hire worker-1 growing-work.sh
+# How much is too much shows when the first one is at work.
+while [ "$(count claimed)" -eq 0 ]; do sleep 0.1; done
 while ready=$(count ready) && [ "$ready" -gt 0 ]; do
     # A new one finds its work by itself; nobody tells it, and nobody else has to know.
     if [ $hired -lt "$most" ] && [ "$ready" -gt $((5 * hired)) ]; then
