@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{Failure, absolute};
 use crate::confine::{self, ConfineError};
-use crate::mounts::{self, Table};
+use crate::mounts::Table;
 use crate::queue::WorkerName;
 
 #[derive(Args)]
@@ -88,7 +88,7 @@ fn server<'a>(places: &[&'a Path]) -> Result<&'a Path, Failure> {
 fn confined(mut command: Command, root: &Path) -> Result<(), Failure> {
     let root = absolute(root)?;
     let mut table = Table::open().map_err(Failure::failed)?;
-    let served = mounts_of(&mut table, &root)?;
+    let served = table.around(&root).map_err(Failure::failed)?;
     if !served.iter().any(|mount| root.starts_with(&mount.mountpoint)) {
         return Err(not_mounted(&root));
     }
@@ -128,11 +128,6 @@ fn confined(mut command: Command, root: &Path) -> Result<(), Failure> {
 fn not_mounted(root: &Path) -> Failure {
     let message = format!("{0} is not mounted by crewfs; mount it first: crewfs mount {0}", root.display());
     Failure { code: 3, message }
-}
-
-/// The mounts that show something below `root`.
-fn mounts_of(table: &mut Table, root: &Path) -> Result<Vec<mounts::Mount>, Failure> {
-    table.around(root).map_err(Failure::failed)
 }
 
 /// What ended a connection.
