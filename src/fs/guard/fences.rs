@@ -8,7 +8,7 @@
 //! opens one file through one connection at a time. So when a younger connection changes what an older one has open, the older
 //! one may not write any more through what it has opened.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::fs::Ino;
 use crate::limits::LOCKED_FILES;
@@ -16,35 +16,43 @@ use crate::limits::LOCKED_FILES;
 /// Which process may not change which file any more.
 #[derive(Debug, Default)]
 pub(super) struct Fences {
-    raised: HashSet<(Ino, u32)>,
+    raised: HashMap<Ino, Vec<u32>>,
 }
 
 impl Fences {
     /// A younger connection has changed what this process has open.
     pub(super) fn raise(&mut self, ino: Ino, process: u32) {
-        if self.raised.len() < LOCKED_FILES {
-            self.raised.insert((ino, process));
+        if !self.stands(ino, process) && (self.raised.len() < LOCKED_FILES || self.raised.contains_key(&ino))
+        {
+            self.raised.entry(ino).or_default().push(process);
         }
     }
 
     /// Whether the process is kept from the file.
     pub(super) fn stands(&self, ino: Ino, process: u32) -> bool {
-        self.raised.contains(&(ino, process))
+        self.raised.get(&ino).is_some_and(|fenced| fenced.contains(&process))
     }
 
     /// The process has the file open no longer.
     pub(super) fn lower(&mut self, ino: Ino, process: u32) {
-        self.raised.remove(&(ino, process));
+        let Some(fenced) = self.raised.get_mut(&ino) else { return };
+        fenced.retain(|other| *other != process);
+        if fenced.is_empty() {
+            self.raised.remove(&ino);
+        }
     }
 
     /// The file is gone.
     pub(super) fn forget(&mut self, ino: Ino) {
-        self.raised.retain(|(fenced, _)| *fenced != ino);
+        self.raised.remove(&ino);
     }
 
     /// All of them.
     pub(super) fn all(&self) -> Vec<(Ino, u32)> {
-        self.raised.iter().copied().collect()
+        let pairs = |(ino, fenced): (&Ino, &Vec<u32>)| {
+            fenced.iter().map(|process| (*ino, *process)).collect::<Vec<_>>()
+        };
+        self.raised.iter().flat_map(pairs).collect()
     }
 }
 
