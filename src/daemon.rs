@@ -8,7 +8,6 @@
 
 mod service;
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, mkdirat, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, mkdirat, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -26,7 +25,7 @@ use crate::engine::{self, Engine};
 use crate::fs::Kernel;
 use crate::fs::caller::Callers;
 use crate::fs::desk::{self, Desk, Watch};
-use crate::fs::files::Files;
+use crate::fs::files::{Files, make_directory_like};
 use crate::fs::followed::Follower;
 use crate::fs::guard;
 use crate::fs::tree::{Tree, TreeConfig};
@@ -61,6 +60,8 @@ pub struct Config {
     pub rules: Rules,
     /// How long a worker without work is kept.
     pub idle_timeout: Span,
+    /// How long a task outlives its instruction file before it is withdrawn.
+    pub file_grace: Span,
     /// How long a worker may be without its connection.
     pub remote_grace: Span,
     /// Whether other users may use the mount.
@@ -187,6 +188,7 @@ impl Daemon {
         check_places(config)?;
         sys::raise_descriptor_limit();
         sys::clear_umask();
+        sys::ignore_lease_breaks();
         sys::keep_capabilities().map_err(|error| cannot("capabilities cannot be kept", error))?;
 
         let log = project.open_log().map_err(|error| cannot("the event log does not open", error))?;
@@ -209,7 +211,7 @@ impl Daemon {
         let below =
             |root: OwnedFd| Files::new(root).map(Arc::new).map_err(|e| StartError(format!("{:?}", e.why)));
 
-        let files = [below(opened(&project.root)?)?, below(opened(&tasks)?)?];
+        let files = [below(opened(&project.root)?)?, below(tasks)?];
         let shown = {
             let tree_config = TreeConfig { tasks: config.tasks.clone().into(), guard: config.guard };
             Tree::new(files[0].clone(), tree_config, callers.clone(), engine.clone())
@@ -221,20 +223,14 @@ impl Daemon {
             tasks: config.tasks.clone(),
             lease: config.lease,
             idle_timeout: config.idle_timeout,
+            file_grace: config.file_grace,
             owner_uid: owner,
             owner_gid: rustix::process::getegid().as_raw(),
             threads: desk_threads,
         };
         let guard = shown.guard().clone();
-        let desk = Desk::new(
-            files[1].clone(),
-            tasks,
-            opened(&project.root)?,
-            engine.clone(),
-            callers,
-            guard,
-            desk_config,
-        );
+        let desk =
+            Desk::new(files[1].clone(), opened(&project.root)?, engine.clone(), callers, guard, desk_config);
         let watch = desk.watch().map_err(|error| cannot("the tasks directory cannot be read", error))?;
 
         let options = |source: &Path, threads| MountOptions {
@@ -373,17 +369,8 @@ fn tasks_directory(root: &OwnedFd, name: &str) -> Result<OwnedFd, StartError> {
     };
     match openat(root, name, flags, Mode::empty()) {
         Err(Errno::NOENT) => {
-            mkdirat(root, name, Mode::from(0o777)).map_err(failed)?;
-            let made = openat(root, name, flags, Mode::empty()).map_err(failed)?;
-            if let Ok(like) = rustix::fs::fstat(root) {
-                let (uid, gid) =
-                    (rustix::fs::Uid::from_raw(like.st_uid), rustix::fs::Gid::from_raw(like.st_gid));
-                // An ordinary user can give nothing away, and need not: the project is theirs.
-                let _ = rustix::fs::chownat(&made, OsStr::new(""), Some(uid), Some(gid), AtFlags::EMPTY_PATH);
-                let mode = Mode::from_raw_mode(like.st_mode & 0o7777);
-                let _ = rustix::fs::chmodat(root, name, mode, AtFlags::empty());
-            }
-            Ok(made)
+            make_directory_like(root, name).map_err(failed)?;
+            openat(root, name, flags, Mode::empty()).map_err(failed)
         }
         opened => opened.map_err(failed),
     }

@@ -97,6 +97,8 @@ pub const DESK_THREADS_MIN: usize = 8;
 pub const SCRATCH_FILES: usize = 1_024;
 /// How often files are looked for where the kernel cannot tell of changes, in milliseconds (C10).
 pub const RESCAN_MS: u64 = 2_000;
+/// How often a task's file is looked for that is missing or open for writing, in milliseconds (C14).
+pub const UNSETTLED_MS: u64 = 1_000;
 
 /// Processes of one holder of a file that are remembered; others are found by looking at all of its processes.
 pub const LOCK_PROCESSES: usize = 8;

@@ -98,6 +98,32 @@ pub fn descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Whether any process has a file open for writing; `None` if the filesystem or the rights of this process do not let that be
+/// known. `file` must be open for reading only.
+///
+/// The kernel grants a read lease (fcntl(2), F_SETLEASE) on no file that is open for writing. The lease is given back at
+/// once; a process that opens the file for writing in between waits for that, and the signal that asks for it is ignored
+/// ([`ignore_lease_breaks`]).
+pub fn is_open_for_writing(file: impl AsFd) -> Option<bool> {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+    let lease = |kind: libc::c_int| unsafe { libc::fcntl(fd, libc::F_SETLEASE, kind) };
+    if lease(libc::F_RDLCK) == 0 {
+        lease(libc::F_UNLCK);
+        return Some(false);
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        Some(libc::EAGAIN) => Some(true),
+        _ => None,
+    }
+}
+
+/// Ignore the signal by which the kernel asks for a lease back. By default it ends the process.
+pub fn ignore_lease_breaks() {
+    // SAFETY: to ignore a signal installs no handler.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+}
+
 /// Create files with exactly the mode that is asked for: the caller's umask is applied by the kernel already.
 pub fn clear_umask() {
     umask(Mode::empty());

@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     #[arg(short)]
     foreground: bool,
     /// Options, separated by commas: tasks=NAME, lease=30m, ageing=1h, claims_per_worker=N, idle_timeout=10m,
-    /// remote_grace=60s, allow_other, threads=N, lock_wait=2s, stale_window=1h, stale_writes=refuse.
+    /// file_grace=3s, remote_grace=60s, allow_other, threads=N, lock_wait=2s, stale_window=1h, stale_writes=refuse.
     #[arg(short, value_name = "OPTION[,OPTION…]")]
     options: Vec<String>,
 }
@@ -114,6 +114,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
         lease: options.lease,
         rules: options.rules,
         idle_timeout: options.idle_timeout,
+        file_grace: options.file_grace,
         remote_grace: options.remote_grace,
         allow_other: options.allow_other,
         threads: options.threads,

@@ -17,6 +17,8 @@ pub(super) struct Options {
     pub(super) rules: Rules,
     /// `idle_timeout=SPAN`
     pub(super) idle_timeout: Span,
+    /// `file_grace=SPAN`
+    pub(super) file_grace: Span,
     /// `remote_grace=SPAN`
     pub(super) remote_grace: Span,
     /// `allow_other`, `noallow_other`
@@ -27,7 +29,7 @@ pub(super) struct Options {
     pub(super) guard: guard::Config,
 }
 
-const KNOWN: &str = "tasks=NAME, lease=SPAN, ageing=SPAN, claims_per_worker=N, idle_timeout=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
+const KNOWN: &str = "tasks=NAME, lease=SPAN, ageing=SPAN, claims_per_worker=N, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
 /// The longest wait for a lock.
 const LOCK_WAIT_MAX: Span = Span(30_000);
 /// Options that mount(8) and fstab(5) add, and that are so anyway, are for others, or have no meaning here.
@@ -66,6 +68,7 @@ impl Options {
             lease: Span(30 * 60_000),
             rules: Rules::default(),
             idle_timeout: Span(10 * 60_000),
+            file_grace: Span(3_000),
             remote_grace: Span(60_000),
             allow_other: is_root,
             threads: cores.clamp(4, 64),
@@ -124,6 +127,7 @@ impl Options {
                 self.rules.claims_per_worker = Some(number.ok_or_else(|| wrong("takes a number from 1"))?);
             }
             ("idle_timeout", _) => self.idle_timeout = span()?,
+            ("file_grace", _) => self.file_grace = span()?,
             ("remote_grace", _) => self.remote_grace = span()?,
             ("lock_wait", _) => {
                 self.guard.lock_wait = if value == Some("0") { Span(0) } else { span()? };

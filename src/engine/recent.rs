@@ -32,11 +32,13 @@ impl Recent {
 fn brief(record: &Record) -> Record {
     let cut = |text: &Content| Content(text.0[..text.0.len().min(RESULT_HEAD_BYTES)].to_vec());
     let event = match &record.event {
-        Event::Completed { task, worker, text } => {
-            Event::Completed { task: task.clone(), worker: worker.clone(), text: text.as_ref().map(cut) }
+        Event::Completed { task, worker, by, text } => {
+            let (task, worker, by) = (task.clone(), worker.clone(), by.clone());
+            Event::Completed { task, worker, by, text: text.as_ref().map(cut) }
         }
-        Event::Failed { task, worker, text } => {
-            Event::Failed { task: task.clone(), worker: worker.clone(), text: text.as_ref().map(cut) }
+        Event::Failed { task, worker, by, text } => {
+            let (task, worker, by) = (task.clone(), worker.clone(), by.clone());
+            Event::Failed { task, worker, by, text: text.as_ref().map(cut) }
         }
         Event::Reported { task, text } => Event::Reported { task: task.clone(), text: cut(text) },
         other => other.clone(),

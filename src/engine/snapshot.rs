@@ -20,7 +20,7 @@ use crate::queue::{Seq, State};
 pub const FILE: &str = "snapshot.json";
 const UNFINISHED: &str = "snapshot.json.new";
 /// The format of the state that follows; another one is not used.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Head {

@@ -137,14 +137,11 @@ impl Writer {
         self.shared.log_bytes.store(tail.bytes, Ordering::Release);
         self.shared.counters.committed(records);
         self.shared.recent.add(records);
-        let before = std::mem::replace(&mut *self.shared.published.write(), Arc::new(state));
+        *self.shared.published.write() = Arc::new(state);
         for record in records {
             let holder = match &record.event {
                 Event::Completed { worker, .. } | Event::Failed { worker, .. } => worker.as_ref(),
                 Event::Returned { worker, .. } => Some(worker),
-                Event::Withdrawn { task } => {
-                    before.task(task.as_str()).and_then(|t| Some(&t.claim()?.worker))
-                }
                 _ => None,
             };
             if let Some(worker) = holder {

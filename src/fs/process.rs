@@ -14,6 +14,8 @@ const VARIABLE: &[u8] = b"CREWFS_WORKER=";
 const AGENTS: [&str; 8] = ["claude", "codex", "gemini", "opencode", "cursor-agent", "aider", "goose", "amp"];
 /// Programs that run agents: the script that they were given counts.
 const INTERPRETERS: [&str; 6] = ["node", "bun", "deno", "python", "python3", "MainThread"];
+/// The flag of a thread that is on its way out (`include/linux/sched.h`; the flags are field 9 of the line).
+const PF_EXITING: u64 = 0x4;
 /// Longer than any line of `/proc/<tid>/stat`: 52 numbers and a command of 64 bytes.
 const STAT_BYTES: usize = 2048;
 
@@ -36,6 +38,8 @@ pub(super) struct Stat {
     pub(super) image: Image,
     /// As wait(2) tells it; of a process that has ended and was not waited for yet.
     status: Option<i32>,
+    /// The same of a thread that is on its way out. 0 where the daemon may not know it.
+    leaving: Option<i32>,
 }
 
 impl Stat {
@@ -69,6 +73,7 @@ impl Stat {
             parent: number(4)? as u32,
             image: Image { started: number(22)?, stack: number(28)?, environment: number(50)? },
             status: if fields[0] == "Z" { number(52).map(|status| status as i32) } else { None },
+            leaving: if number(9)? & PF_EXITING != 0 { number(52).map(|status| status as i32) } else { None },
         })
     }
 }
@@ -77,6 +82,12 @@ impl Stat {
 pub(super) fn ending_of(pid: u32, started: u64) -> Option<ProcessEnding> {
     let (_, stat) = Stat::open(pid)?;
     if stat.image.started == started { stat.status.map(ending) } else { None }
+}
+
+/// How the process of a thread ends, if the thread is on its way out: it closes its files by that, not by its own doing.
+/// Takes no lock of the process, so it may be asked while the process waits for this answer.
+pub(super) fn leaving(tid: u32) -> Option<ProcessEnding> {
+    Stat::open(tid)?.1.leaving.map(ending)
 }
 
 /// What a status as wait(2) tells it means.

@@ -34,17 +34,34 @@ pub enum Command {
         /// Which content that is.
         stamp: FileStamp,
     },
-    /// Somebody removes an instruction file.
+    /// An instruction file is open for writing.
+    OpenFile {
+        /// The task.
+        task: TaskId,
+    },
+    /// A caller removes an instruction file, or moves it away.
+    RemoveFile {
+        /// The task.
+        task: TaskId,
+        /// The caller.
+        by: Actor,
+    },
+    /// An instruction file was found to be gone; it is too late to refuse that.
+    FileGone {
+        /// The task.
+        task: TaskId,
+    },
+    /// An instruction file did not come back in time.
     Withdraw {
         /// The task.
         task: TaskId,
-        /// Who.
-        by: Actor,
     },
-    /// An instruction file was found to be gone; nobody can be refused any more.
-    Missing {
+    /// An operator removes the record of a finished task whose file is gone.
+    Forget {
         /// The task.
         task: TaskId,
+        /// The operator.
+        by: Actor,
     },
     /// A worker wants this task.
     Claim {
@@ -52,15 +69,15 @@ pub enum Command {
         task: TaskId,
         /// Who.
         by: Actor,
-        /// Whether having it already is a refusal: the caller asked to be the one who creates.
-        exclusive: bool,
+        /// How it asks.
+        form: ClaimForm,
     },
     /// A worker wants the best task there is for it.
     ClaimNext {
         /// Who.
         by: Actor,
-        /// Whether holding a claim already is a refusal.
-        exclusive: bool,
+        /// How it asks.
+        form: ClaimForm,
     },
     /// The holder leaves a progress note.
     Note {
@@ -161,10 +178,13 @@ impl Command {
     pub fn actor(&self) -> Option<&Actor> {
         match self {
             Command::Publish { .. }
-            | Command::Missing { .. }
+            | Command::OpenFile { .. }
+            | Command::FileGone { .. }
+            | Command::Withdraw { .. }
             | Command::Expire { .. }
             | Command::Depart { .. } => None,
-            Command::Withdraw { by, .. }
+            Command::RemoveFile { by, .. }
+            | Command::Forget { by, .. }
             | Command::Claim { by, .. }
             | Command::ClaimNext { by, .. }
             | Command::Note { by, .. }
@@ -177,6 +197,18 @@ impl Command {
             | Command::Pause { by, .. } => Some(by),
         }
     }
+}
+
+/// How a worker asks for a claim. The three differ in what they mean for a worker that has held the task already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimForm {
+    /// The worker wants the claim, whether it makes it now or has it already.
+    Any,
+    /// The worker wants to be the one that makes it: to have it already is a refusal.
+    Exclusive,
+    /// The worker opens the claim to write a text into it, a progress note. That claims a task like [`ClaimForm::Any`], but
+    /// not for a worker whose own claim was ended by another hand: what it writes was meant for the claim that is over.
+    Text,
 }
 
 /// The two ways in which a task ends.

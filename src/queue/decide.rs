@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use super::command::{Actor, Command, Decision, Ending, Outcome};
+use super::command::{Actor, ClaimForm, Command, Decision, Ending, Outcome};
 use super::event::{Content, Event, LossReason, Record};
-use super::task::{Claim, FileStamp, Manifest, Phase, Task};
+use super::task::{Claim, FileStamp, FileState, Manifest, Phase, Problem, Task};
 use super::{Refusal, Seq, State, TaskId, TaskState, WorkerName};
 
 /// Judge one command: the events that it causes, or the reason why it causes none.
@@ -17,23 +17,33 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
     }
     match command {
         Command::Publish { task, manifest, stamp } => publish(state, task, manifest, *stamp),
-        Command::Withdraw { task, by } => {
+        Command::OpenFile { task } => match state.task(task.as_str()) {
+            Some(found) if !matches!(found.file, FileState::Open(_)) => {
+                done(vec![Event::FileOpened { task: task.clone() }])
+            }
+            Some(_) | None => done(vec![]),
+        },
+        Command::RemoveFile { task, by } => {
             if let Some(claim) = find(state, task)?.claim()
                 && claim.worker != by.worker
                 && !by.operator
             {
                 return Err(Refusal::InUse { task: task.clone(), holder: claim.worker.clone() });
             }
-            mend_cycles(state, Event::Withdrawn { task: task.clone() })
+            file_gone(state, task)
         }
-        Command::Missing { task } => match state.task(task.as_str()) {
-            // Work in progress is not lost because somebody moved a file behind the mount.
-            None => done(vec![]),
-            Some(t) if t.claim().is_some() => done(vec![]),
-            Some(_) => mend_cycles(state, Event::Withdrawn { task: task.clone() }),
+        Command::FileGone { task } => file_gone(state, task),
+        Command::Withdraw { task } => match state.task(task.as_str()) {
+            Some(found)
+                if found.file_is_missing() && matches!(found.phase, Phase::Open | Phase::Rejected(_)) =>
+            {
+                mend_cycles(state, Event::Withdrawn { task: task.clone() })
+            }
+            Some(_) | None => done(vec![]),
         },
-        Command::Claim { task, by, exclusive } => claim(state, task, by, *exclusive),
-        Command::ClaimNext { by, exclusive } => claim_next(state, by, *exclusive),
+        Command::Forget { task, by } => forget(state, task, by),
+        Command::Claim { task, by, form } => claim(state, task, by, *form),
+        Command::ClaimNext { by, form } => claim_next(state, by, *form),
         Command::Note { task, epoch, by, text } => {
             let claim = held_by(state, task, by)?;
             if claim.epoch() != *epoch {
@@ -65,19 +75,7 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
             };
             done(vec![Event::Returned { task: task.clone(), worker: claim.worker.clone(), reason }])
         }
-        Command::Retry { task, by } => match &find(state, task)?.phase {
-            Phase::Completed(_) | Phase::Failed(_) => {
-                done(vec![Event::Retried { task: task.clone(), by: by.worker.clone() }])
-            }
-            // A rejected task comes back by itself when its file is mended; until then the reason stands.
-            Phase::Rejected(problem) => {
-                Err(Refusal::Rejected { task: task.clone(), problem: problem.to_string() })
-            }
-            Phase::Open | Phase::Claimed(_) => {
-                let state = state.state_of(find(state, task)?);
-                Err(Refusal::NotFinished { task: task.clone(), state })
-            }
-        },
+        Command::Retry { task, by } => retry(state, task, by),
         Command::Expire { task, epoch, silent } => {
             expire(state, task, *epoch, LossReason::LeaseExpired { silent: *silent })
         }
@@ -146,7 +144,9 @@ fn join(state: &State, by: &Actor) -> Vec<Event> {
 
 fn publish(state: &State, task: &TaskId, manifest: &Manifest, stamp: FileStamp) -> Result<Decision, Refusal> {
     let cycle = match state.task(task.as_str()) {
-        Some(known) if known.stamp == stamp && known.manifest == *manifest => return done(vec![]),
+        Some(known) if known.stamp == stamp && known.manifest == *manifest && known.has_whole_file() => {
+            return done(vec![]);
+        }
         // A file whose needs are as before closes no cycle, and need not be searched for one.
         Some(known) if known.manifest.needs() == manifest.needs() => known.cycle.clone(),
         Some(_) | None => cycle_through(state, task, manifest.needs()),
@@ -155,12 +155,59 @@ fn publish(state: &State, task: &TaskId, manifest: &Manifest, stamp: FileStamp) 
     mend_cycles(state, Event::Published { task, manifest, stamp, cycle })
 }
 
-fn claim(state: &State, task: &TaskId, by: &Actor, exclusive: bool) -> Result<Decision, Refusal> {
+/// The file went. The task stays as it is, and so does a claim of it: work in progress is not lost by what happens to a file.
+fn file_gone(state: &State, task: &TaskId) -> Result<Decision, Refusal> {
+    match state.task(task.as_str()) {
+        Some(found) if !found.file_is_missing() => done(vec![Event::FileMissing { task: task.clone() }]),
+        Some(_) | None => done(vec![]),
+    }
+}
+
+fn forget(state: &State, task: &TaskId, by: &Actor) -> Result<Decision, Refusal> {
+    let found = find(state, task)?;
+    if !by.operator {
+        return Err(Refusal::OperatorOnly { what: "forgetting a finished task" });
+    }
+    if found.finish().is_none() {
+        return Err(Refusal::NotFinished { task: task.clone(), state: state.state_of(found) });
+    }
+    // Without its record, a file that is there would be a new task, and be done once more.
+    if !found.file_is_missing() {
+        return Err(Refusal::HasFile { task: task.clone() });
+    }
+    mend_cycles(state, Event::Forgotten { task: task.clone(), by: by.worker.clone() })
+}
+
+fn retry(state: &State, task: &TaskId, by: &Actor) -> Result<Decision, Refusal> {
+    let found = find(state, task)?;
+    match &found.phase {
+        Phase::Completed(_) | Phase::Failed(_) if found.file_is_missing() => {
+            Err(Refusal::NoFile { task: task.clone() })
+        }
+        Phase::Completed(_) | Phase::Failed(_) => {
+            // While it was completed, needs that lead back to it were no cycle. Now they would be one.
+            let cycle = cycle_through(state, task, found.declared_needs());
+            if !cycle.is_empty() {
+                return Err(Refusal::Cycle { task: task.clone(), cycle: Problem::cycle(&cycle).message });
+            }
+            done(vec![Event::Retried { task: task.clone(), by: by.worker.clone() }])
+        }
+        // A rejected task comes back by itself when its file is mended; until then the reason stands.
+        Phase::Rejected(problem) => {
+            Err(Refusal::Rejected { task: task.clone(), problem: problem.to_string() })
+        }
+        Phase::Open | Phase::Claimed(_) => {
+            Err(Refusal::NotFinished { task: task.clone(), state: state.state_of(found) })
+        }
+    }
+}
+
+fn claim(state: &State, task: &TaskId, by: &Actor, form: ClaimForm) -> Result<Decision, Refusal> {
     let mut events = join(state, by);
     let found = find(state, task)?;
     match &found.phase {
         Phase::Claimed(claim) if claim.worker == by.worker => {
-            if exclusive {
+            if form == ClaimForm::Exclusive {
                 return Err(Refusal::AlreadyYours { task: task.clone() });
             }
             let outcome = Outcome::Claimed { task: task.clone(), epoch: claim.epoch() };
@@ -181,6 +228,9 @@ fn claim(state: &State, task: &TaskId, by: &Actor, exclusive: bool) -> Result<De
         }
         Phase::Open => {}
     }
+    if form == ClaimForm::Text && found.ousted.contains(&by.worker) {
+        return Err(Refusal::NoNote { why: what_became(state, found, by), form: format!("claim/{task}") });
+    }
     may_claim(state, by)?;
     if let Some(refusal) = state.incapable(task, found, &by.worker) {
         return Err(refusal);
@@ -190,14 +240,21 @@ fn claim(state: &State, task: &TaskId, by: &Actor, exclusive: bool) -> Result<De
     Ok(Decision { events, outcome: Outcome::Claimed { task: task.clone(), epoch } })
 }
 
-fn claim_next(state: &State, by: &Actor, exclusive: bool) -> Result<Decision, Refusal> {
+fn claim_next(state: &State, by: &Actor, form: ClaimForm) -> Result<Decision, Refusal> {
+    let worker = state.worker(by.worker.as_str());
     // A worker that retries gets the task it has, never a second one (C21).
-    if let Some(task) = state.worker(by.worker.as_str()).and_then(|worker| worker.claims.last()) {
-        return claim(state, task, by, exclusive);
+    if let Some(task) = worker.and_then(|worker| worker.claims.last()) {
+        return claim(state, task, by, form);
+    }
+    if form == ClaimForm::Text
+        && let Some(lost) = worker.filter(|worker| worker.ousted).and_then(|worker| worker.lost.as_ref())
+    {
+        let why = format!("your claim of {} ended at {}: {}", lost.task, lost.at, lost.reason);
+        return Err(Refusal::NoNote { why, form: "claim/next".into() });
     }
     may_claim(state, by)?;
     match state.best_for(Some(by.worker.as_str())) {
-        Some(task) => claim(state, task, by, exclusive),
+        Some(task) => claim(state, task, by, form),
         None => Err(state.nothing_for(&by.worker)),
     }
 }
@@ -228,13 +285,16 @@ fn not_holder(state: &State, task: &TaskId, by: &Actor) -> Refusal {
     let Some(found) = state.task(task.as_str()) else {
         return Refusal::Unknown { task: task.clone() };
     };
-    let now = state.standing(found);
-    let lost = found.losses.iter().rev().find(|loss| loss.worker == by.worker);
-    let why = match lost {
+    Refusal::NotHolder { task: task.clone(), why: what_became(state, found, by) }
+}
+
+/// What became of the caller's claim of a task, if it had one, and where the task stands.
+fn what_became(state: &State, task: &Task, by: &Actor) -> String {
+    let now = state.standing(task);
+    match task.losses.iter().rev().find(|loss| loss.worker == by.worker) {
         Some(loss) => format!("your claim ended at {}: {}; {now}", loss.at, loss.reason),
         None => now,
-    };
-    Refusal::NotHolder { task: task.clone(), why }
+    }
 }
 
 fn finish(
@@ -246,9 +306,16 @@ fn finish(
     exclusive: bool,
 ) -> Result<Decision, Refusal> {
     let found = find(state, task)?;
-    let worker = match &found.phase {
-        Phase::Claimed(claim) if claim.worker == by.worker || by.operator => Some(claim.worker.clone()),
-        Phase::Open | Phase::Rejected(_) if by.operator => None,
+    let mut events = Vec::new();
+    let (worker, operator) = match &found.phase {
+        Phase::Claimed(claim) if claim.worker == by.worker => (Some(claim.worker.clone()), None),
+        // The operator takes the task away, and then ends it: the holder has not done so.
+        Phase::Claimed(claim) if by.operator => {
+            let reason = LossReason::TakenAway { by: by.worker.clone() };
+            events.push(Event::Returned { task: task.clone(), worker: claim.worker.clone(), reason });
+            (None, Some(by.worker.clone()))
+        }
+        Phase::Open | Phase::Rejected(_) if by.operator => (None, Some(by.worker.clone())),
         Phase::Completed(finish) | Phase::Failed(finish) => {
             let same = matches!(
                 (&found.phase, ending),
@@ -269,11 +336,14 @@ fn finish(
         Phase::Claimed(_) | Phase::Open | Phase::Rejected(_) => return Err(not_holder(state, task, by)),
     };
     let (task, text) = (task.clone(), text.clone());
-    let event = match ending {
-        Ending::Completed => Event::Completed { task, worker, text },
-        Ending::Failed => Event::Failed { task, worker, text },
-    };
-    Ok(Decision { events: vec![event], outcome: Outcome::Finished { finish: state.tail() + 1 } })
+    let finish = state.tail() + events.len() as Seq + 1;
+    events.push(match ending {
+        Ending::Completed => Event::Completed { task, worker, by: operator, text },
+        Ending::Failed => Event::Failed { task, worker, by: operator, text },
+    });
+    // A task that is completed closes no cycle.
+    let events = mend_cycles_after(state, events);
+    Ok(Decision { events, outcome: Outcome::Finished { finish } })
 }
 
 fn expire(state: &State, task: &TaskId, epoch: Seq, reason: LossReason) -> Result<Decision, Refusal> {
@@ -289,7 +359,7 @@ fn expire(state: &State, task: &TaskId, epoch: Seq, reason: LossReason) -> Resul
             )
             .into_bytes(),
         );
-        events.push(Event::Failed { task: task.clone(), worker: None, text: Some(text) });
+        events.push(Event::Failed { task: task.clone(), worker: None, by: None, text: Some(text) });
     }
     done(events)
 }
@@ -308,21 +378,27 @@ fn depart(state: &State, worker: &WorkerName, last: Seq, reason: &LossReason) ->
 
 /// `event`, and after it the end of every cycle that it breaks.
 fn mend_cycles(state: &State, event: Event) -> Result<Decision, Refusal> {
-    let mut events = vec![event];
+    done(mend_cycles_after(state, vec![event]))
+}
+
+/// `events`, and after them the end of every cycle that they break.
+fn mend_cycles_after(state: &State, mut events: Vec<Event>) -> Vec<Event> {
     if state.in_cycles().next().is_some() {
         let mut after = state.clone();
-        after.apply(&Record { seq: state.tail() + 1, at: state.last_at(), event: events[0].clone() });
+        for event in &events {
+            after.apply(&Record { seq: after.tail() + 1, at: state.last_at(), event: event.clone() });
+        }
         let mended = after.in_cycles().filter(|id| match after.task(id.as_str()) {
             Some(task) => cycle_through(&after, id, task.manifest.needs()).is_empty(),
             None => false,
         });
         events.extend(mended.map(|task| Event::CycleBroken { task: task.clone() }));
     }
-    done(events)
+    events
 }
 
-/// The cycle that `task` closes with these needs, starting with itself; empty when there is none. Only what the files say
-/// counts, not how far their tasks are: a completed one may be retried.
+/// The cycle that `task` closes with these needs, starting with itself; empty when there is none. A need that is
+/// completed is met, and leads nowhere: so it is looked at again when that task is retried.
 fn cycle_through(state: &State, task: &TaskId, needs: &[TaskId]) -> Vec<TaskId> {
     // Nobody needs most tasks when they are published; then there is nothing to search.
     if !state.is_needed(task) && !needs.contains(task) {
@@ -341,6 +417,7 @@ fn cycle_through(state: &State, task: &TaskId, needs: &[TaskId]) -> Vec<TaskId> 
             return path.iter().map(|(id, _)| (*id).clone()).collect();
         }
         if let Some(found) = state.task(need.as_str())
+            && !state.is_met(need)
             && seen.insert(need)
         {
             path.push((need, found.declared_needs()));

@@ -28,10 +28,27 @@ pub enum Event {
         /// The task.
         task: TaskId,
     },
-    /// The instruction file is gone, and the task with it.
+    /// The instruction file is open for writing: what it says is not complete until the task is published again.
+    FileOpened {
+        /// The task.
+        task: TaskId,
+    },
+    /// The instruction file is gone. The task stays: its file may be on its way back.
+    FileMissing {
+        /// The task.
+        task: TaskId,
+    },
+    /// The task is gone, because its instruction file did not come back.
     Withdrawn {
         /// The task.
         task: TaskId,
+    },
+    /// An operator removed the record of a finished task that has no file any more.
+    Forgotten {
+        /// The task.
+        task: TaskId,
+        /// The operator.
+        by: WorkerName,
     },
     /// A worker got the task. This event's position is the claim's epoch.
     Claimed {
@@ -51,9 +68,12 @@ pub enum Event {
     Completed {
         /// The task.
         task: TaskId,
-        /// The holder; nobody when an operator ended an unclaimed task.
+        /// The holder, if it finished the task itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         worker: Option<WorkerName>,
+        /// The operator, if one finished the task instead.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<WorkerName>,
         /// The result, where it came with the step.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<Content>,
@@ -62,9 +82,12 @@ pub enum Event {
     Failed {
         /// The task.
         task: TaskId,
-        /// The holder; nobody when an operator ended an unclaimed task, or when too many claims were lost.
+        /// The holder, if it gave up the task itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         worker: Option<WorkerName>,
+        /// The operator, if one gave it up instead. Neither is named when too many claims were lost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<WorkerName>,
         /// The reason, where it came with the step.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<Content>,
@@ -126,10 +149,13 @@ pub enum Event {
 
 impl Event {
     /// The name of each kind, as it stands in the log.
-    pub const NAMES: [&str; 15] = [
+    pub const NAMES: [&str; 18] = [
         "published",
         "cycle_broken",
+        "file_opened",
+        "file_missing",
         "withdrawn",
+        "forgotten",
         "claimed",
         "noted",
         "completed",
@@ -149,7 +175,10 @@ impl Event {
         match self {
             Event::Published { .. } => "published",
             Event::CycleBroken { .. } => "cycle_broken",
+            Event::FileOpened { .. } => "file_opened",
+            Event::FileMissing { .. } => "file_missing",
             Event::Withdrawn { .. } => "withdrawn",
+            Event::Forgotten { .. } => "forgotten",
             Event::Claimed { .. } => "claimed",
             Event::Noted { .. } => "noted",
             Event::Completed { .. } => "completed",
@@ -170,7 +199,10 @@ impl Event {
         match self {
             Event::Published { task, .. }
             | Event::CycleBroken { task }
+            | Event::FileOpened { task }
+            | Event::FileMissing { task }
             | Event::Withdrawn { task }
+            | Event::Forgotten { task, .. }
             | Event::Claimed { task, .. }
             | Event::Noted { task, .. }
             | Event::Completed { task, .. }

@@ -26,7 +26,7 @@ mod time;
 mod why;
 mod worker;
 
-pub use command::{Actor, Command, Decision, Ending, Outcome};
+pub use command::{Actor, ClaimForm, Command, Decision, Ending, Outcome};
 pub use decide::decide;
 pub use event::{Content, Event, LossReason, ProcessEnding, Record};
 pub use front_matter::parse as parse_instructions;
@@ -36,8 +36,8 @@ pub use refusal::Refusal;
 pub use state::{State, TaskState};
 pub use summary::{Sight, Stuck, Summary};
 pub use task::{
-    Claim, FileStamp, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task, TextRef,
-    When,
+    Claim, FileStamp, FileState, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task,
+    TextRef, When,
 };
 pub use time::{Instant, Now, Span, Wall};
 pub use worker::{Lost, Worker};

@@ -65,7 +65,7 @@ impl Place {
         if task.is_unfinished() {
             due[0] = task.deadline();
         }
-        let rank = task.waits_since.filter(|_| task.is_open()).map(|since| {
+        let rank = task.waits_since.filter(|_| task.is_open() && task.has_whole_file()).map(|since| {
             let waited = u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0) / rules.ageing.0.max(1);
             let base = task.spec.priority as u8 + 1;
             let level = base.saturating_sub(u8::try_from(waited).unwrap_or(u8::MAX));

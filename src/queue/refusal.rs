@@ -132,6 +132,14 @@ pub enum Refusal {
         /// The claim or finish under which the file was opened.
         epoch: Seq,
     },
+    /// The caller wrote a note for a claim that was ended by another hand.
+    #[error("{why}; a note claims nothing anew: to claim again: touch tasks/{form}")]
+    NoNote {
+        /// What became of the claim.
+        why: String,
+        /// What to touch.
+        form: String,
+    },
     /// Its instruction file cannot go while another worker has it.
     #[error(
         "{task} is being worked on by {holder}; wait until it ends, or take it away: rm tasks/claim/{task}"
@@ -149,6 +157,28 @@ pub enum Refusal {
         task: TaskId,
         /// What it is.
         state: TaskState,
+    },
+    /// A finished task without a file cannot be done again.
+    #[error("{task} has no instructions any more; write tasks/{task}.md again, then move it")]
+    NoFile {
+        /// The task.
+        task: TaskId,
+    },
+    /// A finished task is not forgotten while its file is there.
+    #[error(
+        "{task} has its instructions still: remove tasks/{task}.md first; to do it again, move it to tasks/ready/"
+    )]
+    HasFile {
+        /// The task.
+        task: TaskId,
+    },
+    /// A finished task cannot be done again while its needs lead back to it.
+    #[error("{task} cannot be done again: {cycle}; change the needs of one of them first")]
+    Cycle {
+        /// The task.
+        task: TaskId,
+        /// The cycle, as a sentence.
+        cycle: String,
     },
     /// Somebody else has the caller's name.
     #[error("the name {worker} belongs to uid {owner}; set CREWFS_WORKER to a name of your own")]
@@ -168,7 +198,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The name of each, for counting.
-    pub const NAMES: [&str; 19] = [
+    pub const NAMES: [&str; 23] = [
         "unknown",
         "finished",
         "rejected",
@@ -184,8 +214,12 @@ impl Refusal {
         "draining",
         "not_holder",
         "stale",
+        "no_note",
         "in_use",
         "not_finished",
+        "no_file",
+        "has_file",
+        "cycle",
         "name_taken",
         "operator_only",
     ];
@@ -208,8 +242,12 @@ impl Refusal {
             Refusal::Draining { .. } => "draining",
             Refusal::NotHolder { .. } => "not_holder",
             Refusal::Stale { .. } => "stale",
+            Refusal::NoNote { .. } => "no_note",
             Refusal::InUse { .. } => "in_use",
             Refusal::NotFinished { .. } => "not_finished",
+            Refusal::NoFile { .. } => "no_file",
+            Refusal::HasFile { .. } => "has_file",
+            Refusal::Cycle { .. } => "cycle",
             Refusal::NameTaken { .. } => "name_taken",
             Refusal::OperatorOnly { .. } => "operator_only",
         }

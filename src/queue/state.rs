@@ -17,7 +17,9 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use super::order::{Order, Place, Rules, Standing};
-use super::task::{Claim, Finish, Loss, Manifest, Moment, Note, Phase, Problem, Spec, Task, TextRef};
+use super::task::{
+    Claim, FileState, Finish, Loss, Manifest, Moment, Note, Phase, Problem, Spec, Task, TextRef,
+};
 use super::{Content, Ending, Event, LossReason, Lost, Record, Seq, TaskId, Wall, Worker, WorkerName};
 use crate::limits::{LOSSES_KEPT, NAMED_IN_A_SENTENCE, RESULT_HEAD_BYTES};
 
@@ -94,6 +96,8 @@ pub struct State {
     needed_by: OrdMap<TaskId, OrdSet<TaskId>>,
     /// Tasks rejected for a cycle: what may be mended by a change of another file.
     cyclic: OrdSet<TaskId>,
+    /// Tasks that are not finished, and whose file is not at its place or not complete.
+    unsettled: OrdSet<TaskId>,
 }
 
 /// What of the state cannot be derived.
@@ -162,7 +166,7 @@ impl State {
     /// Work out again what can be derived.
     fn derive(&mut self) {
         (self.order, self.others, self.due) = Default::default();
-        (self.needed_by, self.cyclic) = Default::default();
+        (self.needed_by, self.cyclic, self.unsettled) = Default::default();
         for (id, task) in std::mem::take(&mut self.tasks) {
             let mut task = Arc::unwrap_or_clone(task);
             task.place = Place::of(&task, self.last_at, &self.rules);
@@ -250,7 +254,7 @@ impl State {
     /// The state of a task.
     pub fn state_of(&self, task: &Task) -> TaskState {
         match &task.phase {
-            Phase::Open if task.waits_since.is_some() && self.barred_by(task).is_none() => TaskState::Ready,
+            Phase::Open if task.place.rank.is_some() && self.barred_by(task).is_none() => TaskState::Ready,
             Phase::Open => TaskState::Blocked,
             Phase::Claimed(_) => TaskState::Claimed,
             Phase::Completed(_) => TaskState::Completed,
@@ -318,6 +322,11 @@ impl State {
         self.needed_by.get(need).into_iter().flatten().filter(waits)
     }
 
+    /// The tasks that are not finished, and whose file is not at its place or not complete.
+    pub fn unsettled(&self) -> impl Iterator<Item = &TaskId> {
+        self.unsettled.iter()
+    }
+
     /// The tasks that are rejected for a cycle.
     pub fn in_cycles(&self) -> impl Iterator<Item = &TaskId> {
         self.cyclic.iter()
@@ -328,7 +337,9 @@ impl State {
         match &task.phase {
             Phase::Claimed(claim) => format!("{} holds it since {}", claim.worker, claim.since.at),
             Phase::Completed(Finish { worker: Some(worker), .. })
-            | Phase::Failed(Finish { worker: Some(worker), .. }) => {
+            | Phase::Failed(Finish { worker: Some(worker), .. })
+            | Phase::Completed(Finish { by: Some(worker), .. })
+            | Phase::Failed(Finish { by: Some(worker), .. }) => {
                 format!("{worker} has {} it", self.state_of(task))
             }
             _ => format!("it is {}", self.state_of(task)),
@@ -377,25 +388,32 @@ impl State {
                 let mut after = before.as_deref().cloned().unwrap_or_else(|| Task::new(task, moment));
                 after.manifest = manifest.clone();
                 after.stamp = *stamp;
+                after.file = FileState::Present;
                 after.cycle = cycle.clone();
                 self.put(task, before, after, moment);
             }
             Event::CycleBroken { task } => self.change(task, moment, |t| t.cycle.clear()),
-            Event::Withdrawn { task } => self.withdraw(task, moment),
+            Event::FileOpened { task } => self.change(task, moment, |t| t.file = FileState::Open(moment)),
+            Event::FileMissing { task } => self.change(task, moment, |t| t.file = FileState::Missing(moment)),
+            Event::Withdrawn { task } | Event::Forgotten { task, .. } => self.withdraw(task, moment),
             Event::Claimed { task, worker } => {
                 let claim = Claim { worker: worker.clone(), since: moment, note: None };
-                self.change(task, moment, |t| t.phase = Phase::Claimed(claim));
+                self.change(task, moment, |t| {
+                    t.phase = Phase::Claimed(claim);
+                    t.ousted.remove(worker);
+                });
+                self.change_worker(worker, moment, |w| w.ousted = false);
             }
             Event::Noted { task, text } => self.change(task, moment, |t| {
                 if let Phase::Claimed(claim) = &mut t.phase {
                     claim.note = Some(Note { text: text.clone(), at: moment.at });
                 }
             }),
-            Event::Completed { task, worker, text } => {
-                self.finish(task, worker, text, moment, Ending::Completed);
+            Event::Completed { task, worker, by, text } => {
+                self.finish(task, (worker, by), text, moment, Ending::Completed);
             }
-            Event::Failed { task, worker, text } => {
-                self.finish(task, worker, text, moment, Ending::Failed);
+            Event::Failed { task, worker, by, text } => {
+                self.finish(task, (worker, by), text, moment, Ending::Failed);
             }
             Event::Reported { task, text } => self.change(task, moment, |t| {
                 if let Phase::Completed(finish) | Phase::Failed(finish) = &mut t.phase {
@@ -403,14 +421,18 @@ impl State {
                 }
             }),
             Event::Returned { task, worker, reason } => {
+                let ousted = *reason != LossReason::GivenBack;
                 self.change(task, moment, |t| {
                     let epoch = t.claim().map_or(0, Claim::epoch);
                     t.lose(Loss { worker: worker.clone(), epoch, at: moment.at, reason: reason.clone() });
                     t.phase = Phase::Open;
+                    if ousted {
+                        t.ousted.insert(worker.clone());
+                    }
                 });
-                if *reason != LossReason::GivenBack {
+                if ousted {
                     let lost = Lost { task: task.clone(), at: moment.at, reason: reason.clone() };
-                    self.change_worker(worker, moment, |w| w.lost = Some(lost));
+                    self.change_worker(worker, moment, |w| (w.lost, w.ousted) = (Some(lost), true));
                 }
             }
             Event::Retried { task, .. } => self.change(task, moment, |t| {
@@ -438,7 +460,7 @@ impl State {
     fn finish(
         &mut self,
         task: &TaskId,
-        worker: &Option<WorkerName>,
+        (worker, by): (&Option<WorkerName>, &Option<WorkerName>),
         text: &Option<Content>,
         moment: Moment,
         ending: Ending,
@@ -446,7 +468,7 @@ impl State {
         self.change(task, moment, |t| {
             let epoch = t.claim().map_or(moment.seq, Claim::epoch);
             let text = text.as_ref().map(|text| TextRef::to(text, moment));
-            let finish = Finish { worker: worker.clone(), epoch, when: moment, text };
+            let finish = Finish { worker: worker.clone(), by: by.clone(), epoch, when: moment, text };
             t.phase = match ending {
                 Ending::Completed => Phase::Completed(finish),
                 Ending::Failed => Phase::Failed(finish),
@@ -546,6 +568,7 @@ impl State {
         self.change_worker(worker, moment, |w| {
             w.claims.retain(|held| held != id);
             w.last_claim_ended = Some(moment.at);
+            w.ousted = false;
         });
     }
 
@@ -559,7 +582,7 @@ impl State {
 
     /// The state under which a task is listed, unless it stands in line.
     fn list_of(&self, task: &Task) -> Option<TaskState> {
-        match (&task.phase, task.waits_since) {
+        match (&task.phase, task.place.rank) {
             (Phase::Open, Some(_)) => None,
             (Phase::Open, None) => Some(TaskState::Blocked),
             _ => Some(self.state_of(task)),
@@ -576,6 +599,9 @@ impl State {
         if !task.cycle.is_empty() {
             self.cyclic.insert(id.clone());
         }
+        if task.finish().is_none() && !task.has_whole_file() {
+            self.unsettled.insert(id.clone());
+        }
         if let Some(due) = task.place.due {
             self.due.insert((due, id.clone()));
         }
@@ -586,6 +612,7 @@ impl State {
             self.due.remove(&(due, id.clone()));
         }
         self.cyclic.remove(id);
+        self.unsettled.remove(id);
         if let Some(list) = self.list_of(task)
             && let Some(set) = self.others.get_mut(&list)
         {
@@ -613,12 +640,14 @@ impl Task {
             spec,
             cycle: Vec::new(),
             stamp: Default::default(),
+            file: FileState::Present,
             published: moment,
             changed: moment,
             phase: Phase::Open,
             unmet: OrdSet::new(),
             waits_since: None,
             losses: Vec::new(),
+            ousted: OrdSet::new(),
             place: Place::default(),
         }
     }
@@ -636,7 +665,7 @@ impl Task {
 }
 
 impl Problem {
-    fn cycle(cycle: &[TaskId]) -> Problem {
+    pub(super) fn cycle(cycle: &[TaskId]) -> Problem {
         let named = cycle.iter().take(NAMED_IN_A_SENTENCE).map(|id| format!("{id} → "));
         let more = match cycle.len().saturating_sub(NAMED_IN_A_SENTENCE) {
             0 => String::new(),

@@ -199,9 +199,12 @@ pub struct Note {
 /// How a task ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finish {
-    /// Who held it at the end; nobody when it failed for being poisonous, or an operator ended it unclaimed.
+    /// The holder that finished it; `None` when too many claims were lost, or an operator finished it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerName>,
+    /// The operator that finished it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<WorkerName>,
     /// The epoch of the claim that ended.
     pub epoch: Seq,
     /// When it ended.
@@ -253,6 +256,19 @@ pub enum Phase {
     Rejected(Arc<Problem>),
 }
 
+/// Where the instruction file of a task is. A task is its id; the file may go and come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileState {
+    /// At its place, and complete.
+    #[default]
+    Present,
+    /// Open for writing since then: what it says is not complete.
+    Open(Moment),
+    /// Gone since then.
+    Missing(Moment),
+}
+
 /// One task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
@@ -265,6 +281,9 @@ pub struct Task {
     pub cycle: Vec<TaskId>,
     /// Which content of the file that was.
     pub stamp: FileStamp,
+    /// Where the file is.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub file: FileState,
     /// When it was first published: its age.
     pub published: Moment,
     /// When anything about it changed last.
@@ -281,6 +300,9 @@ pub struct Task {
     /// Claims lost since it was published or retried, oldest first; of many, all that count as attempts and the newest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,
+    /// Workers whose last claim of it was ended by another hand: by an operator, the lease, or the end of a process.
+    #[serde(default, skip_serializing_if = "OrdSet::is_empty")]
+    pub ousted: OrdSet<WorkerName>,
     /// What follows from the time and the rules.
     #[serde(skip)]
     pub(super) place: Place,
@@ -301,6 +323,16 @@ impl Task {
             Phase::Completed(finish) | Phase::Failed(finish) => Some(finish),
             Phase::Open | Phase::Claimed(_) | Phase::Rejected(_) => None,
         }
+    }
+
+    /// Whether its file is at its place and complete: only then can it be claimed.
+    pub fn has_whole_file(&self) -> bool {
+        self.file == FileState::Present
+    }
+
+    /// Whether its file is gone.
+    pub fn file_is_missing(&self) -> bool {
+        matches!(self.file, FileState::Missing(_))
     }
 
     /// Whether it is open: ready or blocked.

@@ -3,7 +3,7 @@
 //! May assume: nothing; a sentence is made from the state as it is.
 //! Must never: show what moves by itself, or spell out more names than a sentence bears.
 
-use super::task::{Phase, Task};
+use super::task::{FileState, Phase, Task};
 use super::{Refusal, State, TaskId, TaskState, WorkerName};
 use crate::limits::NAMED_IN_A_SENTENCE;
 
@@ -14,7 +14,11 @@ impl State {
         match &task.phase {
             Phase::Open if self.state_of(task) == TaskState::Blocked => self.why_blocked(task),
             Phase::Open => self.why_unclaimed(task, caller),
-            Phase::Claimed(claim) => format!("{} works on it since {}", claim.worker, claim.since.at),
+            Phase::Claimed(claim) => {
+                let gone =
+                    State::why_no_instructions(task).map_or_else(String::new, |why| format!("; {why}"));
+                format!("{} works on it since {}{gone}", claim.worker, claim.since.at)
+            }
             Phase::Rejected(problem) => problem.to_string(),
             Phase::Failed(finish) => match (&finish.worker, &finish.text) {
                 (_, Some(text)) => text.head.clone(),
@@ -49,9 +53,24 @@ impl State {
         }
     }
 
+    /// What has become of the instructions of a task that a worker holds, if they are gone.
+    pub fn why_no_instructions(task: &Task) -> Option<String> {
+        let FileState::Missing(since) = task.file else { return None };
+        Some(format!(
+            "its instructions were withdrawn at {}: the file is gone; unless it comes back, the task goes when this \
+             claim ends",
+            since.at
+        ))
+    }
+
     /// Why an open task is not ready; empty when it is.
     pub fn why_blocked(&self, task: &Task) -> String {
         let mut why = Vec::new();
+        match task.file {
+            FileState::Present => {}
+            FileState::Open(_) => why.push("its file is being written".into()),
+            FileState::Missing(_) => why.push("its file is being replaced".into()),
+        }
         if !task.unmet.is_empty() {
             let spelled = task.unmet.iter().take(NAMED_IN_A_SENTENCE).map(|need| self.unmet(need));
             let more = task.unmet.len().saturating_sub(NAMED_IN_A_SENTENCE);

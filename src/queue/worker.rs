@@ -31,6 +31,9 @@ pub struct Worker {
     /// The last claim that it lost, but did not give back.
     #[serde(default)]
     pub lost: Option<Lost>,
+    /// Whether the last claim that it held was ended by another hand. A new claim clears it.
+    #[serde(default)]
+    pub ousted: bool,
 }
 
 /// A claim as whoever lost it remembers it.
@@ -56,6 +59,7 @@ impl Worker {
             failed: 0,
             last_claim_ended: None,
             lost: None,
+            ousted: false,
         }
     }
 }

@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::engine::{Engine, Presence};
-use crate::queue::{Loss, Lost, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, WorkerName};
+use crate::queue::{
+    FileState, Loss, Lost, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, WorkerName,
+};
 
 /// A task as `status/<id>`, `claim/<id>` and `queue.json` show it. `status` and `worker` are always there.
 #[derive(Serialize)]
@@ -19,6 +21,8 @@ struct TaskView<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     why: String,
     priority: Priority,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'static str>,
     published: Wall,
     changed: Wall,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,6 +33,8 @@ struct TaskView<'a> {
     note: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     finished: Option<Wall>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished_by: Option<&'a WorkerName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,12 +83,18 @@ fn view<'a>(state: &'a State, task: &'a Task, caller: Option<&str>) -> TaskView<
         title: &spec.title,
         why: state.why(task, caller),
         priority: spec.priority,
+        file: match task.file {
+            FileState::Present => None,
+            FileState::Open(_) => Some("being written"),
+            FileState::Missing(_) => Some("missing"),
+        },
         published: task.published.at,
         changed: task.changed.at,
         claimed: claim.map(|c| c.since.at),
         epoch: claim.map(|c| c.epoch()),
         note: claim.and_then(|c| c.note.as_ref()).map(|note| note.text.as_str()),
         finished: finish.map(|f| f.when.at),
+        finished_by: finish.and_then(|f| f.by.as_ref()),
         result: finish.and_then(|f| f.text.as_ref()).map(|text| text.head.as_str()),
         result_bytes: finish.and_then(|f| f.text.as_ref()).map(|text| text.size),
         needs: &spec.needs,
@@ -200,23 +212,40 @@ pub(super) fn workers(state: &State, engine: &Engine) -> Vec<u8> {
     }))
 }
 
-/// `workers/<name>/why`: the last refusal, or the last claim that was lost since; and whether it depends on the state.
+/// `workers/<name>/why`: the newest of the last refusal, the last claim that was lost, and the instructions that went from
+/// under a claim; and whether it depends on the state.
 pub(super) fn worker_why(
     state: &State,
     refusal: Option<(Wall, String)>,
     name: &WorkerName,
 ) -> (Vec<u8>, bool) {
-    let lost = state.worker(name.as_str()).and_then(|worker| worker.lost.as_ref());
-    let lost = lost.filter(|lost| refusal.as_ref().is_none_or(|(at, _)| *at < lost.at));
-    let said = lost.map(|Lost { task, at, reason }| {
+    let worker = state.worker(name.as_str());
+    let lost = worker.and_then(|worker| worker.lost.as_ref()).map(|Lost { task, at, reason }| {
         let now = match state.task(task.as_str()) {
             Some(found) => state.standing(found),
             None => "it was withdrawn".into(),
         };
         (*at, format!("your claim of {task} ended: {reason}; {now}"))
     });
-    let line = said.or(refusal).map_or_else(String::new, |(at, why)| format!("{at} {why}\n"));
-    (line.into_bytes(), lost.is_some())
+    let claims = worker.map_or(&[][..], |worker| &worker.claims);
+    let without_file = claims.iter().filter_map(|id| {
+        let task = state.task(id.as_str())?;
+        let FileState::Missing(since) = task.file else { return None };
+        Some((since.at, format!("you work on {id}: {}", State::why_no_instructions(task)?)))
+    });
+    let of_state = lost.into_iter().chain(without_file).max_by_key(|(at, _)| *at);
+    let of_state = of_state.filter(|(at, _)| refusal.as_ref().is_none_or(|(refused, _)| refused < at));
+    let depends = of_state.is_some();
+    let line = of_state.or(refusal).map_or_else(String::new, |(at, why)| format!("{at} {why}\n"));
+    (line.into_bytes(), depends)
+}
+
+/// `workers/<name>/note`: the progress note of its youngest claim.
+pub(super) fn note(state: &State, name: &WorkerName) -> Vec<u8> {
+    let claim = state.worker(name.as_str()).and_then(|worker| worker.claims.last());
+    let claim = claim.and_then(|id| state.task(id.as_str())?.claim());
+    let text = claim.and_then(|claim| claim.note.as_ref()).map(|note| note.text.as_str());
+    text.map_or_else(Vec::new, |text| format!("{text}\n").into_bytes())
 }
 
 /// `workers/<name>/capabilities`: its words on one line.
@@ -241,7 +270,14 @@ pub(super) fn should_stop(state: &State, tasks: &str, name: &WorkerName, idle: S
     let worker = state.worker(name.as_str());
     let draining = state.is_draining(name.as_str());
     let claimable = state.paused().is_none() && !draining;
-    let reason = if let Some(task) = worker.and_then(|w| w.claims.last()) {
+    let held = worker.and_then(|w| w.claims.last());
+    let gone = held.and_then(|id| state.task(id.as_str())).is_some_and(|task| task.file_is_missing());
+    let reason = if let Some(task) = held.filter(|_| gone) {
+        format!(
+            "You hold {task}, but its instructions were withdrawn: {tasks}/{task}.md is gone. Finish it if you know what \
+             it asked for: echo 'what you did' > {tasks}/completed/{task}. Else give it back: rm {tasks}/claim/{task}"
+        )
+    } else if let Some(task) = held {
         format!(
             "You hold {task}. Read {tasks}/workers/self/task, do what it says, then finish with: \
              echo 'what you did' > {tasks}/completed/{task}"

@@ -13,18 +13,21 @@ impl From<&Refusal> for FsError {
             Refusal::Unknown { .. }
             | Refusal::Finished { .. }
             | Refusal::Rejected { .. }
+            | Refusal::NoFile { .. }
             | Refusal::NothingReady { .. }
             | Refusal::NothingForWorker { .. } => libc::ENOENT,
             Refusal::Held { .. } | Refusal::AlreadyYours { .. } | Refusal::AlreadyFinished { .. } => {
                 libc::EEXIST
             }
-            Refusal::Blocked { .. } | Refusal::InUse { .. } => libc::EBUSY,
+            Refusal::Blocked { .. } | Refusal::InUse { .. } | Refusal::Cycle { .. } => libc::EBUSY,
+            Refusal::HasFile { .. } => libc::EPERM,
             Refusal::Paused
             | Refusal::Draining { .. }
             | Refusal::Incapable { .. }
             | Refusal::TooMany { .. }
             | Refusal::NotHolder { .. }
             | Refusal::Stale { .. }
+            | Refusal::NoNote { .. }
             | Refusal::NameTaken { .. }
             | Refusal::OperatorOnly { .. } => libc::EACCES,
             Refusal::NotFinished { .. } => libc::EINVAL,

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -80,16 +80,34 @@ impl Subject {
 pub(super) struct Draft {
     pub(super) of: Subject,
     pub(super) text: Vec<u8>,
+    /// What the text was when it was opened first.
+    before: Vec<u8>,
     /// Whether the text is newer than what is on disk.
     pub(super) dirty: bool,
+    /// Whether a write was refused whose text is worth nothing in part: nothing more of it is taken.
+    void: bool,
 }
 
 impl Draft {
-    /// Write into it.
+    fn new(of: Subject, text: Vec<u8>) -> Draft {
+        let before = match of {
+            Subject::Capabilities(_) => text.clone(),
+            Subject::Result(..) => Vec::new(),
+        };
+        Draft { of, text, before, dirty: false, void: false }
+    }
+
+    /// Write into it. A result that is too long is kept up to the limit (C26); of words that are too many, the old ones stand.
     pub(super) fn write(&mut self, offset: u64, data: &[u8], append: bool) -> Result<()> {
-        put(&mut self.text, offset, data, append, self.of.limit())?;
+        let limit = self.of.limit();
+        let written =
+            if self.void { Err(too_long(limit)) } else { put(&mut self.text, offset, data, append, limit) };
         self.dirty = true;
-        Ok(())
+        if written.is_err() && matches!(self.of, Subject::Capabilities(_)) {
+            self.void = true;
+            self.text.clone_from(&self.before);
+        }
+        written
     }
 
     /// Give it another length.
@@ -107,16 +125,17 @@ pub(super) fn put(text: &mut Vec<u8>, offset: u64, data: &[u8], append: bool, li
     let offset = if append { text.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
     let end = offset.saturating_add(data.len());
     if end > limit {
-        return Err(FsError::because(
-            libc::EFBIG,
-            format!("this text has at most {limit} bytes; it is kept as it was"),
-        ));
+        return Err(too_long(limit));
     }
     if text.len() < end {
         text.resize(end, 0);
     }
     text[offset..end].copy_from_slice(data);
     Ok(())
+}
+
+fn too_long(limit: usize) -> FsError {
+    FsError::because(libc::EFBIG, format!("this text has at most {limit} bytes; it is kept as it was"))
 }
 
 /// Up to `size` bytes of `content` from `offset`.
@@ -126,18 +145,24 @@ pub(super) fn slice(content: &[u8], offset: u64, size: u32) -> Vec<u8> {
     content[start..end].to_vec()
 }
 
-/// A file open for writing whose content is a task.
-pub(super) struct Instructions {
-    pub(super) task: TaskId,
-    /// Who opened it, unless that one has no proper name.
+/// What is known of a handle that a file of the project is open by for writing. The file may hold the instructions of a task,
+/// now or by the time it is closed.
+pub(super) struct Writing {
+    /// The worker that opened it, unless its name is none.
     pub(super) by: Option<WorkerName>,
+    /// Whether the process serves SFTP: it closes what its client has finished, and dies with what its client has not.
+    pub(super) is_sftp: bool,
+    /// Whether anything was written through it.
+    pub(super) wrote: AtomicBool,
+    /// Whether the process that wrote last was killed, and closed it by that.
+    pub(super) torn: AtomicBool,
 }
 
 /// An open file of the project.
 pub(super) struct Plain {
     pub(super) file: Arc<OwnedFd>,
-    /// The task whose instructions these are, if the file is to be published when it is closed.
-    pub(super) instructions: Option<Instructions>,
+    /// Of a handle for writing.
+    pub(super) writing: Option<Writing>,
 }
 
 /// One line of a listing.
@@ -173,8 +198,7 @@ impl Handles {
     pub(super) fn insert_draft(&self, caller: &Arc<Caller>, of: Subject, text: Vec<u8>) -> u64 {
         let fh = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let mut open = self.open.lock();
-        let shared =
-            draft_in(&open, &of).unwrap_or_else(|| Arc::new(Mutex::new(Draft { of, text, dirty: false })));
+        let shared = draft_in(&open, &of).unwrap_or_else(|| Arc::new(Mutex::new(Draft::new(of, text))));
         open.insert(fh, Arc::new(Handle::Draft(caller.clone(), shared)));
         fh
     }

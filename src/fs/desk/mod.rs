@@ -28,7 +28,7 @@ mod table;
 mod watch;
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -67,6 +67,8 @@ pub struct Config {
     pub lease: Span,
     /// How long a worker without work is kept (C60).
     pub idle_timeout: Span,
+    /// How long a task outlives its instruction file before it is withdrawn (C14).
+    pub file_grace: Span,
     /// Whom the synthesized nodes belong to: the uid that mounts.
     pub owner_uid: u32,
     /// Its group.
@@ -94,11 +96,9 @@ struct Core {
 }
 
 impl Desk {
-    /// The desk over the directory that `files` shows. `root` is a descriptor of the same directory, `project` one of the
-    /// project that it belongs to.
+    /// The desk over the directory that `files` shows, in the project of which `project` is a descriptor.
     pub fn new(
         files: Arc<Files>,
-        root: OwnedFd,
         project: OwnedFd,
         engine: Arc<Engine>,
         callers: Arc<Callers>,
@@ -106,11 +106,11 @@ impl Desk {
         config: Config,
     ) -> Desk {
         for (name, _) in table::TOP {
-            if rustix::fs::statat(root.as_fd(), name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            if rustix::fs::statat(files.root(), name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok() {
                 log::warn!("{}/{name} of the project cannot be seen while crewfs is mounted", config.tasks);
             }
         }
-        let publisher = Arc::new(Publisher::new(engine.clone(), root, project, config.threads - 1));
+        let publisher = Arc::new(Publisher::new(engine.clone(), files.clone(), project, config.threads - 1));
         let view = View::new(engine, callers, guard, publisher, config);
         Desk {
             core: Arc::new(Core {
@@ -140,7 +140,8 @@ impl Desk {
     /// Bring the queue in step with the files, and keep it so. Returns when all that is there now is handed in.
     pub fn watch(&self) -> std::io::Result<Watch> {
         let view = &self.core.view;
-        let watch = Watch::start(view.engine.clone(), view.publisher.clone())?;
+        let terms = watch::Terms { name: view.config.tasks.clone(), grace: view.config.file_grace };
+        let watch = Watch::start(view.engine.clone(), view.publisher.clone(), terms)?;
         view.engine.barrier();
         Ok(watch)
     }
@@ -298,11 +299,11 @@ impl Filesystem for Desk {
         flags: i32,
         reply: Reply<(Entry, Opened)>,
     ) {
-        let exclusive = flags & libc::O_EXCL != 0;
         match self.core.being_made(parent, name) {
-            Some(node) => self.core.create_synthesized(req, parent, name, node, exclusive, reply),
+            Some(node) => self.core.create_synthesized(req, parent, name, node, flags, reply),
             None => {
                 self.core.view.callers.seen(req);
+                let exclusive = flags & libc::O_EXCL != 0;
                 reply.send(self.core.create_plain(req, parent, name, mode, exclusive));
             }
         }
@@ -396,11 +397,11 @@ impl Filesystem for Desk {
         }
     }
 
-    fn flush(&self, _req: &Request, _ino: Ino, fh: u64, reply: Reply<()>) {
+    fn flush(&self, req: &Request, ino: Ino, fh: u64, reply: Reply<()>) {
         match self.core.handles.get(fh) {
             Ok(handle) => match &*handle {
                 Handle::Plain(file) => {
-                    self.core.flush_plain(fh, file);
+                    self.core.flush_plain(req, ino, fh, file);
                     reply.send(Ok(()));
                 }
                 _ => self.core.keep_draft(handle, reply),
@@ -409,10 +410,10 @@ impl Filesystem for Desk {
         }
     }
 
-    fn release(&self, _ino: Ino, fh: u64) {
+    fn release(&self, ino: Ino, fh: u64) {
         let Some(handle) = self.core.handles.remove(fh) else { return };
         match &*handle {
-            Handle::Plain(file) => self.core.release_plain(fh, file),
+            Handle::Plain(_) => self.core.release_plain(ino, fh, handle),
             _ => self.core.keep_draft(
                 handle,
                 Reply::new(|outcome| {

@@ -75,6 +75,7 @@ pub(super) enum WorkerFile {
     Status,
     ShouldStop,
     Task,
+    Note,
     Why,
     Locks,
     Capabilities,

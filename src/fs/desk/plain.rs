@@ -4,13 +4,16 @@
 //! Must never: let the file and the queue part. What removes or replaces an instruction file is one step of the queue.
 
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::files::{read_from, write_to};
+use super::super::process::leaving;
 use super::super::{Attr, Entry, FsError, Ino, Opened, ROOT, Reply, Request, Result};
-use super::handles::{Handle, Instructions, Line, Plain};
+use super::handles::{Handle, Line, Plain, Writing};
 use super::{Core, NO_TIME, table};
-use crate::queue::{Command, TaskId};
+use crate::queue::{Command, ProcessEnding, TaskId};
 
 impl Core {
     /// The task that a name in a directory holds the instructions of.
@@ -18,11 +21,24 @@ impl Core {
         if parent == ROOT { table::task_of(name) } else { None }
     }
 
-    fn open_handle(&self, file: Plain) -> Opened {
-        if let Some(Instructions { task, .. }) = &file.instructions {
-            self.view.publisher.opened(task);
-        }
-        Opened { fh: self.handles.insert(Handle::Plain(file)), ..Opened::default() }
+    /// The task that a file holds the instructions of at present.
+    fn task_of(&self, ino: Ino) -> Option<TaskId> {
+        self.files.name_in_root(ino).and_then(|name| table::task_of(&name))
+    }
+
+    /// A new handle of a file. One for writing holds its task back from the moment on at which open(2) returns.
+    fn open_handle(&self, req: &Request, ino: Ino, file: Arc<OwnedFd>, writes: bool) -> Opened {
+        let writing = writes.then(|| {
+            let caller = self.view.caller(req).ok();
+            self.view.publisher.opened(&file, self.task_of(ino).as_ref());
+            Writing {
+                is_sftp: caller.as_ref().is_some_and(|caller| caller.is_sftp),
+                by: caller.map(|caller| caller.actor.worker.clone()),
+                wrote: AtomicBool::new(false),
+                torn: AtomicBool::new(false),
+            }
+        });
+        Opened { fh: self.handles.insert(Handle::Plain(Plain { file, writing })), ..Opened::default() }
     }
 
     pub(super) fn create_plain(
@@ -34,22 +50,13 @@ impl Core {
         exclusive: bool,
     ) -> Result<(Entry, Opened)> {
         let (attr, file) = self.files.create(req, parent, name, mode, exclusive)?;
-        let instructions = self.task_at(parent, name).map(|task| self.instructions_of(req, task));
-        let opened = self.open_handle(Plain { file, instructions });
+        let opened = self.open_handle(req, attr.ino, file, true);
         Ok((Core::plain_entry(attr), opened))
-    }
-
-    fn instructions_of(&self, req: &Request, task: TaskId) -> Instructions {
-        Instructions { task, by: self.view.caller(req).ok().map(|caller| caller.actor.worker.clone()) }
     }
 
     pub(super) fn open_plain(&self, req: &Request, ino: Ino, flags: i32) -> Result<Opened> {
         let file = Arc::new(self.files.open(ino, flags)?);
-        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
-        let name = self.files.name_in_root(ino).filter(|_| writes);
-        let instructions =
-            name.and_then(|name| table::task_of(&name)).map(|task| self.instructions_of(req, task));
-        Ok(self.open_handle(Plain { file, instructions }))
+        Ok(self.open_handle(req, ino, file, flags & libc::O_ACCMODE != libc::O_RDONLY))
     }
 
     pub(super) fn read_plain(file: &Plain, offset: u64, size: u32) -> Result<Vec<u8>> {
@@ -57,28 +64,53 @@ impl Core {
     }
 
     pub(super) fn write_plain(file: &Plain, offset: u64, data: &[u8]) -> Result<u32> {
-        write_to(&file.file, offset, data)
+        let written = write_to(&file.file, offset, data);
+        if let (Some(writing), Ok(_)) = (&file.writing, &written) {
+            writing.wrote.store(true, Ordering::Release);
+            // The process that writes lives: what another one left undone, it goes on with.
+            writing.torn.store(false, Ordering::Release);
+        }
+        written
     }
 
     /// One descriptor of an instruction file was closed. If it was the last, publishing is about to follow.
     ///
-    /// Must not look into the process that closes: in the midst of execve(2) it would wait for us, and we for it.
-    pub(super) fn flush_plain(&self, fh: u64, file: &Plain) {
-        if let Some(Instructions { by, .. }) = &file.instructions {
-            self.view.publisher.settling.begin(fh, by.clone());
-            // From now on who asks for a directory waits for what is about to appear there.
+    /// Must not look into the memory of the process that closes: in the midst of execve(2) it would wait for us, and we for it.
+    pub(super) fn flush_plain(&self, req: &Request, ino: Ino, fh: u64, file: &Plain) {
+        let Some(writing) = &file.writing else { return };
+        let killed = match leaving(req.tid) {
+            Some(ProcessEnding::Killed(_)) => true,
+            // A client that was done would have had its server close the file.
+            Some(_) => writing.is_sftp,
+            None => false,
+        };
+        if killed && writing.wrote.load(Ordering::Acquire) {
+            writing.torn.store(true, Ordering::Release);
+        }
+        if self.task_of(ino).is_some() {
+            self.view.publisher.settling.begin(fh, writing.by.clone());
+            // From now on a caller that asks for a directory waits for what is about to appear there.
             self.disbelieve();
         }
     }
 
-    /// The last descriptor was closed: what was written is complete.
-    pub(super) fn release_plain(&self, fh: u64, file: &Plain) {
-        let Some(Instructions { task, .. }) = &file.instructions else { return };
+    /// The last descriptor was closed: what was written is complete, unless the file is open by another handle.
+    pub(super) fn release_plain(&self, ino: Ino, fh: u64, handle: Arc<Handle>) {
+        let Handle::Plain(Plain { file, writing: Some(writing) }) = &*handle else { return };
+        let stat = rustix::fs::fstat(file);
+        let (wrote, torn) = (writing.wrote.load(Ordering::Acquire), writing.torn.load(Ordering::Acquire));
+        let task = self.task_of(ino);
         let publisher = self.view.publisher.clone();
-        publisher.closed(task);
         publisher.settling.is_last(fh);
+        // The daemon's own descriptors go first: the watch takes any that is left for a writer beneath the mount.
+        drop(handle);
+        self.files.let_go(ino);
+        if let Ok(stat) = stat {
+            publisher.closed(&stat, task.as_ref(), wrote, torn);
+        }
+        let Some(task) = task else { return publisher.settling.end(fh) };
         let settle = publisher.clone();
-        publisher.publish(task, move |_| settle.settling.end(fh));
+        publisher.publish(&task, move |_| settle.settling.end(fh));
     }
 
     /// A name that needs no further step came into being, or went: a link, a pipe, a directory.
@@ -92,12 +124,11 @@ impl Core {
         self.answer_when_published(self.task_at(parent, name), done, reply);
     }
 
-    /// The content of a file was changed by other means than writing. Whoever has it open for writing is not done with it:
-    /// open(2) with O_TRUNC comes this way, too, before the first byte.
+    /// The content of a file was changed by other means than writing. A process that has it open for writing is not done with
+    /// it: open(2) with O_TRUNC comes this way, too, before the first byte.
     pub(super) fn changed<T: Send + 'static>(&self, ino: Ino, done: Result<T>, reply: Reply<T>) {
-        let task = self.files.name_in_root(ino).and_then(|name| table::task_of(&name));
-        let task = task.filter(|task| !self.view.publisher.is_being_written(task));
-        self.answer_when_published(task, done, reply);
+        self.files.let_go(ino);
+        self.answer_when_published(self.task_of(ino), done, reply);
     }
 
     fn answer_when_published<T: Send + 'static>(
@@ -113,13 +144,13 @@ impl Core {
         }
     }
 
-    /// Remove a name; with instructions goes the task (C14).
+    /// Remove a name. The task of an instruction file stays for a while, since the file may come back (C14).
     pub(super) fn unlink_plain(self: &Arc<Core>, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>) {
         let step = {
             let (files, name) = (self.files.clone(), name.to_os_string());
             move || files.unlink(parent, &name).map_err(|error| error.errno)
         };
-        self.withdrawing(req, self.task_at(parent, name), step, reply);
+        self.taking_away(req, self.task_at(parent, name), step, reply);
     }
 
     pub(super) fn rename_plain(
@@ -147,11 +178,11 @@ impl Core {
             let reply = Reply::new(move |done| last.answer_when_published(new, done, reply));
             core.answer_when_published(other, done, reply);
         });
-        self.withdrawing(req, old.filter(|_| !exchange), step, published);
+        self.taking_away(req, old.filter(|_| !exchange), step, published);
     }
 
-    /// Do a step that takes a task's file away, together with the task if there is one.
-    fn withdrawing(
+    /// Do a step that takes a task's file away, if the task allows that.
+    fn taking_away(
         self: &Arc<Core>,
         req: &Request,
         task: Option<TaskId>,
@@ -167,7 +198,7 @@ impl Core {
             Ok(caller) => caller,
             Err(error) => return reply.send(Err(error)),
         };
-        let command = Command::Withdraw { task, by: caller.actor.clone() };
+        let command = Command::RemoveFile { task, by: caller.actor.clone() };
         let core = self.clone();
         self.view.engine.submit_with(command, step, move |outcome| {
             reply.send(core.answer(&caller, outcome).map(|_| ()));

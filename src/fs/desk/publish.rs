@@ -1,11 +1,14 @@
 //! Publishing: from an instruction file on the disk to a task in the queue (C10).
 //!
 //! May assume: the directory of the files is reached by a descriptor.
-//! Must never: offer a file that somebody still writes.
+//! Must never: offer a file that is open for writing, or whose writer was killed before it was done.
 //!
-//! A file is complete at the *last* close of the descriptor that wrote it. The kernel tells of that without waiting for an
-//! answer, so that whoever writes a task and looks for it at once could come too early. [`Settling`] closes that gap:
+//! A file is complete at the *last* close of the descriptors that write it. The kernel tells of that without waiting for
+//! an answer, so a worker that writes a task and looks for it at once could come too early. [`Settling`] closes that gap:
 //! between the close that the writer waits for and the publishing, readers of the queue wait, for a bounded time.
+//!
+//! What is open for writing is known by its inode, not by its name: a file may be renamed onto a task's name, or away from
+//! it, while it is open.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,72 +17,119 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, openat2};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, statat};
 use rustix::io::Errno;
 
 use super::table::file_of;
 use crate::engine::{Engine, Failure};
-use crate::fs::files::read_from;
+use crate::fs::ROOT;
+use crate::fs::files::{Files, read_from};
 use crate::limits::{INSTRUCTIONS_BYTES, PUBLISH_MS, SETTLE_MS};
 use crate::queue::{Command, FileStamp, Manifest, Outcome, Problem, TaskId, WorkerName, parse_instructions};
+
+/// A file of the disk: its device and its inode number.
+type FileKey = (u64, u64);
+
+/// A file that is open for writing through the desk.
+#[derive(Default)]
+struct Written {
+    handles: usize,
+    /// Whether the last of its writers was killed.
+    torn: bool,
+}
 
 /// Reads instruction files and hands them to the queue.
 pub(super) struct Publisher {
     engine: Arc<Engine>,
-    directory: OwnedFd,
+    /// The files of the directory.
+    files: Arc<Files>,
     /// Where paths in front matter begin.
     project: OwnedFd,
-    /// How many handles each file is being written through.
-    writers: Mutex<HashMap<TaskId, usize>>,
+    writers: Arc<Mutex<HashMap<FileKey, Written>>>,
+    /// Contents that a killed writer left behind, by task.
+    torn: Mutex<HashMap<TaskId, FileStamp>>,
     pub(super) settling: Settling,
 }
 
 impl Publisher {
-    /// `directory` is where the instruction files are, `project` where the paths in them begin.
+    /// `files` are those of the directory where the instructions are, `project` is where the paths in them begin.
     /// So many threads may wait for it at once that another one is left to hear of a close.
     pub(super) fn new(
         engine: Arc<Engine>,
-        directory: OwnedFd,
+        files: Arc<Files>,
         project: OwnedFd,
         may_wait: usize,
     ) -> Publisher {
-        let (writers, settling) = (Mutex::default(), Settling::new(may_wait));
-        Publisher { engine, directory, project, writers, settling }
+        let settling = Settling::new(may_wait);
+        let (writers, torn) = (Arc::default(), Mutex::default());
+        Publisher { engine, files, project, writers, torn, settling }
     }
 
-    /// Somebody opened a task's file for writing through the desk: it is not complete.
-    pub(super) fn opened(&self, task: &TaskId) {
-        *self.writers.lock().entry(task.clone()).or_default() += 1;
-    }
-
-    /// One of those who wrote it is done.
-    pub(super) fn closed(&self, task: &TaskId) {
-        let mut writers = self.writers.lock();
-        if let Some(count) = writers.get_mut(task) {
-            *count -= 1;
-            if *count == 0 {
-                writers.remove(task);
-            }
+    /// A file was opened for writing through the desk; `task` is the one whose instructions it holds at present.
+    pub(super) fn opened(&self, file: impl AsFd, task: Option<&TaskId>) {
+        if let Ok(stat) = rustix::fs::fstat(file) {
+            self.writers.lock().entry(key_of(&stat)).or_default().handles += 1;
+        }
+        if let Some(task) = task {
+            self.hold_back(task);
         }
     }
 
-    /// Whether somebody writes a task's file through the desk. It is published when that one is done.
-    pub(super) fn is_being_written(&self, task: &TaskId) -> bool {
-        self.writers.lock().contains_key(task)
+    /// A handle for writing is closed, of the file of which `stat` was told last. `wrote` tells whether it changed the file, `torn` whether the process that did so was
+    /// killed before it was done. `task` is the one whose instructions the file holds at present.
+    pub(super) fn closed(&self, stat: &Stat, task: Option<&TaskId>, wrote: bool, torn: bool) {
+        let mut writers = self.writers.lock();
+        let Some(written) = writers.get_mut(&key_of(stat)) else { return };
+        written.handles -= 1;
+        if wrote {
+            written.torn = torn;
+        }
+        if written.handles > 0 {
+            return;
+        }
+        // Known to be torn before it is known to be closed: the watch may look at once.
+        if let Some(task) = task.filter(|_| written.torn) {
+            self.torn.lock().insert(task.clone(), stamp_of(stat));
+        }
+        writers.remove(&key_of(stat));
     }
 
-    /// Look at a task's file as it is now, and tell the queue. `done` learns what came of it.
+    /// The task cannot be claimed until it is published again.
+    pub(super) fn hold_back(&self, task: &TaskId) {
+        self.engine.submit(Command::OpenFile { task: task.clone() }, |_| ());
+    }
+
+    /// Look at a task's file as it is now, and tell the queue. `done` learns what came of it. A file that is open for
+    /// writing is published when it is closed.
     pub(super) fn publish(
         &self,
         task: &TaskId,
         done: impl FnOnce(std::result::Result<Outcome, Failure>) + Send + 'static,
     ) {
-        let known = self.engine.state().task(task.as_str()).map(|task| task.stamp);
+        let state = self.engine.state();
+        let known = state.task(task.as_str()).filter(|task| task.has_whole_file()).map(|task| task.stamp);
         match self.look(task, known) {
             Look::Same => done(Ok(Outcome::Done)),
-            Look::Gone => self.engine.submit(Command::Missing { task: task.clone() }, done),
-            Look::New(stamp, manifest) => {
-                self.engine.submit(Command::Publish { task: task.clone(), manifest, stamp }, done);
+            Look::Gone => self.engine.submit(Command::FileGone { task: task.clone() }, done),
+            Look::Open => {
+                self.hold_back(task);
+                done(Ok(Outcome::Done));
+            }
+            Look::New(file, stamp, manifest) => {
+                let writers = self.writers.clone();
+                // Whether it is written is asked once more when it is published, with nothing in between: it may have been
+                // opened while it was read.
+                let whole = move || match file {
+                    Some(file) if writers.lock().contains_key(&file) => Err(libc::EBUSY),
+                    _ => Ok(()),
+                };
+                let command = Command::Publish { task: task.clone(), manifest, stamp };
+                self.engine.submit_with(command, whole, move |outcome| {
+                    done(match outcome {
+                        Err(Failure::Step { .. }) => Ok(Outcome::Done),
+                        outcome => outcome,
+                    });
+                });
             }
         }
     }
@@ -89,44 +139,68 @@ impl Publisher {
         let problem = |message: String| Manifest::Problem(Arc::new(Problem { line: 0, message }));
         // Not blocking: a pipe of that name must not stop the queue.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let opened = match rustix::fs::openat(&self.directory, &file, flags, Mode::empty()) {
+        let opened = match openat(self.directory(), &file, flags, Mode::empty()) {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return Look::Gone,
             // A symbolic link could lead anywhere, and change without anybody noticing.
             Err(Errno::LOOP) => {
                 let link =
                     format!("{file} is a symbolic link; write the instructions into a file of that name");
-                return Look::New(FileStamp::default(), problem(link));
+                return Look::New(None, FileStamp::default(), problem(link));
             }
             Err(error) => {
-                return Look::New(FileStamp::default(), problem(format!("{file} cannot be read: {error}")));
+                let why = format!("{file} cannot be read: {error}");
+                return Look::New(None, FileStamp::default(), problem(why));
             }
         };
         let stat = match rustix::fs::fstat(&opened) {
             Ok(stat) => stat,
             Err(error) => {
-                return Look::New(FileStamp::default(), problem(format!("{file} cannot be read: {error}")));
+                let why = format!("{file} cannot be read: {error}");
+                return Look::New(None, FileStamp::default(), problem(why));
             }
         };
-        let stamp = stamp_of(&stat);
+        let (stamp, key) = (stamp_of(&stat), key_of(&stat));
+        if self.writers.lock().contains_key(&key) {
+            return Look::Open;
+        }
         if known == Some(stamp) {
             return Look::Same;
         }
+        let new = |manifest| Look::New(Some(key), stamp, manifest);
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Look::New(stamp, problem(format!("{file} is not a regular file")));
+            return new(problem(format!("{file} is not a regular file")));
+        }
+        if self.is_torn(task, stamp) {
+            return new(problem("its writer was killed before it was done; write it again".into()));
         }
         if stamp.size > INSTRUCTIONS_BYTES {
             let size = stamp.size;
             let why = format!("{file} has {size} bytes; instructions may have {INSTRUCTIONS_BYTES}");
-            return Look::New(stamp, problem(format!("{why}: put data into other files and name them")));
+            return new(problem(format!("{why}: put data into other files and name them")));
         }
         match read_from(&opened, 0, INSTRUCTIONS_BYTES as u32 + 1) {
-            Ok(content) => Look::New(stamp, self.with_warnings(parse_instructions(task, &content))),
+            Ok(content) => new(self.with_warnings(parse_instructions(task, &content))),
             Err(error) => {
                 let why = std::io::Error::from_raw_os_error(error.errno);
-                Look::New(stamp, problem(format!("{file} cannot be read: {why}")))
+                new(problem(format!("{file} cannot be read: {why}")))
             }
         }
+    }
+
+    /// Whether this content was left behind by a killed writer. Any other content of the file is whole again.
+    fn is_torn(&self, task: &TaskId, stamp: FileStamp) -> bool {
+        let mut torn = self.torn.lock();
+        let is_torn = torn.get(task) == Some(&stamp);
+        if !is_torn {
+            torn.remove(task);
+        }
+        is_torn
+    }
+
+    /// Whether a task's file is at its place, complete or not.
+    pub(super) fn has_file(&self, task: &TaskId) -> bool {
+        statat(self.directory(), file_of(task), AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// What was understood, with a warning for each path to be read first that is not there.
@@ -152,10 +226,50 @@ impl Publisher {
         }
     }
 
-    /// The directory of the files.
-    pub(super) fn directory(&self) -> impl AsFd {
-        &self.directory
+    /// Whether a process has a task's file open for writing beneath the mount; `None` if the filesystem cannot tell.
+    pub(super) fn is_written_beneath(&self, task: &TaskId) -> Option<bool> {
+        if !self.files.keeps_births(ROOT) {
+            return None;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file = openat(self.directory(), file_of(task), flags, Mode::empty()).ok()?;
+        crate::sys::is_open_for_writing(&file)
     }
+
+    /// The directory of the files.
+    pub(super) fn directory(&self) -> Arc<OwnedFd> {
+        self.files.root()
+    }
+
+    /// Whether the directory is still the one that the project has by this name; and if it has another one now, go on
+    /// with that.
+    ///
+    /// # Errors
+    /// ENOENT while the project has no such directory, and whatever else keeps it from being opened.
+    pub(super) fn follow(&self, name: &str) -> std::result::Result<Followed, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let there = openat(&self.project, name, flags, Mode::empty())?;
+        let (now, before) = (rustix::fs::fstat(&there)?, rustix::fs::fstat(self.directory())?);
+        if key_of(&now) == key_of(&before) {
+            return Ok(Followed::Same);
+        }
+        let replaced = self.files.replace_root(there);
+        replaced.map(|()| Followed::Another).map_err(|error| Errno::from_raw_os_error(error.errno))
+    }
+
+    /// Make the directory again, like the project's own.
+    pub(super) fn make_directory(&self, name: &str) -> std::result::Result<(), Errno> {
+        crate::fs::files::make_directory_like(&self.project, name)
+    }
+}
+
+/// What became of the directory of the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Followed {
+    /// It is at its place.
+    Same,
+    /// Another one is, and is followed now.
+    Another,
 }
 
 enum Look {
@@ -163,8 +277,14 @@ enum Look {
     Same,
     /// There is no such file.
     Gone,
-    /// It says this.
-    New(FileStamp, Manifest),
+    /// It is open for writing.
+    Open,
+    /// It says this. The key tells which file it is, where that is known.
+    New(Option<FileKey>, FileStamp, Manifest),
+}
+
+fn key_of(stat: &Stat) -> FileKey {
+    (stat.st_dev, stat.st_ino)
 }
 
 /// What tells this content of a file from another.

@@ -184,7 +184,7 @@ impl View {
                     Phase::Open | Phase::Rejected(_) => return None,
                 }
             }
-            Node::WorkerFile(name, WorkerFile::Capabilities | WorkerFile::Drain) => name,
+            Node::WorkerFile(name, WorkerFile::Note | WorkerFile::Capabilities | WorkerFile::Drain) => name,
             _ => return None,
         };
         state.worker(worker.as_str()).map(|worker| worker.uid)
@@ -310,6 +310,8 @@ impl View {
                 let task = claims.last().ok_or(ABSENT)?;
                 return Ok((Content::Instructions(task.clone()), 0o444, changed));
             }
+            // The note of the youngest claim, which `task` and `claim/next` mean too.
+            WorkerFile::Note => (documents::note(state, name), 0o666, changed),
             WorkerFile::Why => {
                 let refusal = presence.and_then(|p| p.last_refusal());
                 let refused = refusal.as_ref().map_or(self.opened, |(wall, _)| at(*wall));

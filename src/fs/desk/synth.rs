@@ -19,7 +19,7 @@ use super::show::{Content, Shown};
 use super::{Core, NO_TIME, show, table};
 use crate::engine::{Failure, Ticket};
 use crate::limits::{INSTRUCTIONS_BYTES, RESULT_BYTES};
-use crate::queue::{Command, Content as Text, Ending, Outcome, Refusal, Seq, State, TaskId};
+use crate::queue::{ClaimForm, Command, Content as Text, Ending, Outcome, Refusal, Seq, State, TaskId};
 
 /// What a call on a name that belongs to crewfs gets.
 fn ours<T>() -> Result<T> {
@@ -71,19 +71,19 @@ impl Core {
         }
     }
 
-    fn wished(&self, node: &Node, caller: &Caller, exclusive: bool) -> Result<Command> {
+    fn wished(&self, node: &Node, caller: &Caller, form: ClaimForm) -> Result<Command> {
         match node {
             Node::Nothing => {
                 Err(FsError::because(libc::ENOENT, "this can be no task: its name is not an id"))
             }
-            node => table::making(node, caller, exclusive),
+            node => table::making(node, caller, form),
         }
     }
 
     /// Make a node by a call whose answer ends it (`mkdir`, `mknod`): it is given when the outcome is on disk.
     pub(super) fn make_durably(self: &Arc<Core>, req: &Request, node: Node, kind: Kind, reply: Reply<Entry>) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
-        match self.wished(&node, &caller, true) {
+        match self.wished(&node, &caller, ClaimForm::Exclusive) {
             Ok(command) => self.fulfil(req, caller, command, kind, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
@@ -139,14 +139,15 @@ impl Core {
         parent: Ino,
         name: &OsStr,
         node: Node,
-        exclusive: bool,
+        flags: i32,
         reply: Reply<(Entry, Opened)>,
     ) {
-        if self.is_scratch(parent, name, &node) {
+        let form = form_of(flags);
+        if self.is_scratch(parent, name, &node, form == ClaimForm::Exclusive) {
             return reply.send(self.create_scratch(req, parent, name));
         }
         let Some((caller, reply)) = self.begin(req, reply) else { return };
-        let decided = self.wished(&node, &caller, exclusive).and_then(|command| {
+        let decided = self.wished(&node, &caller, form).and_then(|command| {
             let process = self.before(req, &caller, &command)?;
             let decided = self.view.engine.decide(&command);
             self.after(&caller, process, decided.as_ref().ok().map(|(outcome, _)| outcome));
@@ -289,7 +290,8 @@ impl Core {
         }
     }
 
-    fn is_scratch(&self, parent: Ino, name: &OsStr, node: &Node) -> bool {
+    /// Whether a name is that of a temporary file. `exclusive`: the caller asks to be the one that makes it.
+    fn is_scratch(&self, parent: Ino, name: &OsStr, node: &Node, exclusive: bool) -> bool {
         let finished = Node::Directory(Directory::Completed);
         let failed = Node::Directory(Directory::Failed);
         let a_task = match node {
@@ -297,7 +299,7 @@ impl Core {
             _ => false,
         };
         !a_task
-            && table::is_scratch(name)
+            && table::is_scratch(name, exclusive)
             && self.view.nodes.get(parent).is_ok_and(|dir| dir == finished || dir == failed)
     }
 
@@ -318,7 +320,7 @@ impl Core {
         exclusive: bool,
         reply: Reply<()>,
     ) {
-        if self.is_scratch(to.0, to.1, &to.2) {
+        if self.is_scratch(to.0, to.1, &to.2, exclusive) {
             return reply.send(self.view.scratches.rename(from, (to.0, to.1)));
         }
         let (task, ending) = match &to.2 {
@@ -601,6 +603,18 @@ impl Core {
     }
 }
 
+/// How an `open(O_CREAT)` with these flags asks for a claim: a shell's `>` and `>>` open a file to write a text into it, which
+/// `touch` does not.
+fn form_of(flags: i32) -> ClaimForm {
+    if flags & libc::O_EXCL != 0 {
+        ClaimForm::Exclusive
+    } else if flags & (libc::O_TRUNC | libc::O_APPEND) != 0 {
+        ClaimForm::Text
+    } else {
+        ClaimForm::Any
+    }
+}
+
 /// What a caller may write to a node.
 enum Right {
     /// Anything; it has no effect.
@@ -616,6 +630,7 @@ fn right_to_write(node: &Node, caller: &Caller, state: &State) -> Result<Right> 
     let id = match node {
         Node::Task(Directory::Claim | Directory::Completed | Directory::Failed, id) => id.clone(),
         Node::ClaimNext => table::current_claim(state, caller).ok_or(FsError::new(libc::ENOENT))?,
+        Node::WorkerFile(worker, WorkerFile::Note) => table::noted_claim(worker, state, caller)?,
         Node::Paused | Node::WorkerFile(_, WorkerFile::Drain) => return Ok(Right::Nothing),
         Node::WorkerFile(worker, WorkerFile::Capabilities) => {
             table::may_equip(worker, caller)?;

@@ -10,7 +10,7 @@ use super::super::caller::Caller;
 use super::super::{FsError, Result};
 use super::handles::Subject;
 use super::nodes::{Directory, Document, Node, WorkerFile};
-use crate::queue::{Command, Content, Ending, Refusal, State, TaskId, WorkerName};
+use crate::queue::{ClaimForm, Command, Content, Ending, Refusal, State, TaskId, WorkerName};
 
 /// The top of the desk.
 pub(super) const TOP: [(&str, Node); 16] = [
@@ -33,10 +33,11 @@ pub(super) const TOP: [(&str, Node); 16] = [
 ];
 
 /// The files in a worker's directory.
-pub(super) const WORKER: [(&str, WorkerFile); 7] = [
+pub(super) const WORKER: [(&str, WorkerFile); 8] = [
     ("status", WorkerFile::Status),
     ("should-stop", WorkerFile::ShouldStop),
     ("task", WorkerFile::Task),
+    ("note", WorkerFile::Note),
     ("why", WorkerFile::Why),
     ("locks", WorkerFile::Locks),
     ("capabilities", WorkerFile::Capabilities),
@@ -75,22 +76,27 @@ pub(super) fn file_of(task: &TaskId) -> String {
     format!("{task}.md")
 }
 
-/// Whether a name is one that editors and agents give to a file that they will rename (C25).
-pub(super) fn is_scratch(name: &OsStr) -> bool {
-    name.to_str()
-        .is_some_and(|name| name.starts_with('.') || name.starts_with("sed") || name.contains(".tmp."))
+/// Whether a name is one that editors and agents give to a file that they will rename (C25). `sed` makes names that could be
+/// ids of tasks, but asks to be the one that makes them, which a worker that names a task which does not exist does not.
+pub(super) fn is_scratch(name: &OsStr, exclusive: bool) -> bool {
+    let of_sed = |name: &str| {
+        let end = name.strip_prefix("sed");
+        exclusive && end.is_some_and(|end| end.len() == 6 && end.bytes().all(|b| b.is_ascii_alphanumeric()))
+    };
+    name.to_str().is_some_and(|name| name.starts_with('.') || name.contains(".tmp.") || of_sed(name))
 }
 
 fn refuse<T>(errno: i32, why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T> {
     Err(FsError::because(errno, why))
 }
 
-/// What making `node` means. `exclusive`: the caller asked to be the one who makes it.
-pub(super) fn making(node: &Node, caller: &Caller, exclusive: bool) -> Result<Command> {
+/// What making `node` means, and in which form the caller makes it.
+pub(super) fn making(node: &Node, caller: &Caller, form: ClaimForm) -> Result<Command> {
     let by = caller.actor.clone();
+    let exclusive = form == ClaimForm::Exclusive;
     Ok(match node {
-        Node::Task(Directory::Claim, task) => Command::Claim { task: task.clone(), by, exclusive },
-        Node::ClaimNext => Command::ClaimNext { by, exclusive },
+        Node::Task(Directory::Claim, task) => Command::Claim { task: task.clone(), by, form },
+        Node::ClaimNext => Command::ClaimNext { by, form },
         Node::Task(Directory::Completed, task) => finishing(task, caller, Ending::Completed, None, exclusive),
         Node::Task(Directory::Failed, task) => finishing(task, caller, Ending::Failed, None, exclusive),
         Node::Task(_, task) => {
@@ -127,7 +133,9 @@ pub(super) fn moving(
     let by = caller.actor.clone();
     // What stands for the best task, or for the caller's claim, is as good as its name.
     let from = match from {
-        Node::Next if matches!(to, Node::ClaimNext) => return Ok(Command::ClaimNext { by, exclusive: true }),
+        Node::Next if matches!(to, Node::ClaimNext) => {
+            return Ok(Command::ClaimNext { by, form: ClaimForm::Exclusive });
+        }
         Node::Next => match state.best_for(Some(caller.actor.worker.as_str())) {
             Some(task) => Node::Task(Ready, task.clone()),
             None => return refuse(libc::ENOENT, "no task is ready"),
@@ -158,7 +166,7 @@ pub(super) fn moving(
             return refuse(libc::EPERM, "status/ is for reading; move what is in ready/");
         }
         (_, Node::Task(Claim, _) | Node::ClaimNext) => {
-            Command::Claim { task: task.clone(), by, exclusive: true }
+            Command::Claim { task: task.clone(), by, form: ClaimForm::Exclusive }
         }
         (Claim, Node::Task(Completed, _)) => finishing(task, caller, Ending::Completed, None, exclusive),
         (Claim, Node::Task(Failed, _)) => finishing(task, caller, Ending::Failed, None, exclusive),
@@ -211,6 +219,9 @@ pub(super) fn removing(node: &Node, caller: &Caller, state: &State) -> Result<Co
         Node::WorkerFile(worker, WorkerFile::Drain) => {
             Command::Drain { worker: worker.clone(), by, draining: false }
         }
+        Node::Task(Directory::Completed | Directory::Failed, task) => {
+            Command::Forget { task: task.clone(), by }
+        }
         Node::Task(_, task) => {
             return refuse(libc::EPERM, format!("to withdraw the task, remove its instructions: {task}.md"));
         }
@@ -227,6 +238,23 @@ pub(super) fn held_by_another(state: &State, caller: &Caller, to: &Node) -> Resu
             Err(FsError::from(&Refusal::Held { task, holder, since }))
         }
         _ => Ok(()),
+    }
+}
+
+/// The claim that a note of this worker is about: its youngest.
+///
+/// # Errors
+/// EACCES for callers that do not speak for the worker, and while the worker holds nothing.
+pub(super) fn noted_claim(worker: &WorkerName, state: &State, caller: &Caller) -> Result<TaskId> {
+    if !caller.actor.may_speak_for(worker) {
+        return refuse(libc::EACCES, format!("only {worker} and operators write the note of {worker}"));
+    }
+    match state.worker(worker.as_str()).and_then(|worker| worker.claims.last()) {
+        Some(task) => Ok(task.clone()),
+        None => refuse(
+            libc::EACCES,
+            format!("{worker} holds no task, so there is nothing to note; claim one: touch tasks/claim/next"),
+        ),
     }
 }
 

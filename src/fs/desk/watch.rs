@@ -1,9 +1,9 @@
-//! The watch: instruction files that come, change or go behind the mount's back (C10).
+//! The watch: instruction files that come, change or go beneath the mount (C10), and tasks whose file stays away (C14).
 //!
 //! May assume: the kernel tells of most changes (inotify); where it cannot, the directory is read every two seconds.
-//! Must never: touch the directory through a mount of ours.
+//! Must never: touch the directory through a mount of ours, or withdraw a task whose file is at its place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,11 +19,19 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 
-use super::publish::{Publisher, stamp_of};
+use super::publish::{Followed, Publisher, stamp_of};
 use super::table::{file_of, task_of};
 use crate::engine::{Engine, Failure};
-use crate::limits::RESCAN_MS;
-use crate::queue::TaskId;
+use crate::limits::{RESCAN_MS, UNSETTLED_MS};
+use crate::queue::{Command, FileState, Seq, Span, TaskId};
+
+/// What the watch goes by.
+pub(super) struct Terms {
+    /// The name of the directory in the project.
+    pub(super) name: String,
+    /// How long a task outlives its file.
+    pub(super) grace: Span,
+}
 
 /// A thread that keeps the queue in step with the directory.
 pub struct Watch {
@@ -33,24 +42,43 @@ pub struct Watch {
 struct Watcher {
     engine: Arc<Engine>,
     publisher: Arc<Publisher>,
+    terms: Terms,
     inotify: Option<OwnedFd>,
     stopped: OwnedFd,
     /// Set when a publishing failed for a reason that may pass: everything is looked at again.
     again: Arc<AtomicBool>,
+    /// Since when each missing file was seen to be missing, by this daemon's own clock. The position is that of the event that
+    /// says so: a file that came back and went again begins anew.
+    missing: BTreeMap<(TaskId, Seq), Instant>,
+    /// Since when the project has no directory of this name.
+    homeless: Option<Instant>,
+}
+
+/// What the kernel told.
+#[derive(Default)]
+struct News {
+    /// Files that are complete, or gone.
+    changed: BTreeSet<TaskId>,
+    /// Files that were written to and may not be complete.
+    modified: BTreeSet<TaskId>,
+    /// The kernel lost count.
+    lost_count: bool,
+    /// The directory itself was moved or removed.
+    moved: bool,
 }
 
 impl Watch {
     /// Bring the queue in step with the directory as it is, and keep it so.
-    pub(super) fn start(engine: Arc<Engine>, publisher: Arc<Publisher>) -> std::io::Result<Watch> {
-        let inotify = watch_directory(&publisher);
-        if let Err(error) = &inotify {
-            log::warn!(
-                "the kernel cannot tell of changes in the tasks directory ({error}); it is read every 2 s"
-            );
-        }
+    pub(super) fn start(
+        engine: Arc<Engine>,
+        publisher: Arc<Publisher>,
+        terms: Terms,
+    ) -> std::io::Result<Watch> {
         let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let again = Arc::default();
-        let watcher = Watcher { engine, publisher, inotify: inotify.ok(), stopped, again };
+        let (again, missing, homeless) = (Arc::default(), BTreeMap::new(), None);
+        let mut watcher =
+            Watcher { engine, publisher, terms, inotify: None, stopped, again, missing, homeless };
+        watcher.watch_directory();
         watcher.scan()?;
         let thread = std::thread::Builder::new().name("watch".into()).spawn(move || watcher.run())?;
         Ok(Watch { stop, thread: Mutex::new(Some(thread)) })
@@ -65,65 +93,95 @@ impl Watch {
     }
 }
 
-fn watch_directory(publisher: &Publisher) -> Result<OwnedFd, Errno> {
-    use std::os::fd::AsFd;
+fn watch(publisher: &Publisher) -> Result<OwnedFd, Errno> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let directory = publisher.directory();
-    let path = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
+    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
     let changes = WatchFlags::CLOSE_WRITE
+        | WatchFlags::MODIFY
         | WatchFlags::CREATE
         | WatchFlags::DELETE
         | WatchFlags::MOVED_FROM
-        | WatchFlags::MOVED_TO;
+        | WatchFlags::MOVED_TO
+        | WatchFlags::DELETE_SELF
+        | WatchFlags::MOVE_SELF;
     inotify::add_watch(&inotify, path, changes | WatchFlags::ONLYDIR)?;
     Ok(inotify)
 }
 
 impl Watcher {
-    fn run(self) {
+    fn watch_directory(&mut self) {
+        self.inotify = match watch(&self.publisher) {
+            Ok(inotify) => Some(inotify),
+            Err(error) => {
+                log::warn!(
+                    "the kernel cannot tell of changes in the tasks directory ({error}); it is read every 2 s"
+                );
+                None
+            }
+        };
+    }
+
+    fn run(mut self) {
         let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
-        let rescan =
-            Timespec { tv_sec: (RESCAN_MS / 1000) as i64, tv_nsec: (RESCAN_MS % 1000) as i64 * 1_000_000 };
         loop {
+            let pause = self.pause();
+            let pause = Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: i64::from(pause.subsec_nanos()) };
             let mut fds = vec![PollFd::new(&self.stopped, PollFlags::IN)];
             fds.extend(self.inotify.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-            let ready = poll(&mut fds, Some(&rescan));
+            let _ = poll(&mut fds, Some(&pause));
             if !fds[0].revents().is_empty() {
                 return;
             }
-            let scan = match (&self.inotify, ready) {
-                (Some(inotify), Ok(1..)) => self.follow(inotify, &mut buffer),
-                (Some(_), _) => self.again.swap(false, Ordering::AcqRel),
-                (None, _) => true,
-            };
+            let news = self.inotify.as_ref().map(|inotify| self.hear(inotify, &mut buffer));
+            let mut scan = self.again.swap(false, Ordering::AcqRel);
+            scan |= news.as_ref().is_none_or(|news| news.lost_count);
+            scan |= self.follow(news.as_ref().is_some_and(|news| news.moved));
             if scan && let Err(error) = self.scan() {
                 log::warn!("the tasks directory cannot be read: {error}");
                 self.again.store(true, Ordering::Release);
             }
+            if let Some(news) = news {
+                news.modified.iter().for_each(|task| self.look_while_written(task));
+                news.changed.iter().for_each(|task| self.publish(task));
+            }
+            self.settle();
         }
     }
 
-    /// Look at every file that the kernel names. Whether it lost count, so that everything has to be looked at.
-    fn follow(&self, inotify: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> bool {
+    /// How long the watch may sleep.
+    fn pause(&self) -> Duration {
+        let grace = self.terms.grace.to_std();
+        let due =
+            self.missing.values().map(|since| (*since + grace).saturating_duration_since(Instant::now()));
+        let unsettled = self.engine.state().unsettled().next().is_some() || self.homeless.is_some();
+        let longest = Duration::from_millis(if unsettled { UNSETTLED_MS } else { RESCAN_MS });
+        due.min().map_or(longest, |due| due.min(longest))
+    }
+
+    /// Everything that the kernel has to tell.
+    fn hear(&self, inotify: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> News {
         let mut reader = inotify::Reader::new(inotify, buffer);
-        let mut changed = BTreeSet::new();
+        let mut news = News::default();
         // Until there is nothing more to read: EAGAIN.
         while let Ok(event) = reader.next() {
-            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                return true;
-            }
+            let events = event.events();
+            news.lost_count |= events.contains(ReadFlags::QUEUE_OVERFLOW);
+            news.moved |=
+                events.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED);
             let Some(task) = event.file_name().and_then(|name| task_of(OsStr::from_bytes(name.to_bytes())))
             else {
                 continue;
             };
-            // A regular file that was just made is not complete before it is closed, unless it is another name of one
-            // that was complete before.
-            if !event.events().contains(ReadFlags::CREATE) || self.is_complete(&task) {
-                changed.insert(task);
+            if events.contains(ReadFlags::MODIFY) {
+                news.modified.insert(task);
+            } else if !events.contains(ReadFlags::CREATE) || self.is_complete(&task) {
+                // A regular file that was just made is not complete before it is closed, unless it is another name of one
+                // that was complete before.
+                news.changed.insert(task);
             }
         }
-        changed.iter().for_each(|task| self.publish(task));
-        false
+        news
     }
 
     fn is_complete(&self, task: &TaskId) -> bool {
@@ -133,10 +191,25 @@ impl Watcher {
         })
     }
 
-    fn publish(&self, task: &TaskId) {
-        if self.publisher.is_being_written(task) {
+    /// A file was written to, or is about to be complete: it is held back while a process has it open for writing. Where that
+    /// cannot be known, the kernel tells when it is closed.
+    fn look_while_written(&self, task: &TaskId) {
+        let directory = self.publisher.directory();
+        let stat = statat(directory, file_of(task), AtFlags::SYMLINK_NOFOLLOW);
+        let state = self.engine.state();
+        let known = state.task(task.as_str()).filter(|known| known.has_whole_file());
+        // The daemon itself may have it open for a moment after a change that is published.
+        if stat.is_ok_and(|stat| known.is_some_and(|known| known.stamp == stamp_of(&stat))) {
             return;
         }
+        match self.publisher.is_written_beneath(task) {
+            Some(true) => self.publisher.hold_back(task),
+            Some(false) => self.publish(task),
+            None => {}
+        }
+    }
+
+    fn publish(&self, task: &TaskId) {
         let (again, task_name) = (self.again.clone(), task.clone());
         self.publisher.publish(task, move |outcome| match outcome {
             Ok(_) | Err(Failure::Stopping) => {}
@@ -147,23 +220,80 @@ impl Watcher {
         });
     }
 
+    /// Tasks whose file is away, or open for writing: whether it is back, complete, or stays away.
+    fn settle(&mut self) {
+        let state = self.engine.state();
+        let grace = self.terms.grace.to_std();
+        let mut missing = BTreeMap::new();
+        for id in state.unsettled() {
+            let Some(task) = state.task(id.as_str()) else { continue };
+            if self.publisher.has_file(id) {
+                self.look_while_written(id);
+                continue;
+            }
+            // While a worker holds the task, it waits for its file without an end.
+            let FileState::Missing(since) = task.file else {
+                self.publish(id);
+                continue;
+            };
+            if task.claim().is_some() {
+                continue;
+            }
+            let key = (id.clone(), since.seq);
+            let seen = self.missing.get(&key).copied().unwrap_or_else(Instant::now);
+            if seen.elapsed() >= grace {
+                self.engine.submit(Command::Withdraw { task: id.clone() }, |_| ());
+            }
+            missing.insert(key, seen);
+        }
+        self.missing = missing;
+    }
+
+    /// Go where the project's tasks directory is. Whether everything has to be looked at anew.
+    fn follow(&mut self, moved: bool) -> bool {
+        match self.publisher.follow(&self.terms.name) {
+            Ok(Followed::Same) => {
+                self.homeless = None;
+                false
+            }
+            Ok(Followed::Another) => {
+                log::warn!("the tasks directory was replaced beneath the mount; the new one is served");
+                self.homeless = None;
+                self.watch_directory();
+                true
+            }
+            Err(error) => {
+                let since = *self.homeless.get_or_insert_with(|| {
+                    log::warn!(
+                        "the tasks directory is gone beneath the mount ({error}); it is made again if it stays away"
+                    );
+                    Instant::now()
+                });
+                // It may be on its way to its place: what is made too early would be in the way.
+                if error == Errno::NOENT && since.elapsed() >= self.terms.grace.to_std() {
+                    match self.publisher.make_directory(&self.terms.name) {
+                        Ok(()) => log::warn!("the tasks directory was made again, empty"),
+                        Err(error) => log::warn!("the tasks directory cannot be made again: {error}"),
+                    }
+                }
+                moved
+            }
+        }
+    }
+
     /// Compare the directory with the queue, file by file.
     fn scan(&self) -> std::io::Result<()> {
-        let directory = openat(
-            self.publisher.directory(),
-            ".",
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(self.publisher.directory(), ".", flags, Mode::empty())?;
         let state = self.engine.state();
         let (mut there, mut changed) = (BTreeSet::new(), Vec::new());
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
             let Some(task) = task_of(OsStr::from_bytes(entry.file_name().to_bytes())) else { continue };
             let stat = statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
-            let known = state.task(task.as_str()).map(|task| task.stamp);
+            let known = state.task(task.as_str()).filter(|task| task.has_whole_file());
             if let Ok(stamp) = stat.map(|stat| stamp_of(&stat))
-                && known != Some(stamp)
+                && known.map(|task| task.stamp) != Some(stamp)
             {
                 changed.push((stamp.mtime_ns, task.clone()));
             }
@@ -171,10 +301,19 @@ impl Watcher {
         }
         // A directory has no order; the older file is the older task (C13).
         changed.sort();
-        changed.iter().for_each(|(_, task)| self.publish(task));
-        for (id, _) in state.tasks().filter(|(id, _)| !there.contains(*id)) {
+        changed.iter().for_each(|(_, task)| self.publish_if_complete(task));
+        for (id, _) in state.tasks().filter(|(id, task)| !there.contains(*id) && !task.file_is_missing()) {
             self.publish(id);
         }
         Ok(())
+    }
+
+    /// A file that was found, not told of: it may be open for writing.
+    fn publish_if_complete(&self, task: &TaskId) {
+        if self.publisher.is_written_beneath(task) == Some(true) {
+            self.publisher.hold_back(task);
+        } else {
+            self.publish(task);
+        }
     }
 }

@@ -99,6 +99,12 @@ impl Files {
         }
     }
 
+    /// Close the descriptor that is kept of a file, if there is one.
+    pub fn let_go(&self, ino: Ino) {
+        let kept = self.data.lock().remove(ino);
+        drop(kept);
+    }
+
     /// Close the kept descriptors that were not used since the last call. To be called every second or so: nobody tells
     /// when a file is closed, and while it is open for writing here, the disk refuses to execute it (ETXTBSY).
     ///

@@ -101,6 +101,16 @@ impl Inodes {
         }
     }
 
+    /// The root is another directory now. All other nodes are found to be stale when they are looked for at their places.
+    pub(super) fn replace_root(&mut self, id: FileId) {
+        if let Some(root) = self.nodes.get_mut(&ROOT) {
+            let old = std::mem::replace(&mut root.id, id);
+            self.numbers.remove(&(old.dev, old.ino));
+            self.numbers.insert((id.dev, id.ino), ROOT);
+        }
+        self.removals += 1;
+    }
+
     /// How many names were taken away so far. What was read from the disk before this changed may be outdated.
     pub(super) fn removals(&self) -> u64 {
         self.removals

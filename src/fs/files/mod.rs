@@ -23,7 +23,7 @@ mod names;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -40,6 +40,7 @@ pub use self::data::{read_from, write_to};
 use self::directories::Directory;
 use self::inodes::{FileId, Inodes, Place, Way};
 use self::lru::Lru;
+pub use self::names::make_directory_like;
 use super::{Attr, FsError, Ino, Kind, ROOT, Result, Timestamp};
 use crate::limits::{self, Descriptors};
 
@@ -59,7 +60,7 @@ pub struct There {
 
 /// The files below one root directory. See the top of this file.
 pub struct Files {
-    root: Arc<OwnedFd>,
+    root: RwLock<Arc<OwnedFd>>,
     /// `/proc/self/fd`: the way from an `O_PATH` descriptor to what only a path can do.
     proc_fds: OwnedFd,
     deleted_max: usize,
@@ -93,7 +94,7 @@ impl Files {
         let proc_fds = openat(CWD, "/proc/self/fd", flags, Mode::empty())?;
         let bounds = Descriptors::of(crate::sys::descriptor_limit());
         Ok(Files {
-            root: Arc::new(root),
+            root: RwLock::new(Arc::new(root)),
             proc_fds,
             deleted_max: bounds.deleted,
             reopens_all: crate::sys::is_root(),
@@ -109,8 +110,27 @@ impl Files {
     }
 
     /// The descriptor of the root directory (`O_PATH`).
-    pub fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+    pub fn root(&self) -> Arc<OwnedFd> {
+        self.root.read().clone()
+    }
+
+    /// From now on the files are those below this directory, which has taken the place of the one before.
+    ///
+    /// What the kernel knows of the old one is stale from then on, and looked up again by name.
+    ///
+    /// # Errors
+    /// Those of looking at the directory; then everything stays as it was.
+    pub fn replace_root(&self, root: OwnedFd) -> Result<()> {
+        let id = self.identify(&look_at(&root)?)?;
+        let _moving = self.moving.write();
+        let mut inodes = self.inodes.lock();
+        *self.root.write() = Arc::new(root);
+        inodes.replace_root(id);
+        drop(inodes);
+        // What is kept open lies below the old one.
+        let _closed = (self.paths.lock().take_if(|_| true), self.data.lock().take_if(|_| true));
+        let _listings = self.listings.lock().take_if(|_| true);
+        Ok(())
     }
 
     /// The last known name of a node, if that name is in the root directory.
@@ -302,7 +322,7 @@ impl Files {
     /// A descriptor of the node that is open already. One for content does whatever an `O_PATH` one does.
     fn at_hand(&self, ino: Ino) -> Option<Arc<OwnedFd>> {
         if ino == ROOT {
-            return Some(self.root.clone());
+            return Some(self.root());
         }
         let path = self.paths.lock().get(ino).map(|fd| fd.clone());
         path.or_else(|| self.data.lock().get(ino).map(|data| data.fd.clone()))

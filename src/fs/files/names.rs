@@ -175,6 +175,24 @@ impl Files {
 }
 
 /// The permission bits of a mode, with set-id and sticky bits.
+/// Make a directory that has the owner, group and mode of the one that it is made in.
+///
+/// # Errors
+/// Those of mkdir(2) and of opening what was made.
+pub fn make_directory_like(parent: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+    rustix::fs::mkdirat(parent, name, Mode::from(0o777))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = openat(parent, name, flags, Mode::empty())?;
+    if let Ok(like) = rustix::fs::fstat(parent) {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(like.st_uid), rustix::fs::Gid::from_raw(like.st_gid));
+        // An ordinary user can give nothing away, and need not: the project is theirs.
+        let _ = rustix::fs::chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH);
+        let mode = Mode::from_raw_mode(like.st_mode & 0o7777);
+        let _ = rustix::fs::chmodat(parent, name, mode, AtFlags::empty());
+    }
+    Ok(())
+}
+
 fn permissions(mode: u32) -> Mode {
     Mode::from_raw_mode(mode & 0o7777)
 }
