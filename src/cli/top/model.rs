@@ -336,7 +336,9 @@ fn sentence(line: &Line) -> String {
         "noted" => format!("{task}: {}", text()),
         "completed" if line.worker.is_none() => format!("{by} completed {task}"),
         "completed" => format!("{worker} completed {task}"),
-        "failed" if line.worker.is_none() && line.by.is_none() && !text().is_empty() => format!("{task} failed: {}", text()),
+        "failed" if line.worker.is_none() && line.by.is_none() && !text().is_empty() => {
+            format!("{task} failed: {}", text())
+        }
         "failed" if line.worker.is_none() => format!("{by} gave {task} up"),
         "failed" => format!("{worker} gave {task} up"),
         "reported" => format!("{task}, result: {}", text()),
