@@ -17,11 +17,14 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, openat2};
 use rustix::io::Errno;
 
-use super::table::file_of;
+use super::misnamed::Misnamed;
+use super::table::{file_of, task_of};
 use crate::engine::{Engine, Failure};
 use crate::fs::files::read_from;
 use crate::limits::{INSTRUCTIONS_BYTES, PUBLISH_MS, SETTLE_MS};
-use crate::queue::{Command, FileStamp, Manifest, Outcome, Problem, TaskId, WorkerName, parse_instructions};
+use crate::queue::{
+    Command, FileStamp, Manifest, Outcome, Problem, TaskId, WorkerName, bounded_warnings, parse_instructions,
+};
 
 /// Reads instruction files and hands them to the queue.
 pub(super) struct Publisher {
@@ -29,6 +32,10 @@ pub(super) struct Publisher {
     directory: OwnedFd,
     /// Where paths in front matter begin.
     project: OwnedFd,
+    /// The absolute paths by which the project is reached.
+    roots: Vec<String>,
+    /// Files that look like tasks and are none.
+    pub(super) misnamed: Misnamed,
     /// How many handles each file is being written through.
     writers: Mutex<HashMap<TaskId, usize>>,
     pub(super) settling: Settling,
@@ -42,9 +49,11 @@ impl Publisher {
         directory: OwnedFd,
         project: OwnedFd,
         may_wait: usize,
+        roots: Vec<String>,
     ) -> Publisher {
         let (writers, settling) = (Mutex::default(), Settling::new(may_wait));
-        Publisher { engine, directory, project, writers, settling }
+        let misnamed = Misnamed::new(engine.clock().clone());
+        Publisher { engine, directory, project, roots, misnamed, writers, settling }
     }
 
     /// Somebody opened a task's file for writing through the desk: it is not complete.
@@ -86,6 +95,10 @@ impl Publisher {
 
     fn look(&self, task: &TaskId, known: Option<FileStamp>) -> Look {
         let file = file_of(task);
+        // It was one for an older crewfs.
+        if task_of(file.as_ref()).is_none() {
+            return Look::Gone;
+        }
         let problem = |message: String| Manifest::Problem(Arc::new(Problem { line: 0, message }));
         // Not blocking: a pipe of that name must not stop the queue.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -121,7 +134,9 @@ impl Publisher {
             return Look::New(stamp, problem(format!("{why}: put data into other files and name them")));
         }
         match read_from(&opened, 0, INSTRUCTIONS_BYTES as u32 + 1) {
-            Ok(content) => Look::New(stamp, self.with_warnings(parse_instructions(task, &content))),
+            Ok(content) => {
+                Look::New(stamp, self.with_warnings(parse_instructions(task, &content, &self.roots)))
+            }
             Err(error) => {
                 let why = std::io::Error::from_raw_os_error(error.errno);
                 Look::New(stamp, problem(format!("{file} cannot be read: {why}")))
@@ -137,7 +152,7 @@ impl Publisher {
             return Manifest::Spec(spec);
         }
         let mut spec = Arc::unwrap_or_clone(spec);
-        spec.warnings.extend(warnings);
+        spec.warnings.extend(bounded_warnings(warnings));
         Manifest::Spec(spec.into())
     }
 
