@@ -130,7 +130,7 @@ fn c53_a_path_is_guarded_however_it_is_spelled() {
     let (mut one, mut two) = two(&mounted);
     one.ok("os.mkdir('src'); new('src/x', 'x')");
     let tasks = mounted.tasks();
-    let roots = [tasks.parent().unwrap(), &project.source()].map(|root| format!("{}/src/x", root.display()));
+    let roots = [tasks.parent().unwrap(), project.source()].map(|root| format!("{}/src/x", root.display()));
     for (n, glob) in
         ["./src/x", "src//x", "src/y/../x", "src/{x,y}", &roots[0], &roots[1]].into_iter().enumerate()
     {
