@@ -227,6 +227,9 @@ impl Daemon {
             owner_uid: owner,
             owner_gid: rustix::process::getegid().as_raw(),
             threads: desk_threads,
+            roots: [&config.source, &config.mountpoint]
+                .map(|path| path.to_string_lossy().into_owned())
+                .into(),
         };
         let guard = shown.guard().clone();
         let desk =

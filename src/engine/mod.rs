@@ -289,6 +289,11 @@ impl Engine {
         self.shared.broken.read().clone()
     }
 
+    /// Whether the disk has space for new work.
+    pub fn has_space(&self) -> bool {
+        self.shared.has_space.load(Ordering::Acquire)
+    }
+
     /// How often the writer has looked for work: about once a second at least, unless it is stuck.
     pub fn turns(&self) -> u64 {
         self.shared.turns.load(Ordering::Relaxed)

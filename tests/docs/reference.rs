@@ -203,6 +203,12 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("INSTRUCTIONS_BYTES", limits::INSTRUCTIONS_BYTES),
         ("FRONT_MATTER_BYTES", limits::FRONT_MATTER_BYTES as u64),
         ("LIST_ITEMS", limits::LIST_ITEMS as u64),
+        ("LIST_ITEM_BYTES", limits::LIST_ITEM_BYTES as u64),
+        ("TITLE_BYTES", limits::TITLE_BYTES as u64),
+        ("MESSAGE_BYTES", limits::MESSAGE_BYTES as u64),
+        ("WARNINGS_SHOWN", limits::WARNINGS_SHOWN as u64),
+        ("SPAN_DAYS", limits::SPAN_DAYS),
+        ("MISNAMED_KEPT", limits::MISNAMED_KEPT as u64),
         ("MAX_ATTEMPTS", limits::MAX_ATTEMPTS.into()),
         ("RESULT_BYTES", limits::RESULT_BYTES as u64),
         ("RESULT_HEAD_BYTES", limits::RESULT_HEAD_BYTES as u64),
@@ -297,13 +303,17 @@ fn every_metric_is_described() {
 
 #[test]
 fn every_kind_of_stuck_is_described() {
-    let source = text("src/queue/summary.rs");
+    let source = text("src/queue/stuck.rs");
     let page = text(PAGE);
     let shown = section(&page, "### Looking at it");
     let script = text("src/fs/desk/dashboard.html");
     let variants = between(&source, "pub enum Kind {\n", "\n}\n");
     let names = variants.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(','));
-    let snake = |name: &str| if name == "LostClaims" { "lost_claims".into() } else { name.to_lowercase() };
+    let snake = |name: &str| match name {
+        "LostClaims" => "lost_claims".into(),
+        "GivenBack" => "given_back".into(),
+        name => name.to_lowercase(),
+    };
     let kinds: Vec<String> = names.map(snake).collect();
     assert!(kinds.len() >= 8, "only {kinds:?} were found");
     for kind in kinds {

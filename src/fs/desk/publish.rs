@@ -20,12 +20,15 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, statat};
 use rustix::io::Errno;
 
-use super::table::file_of;
+use super::misnamed::Misnamed;
+use super::table::{file_of, task_of};
 use crate::engine::{Engine, Failure};
 use crate::fs::ROOT;
 use crate::fs::files::{Files, read_from};
 use crate::limits::{INSTRUCTIONS_BYTES, PUBLISH_MS, SETTLE_MS};
-use crate::queue::{Command, FileStamp, Manifest, Outcome, Problem, TaskId, WorkerName, parse_instructions};
+use crate::queue::{
+    Command, FileStamp, Manifest, Outcome, Problem, TaskId, WorkerName, bounded_warnings, parse_instructions,
+};
 
 /// A file of the disk: its device and its inode number.
 type FileKey = (u64, u64);
@@ -45,6 +48,10 @@ pub(super) struct Publisher {
     files: Arc<Files>,
     /// Where paths in front matter begin.
     project: OwnedFd,
+    /// The absolute paths by which the project is reached.
+    roots: Vec<String>,
+    /// Files that look like tasks and are none.
+    pub(super) misnamed: Misnamed,
     writers: Arc<Mutex<HashMap<FileKey, Written>>>,
     /// Contents that a killed writer left behind, by task.
     torn: Mutex<HashMap<TaskId, FileStamp>>,
@@ -59,10 +66,12 @@ impl Publisher {
         files: Arc<Files>,
         project: OwnedFd,
         may_wait: usize,
+        roots: Vec<String>,
     ) -> Publisher {
         let settling = Settling::new(may_wait);
+        let misnamed = Misnamed::new(engine.clock().clone());
         let (writers, torn) = (Arc::default(), Mutex::default());
-        Publisher { engine, files, project, writers, torn, settling }
+        Publisher { engine, files, project, roots, misnamed, writers, torn, settling }
     }
 
     /// A file was opened for writing through the desk; `task` is the one whose instructions it holds at present.
@@ -141,6 +150,10 @@ impl Publisher {
 
     fn look(&self, task: &TaskId, known: Option<FileStamp>) -> Look {
         let file = file_of(task);
+        // It was one for an older crewfs.
+        if task_of(file.as_ref()).is_none() {
+            return Look::Gone;
+        }
         let problem = |message: String| Manifest::Problem(Arc::new(Problem { line: 0, message }));
         // Not blocking: a pipe of that name must not stop the queue.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -185,7 +198,7 @@ impl Publisher {
             return new(problem(format!("{why}: put data into other files and name them")));
         }
         match read_from(&opened, 0, INSTRUCTIONS_BYTES as u32 + 1) {
-            Ok(content) => new(self.with_warnings(parse_instructions(task, &content))),
+            Ok(content) => new(self.with_warnings(parse_instructions(task, &content, &self.roots))),
             Err(error) => {
                 let why = std::io::Error::from_raw_os_error(error.errno);
                 new(problem(format!("{file} cannot be read: {why}")))
@@ -216,7 +229,7 @@ impl Publisher {
             return Manifest::Spec(spec);
         }
         let mut spec = Arc::unwrap_or_clone(spec);
-        spec.warnings.extend(warnings);
+        spec.warnings.extend(bounded_warnings(warnings));
         Manifest::Spec(spec.into())
     }
 
