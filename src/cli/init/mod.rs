@@ -18,6 +18,7 @@ use self::kit::{Client, PARTS, PLUGIN, Part, Way};
 use self::place::{Found, Place};
 use self::record::{Installed, RECORD, Record};
 use super::Failure;
+use super::out::say;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -51,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let shown = arguments.directory.display();
     let end = if arguments.remove {
         let Some(record) = record else {
-            println!("crewfs is not installed in {shown}: there is no {RECORD}; nothing was changed");
+            say!("crewfs is not installed in {shown}: there is no {RECORD}; nothing was changed");
             return Ok(());
         };
         remove(&record, &mut place, &mut teller)?;
@@ -82,8 +83,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let nothing = if teller.changes == 0 { "; nothing was changed" } else { "" };
     match (teller.refused, arguments.dry_run) {
-        (0, false) => println!("{end}{nothing}"),
-        (0, true) => println!("this was a dry run: nothing was changed"),
+        (0, false) => say!("{end}{nothing}"),
+        (0, true) => say!("this was a dry run: nothing was changed"),
         (refused, _) => {
             return Err(Failure::failed(format!(
                 "{refused} of the files could not be changed; what to add to them by hand is said above"
@@ -103,7 +104,7 @@ struct Teller {
 impl Teller {
     fn tell(&self, what: &str, path: &str, more: &str) {
         let colon = if more.is_empty() { "" } else { ": " };
-        println!("{what:8} {path}{colon}{more}");
+        say!("{what:8} {path}{colon}{more}");
     }
 
     fn change(&mut self, what: &str, path: &str, more: &str) {
@@ -229,7 +230,7 @@ fn refuse(part: &Part, why: &str, teller: &mut Teller) {
     teller.refused += 1;
     teller.tell("refused", part.path, &format!("{why}; add this by hand:"));
     for line in part.text.lines() {
-        println!("    {line}");
+        say!("    {line}");
     }
 }
 
