@@ -1,12 +1,12 @@
 //! `crewfs log`: the event log as JSON lines, from the mount if there is one, else from the disk.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Failure, absolute};
+use super::{Failure, absolute, out};
 use crate::daemon::{Project, TakeError};
 use crate::limits::REPLAY_EVENTS;
 use crate::log::{Log, line};
@@ -17,6 +17,9 @@ pub(super) struct Arguments {
     /// The project's directory, or where it is mounted.
     source: PathBuf,
 }
+
+/// How much is printed at once, in bytes. A reader that has seen enough (`crewfs log … | head`) ends the listing there.
+const PART: usize = 64 << 10;
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let source = absolute(&arguments.source)?;
@@ -38,29 +41,35 @@ fn copy(desk: &Path) -> Result<(), Failure> {
     let events = desk.join("events.jsonl");
     let failed = |error: io::Error| Failure::failed(format!("{}: {error}", events.display()));
     let mut file = File::open(&events).map_err(failed)?;
-    quiet_when_closed(io::copy(&mut file, &mut io::stdout().lock()).map(|_| ()))
-}
-
-fn print(project: &Project) -> Result<(), Failure> {
-    let mut log = project.open_log().map_err(Failure::failed)?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut at = 0;
+    let mut part = vec![0; PART];
     loop {
-        let records = log.read(at, REPLAY_EVENTS).map_err(Failure::failed)?;
-        let Some(last) = records.last() else { return quiet_when_closed(out.flush()) };
-        at = last.seq;
-        for record in &records {
-            if let Err(error) = out.write_all(line(record).as_bytes()) {
-                return quiet_when_closed(Err(error));
-            }
+        match file.read(&mut part) {
+            Ok(0) => return Ok(()),
+            Ok(length) if out::write(&part[..length]) => {}
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
         }
     }
 }
 
-/// A reader that has seen enough (`crewfs log … | head`) is no failure.
-fn quiet_when_closed(outcome: io::Result<()>) -> Result<(), Failure> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome.map_err(Failure::failed),
+fn print(project: &Project) -> Result<(), Failure> {
+    let mut log = project.open_log().map_err(Failure::failed)?;
+    let (mut part, mut at) = (String::new(), 0);
+    loop {
+        let records = log.read(at, REPLAY_EVENTS).map_err(Failure::failed)?;
+        for record in &records {
+            part += &line(record);
+            if part.len() >= PART {
+                if !out::write(part.as_bytes()) {
+                    return Ok(());
+                }
+                part.clear();
+            }
+        }
+        let Some(last) = records.last() else { break };
+        at = last.seq;
     }
+    out::write(part.as_bytes());
+    Ok(())
 }

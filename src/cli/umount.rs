@@ -38,6 +38,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(file) => place(&Settings::read(file)?.mountpoint)?,
         None => place(arguments.mountpoint.as_deref().expect("clap asks for it when there is no file"))?,
     };
+    // Whoever starts it in the mount finds it not in its own way; the paths are absolute by now.
+    let _ = std::env::set_current_dir("/");
     let tree = mounts::at(&mountpoint).map_err(Failure::failed)?;
     let tree = tree.ok_or_else(|| Failure::not_mounted(&mountpoint))?;
     if mounts::is_dead(&mountpoint) || arguments.lazy {
@@ -75,7 +77,7 @@ fn in_use(mountpoint: &Path, by: &str) -> Failure {
     ))
 }
 
-/// The processes that work in the mount or have something of it open, as far as this user may see.
+/// The processes that work in the mount or have something of it open, each once, as far as this user may see.
 fn users_of(mountpoint: &Path) -> Vec<String> {
     let device = |path: &Path| std::fs::metadata(path).map(|there| there.dev()).ok();
     let ours = [device(mountpoint), desk_of(mountpoint).and_then(|desk| device(&desk))];
@@ -85,18 +87,25 @@ fn users_of(mountpoint: &Path) -> Vec<String> {
         named && device(link).is_some_and(|device| ours.contains(&Some(device)))
     };
     let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
-    let processes = entries(Path::new("/proc")).filter(|process| {
+    let is_user = |process: &PathBuf| {
         [process.join("cwd"), process.join("root"), process.join("exe")]
             .into_iter()
             .chain(entries(&process.join("fd")))
             .any(|l| uses(&l))
-    });
-    let name = |process: PathBuf| {
-        let command = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
-        let pid = process.file_name().unwrap_or_default().to_string_lossy();
-        format!("{} (process {pid})", command.trim_end())
     };
-    processes.map(name).collect()
+    let name = |process: PathBuf| {
+        // Besides processes there are links, such as self, which lead to one that is listed anyway.
+        let pid: u32 = process.file_name()?.to_str()?.parse().ok()?;
+        if !is_user(&process) {
+            return None;
+        }
+        if pid == std::process::id() {
+            return Some("this command itself, whose program, input or output is there".to_string());
+        }
+        let command = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+        Some(format!("{} (process {pid})", command.trim_end()))
+    };
+    entries(Path::new("/proc")).filter_map(name).collect()
 }
 
 /// Take one mount away; with `detach` also one that is in use, or does not answer.

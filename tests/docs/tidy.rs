@@ -99,6 +99,19 @@ fn unsafe_fuser_and_the_clock_each_have_their_file() {
     }
 }
 
+/// Ways to print past `src/cli/out.rs`. The macros panic when nobody reads any more.
+const PRINTING: [&str; 6] = ["print!", "println!", "eprint!", "eprintln!", "stdout()", "stderr()"];
+
+#[test]
+fn commands_print_in_one_place() {
+    for (path, source) in sources("src/cli") {
+        let code = code(&source);
+        let found: Vec<_> = PRINTING.into_iter().filter(|word| has_word(&code, word)).collect();
+        let allowed: &[&str] = if path == "src/cli/out.rs" { &["stdout()", "stderr()"] } else { &[] };
+        assert_eq!(found, allowed, "{path}: src/cli/out.rs prints for all commands, and never by a macro");
+    }
+}
+
 /// The modules of the crate that a source names.
 fn named_modules(code: &str) -> BTreeSet<&str> {
     let first = |path: &'_ str| -> Option<usize> {

@@ -17,6 +17,7 @@ mod leases;
 mod listing;
 mod liveness;
 mod overview;
+mod printing;
 mod process;
 mod publishing;
 mod reading;

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::out::say;
 use super::{Failure, place};
 use crate::daemon::STATE_DIRECTORY;
 use crate::mounts;
@@ -87,7 +88,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Warning(said) => ("warning", said),
             Problem(said) => ("problem", said),
         };
-        println!("{word:<8} {said}");
+        say!("{word:<8} {said}");
     }
     match findings.iter().filter(|finding| matches!(finding, Problem(_))).count() {
         0 => Ok(()),
