@@ -20,6 +20,7 @@ mod overview;
 mod process;
 mod publishing;
 mod reading;
+mod replacing;
 mod rewriting;
 mod scheduling;
 mod service;
