@@ -18,7 +18,7 @@ look() {
     cat <<TEXT
 You are the worker $worker of a crew that shares this project. Its queue of tasks is the directory $tasks.
 To claim the best task: touch $tasks/claim/next; then read $tasks/workers/self/task and do what it says.
-To note progress, write a line into $tasks/claim/ID. To finish, write what you did into $tasks/completed/ID; if it cannot be done, write why into $tasks/failed/ID. To give it back: rm $tasks/claim/ID.
+To note progress, write a line into $tasks/workers/self/note. To finish, write what you did into $tasks/completed/ID; if it cannot be done, write why into $tasks/failed/ID. To give it back: rm $tasks/claim/ID.
 A change that fails with EBUSY (resource busy) was refused because another worker has that file: $tasks/workers/self/why says who, and what to do.
 TEXT
     if [ "$task" ]; then

@@ -38,6 +38,9 @@ pub struct Caller {
     pub is_sftp: bool,
     /// The process whose end is the end of this worker, if there is one.
     pub anchor: Option<Anchor>,
+    /// Why the name that the process was given is none. Such a caller reads as the user that it is, and changes nothing of the
+    /// queue.
+    pub misnamed: Option<Arc<str>>,
 }
 
 struct Known {
@@ -80,7 +83,8 @@ impl Callers {
         let caller = self.identify(req).unwrap_or_else(|_| {
             let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator: false };
             let process = thread_group(req.tid);
-            Arc::new(Caller { actor, is_worker: false, process, is_sftp: false, anchor: None })
+            let (is_sftp, anchor, misnamed) = (false, None, None);
+            Arc::new(Caller { actor, is_worker: false, process, is_sftp, anchor, misnamed })
         });
         // Workers joined when they were identified.
         if !caller.is_worker {
@@ -132,6 +136,9 @@ impl Callers {
     /// EACCES when CREWFS_WORKER is set to something that is no name.
     pub fn identify(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = self.recognise(req)?;
+        if let Some(why) = &caller.misnamed {
+            return Err(FsError::because(libc::EACCES, why.to_string()));
+        }
         let (name, now) = (&caller.actor.worker, (self.engine.clock())());
         let state = self.engine.state();
         match self.check_name(&state, &caller.actor) {
@@ -152,6 +159,17 @@ impl Callers {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// For whom something is shown: also for a caller whose name is none, so that it can read why.
+    ///
+    /// # Errors
+    /// EACCES when the name belongs to another user (C41).
+    pub fn reader(&self, req: &Request) -> Result<Arc<Caller>> {
+        match self.recognise(req)? {
+            caller if caller.misnamed.is_some() => Ok(caller),
+            _ => self.identify(req),
         }
     }
 
@@ -278,7 +296,7 @@ impl Callers {
         let given = |worker, anchor: Option<Anchor>| {
             let actor = Actor { worker, uid: req.uid, operator: false };
             let anchor = connection().or(anchor);
-            Caller { actor, is_worker: true, process, is_sftp, anchor }
+            Caller { actor, is_worker: true, process, is_sftp, anchor, misnamed: None }
         };
         let mut program = None;
         let mut at = stat.map(|stat| (req.tid, stat));
@@ -287,13 +305,15 @@ impl Callers {
             if let Some(name) = variable_of(pid) {
                 return match std::str::from_utf8(&name).ok().and_then(WorkerName::parse) {
                     Some(worker) => Ok(given(worker, carrier(thread_group(pid), &name))),
-                    None => Err(FsError::because(
-                        libc::EACCES,
-                        format!(
+                    None => {
+                        let why = format!(
                             "CREWFS_WORKER is {:?}, which is no worker name: use letters, digits, '.', '_' and '-'",
                             String::from_utf8_lossy(&name)
-                        ),
-                    )),
+                        );
+                        let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator: false };
+                        let misnamed = Some(why.into());
+                        Ok(Caller { actor, is_worker: false, process, is_sftp, anchor: None, misnamed })
+                    }
                 };
             }
             if program.is_none() {
@@ -308,7 +328,7 @@ impl Callers {
         }
         let operator = req.uid == 0 || req.uid == self.owner;
         let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator };
-        Ok(Caller { actor, is_worker: false, process, is_sftp, anchor: connection() })
+        Ok(Caller { actor, is_worker: false, process, is_sftp, anchor: connection(), misnamed: None })
     }
 
     fn login(&self, uid: u32) -> WorkerName {

@@ -3,17 +3,17 @@
 //!
 //! The same seed each time, so that a red build is red again; `PROPTEST_CASES=100000` explores with a new one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crewfs::queue::{
-    Actor, Command, Content, Decision, Ending, Event, FileStamp, LossReason, Manifest, Outcome, Phase,
-    Priority, Problem, ProcessEnding, Record, Refusal, Rules, Seq, Span, Spec, State, Task, TaskId,
-    TaskState, Wall, When, WorkerName, decide,
+    Actor, ClaimForm, Command, Content, Decision, Ending, Event, FileStamp, FileState, LossReason, Manifest,
+    Outcome, Phase, Priority, Problem, ProcessEnding, Record, Refusal, Rules, Seq, Span, Spec, State, Task,
+    TaskId, TaskState, Wall, When, WorkerName, decide,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use crate::model::{Class, Item, Model, Said, Stage};
+use crate::model::{Class, File, Item, Model, Said, Stage};
 
 /// One wish in small numbers; what they stand for is looked up when its turn comes.
 #[derive(Debug, Clone)]
@@ -23,21 +23,31 @@ enum Wish {
         front: Front,
         stamp: u64,
     },
-    Withdraw {
+    OpenFile {
+        task: u8,
+    },
+    RemoveFile {
         task: u8,
         by: Who,
     },
-    Missing {
+    FileGone {
         task: u8,
+    },
+    Withdraw {
+        task: u8,
+    },
+    Forget {
+        task: u8,
+        by: Who,
     },
     Claim {
         task: u8,
         by: Who,
-        exclusive: bool,
+        form: ClaimForm,
     },
     ClaimNext {
         by: Who,
-        exclusive: bool,
+        form: ClaimForm,
     },
     Note {
         task: u8,
@@ -138,10 +148,13 @@ fn wish(tasks: u8, workers: u8) -> impl Strategy<Value = Wish> {
         8 => (task(), front(tasks), 0..3u64).prop_map(|(task, front, stamp)| Wish::Publish { task, front, stamp }),
         2 => (0..workers, who(), words()).prop_map(|(worker, by, words)| Wish::Equip { worker, by, words }),
         4 => (0..90i64).prop_map(|minutes| Wish::Wait { minutes }),
-        1 => (task(), who()).prop_map(|(task, by)| Wish::Withdraw { task, by }),
-        1 => task().prop_map(|task| Wish::Missing { task }),
-        5 => (task(), who(), any::<bool>()).prop_map(|(task, by, exclusive)| Wish::Claim { task, by, exclusive }),
-        5 => (who(), any::<bool>()).prop_map(|(by, exclusive)| Wish::ClaimNext { by, exclusive }),
+        1 => task().prop_map(|task| Wish::OpenFile { task }),
+        2 => (task(), who()).prop_map(|(task, by)| Wish::RemoveFile { task, by }),
+        1 => task().prop_map(|task| Wish::FileGone { task }),
+        2 => task().prop_map(|task| Wish::Withdraw { task }),
+        2 => (task(), who()).prop_map(|(task, by)| Wish::Forget { task, by }),
+        5 => (task(), who(), form()).prop_map(|(task, by, form)| Wish::Claim { task, by, form }),
+        5 => (who(), form()).prop_map(|(by, form)| Wish::ClaimNext { by, form }),
         2 => (task(), who(), age()).prop_map(|(task, by, age)| Wish::Note { task, by, age }),
         7 => (task(), who(), often(), any::<bool>(), any::<bool>()).prop_map(
             |(task, by, completed, text, exclusive)| Wish::Finish { task, by, completed, text, exclusive }
@@ -154,6 +167,10 @@ fn wish(tasks: u8, workers: u8) -> impl Strategy<Value = Wish> {
         1 => (0..workers, who(), any::<bool>()).prop_map(|(worker, by, draining)| Wish::Drain { worker, by, draining }),
         1 => (who(), prop::bool::weighted(0.3)).prop_map(|(by, paused)| Wish::Pause { by, paused }),
     ]
+}
+
+fn form() -> impl Strategy<Value = ClaimForm> {
+    prop_oneof![Just(ClaimForm::Any), Just(ClaimForm::Exclusive), Just(ClaimForm::Text)]
 }
 
 fn front(tasks: u8) -> impl Strategy<Value = Front> {
@@ -232,12 +249,13 @@ fn command(model: &Model, wish: Wish) -> Option<Command> {
             manifest: manifest(&front),
             stamp: FileStamp { ino: stamp, size: 1, mtime_ns: 1 },
         },
-        Wish::Withdraw { task, by } => Command::Withdraw { task: task_id(task), by: actor(by) },
-        Wish::Missing { task } => Command::Missing { task: task_id(task) },
-        Wish::Claim { task, by, exclusive } => {
-            Command::Claim { task: task_id(task), by: actor(by), exclusive }
-        }
-        Wish::ClaimNext { by, exclusive } => Command::ClaimNext { by: actor(by), exclusive },
+        Wish::OpenFile { task } => Command::OpenFile { task: task_id(task) },
+        Wish::RemoveFile { task, by } => Command::RemoveFile { task: task_id(task), by: actor(by) },
+        Wish::FileGone { task } => Command::FileGone { task: task_id(task) },
+        Wish::Withdraw { task } => Command::Withdraw { task: task_id(task) },
+        Wish::Forget { task, by } => Command::Forget { task: task_id(task), by: actor(by) },
+        Wish::Claim { task, by, form } => Command::Claim { task: task_id(task), by: actor(by), form },
+        Wish::ClaimNext { by, form } => Command::ClaimNext { by: actor(by), form },
         Wish::Note { task, by, age } => Command::Note {
             task: task_id(task),
             epoch: epoch(task, age),
@@ -353,6 +371,8 @@ fn check_sound(state: &State) {
         }
     }
     assert_eq!(listed, state.len(), "each task is listed once");
+    let unsettled = state.tasks().filter(|(_, task)| task.finish().is_none() && !task.has_whole_file());
+    assert!(state.unsettled().eq(unsettled.map(|(id, _)| id)), "tasks whose file is away or open");
     let ready: Vec<_> = state.listed(TaskState::Ready).collect();
     for n in (0..3).map(worker_name) {
         let can = |id: &&&TaskId| state.missing(state.task(id.as_str()).unwrap(), n.as_str()).is_empty();
@@ -384,6 +404,7 @@ fn check_same(state: &State, model: &Model) {
         assert_eq!(Some(&worker.uid), model.names.get(name));
         assert_eq!(worker.claims, model.claims(name), "claims of {name}");
         assert_eq!(worker.draining, model.draining.contains(name), "draining of {name}");
+        assert_eq!(worker.ousted, model.ousted.contains(name), "the last claim of {name}");
         let endings = model.endings.get(name).copied().unwrap_or_default();
         assert_eq!((worker.completed, worker.failed), endings, "endings of {name}");
     }
@@ -394,6 +415,13 @@ fn check_task(state: &State, model: &Model, item: &Item) {
     let task = state.task(id.as_str()).unwrap_or_else(|| panic!("{id} is missing"));
     assert_eq!(state.state_of(task), model.state(item), "state of {id}");
     assert_eq!(task.waits_since, item.waits_since, "the patience of {id}");
+    let file = match task.file {
+        FileState::Present => File::Whole,
+        FileState::Open(_) => File::BeingWritten,
+        FileState::Missing(_) => File::Gone,
+    };
+    assert_eq!(file, item.file, "the file of {id}");
+    assert_eq!(task.ousted.iter().cloned().collect::<HashSet<_>>(), item.ousted, "who lost {id}");
     if task.is_open() {
         assert_eq!(state.why_blocked(task).is_empty(), model.state(item) == TaskState::Ready, "{id}");
     }
@@ -546,13 +574,16 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => published,
         1 => task().prop_map(|task| Event::CycleBroken { task }),
+        1 => task().prop_map(|task| Event::FileOpened { task }),
+        2 => task().prop_map(|task| Event::FileMissing { task }),
         1 => task().prop_map(|task| Event::Withdrawn { task }),
+        1 => (task(), worker()).prop_map(|(task, by)| Event::Forgotten { task, by }),
         4 => (task(), worker()).prop_map(|(task, worker)| Event::Claimed { task, worker }),
         1 => task().prop_map(|task| Event::Noted { task, text: "n".into() }),
         3 => (task(), prop::option::of(worker()), content.clone())
-            .prop_map(|(task, worker, text)| Event::Completed { task, worker, text }),
+            .prop_map(|(task, worker, text)| Event::Completed { task, worker, by: None, text }),
         2 => (task(), prop::option::of(worker()), content)
-            .prop_map(|(task, worker, text)| Event::Failed { task, worker, text }),
+            .prop_map(|(task, worker, text)| Event::Failed { task, worker, by: None, text }),
         1 => task().prop_map(|task| Event::Reported { task, text: text() }),
         2 => (task(), worker(), loss).prop_map(|(task, worker, reason)| Event::Returned { task, worker, reason }),
         1 => (task(), worker()).prop_map(|(task, by)| Event::Retried { task, by }),

@@ -13,7 +13,8 @@ use crewfs::limits::{
 };
 use crewfs::log::{MemoryLog, SqliteLog, line};
 use crewfs::queue::{
-    Command, Content, Ending, Event, Outcome, Record, Refusal, Rules, Seq, Span, State, TaskState, Wall,
+    ClaimForm, Command, Content, Ending, Event, Outcome, Record, Refusal, Rules, Seq, Span, State, TaskState,
+    Wall,
 };
 use parking_lot::Mutex;
 
@@ -45,7 +46,7 @@ fn submit(engine: &Engine, command: Command) -> Receiver<Result<Outcome, Failure
 
 /// A command that changes nothing; when this returns, everything before it is done, and so is what was due.
 pub fn nudge(engine: &Engine) -> Result<Outcome, Failure> {
-    let outcome = engine.call(Command::Missing { task: task("nowhere") });
+    let outcome = engine.call(Command::FileGone { task: task("nowhere") });
     engine.barrier();
     outcome
 }
@@ -96,7 +97,7 @@ fn crowd(control: Control, tasks: usize, threads: usize) {
     assert_eq!((told.len(), distinct.len()), (tasks, tasks), "every task was claimed exactly once");
     for (task, worker, epoch, finish) in told {
         assert_eq!(*at(epoch), Event::Claimed { task: task.clone(), worker: worker.clone() });
-        assert_eq!(*at(finish), Event::Completed { task, worker: Some(worker), text: None });
+        assert_eq!(*at(finish), Event::Completed { task, worker: Some(worker), by: None, text: None });
     }
     assert_same_as_log(&engine, &control);
     engine.stop();
@@ -192,7 +193,7 @@ fn what_was_decided_on_top_of_a_failed_batch_fails_with_it() {
     control.hold(true);
     let raced = submit(&engine, publish("other"));
     control.await_batches(2);
-    let claim = |name| Command::Claim { task: task("t"), by: actor(name), exclusive: true };
+    let claim = |name| Command::Claim { task: task("t"), by: actor(name), form: ClaimForm::Exclusive };
     let [first, second] = ["w1", "w2"].map(|name| submit(&engine, claim(name)));
     // A refusal promises nothing, so it waits for nothing.
     assert!(matches!(second.recv().unwrap(), Err(Failure::Refused(Refusal::Held { .. }))));

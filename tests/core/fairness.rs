@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use crewfs::queue::{
-    Command, Event, Outcome, Priority, Record, Refusal, Rules, Seq, Span, Spec, State, TaskState, Wall, When,
-    decide,
+    ClaimForm, Command, Event, Outcome, Priority, Record, Refusal, Rules, Seq, Span, Spec, State, TaskState,
+    Wall, When, decide,
 };
 
 use crate::{actor, claim_next, complete, publish_spec, task};
@@ -220,7 +220,7 @@ fn a_task_that_only_others_can_do_holds_up_nobody() {
     world.publish("plain", |_| ());
     assert_eq!(world.claim("w").as_deref(), Some("plain"));
     world.complete("plain", "w");
-    let claim = Command::Claim { task: task("special"), by: actor("w"), exclusive: false };
+    let claim = Command::Claim { task: task("special"), by: actor("w"), form: ClaimForm::Any };
     assert!(matches!(world.perform(&claim), Err(Refusal::Incapable { .. })));
     let equip = Command::Equip {
         worker: actor("w").worker,

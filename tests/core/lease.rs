@@ -9,7 +9,7 @@ use crewfs::fs::followed::{Anchor, Follower, Kind};
 use crewfs::limits::WORKERS_PRESENT;
 use crewfs::log::MemoryLog;
 use crewfs::queue::{
-    Command, Instant, LossReason, Now, Outcome, ProcessEnding, Span, Spec, State, TaskState, Wall,
+    Command, Ending, Instant, LossReason, Now, Outcome, ProcessEnding, Span, Spec, State, TaskState, Wall,
 };
 use parking_lot::Mutex;
 
@@ -203,8 +203,10 @@ fn an_end_is_not_forgotten_while_the_log_does_not_work() {
 fn a_worker_is_idle_from_the_end_of_its_claim_however_it_ends() {
     let world = World::new();
     let by = || actor("w");
-    let ends: [fn(_, _) -> Command; 2] =
-        [|task, by| Command::Release { task, by }, |task, by| Command::Withdraw { task, by }];
+    let ends: [fn(_, _) -> Command; 2] = [
+        |task, by| Command::Release { task, by },
+        |task, by| Command::Finish { task, by, ending: Ending::Failed, text: None, exclusive: false },
+    ];
     for end in ends {
         world.engine.call(publish("t")).unwrap();
         world.heard("w");

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crewfs::queue::{Actor, Command, Ending, FileStamp, Manifest, Spec, TaskId, WorkerName};
+use crewfs::queue::{Actor, ClaimForm, Command, Ending, FileStamp, Manifest, Spec, TaskId, WorkerName};
 
 mod against_model;
 mod crash;
@@ -37,7 +37,7 @@ fn publish_spec(name: &str, spec: Spec) -> Command {
 }
 
 fn claim_next(by: &str) -> Command {
-    Command::ClaimNext { by: actor(by), exclusive: false }
+    Command::ClaimNext { by: actor(by), form: ClaimForm::Any }
 }
 
 fn complete(name: &str, by: &str) -> Command {

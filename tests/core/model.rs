@@ -6,8 +6,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crewfs::queue::{
-    Actor, Command, Ending, FileStamp, Manifest, Priority, Refusal, Rules, Seq, Spec, TaskId, TaskState,
-    Wall, When, WorkerName,
+    Actor, ClaimForm, Command, Ending, FileStamp, Manifest, Priority, Refusal, Rules, Seq, Spec, TaskId,
+    TaskState, Wall, When, WorkerName,
 };
 
 /// What a caller of the filesystem can tell apart (C22–C24, C41).
@@ -31,17 +31,20 @@ impl Class {
             | Refusal::Rejected { .. }
             | Refusal::NothingReady { .. }
             | Refusal::NothingForWorker { .. }
+            | Refusal::NoFile { .. }
             | Refusal::NotFinished { .. } => Class::NotThere,
             Refusal::Held { .. } | Refusal::AlreadyYours { .. } | Refusal::AlreadyFinished { .. } => {
                 Class::Exists
             }
-            Refusal::Blocked { .. } | Refusal::InUse { .. } => Class::Busy,
+            Refusal::Blocked { .. } | Refusal::InUse { .. } | Refusal::Cycle { .. } => Class::Busy,
             Refusal::Paused
             | Refusal::Draining { .. }
             | Refusal::Incapable { .. }
             | Refusal::TooMany { .. }
             | Refusal::NotHolder { .. }
             | Refusal::Stale { .. }
+            | Refusal::NoNote { .. }
+            | Refusal::HasFile { .. }
             | Refusal::NameTaken { .. }
             | Refusal::OperatorOnly { .. } => Class::Denied,
         }
@@ -66,9 +69,20 @@ pub enum Stage {
     Ended { how: Ending, worker: Option<WorkerName>, finish: Seq, text: Option<Vec<u8>> },
 }
 
+/// Where the file of a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum File {
+    Whole,
+    BeingWritten,
+    Gone,
+}
+
 #[derive(Debug, Clone)]
 pub struct Item {
     pub id: TaskId,
+    pub file: File,
+    /// Workers whose last claim of it ended by another hand.
+    pub ousted: HashSet<WorkerName>,
     pub newest: Manifest,
     stamp: FileStamp,
     /// Its newest content closed a cycle, and the cycle is still there.
@@ -97,6 +111,8 @@ impl Item {
     /// Its claim is lost, not given back; the answer is how many events that takes, of which the first is `token`.
     fn lose(&mut self, token: Seq) -> Seq {
         self.silences += 1;
+        let holder = self.holder().cloned();
+        self.ousted.extend(holder);
         let allowed = self.in_force.as_ref().map_or(3, |spec| spec.attempts);
         if self.silences < allowed {
             self.stage = Stage::Open;
@@ -150,7 +166,9 @@ pub struct Model {
     pub names: HashMap<WorkerName, u32>,
     pub draining: HashSet<WorkerName>,
     pub paused: bool,
-    /// Completed and then withdrawn: who needs these goes on.
+    /// Workers whose last claim, of whatever task, ended by another hand.
+    pub ousted: HashSet<WorkerName>,
+    /// Completed and then forgotten: tasks that need these go on.
     pub archived: HashSet<TaskId>,
     pub published: usize,
     /// How many tasks each worker completed and failed.
@@ -189,6 +207,11 @@ impl Model {
 
     /// Whether only files of others can keep it from being claimed.
     fn waits(&self, item: &Item) -> bool {
+        item.file == File::Whole && self.is_due(item)
+    }
+
+    /// Whether it could be claimed, if its file is whole and nothing bars it.
+    fn is_due(&self, item: &Item) -> bool {
         let early = item.time(|spec| spec.not_before).is_some_and(|when| when > self.now);
         let accepted = !item.closes_cycle && matches!(item.newest, Manifest::Spec(_));
         let met = item.needs().iter().all(|need| self.met(need));
@@ -245,7 +268,7 @@ impl Model {
                 item.in_force = Some((**spec).clone());
             }
         }
-        let waits: Vec<bool> = self.items.iter().map(|item| self.waits(item)).collect();
+        let waits: Vec<bool> = self.items.iter().map(|item| self.is_due(item)).collect();
         for (item, waits) in self.items.iter_mut().zip(waits) {
             item.waits_since = match &item.stage {
                 Stage::Open => waits.then(|| item.waits_since.unwrap_or(self.now)),
@@ -277,7 +300,7 @@ impl Model {
         held.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Whether somebody who needs `id`, or needs somebody who does, and so on, is `id` itself.
+    /// Whether a task that needs `id`, or needs one that does, and so on, is `id` itself. What is completed waits for nothing.
     fn in_a_cycle(&self, id: &TaskId) -> bool {
         let mut reached: Vec<&TaskId> = vec![id];
         let mut next = 0;
@@ -286,7 +309,7 @@ impl Model {
                 if need == id {
                     return true;
                 }
-                if !reached.contains(&need) {
+                if !reached.contains(&need) && !self.met(need) {
                     reached.push(need);
                 }
             }
@@ -305,30 +328,52 @@ impl Model {
     fn judge(&mut self, command: &Command, token: Seq) -> Result<Said, Class> {
         match command {
             Command::Publish { task, manifest, stamp } => self.publish(task, manifest, *stamp),
-            Command::Withdraw { task, by } => {
+            Command::OpenFile { task } => {
+                if let Ok(item) = self.at(task) {
+                    item.file = File::BeingWritten;
+                }
+            }
+            Command::RemoveFile { task, by } => {
                 self.own_name(by)?;
                 let item = self.at(task)?;
                 if item.holder().is_some_and(|holder| *holder != by.worker && !by.operator) {
                     return Err(Class::Busy);
                 }
-                self.remove(task);
+                item.file = File::Gone;
             }
-            Command::Missing { task } => {
-                if self.find(task).is_some_and(|item| item.holder().is_none()) {
-                    self.remove(task);
+            Command::FileGone { task } => {
+                if let Ok(item) = self.at(task) {
+                    item.file = File::Gone;
                 }
             }
-            Command::Claim { task, by, exclusive } => return self.claim(task, by, *exclusive, token),
-            Command::ClaimNext { by, exclusive } => {
+            Command::Withdraw { task } => {
+                self.items
+                    .retain(|item| item.id != *task || item.file != File::Gone || item.stage != Stage::Open);
+            }
+            Command::Forget { task, by } => {
+                self.own_name(by)?;
+                let item = self.at(task)?;
+                let (ended, gone) = (matches!(item.stage, Stage::Ended { .. }), item.file == File::Gone);
+                match (by.operator, ended, gone) {
+                    (false, ..) | (true, true, false) => return Err(Class::Denied),
+                    (true, false, _) => return Err(Class::NotThere),
+                    (true, true, true) => self.remove(task),
+                }
+            }
+            Command::Claim { task, by, form } => return self.claim(task, by, *form, token),
+            Command::ClaimNext { by, form } => {
                 self.own_name(by)?;
                 if let Some(held) = self.claims(&by.worker).pop() {
-                    return self.claim(&held, by, *exclusive, token);
+                    return self.claim(&held, by, *form, token);
+                }
+                if *form == ClaimForm::Text && self.ousted.contains(&by.worker) {
+                    return Err(Class::Denied);
                 }
                 if !self.may_claim(&by.worker) {
                     return Err(Class::Denied);
                 }
                 let Some(best) = self.best_for(&by.worker) else { return Err(Class::NotThere) };
-                return self.claim(&best, by, *exclusive, token);
+                return self.claim(&best, by, *form, token);
             }
             Command::Note { task, epoch: wanted, by, text } => {
                 self.own_name(by)?;
@@ -361,23 +406,35 @@ impl Model {
                 self.own_name(by)?;
                 let item = self.at(task)?;
                 match item.holder() {
-                    Some(holder) if *holder == by.worker || by.operator => item.stage = Stage::Open,
+                    Some(holder) if *holder == by.worker || by.operator => {
+                        let holder = holder.clone();
+                        item.stage = Stage::Open;
+                        self.claim_ended(task, &holder, holder != by.worker);
+                    }
                     _ => return Err(Class::Denied),
                 }
             }
             Command::Retry { task, by } => {
                 self.own_name(by)?;
+                let cycle = self.in_a_cycle(task);
                 let item = self.at(task)?;
                 let Stage::Ended { .. } = item.stage else { return Err(Class::NotThere) };
+                if item.file == File::Gone {
+                    return Err(Class::NotThere);
+                }
+                if cycle {
+                    return Err(Class::Busy);
+                }
                 (item.stage, item.silences) = (Stage::Open, 0);
             }
             Command::Expire { task, epoch: wanted, .. } => {
                 let item = self.at(task)?;
-                match &item.stage {
-                    Stage::Claimed { epoch, .. } if epoch == wanted => {}
+                let holder = match &item.stage {
+                    Stage::Claimed { epoch, worker, .. } if epoch == wanted => worker.clone(),
                     _ => return Ok(Said::Done),
-                }
+                };
                 item.lose(token);
+                self.ousted.insert(holder);
             }
             Command::Depart { worker, epoch: last, .. } => {
                 let mut token = token;
@@ -385,6 +442,7 @@ impl Model {
                     let item = self.at(&task)?;
                     if matches!(&item.stage, Stage::Claimed { epoch, .. } if epoch <= last) {
                         token += item.lose(token);
+                        self.ousted.insert(worker.clone());
                     }
                 }
             }
@@ -436,6 +494,8 @@ impl Model {
             self.published += 1;
             self.items.push(Item {
                 id: task.clone(),
+                file: File::Whole,
+                ousted: HashSet::new(),
                 newest: Manifest::Spec(Spec::titled("").into()),
                 stamp,
                 closes_cycle: false,
@@ -449,7 +509,7 @@ impl Model {
         }
         let item = self.at(task).expect("it is there now");
         let before = item.needs().to_vec();
-        (item.newest, item.stamp) = (manifest.clone(), stamp);
+        (item.newest, item.stamp, item.file) = (manifest.clone(), stamp, File::Whole);
         // A file whose needs are as before closes nothing.
         let closes = match item.needs() == before {
             true => item.closes_cycle,
@@ -465,23 +525,38 @@ impl Model {
         self.items.retain(|item| item.id != *task);
     }
 
-    fn claim(&mut self, task: &TaskId, by: &Actor, exclusive: bool, token: Seq) -> Result<Said, Class> {
+    /// A claim is over, by another hand or not.
+    fn claim_ended(&mut self, task: &TaskId, holder: &WorkerName, by_another: bool) {
+        self.ousted.remove(holder);
+        if by_another {
+            self.ousted.insert(holder.clone());
+            self.at(task).expect("it is there").ousted.insert(holder.clone());
+        }
+    }
+
+    fn claim(&mut self, task: &TaskId, by: &Actor, form: ClaimForm, token: Seq) -> Result<Said, Class> {
         self.own_name(by)?;
         let item = self.find(task).ok_or(Class::NotThere)?;
         match self.state(item) {
             TaskState::Completed | TaskState::Failed | TaskState::Rejected => return Err(Class::NotThere),
             TaskState::Blocked => return Err(Class::Busy),
-            TaskState::Claimed if item.holder() == Some(&by.worker) && !exclusive => {
+            TaskState::Claimed if item.holder() == Some(&by.worker) && form != ClaimForm::Exclusive => {
                 return Ok(Said::Claimed(task.clone()));
             }
             TaskState::Claimed => return Err(Class::Exists),
+            TaskState::Ready if form == ClaimForm::Text && item.ousted.contains(&by.worker) => {
+                return Err(Class::Denied);
+            }
             TaskState::Ready if !self.may_claim(&by.worker) || !self.is_capable(&by.worker, item) => {
                 return Err(Class::Denied);
             }
             TaskState::Ready => {}
         }
         self.names.entry(by.worker.clone()).or_insert(by.uid);
-        self.at(task)?.stage = Stage::Claimed { worker: by.worker.clone(), epoch: token, note: None };
+        self.ousted.remove(&by.worker);
+        let item = self.at(task)?;
+        item.ousted.remove(&by.worker);
+        item.stage = Stage::Claimed { worker: by.worker.clone(), epoch: token, note: None };
         Ok(Said::Claimed(task.clone()))
     }
 
@@ -514,8 +589,13 @@ impl Model {
             Stage::Open if !by.operator => return Err(Class::Denied),
             Stage::Claimed { .. } | Stage::Open => {}
         }
-        let worker = item.holder().cloned();
+        let holder = item.holder().cloned();
+        // What an operator ends is nobody else's work.
+        let worker = holder.clone().filter(|holder| *holder == by.worker);
         item.stage = Stage::Ended { how: ending, worker: worker.clone(), finish: token, text };
+        if let Some(holder) = holder {
+            self.claim_ended(task, &holder, holder != by.worker);
+        }
         if let Some(worker) = worker {
             let (completed, failed) = self.endings.entry(worker).or_default();
             match ending {

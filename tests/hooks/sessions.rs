@@ -5,7 +5,7 @@ use std::fs;
 use crate::agent::{Agent, CLIENTS, SHELLS, install};
 use crate::harness::{Mounted, Project, project};
 
-const CONTEXT: &str = "You are the worker w1 of a crew that shares this project. Its queue of tasks is the directory tasks.\\nTo claim the best task: touch tasks/claim/next; then read tasks/workers/self/task and do what it says.\\nTo note progress, write a line into tasks/claim/ID. To finish, write what you did into tasks/completed/ID; if it cannot be done, write why into tasks/failed/ID. To give it back: rm tasks/claim/ID.\\nA change that fails with EBUSY (resource busy) was refused because another worker has that file: tasks/workers/self/why says who, and what to do.\\n";
+const CONTEXT: &str = "You are the worker w1 of a crew that shares this project. Its queue of tasks is the directory tasks.\\nTo claim the best task: touch tasks/claim/next; then read tasks/workers/self/task and do what it says.\\nTo note progress, write a line into tasks/workers/self/note. To finish, write what you did into tasks/completed/ID; if it cannot be done, write why into tasks/failed/ID. To give it back: rm tasks/claim/ID.\\nA change that fails with EBUSY (resource busy) was refused because another worker has that file: tasks/workers/self/why says who, and what to do.\\n";
 
 /// How a client is told a text, from its event of this name.
 fn told(client: &str, event: &str, text: &str) -> String {

@@ -51,7 +51,7 @@ fn the_samples_are_what_a_mount_shows() {
     mounted
         .sh(
             "worker-2",
-            "touch tasks/claim/next && echo 'users is there, sessions is next' > tasks/claim/tables",
+            "touch tasks/claim/next && echo 'users is there, sessions is next' > tasks/workers/self/note",
         )
         .ok();
     for (sample, shown) in

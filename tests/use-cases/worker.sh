@@ -12,7 +12,7 @@ set -u
 
 while read -r _ < tasks/workers/self/should-stop; do
     # One step, one winner. Fails while nothing is ready for this worker.
-    if ! true 2>/dev/null > tasks/claim/next; then
+    if ! touch tasks/claim/next 2>/dev/null; then
         sleep 0.1
         continue
     fi

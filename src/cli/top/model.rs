@@ -321,18 +321,25 @@ fn event(line: &str) -> Option<Event> {
 fn sentence(line: &Line) -> String {
     let task = line.task.as_deref().unwrap_or_default();
     let by = line.by.as_deref().unwrap_or("an operator");
-    let worker = line.worker.as_deref().unwrap_or("an operator");
+    let worker = line.worker.as_deref().unwrap_or("a worker");
     let text = || match &line.text {
         Some(Value::String(text)) => text.lines().next().unwrap_or_default().to_string(),
         _ => String::new(),
     };
     match line.event.as_str() {
         "published" => format!("{task} was published"),
+        "file_opened" => format!("{task} is being written"),
+        "file_missing" => format!("the file of {task} is gone"),
         "withdrawn" => format!("{task} was withdrawn"),
+        "forgotten" => format!("{by} removed the record of {task}"),
         "claimed" => format!("{worker} claimed {task}"),
         "noted" => format!("{task}: {}", text()),
+        "completed" if line.worker.is_none() => format!("{by} completed {task}"),
         "completed" => format!("{worker} completed {task}"),
-        "failed" if line.worker.is_none() && !text().is_empty() => format!("{task} failed: {}", text()),
+        "failed" if line.worker.is_none() && line.by.is_none() && !text().is_empty() => {
+            format!("{task} failed: {}", text())
+        }
+        "failed" if line.worker.is_none() => format!("{by} gave {task} up"),
         "failed" => format!("{worker} gave {task} up"),
         "reported" => format!("{task}, result: {}", text()),
         "returned" => returned(line, task, worker),

@@ -78,13 +78,13 @@ impl Core {
     /// Must not look into the memory of the process that closes: in the midst of execve(2) it would wait for us, and we for it.
     pub(super) fn flush_plain(&self, req: &Request, ino: Ino, fh: u64, file: &Plain) {
         let Some(writing) = &file.writing else { return };
-        let killed = match leaving(req.tid) {
+        let torn = || match leaving(req.tid) {
             Some(ProcessEnding::Killed(_)) => true,
             // A client that was done would have had its server close the file.
             Some(_) => writing.is_sftp,
             None => false,
         };
-        if killed && writing.wrote.load(Ordering::Acquire) {
+        if writing.wrote.load(Ordering::Acquire) && torn() {
             writing.torn.store(true, Ordering::Release);
         }
         if self.task_of(ino).is_some() {

@@ -94,6 +94,11 @@ impl Publisher {
         writers.remove(&key_of(stat));
     }
 
+    /// Whether a file is open for writing through the desk.
+    pub(super) fn is_written(&self, stat: &Stat) -> bool {
+        self.writers.lock().contains_key(&key_of(stat))
+    }
+
     /// The task cannot be claimed until it is published again.
     pub(super) fn hold_back(&self, task: &TaskId) {
         self.engine.submit(Command::OpenFile { task: task.clone() }, |_| ());
@@ -161,7 +166,7 @@ impl Publisher {
             }
         };
         let (stamp, key) = (stamp_of(&stat), key_of(&stat));
-        if self.writers.lock().contains_key(&key) {
+        if self.is_written(&stat) {
             return Look::Open;
         }
         if known == Some(stamp) {

@@ -58,6 +58,7 @@ pub(super) struct View {
     pub(super) config: Config,
     /// When the desk was opened: nothing on it is older.
     pub(super) opened: Timestamp,
+    opened_at: Wall,
     pub(super) overview: Overview,
     /// What the two sessions are asked: the tree's, and the desk's own.
     pub(super) sessions: [OnceLock<Arc<Terms>>; 2],
@@ -78,7 +79,8 @@ impl View {
         config: Config,
     ) -> View {
         let (nodes, scratches) = (Nodes::default(), Scratches::default());
-        let opened = at((engine.clock())().wall);
+        let opened_at = (engine.clock())().wall;
+        let opened = at(opened_at);
         View {
             engine,
             callers,
@@ -88,6 +90,7 @@ impl View {
             scratches,
             config,
             opened,
+            opened_at,
             overview: Overview::default(),
             sessions: Default::default(),
             queue: Mutex::default(),
@@ -207,7 +210,7 @@ impl View {
                 let task = state.best_for(self.worker_of(req).as_deref()).ok_or(ABSENT)?;
                 Ok(format!("ready/{task}").into())
             }
-            Node::WorkerSelf => Ok(self.callers.identify(req)?.actor.worker.as_str().into()),
+            Node::WorkerSelf => Ok(self.callers.reader(req)?.actor.worker.as_str().into()),
             _ => Err(FsError::new(libc::EINVAL)),
         }
     }
@@ -218,7 +221,8 @@ impl View {
         match node {
             Node::Task(directory, id) => self.task(*directory, id, state, req),
             Node::ClaimNext => {
-                let id = current_claim(state, &*self.callers.identify(req)?).ok_or(ABSENT)?;
+                let caller = self.callers.reader(req)?;
+                let id = current_claim(state, &caller).filter(|_| caller.misnamed.is_none()).ok_or(ABSENT)?;
                 self.task(Directory::Claim, &id, state, req)
             }
             Node::Document(Document::Queue) => Ok((Content::Bytes(self.queue(state)), 0o444, changed)),
@@ -275,8 +279,25 @@ impl View {
     fn worker(&self, name: &WorkerName, state: &State, req: &Request) -> Result<()> {
         let known = state.worker(name.as_str()).is_some()
             || self.engine.roster().get(name.as_str()).is_some()
-            || self.callers.identify(req)?.actor.worker == *name;
+            || self.callers.reader(req)?.actor.worker == *name;
         if known { Ok(()) } else { Err(ABSENT) }
+    }
+
+    /// What a caller whose name is none reads in its directory: why that is so, and that it may stop.
+    fn to_misnamed(
+        &self,
+        name: &WorkerName,
+        file: WorkerFile,
+        req: &Request,
+    ) -> Option<(Content, u16, Timestamp)> {
+        let caller = self.callers.reader(req).ok().filter(|caller| caller.actor.worker == *name)?;
+        let why = caller.misnamed.as_ref()?;
+        let text = match file {
+            WorkerFile::Why => format!("{} {why}\n", self.opened_at),
+            WorkerFile::ShouldStop => String::new(),
+            _ => return None,
+        };
+        Some((Content::Bytes(text.into_bytes().into()), 0o444, self.opened))
     }
 
     fn worker_file(
@@ -287,6 +308,9 @@ impl View {
         req: &Request,
     ) -> Result<(Content, u16, Timestamp)> {
         self.worker(name, state, req)?;
+        if let Some(answer) = self.to_misnamed(name, file, req) {
+            return Ok(answer);
+        }
         let presence = self.engine.roster().get(name.as_str());
         let changed = self.changed(state);
         let (bytes, perm, mtime) = match file {
@@ -388,7 +412,7 @@ impl View {
         match directory {
             Node::Directory(Directory::Workers) => {
                 let mut names = documents::everybody(&state, &self.engine);
-                let caller = self.caller(req)?;
+                let caller = self.callers.reader(req)?;
                 if caller.is_worker && !names.contains(&caller.actor.worker) {
                     names.push(caller.actor.worker.clone());
                 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 
 use super::publish::{Followed, Publisher, stamp_of};
@@ -198,8 +198,9 @@ impl Watcher {
         let stat = statat(directory, file_of(task), AtFlags::SYMLINK_NOFOLLOW);
         let state = self.engine.state();
         let known = state.task(task.as_str()).filter(|known| known.has_whole_file());
-        // The daemon itself may have it open for a moment after a change that is published.
-        if stat.is_ok_and(|stat| known.is_some_and(|known| known.stamp == stamp_of(&stat))) {
+        let is_known = |stat: &Stat| known.is_some_and(|known| known.stamp == stamp_of(stat));
+        // What is written through the mount is published when it is closed.
+        if stat.is_ok_and(|stat| is_known(&stat) || self.publisher.is_written(&stat)) {
             return;
         }
         match self.publisher.is_written_beneath(task) {
