@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bad_places;
+mod being_written;
 mod claiming;
 mod command_line;
 mod doctor;
@@ -16,6 +17,7 @@ mod identity;
 mod leases;
 mod listing;
 mod liveness;
+mod missing;
 mod overview;
 mod process;
 mod publishing;

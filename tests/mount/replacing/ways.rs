@@ -44,7 +44,7 @@ for file in sys.argv[1:]:
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(TERM='xterm', LINES='24', COLUMNS='80')
-        os.execvp('nano', ['nano', '-I', file])
+        os.execvp('nano', ['nano', '-I', '+99', file])
     seen, steps = b'', [(b'Exit', b'x\x0f'), (b'Write', b'\r'), (b'rote', b'\x18')]
     try:
         while part := os.read(terminal, 4096):
@@ -135,19 +135,19 @@ pub(super) const WAYS: [Way; 57] = [
     each("mv from another filesystem", &[], "mv -f $new $F"),
     each("mv from another directory", &[], "cp $new here.$T; mv -f here.$T $F"),
     each("mv from beside it", &[], "cp $new tasks/.$T.new; mv -f tasks/.$T.new $F"),
-    each("mv away and cp", &[], "mv $F tasks/$T.old; cp tasks/$T.old $F; rm tasks/$T.old"),
+    each("mv away and cp", &[], "mv $F tasks/$T.old; cp $new $F; rm tasks/$T.old"),
     each("mv with a backup", &[], "cp $new tasks/.$T.new; mv -b tasks/.$T.new $F; rm $F~"),
     each("install", &[], "install -m 644 $new $F"),
     each("cp", &[], "cp $new $F"),
     each("cp --remove-destination", &[], "cp --remove-destination $new $F"),
     each("cp -a", &[], "cp -a $new $F"),
     each("ln -f", &[], "cp $new tasks/.$T.new; ln -f tasks/.$T.new $F; rm tasks/.$T.new"),
-    each("tar x", &[], "mkdir -p $E/tasks; cp $new $E/$F; tar -C $E -cf - $F | tar xf -"),
-    each("tar x --overwrite", &[], "mkdir -p $E/tasks; cp $new $E/$F; tar -C $E -cf - $F | tar xf - --overwrite"),
-    each("tar x --unlink-first", &[], "mkdir -p $E/tasks; cp $new $E/$F; tar -C $E -cf - $F | tar xf - -U"),
-    each("rsync", &["rsync"], "rsync -a $new $F"),
-    each("rsync --inplace", &["rsync"], "rsync -a --inplace $new $F"),
-    each("rsync --delay-updates", &["rsync"], "rsync -a --delay-updates $new tasks/"),
+    each("tar x", &[], "mkdir -p $E/tasks; cp $new $E/$F; touch -d @$N $E/$F; tar -C $E -cf - $F | tar xf -"),
+    each("tar x --overwrite", &[], "mkdir -p $E/tasks; cp $new $E/$F; touch -d @$N $E/$F; tar -C $E -cf - $F | tar xf - --overwrite"),
+    each("tar x --unlink-first", &[], "mkdir -p $E/tasks; cp $new $E/$F; touch -d @$N $E/$F; tar -C $E -cf - $F | tar xf - -U"),
+    each("rsync", &["rsync"], "rsync -aI $new $F"),
+    each("rsync --inplace", &["rsync"], "rsync -aI --inplace $new $F"),
+    each("rsync --delay-updates", &["rsync"], "rsync -aI --delay-updates $new tasks/"),
     each("patch", &["patch"], "diff -u $F $new > $E/patch || true; patch -s $F < $E/patch"),
     each("patch -b", &["patch"], "diff -u $F $new > $E/patch || true; patch -bs $F < $E/patch; rm $F.orig"),
     all("git switch", &["git"], "base; git switch -qc b$N; edit; git commit -qam edit; git switch -q $B; git switch -q b$N"),
