@@ -47,7 +47,7 @@ struct Table {
     /// What was read of the last line.
     unread: String,
     /// The stamp under which each task was published last.
-    published: BTreeMap<String, (u64, u64, i64)>,
+    published: BTreeMap<String, (u64, u64)>,
     /// What each task is.
     facts: BTreeMap<String, Value>,
 }
@@ -63,7 +63,7 @@ impl Table {
         project.task("rejected", &text("priority: soon\n"));
         project.task("after-completed", &text("needs: [completed]\npriority: low\n"));
         project.task("after-failed", &text("needs: [failed]\n"));
-        let ignored = ".crewfs\nworkers\ntask-queue.json\nworker-status.json\n";
+        let ignored = "tasks/*\n!tasks/*.md\n.crewfs\nworkers\ntask-queue.json\nworker-status.json\n";
         if find("git").is_some() {
             let mut git = Command::new("git");
             git.args(["init", "-q", "-b", "main"]).current_dir(project.source());
@@ -121,8 +121,8 @@ impl Table {
             let name = event["event"].as_str().unwrap();
             assert!(!strict || EVENTS.contains(&name), "nothing else may happen to a task: {line}");
             if name == "published" {
-                let number = |key: &str| event["stamp"][key].as_i64().unwrap();
-                let stamp = (number("ino") as u64, number("size") as u64, number("mtime_ns"));
+                let number = |key: &str| event["stamp"][key].as_u64().unwrap();
+                let stamp = (number("ino"), number("size"));
                 self.published.insert(event["task"].as_str().unwrap().into(), stamp);
             }
         }
@@ -139,9 +139,8 @@ impl Table {
                 found.push(format!("{id} was {before} and is {after}"));
             }
             let stat = fs::metadata(self.project.tasks().join(format!("{id}.md")));
-            let stamp = stat
-                .map(|stat| (stat.ino(), stat.size(), stat.mtime() * 1_000_000_000 + stat.mtime_nsec()))
-                .ok();
+            // Its time may have been set since, which is no edit.
+            let stamp = stat.map(|stat| (stat.ino(), stat.size())).ok();
             if stamp != self.published.get(id).copied() {
                 found.push(format!(
                     "{id} is published as {:?}, its file is {stamp:?}",

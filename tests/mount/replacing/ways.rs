@@ -159,7 +159,7 @@ pub(super) const WAYS: [Way; 57] = [
     all("git restore", &["git"], "base; edit; rm -f $FILES; git restore $FILES"),
     all("git reset --hard", &["git"], "base; edit; git commit -qam edit; git reset -q --hard HEAD~1"),
     all("git rebase", &["git"],
-        "base; git switch -qc b$N; edit a; git commit -qam edit; git switch -q $B; echo $N > other; git add other
+        "base; git switch -qc b$N; edit a; git commit -qam edit; git switch -q $B; echo $N > other$N; git add other$N
         git commit -qm other; git switch -q b$N; git rebase -q $B"),
     all("git merge", &["git"],
         "base; git switch -qc b$N; edit; git commit -qam edit; git switch -q $B; git merge -q --no-ff -m merged b$N"),
