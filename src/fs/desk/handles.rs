@@ -152,7 +152,9 @@ pub(super) struct Writing {
     pub(super) by: Option<WorkerName>,
     /// Whether the process serves SFTP: it closes what its client has finished, and dies with what its client has not.
     pub(super) is_sftp: bool,
-    /// Whether anything was written through it.
+    /// The length of the file when it was opened.
+    pub(super) size: i64,
+    /// Whether anything was written through it, or the file was made with it.
     pub(super) wrote: AtomicBool,
     /// Whether the process that wrote last was killed, and closed it by that.
     pub(super) torn: AtomicBool,

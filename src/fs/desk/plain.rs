@@ -26,15 +26,16 @@ impl Core {
         self.files.name_in_root(ino).and_then(|name| table::task_of(&name))
     }
 
-    /// A new handle of a file. One for writing holds its task back from the moment on at which open(2) returns.
-    fn open_handle(&self, req: &Request, ino: Ino, file: Arc<OwnedFd>, writes: bool) -> Opened {
+    /// A new handle of a file; `made` tells whether the file is new, too. One for writing holds its task back from the moment on at which open(2) returns.
+    fn open_handle(&self, req: &Request, ino: Ino, file: Arc<OwnedFd>, writes: bool, made: bool) -> Opened {
         let writing = writes.then(|| {
             let caller = self.view.caller(req).ok();
             self.view.publisher.opened(&file, self.task_of(ino).as_ref());
             Writing {
                 is_sftp: caller.as_ref().is_some_and(|caller| caller.is_sftp),
                 by: caller.map(|caller| caller.actor.worker.clone()),
-                wrote: AtomicBool::new(false),
+                size: rustix::fs::fstat(&file).map_or(0, |stat| stat.st_size),
+                wrote: AtomicBool::new(made),
                 torn: AtomicBool::new(false),
             }
         });
@@ -50,13 +51,13 @@ impl Core {
         exclusive: bool,
     ) -> Result<(Entry, Opened)> {
         let (attr, file) = self.files.create(req, parent, name, mode, exclusive)?;
-        let opened = self.open_handle(req, attr.ino, file, true);
+        let opened = self.open_handle(req, attr.ino, file, true, true);
         Ok((Core::plain_entry(attr), opened))
     }
 
     pub(super) fn open_plain(&self, req: &Request, ino: Ino, flags: i32) -> Result<Opened> {
         let file = Arc::new(self.files.open(ino, flags)?);
-        Ok(self.open_handle(req, ino, file, flags & libc::O_ACCMODE != libc::O_RDONLY))
+        Ok(self.open_handle(req, ino, file, flags & libc::O_ACCMODE != libc::O_RDONLY, false))
     }
 
     pub(super) fn read_plain(file: &Plain, offset: u64, size: u32) -> Result<Vec<u8>> {
@@ -84,7 +85,11 @@ impl Core {
             Some(_) => writing.is_sftp,
             None => false,
         };
-        if writing.wrote.load(Ordering::Acquire) && torn() {
+        // O_TRUNC is no write, but the beginning of one.
+        let emptied =
+            || writing.size > 0 && rustix::fs::fstat(&file.file).is_ok_and(|stat| stat.st_size == 0);
+        if (writing.wrote.load(Ordering::Acquire) || emptied()) && torn() {
+            writing.wrote.store(true, Ordering::Release);
             writing.torn.store(true, Ordering::Release);
         }
         if self.task_of(ino).is_some() {

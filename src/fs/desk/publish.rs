@@ -75,7 +75,7 @@ impl Publisher {
     }
 
     /// A file was opened for writing through the desk; `task` is the one whose instructions it holds at present.
-    pub(super) fn opened(&self, file: impl AsFd, task: Option<&TaskId>) {
+    pub(super) fn opened(self: &Arc<Self>, file: impl AsFd, task: Option<&TaskId>) {
         if let Ok(stat) = rustix::fs::fstat(file) {
             self.writers.lock().entry(key_of(&stat)).or_default().handles += 1;
         }
@@ -109,22 +109,48 @@ impl Publisher {
     }
 
     /// The task cannot be claimed until it is published again.
-    pub(super) fn hold_back(&self, task: &TaskId) {
-        self.engine.submit(Command::OpenFile { task: task.clone() }, |_| ());
+    ///
+    /// Whether its file is written still is asked when the queue hears of it, with nothing in between: what has been published
+    /// meanwhile would be held back without an end.
+    pub(super) fn hold_back(self: &Arc<Self>, task: &TaskId) {
+        let (publisher, id) = (self.clone(), task.clone());
+        let written = move || if publisher.is_open(&id) { Ok(()) } else { Err(libc::EAGAIN) };
+        self.engine.submit_with(Command::OpenFile { task: task.clone() }, written, |_| ());
+    }
+
+    /// Whether a task's file is open for writing, through the desk or beneath it.
+    fn is_open(&self, task: &TaskId) -> bool {
+        let stat = statat(self.directory(), file_of(task), AtFlags::SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|stat| self.is_written(&stat)) || self.is_written_beneath(task) == Some(true)
     }
 
     /// Look at a task's file as it is now, and tell the queue. `done` learns what came of it. A file that is open for
     /// writing is published when it is closed.
     pub(super) fn publish(
-        &self,
+        self: &Arc<Self>,
         task: &TaskId,
         done: impl FnOnce(std::result::Result<Outcome, Failure>) + Send + 'static,
     ) {
         let state = self.engine.state();
-        let known = state.task(task.as_str()).filter(|task| task.has_whole_file()).map(|task| task.stamp);
-        match self.look(task, known) {
-            Look::Same => done(Ok(Outcome::Done)),
-            Look::Gone => self.engine.submit(Command::FileGone { task: task.clone() }, done),
+        let known = state.task(task.as_str()).filter(|task| task.has_whole_file());
+        match self.look(task, known.map(|task| task.stamp)) {
+            // The queue may have heard of more than what it shows: that the file was opened, say.
+            Look::Same => match known {
+                Some(known) => {
+                    let (task, manifest, stamp) = (task.clone(), known.manifest.clone(), known.stamp);
+                    self.engine.submit(Command::Publish { task, manifest, stamp }, done);
+                }
+                None => done(Ok(Outcome::Done)),
+            },
+            Look::Gone => {
+                let (publisher, id) = (self.clone(), task.clone());
+                let gone = move || if publisher.has_file(&id) { Err(libc::EEXIST) } else { Ok(()) };
+                self.engine.submit_with(
+                    Command::FileGone { task: task.clone() },
+                    gone,
+                    unless_it_changed(done),
+                );
+            }
             Look::Open => {
                 self.hold_back(task);
                 done(Ok(Outcome::Done));
@@ -138,12 +164,7 @@ impl Publisher {
                     _ => Ok(()),
                 };
                 let command = Command::Publish { task: task.clone(), manifest, stamp };
-                self.engine.submit_with(command, whole, move |outcome| {
-                    done(match outcome {
-                        Err(Failure::Step { .. }) => Ok(Outcome::Done),
-                        outcome => outcome,
-                    });
-                });
+                self.engine.submit_with(command, whole, unless_it_changed(done));
             }
         }
     }
@@ -278,6 +299,18 @@ impl Publisher {
     /// Make the directory again, like the project's own.
     pub(super) fn make_directory(&self, name: &str) -> std::result::Result<(), Errno> {
         crate::fs::files::make_directory_like(&self.project, name)
+    }
+}
+
+/// A file that changed while it was looked at is looked at again for another reason.
+fn unless_it_changed(
+    done: impl FnOnce(std::result::Result<Outcome, Failure>) + Send + 'static,
+) -> impl FnOnce(std::result::Result<Outcome, Failure>) + Send + 'static {
+    move |outcome| {
+        done(match outcome {
+            Err(Failure::Step { .. }) => Ok(Outcome::Done),
+            outcome => outcome,
+        });
     }
 }
 
