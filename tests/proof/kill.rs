@@ -469,8 +469,8 @@ impl Worker {
             let (task, worker) = (task_id(&id), Some(name.clone()));
             let text = text.map(|text| Content(text.into()));
             match directory {
-                "failed" => Event::Failed { task, worker, text },
-                _ => Event::Completed { task, worker, text },
+                "failed" => Event::Failed { task, worker, by: None, text },
+                _ => Event::Completed { task, worker, by: None, text },
             }
         };
         match self.client.random.below(5) {
