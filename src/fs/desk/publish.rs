@@ -27,7 +27,8 @@ use crate::fs::ROOT;
 use crate::fs::files::{Files, read_from};
 use crate::limits::{INSTRUCTIONS_BYTES, PUBLISH_MS, SETTLE_MS};
 use crate::queue::{
-    Command, FileStamp, Manifest, Outcome, Problem, TaskId, WorkerName, bounded_warnings, parse_instructions,
+    Command, FileStamp, Manifest, Outcome, Problem, Task, TaskId, WorkerName, bounded_warnings,
+    parse_instructions,
 };
 
 /// A file of the disk: its device and its inode number.
@@ -133,15 +134,7 @@ impl Publisher {
     ) {
         let state = self.engine.state();
         let known = state.task(task.as_str()).filter(|task| task.has_whole_file());
-        match self.look(task, known.map(|task| task.stamp)) {
-            // The queue may have heard of more than what it shows: that the file was opened, say.
-            Look::Same => match known {
-                Some(known) => {
-                    let (task, manifest, stamp) = (task.clone(), known.manifest.clone(), known.stamp);
-                    self.engine.submit(Command::Publish { task, manifest, stamp }, done);
-                }
-                None => done(Ok(Outcome::Done)),
-            },
+        match self.look(task, known.map(|known| &**known)) {
             Look::Gone => {
                 let (publisher, id) = (self.clone(), task.clone());
                 let gone = move || if publisher.has_file(&id) { Err(libc::EEXIST) } else { Ok(()) };
@@ -155,7 +148,7 @@ impl Publisher {
                 self.hold_back(task);
                 done(Ok(Outcome::Done));
             }
-            Look::New(file, stamp, manifest) => {
+            Look::There(file, stamp, manifest) => {
                 let writers = self.writers.clone();
                 // Whether it is written is asked once more when it is published, with nothing in between: it may have been
                 // opened while it was read.
@@ -169,7 +162,9 @@ impl Publisher {
         }
     }
 
-    fn look(&self, task: &TaskId, known: Option<FileStamp>) -> Look {
+    /// `known` is what the queue shows of the task, if its file is whole. The queue may have heard of more by now: that the file was
+    /// opened, say. So what is as known is told as well.
+    fn look(&self, task: &TaskId, known: Option<&Task>) -> Look {
         let file = file_of(task);
         // It was one for an older crewfs.
         if task_of(file.as_ref()).is_none() {
@@ -185,28 +180,28 @@ impl Publisher {
             Err(Errno::LOOP) => {
                 let link =
                     format!("{file} is a symbolic link; write the instructions into a file of that name");
-                return Look::New(None, FileStamp::default(), problem(link));
+                return Look::There(None, FileStamp::default(), problem(link));
             }
             Err(error) => {
                 let why = format!("{file} cannot be read: {error}");
-                return Look::New(None, FileStamp::default(), problem(why));
+                return Look::There(None, FileStamp::default(), problem(why));
             }
         };
         let stat = match rustix::fs::fstat(&opened) {
             Ok(stat) => stat,
             Err(error) => {
                 let why = format!("{file} cannot be read: {error}");
-                return Look::New(None, FileStamp::default(), problem(why));
+                return Look::There(None, FileStamp::default(), problem(why));
             }
         };
         let (stamp, key) = (stamp_of(&stat), key_of(&stat));
         if self.is_written(&stat) {
             return Look::Open;
         }
-        if known == Some(stamp) {
-            return Look::Same;
+        if let Some(known) = known.filter(|known| known.stamp == stamp) {
+            return Look::There(Some(key), stamp, known.manifest.clone());
         }
-        let new = |manifest| Look::New(Some(key), stamp, manifest);
+        let new = |manifest| Look::There(Some(key), stamp, manifest);
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return new(problem(format!("{file} is not a regular file")));
         }
@@ -239,7 +234,9 @@ impl Publisher {
 
     /// Whether a task's file is at its place, complete or not.
     pub(super) fn has_file(&self, task: &TaskId) -> bool {
-        statat(self.directory(), file_of(task), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        // One that was a task for an older crewfs only has none.
+        let file = file_of(task);
+        task_of(file.as_ref()).is_some() && statat(self.directory(), file, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// What was understood, with a warning for each path to be read first that is not there.
@@ -324,14 +321,12 @@ pub(super) enum Followed {
 }
 
 enum Look {
-    /// As the queue knows it.
-    Same,
     /// There is no such file.
     Gone,
     /// It is open for writing.
     Open,
     /// It says this. The key tells which file it is, where that is known.
-    New(Option<FileKey>, FileStamp, Manifest),
+    There(Option<FileKey>, FileStamp, Manifest),
 }
 
 fn key_of(stat: &Stat) -> FileKey {
