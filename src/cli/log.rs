@@ -24,7 +24,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(desk) = mounts::desk_of(&source).map_err(Failure::failed)? {
         return copy(&desk.mountpoint);
     }
-    match Project::take(&source, false) {
+    match Project::take(&source, None, false) {
         Ok(project) => print(&project),
         Err(TakeError::Held(Some(holder))) => {
             let desk = mounts::desk_of(&holder.mountpoint).map_err(Failure::failed)?;

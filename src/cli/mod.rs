@@ -12,6 +12,7 @@ mod log;
 mod man;
 mod mount;
 mod options;
+mod served;
 mod settings;
 mod sftp_server;
 mod top;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Log, LogError, MemoryLog, SqliteLog, Tail, line};
 use crate::queue::{Content, Event, Record, Seq, TaskId, Wall, WorkerName};
+use crate::state_directory::StateDirectory;
 
 fn record(seq: Seq, text: &str) -> Record {
     let task = TaskId::parse("t").unwrap();
@@ -19,10 +20,10 @@ fn batch(after: Seq, count: u64) -> Vec<Record> {
     (after + 1..=after + count).map(|seq| record(seq, if seq % 3 == 0 { "größer\n" } else { "" })).collect()
 }
 
-fn directory() -> (tempfile::TempDir, Arc<std::os::fd::OwnedFd>) {
+fn directory() -> (tempfile::TempDir, Arc<StateDirectory>) {
     let dir = tempfile::tempdir().unwrap();
-    let fd = std::fs::File::open(dir.path()).unwrap().into();
-    (dir, Arc::new(fd))
+    let state = StateDirectory::at(dir.path(), false).unwrap();
+    (dir, Arc::new(state))
 }
 
 fn each_engine(test: impl Fn(&mut dyn Log)) {

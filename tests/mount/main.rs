@@ -25,6 +25,7 @@ mod scheduling;
 mod service;
 mod settings;
 mod sftp_server;
+mod state;
 mod stopping;
 mod together;
 mod tools;

@@ -14,7 +14,6 @@ mod look;
 mod machine;
 mod mount;
 mod remote;
-mod served;
 mod sshd;
 mod state;
 mod units;
@@ -25,8 +24,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::{Failure, place};
-use crate::daemon::STATE_DIRECTORY;
 use crate::mounts;
+use crate::state_directory;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -107,7 +106,9 @@ impl Named {
         let place = place(path)?;
         match mounts::at(&place).map_err(Failure::failed)? {
             Some(mount) => Ok(Named { mounted_at: Some(place), source: mount.source }),
-            None if place.join(STATE_DIRECTORY).is_dir() => Ok(Named { mounted_at: None, source: place }),
+            None if place.join(state_directory::NAME).is_dir() => {
+                Ok(Named { mounted_at: None, source: place })
+            }
             None => Err(Failure::not_mounted(&place)),
         }
     }

@@ -9,12 +9,12 @@ use std::path::Path;
 
 use super::Finding::{self, Good, Problem, Warning};
 use super::disk::{self, size};
-use super::served::Served;
+use crate::cli::served::Served;
 use crate::clock;
-use crate::daemon::{LOCK, STATE_DIRECTORY};
 use crate::engine::{RESERVE_FILE, SNAPSHOT_FILE};
 use crate::log::{LOG_FILE, LOG_HEADER_BYTES, LogError, check_header};
 use crate::mounts;
+use crate::state_directory::{self, LOCK};
 
 /// A log above which a start without a snapshot takes long, in bytes.
 const LOG_LONG: u64 = 64 * 1024 * 1024;
@@ -24,7 +24,7 @@ const AHEAD_MS: i64 = 2_000;
 /// What is to be said of the project in this directory.
 pub(super) fn findings(source: &Path) -> Vec<Finding> {
     let served = Served::find(source);
-    let shown = source.join(STATE_DIRECTORY);
+    let shown = source.join(state_directory::NAME);
     let covered = mounts::at(source).is_ok_and(|mount| mount.is_some());
     let state = match &served {
         Some(served) => served.state.clone(),
