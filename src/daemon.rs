@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 pub use self::project::{Holder, Project, TakeError, state_place};
@@ -33,6 +34,7 @@ use crate::fs::tree::{Tree, TreeConfig};
 use crate::fuse::{MountOptions, Session};
 use crate::limits::{DESK_THREADS_MIN, READ_AHEAD_KIB};
 use crate::queue::{Rules, Span};
+use crate::state_directory::FileId;
 use crate::{clock, mounts, sys};
 
 /// How often the daemon looks whether its mounts are still there.
@@ -164,6 +166,7 @@ impl Daemon {
         if let Some(terms) = shown.terms() {
             desk.beside(terms);
         }
+        shown.tell_more(told(config, &project, &engine, files[1].clone())?);
         let desk_at = config.mountpoint.join(&config.tasks);
         let desk_options = options(&config.source.join(&config.tasks), desk_threads);
         let desk = Arc::new(desk);
@@ -230,6 +233,37 @@ impl Daemon {
         self.engine.stop();
         log::info!("{} is unmounted", self.mountpoint.display());
     }
+}
+
+/// What the daemon tells of itself when it is asked what is in force: where the state is, and whether that and the tasks directory
+/// are where the project has them.
+fn told(
+    config: &Config,
+    project: &Project,
+    engine: &Arc<Engine>,
+    tasks: Arc<Files>,
+) -> Result<impl Fn() -> Map<String, Value> + Send + Sync + 'static, StartError> {
+    let root = project.root().try_clone().map_err(|e| cannot("a descriptor cannot be copied", e))?;
+    let (state, engine, name) = (project.state().clone(), engine.clone(), config.tasks.clone());
+    Ok(move || {
+        let tasks_in_place = match (FileId::at(&root, &*name), FileId::of(tasks.root())) {
+            (Ok(there), Ok(served)) => there == served,
+            _ => false,
+        };
+        let told = json!({
+            "state": {
+                "directory": state.shown(),
+                "in_place": state.is_in_place(),
+                "restored": state.restored(),
+                "broken": engine.broken(),
+            },
+            "tasks": { "name": name, "in_place": tasks_in_place },
+        });
+        match told {
+            Value::Object(told) => told,
+            _ => Map::new(),
+        }
+    })
 }
 
 /// Whether the place to mount at is one, free, and no trap.

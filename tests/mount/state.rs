@@ -2,6 +2,7 @@
 //! be (C3, C27, C71).
 
 use std::fs;
+use std::path::Path;
 
 use crate::bad_places::shell;
 use crate::harness::{Mounted, Project, as_root, project};
@@ -179,4 +180,141 @@ fn c27_a_mount_over_the_state_directory_is_no_place_for_it() {
     let mounted = project.mount(&[]);
     assert_done(&mounted, &["a", "b"]);
     assert!(!project.source().join(".crewfs.rescued").exists());
+}
+
+/// `crewfs mount`, in the background, with these options.
+fn mount(project: &Project, options: &str) -> Ran {
+    let options = format!("allow_other,{options}");
+    let place = project.mountpoint().as_os_str();
+    let arguments = ["mount".as_ref(), project.source().as_os_str(), place, "-o".as_ref(), options.as_ref()];
+    project.crewfs(arguments)
+}
+
+fn umount(project: &Project) {
+    project.crewfs(["umount".as_ref(), project.mountpoint().as_os_str()]).ok();
+}
+
+#[test]
+fn c71_a_state_directory_may_stand_outside_of_the_project() {
+    let project = project!();
+    with_tasks(&project);
+    let state = project.dir().join("state");
+    let option = format!("state={}", state.display());
+    let source = project.source().as_os_str();
+    let mut mounted = project.mount(&[&option]);
+    do_task(&mounted, "a").ok();
+    assert!(state.join("log.db").exists() && !project.source().join(".crewfs").exists());
+    mounted.sh("w1", "mkdir .crewfs").refused("Operation not permitted");
+    // It is as safe there.
+    fs::remove_dir_all(&state).unwrap();
+    do_task(&mounted, "b").ok();
+    let log = mounted.read("events.jsonl");
+    for place in [source, project.mountpoint().as_os_str()] {
+        assert_eq!(project.crewfs(["log".as_ref(), place]).ok(), log);
+    }
+    let elsewhere = project.dir().join("elsewhere");
+    for other in ["lease=1m".to_string(), format!("state={}", elsewhere.display())] {
+        let place = project.dir().join("place");
+        fs::create_dir_all(&place).unwrap();
+        let second = ["mount".as_ref(), source, place.as_os_str(), "-o".as_ref(), other.as_ref()];
+        let second = project.crewfs([&second[..], &["-o".as_ref(), "allow_other".as_ref()]].concat());
+        second.exits(1, "this project is served already");
+    }
+    assert!(!elsewhere.exists() && !project.source().join(".crewfs").exists());
+    mounted.kill9();
+    umount(&project);
+
+    mount(&project, &option).ok();
+    assert!(fs::read_to_string(state.join("crewfs.log")).unwrap().contains("is mounted at"));
+    umount(&project);
+    project.crewfs(["log".as_ref(), source]).exits(1, "was never mounted");
+    assert_eq!(project.crewfs(["log".as_ref(), source, "-o".as_ref(), option.as_ref()]).ok(), log);
+    let settings = project.dir().join("settings.toml");
+    let text = format!("source = '{}'\nstate = '{}'\n", project.source().display(), state.display());
+    fs::write(&settings, text).unwrap();
+    assert_eq!(project.crewfs(["log".as_ref(), "--config".as_ref(), settings.as_os_str()]).ok(), log);
+}
+
+#[test]
+fn c71_a_queue_is_not_left_behind_when_its_state_is_to_be_elsewhere() {
+    let project = project!();
+    with_tasks(&project);
+    let mut mounted = project.mount(&[]);
+    do_task(&mounted, "a").ok();
+    mounted.stop();
+    let state = project.dir().join("state");
+    let option = format!("state={}", state.display());
+    let said = mount(&project, &option).exits(1, "so that nothing is begun anew: mv -T ");
+    assert!(!state.exists());
+    shell(said.trim().rsplit_once("anew: ").unwrap().1).ok();
+    let mut mounted = project.mount(&[&option]);
+    assert_done(&mounted, &["a"]);
+    mounted.stop();
+    let other = project.dir().join("other");
+    fs::create_dir(&other).unwrap();
+    let arguments = ["mount".as_ref(), other.as_os_str(), "-o".as_ref(), option.as_ref()];
+    let said = project.crewfs([&arguments[..], &["-o".as_ref(), "allow_other".as_ref()]].concat());
+    said.exits(1, "is the state of another project");
+    for (wrong, said) in [
+        (project.source().join("x"), "lies in the project"),
+        (project.mountpoint().join("x"), "lies in the mount point"),
+        (project.dir().to_path_buf(), "contains the project"),
+        (project.dir().join("no/x"), "its parent does not exist; make that: mkdir -p "),
+    ] {
+        mount(&project, &format!("state={}", wrong.display())).exits(1, said);
+    }
+}
+
+#[test]
+fn c71_a_state_directory_is_neither_a_project_nor_a_place() {
+    let project = project!();
+    let state = project.dir().join("state");
+    project.mount(&[]).stop();
+    project.mount_at(project.mountpoint(), &[]).stop();
+    let inside = project.source().join(".crewfs");
+    fs::create_dir(&state).unwrap();
+    for name in ["lock", "log.db"] {
+        fs::copy(inside.join(name), state.join(name)).unwrap();
+    }
+    let before = fs::read_dir(&inside).unwrap().count();
+    for directory in [&inside, &state] {
+        let as_source = ["mount".as_ref(), directory.as_os_str(), project.mountpoint().as_os_str()];
+        project.crewfs(as_source).exits(1, "is the state directory of crewfs, and no project");
+        project.crewfs(["mount".as_ref(), directory.as_os_str()]).exits(1, "and no project");
+        let as_place = ["mount".as_ref(), project.source().as_os_str(), directory.as_os_str()];
+        project.crewfs(as_place).exits(1, "is the state directory of crewfs, where nothing can be mounted");
+    }
+    assert_eq!(fs::read_dir(&inside).unwrap().count(), before);
+}
+
+#[test]
+fn the_doctor_says_where_the_state_is_and_what_became_of_it() {
+    let project = project!();
+    with_tasks(&project);
+    let state = project.dir().join("state");
+    let mounted = project.mount(&[&format!("state={}", state.display())]);
+    let of = |place: &Path| project.crewfs(["doctor".as_ref(), place.as_os_str()]);
+    let line = |said: &str, part: &str| -> String {
+        let line = said.lines().find(|line| line.contains(part));
+        line.unwrap_or_else(|| panic!("{part:?} in {said}")).to_string()
+    };
+    for place in [project.source(), mounted.path()] {
+        let said = of(place).ok();
+        let shown = line(&said, "the state is in ");
+        assert!(shown.starts_with("ok") && shown.ends_with(&state.display().to_string()), "{shown}");
+        assert!(line(&said, "serves").contains(&mounted.pid().to_string()), "{said}");
+        assert!(line(&said, "is open to nobody but its owner").starts_with("ok"), "{said}");
+    }
+    fs::remove_dir_all(&state).unwrap();
+    do_task(&mounted, "a").ok();
+    let said = of(project.source()).exits(1, "one problem").replace("crewfs: ", "");
+    assert!(!said.is_empty());
+    assert!(line(&of(mounted.path()).stdout, "taken away 1 times").starts_with("problem"));
+    fs::remove_dir_all(&state).unwrap();
+    fs::write(&state, "").unwrap();
+    do_task(&mounted, "b").refused("");
+    let said = of(mounted.path()).stdout;
+    assert!(line(&said, "something else is at ").starts_with("problem"), "{said}");
+    fs::remove_file(&state).unwrap();
+    until("the log works again", || do_task(&mounted, "b").code == Some(0));
 }
