@@ -245,7 +245,7 @@ fn check_owner(
     let mut said = Vec::new();
     let recorded: Option<Owner> = state
         .open(OWNER, OFlags::RDONLY)
-        .and_then(|mut file| Ok(file.read_to_end(&mut said)))
+        .map(|mut file| file.read_to_end(&mut said))
         .ok()
         .and_then(|_| serde_json::from_slice(&said).ok());
     match recorded {
