@@ -147,6 +147,28 @@ fn l7_a_second_writer_is_refused() {
 }
 
 #[test]
+fn l9_what_is_appended_is_where_the_next_one_looks_whatever_was_taken_away() {
+    for gone in [&["log.db"][..], &["log.db-wal"], &["log.db", "log.db-wal"]] {
+        let (dir, fd) = directory();
+        let mut log = SqliteLog::open(fd.clone()).unwrap();
+        log.append(0, &batch(0, 5)).unwrap();
+        gone.iter().for_each(|name| std::fs::remove_file(dir.path().join(name)).unwrap());
+        log.append(5, &batch(5, 5)).unwrap();
+        assert_eq!(fd.restored(), 1);
+        // A copy made while the log is open is what a crash leaves.
+        let (copy, copy_fd) = directory();
+        for name in ["log.db", "log.db-wal"] {
+            std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+        }
+        assert_eq!(SqliteLog::open(copy_fd).unwrap().read(0, 100).unwrap(), batch(0, 10), "{gone:?}");
+        log.append(10, &batch(10, 5)).unwrap();
+        assert_eq!(fd.restored(), 1);
+        drop(log);
+        assert_eq!(SqliteLog::open(fd).unwrap().read(0, 100).unwrap(), batch(0, 15), "{gone:?}");
+    }
+}
+
+#[test]
 fn a_newer_format_and_another_database_are_refused() {
     for (sql, newer) in [("PRAGMA user_version = 99", true), ("PRAGMA application_id = 7", false)] {
         let (dir, fd) = directory();
