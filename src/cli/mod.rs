@@ -13,6 +13,7 @@ mod man;
 mod mount;
 mod options;
 mod out;
+mod served;
 mod settings;
 mod sftp_server;
 mod top;

@@ -9,9 +9,10 @@ use clap::Args;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
+use super::served::Served;
 use super::settings::Settings;
 use super::{Failure, place};
-use crate::daemon::{Project, TakeError};
+use crate::daemon::Project;
 use crate::mounts;
 
 #[derive(Args)]
@@ -142,13 +143,13 @@ fn gone_within(mountpoint: &Path, limit: Duration) -> bool {
 
 /// Wait until the project is free: then it can be mounted again, moved or backed up.
 fn wait_for_daemon(source: &Path) -> Result<(), Failure> {
-    let free = || !matches!(Project::take(source, false), Err(TakeError::Held(_)));
+    let free = || Project::is_free(source);
     if within(SOON, free) {
         return Ok(());
     }
     // Another mount namespace may have a copy of the mount, which keeps it served. Here it is gone, as was asked for.
-    if let Err(TakeError::Held(Some(holder))) = Project::take(source, false)
-        && let Some(pid) = rustix::process::Pid::from_raw(holder.pid as i32)
+    if let Some(served) = Served::find(source)
+        && let Some(pid) = rustix::process::Pid::from_raw(served.pid as i32)
     {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }

@@ -5,23 +5,40 @@ use std::collections::BTreeSet;
 use crate::texts::{at, code, pages, sources, texts_below};
 
 /// What each part of `src` may name of the crate besides itself. The first match counts.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("src/queue/", &["limits"]),
-    ("src/log/", &["queue", "limits", "sys"]),
-    ("src/engine/", &["queue", "log", "limits", "clock"]),
+    ("src/log/", &["queue", "limits", "state_directory", "sys"]),
+    ("src/engine/", &["queue", "log", "limits", "clock", "state_directory"]),
     ("src/fs/", &["engine", "queue", "log", "limits", "clock", "sys"]),
     ("src/fuse.rs", &["fs", "limits", "mounts"]),
     ("src/fuse/", &["fs", "limits"]),
-    ("src/daemon/", &["engine", "queue", "log", "limits"]),
-    ("src/daemon.rs", &["fuse", "fs", "engine", "queue", "log", "limits", "clock", "mounts", "sys"]),
+    ("src/daemon/", &["engine", "queue", "log", "limits", "state_directory"]),
+    (
+        "src/daemon.rs",
+        &["fuse", "fs", "engine", "queue", "log", "limits", "clock", "mounts", "state_directory", "sys"],
+    ),
     (
         "src/cli/",
-        &["daemon", "fuse", "fs", "engine", "queue", "log", "limits", "clock", "mounts", "confine", "sys"],
+        &[
+            "daemon",
+            "fuse",
+            "fs",
+            "engine",
+            "queue",
+            "log",
+            "limits",
+            "clock",
+            "mounts",
+            "confine",
+            "state_directory",
+            "sys",
+        ],
     ),
     ("src/clock.rs", &["queue"]),
     ("src/confine.rs", &["sys"]),
     ("src/limits.rs", &[]),
     ("src/mounts.rs", &[]),
+    ("src/state_directory.rs", &[]),
     ("src/sys.rs", &[]),
     ("src/lib.rs", &[]),
     ("src/main.rs", &[]),

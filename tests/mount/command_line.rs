@@ -54,7 +54,7 @@ fn c71_in_place_it_covers_the_project() {
 fn c70_wrong_usage_is_2() {
     let project = project!();
     for (option, said) in [
-        ("leas=3m", "there is no option \"leas=3m\"; there are: tasks=NAME"),
+        ("leas=3m", "there is no option \"leas=3m\"; there are: state=DIR, tasks=NAME"),
         ("lease=soon", "lease takes a span of time such as 90s"),
         ("lease=10ms", "lease must be at least 1s"),
         ("tasks=a/b", "tasks takes the name of a directory"),

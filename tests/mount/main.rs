@@ -30,6 +30,7 @@ mod scheduling;
 mod service;
 mod settings;
 mod sftp_server;
+mod state;
 mod stopping;
 mod tasks_directory;
 mod together;
