@@ -40,12 +40,21 @@ pub(super) struct Root {
     tasks: OsString,
     /// The root's attributes when the session began: the links show its owner and times, which must not change.
     model: Attr,
+    /// Those of the disk's tasks directory when the session began. A user mounts only on what that user may write.
+    desk: Attr,
 }
 
 impl Root {
     pub(super) fn new(files: Arc<Files>, tasks: OsString) -> Result<Root> {
         let model = files.getattr(ROOT)?;
-        Ok(Root { files, tasks, model })
+        let desk = match files.lookup(ROOT, &tasks) {
+            Ok(attr) => {
+                files.forget(attr.ino, 1, |_| ());
+                attr
+            }
+            Err(_) => model,
+        };
+        Ok(Root { files, tasks, model, desk })
     }
 
     /// Whether a name does not exist through the mount, whatever the disk holds.
@@ -70,7 +79,7 @@ impl Root {
 
     /// The attributes of that directory.
     pub(super) fn desk_attr(&self) -> Attr {
-        Attr { ino: DESK, kind: Kind::Directory, perm: 0o555, nlink: 2, size: 0, blocks: 0, ..self.model }
+        Attr { ino: DESK, kind: Kind::Directory, nlink: 2, size: 0, blocks: 0, ..self.desk }
     }
 
     /// The link of that name, where the project has nothing of its own by that name.
