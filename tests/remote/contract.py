@@ -94,6 +94,7 @@ def main():
     does("claim what one lacks a capability for", lambda: touch("tasks/claim/special"))
     does("a progress note", lambda: put("tasks/claim/touched", "half done"))
     does("it shows in the status", lambda: expect("tasks/status/touched", "half done"))
+    does("a note: `> workers/self/note`", lambda: put("tasks/workers/self/note", "two thirds", os.O_TRUNC))
     does("a note to another's claim", lambda: put("tasks/claim/held", "mine"))
     does("a note of more than 4 KiB", lambda: put("tasks/claim/made", "x" * 5000))
     does("give back: `rm claim/<id>`", lambda: os.unlink("tasks/claim/opened"))
