@@ -7,6 +7,8 @@
 mod clients;
 mod deaths;
 mod edits;
+mod files;
+mod files_model;
 mod forms;
 #[path = "../mount/harness.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]
