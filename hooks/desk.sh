@@ -9,17 +9,22 @@ client=${1:-claude}
 
 # Run "$@" and print what it prints, if it ends in time. Else it fails, and what hangs is left behind: it holds neither our
 # output nor our errors, so the client does not wait for it. Its parent lives as long as it is waited for, because the
-# desk finds the worker's name by going up from it.
+# desk finds the worker's name by going up from it. After an answer nothing is left behind, so that the mount can be taken away.
 desk_ask() {
     (
         # By exec, because a shell that redirects a group keeps the old ends for after it, also in what it forks.
         exec </dev/null 2>/dev/null
-        trap 'exit 0' TERM
         read -r asker _ </proc/self/stat
+        # The last one started is the timer, or who has just answered. A shell that is about to become sleep may still have the
+        # trap of its parent, in which every signal but this one is lost.
+        trap 'kill -9 "$!"; wait; exit 0' TERM
         # Who says the word after nobody listens any more gets no further: the number may be another process's by then.
         { "$@"; echo '#answered' && kill "$asker"; } &
-        { sleep "${CREWFS_PATIENCE:-0.8}" || sleep 1; echo '#late' && kill "$asker"; } &
-        wait
+        # A process that waits for the clock only keeps no mount in use.
+        cd /
+        sleep "${CREWFS_PATIENCE:-0.8}" &
+        wait "$!" || { sleep 1 & wait "$!"; }
+        echo '#late'
     ) | while IFS= read -r line; do
         case $line in
         '#answered') exit 0 ;;

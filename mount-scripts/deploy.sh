@@ -201,12 +201,18 @@ project_now() {
 configuration() {
     # What is there was edited, perhaps.
     [ ! -e "$configs/$name.toml" ] || return 0
+    # A queue that is there already stays where it is.
+    state="state = \"$records/$name/state\""
+    [ ! -e "$project/.crewfs/log.db" ] || state="#state = \"$records/$name/state\""
     own "$configs/$name.toml" 644 "# The project $name: what crewfs@$name.service mounts. Each line that is commented out is a mount option with its default;
 # \"Mount options\" in docs/filesystem.md says what they do. After a change: systemctl restart crewfs@$name
 source = \"$project\"
 
 # Where it is mounted: over itself, unless another place is named.
 #mountpoint = \"$project\"
+
+# Where the state of its queue is kept. In the project (.crewfs in it), when this is commented out, \"git clean\" there would take it away.
+$state
 
 #tasks = \"tasks\"
 #lease = \"30m\"

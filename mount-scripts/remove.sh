@@ -1,6 +1,7 @@
 #!/bin/sh
 # Undo what deploy.sh has done for a project: stop it, and take away what was made. What all projects share goes with the last.
-# May assume: root. Must never: touch the project's directory, its state in .crewfs included.
+# May assume: root. Must never: touch the project's directory, or the state of its queue, wherever
+# that is.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=mount-scripts/server.sh
@@ -34,10 +35,12 @@ if [ ! -e "$made" ]; then
     echo "nothing to do: deploy.sh has made nothing for $name that is still there"
     exit 0
 fi
-project='' place='' user=$(user_of "$name")
+project='' place='' state='' user=$(user_of "$name")
 if [ -e "$configs/$name.toml" ]; then
     project=$(setting source "$name")
     place=$(place_of "$name")
+    state=$(setting state "$name")
+    [ -n "$state" ] || state=$project/.crewfs
 fi
 
 # what_was_made KIND [NAME]
@@ -77,7 +80,8 @@ files() {
         [ ! -e "$path" ] || change "remove $path" rm -f "$path"
     done
     what_was_made directory | while read -r path; do
-        [ ! -d "$path" ] || change "remove $path" rmdir "$path"
+        # The state of the queue may be in it, which stays.
+        if [ -d "$path" ] && [ ! -e "$path/state" ]; then change "remove $path" rmdir "$path"; fi
     done
     [ -n "$dry" ] || { forget path && forget directory; }
 }
@@ -132,4 +136,4 @@ fi
 rm -f "$made"
 rmdir "$records" "$configs" 2>/dev/null || true
 echo "$name is removed. What stays: the packages fuse3 and openssh-server"
-[ -z "$project" ] || echo "and $project with all that is in it, the state of its queue in $project/.crewfs included"
+[ -z "$project" ] || echo "and $project with all that is in it, and the state of its queue in $state"

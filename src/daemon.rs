@@ -6,20 +6,21 @@
 //! Start, in this order: the project's directory by descriptor, the lock, the log, the queue in step with the files, the
 //! tree, the desk on it. Stop: the desk, the tree, the writer.
 
+mod project;
 mod service;
 
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, mkdirat, openat};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+pub use self::project::{Holder, Project, TakeError, state_place};
 use self::service::Service;
 use crate::engine::{self, Engine};
 use crate::fs::Kernel;
@@ -31,14 +32,10 @@ use crate::fs::guard;
 use crate::fs::tree::{Tree, TreeConfig};
 use crate::fuse::{MountOptions, Session};
 use crate::limits::{DESK_THREADS_MIN, READ_AHEAD_KIB};
-use crate::log::{LogError, SqliteLog};
 use crate::queue::{Rules, Span};
+use crate::state_directory::FileId;
 use crate::{clock, mounts, sys};
 
-/// The directory in the project that holds the state (C3).
-pub const STATE_DIRECTORY: &str = ".crewfs";
-/// The file in it that who serves the project has locked, and that says who that is.
-pub const LOCK: &str = "lock";
 /// How often the daemon looks whether its mounts are still there.
 const LOOK: Duration = Duration::from_millis(100);
 /// After how many looks the service manager is told how things stand, and descriptors are closed that nobody used since: what
@@ -52,6 +49,8 @@ pub struct Config {
     pub source: PathBuf,
     /// Where to mount it, absolute; the same as `source` to mount in place.
     pub mountpoint: PathBuf,
+    /// Where the state is kept, absolute; in the project when that is not said.
+    pub state: Option<PathBuf>,
     /// The name of the tasks directory.
     pub tasks: String,
     /// The lease of a task that names none.
@@ -81,93 +80,6 @@ fn cannot(what: impl std::fmt::Display, error: impl std::fmt::Display) -> StartE
     StartError(format!("{what}: {error}"))
 }
 
-/// A project that is reached by descriptors, and locked.
-pub struct Project {
-    root: OwnedFd,
-    state: Arc<OwnedFd>,
-    lock: File,
-}
-
-/// Who serves a project; the content of its lock file.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Holder {
-    /// The daemon's process.
-    pub pid: u32,
-    /// Where the project is mounted.
-    pub mountpoint: PathBuf,
-}
-
-/// Why a project cannot be taken.
-#[derive(Debug, Error)]
-pub enum TakeError {
-    /// Another process has it.
-    #[error("this project is served already{}", .0.as_ref().map_or_else(String::new, |holder| {
-        format!(": process {} has it mounted at {}", holder.pid, holder.mountpoint.display())
-    }))]
-    Held(Option<Holder>),
-    /// Something else is wrong.
-    #[error(transparent)]
-    Other(#[from] StartError),
-}
-
-impl Project {
-    /// Take the project in `source`: nobody else serves it while this lives. With `create`, the state directory is made.
-    pub fn take(source: &Path, create: bool) -> Result<Project, TakeError> {
-        let shown = source.display();
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, source, flags, Mode::empty()).map_err(|error| match error {
-            Errno::NOENT => StartError(format!("{shown} does not exist; make the project's directory first")),
-            Errno::NOTDIR => StartError(format!("{shown} is not a directory")),
-            error => cannot(format!("{shown} cannot be opened"), error),
-        })?;
-        let state_shown = source.join(STATE_DIRECTORY);
-        if create {
-            match mkdirat(&root, STATE_DIRECTORY, Mode::from(0o700)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => {
-                    let what = format!("the state directory {} cannot be made", state_shown.display());
-                    return Err(cannot(what, error).into());
-                }
-            }
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let state = openat(&root, STATE_DIRECTORY, flags, Mode::empty()).map_err(|error| match error {
-            Errno::NOENT => StartError(format!("{shown} was never mounted: it has no {STATE_DIRECTORY}")),
-            error => cannot(format!("the state directory {} cannot be opened", state_shown.display()), error),
-        })?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let mut lock = File::from(openat(&state, LOCK, flags, Mode::from(0o600)).map_err(|error| {
-            cannot(format!("{} cannot be written", state_shown.join(LOCK).display()), error)
-        })?);
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Project { root, state: Arc::new(state), lock }),
-            Err(Errno::WOULDBLOCK) => {
-                let mut content = String::new();
-                let read = lock.read_to_string(&mut content).ok();
-                Err(TakeError::Held(read.and_then(|_| serde_json::from_str(&content).ok())))
-            }
-            Err(error) => Err(cannot("the project cannot be locked", error).into()),
-        }
-    }
-
-    /// The project's log.
-    pub fn open_log(&self) -> Result<SqliteLog, LogError> {
-        SqliteLog::open(self.state.clone())
-    }
-
-    /// The state directory.
-    pub fn state(&self) -> &Arc<OwnedFd> {
-        &self.state
-    }
-
-    fn announce(&mut self, mountpoint: &Path) -> io::Result<()> {
-        let holder = Holder { pid: std::process::id(), mountpoint: mountpoint.to_path_buf() };
-        self.lock.set_len(0)?;
-        self.lock.rewind()?;
-        self.lock.write_all(&serde_json::to_vec(&holder)?)
-    }
-}
-
 /// A project that is mounted and served.
 pub struct Daemon {
     mountpoint: PathBuf,
@@ -184,7 +96,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Mount the project. When this returns, both mounts answer.
-    pub fn start(config: &Config, mut project: Project) -> Result<Daemon, StartError> {
+    pub fn start(config: &Config, project: Project) -> Result<Daemon, StartError> {
         check_places(config)?;
         sys::raise_descriptor_limit();
         sys::clear_umask();
@@ -196,7 +108,7 @@ impl Daemon {
             default_lease: config.lease,
             rules: config.rules,
             clock: clock::system(),
-            directory: Some(project.state.clone()),
+            directory: Some(project.state().clone()),
         };
         let engine = Engine::start(Box::new(log), engine_config)
             .map_err(|error| cannot("the queue cannot be rebuilt from the event log", error))?;
@@ -207,11 +119,11 @@ impl Daemon {
         let callers = Arc::new(Callers::new(engine.clone(), follower.clone(), owner));
         let opened =
             |fd: &OwnedFd| fd.try_clone().map_err(|error| cannot("a descriptor cannot be copied", error));
-        let tasks = tasks_directory(&project.root, &config.tasks)?;
+        let tasks = tasks_directory(project.root(), &config.tasks)?;
         let below =
             |root: OwnedFd| Files::new(root).map(Arc::new).map_err(|e| StartError(format!("{:?}", e.why)));
 
-        let files = [below(opened(&project.root)?)?, below(tasks)?];
+        let files = [below(opened(project.root())?)?, below(tasks)?];
         let shown = {
             let tree_config = TreeConfig { tasks: config.tasks.clone().into(), guard: config.guard };
             Tree::new(files[0].clone(), tree_config, callers.clone(), engine.clone())
@@ -227,10 +139,13 @@ impl Daemon {
             owner_uid: owner,
             owner_gid: rustix::process::getegid().as_raw(),
             threads: desk_threads,
+            roots: [&config.source, &config.mountpoint]
+                .map(|path| path.to_string_lossy().into_owned())
+                .into(),
         };
         let guard = shown.guard().clone();
         let desk =
-            Desk::new(files[1].clone(), opened(&project.root)?, engine.clone(), callers, guard, desk_config);
+            Desk::new(files[1].clone(), opened(project.root())?, engine.clone(), callers, guard, desk_config);
         let watch = desk.watch().map_err(|error| cannot("the tasks directory cannot be read", error))?;
 
         let options = |source: &Path, threads| MountOptions {
@@ -250,6 +165,7 @@ impl Daemon {
         if let Some(terms) = shown.terms() {
             desk.beside(terms);
         }
+        shown.tell_more(told(config, &project, &engine, files[1].clone())?);
         let desk_at = config.mountpoint.join(&config.tasks);
         let desk_options = options(&config.source.join(&config.tasks), desk_threads);
         let desk = Arc::new(desk);
@@ -318,10 +234,47 @@ impl Daemon {
     }
 }
 
+/// What the daemon tells of itself when it is asked what is in force: where the state is, and whether that and the tasks directory
+/// are where the project has them.
+fn told(
+    config: &Config,
+    project: &Project,
+    engine: &Arc<Engine>,
+    tasks: Arc<Files>,
+) -> Result<impl Fn() -> Map<String, Value> + Send + Sync + 'static, StartError> {
+    let root = project.root().try_clone().map_err(|e| cannot("a descriptor cannot be copied", e))?;
+    let (state, engine, name) = (project.state().clone(), engine.clone(), config.tasks.clone());
+    Ok(move || {
+        let tasks_in_place = match (FileId::at(&root, &*name), FileId::of(tasks.root())) {
+            (Ok(there), Ok(served)) => there == served,
+            _ => false,
+        };
+        let told = json!({
+            "state": {
+                "directory": state.shown(),
+                "in_place": state.is_in_place(),
+                "restored": state.restored(),
+                "broken": engine.broken(),
+            },
+            "tasks": { "name": name, "in_place": tasks_in_place },
+        });
+        match told {
+            Value::Object(told) => told,
+            _ => Map::new(),
+        }
+    })
+}
+
 /// Whether the place to mount at is one, free, and no trap.
 pub fn check_places(config: &Config) -> Result<(), StartError> {
     let (source, place) = (&config.source, &config.mountpoint);
     let shown = place.display();
+    if project::is_state(source) {
+        return Err(StartError(format!(
+            "{} is the state directory of crewfs, and no project; name the project's directory",
+            source.display()
+        )));
+    }
     if let Ok(Some(mount)) = mounts::at(place) {
         return Err(StartError(if mounts::is_dead(place) {
             format!("{shown} is a dead mount, its daemon is gone; clear it: crewfs umount {shown}")
@@ -345,6 +298,11 @@ pub fn check_places(config: &Config) -> Result<(), StartError> {
             )));
         }
         Err(error) => return Err(cannot(format!("the mount point {shown} cannot be used"), error)),
+    }
+    if project::is_state(place) {
+        return Err(StartError(format!(
+            "{shown} is the state directory of crewfs, where nothing can be mounted; choose another place"
+        )));
     }
     if place != source && place.starts_with(source) {
         return Err(StartError(format!(
@@ -389,34 +347,4 @@ fn mount_error(place: &Path, error: &io::Error) -> StartError {
         Some(libc::EBUSY) => format!("{shown} cannot be mounted: it is in use"),
         _ => format!("{shown} cannot be mounted: {error}"),
     })
-}
-
-impl Drop for Project {
-    /// Closing would do, if no thread of this process were starting a program: until its `exec`, the new process holds a
-    /// copy of the descriptor, and with it the lock.
-    fn drop(&mut self) {
-        let _ = flock(&self.lock, FlockOperation::Unlock);
-    }
-}
-
-impl AsFd for Project {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.root.as_fd()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_project_is_free_when_it_is_dropped_even_if_a_starting_program_has_a_copy_of_the_lock() {
-        let dir = tempfile::tempdir().unwrap();
-        let project = Project::take(dir.path(), true).unwrap();
-        let copy = project.lock.try_clone().unwrap();
-        assert!(matches!(Project::take(dir.path(), false), Err(TakeError::Held(_))));
-        drop(project);
-        assert!(Project::take(dir.path(), false).is_ok());
-        drop(copy);
-    }
 }

@@ -22,4 +22,5 @@ pub mod limits;
 pub mod log;
 pub mod mounts;
 pub mod queue;
+pub mod state_directory;
 pub mod sys;

@@ -19,6 +19,18 @@ pub const NOTE_BYTES: usize = 4 * 1024;
 pub const RESULT_HEAD_BYTES: usize = 200;
 /// How many ids one `needs` list may hold, and how many words or globs the other lists.
 pub const LIST_ITEMS: usize = 1_000;
+/// Longest item of one of those lists, in bytes: the longest path of Linux.
+pub const LIST_ITEM_BYTES: usize = 4 * 1024;
+/// Longest title of a task, in bytes; a longer one is cut.
+pub const TITLE_BYTES: usize = 512;
+/// Longest sentence about an instruction file, in bytes; a longer one is cut.
+pub const MESSAGE_BYTES: usize = 512;
+/// How many warnings of one sort a task keeps before it says "and N more".
+pub const WARNINGS_SHOWN: usize = 10;
+/// Longest span of time in a front matter, in days: a thousand years. Counted from now, its end has a year of four digits.
+pub const SPAN_DAYS: u64 = 365_000;
+/// Names in the directory of tasks of which it is remembered that they are no tasks, although they look so.
+pub const MISNAMED_KEPT: usize = 1_000;
 /// Most claims a front matter may allow before a task counts as poisonous.
 pub const MAX_ATTEMPTS: u32 = 100;
 /// How many ends of claims a task remembers. Those that count as attempts are all among them.

@@ -1,14 +1,19 @@
 #!/bin/sh
-# Install what the tests need, and run all of them. Arguments go to cargo test.
+# Install what the tests need, and run all of them, whatever fails. Arguments go to cargo test. At the end stands what failed.
+# May assume: Debian or its like, Rust, and root or sudo. Must never: leave the device of FUSE with other rights than it had.
 set -eu
 cd "$(dirname "$0")/.."
+as_root=
+[ "$(id -u)" = 0 ] || as_root=sudo
 
 mount-scripts/prepare-fuse.sh
-mount-scripts/install-needs.sh gcc libc6-dev git rsync python3 util-linux e2fsprogs vim shellcheck \
-    stress-ng libacl1-dev acl attr make patch sqlite3 ripgrep inotify-tools chromium tmux dash busybox \
+mount-scripts/install-needs.sh ca-certificates gcc libc6-dev git rsync python3 util-linux e2fsprogs vim nano emacs-nox jq \
+    shellcheck stress-ng libacl1-dev acl attr make patch sqlite3 ripgrep inotify-tools chromium tmux dash busybox \
     openssh-server openssh-client sshfs iproute2
 # Whoever has node from elsewhere keeps it.
 command -v npm >/dev/null || mount-scripts/install-needs.sh nodejs npm
+# What only root uses is not in everybody's path.
+PATH=$PATH:/usr/sbin:/sbin
 
 # Suites for filesystems, kept where cargo builds: they are there the next time.
 tools=${CARGO_TARGET_DIR:-target}/tools
@@ -21,6 +26,77 @@ export PATH
 mount-scripts/install-needs.sh debootstrap systemd-container
 tests/operator/machine.sh "$tools/machine"
 
+said=$(mktemp -d)
+device=/dev/fuse narrow='' running=''
+
+# Whatever ends this script, the device gets back the rights that it had, unless it has been given others meanwhile.
+give_back() {
+    rm -rf "$said"
+    if [ -n "$narrow" ] && [ "$(stat -c %a "$device")" = 666 ]; then
+        $as_root chmod "$narrow" "$device"
+        echo "$device has its mode $narrow again" || true
+    fi
+}
+
+# A shell runs its traps while it waits for a child in the background, never for one in the foreground.
+interrupted() {
+    trap '' HUP INT PIPE TERM
+    if [ -n "$running" ]; then
+        # The test that runs at the moment is a child of cargo, and would go on without it.
+        tests=$(cat "/proc/$running/task/"*/children 2>/dev/null || true)
+        # They are separate numbers on purpose.
+        # shellcheck disable=SC2086
+        kill "$running" $tests 2>/dev/null || true
+        wait "$running" || true
+    fi
+    exit "$1"
+}
+trap give_back EXIT
+trap 'interrupted 129' HUP
+trap 'interrupted 130' INT
+trap 'interrupted 141' PIPE
+trap 'interrupted 143' TERM
+
+# Ordinary users mount in some tests. Where udev runs, the device is theirs already.
+case $(stat -c %a "$device") in
+    *[67]) ;;
+    *)
+        narrow=$(stat -c %a "$device")
+        echo "giving $device the mode 666 instead of $narrow until the tests have ended"
+        $as_root chmod 666 "$device"
+        ;;
+esac
+
+failed=''
 shellcheck -x hooks/*.sh mount-scripts/*.sh mount-scripts/*mount.crewfs mount-scripts/debian/* tests/*.sh tests/operator/*.sh \
-    tests/use-cases/*.sh src/cli/demo/*.sh .ci/run
-cargo test --locked "$@"
+    tests/use-cases/*.sh src/cli/demo/*.sh .ci/run || failed='  shellcheck: what it says stands before the tests
+'
+
+# Into a file, because a pipe would be held open by whatever a test has left behind. In the background a shell turns off the signals
+# of the keyboard for a command, and tests need them.
+: >"$said/tests"
+env --default-signal=INT,QUIT cargo test --locked --no-fail-fast "$@" >>"$said/tests" 2>&1 &
+running=$!
+tail -n +1 -f --pid="$running" "$said/tests" &
+shown=$!
+code=0
+wait "$running" || code=$?
+running=''
+wait "$shown" || true
+
+# The names that each program of tests ends its output with, up to cargo's line that this program failed.
+failed=$failed$(awk '
+    /^failures:$/ { names = "" }
+    /^    [^ ]+$/ { names = names "    " $1 "\n" }
+    /^test result: ok/ { names = "" }
+    /^error: .*to rerun pass `/ {
+        split($0, parts, "`")
+        printf "  %s\n%s", parts[2], names == "" ? "    ended without naming a test\n" : names
+        names = ""
+    }' "$said/tests")
+[ "$code" = 0 ] || [ -n "$failed" ] || failed="  cargo test ended with $code before it could run a test, as it says above"
+if [ -n "$failed" ]; then
+    printf '\nfailed:\n%s\n' "$failed"
+    exit 1
+fi
+printf '\nall tests passed\n'

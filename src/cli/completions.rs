@@ -1,11 +1,9 @@
 //! `crewfs completions`: what makes a shell complete the commands, made from their own definition.
 
-use std::io;
-
 use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
 
-use super::{Cli, Failure};
+use super::{Cli, Failure, out};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -16,5 +14,6 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut text = Vec::new();
     generate(arguments.shell, &mut Cli::command(), "crewfs", &mut text);
-    io::Write::write_all(&mut io::stdout(), &text).map_err(Failure::failed)
+    out::write(&text);
+    Ok(())
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Failure;
+use super::out::say;
 use crate::queue::{Event, Record};
 
 #[derive(Args)]
@@ -49,7 +50,7 @@ struct Stage {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut stage = Stage::set(arguments.keep)?;
     let start = Instant::now();
-    let tell = |line: &str| println!("{:5.1}s  {line}", start.elapsed().as_secs_f32());
+    let tell = |line: &str| say!("{:5.1}s  {line}", start.elapsed().as_secs_f32());
 
     tell(&format!("a project is mounted at {}", stage.mountpoint.display()));
     let tasks = stage.mountpoint.join("tasks");
@@ -62,14 +63,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
     let queue = stage.mountpoint.join("task-queue.json");
     let shown = fs::read_to_string(&queue).map_err(failed(&queue))?;
-    println!("\n$ cat task-queue.json\n{shown}");
-    println!("$ find src tests -type f");
+    say!("\n$ cat task-queue.json\n{shown}");
+    say!("$ find src tests -type f");
     for file in ["src/auth.txt", "src/database.txt", "tests/results.txt"] {
         let content = fs::read_to_string(stage.mountpoint.join(file)).map_err(failed(Path::new(file)))?;
-        println!("{file}: {}", content.trim_end().replace('\n', " | "));
+        say!("{file}: {}", content.trim_end().replace('\n', " | "));
     }
     check(&shown)?;
-    println!(
+    say!(
         "\nAll three tasks are done, each by one worker. Mount your own project:\n\n    crewfs mount /path/to/project\n\n\
          Then write tasks as tasks/<id>.md, and have each worker start with CREWFS_WORKER set to a name of its own:\n\n    \
          touch tasks/claim/next; cat tasks/workers/self/task\n    echo 'what I did' > tasks/completed/<id>\n"
@@ -144,7 +145,6 @@ impl Stage {
                 }
                 line.clear();
             }
-            io::stdout().flush().map_err(Failure::failed)?;
             if all_stopped {
                 tell("all workers have stopped: should-stop let them go");
                 return Ok(());
@@ -178,7 +178,7 @@ impl Drop for Stage {
             let _ = worker.wait();
         }
         if self.keep {
-            println!("It is still mounted at {}. When done: crewfs umount there.", self.mountpoint.display());
+            say!("It is still mounted at {}. When done: crewfs umount there.", self.mountpoint.display());
             return;
         }
         let program = std::env::current_exe().unwrap_or_else(|_| "crewfs".into());

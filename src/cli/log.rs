@@ -1,12 +1,14 @@
 //! `crewfs log`: the event log as JSON lines, from the mount if there is one, else from the disk.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Failure, absolute};
+use super::options::Options;
+use super::settings::Settings;
+use super::{Failure, absolute, out};
 use crate::daemon::{Project, TakeError};
 use crate::limits::REPLAY_EVENTS;
 use crate::log::{Log, line};
@@ -15,20 +17,47 @@ use crate::mounts;
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The project's directory, or where it is mounted.
-    source: PathBuf,
+    #[arg(required_unless_present = "config", conflicts_with = "config")]
+    source: Option<PathBuf>,
+    /// Take the project and the place of its state from this file, as `crewfs mount --config` does.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the state of a project is that is not mounted, if neither in the project nor where a file in /etc/crewfs says: state=DIR.
+    #[arg(short, value_name = "OPTION[,OPTION…]")]
+    options: Vec<String>,
 }
 
+/// How much is printed at once, in bytes. A reader that has seen enough (`crewfs log … | head`) ends the listing there.
+const PART: usize = 64 << 10;
+
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let source = absolute(&arguments.source)?;
+    let mut options = Options::defaults(false, 1);
+    let (source, place) = match &arguments.config {
+        Some(file) => {
+            let settings = Settings::read(file)?;
+            options = settings.apply(options)?;
+            (absolute(&settings.source)?, settings.mountpoint)
+        }
+        None => {
+            let source = arguments.source.as_deref().expect("clap asks for it when there is no file");
+            let source = absolute(source)?;
+            (source.clone(), source)
+        }
+    };
+    let options = arguments.options.iter().try_fold(options, |options, list| options.apply(list))?;
     // Over a mount in place the state directory cannot be seen: the mount itself tells.
-    if let Some(desk) = mounts::desk_of(&source).map_err(Failure::failed)? {
+    if let Some(desk) = mounts::desk_of(&place).map_err(Failure::failed)? {
         return copy(&desk.mountpoint);
     }
-    match Project::take(&source, false) {
+    let state = options.state.or_else(|| Settings::state_of(&source));
+    match Project::take(&source, state.as_deref(), false) {
         Ok(project) => print(&project),
-        Err(TakeError::Held(Some(holder))) => {
-            let desk = mounts::desk_of(&holder.mountpoint).map_err(Failure::failed)?;
-            copy(&desk.ok_or_else(|| Failure::not_mounted(&holder.mountpoint))?.mountpoint)
+        Err(TakeError::Held(holder)) => {
+            let mounted = mounts::ours().map_err(Failure::failed)?.into_iter().find(|m| m.source == source);
+            let holder = holder.map(|holder| holder.mountpoint);
+            let place = holder.or_else(|| mounted.map(|mount| mount.mountpoint)).unwrap_or(source);
+            let desk = mounts::desk_of(&place).map_err(Failure::failed)?;
+            copy(&desk.ok_or_else(|| Failure::not_mounted(&place))?.mountpoint)
         }
         Err(error) => Err(Failure::failed(error)),
     }
@@ -38,29 +67,35 @@ fn copy(desk: &Path) -> Result<(), Failure> {
     let events = desk.join("events.jsonl");
     let failed = |error: io::Error| Failure::failed(format!("{}: {error}", events.display()));
     let mut file = File::open(&events).map_err(failed)?;
-    quiet_when_closed(io::copy(&mut file, &mut io::stdout().lock()).map(|_| ()))
-}
-
-fn print(project: &Project) -> Result<(), Failure> {
-    let mut log = project.open_log().map_err(Failure::failed)?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut at = 0;
+    let mut part = vec![0; PART];
     loop {
-        let records = log.read(at, REPLAY_EVENTS).map_err(Failure::failed)?;
-        let Some(last) = records.last() else { return quiet_when_closed(out.flush()) };
-        at = last.seq;
-        for record in &records {
-            if let Err(error) = out.write_all(line(record).as_bytes()) {
-                return quiet_when_closed(Err(error));
-            }
+        match file.read(&mut part) {
+            Ok(0) => return Ok(()),
+            Ok(length) if out::write(&part[..length]) => {}
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
         }
     }
 }
 
-/// A reader that has seen enough (`crewfs log … | head`) is no failure.
-fn quiet_when_closed(outcome: io::Result<()>) -> Result<(), Failure> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome.map_err(Failure::failed),
+fn print(project: &Project) -> Result<(), Failure> {
+    let mut log = project.open_log().map_err(Failure::failed)?;
+    let (mut part, mut at) = (String::new(), 0);
+    loop {
+        let records = log.read(at, REPLAY_EVENTS).map_err(Failure::failed)?;
+        for record in &records {
+            part += &line(record);
+            if part.len() >= PART {
+                if !out::write(part.as_bytes()) {
+                    return Ok(());
+                }
+                part.clear();
+            }
+        }
+        let Some(last) = records.last() else { break };
+        at = last.seq;
     }
+    out::write(part.as_bytes());
+    Ok(())
 }

@@ -12,6 +12,8 @@ mod log;
 mod man;
 mod mount;
 mod options;
+mod out;
+mod served;
 mod settings;
 mod sftp_server;
 mod top;
@@ -84,7 +86,19 @@ impl Failure {
 
 /// Run the command that the process was started with.
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let parsed = match Cli::try_parse() {
+        Ok(parsed) => parsed,
+        // Among them is what --help and --version print.
+        Err(error) if error.use_stderr() => {
+            let _ = error.print();
+            return ExitCode::from(2);
+        }
+        Err(error) => {
+            out::attempt(|| error.print());
+            return exit_code(Ok(()));
+        }
+    };
+    exit_code(match parsed.command {
         Command::Init(arguments) => init::run(&arguments),
         Command::Mount(arguments) => mount::run(arguments),
         Command::Umount(arguments) => umount::run(&arguments),
@@ -95,14 +109,17 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code, message }) => {
-            eprintln!("crewfs: {message}");
-            ExitCode::from(code)
-        }
+    })
+}
+
+/// Say what went wrong. The code is that of the work; where only the printing failed, that of the printing.
+fn exit_code(work: Result<(), Failure>) -> ExitCode {
+    let mut code = 0;
+    for failure in [work, out::outcome()].into_iter().filter_map(Result::err) {
+        out::complain(format_args!("crewfs: {}", failure.message));
+        code = if code == 0 { failure.code } else { code };
     }
+    ExitCode::from(code)
 }
 
 /// A path as it is without links and relative parts. Not for mount points that may be dead: asking them would fail.

@@ -1,22 +1,22 @@
 //! `crewfs mount`: returns when the mount answers, or says why it does not (C71).
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use daemonize::{Daemonize, Outcome};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::OFlags;
 
 use super::options::Options;
 use super::settings::Settings;
 use super::umount::take_away;
 use super::{Failure, absolute, place};
-use crate::daemon::{Config, Daemon, Project, TakeError};
+use crate::daemon::{Config, Daemon, Project, TakeError, state_place};
 use crate::mounts;
+use crate::state_directory::{FileId, StateDirectory};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     /// Stay in the foreground, and log to standard error.
     #[arg(short)]
     foreground: bool,
-    /// Options, separated by commas: tasks=NAME, lease=30m, ageing=1h, claims_per_worker=N, idle_timeout=10m,
+    /// Options, separated by commas: state=DIR, tasks=NAME, lease=30m, ageing=1h, claims_per_worker=N, idle_timeout=10m,
     /// file_grace=3s, remote_grace=60s, allow_other, threads=N, lock_wait=2s, stale_window=1h, stale_writes=refuse.
     #[arg(short, value_name = "OPTION[,OPTION…]")]
     options: Vec<String>,
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         return serve(&config, project, |_| {});
     }
     // What goes wrong early is said here; what goes wrong later comes through the pipe.
-    let (mut news, report) = std::io::pipe().map_err(Failure::failed)?;
+    let (mut news, report) = io::pipe().map_err(Failure::failed)?;
     match Daemonize::new().working_directory("/").execute() {
         Outcome::Parent(Ok(_)) => {
             drop(report);
@@ -72,7 +72,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             };
             let served = match outcome {
                 Ok(_) => take(&config).and_then(|project| {
-                    log_to(log_file(project.state())?);
+                    log_to(env_logger::Target::Pipe(Box::new(LogFile::begin(project.state())?)));
                     serve(&config, project, |word| tell(word, ""))
                 }),
                 Err(error) => Err(Failure::failed(error)),
@@ -107,7 +107,9 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
     let full_source = absolute(source)?;
     let mountpoint = if mountpoint == source { full_source.clone() } else { place(mountpoint)? };
     let source = full_source;
+    let state = options.state.as_deref().map(|state| state_place(state, &source, &mountpoint));
     Ok(Config {
+        state: state.transpose().map_err(Failure::failed)?,
         source,
         mountpoint,
         tasks: options.tasks,
@@ -139,7 +141,7 @@ fn clear_dead(source: &Path, mountpoint: &Path) -> Result<(), Failure> {
 
 fn take(config: &Config) -> Result<Project, Failure> {
     crate::daemon::check_places(config).map_err(Failure::failed)?;
-    Project::take(&config.source, true).map_err(|error| match error {
+    Project::take(&config.source, config.state.as_deref(), true).map_err(|error| match error {
         TakeError::Held(_) => Failure::failed(format!("{error}; one daemon at a time serves a project")),
         TakeError::Other(error) => Failure::failed(error),
     })
@@ -158,11 +160,49 @@ fn serve(config: &Config, project: Project, mut mounted: impl FnMut(&str)) -> Re
     Ok(())
 }
 
-fn log_file(state: &OwnedFd) -> Result<env_logger::Target, Failure> {
-    let _ = rustix::fs::renameat(state, LOG, state, LOG_BEFORE);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
-    let file = openat(state, LOG, flags, Mode::from(0o600)).map_err(Failure::failed)?;
-    Ok(env_logger::Target::Pipe(Box::new(File::from(file))))
+/// The daemon's log, which is begun anew when it was taken away with the state directory.
+struct LogFile {
+    state: Arc<StateDirectory>,
+    file: File,
+}
+
+impl LogFile {
+    fn begin(state: &Arc<StateDirectory>) -> Result<LogFile, Failure> {
+        let _ = state.rename(LOG, LOG_BEFORE);
+        Ok(LogFile { state: state.clone(), file: LogFile::open(state).map_err(Failure::failed)? })
+    }
+
+    fn open(state: &StateDirectory) -> io::Result<File> {
+        Ok(state.open(LOG, OFlags::RDWR | OFlags::CREATE | OFlags::APPEND)?)
+    }
+
+    /// What was logged before goes along.
+    fn follow(&mut self) -> io::Result<()> {
+        if state_has(&self.state, &self.file) || !self.state.is_in_place() {
+            return Ok(());
+        }
+        let mut anew = LogFile::open(&self.state)?;
+        self.file.rewind()?;
+        io::copy(&mut self.file, &mut anew)?;
+        self.file = anew;
+        Ok(())
+    }
+}
+
+fn state_has(state: &StateDirectory, file: &File) -> bool {
+    state.id(LOG).is_some_and(|there| FileId::of(file) == Ok(there))
+}
+
+impl Write for LogFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // A log that cannot follow is better than none.
+        let _ = self.follow();
+        self.file.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// `CREWFS_LOG` chooses what is logged, as env_logger reads it: `warn`, `debug`, `crewfs::fs=trace`.

@@ -2,6 +2,8 @@
 //!
 //! Must never: pass over an option that is not known.
 
+use std::path::{Path, PathBuf};
+
 use super::Failure;
 use crate::fs::guard;
 use crate::queue::{Rules, Span};
@@ -9,6 +11,8 @@ use crate::queue::{Rules, Span};
 /// What can be chosen at mount time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Options {
+    /// `state=DIR`
+    pub(super) state: Option<PathBuf>,
     /// `tasks=NAME`
     pub(super) tasks: String,
     /// `lease=SPAN`
@@ -29,7 +33,7 @@ pub(super) struct Options {
     pub(super) guard: guard::Config,
 }
 
-const KNOWN: &str = "tasks=NAME, lease=SPAN, ageing=SPAN, claims_per_worker=N, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
+const KNOWN: &str = "state=DIR, tasks=NAME, lease=SPAN, ageing=SPAN, claims_per_worker=N, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
 /// The longest wait for a lock.
 const LOCK_WAIT_MAX: Span = Span(30_000);
 /// Options that mount(8) and fstab(5) add, and that are so anyway, are for others, or have no meaning here.
@@ -64,6 +68,7 @@ impl Options {
     /// The defaults, for a machine with this many cores, and for root or somebody else.
     pub(super) fn defaults(is_root: bool, cores: usize) -> Options {
         Options {
+            state: None,
             tasks: "tasks".into(),
             lease: Span(30 * 60_000),
             rules: Rules::default(),
@@ -108,6 +113,8 @@ impl Options {
             span.ok_or_else(|| wrong("takes a span of time such as 90s, 30m or 2h"))
         };
         match (key, value) {
+            ("state", Some(path)) if Path::new(path).is_absolute() => self.state = Some(path.into()),
+            ("state", _) => return Err(wrong("takes an absolute path, such as /var/lib/crewfs/project")),
             ("tasks", Some(name)) if is_plain_name(name) => self.tasks = name.into(),
             ("tasks", _) => return Err(wrong("takes the name of a directory, without / and not hidden")),
             ("lease", _) => {
@@ -185,6 +192,7 @@ mod tests {
         let defaults = Options::defaults(true, 2);
         let read = defaults.clone().apply("lease=90s,tasks=work,noallow_other,threads=3,rw,,").unwrap();
         assert_eq!(read.lease, Span(90_000));
+        assert_eq!(defaults.clone().apply("state=/s").unwrap().state.as_deref(), Some(Path::new("/s")));
         assert_eq!((read.tasks.as_str(), read.allow_other, read.threads), ("work", false, 3));
         let guarded = defaults.clone().apply("lock_wait=0,stale_window=5m,stale_writes=allow").unwrap().guard;
         assert_eq!((guarded.lock_wait, guarded.stale_window), (Span(0), Span(300_000)));
@@ -194,6 +202,9 @@ mod tests {
         let fstab = "defaults,noatime,user=joe,nofail,comment=a crew,x-systemd.requires=srv.mount,X-mount.mkdir,x-gvfs-hide";
         assert_eq!(defaults.clone().apply(fstab).unwrap(), defaults);
         for bad in [
+            "state",
+            "state=",
+            "state=a/b",
             "ro",
             "noexec",
             "suid",

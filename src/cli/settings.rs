@@ -16,6 +16,11 @@ use toml::{Table, Value};
 
 use super::Failure;
 use super::options::Options;
+use crate::log::LOG_FILE;
+use crate::state_directory;
+
+/// Where the projects of a server are configured, each in a file NAME.toml.
+pub(super) const DIRECTORY: &str = "/etc/crewfs";
 
 /// What such a file says.
 #[derive(Debug)]
@@ -36,6 +41,18 @@ impl Settings {
             Failure::failed(format!("the settings in {shown} cannot be read: {error}"))
         })?;
         Settings::parse(file, &text)
+    }
+
+    /// Where the files of this machine say that the state of a project is, if that is not in the project.
+    pub(super) fn state_of(source: &Path) -> Option<PathBuf> {
+        if std::fs::symlink_metadata(source.join(state_directory::NAME).join(LOG_FILE)).is_ok() {
+            return None;
+        }
+        let files = std::fs::read_dir(DIRECTORY).ok()?.flatten().map(|entry| entry.path());
+        let files = files.filter(|file| file.extension().is_some_and(|extension| extension == "toml"));
+        let settings = files.filter_map(|file| Settings::read(&file).ok());
+        let settings = settings.filter(|settings| settings.source == source);
+        settings.filter_map(|settings| settings.apply(Options::defaults(false, 1)).ok()?.state).next()
     }
 
     fn parse(file: &Path, text: &str) -> Result<Settings, Failure> {

@@ -9,9 +9,10 @@ use clap::Args;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
+use super::served::Served;
 use super::settings::Settings;
 use super::{Failure, place};
-use crate::daemon::{Project, TakeError};
+use crate::daemon::Project;
 use crate::mounts;
 
 #[derive(Args)]
@@ -38,6 +39,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(file) => place(&Settings::read(file)?.mountpoint)?,
         None => place(arguments.mountpoint.as_deref().expect("clap asks for it when there is no file"))?,
     };
+    // Whoever starts it in the mount finds it not in its own way; the paths are absolute by now.
+    let _ = std::env::set_current_dir("/");
     let tree = mounts::at(&mountpoint).map_err(Failure::failed)?;
     let tree = tree.ok_or_else(|| Failure::not_mounted(&mountpoint))?;
     if mounts::is_dead(&mountpoint) || arguments.lazy {
@@ -75,7 +78,7 @@ fn in_use(mountpoint: &Path, by: &str) -> Failure {
     ))
 }
 
-/// The processes that work in the mount or have something of it open, as far as this user may see.
+/// The processes that work in the mount or have something of it open, each once, as far as this user may see.
 fn users_of(mountpoint: &Path) -> Vec<String> {
     let device = |path: &Path| std::fs::metadata(path).map(|there| there.dev()).ok();
     let ours = [device(mountpoint), desk_of(mountpoint).and_then(|desk| device(&desk))];
@@ -85,18 +88,25 @@ fn users_of(mountpoint: &Path) -> Vec<String> {
         named && device(link).is_some_and(|device| ours.contains(&Some(device)))
     };
     let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
-    let processes = entries(Path::new("/proc")).filter(|process| {
+    let is_user = |process: &PathBuf| {
         [process.join("cwd"), process.join("root"), process.join("exe")]
             .into_iter()
             .chain(entries(&process.join("fd")))
             .any(|l| uses(&l))
-    });
-    let name = |process: PathBuf| {
-        let command = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
-        let pid = process.file_name().unwrap_or_default().to_string_lossy();
-        format!("{} (process {pid})", command.trim_end())
     };
-    processes.map(name).collect()
+    let name = |process: PathBuf| {
+        // Besides processes there are links, such as self, which lead to one that is listed anyway.
+        let pid: u32 = process.file_name()?.to_str()?.parse().ok()?;
+        if !is_user(&process) {
+            return None;
+        }
+        if pid == std::process::id() {
+            return Some("this command itself, whose program, input or output is there".to_string());
+        }
+        let command = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+        Some(format!("{} (process {pid})", command.trim_end()))
+    };
+    entries(Path::new("/proc")).filter_map(name).collect()
 }
 
 /// Take one mount away; with `detach` also one that is in use, or does not answer.
@@ -133,13 +143,13 @@ fn gone_within(mountpoint: &Path, limit: Duration) -> bool {
 
 /// Wait until the project is free: then it can be mounted again, moved or backed up.
 fn wait_for_daemon(source: &Path) -> Result<(), Failure> {
-    let free = || !matches!(Project::take(source, false), Err(TakeError::Held(_)));
+    let free = || Project::is_free(source);
     if within(SOON, free) {
         return Ok(());
     }
     // Another mount namespace may have a copy of the mount, which keeps it served. Here it is gone, as was asked for.
-    if let Err(TakeError::Held(Some(holder))) = Project::take(source, false)
-        && let Some(pid) = rustix::process::Pid::from_raw(holder.pid as i32)
+    if let Some(served) = Served::find(source)
+        && let Some(pid) = rustix::process::Pid::from_raw(served.pid as i32)
     {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }

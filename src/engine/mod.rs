@@ -19,7 +19,6 @@ mod reserve;
 mod snapshot;
 mod writer;
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
@@ -39,6 +38,7 @@ use crate::clock::{Clock, Stopwatch};
 use crate::limits::EVENTS_SHOWN;
 use crate::log::{Log, LogError};
 use crate::queue::{Command, Outcome, Record, Refusal, Rules, Seq, Span, State};
+use crate::state_directory::StateDirectory;
 
 /// Why a command did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -116,7 +116,7 @@ pub struct Config {
     /// Tells the time.
     pub clock: Clock,
     /// Where the snapshot and the reserve are kept; `None` keeps neither.
-    pub directory: Option<Arc<OwnedFd>>,
+    pub directory: Option<Arc<StateDirectory>>,
 }
 
 /// A handle on the writer and on the state that it publishes.
@@ -287,6 +287,11 @@ impl Engine {
     /// Why nothing can be changed at present, if that is so.
     pub fn broken(&self) -> Option<String> {
         self.shared.broken.read().clone()
+    }
+
+    /// Whether the disk has space for new work.
+    pub fn has_space(&self) -> bool {
+        self.shared.has_space.load(Ordering::Acquire)
     }
 
     /// How often the writer has looked for work: about once a second at least, unless it is stuck.

@@ -5,16 +5,14 @@
 //!
 //! The file is two lines of JSON: a head that says what follows, and the state.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::log::Log;
 use crate::queue::{Seq, State};
+use crate::state_directory::StateDirectory;
 
 /// The file in the state directory.
 pub const FILE: &str = "snapshot.json";
@@ -31,10 +29,9 @@ struct Head {
 }
 
 /// The newest usable snapshot in the state directory that is not ahead of `tail`.
-pub fn load(directory: impl AsFd, tail: Seq) -> Option<State> {
-    let fd = rustix::fs::openat(directory, FILE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+pub fn load(directory: &StateDirectory, tail: Seq) -> Option<State> {
     let mut content = Vec::new();
-    File::from(fd).read_to_end(&mut content).ok()?;
+    directory.open(FILE, OFlags::RDONLY).ok()?.read_to_end(&mut content).ok()?;
     match parse(&content) {
         Ok(state) if state.tail() <= tail => Some(state),
         Ok(state) => {
@@ -77,11 +74,10 @@ fn parse(content: &[u8]) -> Result<State, String> {
 }
 
 /// Write a snapshot of `state`. It replaces the one before in one step, when it is whole and on disk.
-pub fn save(directory: &Arc<OwnedFd>, state: &State) -> io::Result<()> {
+pub fn save(directory: &StateDirectory, state: &State) -> io::Result<()> {
     let body = serde_json::to_vec(state)?;
     let head = Head { crewfs_snapshot: FORMAT, seq: state.tail(), bytes: body.len(), check: checksum(&body) };
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(directory, UNFINISHED, flags, Mode::from(0o600))?);
+    let mut file = directory.open(UNFINISHED, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
     let written = file
         .write_all(&serde_json::to_vec(&head)?)
         .and_then(|()| file.write_all(b"\n"))
@@ -89,10 +85,10 @@ pub fn save(directory: &Arc<OwnedFd>, state: &State) -> io::Result<()> {
         .and_then(|()| file.sync_data());
     if let Err(error) = written {
         // On a full disk the unfinished file must not take the last space.
-        let _ = rustix::fs::unlinkat(directory, UNFINISHED, rustix::fs::AtFlags::empty());
+        let _ = directory.remove(UNFINISHED);
         return Err(error);
     }
-    rustix::fs::renameat(directory, UNFINISHED, directory, FILE)?;
+    directory.rename(UNFINISHED, FILE)?;
     Ok(())
 }
 
@@ -116,7 +112,7 @@ mod tests {
     #[test]
     fn a_snapshot_comes_back_and_a_damaged_one_does_not() {
         let dir = tempfile::tempdir().unwrap();
-        let fd: Arc<OwnedFd> = Arc::new(File::open(dir.path()).unwrap().into());
+        let fd = StateDirectory::at(dir.path(), false).unwrap();
         assert!(load(&fd, 9).is_none());
         save(&fd, &state()).unwrap();
         assert_eq!(load(&fd, 9), Some(state()));

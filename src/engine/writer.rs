@@ -25,13 +25,15 @@ pub(super) struct Writer {
     reserve: Option<Reserve>,
     snapshot_at: Seq,
     ticked: Instant,
+    /// How often the state directory had been restored when this was last looked at.
+    restored: u64,
 }
 
 impl Writer {
     pub(super) fn new(log: Box<dyn Log>, shared: Arc<Shared>, config: Config, snapshot_at: Seq) -> Writer {
         let reserve = config.directory.clone().map(Reserve::take);
         let ticked = (config.clock)().instant;
-        let writer = Writer { log, shared, config, reserve, snapshot_at, ticked };
+        let writer = Writer { log, shared, config, reserve, snapshot_at, ticked, restored: 0 };
         writer.note_space();
         writer
     }
@@ -55,6 +57,12 @@ impl Writer {
             };
             self.shared.room.notify_all();
             self.work(batch);
+        }
+        // The last look at the log's place: it stays as this leaves it.
+        if self.shared.broken.read().is_some() {
+            self.recover();
+        } else if let Err(error) = self.log.stay() {
+            self.fail(error);
         }
         // Whoever still waits is answered by what is dropped here: that the engine stops.
         let unanswered = self.shared.ledger.lock().lost();
@@ -100,10 +108,27 @@ impl Writer {
             return;
         }
         self.ticked = now.instant;
+        if let Err(error) = self.log.stay() {
+            return self.fail(error);
+        }
+        self.follow_restoring();
         self.retake_reserve();
         self.shared.ledger.lock().pass_time(now);
         self.expire(now);
         self.save_snapshot(EVENTS_BEFORE_SNAPSHOT);
+    }
+
+    /// What lay beside the log went with it, and only the log comes back by itself.
+    fn follow_restoring(&mut self) {
+        let Some(directory) = &self.config.directory else { return };
+        let restored = directory.restored();
+        if restored != std::mem::replace(&mut self.restored, restored) {
+            self.snapshot_at = 0;
+            if let Some(reserve) = &mut self.reserve {
+                reserve.forget();
+                reserve.retake();
+            }
+        }
     }
 
     /// End the claims of those who were silent for too long.

@@ -16,6 +16,8 @@ const AGENTS: [&str; 8] = ["claude", "codex", "gemini", "opencode", "cursor-agen
 const INTERPRETERS: [&str; 6] = ["node", "bun", "deno", "python", "python3", "MainThread"];
 /// The flag of a thread that is on its way out (`include/linux/sched.h`; the flags are field 9 of the line).
 const PF_EXITING: u64 = 0x4;
+/// The line of `/proc/<tid>/status` that only a thread with memory has.
+const MEMORY: &[u8] = b"\nVmSize:";
 /// Longer than any line of `/proc/<tid>/stat`: 52 numbers and a command of 64 bytes.
 const STAT_BYTES: usize = 2048;
 
@@ -85,9 +87,14 @@ pub(super) fn ending_of(pid: u32, started: u64) -> Option<ProcessEnding> {
 }
 
 /// How the process of a thread ends, if the thread is on its way out: it closes its files by that, not by its own doing.
-/// Takes no lock of the process, so it may be asked while the process waits for this answer.
+///
+/// It may be asked while the thread waits for this answer. `/proc/<tid>/stat` may not: a thread that closes files in the midst of
+/// execve(2) holds a lock that reading it takes. So `status` is asked first, which takes no lock of the process: a thread that has
+/// let go of its memory is in no execve(2).
 pub(super) fn leaving(tid: u32) -> Option<ProcessEnding> {
-    Stat::open(tid)?.1.leaving.map(ending)
+    let status = fs::read(format!("/proc/{tid}/status")).ok()?;
+    let has_memory = status.windows(MEMORY.len()).any(|line| line == MEMORY);
+    if has_memory { None } else { Stat::open(tid)?.1.leaving.map(ending) }
 }
 
 /// What a status as wait(2) tells it means.

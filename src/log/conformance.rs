@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Log, LogError, MemoryLog, SqliteLog, Tail, line};
 use crate::queue::{Content, Event, Record, Seq, TaskId, Wall, WorkerName};
+use crate::state_directory::StateDirectory;
 
 fn record(seq: Seq, text: &str) -> Record {
     let task = TaskId::parse("t").unwrap();
@@ -19,10 +20,10 @@ fn batch(after: Seq, count: u64) -> Vec<Record> {
     (after + 1..=after + count).map(|seq| record(seq, if seq % 3 == 0 { "größer\n" } else { "" })).collect()
 }
 
-fn directory() -> (tempfile::TempDir, Arc<std::os::fd::OwnedFd>) {
+fn directory() -> (tempfile::TempDir, Arc<StateDirectory>) {
     let dir = tempfile::tempdir().unwrap();
-    let fd = std::fs::File::open(dir.path()).unwrap().into();
-    (dir, Arc::new(fd))
+    let state = StateDirectory::at(dir.path(), false).unwrap();
+    (dir, Arc::new(state))
 }
 
 fn each_engine(test: impl Fn(&mut dyn Log)) {
@@ -143,6 +144,28 @@ fn l7_a_second_writer_is_refused() {
     assert!(matches!(SqliteLog::open(fd.clone()), Err(LogError::InUse)));
     drop(log);
     SqliteLog::open(fd).unwrap();
+}
+
+#[test]
+fn l9_what_is_appended_is_where_the_next_one_looks_whatever_was_taken_away() {
+    for gone in [&["log.db"][..], &["log.db-wal"], &["log.db", "log.db-wal"]] {
+        let (dir, fd) = directory();
+        let mut log = SqliteLog::open(fd.clone()).unwrap();
+        log.append(0, &batch(0, 5)).unwrap();
+        gone.iter().for_each(|name| std::fs::remove_file(dir.path().join(name)).unwrap());
+        log.append(5, &batch(5, 5)).unwrap();
+        assert_eq!(fd.restored(), 1);
+        // A copy made while the log is open is what a crash leaves.
+        let (copy, copy_fd) = directory();
+        for name in ["log.db", "log.db-wal"] {
+            std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+        }
+        assert_eq!(SqliteLog::open(copy_fd).unwrap().read(0, 100).unwrap(), batch(0, 10), "{gone:?}");
+        log.append(10, &batch(10, 5)).unwrap();
+        assert_eq!(fd.restored(), 1);
+        drop(log);
+        assert_eq!(SqliteLog::open(fd).unwrap().read(0, 100).unwrap(), batch(0, 15), "{gone:?}");
+    }
 }
 
 #[test]

@@ -14,6 +14,8 @@
 //! - **L6 honest.** A torn end is dropped; damage before the end is an error that names the place.
 //! - **L7 alone.** A log that one process has open for writing cannot be opened by another.
 //! - **L8 stable.** The bytes of an event, once written, never change: `events.jsonl` is their concatenation.
+//! - **L9 in its place.** When [`Log::append`] answers Ok, the batch is where the next process will look for the log. A log
+//!   whose files were taken away puts them back first, with all that was in them, or fails and keeps what it has.
 
 mod memory;
 mod sqlite;
@@ -65,6 +67,9 @@ pub enum LogError {
     /// Another process has it.
     #[error("the log is in use by another process")]
     InUse,
+    /// Its files were taken away, and cannot be put back. The log has what was in them, and can be read.
+    #[error("the state directory was taken away, and cannot be put back: {0}")]
+    Astray(String),
     /// It was written by a newer crewfs.
     #[error("the log has format {found}; this crewfs knows formats up to {known}: use a newer crewfs")]
     Newer {
@@ -95,6 +100,14 @@ pub trait Log: Send {
 
     /// Start over after an error, and settle what is there.
     fn reopen(&mut self) -> Result<Tail, LogError>;
+
+    /// See that the log is where the next process will look for it, and put it back there if not.
+    ///
+    /// # Errors
+    /// [`LogError::Astray`] when that cannot be. Only [`Log::reopen`] tries again.
+    fn stay(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
 
     /// Tidy up while nobody waits. May take a few milliseconds.
     fn idle(&mut self) -> Result<(), LogError>;

@@ -1,20 +1,26 @@
 //! The log in a SQLite database: the embedded engine.
 //!
 //! May assume: a directory on a local disk, reached by a descriptor.
-//! Must never: touch its files by a path that a mount could cover; open a second connection.
+//! Must never: touch its files by a path that a mount could cover; let go of a connection that may be the only one to know some event.
 //!
 //! One connection, `locking_mode=EXCLUSIVE` before `journal_mode=WAL` (so there is no shared memory file),
 //! `synchronous=FULL` (one sync a commit). The write-ahead log is emptied while nobody waits, and overwritten in place
 //! after that: a commit then changes no file length, which is what makes its sync cheap.
+//!
+//! Files that are removed stay readable for a connection that has them open. So a log that was taken away is copied from there
+//! to where it belongs, and only when the copy is open, the old connection is closed.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
 
 use super::{Log, LogError, Tail, check_batch, line, parse_line};
 use crate::limits::{WAL_PAGES_IDLE, WAL_PAGES_MAX};
 use crate::queue::{Record, Seq};
+use crate::state_directory::{FileId, StateDirectory};
 use crate::sys;
 
 /// What `PRAGMA application_id` says of our files: "crew" in ASCII.
@@ -23,28 +29,53 @@ const APPLICATION_ID: i64 = 0x6372_6577;
 const FORMAT: i64 = 1;
 /// The name of the database in its directory.
 pub const FILE: &str = "log.db";
+/// Its write-ahead log, by the name that SQLite gives it.
+const WAL: &str = "log.db-wal";
+/// A copy of the database that is not whole yet.
+const UNFINISHED: &str = "log.db.new";
+/// How what stood in the place of the log is called afterwards, so that SQLite finds the two together.
+const FOUND: [(&str, &str); 2] = [(FILE, "log.db.found"), (WAL, "log.db.found-wal")];
 /// How much of its beginning says what it is: <https://www.sqlite.org/fileformat.html>.
 pub const HEADER_BYTES: usize = 100;
 
 /// A log on disk.
 pub struct SqliteLog {
-    directory: Arc<OwnedFd>,
-    connection: Option<Connection>,
+    directory: Arc<StateDirectory>,
+    opened: Option<Opened>,
     tail: Tail,
     /// Pages in the write-ahead log since it was last emptied.
     wal_pages: u64,
+    /// Whether it was tried to copy the log beside the place to which it cannot be put back, and succeeded.
+    rescued: Option<bool>,
+}
+
+/// A connection, and where its files were when they were opened.
+struct Opened {
+    connection: Connection,
+    /// A write failed: what is in the files is known only when they are opened anew.
+    failed: bool,
+    /// The database and its write-ahead log.
+    files: [(&'static str, Option<FileId>); 2],
+    /// Through this SQLite finds its files; it is dropped after the connection.
+    _within: Arc<OwnedFd>,
 }
 
 impl SqliteLog {
     /// Open the log in `directory`, or make one.
-    pub fn open(directory: Arc<OwnedFd>) -> Result<SqliteLog, LogError> {
-        let mut log = SqliteLog { directory, connection: None, tail: Tail::default(), wal_pages: 0 };
+    ///
+    /// # Errors
+    /// Those of [`Log::reopen`].
+    pub fn open(directory: Arc<StateDirectory>) -> Result<SqliteLog, LogError> {
+        let mut log =
+            SqliteLog { directory, opened: None, tail: Tail::default(), wal_pages: 0, rescued: None };
         log.reopen()?;
         Ok(log)
     }
 
     fn connection(&self) -> Result<&Connection, LogError> {
-        self.connection.as_ref().ok_or_else(|| LogError::Io("an earlier write failed".into()))
+        let usable = self.opened.as_ref().filter(|opened| !opened.failed);
+        let usable = usable.ok_or_else(|| LogError::Io("an earlier write failed".into()))?;
+        Ok(&usable.connection)
     }
 
     fn write(&mut self, batch: &[Record]) -> Result<Tail, LogError> {
@@ -71,15 +102,122 @@ impl SqliteLog {
         self.wal_pages = 0;
         Ok(())
     }
+
+    /// What is not where it was, if the log is open.
+    fn missing(&self) -> Option<String> {
+        let opened = self.opened.as_ref()?;
+        if !self.directory.is_in_place() {
+            return Some(self.directory.to_string());
+        }
+        let is_there = |(name, id): &&(&str, Option<FileId>)| self.directory.id(name) == *id;
+        let (name, _) = opened.files.iter().find(|file| !is_there(file))?;
+        Some(format!("{}/{name}", self.directory))
+    }
+
+    /// Put the log back where `missing` was taken away.
+    fn restore(&mut self, missing: &str) -> Result<(), LogError> {
+        match self.copy_to_its_place() {
+            Ok(()) => {
+                self.clear_rescued();
+                self.directory.note_restored();
+                log::error!(
+                    "{missing} was taken away while it was in use; the event log was put back, whole, up to event {}",
+                    self.tail.seq
+                );
+                Ok(())
+            }
+            Err(why) => {
+                self.rescue();
+                Err(LogError::Astray(why))
+            }
+        }
+    }
+
+    fn copy_to_its_place(&mut self) -> Result<(), String> {
+        let Some(opened) = &self.opened else { return Err("it is not open".into()) };
+        self.directory.put_back()?;
+        let cannot = |error: rustix::io::Errno| format!("{}/{FILE} cannot be made: {error}", self.directory);
+        // What stands there instead is not ours to destroy.
+        for ((name, id), (_, found)) in opened.files.iter().zip(FOUND) {
+            if self.directory.id(name).is_some_and(|there| Some(there) != *id) {
+                self.directory.rename(name, found).map_err(cannot)?;
+            }
+        }
+        let within = self.directory.descriptor();
+        copy(&opened.connection, within.as_fd())
+            .map_err(|error| format!("{}/{FILE} cannot be made: {error}", self.directory))?;
+        // The old write-ahead log, where it is still there, must not be taken for the copy's. If this ends in between, it is, and
+        // does no harm: the copy has every page as that log last had it.
+        let _ = self.directory.remove(WAL);
+        let (anew, tail) = connect(within).map_err(|error| error.to_string())?;
+        if tail.seq < self.tail.seq {
+            return Err(format!("the copy ends at event {}, not at {}", tail.seq, self.tail.seq));
+        }
+        (self.opened, self.tail, self.wal_pages) = (Some(anew), tail, 0);
+        Ok(())
+    }
+
+    fn clear_rescued(&mut self) {
+        if self.rescued.take() == Some(true) {
+            self.directory.clear_beside(&[FILE]);
+        }
+    }
+
+    /// Copy the log beside its place: then it outlives this process even if the place stays taken.
+    fn rescue(&mut self) {
+        let Some(opened) = self.opened.as_ref().filter(|_| self.rescued.is_none()) else { return };
+        let copied =
+            self.directory.beside().map_err(|error| error.to_string()).and_then(|(beside, shown)| {
+                copy(&opened.connection, beside.as_fd()).map_err(|error| error.to_string()).map(|()| shown)
+            });
+        self.rescued = Some(copied.is_ok());
+        match copied {
+            Ok(shown) => log::error!("the event log was copied to {} for now", shown.display()),
+            Err(why) => {
+                log::error!("the event log cannot be copied anywhere beside {}: {why}", self.directory)
+            }
+        }
+    }
 }
 
-fn connect(directory: &OwnedFd) -> Result<(Connection, Tail), LogError> {
-    let path = format!("/proc/self/fd/{}/{FILE}", directory.as_raw_fd());
+/// A copy of the database in `directory`, page by page, that is whole and on disk when it has its name.
+fn copy(from: &Connection, directory: BorrowedFd<'_>) -> Result<(), LogError> {
+    let _ = unlinkat(directory, UNFINISHED, AtFlags::empty());
+    let copied = copy_unfinished(from, directory);
+    if copied.is_err() {
+        // On a full disk it must not take the last space.
+        let _ = unlinkat(directory, UNFINISHED, AtFlags::empty());
+    }
+    copied
+}
+
+fn copy_unfinished(from: &Connection, directory: BorrowedFd<'_>) -> Result<(), LogError> {
+    let mut to = connection_to(directory, UNFINISHED)?;
+    to.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = FULL;")?;
+    match Backup::new(from, &mut to)?.step(-1)? {
+        StepResult::Done => {}
+        other => return Err(LogError::Io(format!("{FILE}: the copy is not whole: {other:?}"))),
+    }
+    drop(to);
+    let io = |error: rustix::io::Errno| LogError::Io(format!("{UNFINISHED}: {error}"));
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fsync(openat(directory, UNFINISHED, flags, Mode::empty()).map_err(io)?).map_err(io)?;
+    renameat(directory, UNFINISHED, directory, FILE).map_err(io)?;
+    fsync(directory).map_err(io)
+}
+
+/// A connection to a database in a directory. SQLite follows no link there.
+fn connection_to(directory: BorrowedFd<'_>, name: &str) -> Result<Connection, LogError> {
+    let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
-    let connection = Connection::open_with_flags_and_vfs(path, flags, sys::sqlite_vfs_by_descriptor())?;
+    Ok(Connection::open_with_flags_and_vfs(path, flags, sys::sqlite_vfs_by_descriptor())?)
+}
+
+fn connect(within: Arc<OwnedFd>) -> Result<(Opened, Tail), LogError> {
+    let connection = connection_to(within.as_fd(), FILE)?;
     // Whoever has the log keeps it: waiting would not help.
     connection.busy_timeout(std::time::Duration::ZERO)?;
     connection.execute_batch(
@@ -106,7 +244,9 @@ fn connect(directory: &OwnedFd) -> Result<(Connection, Tail), LogError> {
         })
         .optional()?
         .unwrap_or_default();
-    Ok((connection, tail))
+    // SQLite opens both once, and keeps them until it closes the connection.
+    let files = [FILE, WAL].map(|name| (name, FileId::at(&within, name).ok()));
+    Ok((Opened { connection, failed: false, files, _within: within }, tail))
 }
 
 fn check_kind(fresh: bool, application: i64, format: i64) -> Result<(), LogError> {
@@ -144,10 +284,12 @@ impl Log for SqliteLog {
             // SQLite has rolled back: the connection is as before.
             Err(LogError::Full) => return Err(LogError::Full),
             Err(error) => {
-                self.connection = None;
+                // Kept until it is known that its files are still where the next one will find them.
+                self.opened.iter_mut().for_each(|opened| opened.failed = true);
                 return Err(error);
             }
         }
+        self.stay()?;
         if self.wal_pages > WAL_PAGES_MAX {
             // The batch is on disk; a checkpoint that fails now is tried again later.
             if let Err(error) = self.checkpoint() {
@@ -223,15 +365,27 @@ impl Log for SqliteLog {
     }
 
     fn reopen(&mut self) -> Result<Tail, LogError> {
-        self.connection = None;
-        let (connection, tail) = connect(&self.directory)?;
-        (self.connection, self.tail) = (Some(connection), tail);
+        if let Some(missing) = self.missing() {
+            self.restore(&missing)?;
+            return Ok(self.tail);
+        }
+        self.opened = None;
+        let (opened, tail) = connect(self.directory.descriptor())?;
+        (self.opened, self.tail) = (Some(opened), tail);
+        self.clear_rescued();
         match self.checkpoint() {
             // Only the emptying failed: the write-ahead log was synced first, so what was read is on disk.
             Err(LogError::Full) => log::warn!("the disk is full: the write-ahead log cannot be emptied"),
             other => other?,
         }
         Ok(tail)
+    }
+
+    fn stay(&mut self) -> Result<(), LogError> {
+        match self.missing() {
+            Some(missing) => self.restore(&missing),
+            None => Ok(()),
+        }
     }
 
     fn idle(&mut self) -> Result<(), LogError> {

@@ -13,13 +13,14 @@ mod areas;
 mod command;
 mod decide;
 mod event;
-mod front_matter;
+mod instructions;
 pub mod lease;
 mod names;
 mod order;
 mod overlap;
 mod refusal;
 mod state;
+mod stuck;
 mod summary;
 mod task;
 mod time;
@@ -29,12 +30,14 @@ mod worker;
 pub use command::{Actor, ClaimForm, Command, Decision, Ending, Outcome};
 pub use decide::decide;
 pub use event::{Content, Event, LossReason, ProcessEnding, Record};
-pub use front_matter::parse as parse_instructions;
+pub use instructions::{bounded as bounded_warnings, owned_files, parse as parse_instructions};
 pub use names::{TaskId, WorkerName};
 pub use order::Rules;
+pub use overlap::roots as owned_roots;
 pub use refusal::Refusal;
 pub use state::{State, TaskState};
-pub use summary::{Sight, Stuck, Summary};
+pub use stuck::Stuck;
+pub use summary::{Misname, Sight, Summary};
 pub use task::{
     Claim, FileStamp, FileState, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task,
     TextRef, When,

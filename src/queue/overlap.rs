@@ -327,6 +327,13 @@ impl Globs {
     }
 }
 
+/// The directories that the globs of an `owns` name before their first wildcard, without a `/` at the end; nothing for those
+/// that match at any depth, or take files out.
+pub fn roots(lines: &[String]) -> Vec<String> {
+    let roots = Globs::new(lines).roots();
+    roots.into_iter().filter_map(|root| Some(root.strip_suffix('/')?.to_string())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,18 +8,16 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use serde::Serialize;
 
+use super::stuck::{self, Stuck};
 use super::task::Finish;
-use super::why::named;
-use super::{Claim, Instant, Now, Phase, Seq, Span, State, Task, TaskId, TaskState, Wall, WorkerName, lease};
+use super::{Instant, Now, Phase, Seq, Span, State, TaskId, TaskState, Wall, WorkerName};
 use crate::limits::STUCK_SHOWN;
 
 /// Over which time throughput is measured: sixty times a minute.
 const MINUTES: usize = 60;
-const MINUTE_MS: u64 = 60_000;
+pub(super) const MINUTE_MS: u64 = 60_000;
 /// Steps in the history of open tasks.
 const STEPS: usize = 60;
-/// How long nobody must have been heard of before ready tasks count as left alone.
-const NOBODY: Span = Span(5 * MINUTE_MS);
 
 /// What the summary is made from besides the state.
 pub struct Sight<'a> {
@@ -31,6 +29,25 @@ pub struct Sight<'a> {
     pub workers: &'a [(WorkerName, Instant)],
     /// What the directory of tasks is called.
     pub tasks: &'a str,
+    /// Files in it that look like tasks and are none.
+    pub misnamed: &'a [Misname],
+    /// Whether the disk has no space for new work.
+    pub disk_full: bool,
+    /// Why the log does not work, while that is so.
+    pub broken_log: Option<String>,
+}
+
+/// A file that is no task because of its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misname {
+    /// What it is called.
+    pub name: String,
+    /// Why that is no name of a task.
+    pub why: String,
+    /// What it could be called.
+    pub better: String,
+    /// Since when it is there.
+    pub since: Wall,
 }
 
 /// All of it; `tasks/summary.json`.
@@ -121,52 +138,7 @@ pub struct BurnDown {
     pub open: Vec<usize>,
 }
 
-/// Why something does not move. Worst first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Nobody may claim.
-    Paused,
-    /// There is work, and nobody is there.
-    Nobody,
-    /// A file is no task.
-    Rejected,
-    /// Tasks need what does not exist.
-    Missing,
-    /// A task was given up.
-    Failed,
-    /// A worker is silent, and will lose its claim.
-    Lease,
-    /// The deadline is over.
-    Overdue,
-    /// Claims of a task were lost.
-    LostClaims,
-}
-
-/// Something that does not move.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Stuck {
-    /// What sort of thing.
-    pub kind: Kind,
-    /// The task that it is about, existing or not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub task: Option<TaskId>,
-    /// Who has to do with it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub worker: Option<WorkerName>,
-    /// Since when.
-    pub since: Wall,
-    /// Why, in one sentence without a full stop.
-    pub why: String,
-    /// How many blocked tasks wait for it. A task that waits for several such things is counted once.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub holds_up: usize,
-    /// What can be done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-}
-
-fn is_zero(n: &usize) -> bool {
+pub(super) fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
@@ -193,7 +165,7 @@ impl Summary {
             let ms = remaining as f64 / pace * (MINUTES as u64 * MINUTE_MS) as f64;
             Wall(now.0.saturating_add(ms as i64))
         });
-        let mut stuck = stuck(state, sight, &causes);
+        let mut stuck = stuck::all(state, sight, &causes);
         stuck.sort_by(|a, b| {
             let key = |stuck: &Stuck| (stuck.kind, Reverse(stuck.holds_up), stuck.since);
             key(a).cmp(&key(b))
@@ -305,151 +277,14 @@ fn burn_down(state: &State, now: Wall) -> Option<BurnDown> {
     Some(BurnDown { from, open: change.into_iter().map(sum).collect() })
 }
 
-fn stuck(state: &State, sight: &Sight<'_>, causes: &BTreeMap<&TaskId, usize>) -> Vec<Stuck> {
-    let now = sight.now;
-    let tasks = sight.tasks;
-    let mut stuck = Vec::new();
-    if let Some(since) = state.paused() {
-        stuck.push(Stuck {
-            kind: Kind::Paused,
-            task: None,
-            worker: None,
-            since: since.at,
-            why: "the queue is paused, nobody may claim anything".into(),
-            holds_up: 0,
-            next: Some(format!("rm {tasks}/paused")),
-        });
-    }
-    stuck.extend(nobody(state, sight));
-    for (id, holds_up) in causes.iter().filter(|(id, _)| state.task(id.as_str()).is_none()) {
-        stuck.push(missing(state, id, *holds_up, tasks));
-    }
-    for (id, task) in state.tasks() {
-        let mut add = |kind, worker: Option<&WorkerName>, since, why, next: Option<String>| {
-            let holds_up = causes.get(id).copied().unwrap_or(0);
-            stuck.push(Stuck {
-                kind,
-                task: Some(id.clone()),
-                worker: worker.cloned(),
-                since,
-                why,
-                holds_up,
-                next,
-            });
-        };
-        match &task.phase {
-            Phase::Rejected(problem) => {
-                let next = format!("mend {tasks}/{id}.md");
-                add(Kind::Rejected, None, task.changed.at, problem.to_string(), Some(next));
-            }
-            Phase::Failed(finish) => {
-                let next = format!("mv {tasks}/failed/{id} {tasks}/ready/");
-                add(Kind::Failed, finish.worker.as_ref(), finish.when.at, reason(finish), Some(next));
-            }
-            Phase::Claimed(claim) => {
-                if let Some((since, why)) = silence(task, claim, sight) {
-                    let next = format!("rm {tasks}/claim/{id}");
-                    add(Kind::Lease, Some(&claim.worker), since, why, Some(next));
-                }
-            }
-            Phase::Open | Phase::Completed(_) => {}
-        }
-        if !task.is_unfinished() {
-            continue;
-        }
-        let worker = task.claim().map(|claim| &claim.worker);
-        if let Some(deadline) = task.deadline()
-            && deadline < now.wall
-        {
-            let why = format!("it is {}, and was to be done before {deadline}", state.state_of(task));
-            add(Kind::Overdue, worker, deadline, why, None);
-        }
-        if let Some(last) = task.losses.iter().rfind(|loss| loss.reason.counts_as_attempt()) {
-            let lost = task.losses.iter().filter(|loss| loss.reason.counts_as_attempt()).count();
-            let allowed = task.spec.attempts;
-            let why = format!(
-                "{lost} of {allowed} attempts are used up; the last was {}'s: {}",
-                last.worker, last.reason
-            );
-            add(Kind::LostClaims, worker, last.at, why, None);
-        }
-    }
-    stuck
-}
-
-/// There is work, and nobody to do it.
-fn nobody(state: &State, sight: &Sight<'_>) -> Option<Stuck> {
-    let ready = state.count(TaskState::Ready);
-    let alone = ready > 0
-        && state.paused().is_none()
-        && state.count(TaskState::Claimed) == 0
-        && sight.workers.iter().all(|(_, heard)| sight.now.instant.since(*heard) >= NOBODY);
-    // With nobody about, nothing has happened either, unless somebody published.
-    let since = state.last_at();
-    let waited = sight.now.wall.0.saturating_sub(since.0).max(0) as u64;
-    (alone && waited >= NOBODY.0).then(|| Stuck {
-        kind: Kind::Nobody,
-        task: None,
-        worker: None,
-        since,
-        why: format!("{ready} ready, and no worker was heard of for {}", in_minutes(Span(waited))),
-        holds_up: 0,
-        next: Some("start a worker".into()),
-    })
-}
-
-fn missing(state: &State, id: &TaskId, holds_up: usize, tasks: &str) -> Stuck {
-    let needing: Vec<&TaskId> = state.waiting_for(id).collect();
-    let named = named(&needing.iter().map(|id| id.as_str()).collect::<Vec<_>>());
-    let since = needing.iter().filter_map(|id| Some(state.task(id.as_str())?.changed.at)).min();
-    Stuck {
-        kind: Kind::Missing,
-        task: Some(id.clone()),
-        worker: None,
-        since: since.unwrap_or(state.last_at()),
-        why: format!("it does not exist, and is needed by {named}"),
-        holds_up,
-        next: Some(format!("write {tasks}/{id}.md, or take it out of their needs")),
-    }
-}
-
-/// Of a claim whose holder is silent for more than half of its lease: since when, and what comes of it.
-fn silence(task: &Task, claim: &Claim, sight: &Sight<'_>) -> Option<(Wall, String)> {
-    let found = sight.workers.binary_search_by(|(name, _)| name.cmp(&claim.worker)).ok()?;
-    let heard = sight.workers[found].1;
-    let (now, lease) = (sight.now, lease::of(task, sight.default_lease));
-    let silent = now.instant.since(heard);
-    (silent.0 > lease.0 / 2).then(|| {
-        let left = Span(lease.0.saturating_sub(silent.0));
-        let since = Wall(now.wall.0.saturating_sub_unsigned(silent.0));
-        let (silent, left) = (in_seconds(silent), in_seconds(left));
-        (since, format!("{} was not heard of for {silent}; its claim ends in {left}", claim.worker))
-    })
-}
-
-fn reason(finish: &Finish) -> String {
-    match (&finish.text, &finish.worker) {
-        (Some(text), _) if !text.head.is_empty() => text.head.clone(),
-        (_, Some(worker)) => format!("{worker} gave no reason"),
-        (_, None) => "no reason was given".into(),
-    }
-}
-
-fn in_seconds(span: Span) -> Span {
-    Span(span.0 / 1_000 * 1_000)
-}
-
-fn in_minutes(span: Span) -> Span {
-    Span(span.0 / MINUTE_MS * MINUTE_MS)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::queue::When;
-    use crate::queue::{Content, Event, LossReason, Manifest, Record, Spec};
+    use crate::queue::stuck::Kind;
+    use crate::queue::{Content, Event, Manifest, Record, Spec};
+    use crate::queue::{LossReason, When};
 
     const MINUTE: i64 = MINUTE_MS as i64;
 
@@ -458,6 +293,9 @@ mod tests {
     struct Story {
         records: Vec<Record>,
         workers: Vec<(WorkerName, Instant)>,
+        misnamed: Vec<Misname>,
+        disk_full: bool,
+        broken_log: Option<String>,
     }
 
     fn id(text: &str) -> TaskId {
@@ -489,19 +327,27 @@ mod tests {
         }
 
         fn completed(&mut self, minute: i64, task: &str) -> &mut Story {
-            self.at(minute, Event::Completed { task: id(task), worker: None, text: None })
+            self.at(minute, Event::Completed { task: id(task), worker: None, by: None, text: None })
         }
 
         fn failed(&mut self, minute: i64, task: &str, why: &str) -> &mut Story {
             let text = Some(Content(why.as_bytes().to_vec()));
-            self.at(minute, Event::Failed { task: id(task), worker: None, text })
+            self.at(minute, Event::Failed { task: id(task), worker: None, by: None, text })
         }
 
         /// The summary at a minute, with leases of 30 minutes.
         fn summary(&self, minute: i64) -> Summary {
             let now = Now { wall: Wall(minute * MINUTE), instant: Instant(minute as u64 * MINUTE_MS) };
             let default_lease = Span(30 * MINUTE_MS);
-            let sight = Sight { now, default_lease, workers: &self.workers, tasks: "tasks" };
+            let sight = Sight {
+                now,
+                default_lease,
+                workers: &self.workers,
+                tasks: "tasks",
+                misnamed: &self.misnamed,
+                disk_full: self.disk_full,
+                broken_log: self.broken_log.clone(),
+            };
             Summary::of(&State::replay(&self.records), &sight)
         }
     }
@@ -606,6 +452,50 @@ mod tests {
         assert_eq!(summary.stuck[0].why, "1 ready, and no worker was heard of for 24m");
         story.completed(101, "a");
         assert_eq!(kinds(&story.summary(200)), []);
+    }
+
+    #[test]
+    fn a_task_that_nobody_keeps_shows_until_somebody_has_it() {
+        let mut story = Story::default();
+        story.published(0, "a", &[]);
+        for minute in 1..4 {
+            assert_eq!(kinds(&story.summary(minute)), []);
+            story.claimed(minute, "a", "w1");
+            let reason = LossReason::GivenBack;
+            story.at(minute, Event::Returned { task: id("a"), worker: name("w1"), reason });
+        }
+        let summary = story.summary(4);
+        assert_eq!(kinds(&summary), [(Kind::GivenBack, "a".into(), 0)]);
+        assert_eq!(summary.stuck[0].why, "it was given back 3 times, the last time by w1");
+        assert_eq!(summary.stuck[0].since, Wall(3 * MINUTE));
+        assert_eq!(kinds(&story.claimed(4, "a", "w2").summary(4)), []);
+    }
+
+    #[test]
+    fn what_is_wrong_beside_the_tasks_shows_worst_first() {
+        let misname = |name: &str, since| Misname {
+            name: name.into(),
+            why: "why".into(),
+            better: "a-b.md".into(),
+            since: Wall(since),
+        };
+        let mut story = Story {
+            misnamed: vec![misname("a b.md", 1), misname("a.MD", 2)],
+            disk_full: true,
+            broken_log: Some("no".into()),
+            ..Story::default()
+        };
+        let stuck = story
+            .published(0, "a", &[])
+            .at(1, Event::Paused { paused: true, by: name("o") })
+            .summary(1)
+            .stuck;
+        let kinds: Vec<Kind> = stuck.iter().map(|one| one.kind).collect();
+        assert_eq!(kinds, [Kind::Log, Kind::Disk, Kind::Paused, Kind::Misnamed, Kind::Misnamed]);
+        assert_eq!(stuck[0].why, "the event log does not work, so nothing can be changed: no");
+        assert_eq!(stuck[3].why, "\"a b.md\" is no task: why");
+        assert_eq!(stuck[3].next.as_deref(), Some("rename it to tasks/a-b.md"));
+        assert_eq!(serde_json::to_value(&stuck[3]).unwrap()["kind"], "misnamed");
     }
 
     #[test]

@@ -40,9 +40,14 @@ impl Wall {
         text.parse::<jiff::Timestamp>().ok().map(|t| Wall(t.as_millisecond()))
     }
 
-    /// This time, `span` later.
+    /// This time, `span` later; at most the last one that can be shown.
     pub fn after(self, span: Span) -> Wall {
-        Wall(self.0.saturating_add_unsigned(span.0))
+        Wall(self.0.saturating_add_unsigned(span.0).min(jiff::Timestamp::MAX.as_second() * 1_000))
+    }
+
+    /// Whether RFC 3339 has a text for it: its years have four digits.
+    pub fn is_shown(self) -> bool {
+        jiff::Timestamp::from_millisecond(self.0).is_ok_and(|time| !time.to_string().starts_with('-'))
     }
 }
 
@@ -148,5 +153,17 @@ mod tests {
         assert_eq!(serde_json::from_str::<Wall>("\"2026-01-01T00:00:00.007Z\"").unwrap(), wall);
         assert_eq!(Wall::parse("2026-01-01T01:00:00+01:00"), Some(Wall(1_767_225_600_000)));
         assert_eq!(Wall::parse("tomorrow"), None);
+    }
+
+    #[test]
+    fn what_is_too_far_away_is_the_last_time_that_can_be_shown() {
+        for far in
+            [Wall(0).after(Span(u64::MAX)), Wall(i64::MAX).after(Span(1)), Wall(0).after(Span(1 << 60))]
+        {
+            assert!(far.is_shown() && far.to_string().starts_with("9999-12-30T"), "{far}");
+        }
+        assert_eq!(Wall(5).after(Span(7)), Wall(12));
+        assert!(!Wall(i64::MAX).is_shown() && !Wall::parse("-000001-01-01T00:00:00Z").unwrap().is_shown());
+        assert!(Wall(0).is_shown() && Wall(-1).is_shown());
     }
 }

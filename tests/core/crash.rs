@@ -4,13 +4,13 @@
 //! the child writes follows from the position alone, so the parent knows every byte that must be there.
 //! `CREWFS_KILLS` sets the number of rounds.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crewfs::log::{Log, SqliteLog};
 use crewfs::queue::{Event, Record, Seq, Wall};
+use crewfs::state_directory::StateDirectory;
 
 use crate::task;
 
@@ -35,7 +35,7 @@ fn batch(after: Seq) -> Vec<Record> {
 }
 
 fn open(directory: &Path) -> SqliteLog {
-    SqliteLog::open(std::sync::Arc::new(File::open(directory).unwrap().into())).unwrap()
+    SqliteLog::open(std::sync::Arc::new(StateDirectory::at(directory, false).unwrap())).unwrap()
 }
 
 /// Not a test by itself: what the child does.

@@ -5,13 +5,13 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use crewfs::engine::{Config, Engine, Failure};
 use crewfs::log::SqliteLog;
 use crewfs::queue::{Command, Content, Ending, Span, TaskState};
+use crewfs::state_directory::StateDirectory;
 
 use crate::engine::{config, nudge};
 use crate::lease::FakeClock;
@@ -31,7 +31,7 @@ fn on_a_full_disk_work_is_finished_and_a_start_is_possible() {
     for entry in fs::read_dir(disk).unwrap() {
         fs::remove_file(entry.unwrap().path()).unwrap();
     }
-    let fd: Arc<OwnedFd> = Arc::new(File::open(disk).unwrap().into());
+    let fd = Arc::new(StateDirectory::at(disk, false).unwrap());
     let clock = FakeClock::default();
     let start = || {
         let config = Config { directory: Some(fd.clone()), clock: clock.clock(), ..config() };

@@ -1,10 +1,9 @@
 //! The core under load and under fire: the queue, the log and the engine, without a filesystem.
 
-use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crewfs::queue::{Actor, ClaimForm, Command, Ending, FileStamp, Manifest, Spec, TaskId, WorkerName};
+use crewfs::state_directory::StateDirectory;
 
 mod against_model;
 mod crash;
@@ -50,9 +49,9 @@ fn complete(name: &str, by: &str) -> Command {
     }
 }
 
-/// A directory for the test, and its descriptor.
-fn directory() -> (tempfile::TempDir, Arc<OwnedFd>) {
+/// A directory for the test, taken as a state directory.
+fn directory() -> (tempfile::TempDir, Arc<StateDirectory>) {
     let dir = tempfile::tempdir().unwrap();
-    let fd = File::open(dir.path()).unwrap().into();
-    (dir, Arc::new(fd))
+    let state = StateDirectory::at(dir.path(), false).unwrap();
+    (dir, Arc::new(state))
 }

@@ -68,6 +68,16 @@ fn refusals() -> Vec<(Refusal, Vec<(&'static str, &'static str)>)> {
         (Refusal::NotHolder { task: task.clone(), why }, vec![]),
         (Refusal::Stale { task: task.clone(), epoch: 7 }, vec![("7", "<epoch>")]),
         (Refusal::InUse { task: task.clone(), holder: name.clone() }, vec![]),
+        (Refusal::NoNote { why: "WHY".into(), form: "claim/next".into() }, vec![("claim/next", "<claim>")]),
+        (Refusal::NoFile { task: task.clone() }, vec![]),
+        (Refusal::HasFile { task: task.clone() }, vec![]),
+        (
+            Refusal::Cycle {
+                task: task.clone(),
+                cycle: "its needs form a cycle, so none of these could ever run: a → b".into(),
+            },
+            vec![("a → b", "<ids>")],
+        ),
         (Refusal::NotFinished { task, state: TaskState::Claimed }, vec![("claimed", "<state>")]),
         (Refusal::NameTaken { worker: name, owner: 7 }, vec![("7", "<uid>")]),
         (Refusal::OperatorOnly { what: "WHAT" }, vec![]),
@@ -86,6 +96,7 @@ fn errno_name(errno: i32) -> &'static str {
         libc::EEXIST => "EEXIST",
         libc::EBUSY => "EBUSY",
         libc::EACCES => "EACCES",
+        libc::EPERM => "EPERM",
         libc::EINVAL => "EINVAL",
         libc::EIO => "EIO",
         libc::EROFS => "EROFS",
@@ -192,6 +203,12 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("INSTRUCTIONS_BYTES", limits::INSTRUCTIONS_BYTES),
         ("FRONT_MATTER_BYTES", limits::FRONT_MATTER_BYTES as u64),
         ("LIST_ITEMS", limits::LIST_ITEMS as u64),
+        ("LIST_ITEM_BYTES", limits::LIST_ITEM_BYTES as u64),
+        ("TITLE_BYTES", limits::TITLE_BYTES as u64),
+        ("MESSAGE_BYTES", limits::MESSAGE_BYTES as u64),
+        ("WARNINGS_SHOWN", limits::WARNINGS_SHOWN as u64),
+        ("SPAN_DAYS", limits::SPAN_DAYS),
+        ("MISNAMED_KEPT", limits::MISNAMED_KEPT as u64),
         ("MAX_ATTEMPTS", limits::MAX_ATTEMPTS.into()),
         ("RESULT_BYTES", limits::RESULT_BYTES as u64),
         ("RESULT_HEAD_BYTES", limits::RESULT_HEAD_BYTES as u64),
@@ -210,6 +227,7 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("COMMANDS_IN_A_BATCH", limits::COMMANDS_IN_A_BATCH as u64),
         ("RESERVED_BYTES", limits::RESERVED_BYTES),
         ("SETTLE_MS", limits::SETTLE_MS),
+        ("UNSETTLED_MS", limits::UNSETTLED_MS),
         ("ANCESTORS", limits::ANCESTORS as u64),
         ("FOLLOWED_PROCESSES", limits::FOLLOWED_PROCESSES as u64),
         ("LOCKED_FILES", limits::LOCKED_FILES as u64),
@@ -285,13 +303,17 @@ fn every_metric_is_described() {
 
 #[test]
 fn every_kind_of_stuck_is_described() {
-    let source = text("src/queue/summary.rs");
+    let source = text("src/queue/stuck.rs");
     let page = text(PAGE);
     let shown = section(&page, "### Looking at it");
     let script = text("src/fs/desk/dashboard.html");
     let variants = between(&source, "pub enum Kind {\n", "\n}\n");
     let names = variants.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(','));
-    let snake = |name: &str| if name == "LostClaims" { "lost_claims".into() } else { name.to_lowercase() };
+    let snake = |name: &str| match name {
+        "LostClaims" => "lost_claims".into(),
+        "GivenBack" => "given_back".into(),
+        name => name.to_lowercase(),
+    };
     let kinds: Vec<String> = names.map(snake).collect();
     assert!(kinds.len() >= 8, "only {kinds:?} were found");
     for kind in kinds {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crewfs::queue::{Manifest, TaskId, parse_instructions};
+use crewfs::queue::{Manifest, Priority, Spec, TaskId, parse_instructions};
 
 use crate::texts::{between, fences, plain, quoted, rows, section, text};
 
 const PAGE: &str = "docs/task-format.md";
 
 fn parse(content: &str) -> Result<Vec<String>, String> {
-    match parse_instructions(&TaskId::parse("example").unwrap(), content.as_bytes()) {
+    match parse_instructions(&TaskId::parse("example").unwrap(), content.as_bytes(), &[]) {
         Manifest::Spec(spec) => Ok(spec.warnings.clone()),
         Manifest::Problem(problem) => Err(problem.to_string()),
     }
@@ -44,7 +44,7 @@ fn the_keys_described_are_the_keys_understood() {
     let page = text(PAGE);
     let table = rows(section(&page, "## Front matter"));
     let described: BTreeSet<&str> = table.iter().map(|row| plain(row[0])).collect();
-    let source = text("src/queue/front_matter.rs");
+    let source = text("src/queue/instructions/mod.rs");
     let understood: BTreeSet<&str> = quoted(between(&source, "match key.as_str() {", "_ =>"))
         .into_iter()
         .filter(|key| is_key(key))
@@ -61,6 +61,42 @@ fn the_keys_described_are_the_keys_understood() {
     assert_eq!(parse("---\nkolour: 5\n---\n").unwrap().len(), 1);
 }
 
+fn spec(content: &str) -> Spec {
+    match parse_instructions(&TaskId::parse("example").unwrap(), content.as_bytes(), &[]) {
+        Manifest::Spec(spec) => (*spec).clone(),
+        Manifest::Problem(problem) => panic!("{problem} in {content:?}"),
+    }
+}
+
+/// What stands in backquotes in a cell of a table.
+fn code(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn the_other_names_of_priorities_and_the_other_spellings_of_globs_are_understood() {
+    let page = text(PAGE);
+    let priorities = rows(section(&page, "## Priorities"));
+    assert_eq!(priorities.len(), Priority::ALL.len());
+    for (row, (priority, word, _)) in priorities.iter().zip(Priority::ALL) {
+        assert_eq!(plain(row[0]), word);
+        for name in code(row[0]).into_iter().chain(code(row[1])) {
+            assert_eq!(spec(&format!("---\npriority: {name}\n---\n# T\n")).priority, priority, "{name}");
+        }
+    }
+    let globs = rows(section(&page, "## Globs"));
+    assert!(globs.len() >= 5, "{globs:?}");
+    for row in globs {
+        for written in code(row[0]) {
+            assert_eq!(
+                spec(&format!("---\nowns: ['{written}']\n---\n# T\n")).owns,
+                code(row[1]),
+                "{written}"
+            );
+        }
+    }
+}
+
 fn is_key(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
 }
@@ -68,7 +104,7 @@ fn is_key(text: &str) -> bool {
 #[test]
 fn sentences_about_whole_files_are_as_shown() {
     let page = text(PAGE);
-    let example = parse_instructions(&TaskId::parse("example").unwrap(), &[b'o', b'k', b'\n', 0xff]);
+    let example = parse_instructions(&TaskId::parse("example").unwrap(), &[b'o', b'k', b'\n', 0xff], &[]);
     let Manifest::Problem(not_utf8) = example else { panic!("that is no text") };
     assert!(page.contains(&format!("`{}`", not_utf8.message)));
     let nul = parse("ok\0").unwrap_err();

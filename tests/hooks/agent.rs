@@ -191,6 +191,10 @@ impl Agent {
 pub(crate) struct Standing(Child);
 
 impl Standing {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Ask the hook now.
     #[track_caller]
     pub(crate) fn ask(mut self, input: &str) -> Answer {

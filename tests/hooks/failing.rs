@@ -11,17 +11,17 @@ use crate::agent::{Agent, CLIENTS, SHELLS, install, stop_input};
 use crate::harness::project;
 use crate::process::until;
 
-const HOOKS: [&str; 4] = ["stop", "session-start", "session-end", "failed-write"];
+pub(crate) const HOOKS: [&str; 4] = ["stop", "session-start", "session-end", "failed-write"];
 /// What a hook may take that gives up after 0.8 s, on a machine where everything else is tested at the same time.
 const SOON: Duration = Duration::from_millis(2500);
 
 /// What makes every hook look at the desk.
-fn input(client: &str, hook: &str) -> &'static str {
+pub(crate) fn input(client: &str, hook: &str) -> &'static str {
     if hook == "stop" { stop_input(client) } else { r#"{"hook_event_name":"X","error":"EBUSY"}"# }
 }
 
 /// The processes that have this among their variables.
-fn with_variable(entry: &str) -> Vec<String> {
+pub(crate) fn with_variable(entry: &str) -> Vec<String> {
     let carries = |pid: &Path| {
         let environment = fs::read(pid.join("environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| variable == entry.as_bytes())

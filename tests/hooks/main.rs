@@ -4,6 +4,7 @@
 
 mod agent;
 mod failing;
+mod leaving;
 mod opencode;
 mod registration;
 mod sessions;

@@ -16,6 +16,11 @@ const ALL: &str = "claude,codex,gemini,opencode,cursor";
 fn init(directory: &Path, arguments: &[&str]) -> Ran {
     let mut command = crewfs();
     command.arg("init").arg(directory).args(arguments);
+    // Settings of whoever runs the tests are none of theirs.
+    command
+        .env("HOME", directory.join("no such home"))
+        .env_remove("CLAUDE_CONFIG_DIR")
+        .env_remove("CODEX_HOME");
     run(command)
 }
 
@@ -136,15 +141,29 @@ fn a_node_project_with_settings_of_its_own() {
 }
 
 #[test]
-fn an_empty_directory_and_one_that_is_not_there() {
+fn an_empty_directory_and_no_client() {
     let dir = tempfile::tempdir().unwrap();
     there_and_back(dir.path(), &[]);
-    let new = dir.path().join("new project");
-    init(&new, &["--client", "none"]).ok();
-    assert!(new.join("tasks").is_dir() && new.join(".crew/WORKER.md").is_file());
-    assert!(!new.join(".crew/hooks").exists(), "hooks are for clients");
-    init(&new, &["--remove"]).ok();
-    assert!(!new.exists(), "it was made by init");
+    init(dir.path(), &["--client", "none"]).ok();
+    assert!(dir.path().join("tasks").is_dir() && dir.path().join(".crew/WORKER.md").is_file());
+    assert!(!dir.path().join(".crew/hooks").exists(), "hooks are for clients");
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_a_mistyped_one() {
+    let dir = tempfile::tempdir().unwrap();
+    symlink(dir.path().join("gone"), dir.path().join("link")).unwrap();
+    for name in ["projekt", "deep/projekt", "link"] {
+        let missing = dir.path().join(name);
+        for arguments in
+            [&["--client", "claude"][..], &["--plugin"], &["--remove"], &["--update"], &["--dry-run"]]
+        {
+            let shown = missing.display();
+            let said = format!("{shown} does not exist; mend the path, or make it first: mkdir -p {shown}\n");
+            assert_eq!(init(&missing, arguments).exits(1, "crewfs: "), format!("crewfs: {said}"));
+        }
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made");
 }
 
 #[test]
@@ -203,6 +222,146 @@ fn what_was_changed_since_is_left_and_what_came_later_stays() {
     assert_eq!(fs::read_to_string(path(".claude/settings.json")).unwrap(), "{\n  \"model\": \"x\"\n}\n");
     assert_eq!(fs::read_to_string(path(".gitignore")).unwrap(), "/target\n");
     assert!(!path(".crew/hooks").exists() && !path(".crew/installed.json").exists());
+}
+
+#[test]
+fn the_lines_of_a_user_stay_lines_when_ours_go() {
+    let before = [("AGENTS.md", "# Ours"), (".gitignore", "/target"), ("CLAUDE.md", "# Theirs\r\nCRLF")];
+    let appended = [
+        ("AGENTS.md", "One more.\n", "# Ours\nOne more.\n"),
+        (".gitignore", "*.log", "/target\n*.log"),
+        ("CLAUDE.md", "More\r\n", "# Theirs\r\nCRLF\r\nMore\r\n"),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in before {
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    there_and_back(dir.path(), &before.map(|(name, _)| name));
+    init(dir.path(), &["--client", "claude"]).ok();
+    let claude = fs::read_to_string(dir.path().join("CLAUDE.md")).unwrap();
+    assert_eq!(claude.matches('\n').count(), claude.matches("\r\n").count(), "{claude:?}");
+    for (name, more, _) in appended {
+        let path = dir.path().join(name);
+        fs::write(&path, fs::read_to_string(&path).unwrap() + more).unwrap();
+    }
+    assert!(init(dir.path(), &[]).ok().ends_with("; nothing was changed\n"));
+    init(dir.path(), &["--remove"]).ok();
+    for (name, _, expected) in appended {
+        assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), expected, "{name}");
+    }
+}
+
+#[test]
+fn blank_settings_are_settings() {
+    let files = [
+        (".claude/settings.json", ""),
+        (".codex/hooks.json", " \n"),
+        (".gemini/settings.json", "\r\n\r\n"),
+        (".cursor/hooks.json", "\t"),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        fs::create_dir(dir.path().join(name).parent().unwrap()).unwrap();
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    there_and_back(dir.path(), &files.map(|(name, _)| name));
+    init(dir.path(), &["--client", ALL]).ok();
+    let path = dir.path().join(".claude/settings.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let _: serde_json::Value = serde_json::from_str(&text).unwrap();
+    // What came between the braces since stays there.
+    fs::write(&path, text.replacen('{', "{\n  \"model\": \"x\",", 1)).unwrap();
+    init(dir.path(), &["--remove"]).ok();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "{\n  \"model\": \"x\"\n}\n");
+    assert_eq!(fs::read_to_string(dir.path().join(".codex/hooks.json")).unwrap(), " \n");
+}
+
+#[test]
+fn what_keeps_hooks_from_running_is_said_with_what_to_do() {
+    let not_run = |client: &str, files: &[(&str, &str)]| {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let mut said = Vec::new();
+        // The first time, and when all is there already; and a dry run before.
+        for arguments in [&["--client", client, "--dry-run"][..], &["--client", client], &[]] {
+            let ran = init(dir.path(), arguments);
+            if ran.code == Some(0) {
+                assert!(!ran.stdout.contains("off  "), "{ran:?}");
+                said.push(String::new());
+                continue;
+            }
+            assert!(
+                ran.stderr.contains(&format!("the hooks will not run for {client}; what is in")),
+                "{ran:?}"
+            );
+            said.extend(ran.stdout.lines().find(|line| line.starts_with("off ")).map(str::to_string));
+        }
+        assert!(said.len() == 3 && said.iter().all(|line| *line == said[0]), "{said:?}");
+        assert!(dir.path().join(".crew/installed.json").exists(), "it is installed all the same");
+        said.remove(0)
+    };
+    let (local, shared) = (".claude/settings.local.json", ".claude/settings.json");
+    let (yes, no) = ("{\"disableAllHooks\": true}", "{\"disableAllHooks\": false}");
+    let line = |file: &str, key: &str| {
+        let client = &file[1..7].trim_end_matches('/');
+        format!(
+            "off      {file}: it says {key}, so {client} will run no hook of crewfs; take it out, and they run"
+        )
+    };
+    assert_eq!(not_run("claude", &[(shared, yes)]), line(shared, "disableAllHooks = true"));
+    assert_eq!(not_run("claude", &[(local, yes)]), line(local, "disableAllHooks = true"));
+    assert_eq!(not_run("claude", &[(local, yes), (shared, no)]), line(local, "disableAllHooks = true"));
+    assert_eq!(not_run("claude", &[(local, no), (shared, yes)]), "", "the file above has the last word");
+    assert_eq!(not_run("claude", &[(shared, no)]), "");
+    let of_user = "no such home/.claude/settings.json";
+    assert!(not_run("claude", &[(of_user, yes)]).contains("no such home/.claude/settings.json: it says"));
+    assert_eq!(not_run("claude", &[(of_user, yes), (shared, no)]), "");
+    let codex = ".codex/config.toml";
+    assert_eq!(
+        not_run("codex", &[(codex, "[features]\nhooks = false\n")]),
+        line(codex, "features.hooks = false")
+    );
+    assert_eq!(not_run("codex", &[(codex, "model = 'x'\n[features]\nhooks = true\n")]), "");
+    let gemini = ".gemini/settings.json";
+    let off = "{\"hooksConfig\": {\"enabled\": false}}";
+    assert_eq!(not_run("gemini", &[(gemini, off)]), line(gemini, "hooksConfig.enabled = false"));
+    let listed = "{\"hooksConfig\": {\"disabled\": [\"sh .crew/hooks/stop.sh gemini\"]}}";
+    assert!(
+        not_run("gemini", &[("no such home/.gemini/settings.json", listed)])
+            .contains("lists hooks of crewfs as disabled")
+    );
+    assert_eq!(not_run("cursor", &[(shared, yes)]), "", "that is another program's");
+}
+
+#[test]
+fn hooks_that_stand_there_twice_are_not_added_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".claude/settings.json");
+    let refused = |key: &str| {
+        let text = fs::read_to_string(&path).unwrap();
+        let ran = init(dir.path(), &["--client", "claude"]);
+        let said = format!("refused  .claude/settings.json: it has {key} more than once, and of these ");
+        assert!(ran.stdout.contains(&said) && ran.stdout.contains("\"SessionStart\": ["), "{ran:?}");
+        ran.exits(1, "1 of the files could not be changed");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    };
+    fs::create_dir(dir.path().join(".claude")).unwrap();
+    fs::write(&path, "{\"hooks\": {}, \"hooks\": {\"Stop\": []}}").unwrap();
+    refused("hooks");
+    fs::write(&path, "{\"hooks\": {\"Stop\": [], \"Stop\": []}}").unwrap();
+    refused("hooks.Stop");
+    // Also where ours are there, and somebody added others below them.
+    fs::write(&path, "{}").unwrap();
+    init(dir.path(), &["--client", "claude"]).ok();
+    let text = fs::read_to_string(&path).unwrap();
+    let end = text.rfind('}').unwrap();
+    fs::write(&path, format!("{},\n  \"hooks\": {{}}\n}}", text[..end].trim_end())).unwrap();
+    refused("hooks");
+    init(dir.path(), &["--remove"]).ok();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "{\n  \"hooks\": {}\n}");
 }
 
 #[test]

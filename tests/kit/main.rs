@@ -1,9 +1,10 @@
 //! The agent kit, used for real: `crewfs init` on projects of several kinds, the launcher with workers that crash and a mount
-//! that goes away, and every template and guide, parsed or run.
+//! that goes away, every template and guide, parsed or run; and `tests/run.sh`.
 
 mod init;
 mod launcher;
 mod pages;
+mod running;
 mod templates;
 
 #[path = "../mount/harness.rs"]

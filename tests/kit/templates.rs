@@ -125,6 +125,7 @@ fn what_the_coordinators_page_says_can_be_done_as_it_stands() {
 fn the_plugin_is_whole_where_it_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let plugin = dir.path().join("plugin");
+    fs::create_dir(&plugin).unwrap();
     let mut command = crewfs();
     command.args(["init", "--plugin"]).arg(&plugin);
     assert!(run(command).ok().contains("claude plugin marketplace add"));

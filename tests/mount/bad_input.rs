@@ -34,6 +34,18 @@ fn c11_wrong_front_matter_is_rejected_with_its_line() {
             "---\nattempts: -1\n---\n",
             "line 2: attempts is -1, but must be a number from 1 to 100",
         ),
+        ("glob", "---\nowns:\n  - src\\x\n---\n# T\n", "line 3: owns: \"src\\\\x\" holds a backslash"),
+        (
+            "near",
+            "---\nDepends-On: [a]\n---\n",
+            "line 2: Depends-On is not a key that crewfs knows; did you mean",
+        ),
+        ("lost", "# T\n\n---\nneeds: [a]\n---\n", "line 4: \"needs\" stands outside of front matter"),
+        (
+            "far",
+            "---\nnot_before: 9999999d\n---\n",
+            "line 2: not_before is \"9999999d\", but must be at most",
+        ),
         ("nul", "# T\n\0\n", "line 2: the file holds a NUL byte"),
         ("twice", "---\ntitle: a\ntitle: b\n---\n", "title"),
         (
@@ -74,7 +86,7 @@ fn c11_content_that_is_no_text_is_rejected() {
     rejected(&mounted, "large", "large.md has 104857600 bytes; instructions may have 1048576");
     assert_eq!(fs::metadata(mounted.desk("large.md")).unwrap().len(), 100 << 20);
     mounted.sh("w1", "truncate -s 0 tasks/large.md").ok();
-    assert_eq!(mounted.state("large"), "ready");
+    rejected(&mounted, "large", "the file is empty; write what is to be done");
     mounted.sh("w1", "truncate -s 100M tasks/large.md").ok();
     rejected(&mounted, "large", "large.md has 104857600 bytes");
     mounted.sh("w1", "head -c 1048576 /dev/zero | tr '\\0' x > tasks/large.md").ok();

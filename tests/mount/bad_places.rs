@@ -13,7 +13,7 @@ fn try_mount(project: &Project, place: &Path) -> Ran {
     project.crewfs(["mount".as_ref(), project.source().as_os_str(), place.as_os_str()])
 }
 
-fn shell(script: &str) -> Ran {
+pub(crate) fn shell(script: &str) -> Ran {
     let mut command = Command::new("bash");
     command.args(["-c", script]);
     run(command)

@@ -138,7 +138,7 @@ fn c22_what_cannot_be_claimed_says_why() {
     let project = project!();
     project.task("done", "# Done\n");
     project.task("lost", "# Lost\n");
-    project.task("wrong", "---\npriority: urgent\n---\n");
+    project.task("wrong", "---\npriority: soon\n---\n");
     project.task("waits", "---\nneeds: [open]\n---\n");
     project.task("open", "# Open\n");
     let mounted = project.mount(&[]);
@@ -148,7 +148,7 @@ fn c22_what_cannot_be_claimed_says_why() {
         ("unknown", "No such file", "there is no task unknown"),
         ("done", "No such file", "done is already completed; to do it again: mv tasks/completed/done"),
         ("lost", "No such file", "lost is already failed; to do it again"),
-        ("wrong", "No such file", "wrong is rejected: line 2: priority is \"urgent\""),
+        ("wrong", "No such file", "wrong is rejected: line 2: priority is \"soon\""),
         ("waits", "busy", "waits is blocked: "),
         ("-odd", "No such file", "can be no task"),
         ("a b", "No such file", "can be no task"),

@@ -54,7 +54,7 @@ fn c71_in_place_it_covers_the_project() {
 fn c70_wrong_usage_is_2() {
     let project = project!();
     for (option, said) in [
-        ("leas=3m", "there is no option \"leas=3m\"; there are: tasks=NAME"),
+        ("leas=3m", "there is no option \"leas=3m\"; there are: state=DIR, tasks=NAME"),
         ("lease=soon", "lease takes a span of time such as 90s"),
         ("lease=10ms", "lease must be at least 1s"),
         ("tasks=a/b", "tasks takes the name of a directory"),
@@ -106,6 +106,39 @@ fn c70_umount_tells_who_is_in_the_way() {
     drop(open);
     ended.join().unwrap().ok();
     mounted.wait();
+}
+
+#[test]
+fn c70_umount_names_each_process_once_and_never_itself() {
+    let project = project!();
+    let mut mounted = project.mount(&[]);
+    // A shell in the mount, which has two files of it open, and waits for its command to end.
+    let shell = |script: &str| shell_in(&project, script);
+    let ran = shell("exec 8<. 9<tasks; echo $$; \"$0\" umount \"$1\" 8<&- 9<&-; exit $?");
+    let place = mounted.path().display();
+    let by = format!("sh (process {})", ran.stdout.trim());
+    let said = format!(
+        "crewfs: {place} is in use by {by}; end that, or take it away all the same: crewfs umount --lazy {place}\n"
+    );
+    assert_eq!((ran.code, ran.stderr), (Some(1), said));
+    // What it prints into cannot go.
+    shell("cd / && exec \"$0\" umount \"$1\" > \"$1/out\"").exits(1, "is in use by this command itself");
+    // Alone in the mount, in the tree and in the desk, it is in nobody's way.
+    shell("cd tasks && exec \"$0\" umount \"$1\"").ok();
+    mounted.wait();
+    let mut mounted = project.mount(&[]);
+    shell("exec \"$0\" umount .").ok();
+    mounted.wait();
+}
+
+/// A script of a shell that stands in the mount, with the program as `$0` and the mount as `$1`.
+fn shell_in(project: &Project, script: &str) -> Ran {
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .args(["-c", script, env!("CARGO_BIN_EXE_crewfs")])
+        .arg(project.mountpoint())
+        .current_dir(project.mountpoint());
+    run(shell)
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn crew(mount: &Mounted) {
     write("c", "---\nneeds: [b]\n---\n");
     write("d", "---\nneeds: [ghost]\n---\n");
     write("e", "# E\n");
-    write("bad", "---\npriority: urgent\n---\n");
+    write("bad", "---\npriority: soon\n---\n");
     mount.sh("w1", "touch tasks/claim/a && echo done > tasks/completed/a").ok();
     mount.sh("w2", "touch tasks/claim/b && echo 'no <b>compiler</b>' > tasks/failed/b").ok();
     mount.sh("w1", "touch tasks/claim/e && echo half > tasks/claim/e").ok();

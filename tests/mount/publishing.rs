@@ -28,9 +28,9 @@ fn c10_a_file_that_is_written_anew_is_not_offered_empty() {
     let script = "exec 3> tasks/a.md; for n in $(seq 20); do ls tasks/ready; done; printf -- '---\nneeds: [nothing]\n---\n' >&3; exec 3>&-; cat tasks/blocked/a 2>&1";
     let said = mounted.sh("w1", script).ok();
     assert!(said.contains("nothing") && !said.starts_with("a\n"), "{said}");
-    // Emptied and closed, it is an empty task.
-    mounted.sh("w1", "> tasks/a.md; ls tasks/ready/a").ok();
-    let by_path = "python3 -c \"import os; os.truncate('tasks/a.md', 0); os.link('tasks/a.md', 'tasks/b.md')\"; ls tasks/ready/b";
+    // Emptied and closed, it says nothing, so it is no task.
+    mounted.sh("w1", "> tasks/a.md; ls tasks/rejected/a").ok();
+    let by_path = "python3 -c \"import os; os.truncate('tasks/a.md', 0); os.link('tasks/a.md', 'tasks/b.md')\"; ls tasks/rejected/b";
     (0..5).for_each(|_| drop(mounted.sh("w1", &format!("{by_path}; rm tasks/b.md")).ok()));
 }
 
@@ -197,6 +197,9 @@ fn c15_an_edit_takes_effect_at_close() {
 fn c4_everything_else_is_an_ordinary_file() {
     let project = project!();
     fs::create_dir(project.tasks().join("notes")).unwrap();
+    for name in ["README.md", "Claude.local.md", "todo.md", "notes.md", "lessons_learned.md"] {
+        fs::write(project.tasks().join(name), "text\n").unwrap();
+    }
     for name in ["README.md", ".hidden.md", "next.md", "-x.md", "a b.md", "plan.txt", "notes/deep.md"] {
         fs::write(project.tasks().join(name), "text\n").unwrap();
     }

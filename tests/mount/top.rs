@@ -121,7 +121,7 @@ fn work(project: &Project) {
             .task(&format!("task-{n:02}"), &format!("---\npriority: high\n---\n# Task: Part {n} für alle\n"));
     }
     project.task("deploy", "---\nneeds: [task-00, task-19]\n---\n# Deploy\n");
-    project.task("bad", "---\npriority: urgent\n---\n# Bad\n");
+    project.task("bad", "---\npriority: soon\n---\n# Bad\n");
 }
 
 /// What the screen shows before anybody works.

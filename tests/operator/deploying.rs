@@ -77,6 +77,11 @@ fn deploying_again_changes_nothing_and_keeps_what_was_edited() {
     let said = machine.deploy("--project /srv/demo").ok();
     assert!(said.contains("nothing to do: all of it is there"), "{said}");
     assert_eq!(machine.listing(SYSTEM), before);
+    assert_eq!(
+        machine.ok("grep '^state' /etc/crewfs/demo.toml"),
+        "state = \"/var/lib/crewfs/demo/state\"\n",
+        "outside of the project"
+    );
     // A new program is taken over.
     machine.ok("printf '#!/bin/sh\\necho crewfs 9.9.9\\n' > /tmp/newer; chmod +x /tmp/newer");
     let said = machine.ok("deploy.sh --yes --project /srv/demo --binary /tmp/newer");

@@ -31,8 +31,9 @@ fn removing_leaves_the_project_byte_for_byte_and_nothing_else() {
 
     let said = machine.ok("remove.sh demo --yes");
     assert!(said.contains("nothing to do"), "{said}");
-    // And again from the start.
+    // And again from the start; the queue that the project has stays where it is.
     machine.deploy("--project /srv/demo").ok();
+    machine.run("grep '^state' /etc/crewfs/demo.toml").exits(1, "");
 }
 
 #[test]

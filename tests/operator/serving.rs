@@ -152,7 +152,7 @@ fn removing_a_served_project_leaves_its_data() {
     machine.ok("test ! -e /etc/crewfs && test ! -e /etc/systemd/system/crewfs@.service");
     assert_eq!(made, "./made\n./tasks/one.md\n");
     assert_eq!(fs::read_to_string(machine.srv().join("demo/made")).unwrap(), "code\n");
-    assert!(machine.srv().join("demo/.crewfs/log.db").exists());
+    machine.ok("test -e /var/lib/crewfs/demo/state/log.db && test ! -e /srv/demo/.crewfs");
     // All that happened is still known.
     machine.deploy("--project /srv/demo").ok();
     assert_eq!(machine.ok("cat /srv/demo/tasks/completed/one"), "done\n");
@@ -175,9 +175,13 @@ fn a_project_is_saved_restored_and_moved() {
     as_worker(&machine, "w1", "touch tasks/claim/one && echo code > made");
     let stop = format!("systemctl stop {UNIT}");
     let start = start();
-    machine.ok(&format!("{stop} && tar -C /srv -czf /srv/demo.tar.gz demo && {start}"));
+    machine.ok(&format!(
+        "{stop} && tar -C / -czf /srv/demo.tar.gz srv/demo var/lib/crewfs/demo/state && {start}"
+    ));
     as_worker(&machine, "w1", "echo lost > tasks/completed/one && echo lost > made && touch tasks/claim/two");
-    machine.ok(&format!("{stop} && rm -r /srv/demo && tar -C /srv -xzf /srv/demo.tar.gz && {start}"));
+    machine.ok(&format!(
+        "{stop} && rm -r /srv/demo /var/lib/crewfs/demo/state && tar -C / -xzf /srv/demo.tar.gz && {start}"
+    ));
     let restored = machine.ok("cd /srv/demo && cat made && ls tasks/claim tasks/ready tasks/completed");
     assert_eq!(restored, "code\ntasks/claim:\none\n\ntasks/completed:\n\ntasks/ready:\ntwo\n");
 

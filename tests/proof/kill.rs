@@ -135,7 +135,7 @@ fn kill_at_stop(mounted: &mut Mounted, life: Duration) {
 
 /// The events after a position, as the log on the disk has them. Reading checks that they are dense.
 fn from_disk(project: &Project, after: Seq) -> Vec<Record> {
-    let taken = crewfs::daemon::Project::take(&project.behind(), false).unwrap();
+    let taken = crewfs::daemon::Project::take(&project.behind(), None, false).unwrap();
     taken.open_log().unwrap().read(after, usize::MAX >> 1).unwrap()
 }
 
@@ -469,8 +469,8 @@ impl Worker {
             let (task, worker) = (task_id(&id), Some(name.clone()));
             let text = text.map(|text| Content(text.into()));
             match directory {
-                "failed" => Event::Failed { task, worker, text },
-                _ => Event::Completed { task, worker, text },
+                "failed" => Event::Failed { task, worker, by: None, text },
+                _ => Event::Completed { task, worker, by: None, text },
             }
         };
         match self.client.random.below(5) {

@@ -26,7 +26,7 @@ impl Scene {
         }
         project.task("waits", "---\nneeds: [held]\n---\n");
         project.task("special", "---\nrequires: [magic]\n---\n");
-        project.task("wrong", "---\npriority: urgent\n---\n");
+        project.task("wrong", "---\npriority: soon\n---\n");
         for name in ["free", "busy", "stale"] {
             std::fs::write(project.behind().join(name), "text\n").unwrap();
             user.own(project.behind().join(name));

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::Finding::{self, Good, Warning};
 use super::look::{Look, Seen};
-use super::served::Served;
 use crate::cli::dead_mount;
+use crate::cli::served::Served;
 use crate::mounts::{self, Mount};
 
 /// What is to be said of all mounts of ours but the one that is looked at by itself.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::Errand;
 use super::errand::{Asked, ask, send};
-use crate::cli::Failure;
+use crate::cli::{Failure, out};
 use crate::fs::tree::SESSION;
 use crate::limits::DOCTOR_SILENT_MS;
 use crate::mounts;
@@ -53,12 +53,12 @@ impl Look {
 /// The child's part.
 pub(super) fn errand(place: &Path) -> Result<(), Failure> {
     if mounts::is_dead(place) {
-        print!("{DEAD}");
+        out::write(DEAD.as_bytes());
         return Ok(());
     }
     let mut value = vec![0; 1 << 16];
     if let Ok(length) = rustix::fs::getxattr(place, SESSION, &mut value[..]) {
-        print!("{}", String::from_utf8_lossy(&value[..length]));
+        out::write(&value[..length]);
     }
     Ok(())
 }

@@ -14,7 +14,6 @@ mod look;
 mod machine;
 mod mount;
 mod remote;
-mod served;
 mod sshd;
 mod state;
 mod units;
@@ -24,9 +23,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::out::say;
+use super::served::Served;
+use super::settings::{self, Settings};
 use super::{Failure, place};
-use crate::daemon::STATE_DIRECTORY;
 use crate::mounts;
+use crate::state_directory;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -60,9 +62,6 @@ enum Finding {
 
 use Finding::{Good, Problem, Warning};
 
-/// Where the projects of a server are configured, each in a file NAME.toml.
-const CONFIGURATION: &str = "/etc/crewfs";
-
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match (arguments.errand, &arguments.mountpoint) {
         (Some(Errand::Look), Some(place)) => return look::errand(place),
@@ -76,10 +75,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     findings.extend(units::findings());
     findings.extend(remote::findings());
     if let Some(Named { mounted_at, source }) = &named {
+        let mut session = None;
         if let Some(place) = mounted_at {
-            findings.extend(mount::findings(place, source));
+            let (said, of_mount) = mount::findings(place, source);
+            findings.extend(of_mount);
+            session = said;
         }
-        findings.extend(state::findings(source));
+        findings.extend(state::findings(source, session.as_ref()));
     }
     for finding in &findings {
         let (word, said) = match finding {
@@ -87,7 +89,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Warning(said) => ("warning", said),
             Problem(said) => ("problem", said),
         };
-        println!("{word:<8} {said}");
+        say!("{word:<8} {said}");
     }
     match findings.iter().filter(|finding| matches!(finding, Problem(_))).count() {
         0 => Ok(()),
@@ -105,17 +107,26 @@ struct Named {
 impl Named {
     fn find(path: &Path) -> Result<Named, Failure> {
         let place = place(path)?;
-        match mounts::at(&place).map_err(Failure::failed)? {
-            Some(mount) => Ok(Named { mounted_at: Some(place), source: mount.source }),
-            None if place.join(STATE_DIRECTORY).is_dir() => Ok(Named { mounted_at: None, source: place }),
-            None => Err(Failure::not_mounted(&place)),
+        let ours = mounts::ours().map_err(Failure::failed)?;
+        // The mount at this place, or else one that shows what is there.
+        let at = mounts::at(&place).map_err(Failure::failed)?;
+        if let Some(mount) = at.or_else(|| ours.into_iter().rev().find(|mount| mount.source == place)) {
+            return Ok(Named { mounted_at: Some(mount.mountpoint), source: mount.source });
+        }
+        let is_project = place.join(state_directory::NAME).is_dir()
+            || Settings::state_of(&place).is_some()
+            || Served::find(&place).is_some();
+        if is_project {
+            Ok(Named { mounted_at: None, source: place })
+        } else {
+            Err(Failure::not_mounted(&place))
         }
     }
 }
 
 /// The names of the projects that are configured on this machine.
 fn configured() -> Vec<String> {
-    let entries = fs::read_dir(CONFIGURATION).into_iter().flatten().flatten();
+    let entries = fs::read_dir(settings::DIRECTORY).into_iter().flatten().flatten();
     let name = |entry: fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".toml")?.to_string());
     let mut names: Vec<String> = entries.filter_map(name).collect();
     names.sort();

@@ -12,26 +12,26 @@ use super::look::{Look, Seen};
 use crate::cli::dead_mount;
 use crate::mounts;
 
-/// What is to be said of the mount at this place, which shows `source`.
-pub(super) fn findings(place: &Path, source: &Path) -> Vec<Finding> {
+/// What is to be said of the mount at this place, which shows `source`; and what it says itself, if it answers.
+pub(super) fn findings(place: &Path, source: &Path) -> (Option<Value>, Vec<Finding>) {
     let session = match Look::begin(place).map(Look::seen) {
         Ok(Seen::Alive(session)) => session,
-        Ok(Seen::Dead) => return vec![Problem(dead_mount(place))],
-        Ok(Seen::Silent) => return vec![Problem(silent(place, source))],
-        Err(error) => return vec![Warning(format!("{}: {error}", place.display()))],
+        Ok(Seen::Dead) => return (None, vec![Problem(dead_mount(place))]),
+        Ok(Seen::Silent) => return (None, vec![Problem(silent(place, source))]),
+        Err(error) => return (None, vec![Warning(format!("{}: {error}", place.display()))]),
     };
     let mut findings = Vec::new();
     let shown = place.display();
     if !matches!(mounts::desk_of(place), Ok(Some(_))) {
         findings.push(Problem(format!("{shown} has no desk; mount it anew: crewfs umount {shown}")));
     }
-    match session {
-        Some(session) => findings.extend(in_force(&session)),
+    match &session {
+        Some(session) => findings.extend(in_force(session)),
         None => findings.push(Warning(format!(
             "{shown} does not tell what is in force; is the daemon of another version? mount it anew"
         ))),
     }
-    findings
+    (session, findings)
 }
 
 /// What each feature of the kernel is good for.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::Finding::{self, Good, Problem, Warning};
 use super::errand::ask;
-use super::{CONFIGURATION, keys};
+use super::keys;
+use crate::cli::settings::DIRECTORY;
 use crate::limits::DOCTOR_SILENT_MS;
 use crate::sys;
 
@@ -94,7 +95,7 @@ fn project(sshd: &Path, name: &str, user: &str) -> Vec<Finding> {
         }
         _ => return vec![Warning(format!("sshd does not tell its settings; ask it: {} -T", sshd.display()))],
     };
-    let file = format!("{CONFIGURATION}/{name}.keys");
+    let file = format!("{DIRECTORY}/{name}.keys");
     let mut findings = judge(name, user, &said, &file);
     findings.extend(keys::findings(Path::new(&file)));
     findings

@@ -5,26 +5,75 @@
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use super::Finding::{self, Good, Problem, Warning};
 use super::disk::{self, size};
-use super::served::Served;
+use crate::cli::served::Served;
+use crate::cli::settings::Settings;
 use crate::clock;
-use crate::daemon::{LOCK, STATE_DIRECTORY};
 use crate::engine::{RESERVE_FILE, SNAPSHOT_FILE};
 use crate::log::{LOG_FILE, LOG_HEADER_BYTES, LogError, check_header};
 use crate::mounts;
+use crate::state_directory::{self, LOCK};
 
 /// A log above which a start without a snapshot takes long, in bytes.
 const LOG_LONG: u64 = 64 * 1024 * 1024;
 /// What files may be ahead of the clock, in milliseconds: the kernel stamps them with a coarser one.
 const AHEAD_MS: i64 = 2_000;
 
-/// What is to be said of the project in this directory.
-pub(super) fn findings(source: &Path) -> Vec<Finding> {
+/// What is to be said of the project in this directory, and of what its daemon said of itself, if it answers.
+pub(super) fn findings(source: &Path, session: Option<&Value>) -> Vec<Finding> {
+    let told = session.map(|session| &session["state"]);
+    let mut findings = told.map(place).unwrap_or_default();
+    findings.extend(tasks(session));
+    findings.extend(on_the_disk(source, told));
+    findings
+}
+
+/// What the daemon says of the place of its state directory.
+fn place(told: &Value) -> Vec<Finding> {
+    let Some(directory) = told["directory"].as_str() else { return Vec::new() };
+    let mut findings = Vec::new();
+    findings.push(match (told["in_place"].as_bool(), told["broken"].as_str()) {
+        (_, Some(why)) => Problem(format!(
+            "nothing can be changed, and {directory} may not have what happened last: {why}; the daemon tries again every second"
+        )),
+        (Some(false), _) => Problem(format!(
+            "the state directory is not at its place, {directory}: it was removed or moved; the daemon puts it back within a second \
+             or says in its log why it cannot: look again"
+        )),
+        _ => Good(format!("the state is in {directory}")),
+    });
+    if let Some(times) = told["restored"].as_u64().filter(|times| *times > 0) {
+        findings.push(Problem(format!(
+            "{directory} was taken away {times} times since the mount began, and restored with all that was in the log; find out \
+             what does that (git clean -fdx in the project does), and keep it outside of the project: -o state=DIR"
+        )));
+    }
+    findings
+}
+
+/// Whether the tasks directory that is served is the one that the project has.
+fn tasks(session: Option<&Value>) -> Option<Finding> {
+    let tasks = &session?["tasks"];
+    let name = tasks["name"].as_str()?;
+    (tasks["in_place"].as_bool() == Some(false)).then(|| {
+        Problem(format!(
+            "the directory {name} that is served is not the one that the project has by that name: it was replaced or moved on the \
+             disk; what is put into the new one is not seen; put the old one back, or mount the project anew"
+        ))
+    })
+}
+
+fn on_the_disk(source: &Path, told: Option<&Value>) -> Vec<Finding> {
     let served = Served::find(source);
-    let shown = source.join(STATE_DIRECTORY);
+    let said = told.and_then(|told| told["directory"].as_str()).map(PathBuf::from);
+    let named = || served.as_ref().map(|served| served.state_named.clone());
+    let inside = source.join(state_directory::NAME);
+    let shown = said.or_else(named).or_else(|| Settings::state_of(source)).unwrap_or(inside);
     let covered = mounts::at(source).is_ok_and(|mount| mount.is_some());
     let state = match &served {
         Some(served) => served.state.clone(),
@@ -180,7 +229,27 @@ fn judge_ahead(shown: &Path, ahead_ms: i64) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_state_directory_that_is_or_was_away_is_a_problem() {
+        let told = |more: Value| {
+            let mut told = json!({"directory": "/s", "in_place": true, "restored": 0, "broken": null});
+            told.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            place(&told)
+        };
+        assert_eq!(told(json!({})), [Good("the state is in /s".into())]);
+        let away = told(json!({"in_place": false}));
+        assert!(matches!(&away[..], [Problem(said)] if said.contains("not at its place, /s")));
+        let broken = told(json!({"in_place": false, "broken": "it rains"}));
+        assert!(matches!(&broken[..], [Problem(said)] if said.contains("it rains")));
+        let restored = told(json!({"restored": 2}));
+        assert!(matches!(&restored[..], [Good(_), Problem(said)] if said.contains("taken away 2 times")));
+        let other = json!({"tasks": {"name": "tasks", "in_place": false}});
+        assert!(matches!(tasks(Some(&other)), Some(Problem(_))) && tasks(Some(&json!({}))).is_none());
+    }
 
     #[test]
     fn the_state_is_for_its_owner_alone() {

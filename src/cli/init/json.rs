@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use super::text::Insertion;
+use super::text::{Insertion, once, with_line_ends};
 
 /// A value where it stands in the text.
 struct Node {
@@ -38,7 +38,7 @@ pub(super) fn merge(text: &str, wanted: &str) -> Result<(Vec<Insertion>, Vec<Str
     let Merging { mut insertions, kept, .. } = merging;
     if text.contains("\r\n") {
         for insertion in &mut insertions {
-            insertion.text = insertion.text.replace('\n', "\r\n");
+            insertion.text = with_line_ends(&insertion.text, "\r\n");
         }
     }
     Ok((insertions, kept))
@@ -128,11 +128,58 @@ pub(super) fn is_empty(text: &str) -> bool {
     serde_json::from_str::<Value>(text).is_ok_and(|value| value.as_object().is_some_and(|map| map.is_empty()))
 }
 
-/// The comma that is one too many at `at`, where the first of a container was taken out and others follow.
-pub(super) fn stray_comma(text: &str, at: usize) -> Option<usize> {
-    let first = text[..at].trim_end().ends_with(['{', '[']);
-    let rest = text[at..].trim_start();
-    (first && rest.starts_with(',')).then(|| text.len() - rest.len())
+/// What is put around the members in a file that was blank.
+pub(super) const FRAME: &str = "{\n}\n";
+
+/// The member of `wanted` that `text` has more than once. Which of them counts differs from program to program: most read the
+/// last one only, some refuse the file.
+pub(super) fn repeated(text: &str, wanted: &str) -> Option<String> {
+    fn find(there: &Node, wanted: &Node) -> Option<String> {
+        let (Kind::Object(members), Kind::Object(wanted)) = (&there.kind, &wanted.kind) else { return None };
+        wanted.iter().find_map(|wanted| {
+            let mut same = members.iter().filter(|member| member.key == wanted.key);
+            let first = same.next()?;
+            if same.next().is_some() {
+                return Some(wanted.key.clone());
+            }
+            find(&first.value, &wanted.value).map(|below| format!("{}.{below}", wanted.key))
+        })
+    }
+    find(&parse(text).ok()?, &parse(wanted).ok()?)
+}
+
+/// The text without these pieces; `None` unless each stands there exactly once. Commas are set as what is left needs them.
+pub(super) fn take_out(text: &str, pieces: &[String]) -> Option<String> {
+    let mut left = text.to_string();
+    for piece in pieces {
+        if piece == FRAME {
+            // The braces stay where a user has put something between them.
+            left = left.strip_prefix(FRAME).map_or(left.clone(), str::to_string);
+            continue;
+        }
+        // What stands behind or before it may be another member by now.
+        let inner = piece.trim_end();
+        let forms = [piece, inner, inner.trim_start_matches(',')];
+        let (at, length) = forms.into_iter().find_map(|form| once(&left, form))?;
+        left.replace_range(at..at + length, "");
+        if let Some(comma) = stray_comma(&left, at) {
+            left.remove(comma);
+        }
+    }
+    let is_json = |text: &str| serde_json::from_str::<Value>(text).is_ok();
+    (left.trim().is_empty() || is_json(&left) || !is_json(text)).then_some(left)
+}
+
+/// The comma that is one too many where something was taken out at `at`.
+fn stray_comma(text: &str, at: usize) -> Option<usize> {
+    let (before, behind) = (text[..at].trim_end(), text[at..].trim_start());
+    if behind.starts_with(',') && before.ends_with(['{', '[', ',']) {
+        Some(text.len() - behind.len())
+    } else if before.ends_with(',') && behind.starts_with(['}', ']']) {
+        Some(before.len() - 1)
+    } else {
+        None
+    }
 }
 
 fn value(text: &str, node: &Node) -> Value {
@@ -275,7 +322,7 @@ impl Scan<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::text::{apply, take_out};
+    use super::super::text::apply;
     use super::*;
 
     const WANTED: &str = "{\n  \"hooks\": {\n    \"Stop\": [\n      {\n        \"command\": \"a, b: c\"\n      }\n    ]\n  },\n  \"version\": 1\n}\n";
@@ -285,10 +332,10 @@ mod tests {
     fn merged(text: &str) -> String {
         let (insertions, _) = merge(text, WANTED).unwrap();
         let pieces: Vec<String> = insertions.iter().map(|insertion| insertion.text.clone()).collect();
-        let after = apply(text, insertions);
+        let after = apply(text, &insertions);
         let (again, _) = merge(&after, WANTED).unwrap();
         assert!(again.is_empty(), "{after}");
-        assert_eq!(take_out(&after, &pieces, true).as_deref(), Some(text), "{after}");
+        assert_eq!(take_out(&after, &pieces).as_deref(), Some(text), "{after}");
         after
     }
 
@@ -330,7 +377,38 @@ mod tests {
     fn what_came_later_stays_when_ours_goes() {
         let (insertions, _) = merge("{\n}\n", WANTED).unwrap();
         let pieces: Vec<String> = insertions.iter().map(|insertion| insertion.text.clone()).collect();
-        let after = WANTED.replace("\"version\": 1\n", "\"version\": 1,\n  \"model\": \"x\"\n");
-        assert_eq!(take_out(&after, &pieces, true).as_deref(), Some("{\n  \"model\": \"x\"\n}\n"));
+        let behind = WANTED.replace("\"version\": 1\n", "\"version\": 1,\n  \"model\": \"x\"\n");
+        let before = WANTED.replace("{\n  \"hooks\"", "{\n  \"model\": \"x\",\n  \"hooks\"");
+        for after in [behind, before] {
+            assert_eq!(take_out(&after, &pieces).as_deref(), Some("{\n  \"model\": \"x\"\n}\n"), "{after}");
+        }
+        // Between two of theirs, and into what was on one line.
+        let (insertions, _) = merge("{}", WANTED).unwrap();
+        let pieces: Vec<String> = insertions.iter().map(|insertion| insertion.text.clone()).collect();
+        let after = apply("{}", &insertions);
+        let after = after.replace("{\n  \"hooks\"", "{\n  \"a\": 1,\n  \"hooks\"");
+        let after = after.replace("\"version\": 1\n", "\"version\": 1,\n  \"b\": 2\n");
+        assert_eq!(take_out(&after, &pieces).as_deref(), Some("{\n  \"a\": 1,\n  \"b\": 2\n}"), "{after}");
+        // Theirs, before which ours was put, is gone.
+        let (insertions, _) = merge("{\n  \"a\": 1\n}\n", WANTED).unwrap();
+        let pieces: Vec<String> = insertions.iter().map(|insertion| insertion.text.clone()).collect();
+        assert_eq!(take_out(WANTED, &pieces).as_deref(), Some("{\n}\n"));
+    }
+
+    #[test]
+    fn what_is_there_twice_is_named() {
+        let twice = |text: &str| repeated(text, WANTED);
+        assert_eq!(twice("{\"hooks\": {}, \"version\": 1}"), None);
+        assert_eq!(twice("{\"a\": 1, \"a\": 2}"), None, "that is none of ours");
+        assert_eq!(twice("{\"hooks\": {}, \"hooks\": []}").as_deref(), Some("hooks"));
+        assert_eq!(twice("{\"hooks\": {\"Stop\": [], \"Stop\": []}}").as_deref(), Some("hooks.Stop"));
+    }
+
+    #[test]
+    fn the_braces_of_a_blank_file_go_when_nothing_is_between_them() {
+        let pieces = [WANTED[1..WANTED.len() - 3].to_string(), FRAME.to_string()];
+        assert_eq!(take_out(&format!("{WANTED} \n"), &pieces).as_deref(), Some(" \n"));
+        let more = WANTED.replace("\"version\": 1\n", "\"version\": 1,\n  \"model\": \"x\"\n");
+        assert_eq!(take_out(&more, &pieces).as_deref(), Some("{\n  \"model\": \"x\"\n}\n"));
     }
 }

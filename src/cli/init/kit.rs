@@ -4,7 +4,7 @@
 
 use clap::ValueEnum;
 
-use super::json;
+use super::json::{self, FRAME};
 use super::text::{self, Insertion};
 
 /// An agent program whose hooks can be installed.
@@ -72,6 +72,23 @@ pub(super) enum Way {
     Json,
 }
 
+/// A text with a part in it.
+#[derive(Default)]
+pub(super) struct Merged {
+    pub(super) text: String,
+    /// What was put in; nothing if the part was there.
+    pub(super) pieces: Vec<String>,
+    /// The values of its own that the file keeps.
+    pub(super) kept: Vec<String>,
+}
+
+impl Merged {
+    fn new(text: &str, insertions: Vec<Insertion>, kept: Vec<String>) -> Merged {
+        let text = text::apply(text, &insertions);
+        Merged { text, pieces: insertions.into_iter().map(|insertion| insertion.text).collect(), kept }
+    }
+}
+
 /// One file of the project, and what belongs into it.
 pub(super) struct Part {
     pub(super) path: &'static str,
@@ -81,7 +98,7 @@ pub(super) struct Part {
 }
 
 /// What every command that registers a hook holds.
-const HOOKS: &str = ".crew/hooks/";
+pub(super) const HOOKS: &str = ".crew/hooks/";
 /// A page that takes in AGENTS.md has the section by that.
 const TAKEN_IN: &str = "@AGENTS.md";
 const MARK: &str = "<!-- crewfs: begin -->";
@@ -199,28 +216,44 @@ impl Part {
 
     /// What a file holds that is made for this part.
     pub(super) fn empty(&self) -> &'static str {
-        if self.is_json() { "{\n}\n" } else { "" }
+        if self.is_json() { FRAME } else { "" }
     }
 
     pub(super) fn is_json(&self) -> bool {
         self.way == Way::Json
     }
 
-    /// What must come into `text` so that the part is there, and which values of its own the file keeps.
-    pub(super) fn merge(&self, text: &str) -> Result<(Vec<Insertion>, Vec<String>), String> {
-        let missing = |insertion| Ok((vec![insertion], Vec::new()));
+    /// What becomes of `text` so that the part is in it.
+    pub(super) fn merge(&self, text: &str) -> Result<Merged, String> {
+        let one = |insertion| Ok(Merged::new(text, vec![insertion], Vec::new()));
         match self.way {
-            _ if text == self.text => Ok((Vec::new(), Vec::new())),
-            Way::Json => json::merge(text, self.text),
-            Way::Section(_) if text.contains(self.text) || text.contains(TAKEN_IN) => {
-                Ok((Vec::new(), Vec::new()))
+            _ if text == self.text => Ok(Merged::default()),
+            // Programs take a blank file for one without settings, or complain of it.
+            Way::Json if text.trim().is_empty() => {
+                let (insertions, kept) = json::merge(FRAME, self.text)?;
+                let mut merged = Merged::new(FRAME, insertions, kept);
+                merged.pieces.push(FRAME.to_string());
+                merged.text.push_str(text);
+                Ok(merged)
             }
-            Way::Section(_) => missing(text::section(text, self.text)),
+            Way::Json => {
+                json::merge(text, self.text).map(|(insertions, kept)| Merged::new(text, insertions, kept))
+            }
+            Way::Section(_) if text::has(text, self.text) || text.contains(TAKEN_IN) => Ok(Merged::default()),
+            Way::Section(_) => one(text::section(text, self.text)),
             Way::Whole | Way::Script if text.is_empty() => {
-                missing(Insertion { at: 0, text: self.text.to_string() })
+                one(Insertion { at: 0, text: self.text.to_string() })
             }
             Way::Whole | Way::Script => Err("a file of this name is there already".into()),
         }
+    }
+
+    /// Why nobody can say which of the members in `text` count, if that is so.
+    pub(super) fn ambiguity(&self, text: &str) -> Option<String> {
+        let key = self.is_json().then(|| json::repeated(text, self.text))??;
+        Some(format!(
+            "it has {key} more than once, and of these an agent program reads the last one or none, so hooks would not run; make it one, and run this again"
+        ))
     }
 
     /// Whether a text holds something of this part, be it older or changed.
@@ -234,7 +267,7 @@ impl Part {
 
     /// The text without what was put in; `None` if that does not stand there any more as it was.
     pub(super) fn unmerge(&self, text: &str, pieces: &[String]) -> Option<String> {
-        text::take_out(text, pieces, self.is_json())
+        if self.is_json() { json::take_out(text, pieces) } else { text::take_out(text, pieces) }
     }
 
     /// Whether nothing is in a file that was made for this part.

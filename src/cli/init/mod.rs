@@ -6,6 +6,7 @@
 
 mod json;
 mod kit;
+mod off;
 mod place;
 mod record;
 mod text;
@@ -14,14 +15,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use self::kit::{Client, PARTS, PLUGIN, Part, Way};
+use self::kit::{Client, Merged, PARTS, PLUGIN, Part, Way};
 use self::place::{Found, Place};
 use self::record::{Installed, RECORD, Record};
 use super::Failure;
+use super::out::say;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The project's directory, mounted or not. It is made if it is missing.
+    /// The project's directory, mounted or not.
     directory: PathBuf,
     /// The agent programs whose hooks are installed: a list with commas. [default: those installed before; else those whose
     /// traces are in the project or whose program is in PATH; else claude]
@@ -44,14 +46,19 @@ pub(super) struct Arguments {
 const TASKS: &str = "tasks";
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let root = super::place(&arguments.directory)?;
-    let mut place = Place::at(root)?;
+    let shown = arguments.directory.display();
+    // A mistyped path would become a project that nobody finds again.
+    if arguments.directory.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return Err(Failure::failed(format!(
+            "{shown} does not exist; mend the path, or make it first: mkdir -p {shown}"
+        )));
+    }
+    let mut place = Place::at(super::place(&arguments.directory)?)?;
     let record = Record::read(&place)?;
     let mut teller = Teller::default();
-    let shown = arguments.directory.display();
     let end = if arguments.remove {
         let Some(record) = record else {
-            println!("crewfs is not installed in {shown}: there is no {RECORD}; nothing was changed");
+            say!("crewfs is not installed in {shown}: there is no {RECORD}; nothing was changed");
             return Ok(());
         };
         remove(&record, &mut place, &mut teller)?;
@@ -73,6 +80,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         install(PARTS, &clients, &mut record, arguments.update, &mut place, &mut teller)?;
         let whom = if names.is_empty() { String::new() } else { format!(" for {}", names.join(", ")) };
+        teller.tell_what_is_off(&clients, &place);
         format!("{shown} is ready{whom}; mount it: crewfs mount {shown}")
     };
     if !arguments.dry_run {
@@ -81,14 +89,22 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     let nothing = if teller.changes == 0 { "; nothing was changed" } else { "" };
-    match (teller.refused, arguments.dry_run) {
-        (0, false) => println!("{end}{nothing}"),
-        (0, true) => println!("this was a dry run: nothing was changed"),
-        (refused, _) => {
-            return Err(Failure::failed(format!(
-                "{refused} of the files could not be changed; what to add to them by hand is said above"
-            )));
-        }
+    let Teller { refused, off, .. } = teller;
+    if refused > 0 {
+        return Err(Failure::failed(format!(
+            "{refused} of the files could not be changed; what to add to them by hand is said above"
+        )));
+    }
+    if !off.is_empty() {
+        return Err(Failure::failed(format!(
+            "the hooks will not run for {}; what is in their way is said above",
+            off.join(", ")
+        )));
+    }
+    if arguments.dry_run {
+        say!("this was a dry run: nothing was changed");
+    } else {
+        say!("{end}{nothing}");
     }
     Ok(())
 }
@@ -98,17 +114,29 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 struct Teller {
     changes: usize,
     refused: usize,
+    /// The agent programs that will run no hook.
+    off: Vec<&'static str>,
 }
 
 impl Teller {
     fn tell(&self, what: &str, path: &str, more: &str) {
         let colon = if more.is_empty() { "" } else { ": " };
-        println!("{what:8} {path}{colon}{more}");
+        say!("{what:8} {path}{colon}{more}");
     }
 
     fn change(&mut self, what: &str, path: &str, more: &str) {
         self.changes += 1;
         self.tell(what, path, more);
+    }
+
+    /// A hook that is registered does not run where its program is told to run none.
+    fn tell_what_is_off(&mut self, clients: &[Client], place: &Place) {
+        for client in clients {
+            if let Some((file, why)) = off::reason(*client, place) {
+                self.tell("off", &file, &why);
+                self.off.push(client.name());
+            }
+        }
     }
 }
 
@@ -145,9 +173,6 @@ fn install(
             put(part, record, update, place, teller)?;
         }
     }
-    if !place.exists() {
-        record.directories.insert(0, ".".into());
-    }
     record.write(place);
     Ok(())
 }
@@ -168,9 +193,13 @@ fn put(
             return Ok(());
         }
     };
+    if let Some(why) = part.ambiguity(&found) {
+        refuse(part, &why, teller);
+        return Ok(());
+    }
     let recorded = record.of(part.path);
     let merged = part.merge(&found);
-    if merged.as_ref().is_ok_and(|(insertions, _)| insertions.is_empty()) {
+    if merged.as_ref().is_ok_and(|merged| merged.pieces.is_empty()) {
         return Ok(());
     }
     let (base, created, renewed) = if !created && part.marks(&found) {
@@ -200,9 +229,7 @@ fn put(
     };
     match part.merge(&base) {
         Err(why) => refuse(part, &why, teller),
-        Ok((insertions, kept)) => {
-            let pieces = insertions.iter().map(|insertion| insertion.text.clone()).collect();
-            let text = text::apply(&base, insertions);
+        Ok(Merged { text, pieces, kept }) => {
             place.write(part.path, text, part.way == Way::Script, &mut record.directories);
             record.note(Installed { path: part.path.to_string(), created, pieces });
             let (what, more) = match part.way {
@@ -229,7 +256,7 @@ fn refuse(part: &Part, why: &str, teller: &mut Teller) {
     teller.refused += 1;
     teller.tell("refused", part.path, &format!("{why}; add this by hand:"));
     for line in part.text.lines() {
-        println!("    {line}");
+        say!("    {line}");
     }
 }
 

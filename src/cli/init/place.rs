@@ -24,7 +24,7 @@ pub(super) enum Found {
 pub(super) struct Place {
     root: PathBuf,
     /// The mode and owner of the project's directory, which all that is made there gets too.
-    like: Option<(u32, u32, u32)>,
+    like: (u32, u32, u32),
     /// The text of each file that changes; nothing for one that goes.
     shall: BTreeMap<PathBuf, Option<String>>,
     steps: Vec<Step>,
@@ -38,22 +38,17 @@ enum Step {
 }
 
 impl Place {
-    /// The place at `root`, which need not exist.
+    /// The place at `root`.
     pub(super) fn at(root: PathBuf) -> Result<Place, Failure> {
         let like = match fs::metadata(&root) {
-            Ok(there) if there.is_dir() => Some((there.mode() & 0o7777, there.uid(), there.gid())),
+            Ok(there) if there.is_dir() => (there.mode() & 0o7777, there.uid(), there.gid()),
             Ok(_) => {
                 let shown = root.display();
                 return Err(Failure::failed(format!("{shown} is not a directory; name that of a project")));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(&root, "be looked at", &error)),
         };
         Ok(Place { root, like, shall: BTreeMap::new(), steps: Vec::new() })
-    }
-
-    pub(super) fn exists(&self) -> bool {
-        self.like.is_some()
     }
 
     /// Whether there is anything of this name.
@@ -67,9 +62,6 @@ impl Place {
         while there.symlink_metadata().is_err() && there != self.root {
             missing.extend(there.file_name().map(|name| name.to_os_string()));
             there.pop();
-        }
-        if !self.exists() {
-            return Ok(self.root.join(path));
         }
         let real = there.canonicalize().map_err(|error| format!("{}: {error}", there.display()))?;
         if !real.starts_with(&self.root) {
@@ -142,11 +134,7 @@ impl Place {
     }
 
     /// Do what was decided. The directories that had to go and are not empty stay; they are the answer.
-    pub(super) fn carry_out(mut self) -> Result<Vec<PathBuf>, Failure> {
-        if !self.exists() && !self.steps.is_empty() {
-            fs::create_dir_all(&self.root).map_err(|error| failed(&self.root, "be made", &error))?;
-            self = Place { steps: self.steps, shall: self.shall, ..Place::at(self.root)? };
-        }
+    pub(super) fn carry_out(self) -> Result<Vec<PathBuf>, Failure> {
         let mut stay = Vec::new();
         for step in &self.steps {
             match step {
@@ -189,7 +177,7 @@ impl Place {
 
     /// Give what was just made the owner and the mode of the project's directory, as far as `mask` goes.
     fn label(&self, path: &Path, mask: u32) -> io::Result<()> {
-        let Some((mode, uid, gid)) = self.like else { return Ok(()) };
+        let (mode, uid, gid) = self.like;
         let made = fs::symlink_metadata(path)?;
         if sys::is_root() && (made.uid(), made.gid()) != (uid, gid) {
             chown(path, Some(uid), Some(gid))?;

@@ -13,7 +13,7 @@ mod plain;
 mod read;
 mod view;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use std::time::Duration;
 use clap::Args;
 use ratatui::crossterm::event;
 
-use super::Failure;
+use super::{Failure, out};
 use crate::clock::{self, Clock};
 use crate::limits::{TOP_ONCE_MS, TOP_SILENT_MS};
 use crate::queue::{Now, Span};
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.feed {
         return read::feed(&place, &clock);
     }
-    let terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
+    let terminal = out::is_terminal() && io::stdin().is_terminal();
     if !terminal && !arguments.once {
         return Err(Failure::usage("top needs a terminal; for one look as plain text: crewfs top --once"));
     }
@@ -94,11 +94,8 @@ fn once(news: &Receiver<News>, place: &str, clock: &Clock) -> Result<(), Failure
     let mut model = Model::default();
     let now = clock();
     model.update(answer, now).map_err(Failure::failed)?;
-    match io::stdout().write_all(plain::text(&model, place, model.time(now)).as_bytes()) {
-        // A reader that has seen enough is no failure.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(error)),
-        _ => Ok(()),
-    }
+    out::write(plain::text(&model, place, model.time(now)).as_bytes());
+    Ok(())
 }
 
 fn nobody_looks() -> Failure {

@@ -103,7 +103,9 @@ impl Stuck {
     /// What tells it from all others.
     pub(super) fn key(&self) -> String {
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
-        format!("{} {} {}", self.kind, part(&self.task), part(&self.worker))
+        // Of files with wrong names, only the sentence says which it is.
+        let why = if self.kind == "misnamed" { self.why.as_str() } else { "" };
+        format!("{} {} {}{why}", self.kind, part(&self.task), part(&self.worker))
     }
 }
 

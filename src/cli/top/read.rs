@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::model::Answer;
-use crate::cli::{Failure, dead_mount};
+use crate::cli::{Failure, dead_mount, out};
 use crate::clock::Clock;
 use crate::limits::{TOP_EVENT_BYTES, TOP_QUEUE_MS, TOP_REST};
 use crate::queue::{Instant, Span};
@@ -108,30 +108,28 @@ fn receive(from: &mut impl BufRead) -> io::Result<News> {
 
 /// The child's part: look whenever a line comes in, and say what is there.
 pub(super) fn feed(place: &Path, clock: &Clock) -> Result<(), Failure> {
-    let (orders, mut out) = (io::stdin().lock(), io::stdout().lock());
     let mut desk = None;
-    for order in orders.lines() {
+    for order in io::stdin().lock().lines() {
         let answer = match &mut desk {
             None => Desk::find(place).and_then(|found| desk.insert(found).look(clock().instant)),
             Some(desk) => desk.look(clock().instant),
         };
-        let said = order.and_then(|_| {
-            match answer {
-                Ok(documents) => {
-                    for (name, bytes) in documents {
-                        writeln!(out, "{name} {}", bytes.len())?;
-                        out.write_all(&bytes)?;
-                    }
-                    writeln!(out, "end")?;
+        let said = match answer {
+            Ok(documents) => {
+                let mut said = Vec::new();
+                for (name, bytes) in documents {
+                    said.extend(format!("{name} {}\n", bytes.len()).into_bytes());
+                    said.extend(bytes);
                 }
-                Err(Seen::Trouble(why)) => writeln!(out, "trouble {}", why.replace('\n', " "))?,
-                Err(Seen::Gone(Failure { code, message })) => {
-                    writeln!(out, "gone {code} {}", message.replace('\n', " "))?;
-                }
+                said.extend(b"end\n");
+                said
             }
-            out.flush()
-        });
-        if said.is_err() {
+            Err(Seen::Trouble(why)) => format!("trouble {}\n", why.replace('\n', " ")).into_bytes(),
+            Err(Seen::Gone(Failure { code, message })) => {
+                format!("gone {code} {}\n", message.replace('\n', " ")).into_bytes()
+            }
+        };
+        if order.is_err() || !out::write(&said) {
             break;
         }
     }

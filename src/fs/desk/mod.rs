@@ -11,6 +11,7 @@
 //! | `overview`, `dashboard`, `metrics` | what people and their tools look at: it moves by itself |
 //! | `synth`, `plain` | changes of synthesized nodes, and of the project's own files in this directory |
 //! | `publish`, `watch` | from instruction files to tasks |
+//! | `misnamed` | files that look like tasks and are none |
 //! | `nodes`, `handles`, `errors` | numbers, open files, errnos |
 
 mod dashboard;
@@ -18,6 +19,7 @@ mod documents;
 mod errors;
 mod handles;
 mod metrics;
+mod misnamed;
 mod nodes;
 mod overview;
 mod plain;
@@ -75,6 +77,8 @@ pub struct Config {
     pub owner_gid: u32,
     /// How many threads serve it.
     pub threads: usize,
+    /// The absolute paths by which the project is reached: what is written below one of them is meant from its root.
+    pub roots: Vec<String>,
 }
 
 /// The desk of one project.
@@ -110,7 +114,8 @@ impl Desk {
                 log::warn!("{}/{name} of the project cannot be seen while crewfs is mounted", config.tasks);
             }
         }
-        let publisher = Arc::new(Publisher::new(engine.clone(), files.clone(), project, config.threads - 1));
+        let (may_wait, roots) = (config.threads - 1, config.roots.clone());
+        let publisher = Arc::new(Publisher::new(engine.clone(), files.clone(), project, may_wait, roots));
         let view = View::new(engine, callers, guard, publisher, config);
         Desk {
             core: Arc::new(Core {

@@ -74,6 +74,15 @@ impl View {
         });
         let workers: Vec<_> = heard.collect();
         let (default_lease, tasks) = (self.config.lease, self.config.tasks.as_str());
-        Summary::of(state, &Sight { now, default_lease, workers: &workers, tasks })
+        let sight = Sight {
+            now,
+            default_lease,
+            workers: &workers,
+            tasks,
+            misnamed: &self.publisher.misnamed.all(),
+            disk_full: !self.engine.has_space(),
+            broken_log: self.engine.broken(),
+        };
+        Summary::of(state, &sight)
     }
 }

@@ -20,12 +20,16 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, statat};
 use rustix::io::Errno;
 
-use super::table::file_of;
+use super::misnamed::Misnamed;
+use super::table::{file_of, task_of};
 use crate::engine::{Engine, Failure};
 use crate::fs::ROOT;
 use crate::fs::files::{Files, read_from};
 use crate::limits::{INSTRUCTIONS_BYTES, PUBLISH_MS, SETTLE_MS};
-use crate::queue::{Command, FileStamp, Manifest, Outcome, Problem, TaskId, WorkerName, parse_instructions};
+use crate::queue::{
+    Command, FileStamp, Manifest, Outcome, Problem, Task, TaskId, WorkerName, bounded_warnings,
+    parse_instructions,
+};
 
 /// A file of the disk: its device and its inode number.
 type FileKey = (u64, u64);
@@ -45,6 +49,10 @@ pub(super) struct Publisher {
     files: Arc<Files>,
     /// Where paths in front matter begin.
     project: OwnedFd,
+    /// The absolute paths by which the project is reached.
+    roots: Vec<String>,
+    /// Files that look like tasks and are none.
+    pub(super) misnamed: Misnamed,
     writers: Arc<Mutex<HashMap<FileKey, Written>>>,
     /// Contents that a killed writer left behind, by task.
     torn: Mutex<HashMap<TaskId, FileStamp>>,
@@ -59,10 +67,12 @@ impl Publisher {
         files: Arc<Files>,
         project: OwnedFd,
         may_wait: usize,
+        roots: Vec<String>,
     ) -> Publisher {
         let settling = Settling::new(may_wait);
+        let misnamed = Misnamed::new(engine.clock().clone());
         let (writers, torn) = (Arc::default(), Mutex::default());
-        Publisher { engine, files, project, writers, torn, settling }
+        Publisher { engine, files, project, roots, misnamed, writers, torn, settling }
     }
 
     /// A file was opened for writing through the desk; `task` is the one whose instructions it holds at present.
@@ -124,15 +134,7 @@ impl Publisher {
     ) {
         let state = self.engine.state();
         let known = state.task(task.as_str()).filter(|task| task.has_whole_file());
-        match self.look(task, known.map(|task| task.stamp)) {
-            // The queue may have heard of more than what it shows: that the file was opened, say.
-            Look::Same => match known {
-                Some(known) => {
-                    let (task, manifest, stamp) = (task.clone(), known.manifest.clone(), known.stamp);
-                    self.engine.submit(Command::Publish { task, manifest, stamp }, done);
-                }
-                None => done(Ok(Outcome::Done)),
-            },
+        match self.look(task, known.map(|known| &**known)) {
             Look::Gone => {
                 let (publisher, id) = (self.clone(), task.clone());
                 let gone = move || if publisher.has_file(&id) { Err(libc::EEXIST) } else { Ok(()) };
@@ -146,7 +148,7 @@ impl Publisher {
                 self.hold_back(task);
                 done(Ok(Outcome::Done));
             }
-            Look::New(file, stamp, manifest) => {
+            Look::There(file, stamp, manifest) => {
                 let writers = self.writers.clone();
                 // Whether it is written is asked once more when it is published, with nothing in between: it may have been
                 // opened while it was read.
@@ -160,8 +162,14 @@ impl Publisher {
         }
     }
 
-    fn look(&self, task: &TaskId, known: Option<FileStamp>) -> Look {
+    /// `known` is what the queue shows of the task, if its file is whole. The queue may have heard of more by now: that the file was
+    /// opened, say. So what is as known is told as well.
+    fn look(&self, task: &TaskId, known: Option<&Task>) -> Look {
         let file = file_of(task);
+        // It was one for an older crewfs.
+        if task_of(file.as_ref()).is_none() {
+            return Look::Gone;
+        }
         let problem = |message: String| Manifest::Problem(Arc::new(Problem { line: 0, message }));
         // Not blocking: a pipe of that name must not stop the queue.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -172,28 +180,28 @@ impl Publisher {
             Err(Errno::LOOP) => {
                 let link =
                     format!("{file} is a symbolic link; write the instructions into a file of that name");
-                return Look::New(None, FileStamp::default(), problem(link));
+                return Look::There(None, FileStamp::default(), problem(link));
             }
             Err(error) => {
                 let why = format!("{file} cannot be read: {error}");
-                return Look::New(None, FileStamp::default(), problem(why));
+                return Look::There(None, FileStamp::default(), problem(why));
             }
         };
         let stat = match rustix::fs::fstat(&opened) {
             Ok(stat) => stat,
             Err(error) => {
                 let why = format!("{file} cannot be read: {error}");
-                return Look::New(None, FileStamp::default(), problem(why));
+                return Look::There(None, FileStamp::default(), problem(why));
             }
         };
         let (stamp, key) = (stamp_of(&stat), key_of(&stat));
         if self.is_written(&stat) {
             return Look::Open;
         }
-        if known == Some(stamp) {
-            return Look::Same;
+        if let Some(known) = known.filter(|known| known.stamp == stamp) {
+            return Look::There(Some(key), stamp, known.manifest.clone());
         }
-        let new = |manifest| Look::New(Some(key), stamp, manifest);
+        let new = |manifest| Look::There(Some(key), stamp, manifest);
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return new(problem(format!("{file} is not a regular file")));
         }
@@ -206,7 +214,7 @@ impl Publisher {
             return new(problem(format!("{why}: put data into other files and name them")));
         }
         match read_from(&opened, 0, INSTRUCTIONS_BYTES as u32 + 1) {
-            Ok(content) => new(self.with_warnings(parse_instructions(task, &content))),
+            Ok(content) => new(self.with_warnings(parse_instructions(task, &content, &self.roots))),
             Err(error) => {
                 let why = std::io::Error::from_raw_os_error(error.errno);
                 new(problem(format!("{file} cannot be read: {why}")))
@@ -226,7 +234,9 @@ impl Publisher {
 
     /// Whether a task's file is at its place, complete or not.
     pub(super) fn has_file(&self, task: &TaskId) -> bool {
-        statat(self.directory(), file_of(task), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        // One that was a task for an older crewfs only has none.
+        let file = file_of(task);
+        task_of(file.as_ref()).is_some() && statat(self.directory(), file, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// What was understood, with a warning for each path to be read first that is not there.
@@ -237,7 +247,7 @@ impl Publisher {
             return Manifest::Spec(spec);
         }
         let mut spec = Arc::unwrap_or_clone(spec);
-        spec.warnings.extend(warnings);
+        spec.warnings.extend(bounded_warnings(warnings));
         Manifest::Spec(spec.into())
     }
 
@@ -311,14 +321,12 @@ pub(super) enum Followed {
 }
 
 enum Look {
-    /// As the queue knows it.
-    Same,
     /// There is no such file.
     Gone,
     /// It is open for writing.
     Open,
     /// It says this. The key tells which file it is, where that is known.
-    New(Option<FileKey>, FileStamp, Manifest),
+    There(Option<FileKey>, FileStamp, Manifest),
 }
 
 fn key_of(stat: &Stat) -> FileKey {

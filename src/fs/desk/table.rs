@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use super::super::caller::Caller;
 use super::super::{FsError, Result};
 use super::handles::Subject;
+use super::misnamed::is_kept_beside;
 use super::nodes::{Directory, Document, Node, WorkerFile};
 use crate::queue::{ClaimForm, Command, Content, Ending, Refusal, State, TaskId, WorkerName};
 
@@ -65,10 +66,11 @@ pub(super) fn in_directory(directory: &Node, name: &OsStr) -> Option<Node> {
     }
 }
 
-/// The task that a file in the top directory holds the instructions of, by its name (C4).
+/// The task that a file in the top directory holds the instructions of, by its name (C4). What people and agents keep beside
+/// tasks, such as `README.md`, is none.
 pub(super) fn task_of(name: &OsStr) -> Option<TaskId> {
     let stem = name.to_str()?.strip_suffix(".md")?;
-    if stem == "README" { None } else { TaskId::parse(stem) }
+    if is_kept_beside(stem) { None } else { TaskId::parse(stem) }
 }
 
 /// The name of a task's instruction file.

@@ -4,7 +4,7 @@
 //! Must never: touch the directory through a mount of ours, or withdraw a task whose file is at its place.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -169,8 +169,13 @@ impl Watcher {
             news.lost_count |= events.contains(ReadFlags::QUEUE_OVERFLOW);
             news.moved |=
                 events.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED);
-            let Some(task) = event.file_name().and_then(|name| task_of(OsStr::from_bytes(name.to_bytes())))
-            else {
+            let Some(name) = event.file_name() else { continue };
+            let name = OsStr::from_bytes(name.to_bytes());
+            let Some(task) = task_of(name) else {
+                match events.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
+                    true => self.publisher.misnamed.gone(name),
+                    false => self.publisher.misnamed.seen(name),
+                }
                 continue;
             };
             if events.contains(ReadFlags::MODIFY) {
@@ -287,10 +292,14 @@ impl Watcher {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(self.publisher.directory(), ".", flags, Mode::empty())?;
         let state = self.engine.state();
-        let (mut there, mut changed) = (BTreeSet::new(), Vec::new());
+        let (mut there, mut changed, mut others) = (BTreeSet::new(), Vec::new(), Vec::new());
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
-            let Some(task) = task_of(OsStr::from_bytes(entry.file_name().to_bytes())) else { continue };
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            let Some(task) = task_of(name) else {
+                others.push(name.to_owned());
+                continue;
+            };
             let stat = statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
             let known = state.task(task.as_str()).filter(|task| task.has_whole_file());
             if let Ok(stamp) = stat.map(|stat| stamp_of(&stat))
@@ -300,6 +309,7 @@ impl Watcher {
             }
             there.insert(task);
         }
+        self.publisher.misnamed.replace(others.iter().map(OsString::as_os_str));
         // A directory has no order; the older file is the older task (C13).
         changed.sort();
         changed.iter().for_each(|(_, task)| self.publish_if_complete(task));

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::exempt::rules;
 use crate::engine::Engine;
-use crate::queue::{Seq, TaskId, TaskState, Wall, WorkerName};
+use crate::queue::{Seq, TaskId, TaskState, Wall, WorkerName, owned_files, owned_roots};
 
 /// A claimed task that owns files.
 pub(super) struct Owner {
@@ -75,8 +75,8 @@ impl Owned {
                     worker: claim.worker.clone(),
                     since: claim.since.at,
                     epoch: claim.epoch(),
-                    globs: rules(task.spec.owns.iter().map(String::as_str)),
-                    roots: task.spec.owns.iter().filter_map(|glob| root_of(glob)).collect(),
+                    globs: globs_of(id, &task.spec.owns),
+                    roots: owned_roots(&task.spec.owns),
                 })
             }))
         });
@@ -110,16 +110,13 @@ pub(super) fn owner_of<'a>(
     owner.map(|owner| &**owner)
 }
 
-/// The directories that a glob names before its first wildcard; nothing for one that matches at any depth, or excepts.
-fn root_of(glob: &str) -> Option<String> {
-    let trimmed = glob.trim_end();
-    if trimmed.starts_with(['!', '#']) || !trimmed.trim_end_matches('/').contains('/') {
-        return None;
-    }
-    let plain =
-        trimmed.trim_start_matches('/').split('/').take_while(|part| !part.contains(['*', '?', '[', '\\']));
-    let root: Vec<&str> = plain.filter(|part| !part.is_empty()).collect();
-    (!root.is_empty()).then(|| root.join("/"))
+/// What a task owns. Its globs were tried when its file was read; those that an older crewfs took may still be wrong.
+fn globs_of(task: &TaskId, owns: &[String]) -> Gitignore {
+    let globs = owns.iter().map(String::as_str);
+    owned_files(globs.clone()).unwrap_or_else(|why| {
+        log::warn!("{task} owns less than its front matter says: {why}");
+        rules(globs)
+    })
 }
 
 #[cfg(test)]
@@ -132,8 +129,8 @@ mod tests {
             worker: WorkerName::parse(worker).unwrap(),
             since: Wall(0),
             epoch: 1,
-            globs: rules(globs.iter().copied()),
-            roots: globs.iter().filter_map(|glob| root_of(glob)).collect(),
+            globs: owned_files(globs.iter().copied()).unwrap(),
+            roots: owned_roots(&globs.iter().map(|glob| glob.to_string()).collect::<Vec<_>>()),
         })
     }
 

@@ -54,7 +54,12 @@ struct Core {
     watch: Arc<Watch>,
     config: TreeConfig,
     terms: OnceLock<Arc<Terms>>,
+    /// What the daemon has to say of itself.
+    more: OnceLock<More>,
 }
+
+/// Members for the value of [`SESSION`].
+type More = Box<dyn Fn() -> serde_json::Map<String, serde_json::Value> + Send + Sync>;
 
 impl Tree {
     /// The terms on which it is served, once it is.
@@ -73,7 +78,17 @@ impl Tree {
         let root = Arc::new(Root::new(files.clone(), config.tasks.clone())?);
         let policy = Box::new(root.clone());
         let guard = Arc::new(Guard::new(config.guard, policy, files.clone(), callers, engine));
-        Ok(Tree { core: Arc::new(Core { files, root, guard, watch, config, terms: OnceLock::new() }) })
+        Ok(Tree {
+            core: Arc::new(Core {
+                files,
+                root,
+                guard,
+                watch,
+                config,
+                terms: OnceLock::new(),
+                more: OnceLock::new(),
+            }),
+        })
     }
 
     /// The tree is mounted now, as this device. From now on `kernel` is told what to forget, and changes can wait.
@@ -95,6 +110,14 @@ impl Tree {
         if !self.core.watch.hears_all() {
             self.core.guard.changed_behind(None);
         }
+    }
+
+    /// Have what `more` says told along with what is in force. It is called whenever somebody asks: be brief.
+    pub fn tell_more(
+        &self,
+        more: impl Fn() -> serde_json::Map<String, serde_json::Value> + Send + Sync + 'static,
+    ) {
+        let _ = self.core.more.set(Box::new(more));
     }
 
     /// What is in force in this session, for people and programs: the value of [`SESSION`].
@@ -217,7 +240,11 @@ impl Core {
 
     fn session(&self) -> String {
         let terms = self.terms.get().map(|terms| terms.shown());
-        json!({ "tree": terms, "watch": self.watch.shown() }).to_string()
+        let mut session = json!({ "tree": terms, "watch": self.watch.shown() });
+        if let (Some(more), Some(session)) = (self.more.get(), session.as_object_mut()) {
+            session.extend(more());
+        }
+        session.to_string()
     }
 
     fn write(&self, req: &Request, ino: Ino, offset: u64, data: &[u8], cached: bool) -> Result<u32> {

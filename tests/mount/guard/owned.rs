@@ -122,3 +122,24 @@ fn c53_what_git_ignores_can_be_owned() {
     two.busy("put('build/o', 'X')");
     one.ok("put('build/o', 'X')");
 }
+
+#[test]
+fn c53_a_path_is_guarded_however_it_is_spelled() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=0"]);
+    let (mut one, mut two) = two(&mounted);
+    one.ok("os.mkdir('src'); new('src/x', 'x')");
+    let tasks = mounted.tasks();
+    let roots = [tasks.parent().unwrap(), project.source()].map(|root| format!("{}/src/x", root.display()));
+    for (n, glob) in
+        ["./src/x", "src//x", "src/y/../x", "src/{x,y}", &roots[0], &roots[1]].into_iter().enumerate()
+    {
+        let id = format!("t{n}");
+        project.task(&id, &format!("---\nowns: ['{glob}']\n---\n# T\n"));
+        mounted.until_state(&id, "ready");
+        one.ok(&format!("put('tasks/claim/{id}', '', os.O_CREAT)"));
+        two.ok("get('src/x')");
+        two.busy("put('src/x', 'X')");
+        one.ok(&format!("put('tasks/completed/{id}', '', os.O_CREAT)"));
+    }
+}
