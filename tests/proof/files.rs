@@ -138,7 +138,7 @@ impl Run {
 
     fn history(&self) -> String {
         let from = self.steps.len().saturating_sub(40);
-        format!("{}\n{:#?}", self.steps[from..].join("\n"), self.model)
+        format!("{}\n{:?}", self.steps[from..].join("\n"), self.model)
     }
 
     /// What is there, as the model tells it.
@@ -172,7 +172,7 @@ impl Run {
             found = self.differences();
             found.is_empty()
         });
-        assert!(agree, "{found:#?}\n{}", self.history());
+        assert!(agree, "{}\n{found:#?}", self.history());
         for id in IDS {
             let Some(Value::String(state)) = self.model.expected(id).map(|e| e["status"].clone()) else {
                 continue;

@@ -273,7 +273,7 @@ impl Model {
         let state = self.state(id);
         let task = self.tasks.get_mut(id).unwrap();
         match state {
-            "claimed" if text && task.worker == Some(who) => "ok",
+            "claimed" if text && (task.worker == Some(who) || who == OPERATOR) => "ok",
             "claimed" => "EEXIST",
             "blocked" => "EBUSY",
             "ready" if text && task.ousted.contains(who) => "EACCES",
@@ -314,7 +314,10 @@ impl Model {
         let mine = task.worker == Some(who);
         match task.phase {
             Phase::Claimed if mine => {}
-            Phase::Claimed if who == OPERATOR => self.lose(id, false),
+            Phase::Claimed if who == OPERATOR => {
+                self.lose(id, false);
+                self.look();
+            }
             Phase::Open if who == OPERATOR => {}
             Phase::Completed | Phase::Failed if task.phase == phase && (mine || who == OPERATOR) => {
                 self.tasks.get_mut(id).unwrap().result = Some(text.to_string());
