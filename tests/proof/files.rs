@@ -16,7 +16,7 @@ use crate::process::{until, within};
 use crate::random::{Random, number};
 
 const SEEDS: [u64; 3] = [1, 2, 3];
-const STEPS: u64 = 120;
+const STEPS: u64 = 400;
 /// Nothing is withdrawn before the test says so.
 const LONG_GRACE: &str = "file_grace=1h";
 const NO_GRACE: &str = "file_grace=1ms";
@@ -204,10 +204,13 @@ impl Run {
             mounted.stop()
         }
         drop(mounted);
+        self.model.asleep = true;
         if beneath {
             (0..1 + self.random.below(3)).for_each(|_| self.beneath());
         }
         self.mounted = Some(self.project.mount(&[option]));
+        self.model.asleep = false;
+        self.model.look();
     }
 
     fn text(&mut self) -> (String, Content) {

@@ -69,6 +69,8 @@ pub(crate) struct Model {
     /// Completed tasks without a record.
     met: BTreeSet<String>,
     texts: usize,
+    /// Nobody looks at the files, for nothing is mounted.
+    pub(crate) asleep: bool,
 }
 
 impl Model {
@@ -117,7 +119,10 @@ impl Model {
     }
 
     /// Each task looks at its file.
-    fn look(&mut self) {
+    pub(crate) fn look(&mut self) {
+        if self.asleep {
+            return;
+        }
         for id in IDS {
             let Some(file) = self.names.get(id).map(|file| &self.files[*file]) else { continue };
             if file.open && !self.tasks.contains_key(id) {
