@@ -256,7 +256,7 @@ fn told(
                 "restored": state.restored(),
                 "broken": engine.broken(),
             },
-            "tasks": { "name": name, "in_place": tasks_in_place },
+            "tasks": { "name": name, "in_place": tasks_in_place, "replaced": tasks.replaced() },
         });
         match told {
             Value::Object(told) => told,

@@ -56,16 +56,21 @@ fn place(told: &Value) -> Vec<Finding> {
     findings
 }
 
-/// Whether the tasks directory that is served is the one that the project has.
+/// Whether the tasks directory that is served is the one that the project has, and always was.
 fn tasks(session: Option<&Value>) -> Option<Finding> {
     let tasks = &session?["tasks"];
     let name = tasks["name"].as_str()?;
-    (tasks["in_place"].as_bool() == Some(false)).then(|| {
-        Problem(format!(
-            "the directory {name} that is served is not the one that the project has by that name: it was replaced or moved on the \
-             disk; what is put into the new one is not seen; put the old one back, or mount the project anew"
-        ))
-    })
+    if tasks["in_place"].as_bool() == Some(false) {
+        return Some(Problem(format!(
+            "the directory {name} that is served is not the one that the project has by that name: it was replaced, moved or removed \
+             on the disk; the daemon goes over to the new one, or makes it again, within seconds: look again"
+        )));
+    }
+    let times = tasks["replaced"].as_u64().filter(|times| *times > 0)?;
+    Some(Problem(format!(
+        "the directory {name} was replaced {times} times on the disk since the mount began, beneath the mount (git in the project's own \
+         directory does that); the newest one is served; work in the mount, where changes are guarded and tasks are not withdrawn"
+    )))
 }
 
 fn on_the_disk(source: &Path, told: Option<&Value>) -> Vec<Finding> {
@@ -249,6 +254,11 @@ mod tests {
         assert!(matches!(&restored[..], [Good(_), Problem(said)] if said.contains("taken away 2 times")));
         let other = json!({"tasks": {"name": "tasks", "in_place": false}});
         assert!(matches!(tasks(Some(&other)), Some(Problem(_))) && tasks(Some(&json!({}))).is_none());
+        let followed = |times: u64| json!({"tasks": {"name": "tasks", "in_place": true, "replaced": times}});
+        assert!(tasks(Some(&followed(0))).is_none());
+        assert!(
+            matches!(tasks(Some(&followed(2))), Some(Problem(said)) if said.contains("replaced 2 times"))
+        );
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{
@@ -61,6 +61,8 @@ pub struct There {
 /// The files below one root directory. See the top of this file.
 pub struct Files {
     root: RwLock<Arc<OwnedFd>>,
+    /// How often another directory took the place of the root.
+    replaced: AtomicU64,
     /// `/proc/self/fd`: the way from an `O_PATH` descriptor to what only a path can do.
     proc_fds: OwnedFd,
     deleted_max: usize,
@@ -95,6 +97,7 @@ impl Files {
         let bounds = Descriptors::of(crate::sys::descriptor_limit());
         Ok(Files {
             root: RwLock::new(Arc::new(root)),
+            replaced: AtomicU64::new(0),
             proc_fds,
             deleted_max: bounds.deleted,
             reopens_all: crate::sys::is_root(),
@@ -114,6 +117,11 @@ impl Files {
         self.root.read().clone()
     }
 
+    /// How often another directory took the place of the root.
+    pub fn replaced(&self) -> u64 {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
     /// From now on the files are those below this directory, which has taken the place of the one before.
     ///
     /// What the kernel knows of the old one is stale from then on, and looked up again by name.
@@ -126,6 +134,7 @@ impl Files {
         let mut inodes = self.inodes.lock();
         *self.root.write() = Arc::new(root);
         inodes.replace_root(id);
+        self.replaced.fetch_add(1, Ordering::Relaxed);
         drop(inodes);
         // What is kept open lies below the old one.
         let _closed = (self.paths.lock().take_if(|_| true), self.data.lock().take_if(|_| true));
