@@ -374,7 +374,10 @@ impl Filesystem for Desk {
             Err(error) => return reply.send(Err(error)),
         };
         match &*handle {
-            Handle::Plain(file) => reply.send(Core::read_plain(file, offset, size)),
+            Handle::Plain(file) => {
+                let read = Core::read_plain(file, offset, size);
+                answer_without(handle, read, reply);
+            }
             _ => self.core.read_synthesized(&handle, offset, size, reply),
         }
     }
@@ -392,13 +395,18 @@ impl Filesystem for Desk {
     ) {
         self.core.view.callers.seen(req);
         // Pages that were written through a mapping carry any handle that is open for writing, or none.
-        match self.core.handles.get(fh).as_deref() {
-            Ok(Handle::Plain(file)) => reply.send(Core::write_plain(file, offset, data)),
-            Ok(handle) => self.core.write_synthesized(handle, offset, data, flags, reply),
+        match self.core.handles.get(fh) {
+            Ok(handle) => match &*handle {
+                Handle::Plain(file) => {
+                    let written = Core::write_plain(file, offset, data);
+                    answer_without(handle, written, reply);
+                }
+                other => self.core.write_synthesized(other, offset, data, flags, reply),
+            },
             Err(_) if cached && !is_synthesized(ino) => {
                 self.core.changed(ino, self.core.files.write(ino, offset, data), reply);
             }
-            Err(error) => reply.send(Err(error.clone())),
+            Err(error) => reply.send(Err(error)),
         }
     }
 
@@ -407,7 +415,7 @@ impl Filesystem for Desk {
             Ok(handle) => match &*handle {
                 Handle::Plain(file) => {
                     self.core.flush_plain(req, ino, fh, file);
-                    reply.send(Ok(()));
+                    answer_without(handle, Ok(()), reply);
                 }
                 _ => self.core.keep_draft(handle, reply),
             },
@@ -431,9 +439,12 @@ impl Filesystem for Desk {
     }
 
     fn fsync(&self, _req: &Request, ino: Ino, fh: u64, datasync: bool, reply: Reply<()>) {
+        if !is_synthesized(ino) {
+            return reply.send(self.core.files.fsync(ino, datasync));
+        }
         match self.core.handles.get(fh) {
-            Ok(handle) if is_synthesized(ino) => self.core.keep_draft(handle, reply),
-            _ => reply.send(self.core.files.fsync(ino, datasync)),
+            Ok(handle) => self.core.keep_draft(handle, reply),
+            Err(error) => reply.send(Err(error)),
         }
     }
 
@@ -563,6 +574,13 @@ impl Core {
         let listed = self.view.list(ino, &self.view.nodes.get(ino)?, req)?;
         Ok(dots.into_iter().chain(listed).collect())
     }
+}
+
+/// Answer when this thread has let go of the handle. After the last answer the kernel may close it, and whether a file is open for
+/// writing is then asked of the disk: no descriptor of the daemon may be left.
+fn answer_without<T>(handle: Arc<Handle>, answer: Result<T>, reply: Reply<T>) {
+    drop(handle);
+    reply.send(answer);
 }
 
 fn plain_only(ino: Ino) -> Result<()> {
