@@ -219,6 +219,7 @@ $state
 #ageing = \"1h\"
 #claims_per_worker = 1
 #idle_timeout = \"10m\"
+#file_grace = \"3s\"
 #remote_grace = \"60s\"
 #allow_other = true
 #lock_wait = \"2s\"

@@ -91,7 +91,7 @@ fn cannot_be_claimed(mounted: &Mounted, id: &str, how: &str) {
 #[test]
 fn c16_a_task_whose_file_is_open_for_writing_cannot_be_claimed() {
     let project = project!();
-    project.task("a", "---\npriority: high\n---\n");
+    project.task("a", "# T\n");
     project.task("worse", "# Worse\n");
     let mounted = project.mount(&[]);
     let published = mounted.json("status/a")["published"].clone();
@@ -114,7 +114,7 @@ fn c16_a_task_whose_file_is_open_for_writing_cannot_be_claimed() {
             mounted.sh("w1", "readlink tasks/next; touch tasks/claim/next; rm tasks/claim/worse").ok(),
             "ready/worse\n"
         );
-        writer.step("printf -- '---\\npriority: high\\n---\\n' > tasks/.new; cat tasks/.new >&3");
+        writer.step("echo '# T' > tasks/.new; cat tasks/.new >&3");
         cannot_be_claimed(&mounted, "a", open);
         // Another writer comes and goes.
         mounted.sh("w3", "echo more >> tasks/a.md; cat tasks/ready/worse > /dev/null").ok();

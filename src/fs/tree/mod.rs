@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde_json::json;
 
 pub use self::root::HIDDEN;
-use self::root::{Link, Root};
+use self::root::{DESK, Link, Root, is_synthesized};
 use self::watch::{LONG, SHORT, Watch};
 use super::caller::Callers;
 use super::files::Files;
@@ -52,7 +52,6 @@ struct Core {
     root: Arc<Root>,
     guard: Arc<Guard>,
     watch: Arc<Watch>,
-    config: TreeConfig,
     terms: OnceLock<Arc<Terms>>,
     /// What the daemon has to say of itself.
     more: OnceLock<More>,
@@ -79,15 +78,7 @@ impl Tree {
         let policy = Box::new(root.clone());
         let guard = Arc::new(Guard::new(config.guard, policy, files.clone(), callers, engine));
         Ok(Tree {
-            core: Arc::new(Core {
-                files,
-                root,
-                guard,
-                watch,
-                config,
-                terms: OnceLock::new(),
-                more: OnceLock::new(),
-            }),
+            core: Arc::new(Core { files, root, guard, watch, terms: OnceLock::new(), more: OnceLock::new() }),
         })
     }
 
@@ -194,18 +185,14 @@ impl Core {
         if attr.kind == Kind::File { self.guard.attr_ttl(attr.ino, ttl) } else { ttl }
     }
 
-    /// What a name in a directory means: a file of the project as it was found, or else what crewfs puts there.
-    fn found(&self, parent: Ino, name: &OsStr, attr: Attr) -> Entry {
-        // What the desk covers nobody sees, and its name does not go away.
-        if parent == ROOT && name == self.config.tasks {
-            return Entry { attr, entry_ttl: LONG, attr_ttl: LONG };
-        }
-        self.entry_in(parent, attr)
-    }
-
     fn link_entry(&self, link: Link) -> Entry {
         let entry_ttl = if self.watch.covers(ROOT) { LONG } else { SHORT };
         Entry { attr: self.root.attr(link), entry_ttl, attr_ttl: LONG }
+    }
+
+    /// What the desk is mounted on is always there, whatever the disk has by that name.
+    fn desk_entry(&self) -> Entry {
+        Entry { attr: self.root.desk_attr(), entry_ttl: LONG, attr_ttl: LONG }
     }
 
     /// List the project's own entries, and in the root what crewfs adds to them.
@@ -213,27 +200,40 @@ impl Core {
         &self,
         ino: Ino,
         offset: u64,
-        sink: &mut dyn FnMut(DirEntry<'_>, Option<Link>) -> bool,
+        sink: &mut dyn FnMut(DirEntry<'_>, Option<Entry>) -> bool,
     ) -> Result<()> {
+        if ino == DESK {
+            for (name, next) in [(".", 1), ("..", 2)].into_iter().skip(offset as usize) {
+                let line = DirEntry { ino, next, kind: Kind::Directory, name: OsStr::new(name) };
+                if !sink(line, Some(self.desk_entry())) {
+                    break;
+                }
+            }
+            return Ok(());
+        }
         // In the root the links come after the disk's entries, at positions that are their node numbers. A disk could
         // only mean one of its own entries by such a position if it numbered 2^62 of them.
-        if Link::of(offset).is_none() {
+        if !is_synthesized(offset) {
             let ended = self
                 .files
-                .list(ino, offset, &mut |entry| self.root.hides(ino, entry.name) || sink(entry, None))?;
+                .list(ino, offset, &mut |entry| self.root.covers(ino, entry.name) || sink(entry, None))?;
             if !ended || ino != ROOT {
                 return Ok(());
             }
         }
         for link in self.root.links()? {
-            if offset >= link.ino() && Link::of(offset).is_some() {
+            if offset >= link.ino() && is_synthesized(offset) {
                 continue;
             }
             let name = link.name();
             let line = DirEntry { ino: link.ino(), next: link.ino(), kind: Kind::Symlink, name };
-            if !sink(line, Some(link)) {
-                break;
+            if !sink(line, Some(self.link_entry(link))) {
+                return Ok(());
             }
+        }
+        if offset != DESK {
+            let line = DirEntry { ino: DESK, next: DESK, kind: Kind::Directory, name: self.root.desk() };
+            sink(line, Some(self.desk_entry()));
         }
         Ok(())
     }
@@ -267,6 +267,7 @@ impl Core {
     fn getattr_or_link(&self, ino: Ino) -> Result<Attr> {
         match Link::of(ino) {
             Some(link) => Ok(self.root.attr(link)),
+            None if ino == DESK => Ok(self.root.desk_attr()),
             None => self.files.getattr(ino),
         }
     }
@@ -292,12 +293,18 @@ impl Filesystem for Tree {
         if self.core.root.hides(parent, name) {
             return Ok(Found::Nothing(LONG));
         }
+        if self.core.root.is_desk(parent, name) {
+            return Ok(Found::Entry(self.core.desk_entry()));
+        }
+        if parent == DESK {
+            return Ok(Found::Nothing(LONG));
+        }
         match self.core.files.lookup(parent, name) {
             Err(error) if error.errno == libc::ENOENT => match self.core.root.link_at(parent, name)? {
                 Some(link) => Ok(Found::Entry(self.core.link_entry(link))),
                 None => Ok(Found::Nothing(self.core.watch.missing(parent, name))),
             },
-            answer => answer.map(|attr| Found::Entry(self.core.found(parent, name, attr))),
+            answer => answer.map(|attr| Found::Entry(self.core.entry_in(parent, attr))),
         }
     }
 
@@ -501,17 +508,17 @@ impl Filesystem for Tree {
     ) -> Result<()> {
         self.core.guard.seen(req);
         let mut failed = None;
-        self.core.list(ino, offset, &mut |line, link| {
-            if let Some(link) = link {
-                return sink(line, &self.core.link_entry(link));
-            }
+        self.core.list(ino, offset, &mut |line, entry| {
             if line.name == "." || line.name == ".." {
                 let attr = self.core.root.nameless(line.ino);
                 return sink(line, &Entry { attr, entry_ttl: Duration::ZERO, attr_ttl: Duration::ZERO });
             }
+            if let Some(entry) = entry {
+                return sink(line, &entry);
+            }
             match self.core.files.lookup(ino, line.name) {
                 Ok(attr) => {
-                    let entry = self.core.found(ino, line.name, attr);
+                    let entry = self.core.entry_in(ino, attr);
                     let taken = sink(DirEntry { ino: attr.ino, ..line }, &entry);
                     if !taken {
                         self.forget(attr.ino, 1);
@@ -538,7 +545,7 @@ impl Filesystem for Tree {
 
     fn statfs(&self, req: &Request, ino: Ino) -> Result<StatFs> {
         self.core.guard.seen(req);
-        self.core.files.statfs(if Link::of(ino).is_some() { ROOT } else { ino })
+        self.core.files.statfs(if is_synthesized(ino) { ROOT } else { ino })
     }
 
     fn setxattr(&self, req: &Request, ino: Ino, name: &OsStr, value: &[u8], flags: i32, reply: Reply<()>) {
@@ -550,22 +557,19 @@ impl Filesystem for Tree {
 
     fn getxattr(&self, req: &Request, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
         self.core.guard.seen(req);
-        match Link::of(ino) {
-            Some(_) => Err(FsError::new(libc::ENODATA)),
-            None if name == LOCK_ATTRIBUTE => {
+        match is_synthesized(ino) {
+            true => Err(FsError::new(libc::ENODATA)),
+            false if name == LOCK_ATTRIBUTE => {
                 self.core.guard.holder(ino).map(String::into_bytes).ok_or(FsError::new(libc::ENODATA))
             }
-            None if ino == ROOT && name == SESSION => Ok(self.core.session().into_bytes()),
-            None => self.core.files.getxattr(ino, name),
+            false if ino == ROOT && name == SESSION => Ok(self.core.session().into_bytes()),
+            false => self.core.files.getxattr(ino, name),
         }
     }
 
     fn listxattr(&self, req: &Request, ino: Ino) -> Result<Vec<u8>> {
         self.core.guard.seen(req);
-        match Link::of(ino) {
-            Some(_) => Ok(Vec::new()),
-            None => self.core.files.listxattr(req, ino),
-        }
+        if is_synthesized(ino) { Ok(Vec::new()) } else { self.core.files.listxattr(req, ino) }
     }
 
     fn removexattr(&self, req: &Request, ino: Ino, name: &OsStr, reply: Reply<()>) {

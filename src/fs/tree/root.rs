@@ -1,7 +1,8 @@
-//! What is special in the root directory of the tree: one name that is hidden, one that must stay, three that are made up.
+//! What is special in the root directory of the tree: one name that is hidden, one that the desk is mounted on, three that are
+//! made up.
 //!
 //! May assume: all of it concerns the root directory only.
-//! Must never: stand in the way of an entry that the project has by the same name, except for the hidden one.
+//! Must never: stand in the way of an entry that the project has by the same name, except for the first two.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -20,6 +21,15 @@ const SYNTHESIZED: Ino = 1 << 62;
 const LINKS: [(&str, &str); 3] =
     [("task-queue.json", "queue.json"), ("worker-status.json", "workers.json"), ("workers", "workers")];
 
+/// The node that the desk is mounted on: an empty directory, and not the one of the disk. The kernel keeps a mount at its node; on
+/// that of the disk it would go along when the directory is renamed there, and away when it is removed.
+pub(super) const DESK: Ino = SYNTHESIZED + 1 + LINKS.len() as Ino;
+
+/// Whether a node exists only through the mount.
+pub(super) fn is_synthesized(ino: Ino) -> bool {
+    ino == DESK || Link::of(ino).is_some()
+}
+
 /// A symbolic link that exists only through the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Link(usize);
@@ -30,17 +40,46 @@ pub(super) struct Root {
     tasks: OsString,
     /// The root's attributes when the session began: the links show its owner and times, which must not change.
     model: Attr,
+    /// Those of the disk's tasks directory when the session began. A user mounts only on what that user may write.
+    desk: Attr,
 }
 
 impl Root {
     pub(super) fn new(files: Arc<Files>, tasks: OsString) -> Result<Root> {
         let model = files.getattr(ROOT)?;
-        Ok(Root { files, tasks, model })
+        let desk = match files.lookup(ROOT, &tasks) {
+            Ok(attr) => {
+                files.forget(attr.ino, 1, |_| ());
+                attr
+            }
+            Err(_) => model,
+        };
+        Ok(Root { files, tasks, model, desk })
     }
 
     /// Whether a name does not exist through the mount, whatever the disk holds.
     pub(super) fn hides(&self, parent: Ino, name: &OsStr) -> bool {
         parent == ROOT && name == HIDDEN
+    }
+
+    /// Whether a name is that of the directory that the desk is mounted on.
+    pub(super) fn is_desk(&self, parent: Ino, name: &OsStr) -> bool {
+        parent == ROOT && name == self.tasks
+    }
+
+    /// Whether the disk's own entry of that name does not show.
+    pub(super) fn covers(&self, parent: Ino, name: &OsStr) -> bool {
+        self.hides(parent, name) || self.is_desk(parent, name)
+    }
+
+    /// The name of the directory that the desk is mounted on.
+    pub(super) fn desk(&self) -> &OsStr {
+        &self.tasks
+    }
+
+    /// The attributes of that directory.
+    pub(super) fn desk_attr(&self) -> Attr {
+        Attr { ino: DESK, kind: Kind::Directory, nlink: 2, size: 0, blocks: 0, ..self.desk }
     }
 
     /// The link of that name, where the project has nothing of its own by that name.
@@ -81,8 +120,12 @@ impl Root {
         if self.hides(at.parent, &at.name) {
             return Err(hidden());
         }
+        if at.parent == DESK {
+            return Err(without_desk());
+        }
         match self.link_at(at.parent, &at.name)? {
             Some(_) => Err(FsError::new(libc::EEXIST)),
+            None if self.is_desk(at.parent, &at.name) => Err(FsError::new(libc::EEXIST)),
             None => Ok(()),
         }
     }
@@ -91,7 +134,7 @@ impl Root {
         if self.hides(at.parent, &at.name) {
             return Err(FsError::new(libc::ENOENT));
         }
-        if at.parent == ROOT && at.name == self.tasks {
+        if self.is_desk(at.parent, &at.name) {
             return Err(FsError::because(
                 libc::EBUSY,
                 "the tasks directory is where the crew's queue is mounted: it can be neither removed nor renamed",
@@ -108,7 +151,11 @@ impl Root {
     }
 
     fn may_change(&self, ino: Ino) -> Result<()> {
-        if Link::of(ino).is_some() { Err(belongs_to_crewfs()) } else { Ok(()) }
+        match ino {
+            DESK => Err(without_desk()),
+            ino if Link::of(ino).is_some() => Err(belongs_to_crewfs()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -163,6 +210,13 @@ fn hidden() -> FsError {
     FsError::because(libc::EPERM, "the name .crewfs in the project's root is kept for the state of crewfs")
 }
 
+fn without_desk() -> FsError {
+    FsError::because(
+        libc::EPERM,
+        "the crew's queue is not mounted here: unmount and mount the project anew, or bind it with rbind",
+    )
+}
+
 fn belongs_to_crewfs() -> FsError {
     FsError::because(libc::EPERM, "this symbolic link belongs to crewfs and leads to the crew's queue")
 }
@@ -208,7 +262,9 @@ mod tests {
         assert_eq!(errno(&root, Change::Unlink(at(HIDDEN))), Some(libc::ENOENT));
         assert_eq!(errno(&root, Change::Rmdir(at("tasks"))), Some(libc::EBUSY));
         assert_eq!(errno(&root, onto("tasks")), Some(libc::EBUSY));
-        assert_eq!(errno(&root, Change::Mkdir(at("tasks"))), None);
+        assert_eq!(errno(&root, Change::Mkdir(at("tasks"))), Some(libc::EEXIST));
+        let below = Name { parent: DESK, name: "x".into() };
+        assert_eq!(errno(&root, Change::Mkdir(below)), Some(libc::EPERM));
         let below = Name::new(50, OsStr::new(HIDDEN));
         assert_eq!(errno(&root, Change::Create(below)), None);
     }
