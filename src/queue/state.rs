@@ -402,7 +402,6 @@ impl State {
                     t.phase = Phase::Claimed(claim);
                     t.ousted.remove(worker);
                 });
-                self.change_worker(worker, moment, |w| w.ousted = false);
             }
             Event::Noted { task, text } => self.change(task, moment, |t| {
                 if let Phase::Claimed(claim) = &mut t.phase {
@@ -533,7 +532,10 @@ impl State {
                 self.claim_ended(&worker, id, changed);
             }
             if let Some(worker) = new {
-                self.change_worker(&worker, changed, |w| w.claims.push(id.clone()));
+                self.change_worker(&worker, changed, |w| {
+                    w.claims.push(id.clone());
+                    w.ousted = false;
+                });
             }
         }
     }
