@@ -271,7 +271,7 @@ fn c16_a_file_that_a_killed_writer_made_or_emptied_is_rejected() {
     for id in ["made", "emptied"] {
         Writer::open(mounted.path(), "w2", &format!("exec 3> tasks/{id}.md")).kill(Signal::KILL);
         let of = |key: &str| mounted.json(&format!("status/{id}"))[key].clone();
-        until(&format!("{id} is closed"), || mounted.state(id) != "" && of("file").is_null());
+        until(&format!("{id} is closed"), || !mounted.state(id).is_empty() && of("file").is_null());
         assert_eq!(mounted.state(id), "rejected", "{id}");
     }
 }

@@ -175,7 +175,7 @@ fn c14_the_desk_stays_in_its_place_while_its_directory_is_moved() {
     everywhere(&["file_grace=60s"], |place| {
         let list = format!("ls -la {} > /dev/null; cat tasks/queue.json", place.mounted.path().display());
         fs::rename(place.tasks(), place.beneath.join("old")).unwrap();
-        // Whoever lists the project must not move what is mounted there.
+        // A listing of the project must not move what is mounted there.
         place.mounted.sh("w2", &list).ok();
         assert!(!place.mounted.path().join("old/queue.json").exists(), "the desk went with its directory");
         fill(&place.tasks(), "New");

@@ -350,7 +350,7 @@ impl Run {
                 self.mount_again(false, false, NO_GRACE);
                 self.model.expire();
                 self.agree();
-                self.mount_again(self.steps.len() % 2 == 0, true, LONG_GRACE);
+                self.mount_again(self.steps.len().is_multiple_of(2), true, LONG_GRACE);
             }
             _ => return,
         }

@@ -108,7 +108,7 @@ impl Model {
         self.file(id).is_none_or(|file| !self.files[file].open)
     }
 
-    /// Whether its file can be moved so that everybody knows what it is then: what a killed writer left is known by its place.
+    /// Whether a move of its file means something plain: what a killed writer left is known by its place.
     pub(crate) fn may_move(&self, id: &str) -> bool {
         self.file(id).is_none_or(|file| self.files[file].content != Content::Torn)
     }
