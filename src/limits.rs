@@ -107,6 +107,8 @@ pub const PUBLISH_MS: u64 = 5_000;
 pub const DESK_THREADS_MIN: usize = 8;
 /// Temporary files that editors may have in `completed/` and `failed/` at one time.
 pub const SCRATCH_FILES: usize = 1_024;
+/// Files left half-written by killed writers that are remembered (C16).
+pub const TORN_FILES: usize = 1_024;
 /// How often files are looked for where the kernel cannot tell of changes, in milliseconds (C10).
 pub const RESCAN_MS: u64 = 2_000;
 /// How often a task's file is looked for that is missing or open for writing, in milliseconds (C14).

@@ -216,6 +216,7 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("RESERVATIONS", limits::RESERVATIONS as u64),
         ("NOTE_BYTES", limits::NOTE_BYTES as u64),
         ("SCRATCH_FILES", limits::SCRATCH_FILES as u64),
+        ("TORN_FILES", limits::TORN_FILES as u64),
         ("WORKERS_PRESENT", limits::WORKERS_PRESENT as u64),
         ("NAMED_IN_A_SENTENCE", limits::NAMED_IN_A_SENTENCE as u64),
         ("LOSSES_KEPT", limits::LOSSES_KEPT as u64),

@@ -277,6 +277,21 @@ fn c16_a_file_that_a_killed_writer_made_or_emptied_is_rejected() {
 }
 
 #[test]
+fn c16_a_half_written_file_stays_half_written_wherever_it_is_moved() {
+    let project = project!();
+    let mounted = project.mount(&["file_grace=100ms"]);
+    for name in ["a.md", ".b.tmp"] {
+        Writer::open(mounted.path(), "w2", &format!("exec 3> tasks/{name}; echo '# Half' >&3"))
+            .kill(Signal::KILL);
+        mounted.sh("w1", &format!("mv tasks/{name} tasks/moved.md")).ok();
+        mounted.until_state("moved", "rejected");
+        assert!(mounted.read("rejected/moved").contains(TORN), "{name}");
+    }
+    mounted.sh("w1", "echo '# Whole' > tasks/moved.md").ok();
+    mounted.until_state("moved", "ready");
+}
+
+#[test]
 fn c16_what_a_killed_writer_did_not_touch_is_as_it_was() {
     let project = project!();
     ["a", "held"].iter().for_each(|id| project.task(id, "# Old\n"));

@@ -111,7 +111,7 @@ impl Core {
         drop(handle);
         self.files.let_go(ino);
         if let Ok(stat) = stat {
-            publisher.closed(&stat, task.as_ref(), wrote, torn);
+            publisher.closed(&stat, wrote, torn);
         }
         let Some(task) = task else { return publisher.settling.end(fh) };
         let settle = publisher.clone();

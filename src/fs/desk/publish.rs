@@ -10,7 +10,7 @@
 //! What is open for writing is known by its inode, not by its name: a file may be renamed onto a task's name, or away from
 //! it, while it is open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ use super::table::{file_of, task_of};
 use crate::engine::{Engine, Failure};
 use crate::fs::ROOT;
 use crate::fs::files::{Files, read_from};
-use crate::limits::{INSTRUCTIONS_BYTES, PUBLISH_MS, SETTLE_MS};
+use crate::limits::{INSTRUCTIONS_BYTES, PUBLISH_MS, SETTLE_MS, TORN_FILES};
 use crate::queue::{
     Command, FileStamp, Manifest, Outcome, Problem, Task, TaskId, WorkerName, bounded_warnings,
     parse_instructions,
@@ -54,8 +54,8 @@ pub(super) struct Publisher {
     /// Files that look like tasks and are none.
     pub(super) misnamed: Misnamed,
     writers: Arc<Mutex<HashMap<FileKey, Written>>>,
-    /// Contents that a killed writer left behind, by task.
-    torn: Mutex<HashMap<TaskId, FileStamp>>,
+    /// Contents that killed writers left behind, oldest first. They stay what they are when the file is renamed.
+    torn: Mutex<VecDeque<(FileKey, FileStamp)>>,
     pub(super) settling: Settling,
 }
 
@@ -85,9 +85,9 @@ impl Publisher {
         }
     }
 
-    /// A handle for writing is closed, of the file of which `stat` was told last. `wrote` tells whether it changed the file, `torn` whether the process that did so was
-    /// killed before it was done. `task` is the one whose instructions the file holds at present.
-    pub(super) fn closed(&self, stat: &Stat, task: Option<&TaskId>, wrote: bool, torn: bool) {
+    /// A handle for writing is closed, of the file of which `stat` was told last. `wrote` tells whether it changed the file,
+    /// `torn` whether the process that did so was killed before it was done.
+    pub(super) fn closed(&self, stat: &Stat, wrote: bool, torn: bool) {
         let mut writers = self.writers.lock();
         let Some(written) = writers.get_mut(&key_of(stat)) else { return };
         written.handles -= 1;
@@ -98,8 +98,12 @@ impl Publisher {
             return;
         }
         // Known to be torn before it is known to be closed: the watch may look at once.
-        if let Some(task) = task.filter(|_| written.torn) {
-            self.torn.lock().insert(task.clone(), stamp_of(stat));
+        if written.torn {
+            let mut torn = self.torn.lock();
+            if torn.len() >= TORN_FILES {
+                torn.pop_front();
+            }
+            torn.push_back((key_of(stat), stamp_of(stat)));
         }
         writers.remove(&key_of(stat));
     }
@@ -205,7 +209,7 @@ impl Publisher {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return new(problem(format!("{file} is not a regular file")));
         }
-        if self.is_torn(task, stamp) {
+        if self.is_torn(key, stamp) {
             return new(problem("its writer was killed before it was done; write it again".into()));
         }
         if stamp.size > INSTRUCTIONS_BYTES {
@@ -223,13 +227,10 @@ impl Publisher {
     }
 
     /// Whether this content was left behind by a killed writer. Any other content of the file is whole again.
-    fn is_torn(&self, task: &TaskId, stamp: FileStamp) -> bool {
+    fn is_torn(&self, file: FileKey, stamp: FileStamp) -> bool {
         let mut torn = self.torn.lock();
-        let is_torn = torn.get(task) == Some(&stamp);
-        if !is_torn {
-            torn.remove(task);
-        }
-        is_torn
+        torn.retain(|(known, left)| *known != file || *left == stamp);
+        torn.iter().any(|(known, _)| *known == file)
     }
 
     /// Whether a task's file is at its place, complete or not.
