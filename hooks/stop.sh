@@ -58,7 +58,7 @@ while facts=$(desk_ask look) || exit 0; do
     [ $(($(date +%s) - began)) -lt "$longest" ] || break
     # A client that is gone waits for no answer.
     [ -d "/proc/$PPID" ] || exit 0
-    # Whoever kills the hook does not end this: it stands nowhere and holds nothing that somebody waits for.
+    # To kill the hook does not end this: it stands outside of every mount and holds nothing that a process waits for.
     (cd / && exec </dev/null >/dev/null 2>&1 && exec sleep 1)
 done
 

@@ -1,10 +1,10 @@
 //! The state directory of a project: opened once, locked, and kept at its place.
 //!
-//! May assume: a local disk. Whoever may write to its parent can take it away at any moment, and does: `git clean -fdx`.
+//! May assume: a local disk. A process that may write to its parent can take it away at any moment, and does: `git clean -fdx`.
 //! Must never: follow a symbolic link, reach a file by a path that a mount could cover, or know what the files in it mean.
 //!
 //! Files in it are reached by its descriptor. When it was taken away, another directory is made at its place, and the descriptor
-//! is then that one's: so nobody keeps a descriptor for longer than one step, except for what must be closed in the old one.
+//! is then that one's: so no descriptor is kept for longer than one step, except for what must be closed in the old one.
 //!
 //! One lock: `held`. Nothing else is locked, and nothing is logged, while it is.
 

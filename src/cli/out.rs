@@ -45,7 +45,7 @@ pub(super) fn attempt(print: impl FnOnce() -> io::Result<()>) -> bool {
     error.is_none()
 }
 
-/// Write a line to standard error. Where that cannot be written to there is nobody to tell.
+/// Write a line to standard error. Where that cannot be written to, the message is lost.
 pub(super) fn complain(message: impl Display) {
     let _ = writeln!(io::stderr(), "{message}");
 }

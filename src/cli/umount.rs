@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(file) => place(&Settings::read(file)?.mountpoint)?,
         None => place(arguments.mountpoint.as_deref().expect("clap asks for it when there is no file"))?,
     };
-    // Whoever starts it in the mount finds it not in its own way; the paths are absolute by now.
+    // A caller that stands in the mount is not in its own way; the paths are absolute by now.
     let _ = std::env::set_current_dir("/");
     let tree = mounts::at(&mountpoint).map_err(Failure::failed)?;
     let tree = tree.ok_or_else(|| Failure::not_mounted(&mountpoint))?;

@@ -233,7 +233,7 @@ fn check_unused(source: &Path, place: &Path) -> Result<(), StartError> {
     )))
 }
 
-/// Whether a state directory outside of the project is this project's; one that is nobody's becomes so.
+/// Whether a state directory outside of the project is this project's; one that belongs to no project becomes so.
 fn check_owner(
     state: &StateDirectory,
     source: &Path,

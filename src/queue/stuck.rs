@@ -1,4 +1,4 @@
-//! What does not move, and why: the part of the summary that asks for somebody to do something.
+//! What does not move, and why: the part of the summary that asks for a step of an operator or a coordinator.
 //!
 //! May assume: as the summary does, it is told the time, and what is wrong beside the queue.
 //! Must never: name a thing without saying why it is stuck.
@@ -12,7 +12,7 @@ use super::task::Finish;
 use super::why::named;
 use super::{Claim, LossReason, Phase, Span, State, Task, TaskId, TaskState, Wall, WorkerName, lease};
 
-/// How long nobody must have been heard of before ready tasks count as left alone.
+/// How long no worker was heard of before ready tasks count as left alone.
 const NOBODY: Span = Span(5 * MINUTE_MS);
 /// How often a task must have been given back before that says something about the task.
 const GIVEN_BACK: usize = 3;
@@ -191,7 +191,7 @@ fn out_of_order(state: &State, sight: &Sight<'_>) -> Vec<Stuck> {
         stuck(Kind::Misnamed, *since, format!("{name:?} is no task: {why}"), next)
     });
     let mut all: Vec<Stuck> = misnamed.collect();
-    // Of these nobody keeps the time. The last event is the last of which it is known that it worked.
+    // The time of these is not kept. The last event is the last of which it is known that it worked.
     let since = state.last_at();
     if let Some(why) = &sight.broken_log {
         let why = format!("the event log does not work, so nothing can be changed: {why}");

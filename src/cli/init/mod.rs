@@ -47,7 +47,7 @@ const TASKS: &str = "tasks";
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let shown = arguments.directory.display();
-    // A mistyped path would become a project that nobody finds again.
+    // A mistyped path would become a project that is not found again.
     if arguments.directory.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Err(Failure::failed(format!(
             "{shown} does not exist; mend the path, or make it first: mkdir -p {shown}"

@@ -1,6 +1,6 @@
 //! Files in the directory of tasks that their writer takes for tasks, and crewfs does not, because of their names.
 //!
-//! Must never: speak of a file that nobody takes for a task: hidden ones, agents' own, backups, and anything that is not
+//! Must never: speak of a file that is not meant as a task: hidden ones, agents' own, backups, and anything that is not
 //! Markdown.
 
 use std::collections::BTreeMap;

@@ -103,7 +103,7 @@ impl Tree {
         }
     }
 
-    /// Have what `more` says told along with what is in force. It is called whenever somebody asks: be brief.
+    /// Have what `more` says told along with what is in force. It is called at every question: be brief.
     pub fn tell_more(
         &self,
         more: impl Fn() -> serde_json::Map<String, serde_json::Value> + Send + Sync + 'static,

@@ -132,7 +132,7 @@ struct Parts<'a> {
     body_line: u64,
 }
 
-/// What cannot be seen before the first `---` does not count: nobody could find out why the front matter is not read.
+/// What cannot be seen before the first `---` does not count: a writer could not find out why the front matter is not read.
 fn split(text: &str) -> Result<Parts<'_>, Problem> {
     let rest = text.trim_start_matches(is_invisible);
     let before = &text[..text.len() - rest.len()];
