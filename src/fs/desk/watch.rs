@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use super::publish::{Followed, Publisher, stamp_of};
 use super::table::{file_of, task_of};
 use crate::engine::{Engine, Failure};
-use crate::limits::{RESCAN_MS, UNSETTLED_MS};
+use crate::limits::{RESCAN_MS, SETTLE_MS, UNSETTLED_MS};
 use crate::queue::{Command, FileState, Seq, Span, TaskId};
 
 /// What the watch goes by.
@@ -124,8 +124,10 @@ impl Watcher {
 
     fn run(mut self) {
         let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
+        // The queue shows what it was told when that is on disk. What a file did is looked at once more then.
+        let mut soon = false;
         loop {
-            let pause = self.pause();
+            let pause = if soon { Duration::from_millis(SETTLE_MS) } else { self.pause() };
             let pause = Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: i64::from(pause.subsec_nanos()) };
             let mut fds = vec![PollFd::new(&self.stopped, PollFlags::IN)];
             fds.extend(self.inotify.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
@@ -141,6 +143,7 @@ impl Watcher {
                 log::warn!("the tasks directory cannot be read: {error}");
                 self.again.store(true, Ordering::Release);
             }
+            soon = news.as_ref().is_some_and(|news| !news.changed.is_empty());
             if let Some(news) = news {
                 news.modified.iter().for_each(|task| self.look_while_written(task));
                 news.changed.iter().for_each(|task| self.publish(task));
