@@ -25,8 +25,9 @@ use crate::sys;
 
 /// What `PRAGMA application_id` says of our files: "crew" in ASCII.
 const APPLICATION_ID: i64 = 0x6372_6577;
-/// The newest format that we write and read, as `PRAGMA user_version`.
-const FORMAT: i64 = 1;
+/// The newest format that we write and read, as `PRAGMA user_version`. Since 2 there are events of files (`file_opened`,
+/// `file_missing`, `forgotten`), which an older crewfs would take for damage.
+const FORMAT: i64 = 2;
 /// The name of the database in its directory.
 pub const FILE: &str = "log.db";
 /// Its write-ahead log, by the name that SQLite gives it.
@@ -237,6 +238,9 @@ fn connect(within: Arc<OwnedFd>) -> Result<(Opened, Tail), LogError> {
              CREATE TABLE event (seq INTEGER PRIMARY KEY, end INTEGER NOT NULL, line TEXT NOT NULL);
              COMMIT;"
         ))?;
+    }
+    if !fresh && format < FORMAT {
+        connection.execute_batch(&format!("PRAGMA user_version = {FORMAT};"))?;
     }
     let tail = connection
         .query_row("SELECT seq, end FROM event ORDER BY seq DESC LIMIT 1", [], |row| {

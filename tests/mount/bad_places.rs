@@ -127,6 +127,25 @@ fn a_state_directory_of_a_newer_version_is_left_alone() {
 }
 
 #[test]
+fn a_log_of_an_older_version_goes_on_and_is_for_this_version_then() {
+    let project = project!();
+    project.task("a", "# A\n");
+    project.mount(&[]).stop();
+    let log = project.source().join(".crewfs/log.db");
+    let version = |set: Option<i64>| -> i64 {
+        let database = rusqlite::Connection::open(&log).unwrap();
+        set.iter().for_each(|version| database.pragma_update(None, "user_version", version).unwrap());
+        database.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+    };
+    let newest = version(None);
+    assert_eq!(version(Some(1)), 1);
+    let mut mounted = project.mount(&[]);
+    mounted.sh("w1", "touch tasks/claim/a").ok();
+    mounted.stop();
+    assert_eq!(version(None), newest);
+}
+
+#[test]
 fn a_log_that_is_none_is_refused_and_kept() {
     let project = project!();
     project.mount(&[]).stop();
