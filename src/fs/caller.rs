@@ -136,9 +136,14 @@ impl Callers {
     /// EACCES when CREWFS_WORKER is set to something that is no name.
     pub fn identify(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = self.recognise(req)?;
-        if let Some(why) = &caller.misnamed {
-            return Err(FsError::because(libc::EACCES, why.to_string()));
+        match &caller.misnamed {
+            Some(why) => Err(FsError::because(libc::EACCES, why.to_string())),
+            None => self.heard_of(req, caller),
         }
+    }
+
+    /// A caller with a proper name asks: that is a sign of life of a worker.
+    fn heard_of(&self, req: &Request, caller: Arc<Caller>) -> Result<Arc<Caller>> {
         let (name, now) = (&caller.actor.worker, (self.engine.clock())());
         let state = self.engine.state();
         match self.check_name(&state, &caller.actor) {
@@ -167,10 +172,13 @@ impl Callers {
     /// # Errors
     /// EACCES when the name belongs to another user (C41).
     pub fn reader(&self, req: &Request) -> Result<Arc<Caller>> {
-        match self.recognise(req)? {
-            caller if caller.misnamed.is_some() => Ok(caller),
-            _ => self.identify(req),
-        }
+        let caller = self.recognise(req)?;
+        if caller.misnamed.is_some() { Ok(caller) } else { self.heard_of(req, caller) }
+    }
+
+    /// The caller, if its name is none. To ask that is no sign of life of a worker.
+    pub fn misnamed(&self, req: &Request) -> Option<Arc<Caller>> {
+        self.recognise(req).ok().filter(|caller| caller.misnamed.is_some())
     }
 
     /// A worker that holds something is followed, also after a restart of the daemon, or when another process of it is seen.

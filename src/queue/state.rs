@@ -614,7 +614,9 @@ impl State {
             self.due.remove(&(due, id.clone()));
         }
         self.cyclic.remove(id);
-        self.unsettled.remove(id);
+        if !task.has_whole_file() {
+            self.unsettled.remove(id);
+        }
         if let Some(list) = self.list_of(task)
             && let Some(set) = self.others.get_mut(&list)
         {

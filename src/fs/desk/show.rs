@@ -291,7 +291,10 @@ impl View {
         file: WorkerFile,
         req: &Request,
     ) -> Option<(Content, u16, Timestamp)> {
-        let caller = self.callers.reader(req).ok().filter(|caller| caller.actor.worker == *name)?;
+        if !matches!(file, WorkerFile::Why | WorkerFile::ShouldStop) {
+            return None;
+        }
+        let caller = self.callers.misnamed(req).filter(|caller| caller.actor.worker == *name)?;
         let why = caller.misnamed.as_ref()?;
         let text = match file {
             WorkerFile::Why => format!("{} {why}\n", self.opened_at),

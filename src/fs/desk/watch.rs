@@ -280,6 +280,7 @@ impl Watcher {
                 });
                 // It may be on its way to its place: what is made too early would be in the way.
                 if error == Errno::NOENT && since.elapsed() >= self.terms.grace.to_std() {
+                    self.homeless = Some(Instant::now());
                     match self.publisher.make_directory(&self.terms.name) {
                         Ok(()) => log::warn!("the tasks directory was made again, empty"),
                         Err(error) => log::warn!("the tasks directory cannot be made again: {error}"),
