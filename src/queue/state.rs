@@ -96,7 +96,7 @@ pub struct State {
     needed_by: OrdMap<TaskId, OrdSet<TaskId>>,
     /// Tasks rejected for a cycle: what may be mended by a change of another file.
     cyclic: OrdSet<TaskId>,
-    /// Tasks that are not finished, and whose file is not at its place or not complete.
+    /// Tasks whose file is to be looked at ([`Task::is_unsettled`]).
     unsettled: OrdSet<TaskId>,
 }
 
@@ -322,7 +322,7 @@ impl State {
         self.needed_by.get(need).into_iter().flatten().filter(waits)
     }
 
-    /// The tasks that are not finished, and whose file is not at its place or not complete.
+    /// The tasks whose file is to be looked at ([`Task::is_unsettled`]).
     pub fn unsettled(&self) -> impl Iterator<Item = &TaskId> {
         self.unsettled.iter()
     }
@@ -601,7 +601,7 @@ impl State {
         if !task.cycle.is_empty() {
             self.cyclic.insert(id.clone());
         }
-        if task.finish().is_none() && !task.has_whole_file() {
+        if task.is_unsettled() {
             self.unsettled.insert(id.clone());
         }
         if let Some(due) = task.place.due {
@@ -614,7 +614,7 @@ impl State {
             self.due.remove(&(due, id.clone()));
         }
         self.cyclic.remove(id);
-        if !task.has_whole_file() {
+        if task.is_unsettled() {
             self.unsettled.remove(id);
         }
         if let Some(list) = self.list_of(task)

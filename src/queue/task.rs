@@ -330,6 +330,15 @@ impl Task {
         self.file == FileState::Present
     }
 
+    /// Whether its file is to be looked at until that is settled: it is open for writing, or gone while the task is not finished.
+    pub fn is_unsettled(&self) -> bool {
+        match self.file {
+            FileState::Present => false,
+            FileState::Open(_) => true,
+            FileState::Missing(_) => self.finish().is_none(),
+        }
+    }
+
     /// Whether its file is gone.
     pub fn file_is_missing(&self) -> bool {
         matches!(self.file, FileState::Missing(_))

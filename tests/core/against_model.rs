@@ -371,7 +371,11 @@ fn check_sound(state: &State) {
         }
     }
     assert_eq!(listed, state.len(), "each task is listed once");
-    let unsettled = state.tasks().filter(|(_, task)| task.finish().is_none() && !task.has_whole_file());
+    let unsettled = state.tasks().filter(|(_, task)| match task.file {
+        FileState::Present => false,
+        FileState::Open(_) => true,
+        FileState::Missing(_) => task.finish().is_none(),
+    });
     assert!(state.unsettled().eq(unsettled.map(|(id, _)| id)), "tasks whose file is away or open");
     let ready: Vec<_> = state.listed(TaskState::Ready).collect();
     for n in (0..3).map(worker_name) {
