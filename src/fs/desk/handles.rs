@@ -11,16 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::super::caller::Caller;
-use super::super::{FsError, Ino, Kind, Result, Timestamp};
+use super::super::{FsError, Ino, Kind, Result};
 use crate::limits::{CAPABILITIES_BYTES, NOTE_BYTES, RESULT_BYTES, SCRATCH_FILES};
 use crate::queue::{Seq, TaskId, Wall, WorkerName};
 
 /// One open file or directory.
 pub(super) enum Handle {
-    /// A document as it was at open (C1), with its time where that moves by itself: a program that compares the times before and
-    /// after it has read, such as `tar`, sees one document. Writing to it is accepted where opening it for writing was, and
-    /// has no effect.
-    Document(Vec<u8>, Option<Timestamp>),
+    /// A document as it was at open (C1). Writing to it is accepted where opening it for writing was, and has no effect.
+    Document(Vec<u8>),
     /// A claim, open for writing: what is written is the progress note.
     Note(Mutex<Note>),
     /// A text that is given to the queue when it is closed.

@@ -198,10 +198,9 @@ impl View {
         time(state.changed()).max(self.opened)
     }
 
-    /// What an open of a file reads in this state, and since when.
-    pub(super) fn content(&self, node: &Node, state: &State, req: &Request) -> Result<(Content, Timestamp)> {
-        let (content, _, mtime) = self.file(node, state, req)?;
-        Ok((content, mtime))
+    /// What an open of a file reads in this state.
+    pub(super) fn content(&self, node: &Node, state: &State, req: &Request) -> Result<Content> {
+        Ok(self.file(node, state, req)?.0)
     }
 
     /// Where a symbolic link leads.

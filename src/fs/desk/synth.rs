@@ -163,7 +163,7 @@ impl Core {
                     (Outcome::Finished { finish }, Node::Task(_, task)) => {
                         self.opened_draft(&caller, Subject::Result(task.clone(), finish), Vec::new())
                     }
-                    _ => self.opened(Handle::Document(Vec::new(), None)),
+                    _ => self.opened(Handle::Document(Vec::new())),
                 };
                 Ok((self.fresh(Kind::File, Some(ticket)), opened))
             }
@@ -363,7 +363,7 @@ impl Core {
         }
         // One open is one moment: a claim that just ended is gone, for whoever opens it to write, too (C22).
         let state = self.view.engine.state();
-        let (content, mtime) = match self.view.content(&node, &state, req) {
+        let content = match self.view.content(&node, &state, req) {
             Ok(content) => content,
             // It was there when the kernel looked for it, and is gone: let it look again, and make it if that is wanted.
             Err(FsError { errno: libc::ENOENT, .. }) => return reply.send(Err(FsError::new(libc::ESTALE))),
@@ -374,15 +374,13 @@ impl Core {
         }
         let core = self.clone();
         match content {
-            Content::Bytes(bytes) => {
-                reply.send(Ok(self.opened(Handle::Document(bytes.to_vec(), Some(mtime)))));
-            }
+            Content::Bytes(bytes) => reply.send(Ok(self.opened(Handle::Document(bytes.to_vec())))),
             Content::Events => reply.send(Ok(self.opened(Handle::Events))),
             Content::Instructions(task) => {
-                reply.send(self.instructions(&task).map(|text| self.opened(Handle::Document(text, None))));
+                reply.send(self.instructions(&task).map(|text| self.opened(Handle::Document(text))));
             }
             Content::Text(text) => self.view.engine.read_text(text.seq, move |text| {
-                reply.send(text.map(|text| core.opened(Handle::Document(text, None))).map_err(FsError::from));
+                reply.send(text.map(|text| core.opened(Handle::Document(text))).map_err(FsError::from));
             }),
         }
     }
@@ -413,7 +411,7 @@ impl Core {
             Content::Text(_) | Content::Instructions(_) | Content::Events => Vec::new(),
         };
         match (right, content) {
-            (Right::Nothing, _) => reply.send(Ok(self.opened(Handle::Document(shown, None)))),
+            (Right::Nothing, _) => reply.send(Ok(self.opened(Handle::Document(shown)))),
             (Right::Note(task, epoch), _) => {
                 reply.send(Ok(self.opened(note(&task, epoch, &caller, shown))));
             }
@@ -438,7 +436,7 @@ impl Core {
     ) -> Result<Attr> {
         let shown = self.view.show(node, req);
         let size = match open {
-            Some(Handle::Document(bytes, _)) => bytes.len() as u64,
+            Some(Handle::Document(bytes)) => bytes.len() as u64,
             Some(Handle::Note(note)) => note.lock().shown.len() as u64,
             Some(Handle::Draft(_, draft)) => draft.lock().text.len() as u64,
             _ => return Ok(self.view.dress(ino, &shown?)),
@@ -452,15 +450,12 @@ impl Core {
             uid: None,
         });
         shown.size = size;
-        if let Some(Handle::Document(_, Some(mtime))) = open {
-            shown.mtime = *mtime;
-        }
         Ok(self.view.dress(ino, &shown))
     }
 
     pub(super) fn read_synthesized(&self, handle: &Handle, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
         let read = match handle {
-            Handle::Document(bytes, _) => Ok(slice(bytes, offset, size)),
+            Handle::Document(bytes) => Ok(slice(bytes, offset, size)),
             Handle::Note(note) => Ok(slice(&note.lock().shown, offset, size)),
             Handle::Draft(_, draft) => Ok(slice(&draft.lock().text, offset, size)),
             Handle::Scratch(number) => {
@@ -512,7 +507,7 @@ impl Core {
                 });
                 write.and_then(|done| done)
             }
-            Handle::Document(..) => Ok(()),
+            Handle::Document(_) => Ok(()),
             Handle::Events | Handle::Plain(_) | Handle::Listing(_) => Err(FsError::new(libc::EBADF)),
         };
         reply.send(done.map(|()| written));
