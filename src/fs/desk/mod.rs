@@ -398,7 +398,9 @@ impl Filesystem for Desk {
         match self.core.handles.get(fh) {
             Ok(handle) => match &*handle {
                 Handle::Plain(file) => {
-                    let written = Core::write_plain(file, offset, data);
+                    // With O_APPEND, pages written back carry the flag, too, and have a place of their own.
+                    let append = flags & libc::O_APPEND != 0 && !cached;
+                    let written = Core::write_plain(file, offset, data, append);
                     answer_without(handle, written, reply);
                 }
                 other => self.core.write_synthesized(other, offset, data, flags, reply),

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::super::files::{read_from, write_to};
+use super::super::files::{append_to, read_from, write_to};
 use super::super::process::leaving;
 use super::super::{Attr, Entry, FsError, Ino, Opened, ROOT, Reply, Request, Result};
 use super::handles::{Handle, Line, Plain, Writing};
@@ -64,8 +64,12 @@ impl Core {
         read_from(&file.file, offset, size)
     }
 
-    pub(super) fn write_plain(file: &Plain, offset: u64, data: &[u8]) -> Result<u32> {
-        let written = write_to(&file.file, offset, data);
+    /// `append`: at the file's end on the disk, and not where the kernel takes that to be.
+    pub(super) fn write_plain(file: &Plain, offset: u64, data: &[u8], append: bool) -> Result<u32> {
+        let written = match append {
+            true => append_to(&file.file, data).map(|appended| appended.written),
+            false => write_to(&file.file, offset, data),
+        };
         if let (Some(writing), Ok(_)) = (&file.writing, &written) {
             writing.wrote.store(true, Ordering::Release);
             // The process that writes lives: what another one left undone, it goes on with.

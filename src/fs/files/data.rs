@@ -1,8 +1,10 @@
 //! The content of regular files, by node.
 //!
 //! May assume: the kernel lets one writer at a time into a file (`i_rwsem`), and has judged who may open it.
-//! Must never: use anything but a regular file, or open with O_APPEND: pwrite(2) would then ignore the offset.
+//! Must never: use anything but a regular file, or open with O_APPEND: pwrite(2) would then ignore the offset. What is
+//! appended says so with each write.
 
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use rustix::fs::{
     FallocateFlags, Mode, OFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, ftruncate, openat,
     seek,
 };
-use rustix::io::{Errno, pread, pwrite, retry_on_intr};
+use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2, retry_on_intr};
 
 use super::inodes::Way;
 use super::{Files, look_at};
@@ -50,6 +52,11 @@ impl Files {
     /// Write all of `data`, or as much as there is room for; the answer is how much.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<u32> {
         write_to(&*self.content(ino, true)?, offset, data)
+    }
+
+    /// Write all of `data` at the end that the file has on the disk, or as much as there is room for.
+    pub fn append(&self, ino: Ino, data: &[u8]) -> Result<Appended> {
+        append_to(&*self.content(ino, true)?, data)
     }
 
     /// Set the length.
@@ -200,4 +207,29 @@ pub fn write_to(fd: &OwnedFd, offset: u64, data: &[u8]) -> Result<u32> {
         }
     }
     Ok(done as u32)
+}
+
+/// What came of writing at the end of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// How much was written, in bytes.
+    pub written: u32,
+    /// The file's length afterwards.
+    pub end: u64,
+}
+
+/// Write all of `data` at the file's end, or as much as there is room for. The disk finds the end, and lets no other writer
+/// come between the two: pwritev2(2) with RWF_APPEND.
+pub fn append_to(fd: &OwnedFd, data: &[u8]) -> Result<Appended> {
+    let mut done = 0;
+    while done < data.len() {
+        let rest = [IoSlice::new(&data[done..])];
+        match retry_on_intr(|| pwritev2(fd, &rest, 0, ReadWriteFlags::APPEND)) {
+            Ok(0) => break,
+            Ok(written) => done += written,
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Appended { written: done as u32, end: look_at(fd)?.stx_size })
 }

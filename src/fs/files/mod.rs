@@ -36,7 +36,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use self::data::Data;
-pub use self::data::{read_from, write_to};
+pub use self::data::{Appended, append_to, read_from, write_to};
 use self::directories::Directory;
 use self::inodes::{FileId, Inodes, Place, Way};
 use self::lru::Lru;

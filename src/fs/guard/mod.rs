@@ -368,7 +368,7 @@ impl Guard {
     ///
     /// Whatever is written from now until a while after may be dropped by this as well, and what was there before be read
     /// again. So both ends are noted.
-    fn drop_pages(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
+    pub fn drop_pages(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
         let Some(forgetting) = self.forgetting.get() else { return then() };
         self.counters.pages_dropped.fetch_add(1, Ordering::Relaxed);
         let (table, clock) = (self.table.clone(), self.clock.clone());

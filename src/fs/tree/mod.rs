@@ -4,9 +4,8 @@
 //! Must never: make a change that [`Guard`] was not asked about, or wait for anything but the disk.
 //!
 //! Reads and writes come by node, and are served through descriptors that [`Files`] keeps ready. O_TRUNC comes as a
-//! SETATTR of size 0 before open(2) returns. O_APPEND needs nothing: the kernel takes the file's lock, asks for the
-//! size, and sends the write with that offset; one kernel serves all callers of a mount, so the lock is the same one
-//! that makes appending atomic on a local disk.
+//! SETATTR of size 0 before open(2) returns. O_APPEND comes with each write, and the write goes to the disk's end: the offset
+//! that the kernel sends is where the file ended when the kernel looked last, which is wrong after a change beneath the mount.
 
 mod root;
 mod watch;
@@ -55,6 +54,17 @@ struct Core {
     terms: OnceLock<Arc<Terms>>,
     /// What the daemon has to say of itself.
     more: OnceLock<More>,
+}
+
+/// Where a WRITE puts its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// At this offset.
+    Offset(u64),
+    /// At the file's end, wherever the kernel believes that to be.
+    End { believed: u64 },
+    /// At this offset, as the kernel writes back a page that a process stored into.
+    Page(u64),
 }
 
 /// Members for the value of [`SESSION`].
@@ -247,11 +257,23 @@ impl Core {
         session.to_string()
     }
 
-    fn write(&self, req: &Request, ino: Ino, offset: u64, data: &[u8], cached: bool) -> Result<u32> {
-        if !cached {
-            self.drop_set_ids(req, ino)?;
+    fn write(&self, req: &Request, ino: Ino, target: Target, data: &[u8]) -> Result<u32> {
+        match target {
+            Target::Page(offset) => self.files.write(ino, offset, data),
+            Target::Offset(offset) => {
+                self.drop_set_ids(req, ino)?;
+                self.files.write(ino, offset, data)
+            }
+            Target::End { believed } => {
+                self.drop_set_ids(req, ino)?;
+                let appended = self.files.append(ino, data)?;
+                if appended.end != believed + u64::from(appended.written) {
+                    // The kernel has put the data into its pages where it took the end to be.
+                    self.guard.drop_pages(ino, || {});
+                }
+                Ok(appended.written)
+            }
         }
-        self.files.write(ino, offset, data)
     }
 
     /// This caller is about to change content. The kernel does not think of the mode then.
@@ -460,20 +482,26 @@ impl Filesystem for Tree {
         reply: Reply<u32>,
     ) {
         let core = &self.core;
-        // A write can go elsewhere in spite of O_APPEND (RWF_NOAPPEND of pwritev2(2)).
-        let at_end = || core.files.getattr(ino).is_ok_and(|attr| offset >= attr.size);
-        let append = flags & libc::O_APPEND != 0 && at_end();
-        let change = if cached { Change::WriteMapped { ino } } else { Change::Write { ino, append } };
+        let target = match cached {
+            true => Target::Page(offset),
+            false if flags & libc::O_APPEND != 0 => Target::End { believed: offset },
+            false => Target::Offset(offset),
+        };
+        let change = match target {
+            Target::Page(_) => Change::WriteMapped { ino },
+            Target::Offset(_) => Change::Write { ino, append: false },
+            Target::End { .. } => Change::Write { ino, append: true },
+        };
         // Not by `change`: what is written is copied only if it has to wait.
         match core.guard.judge(req, &change) {
             Verdict::Granted(grant) => {
-                reply.send(core.guard.carry_out(grant, || core.write(req, ino, offset, data, cached)));
+                reply.send(core.guard.carry_out(grant, || core.write(req, ino, target, data)));
             }
             Verdict::Refused(error) => reply.send(Err(error)),
             Verdict::Wait(patience) => {
                 let (core, data, caller) = (core.clone(), data.to_vec(), *req);
                 let guard = core.guard.clone();
-                guard.park(patience, change, reply, move || core.write(&caller, ino, offset, &data, cached));
+                guard.park(patience, change, reply, move || core.write(&caller, ino, target, &data));
             }
         }
     }
