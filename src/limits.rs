@@ -114,8 +114,8 @@ pub const RESCAN_MS: u64 = 2_000;
 /// How often a task's file is looked for that is missing or open for writing, in milliseconds (C14).
 pub const UNSETTLED_MS: u64 = 1_000;
 
-/// Processes of one holder of a file that are remembered; others are found by looking at all of its processes.
-pub const LOCK_PROCESSES: usize = 8;
+/// Processes that changed a file for one holder which are remembered, the youngest; others are found by going down from them.
+pub const LOCK_PROCESSES: usize = 32;
 /// Files that are held for writing at one time, at most; beyond that the locks whose holders are done are looked for.
 pub const LOCKED_FILES: usize = 16_384;
 /// How long an open that made or emptied a file may take to return: until then no descriptor can be seen, in milliseconds.

@@ -123,6 +123,24 @@ impl Callers {
         self.glance(&request_of(process)?)
     }
 
+    /// The processes of a worker that have asked for something lately, and those that it stands and falls with.
+    pub fn processes_of(&self, worker: &WorkerName) -> Vec<u32> {
+        let known = self.known.lock();
+        let theirs =
+            known.values().map(|known| &known.caller).filter(|caller| caller.actor.worker == *worker);
+        let both = |caller: &Arc<Caller>| [Some(caller.process), caller.anchor.as_ref().map(|it| it.pid)];
+        theirs.flat_map(both).flatten().filter(|process| *process != 0).collect()
+    }
+
+    /// Every process that has asked for something lately.
+    pub fn processes(&self) -> Vec<u32> {
+        let known = self.known.lock();
+        let mut all: Vec<u32> = known.values().map(|known| known.caller.process).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
     /// The owner of a name was refused something; it can read why (C55).
     pub fn refused(&self, caller: &Caller, why: &str) {
         if let Some(presence) = self.engine.roster().get(caller.actor.worker.as_str()) {

@@ -1,11 +1,11 @@
 //! Who has a file of the tree open for writing, or mapped: read from `/proc`, which is the only place that knows.
 //!
 //! May assume: `/proc` is that of the pid namespace in which the daemon runs.
-//! Must never: have a filesystem asked about what a link in `/proc/<pid>/fd` leads to: that may be our own mount. And
-//! [`Descriptors::mappers`] must never be called by a thread that serves the kernel: it waits for the memory locks of other
-//! processes, which may wait for us.
+//! Must never: have a filesystem asked about what a link in `/proc/<pid>/fd` leads to: that may be our own mount. Look at the
+//! descriptors of all processes: how long that takes depends on the machine, and a change would wait for it. And
+//! [`Descriptors::mappers`] and [`Descriptors::maps`] must never be called by a thread that serves the kernel: they wait for the
+//! memory locks of other processes, which may wait for us.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
@@ -65,51 +65,41 @@ impl Descriptors {
         }
     }
 
-    /// All files of the tree that are open for writing, with the processes that have them open.
-    pub(super) fn writers(&self) -> HashMap<Ino, Vec<u32>> {
-        let mut writers: HashMap<Ino, Vec<u32>> = HashMap::new();
-        for process in processes() {
-            let _ = self.open_for_writing(process, &mut |ino, _| {
-                let known = writers.entry(ino).or_default();
-                if known.last() != Some(&process) {
-                    known.push(process);
-                }
-            });
-        }
-        writers
-    }
-
-    /// The processes that have a file mapped so that what they store reaches it.
+    /// The processes that have a file mapped so that what they store reaches it: all that there are.
     pub(super) fn mappers(&self, ino: Ino) -> Vec<u32> {
-        let Some((major, minor)) = self.device.get() else { return Vec::new() };
-        let device = format!("{major:02x}:{minor:02x}");
-        let maps = |process: &u32| {
-            fs::read_to_string(format!("/proc/{process}/maps")).is_ok_and(|maps| {
-                maps.lines().any(|line| {
-                    // Address, permissions, offset, device, inode number, path.
-                    let mut fields = line.split_ascii_whitespace().skip(1);
-                    let shared =
-                        fields.next().is_some_and(|bits| bits.get(1..2) == Some("w") && bits.ends_with('s'));
-                    shared
-                        && fields.nth(1) == Some(device.as_str())
-                        && fields.next().and_then(|number| number.parse().ok()) == Some(ino)
-                })
-            })
-        };
-        processes().filter(maps).collect()
+        processes().filter(|process| self.maps(*process, ino)).collect()
     }
 
-    /// Whether a thread of the process waits where nothing can wake it: for a lock in the kernel, or for a disk.
-    pub(super) fn is_stuck(&self, process: u32) -> bool {
-        let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return false };
-        threads.flatten().any(|thread| {
-            let stat = fs::read(thread.path().join("stat")).unwrap_or_default();
-            let after = stat.iter().rposition(|byte| *byte == b')').unwrap_or(stat.len());
-            stat.get(after + 2) == Some(&b'D')
+    /// Whether a process has a file mapped so that what it stores reaches it.
+    pub(super) fn maps(&self, process: u32, ino: Ino) -> bool {
+        let Some((major, minor)) = self.device.get() else { return false };
+        let device = format!("{major:02x}:{minor:02x}");
+        fs::read_to_string(format!("/proc/{process}/maps")).is_ok_and(|maps| {
+            maps.lines().any(|line| {
+                // Address, permissions, offset, device, inode number, path.
+                let mut fields = line.split_ascii_whitespace().skip(1);
+                let shared =
+                    fields.next().is_some_and(|bits| bits.get(1..2) == Some("w") && bits.ends_with('s'));
+                shared
+                    && fields.nth(1) == Some(device.as_str())
+                    && fields.next().and_then(|number| number.parse().ok()) == Some(ino)
+            })
         })
     }
 
-    fn open_for_writing(&self, process: u32, found: &mut dyn FnMut(Ino, &Path)) -> io::Result<()> {
+    /// Whether a thread of the process waits where nothing can wake it: for a lock in the kernel, or for a disk. `status` tells
+    /// that without any lock of the process; `stat` may wait for one that is in the midst of execve(2), and that one for us.
+    pub(super) fn is_stuck(&self, process: u32) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return false };
+        threads.flatten().any(|thread| {
+            let status = fs::read(thread.path().join("status")).unwrap_or_default();
+            let state = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"State:"));
+            state.is_some_and(|state| state.trim_ascii_start().first() == Some(&b'D'))
+        })
+    }
+
+    /// `found` is told of each file of the tree that a process has open for writing, with the link in `/proc` that leads to it.
+    pub(super) fn open_for_writing(&self, process: u32, found: &mut dyn FnMut(Ino, &Path)) -> io::Result<()> {
         if process == 0 {
             return Err(ErrorKind::PermissionDenied.into());
         }
@@ -156,9 +146,11 @@ fn appends(link: &Path) -> bool {
     flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok()).unwrap_or(0) & libc::O_APPEND != 0
 }
 
-fn processes() -> impl Iterator<Item = u32> {
+/// All processes but the daemon itself, which has no file of the tree open, and may have very many others.
+pub(super) fn processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter(|process| *process != std::process::id())
 }
 
 #[cfg(test)]
@@ -185,7 +177,6 @@ mod tests {
         assert_eq!(sight(), Sight::Appending);
         let writing = fs::File::options().write(true).open(&path).unwrap();
         assert_eq!(sight(), Sight::Writing);
-        assert_eq!(descriptors.writers().get(&meta.ino()), Some(&vec![me]));
         drop(writing);
         assert_eq!(sight(), Sight::Appending);
         drop(appending);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::exempt::makes_rules;
-use super::locks::{Holder, Mode};
+use super::locks::{Hand, Holder, Mode};
 use super::owned::{Reach, owner_of};
 use super::recent::Recent;
 use super::waiting::{Patience, Waits};
@@ -213,7 +213,7 @@ impl Guard {
                     "more files are open for writing than crewfs can guard",
                 ));
             }
-            table.locks.take(touch.ino, worker, touch.mode, caller.process, opens, now);
+            table.locks.take(touch.ino, worker, touch.mode, Hand::of(caller), opens, now);
         }
         grant.by = Some(caller.clone());
         Ok(Verdict::Granted(grant))

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 
 use crate::fs::Ino;
+use crate::fs::caller::Caller;
 use crate::limits::{LOCK_PROCESSES, OPENING_MS};
 use crate::queue::{Instant, Now, Span, Wall, WorkerName};
 
@@ -39,6 +40,22 @@ pub(super) struct Holder {
     pub(super) opener: u32,
     /// The processes that changed the file, youngest last.
     pub(super) processes: Vec<u32>,
+    /// The processes that these stand and fall with, which may have the file open for them, youngest last.
+    pub(super) anchors: Vec<u32>,
+}
+
+/// By which process a worker changes a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hand {
+    pub(super) process: u32,
+    /// The process whose end is the end of the worker, if there is one.
+    pub(super) anchor: Option<u32>,
+}
+
+impl Hand {
+    pub(super) fn of(caller: &Caller) -> Hand {
+        Hand { process: caller.process, anchor: caller.anchor.as_ref().map(|anchor| anchor.pid) }
+    }
 }
 
 /// The table of locks.
@@ -63,10 +80,11 @@ impl Locks {
         ino: Ino,
         worker: &WorkerName,
         mode: Mode,
-        process: u32,
+        hand: Hand,
         opens: bool,
         now: Now,
     ) {
+        let Hand { process, anchor } = hand;
         let holders = self.held.entry(ino).or_default();
         let opening = if opens { now.instant.after(Span(OPENING_MS)) } else { Instant::default() };
         let at = holders.iter().position(|holder| holder.worker == *worker).unwrap_or_else(|| {
@@ -79,6 +97,7 @@ impl Locks {
                 opening,
                 opener: process,
                 processes: Vec::with_capacity(1),
+                anchors: Vec::new(),
             });
             holders.len() - 1
         });
@@ -94,12 +113,9 @@ impl Locks {
         if mode == Mode::Change {
             holder.mode = Mode::Change;
         }
-        if holder.processes.last() != Some(&process) {
-            holder.processes.retain(|known| *known != process);
-            if holder.processes.len() == LOCK_PROCESSES {
-                holder.processes.remove(0);
-            }
-            holder.processes.push(process);
+        remember(&mut holder.processes, process);
+        if let Some(anchor) = anchor.filter(|anchor| *anchor != process) {
+            remember(&mut holder.anchors, anchor);
         }
     }
 
@@ -161,6 +177,17 @@ impl Locks {
     }
 }
 
+/// Put a process last.
+fn remember(processes: &mut Vec<u32>, process: u32) {
+    if processes.last() != Some(&process) {
+        processes.retain(|known| *known != process);
+        if processes.len() == LOCK_PROCESSES {
+            processes.remove(0);
+        }
+        processes.push(process);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +200,10 @@ mod tests {
         Now { wall: Wall(ms as i64), instant: Instant(ms) }
     }
 
+    fn by(process: u32) -> Hand {
+        Hand { process, anchor: None }
+    }
+
     fn rival(locks: &Locks, ino: Ino, worker: &str, mode: Mode) -> Option<String> {
         locks.rival(ino, &name(worker), mode).map(|holder| holder.worker.to_string())
     }
@@ -180,7 +211,7 @@ mod tests {
     #[test]
     fn one_changes_and_nobody_else_does() {
         let mut locks = Locks::default();
-        locks.take(7, &name("a"), Mode::Change, 100, false, at(1));
+        locks.take(7, &name("a"), Mode::Change, by(100), false, at(1));
         assert_eq!(rival(&locks, 7, "a", Mode::Change), None);
         assert_eq!(rival(&locks, 7, "b", Mode::Change).as_deref(), Some("a"));
         assert_eq!(rival(&locks, 7, "b", Mode::Append).as_deref(), Some("a"));
@@ -192,14 +223,14 @@ mod tests {
         let mut locks = Locks::default();
         for worker in ["a", "b"] {
             assert_eq!(rival(&locks, 7, worker, Mode::Append), None);
-            locks.take(7, &name(worker), Mode::Append, 100, false, at(1));
+            locks.take(7, &name(worker), Mode::Append, by(100), false, at(1));
         }
         assert!(rival(&locks, 7, "a", Mode::Change).is_some());
         let seen = locks.holders(7)[1].clone();
         locks.release(7, &seen);
         assert_eq!(rival(&locks, 7, "a", Mode::Change), None);
-        locks.take(7, &name("a"), Mode::Change, 100, false, at(2));
-        locks.take(7, &name("a"), Mode::Append, 100, false, at(3));
+        locks.take(7, &name("a"), Mode::Change, by(100), false, at(2));
+        locks.take(7, &name("a"), Mode::Append, by(100), false, at(3));
         assert!(rival(&locks, 7, "b", Mode::Append).is_some(), "to append afterwards gives nothing back");
         let seen = locks.holders(7)[0].clone();
         locks.only_appends(7, &seen);
@@ -211,9 +242,9 @@ mod tests {
     #[test]
     fn a_change_after_the_look_keeps_the_lock() {
         let mut locks = Locks::default();
-        locks.take(7, &name("a"), Mode::Change, 100, false, at(1));
+        locks.take(7, &name("a"), Mode::Change, by(100), false, at(1));
         let seen = locks.holders(7)[0].clone();
-        locks.take(7, &name("a"), Mode::Change, 100, false, at(1));
+        locks.take(7, &name("a"), Mode::Change, by(100), false, at(1));
         locks.release(7, &seen);
         assert_eq!(locks.holders(7).len(), 1);
         let seen = locks.holders(7)[0].clone();
@@ -225,8 +256,8 @@ mod tests {
     fn processes_are_remembered_once_and_the_youngest_stay() {
         let mut locks = Locks::default();
         for process in 0..2 * LOCK_PROCESSES as u32 {
-            locks.take(7, &name("a"), Mode::Change, process, false, at(1));
-            locks.take(7, &name("a"), Mode::Change, process, true, at(1));
+            locks.take(7, &name("a"), Mode::Change, by(process), false, at(1));
+            locks.take(7, &name("a"), Mode::Change, by(process), true, at(1));
         }
         let holder = &locks.holders(7)[0];
         assert_eq!(holder.processes.len(), LOCK_PROCESSES);
@@ -235,10 +266,21 @@ mod tests {
     }
 
     #[test]
+    fn what_the_processes_stand_and_fall_with_is_remembered_too() {
+        let mut locks = Locks::default();
+        for (process, anchor) in
+            [(100, Some(100)), (101, Some(90)), (102, Some(91)), (103, Some(90)), (104, None)]
+        {
+            locks.take(7, &name("a"), Mode::Change, Hand { process, anchor }, false, at(1));
+        }
+        assert_eq!(locks.holders(7)[0].anchors, [91, 90]);
+    }
+
+    #[test]
     fn an_open_has_returned_when_its_process_goes_on() {
         let mut locks = Locks::default();
         let mut take = |process, opens| {
-            locks.take(7, &name("a"), Mode::Change, process, opens, at(1));
+            locks.take(7, &name("a"), Mode::Change, by(process), opens, at(1));
             locks.holders(7)[0].opening > Instant(1)
         };
         assert!(take(100, true));

@@ -25,6 +25,7 @@
 mod change;
 mod descriptors;
 mod exempt;
+mod family;
 mod fences;
 mod forgetting;
 mod judge;
@@ -33,7 +34,7 @@ mod owned;
 mod recent;
 mod waiting;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -45,16 +46,17 @@ pub use self::change::{Change, Name};
 pub use self::descriptors::Device;
 use self::descriptors::{Descriptors, Sight};
 use self::exempt::Exempt;
+use self::family::Scan;
 use self::fences::Fences;
 use self::forgetting::Forgetting;
 use self::judge::Grant;
-use self::locks::{Holder, Locks, Mode};
+use self::locks::{Hand, Holder, Locks, Mode};
 use self::owned::{Owned, Reach};
 use self::recent::{Changes, Look};
-use self::waiting::{Patience, Room, Scan};
+use self::waiting::{Patience, Room};
 use super::caller::{Caller, Callers};
 use super::files::Files;
-use super::{Attr, FsError, Ino, Kernel, Kind, ROOT, Reply, Request, Result};
+use super::{Attr, FsError, Ino, Kernel, Kind, Reply, Request, Result};
 use crate::clock::Clock;
 use crate::engine::{Engine, Tally};
 use crate::limits::{MAPPED_KNOWN_MS, RECENT_BELIEVED_MS, RECENT_FILES, UNSEEN_LOCK_MS};
@@ -470,7 +472,7 @@ impl Guard {
                 // What had this number before is gone.
                 table.locks.forget(ino);
                 table.orphans.remove(&ino);
-                table.locks.take(ino, &by.actor.worker, Mode::Change, by.process, true, now);
+                table.locks.take(ino, &by.actor.worker, Mode::Change, Hand::of(&by), true, now);
                 table.changes.changed(ino, &by.actor.worker, false, now);
             }
             let changed = grant.changed.into_iter().flatten();
@@ -508,7 +510,7 @@ impl Guard {
         // Who may not change it any more holds nothing.
         let fenced = |process: &u32| self.table.lock().fences.stands(ino, *process);
         for process in holder.processes.iter().filter(|process| !fenced(process)) {
-            match self.descriptors.sight(*process, ino) {
+            match scan.sight(&self.descriptors, *process, ino) {
                 Sight::Writing => return true,
                 Sight::Appending if holder.mode == Mode::Append => return true,
                 Sight::Appending => appends = true,
@@ -516,19 +518,29 @@ impl Guard {
                 Sight::Done => {}
             }
         }
-        // A child of such a process may have inherited the descriptor without having used it.
-        let may_wait = scan.may_wait;
-        for process in scan.writers(&self.descriptors, ino).iter().filter(|process| !fenced(process)) {
+        // Another process of the worker may have the file open without having changed it: one that passed the descriptor on, or got it.
+        let (family, may_wait) = (self.family(holder, scan), scan.may_wait());
+        let others = family.iter().filter(|process| !holder.processes.contains(process) && !fenced(process));
+        for process in others {
+            let sight = scan.sight(&self.descriptors, *process, ino);
+            if !matches!(sight, Sight::Writing | Sight::Appending) {
+                continue;
+            }
             let caller = match may_wait {
                 true => self.callers.caller_of(*process),
                 false => self.callers.glance_at(*process),
             };
-            if caller.is_some_and(|caller| caller.actor.worker == holder.worker) {
-                self.table.lock().locks.also(ino, &holder.worker, *process);
-                if self.descriptors.sight(*process, ino) != Sight::Appending {
-                    return true;
+            match caller {
+                Some(caller) if caller.actor.worker == holder.worker => {
+                    self.table.lock().locks.also(ino, &holder.worker, *process);
+                    if sight == Sight::Writing {
+                        return true;
+                    }
+                    appends = true;
                 }
-                appends = true;
+                // To be found out by a thread that may wait.
+                None if !may_wait => return true,
+                _ => {}
             }
         }
         if appends {
@@ -545,19 +557,28 @@ impl Guard {
         table.locks.holders(ino).iter().any(|still| still.worker == holder.worker)
     }
 
-    /// Whoever is done with everything holds nothing: for the time when the table is full.
+    /// The processes that may have a file open for a holder, and others of its worker.
+    fn family(&self, holder: &Holder, scan: &mut Scan) -> Vec<u32> {
+        let known = holder.processes.iter().chain(&holder.anchors).copied();
+        scan.family(&self.descriptors, known.chain(self.callers.processes_of(&holder.worker)))
+    }
+
+    /// Release the locks of all who are done: for the time when the table is full. Each process is looked at once.
     fn sweep(&self) {
         let looked = (self.clock)().instant;
         let held: Vec<(Ino, Holder)> =
             self.table.lock().locks.all().map(|(ino, holder)| (ino, holder.clone())).collect();
-        let writers = self.descriptors.writers();
-        let mut hidden: HashMap<u32, bool> = HashMap::new();
-        let mut is_hidden = |process: u32| {
-            *hidden.entry(process).or_insert_with(|| self.descriptors.sight(process, ROOT) == Sight::Hidden)
-        };
+        let mut scan = Scan::default();
+        let mut roots: Vec<u32> = Vec::new();
+        for worker in held.iter().map(|(_, holder)| &holder.worker).collect::<HashSet<_>>() {
+            roots.extend(self.callers.processes_of(worker));
+        }
+        roots.extend(held.iter().flat_map(|(_, holder)| holder.processes.iter().chain(&holder.anchors)));
+        let open = scan.open_files(&self.descriptors, roots);
         for (ino, holder) in held {
-            let done = looked >= holder.opening && !writers.contains_key(&ino);
-            if done && !holder.processes.iter().any(|process| is_hidden(*process)) {
+            let done = looked >= holder.opening && !open.contains(&ino);
+            let mut processes = holder.processes.iter();
+            if done && !processes.any(|it| scan.sight(&self.descriptors, *it, ino) == Sight::Hidden) {
                 self.table.lock().locks.release(ino, &holder);
             }
         }

@@ -1,28 +1,29 @@
 //! The waiting room: changes that another worker is in the way of, parked with their answers (C51).
 //!
 //! May assume: the kernel waits for each of these answers, and cannot be interrupted meanwhile.
-//! Must never: let an answer wait for longer than its patience, whatever it takes to find out more. So two threads share the
-//! room: the lookout looks at other processes, which may hold it up; the usher only keeps time.
+//! Must never: let an answer wait for longer than its patience, whatever it takes to find out more. So three threads share the
+//! room: the lookout looks at the processes of holders; the finder finds out who stored through a mapping, for which it may have to
+//! look at every process; both may be held up by what they look at, and neither holds up the other; the usher only keeps time.
 //!
 //! A parked change holds up more than its caller: the kernel keeps the file locked until the answer, so the holder cannot
 //! write on. Where the holder is seen to be stuck, the change is refused at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::descriptors::Descriptors;
+use super::family::Scan;
 use super::judge::Grant;
 use super::locks::Holder;
-use super::{Change, Guard, Verdict};
+use super::{Change, Guard, Sight, Verdict};
 use crate::fs::caller::Caller;
 use crate::fs::{Ino, Result};
 use crate::limits::{MAPPED_WAIT_MS, WAITING_CHANGES};
 use crate::queue::{Instant, Span};
 
-/// How long the lookout rests between two rounds.
+/// How long the lookout and the finder rest between two rounds.
 const ROUND: Duration = Duration::from_millis(3);
 /// How much later than the lookout the usher answers: it shall not be first where the lookout is able to, on
 /// a busy machine too.
@@ -59,6 +60,12 @@ pub(super) enum Waits {
     Unknown(Ino),
 }
 
+impl Waits {
+    fn is_unknown(&self) -> bool {
+        matches!(self, Waits::Unknown(_))
+    }
+}
+
 type Resume = Box<dyn FnOnce(Result<Grant>) + Send>;
 
 struct Parked {
@@ -83,25 +90,11 @@ pub(super) struct Room {
     changed: Condvar,
 }
 
-/// One look at all processes, made when it is first needed.
-#[derive(Default)]
-pub(super) struct Scan {
-    writers: Option<HashMap<Ino, Vec<u32>>>,
-    /// Whether the thread may wait for other processes, as those that serve the kernel may not.
-    pub(super) may_wait: bool,
-}
-
-impl Scan {
-    /// The processes that have a file open for writing.
-    pub(super) fn writers(&mut self, descriptors: &Descriptors, ino: Ino) -> &[u32] {
-        let all = self.writers.get_or_insert_with(|| descriptors.writers());
-        all.get(&ino).map_or(&[], |writers| writers)
-    }
-}
-
-/// Start the two threads. They end when the room is closed, or the guard is gone.
+/// Start the threads. They end when the room is closed, or the guard is gone.
 pub(super) fn start(guard: &Arc<Guard>) -> std::io::Result<()> {
-    for (name, serve) in [("lookout", look_out as fn(&Arc<Guard>)), ("usher", usher)] {
+    let look_out: fn(&Arc<Guard>) = |guard| attend_all(guard, false);
+    let find_out: fn(&Arc<Guard>) = |guard| attend_all(guard, true);
+    for (name, serve) in [("lookout", look_out), ("finder", find_out), ("usher", usher)] {
         let guard = Arc::downgrade(guard);
         std::thread::Builder::new().name(name.into()).spawn(move || {
             while let Some(guard) = Weak::upgrade(&guard).filter(|guard| !guard.room.inside.lock().closed) {
@@ -163,21 +156,26 @@ fn usher(guard: &Arc<Guard>) {
     (parked.resume)(guard.give_up(&parked.patience));
 }
 
-/// Look whether those who are waited for are done: one round.
-fn look_out(guard: &Arc<Guard>) {
+/// One round: look whether the holders that are waited for are done, or find out who stored through mappings.
+fn attend_all(guard: &Arc<Guard>, unknown: bool) {
     let numbers: Vec<u64> = {
         let mut inside = guard.room.inside.lock();
-        if inside.parked.is_empty() {
+        let all = inside.parked.iter();
+        let mine =
+            all.filter(|(_, parked)| parked.patience.0.is_unknown() == unknown).map(|(number, _)| *number);
+        let mine: Vec<u64> = mine.collect();
+        if mine.is_empty() {
             guard.room.changed.wait_for(&mut inside, Duration::from_secs(60));
+            return;
         }
-        inside.parked.keys().copied().collect()
+        mine
     };
-    let mut scan = Scan { may_wait: true, ..Scan::default() };
+    let mut scan = Scan::patient();
     for number in &numbers {
         guard.attend(*number, &mut scan);
     }
     let mut inside = guard.room.inside.lock();
-    if !inside.parked.is_empty() && !inside.closed {
+    if !inside.closed {
         guard.room.changed.wait_for(&mut inside, ROUND);
     }
 }
@@ -190,6 +188,7 @@ impl Guard {
             let Some(parked) = inside.parked.get(&number) else { return };
             (parked.change.clone(), parked.patience.0.clone(), parked.until)
         };
+        let is_unknown = waits.is_unknown();
         let verdict = match waits {
             Waits::Held { caller, ino, rival, .. } => self.attend_held(&caller, &change, ino, rival, scan),
             Waits::Unknown(ino) => self.attend_unknown(ino, scan),
@@ -201,6 +200,10 @@ impl Guard {
             Verdict::Wait(patience) => {
                 if let Some(parked) = self.room.inside.lock().parked.get_mut(&number) {
                     parked.patience = patience;
+                }
+                // It may be for the other thread now.
+                if is_unknown {
+                    self.room.changed.notify_all();
                 }
                 return;
             }
@@ -220,18 +223,19 @@ impl Guard {
         scan: &mut Scan,
     ) -> Verdict {
         loop {
-            if self.still_holds(ino, &rival, scan) {
-                if rival.processes.iter().any(|process| self.descriptors.is_stuck(*process)) {
-                    return Verdict::Refused(self.held(Some(caller), ino, &rival));
-                }
-                // Waiting may have become pointless: the holder may have changed the file again.
-                return self.judge_for(caller, change);
-            }
+            let holds = self.still_holds(ino, &rival, scan);
+            // Also if it holds the file: by that look it may be one who only appends, and no rival. Or it has changed the file again,
+            // and waiting has become pointless.
             match self.judge_for(caller, change) {
                 Verdict::Wait(Patience(Waits::Held { ino: next, rival: other, .. }))
-                    if other.worker != rival.worker || next != ino =>
+                    if !holds && (other.worker != rival.worker || next != ino) =>
                 {
                     (ino, rival) = (next, other);
+                }
+                Verdict::Wait(_)
+                    if holds && rival.processes.iter().any(|process| self.descriptors.is_stuck(*process)) =>
+                {
+                    return Verdict::Refused(self.held(Some(caller), ino, &rival));
                 }
                 verdict => return verdict,
             }
@@ -241,12 +245,22 @@ impl Guard {
     /// Find out who stores through a mapping, and judge for that worker.
     fn attend_unknown(&self, ino: Ino, scan: &mut Scan) -> Verdict {
         if self.known_mapper(ino).is_none() {
-            let mut suspects = self.suspects(self.descriptors.mappers(ino));
+            let holders = self.table.lock().locks.holders(ino).to_vec();
+            // Whoever maps a file has opened it, or got it from a process that has: the daemon has heard of most of them.
+            let mut likely: Vec<u32> = holders.iter().flat_map(|holder| self.family(holder, scan)).collect();
+            likely.extend(self.callers.processes());
+            let maps = |process: &u32| self.descriptors.maps(*process, ino);
+            let mut suspects = self.suspects(likely.iter().copied().filter(maps));
+            if suspects.is_empty() {
+                suspects = self.suspects(self.descriptors.mappers(ino));
+            }
             // Programs unmap before they close, and closing is what writes the pages.
             if suspects.is_empty() {
-                suspects = self.suspects(scan.writers(&self.descriptors, ino).to_vec());
+                let writes = |process: &u32| {
+                    matches!(scan.sight(&self.descriptors, *process, ino), Sight::Writing | Sight::Appending)
+                };
+                suspects = self.suspects(likely.into_iter().filter(writes));
             }
-            let holders = self.table.lock().locks.holders(ino).to_vec();
             let holds =
                 |caller: &Arc<Caller>| holders.iter().any(|holder| holder.worker == caller.actor.worker);
             // Two who have mapped one file share its pages: what one stores cannot be told from what the other does.
@@ -257,7 +271,7 @@ impl Guard {
     }
 
     /// Whom these processes work for, each once.
-    fn suspects(&self, processes: Vec<u32>) -> Vec<Arc<Caller>> {
+    fn suspects(&self, processes: impl IntoIterator<Item = u32>) -> Vec<Arc<Caller>> {
         let mut suspects: Vec<Arc<Caller>> = Vec::new();
         for caller in processes.into_iter().filter_map(|process| self.callers.caller_of(process)) {
             if !suspects.iter().any(|known| known.actor.worker == caller.actor.worker) {
