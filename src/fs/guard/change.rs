@@ -54,7 +54,12 @@ pub enum Change {
         change: SetAttr,
     },
     /// Make and open a regular file.
-    Create(Name),
+    Create {
+        /// Its name.
+        at: Name,
+        /// How it is opened, as open(2) is told.
+        flags: i32,
+    },
     /// Make a regular file, pipe, socket or device.
     Mknod(Name),
     /// Make a directory.
@@ -110,7 +115,7 @@ impl Change {
             Change::Link { .. }
                 | Change::Unlink(_)
                 | Change::Rename { .. }
-                | Change::Create(_)
+                | Change::Create { .. }
                 | Change::Mknod(_)
                 | Change::Mkdir(_)
                 | Change::Symlink(_)

@@ -15,7 +15,7 @@ use super::{Change, Guard, LOCK_ATTRIBUTE, Name, Orphan, Verdict};
 use crate::fs::caller::Caller;
 use crate::fs::process::connection_began;
 use crate::fs::{FsError, Ino, Kind, Request, Result};
-use crate::limits::{DIRECTORY_WAIT_MS, LOCKED_FILES, OPENING_MS, WRITE_SHOWN_MS};
+use crate::limits::{DIRECTORY_WAIT_MS, LOCKED_FILES, MAKING_MS, OPENING_MS, WRITE_SHOWN_MS};
 use crate::queue::{Instant, Span, WorkerName};
 
 /// Leave to make a change, with what is to be noted when it was made.
@@ -29,6 +29,8 @@ pub struct Grant {
     pub(super) blind: bool,
     /// Whether a file is made.
     pub(super) makes: bool,
+    /// What the maker may do to it through the descriptor that it gets, if it can write through that.
+    pub(super) opens: Option<Mode>,
     /// The file that loses its last name.
     pub(super) gone: Option<Ino>,
     /// How sentences call that file, if it was guarded.
@@ -54,8 +56,9 @@ impl Touch {
         Touch { ino, mode: Mode::Change, overwrites: true }
     }
 
+    /// It gets another name or other attributes.
     fn marking(ino: Ino) -> Touch {
-        Touch { ino, mode: Mode::Change, overwrites: false }
+        Touch { ino, mode: Mode::Mark, overwrites: false }
     }
 }
 
@@ -201,7 +204,9 @@ impl Guard {
                 drop(table);
                 // Whoever only seems to hold it, because an open may not have returned, is soon seen as it is.
                 let seems = rival.opening.since(now.instant);
-                let seems = if seems == Span(0) { seems } else { Span(seems.0 + OPENING_MS) };
+                // One who appends gives a maker time to close what it has made, as touch(1) does.
+                let more = if rival.made && touch.mode == Mode::Append { MAKING_MS } else { OPENING_MS };
+                let seems = if seems == Span(0) { seems } else { Span(seems.0 + more) };
                 let (caller, span) = (caller.clone(), self.patience(caller, change).max(seems));
                 return Ok(Verdict::Wait(Patience(Waits::Held { caller, ino: touch.ino, rival, span })));
             }
@@ -257,9 +262,12 @@ impl Guard {
                 }
                 self.attributes(&mut touches, *ino);
             }
-            Change::Create(at) | Change::Mknod(at) => {
+            Change::Create { at, .. } | Change::Mknod(at) => {
                 touches.grant.makes = !self.exempt.name(at.parent, &at.name, false);
                 touches.grant.rules = makes_rules(&at.name);
+                if let Change::Create { flags, .. } = change {
+                    touches.grant.opens = opened_for(*flags);
+                }
             }
             Change::Mkdir(at) | Change::Symlink(at) | Change::Rmdir(at) => {
                 touches.grant.rules = makes_rules(&at.name);
@@ -397,7 +405,7 @@ impl Guard {
             | Change::Xattr { ino, .. }
             | Change::Fallocate { ino } => node(*ino),
             Change::CopyFileRange { to, .. } => node(to.ino),
-            Change::Create(at) | Change::Mknod(at) | Change::Symlink(at) | Change::Unlink(at) => {
+            Change::Create { at, .. } | Change::Mknod(at) | Change::Symlink(at) | Change::Unlink(at) => {
                 name(at, Reach::File)
             }
             Change::Mkdir(at) | Change::Rmdir(at) => name(at, Reach::Directory),
@@ -452,6 +460,15 @@ impl Guard {
             self.table.lock().changes.refused(&caller.actor.worker, (self.clock)().instant);
         }
         FsError::because(libc::EBUSY, why)
+    }
+}
+
+/// What may be done to a file through a descriptor that is opened in this way; nothing if it is for reading.
+fn opened_for(flags: i32) -> Option<Mode> {
+    match flags & libc::O_ACCMODE {
+        libc::O_RDONLY => None,
+        _ if flags & libc::O_APPEND != 0 => Some(Mode::Append),
+        _ => Some(Mode::Change),
     }
 }
 

@@ -14,9 +14,11 @@ use crate::fs::caller::Caller;
 use crate::limits::{LOCK_PROCESSES, OPENING_MS};
 use crate::queue::{Instant, Now, Span, Wall, WorkerName};
 
-/// What a worker does to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a worker does to a file. What is further down includes what is above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mode {
+    /// Give it another name or other attributes. A worker that has done only this keeps no other from appending.
+    Mark,
     /// Add at its end. Those who do only this do not disturb each other.
     Append,
     /// Anything else.
@@ -38,6 +40,10 @@ pub(super) struct Holder {
     pub(super) opening: Instant,
     /// Whose open that is.
     pub(super) opener: u32,
+    /// Whether that process has done more to the file since.
+    pub(super) returned: bool,
+    /// Whether the worker has made the file and written nothing to it.
+    pub(super) made: bool,
     /// The processes that changed the file, youngest last.
     pub(super) processes: Vec<u32>,
     /// The processes that these stand and fall with, which may have the file open for them, youngest last.
@@ -70,7 +76,7 @@ impl Locks {
         self.held
             .get(&ino)?
             .iter()
-            .find(|holder| holder.worker != *worker && (holder.mode == Mode::Change || mode == Mode::Change))
+            .find(|holder| holder.worker != *worker && !(mode == Mode::Append && holder.mode <= Mode::Append))
     }
 
     /// `worker` is about to change the file. To be called only when there is no [`Locks::rival`]. `opens`: the request is
@@ -96,6 +102,8 @@ impl Locks {
                 changes: 0,
                 opening,
                 opener: process,
+                returned: !opens,
+                made: false,
                 processes: Vec::with_capacity(1),
                 anchors: Vec::new(),
             });
@@ -105,31 +113,49 @@ impl Locks {
         holder.last = now.instant;
         holder.changes += 1;
         if opens {
-            (holder.opening, holder.opener) = (opening, process);
+            (holder.opening, holder.opener, holder.returned) = (opening, process, false);
         } else if holder.opener == process {
-            // It goes on: so its open has returned, and a descriptor can be seen for as long as there is one.
-            holder.opening = Instant::default();
+            // It goes on: so its open has returned, and a descriptor can be seen for as long as there is one. But touch(1) makes a
+            // file, sets its times and ends: a worker that wants to append meanwhile waits until it has.
+            holder.returned = true;
+            if mode != Mode::Mark {
+                holder.opening = Instant::default();
+            }
         }
-        if mode == Mode::Change {
-            holder.mode = Mode::Change;
-        }
+        holder.made &= mode == Mode::Mark;
+        holder.mode = holder.mode.max(mode);
         remember(&mut holder.processes, process);
         if let Some(anchor) = anchor.filter(|anchor| *anchor != process) {
             remember(&mut holder.anchors, anchor);
         }
     }
 
+    /// `worker` has made the file by an open through which it can write in this way.
+    pub(super) fn make(&mut self, ino: Ino, worker: &WorkerName, mode: Mode, hand: Hand, now: Now) {
+        self.take(ino, worker, mode, hand, true, now);
+        self.of(ino, worker).into_iter().for_each(|holder| holder.made = true);
+    }
+
+    /// The holder was seen to wait for the file, which is locked for one who appends to it. If it has made the file and written nothing,
+    /// it lets appending be. touch(1) is such a one: it waits to set the times of what it has made.
+    pub(super) fn gives_way(&mut self, ino: Ino, seen: &Holder) -> bool {
+        let holder = self.of(ino, &seen.worker).filter(|it| it.changes == seen.changes && it.made);
+        holder.map(|holder| holder.mode = Mode::Mark).is_some()
+    }
+
+    fn of(&mut self, ino: Ino, worker: &WorkerName) -> Option<&mut Holder> {
+        self.held.get_mut(&ino)?.iter_mut().find(|holder| holder.worker == *worker)
+    }
+
     /// Whether a holder made or emptied the file by an open, and has done nothing more since: the open may still be under way.
     pub(super) fn is_opening(&self, ino: Ino, worker: &WorkerName) -> bool {
         let mut theirs = self.held.get(&ino).into_iter().flatten().filter(|holder| holder.worker == *worker);
-        theirs.any(|holder| holder.opening != Instant::default())
+        theirs.any(|holder| !holder.returned)
     }
 
     /// One more process was seen to have the file open for the holder.
     pub(super) fn also(&mut self, ino: Ino, worker: &WorkerName, process: u32) {
-        let holder =
-            self.held.get_mut(&ino).and_then(|holders| holders.iter_mut().find(|h| h.worker == *worker));
-        if let Some(holder) = holder
+        if let Some(holder) = self.of(ino, worker)
             && !holder.processes.contains(&process)
             && holder.processes.len() < LOCK_PROCESSES
         {
@@ -157,7 +183,7 @@ impl Locks {
         let holders = self.held.get_mut(&ino).into_iter().flatten();
         for holder in holders.filter(|holder| holder.worker == seen.worker && holder.changes == seen.changes)
         {
-            holder.mode = Mode::Append;
+            holder.mode = holder.mode.min(Mode::Append);
         }
     }
 
@@ -240,6 +266,39 @@ mod tests {
     }
 
     #[test]
+    fn who_only_gives_it_other_attributes_is_in_the_way_of_all_but_appending() {
+        let mut locks = Locks::default();
+        locks.take(7, &name("a"), Mode::Mark, by(100), false, at(1));
+        assert_eq!(rival(&locks, 7, "b", Mode::Append), None);
+        assert!(rival(&locks, 7, "b", Mode::Mark).is_some() && rival(&locks, 7, "b", Mode::Change).is_some());
+        let seen = locks.holders(7)[0].clone();
+        locks.only_appends(7, &seen);
+        assert_eq!(locks.holders(7)[0].mode, Mode::Mark);
+        locks.take(7, &name("b"), Mode::Append, by(200), false, at(1));
+        assert!(rival(&locks, 7, "a", Mode::Mark).is_some(), "it is another's turn");
+        locks.take(7, &name("a"), Mode::Append, by(100), false, at(1));
+        locks.take(7, &name("a"), Mode::Mark, by(100), false, at(1));
+        assert_eq!(locks.holders(7)[0].mode, Mode::Append, "nothing is given back");
+    }
+
+    #[test]
+    fn who_has_made_a_file_and_written_nothing_gives_way_to_appending() {
+        let mut locks = Locks::default();
+        locks.make(7, &name("a"), Mode::Change, by(100), at(1));
+        locks.take(7, &name("a"), Mode::Mark, by(100), false, at(1));
+        assert!(rival(&locks, 7, "b", Mode::Append).is_some());
+        let seen = locks.holders(7)[0].clone();
+        assert!(locks.gives_way(7, &seen));
+        assert!(
+            rival(&locks, 7, "b", Mode::Append).is_none() && rival(&locks, 7, "b", Mode::Change).is_some()
+        );
+        locks.take(7, &name("a"), Mode::Change, by(100), false, at(1));
+        assert!(!locks.gives_way(7, &seen), "it has written");
+        let seen = locks.holders(7)[0].clone();
+        assert!(!locks.gives_way(7, &seen));
+    }
+
+    #[test]
     fn a_change_after_the_look_keeps_the_lock() {
         let mut locks = Locks::default();
         locks.take(7, &name("a"), Mode::Change, by(100), false, at(1));
@@ -287,5 +346,9 @@ mod tests {
         assert!(take(200, false), "another process tells nothing");
         assert!(!take(100, false));
         assert!(take(100, true));
+        assert!(locks.is_opening(7, &name("a")));
+        // It sets the times of what it has made, and is still on its way out.
+        locks.take(7, &name("a"), Mode::Mark, by(100), false, at(1));
+        assert!(locks.holders(7)[0].opening > Instant(1) && !locks.is_opening(7, &name("a")));
     }
 }

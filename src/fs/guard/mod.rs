@@ -472,7 +472,10 @@ impl Guard {
                 // What had this number before is gone.
                 table.locks.forget(ino);
                 table.orphans.remove(&ino);
-                table.locks.take(ino, &by.actor.worker, Mode::Change, Hand::of(&by), true, now);
+                // Who has got no descriptor to write with holds nothing.
+                if let Some(mode) = grant.opens {
+                    table.locks.make(ino, &by.actor.worker, mode, Hand::of(&by), now);
+                }
                 table.changes.changed(ino, &by.actor.worker, false, now);
             }
             let changed = grant.changed.into_iter().flatten();
@@ -512,7 +515,7 @@ impl Guard {
         for process in holder.processes.iter().filter(|process| !fenced(process)) {
             match scan.sight(&self.descriptors, *process, ino) {
                 Sight::Writing => return true,
-                Sight::Appending if holder.mode == Mode::Append => return true,
+                Sight::Appending if holder.mode <= Mode::Append => return true,
                 Sight::Appending => appends = true,
                 Sight::Hidden => hidden = true,
                 Sight::Done => {}

@@ -223,22 +223,29 @@ impl Guard {
         scan: &mut Scan,
     ) -> Verdict {
         loop {
+            let looked = (self.clock)().instant;
             let holds = self.still_holds(ino, &rival, scan);
             // Also if it holds the file: by that look it may be one who only appends, and no rival. Or it has changed the file again,
             // and waiting has become pointless.
-            match self.judge_for(caller, change) {
-                Verdict::Wait(Patience(Waits::Held { ino: next, rival: other, .. }))
-                    if !holds && (other.worker != rival.worker || next != ino) =>
-                {
-                    (ino, rival) = (next, other);
+            let verdict = self.judge_for(caller, change);
+            let Verdict::Wait(Patience(Waits::Held { ino: next, rival: other, .. })) = &verdict else {
+                return verdict;
+            };
+            if !holds && (other.worker != rival.worker || *next != ino) {
+                (ino, rival) = (*next, other.clone());
+                continue;
+            }
+            if holds && rival.processes.iter().any(|process| self.descriptors.is_stuck(*process)) {
+                let appends = matches!(change, Change::Write { append: true, .. });
+                if appends && self.table.lock().locks.gives_way(ino, &rival) {
+                    return self.judge_for(caller, change);
                 }
-                Verdict::Wait(_)
-                    if holds && rival.processes.iter().any(|process| self.descriptors.is_stuck(*process)) =>
-                {
+                // Until its open has returned, it may be one who only appends.
+                if looked >= rival.opening {
                     return Verdict::Refused(self.held(Some(caller), ino, &rival));
                 }
-                verdict => return verdict,
             }
+            return verdict;
         }
     }
 

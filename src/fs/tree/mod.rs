@@ -420,7 +420,7 @@ impl Filesystem for Tree {
         let (at, caller) = (Name::new(parent, name), *req);
         // No handle: a RELEASE would never come for it.
         let reply = reply.from(|entry| (entry, Opened::default()));
-        self.make(req, Change::Create(at.clone()), reply, move |core| {
+        self.make(req, Change::Create { at: at.clone(), flags }, reply, move |core| {
             let (attr, _kept_by_files) = core.files.create(&caller, parent, &at.name, mode, exclusive)?;
             Ok(attr)
         });

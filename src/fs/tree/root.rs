@@ -162,7 +162,7 @@ impl Root {
 impl Policy for Root {
     fn permits(&self, change: &Change) -> Result<()> {
         match change {
-            Change::Create(at) | Change::Mknod(at) | Change::Mkdir(at) | Change::Symlink(at) => {
+            Change::Create { at, .. } | Change::Mknod(at) | Change::Mkdir(at) | Change::Symlink(at) => {
                 self.may_make(at)
             }
             Change::Link { ino, to } => {
@@ -257,7 +257,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = root(dir.path());
         let onto = |to| Change::Rename { from: at("a"), to: at(to), exchange: false };
-        assert_eq!(errno(&root, Change::Create(at(HIDDEN))), Some(libc::EPERM));
+        assert_eq!(errno(&root, Change::Create { at: at(HIDDEN), flags: 0 }), Some(libc::EPERM));
         assert_eq!(errno(&root, onto(HIDDEN)), Some(libc::EPERM));
         assert_eq!(errno(&root, Change::Unlink(at(HIDDEN))), Some(libc::ENOENT));
         assert_eq!(errno(&root, Change::Rmdir(at("tasks"))), Some(libc::EBUSY));
@@ -266,7 +266,7 @@ mod tests {
         let below = Name { parent: DESK, name: "x".into() };
         assert_eq!(errno(&root, Change::Mkdir(below)), Some(libc::EPERM));
         let below = Name::new(50, OsStr::new(HIDDEN));
-        assert_eq!(errno(&root, Change::Create(below)), None);
+        assert_eq!(errno(&root, Change::Create { at: below, flags: 0 }), None);
     }
 
     #[test]

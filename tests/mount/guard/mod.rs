@@ -3,7 +3,9 @@
 //!
 //! Must never: sleep where an answer can be awaited.
 
+mod appending;
 mod connections;
+mod crowded;
 mod ends;
 mod free;
 mod locks;

@@ -1,0 +1,95 @@
+//! How long it takes to find out that a holder is done does not depend on what else runs on the machine (C50, C51).
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use super::{Agent, two};
+use crate::harness::project;
+
+/// Processes that have many descriptors open, until they are dropped.
+struct Crowd {
+    parent: Child,
+}
+
+impl Crowd {
+    /// So many processes, each with as many descriptors as it may have, but no more than that.
+    fn new(processes: u32, descriptors: u32) -> Crowd {
+        let script = "import os, resource, signal, sys
+processes, most = int(sys.argv[1]), int(sys.argv[2])
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+most = most if hard == resource.RLIM_INFINITY else min(most, hard - 64)
+out, into = os.pipe()
+for _ in range(processes):
+    if os.fork() == 0:
+        null = os.open('/dev/null', os.O_RDWR)
+        for _ in range(most): os.dup(null)
+        os.write(into, b'x')
+        sys.stdin.read()
+        os._exit(0)
+for _ in range(processes): os.read(out, 1)
+print('ready', flush=True)
+sys.stdin.read()";
+        let (processes, descriptors) = (processes.to_string(), descriptors.to_string());
+        let mut parent = Command::new("python3")
+            .args(["-c", script, &processes, &descriptors])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(parent.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Crowd { parent }
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        // All of them end when their input does.
+        drop(self.parent.stdin.take());
+        let _ = self.parent.wait();
+    }
+}
+
+#[test]
+fn c50_a_holder_that_has_ended_holds_nothing_however_many_descriptors_others_have() {
+    let project = project!();
+    let mounted = project.mount(&[]);
+    let _crowd = Crowd::new(8, 15_000);
+    let mut two = Agent::new(&mounted, "w2");
+    two.ok("new('f', '0'); new('g', '0')");
+    for round in 0..20 {
+        let mut one = Agent::new(&mounted, "w1");
+        one.ok("get('f'); get('g')");
+        one.ok(&format!("new('f', 'one {round}'); fd = os.open('g', os.O_WRONLY); os.write(fd, b'one')"));
+        drop(one);
+        two.ok("get('f'); get('g')");
+        two.ok(&format!("new('f', 'two {round}')"));
+        two.ok("replace('g', 'two')");
+    }
+}
+
+#[test]
+fn c50_more_files_than_are_remembered_may_be_written_one_after_another() {
+    let project = project!();
+    let mounted = project.mount(&["lock_wait=0"]);
+    let (mut one, mut two) = two(&mounted);
+    one.ok("fd = os.open('held', os.O_RDWR | os.O_CREAT); os.write(fd, b'x')");
+    // A child that has done nothing itself has another one open.
+    one.ok(
+        "other = os.open('inherited', os.O_RDWR | os.O_CREAT); os.write(other, b'x'); out, into = os.pipe()",
+    );
+    one.ok("child = os.fork()\nif child == 0:\n    os.close(into); os.read(out, 1); os._exit(0)");
+    one.ok("os.close(other); os.mkdir('many')");
+    for part in 0..17 {
+        one.ok(&format!(
+            "for n in range(1000): os.close(os.open(f'many/{part}.{{n}}', os.O_WRONLY | os.O_CREAT))"
+        ));
+    }
+    two.ok("get('held'); get('inherited')");
+    two.busy("put('held', 'y')");
+    two.busy("put('inherited', 'y')");
+    one.ok("os.close(into); os.waitpid(child, 0)");
+    two.ok("put('inherited', 'y')");
+}
