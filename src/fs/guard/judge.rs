@@ -14,9 +14,12 @@ use super::waiting::{Patience, Waits};
 use super::{Change, Guard, LOCK_ATTRIBUTE, Name, Orphan, Verdict};
 use crate::fs::caller::Caller;
 use crate::fs::process::connection_began;
-use crate::fs::{FsError, Ino, Kind, Request, Result};
+use crate::fs::{FsError, Ino, Kind, Request, Result, SetAttr};
 use crate::limits::{DIRECTORY_WAIT_MS, LOCKED_FILES, MAKING_MS, OPENING_MS, WRITE_SHOWN_MS};
 use crate::queue::{Instant, Span, WorkerName};
+
+/// The set-user-id and set-group-id bits of a mode.
+const SET_ID_BITS: u16 = 0o6000;
 
 /// Leave to make a change, with what is to be noted when it was made.
 #[derive(Default)]
@@ -84,7 +87,39 @@ impl Guard {
                 Verdict::Granted(Grant::default())
             }
             Change::WriteMapped { ino } => self.judge_mapped(*ino),
-            _ => self.judge_for(&self.acting(req), change),
+            _ => {
+                let caller = self.acting(req);
+                if !self.changes_nothing(change) {
+                    return self.judge_for(&caller, change);
+                }
+                // A connection that empties a file goes on with it, also where there is nothing to be emptied: what an older one still
+                // sends is not written any more.
+                let empties = if let Change::Truncate { ino, .. } = change { Some(*ino) } else { None };
+                match empties.filter(|_| caller.is_sftp).map(|ino| self.check_connections(&caller, ino)) {
+                    Some(Err(error)) => self.refuse(&caller, change, error),
+                    _ => Verdict::Granted(Grant::default()),
+                }
+            }
+        }
+    }
+
+    /// Whether a file or directory is set to what it is. The request is carried out as on the disk, which may set its times; but no
+    /// other worker loses anything by that, so it is no change. The kernel keeps the file locked, so it stays as it is seen here.
+    fn changes_nothing(&self, change: &Change) -> bool {
+        match change {
+            Change::Truncate { ino, size, .. } => self.files.getattr(*ino).is_ok_and(|is| is.size == *size),
+            Change::SetAttr { ino, change } if change.atime.is_none() && change.mtime.is_none() => {
+                let SetAttr { mode, uid, gid, .. } = *change;
+                self.files.getattr(*ino).is_ok_and(|is| {
+                    // chown(2) takes set-id bits away, also from a file whose owner stays.
+                    let takes_bits = mode.is_none() && is.perm & SET_ID_BITS != 0;
+                    mode.is_none_or(|mode| mode & 0o7777 == u32::from(is.perm))
+                        && uid.is_none_or(|uid| uid == is.uid)
+                        && gid.is_none_or(|gid| gid == is.gid)
+                        && !takes_bits
+                })
+            }
+            _ => false,
         }
     }
 
@@ -100,19 +135,18 @@ impl Guard {
 
     /// The same, when it is known who it is.
     pub(super) fn judge_for(&self, caller: &Arc<Caller>, change: &Change) -> Verdict {
-        match self.weigh(caller, change) {
-            Err(error) => {
-                if let Some(why) = &error.why {
-                    self.callers.refused(caller, why);
-                }
-                self.table.lock().changes.refused(&caller.actor.worker, (self.clock)().instant);
-                if let Change::Write { ino, .. } = change {
-                    self.doubt(*ino, &caller.actor.worker, (self.clock)().instant);
-                }
-                Verdict::Refused(error)
-            }
-            Ok(verdict) => verdict,
+        self.weigh(caller, change).unwrap_or_else(|error| self.refuse(caller, change, error))
+    }
+
+    fn refuse(&self, caller: &Caller, change: &Change, error: FsError) -> Verdict {
+        if let Some(why) = &error.why {
+            self.callers.refused(caller, why);
         }
+        self.table.lock().changes.refused(&caller.actor.worker, (self.clock)().instant);
+        if let Change::Write { ino, .. } = change {
+            self.doubt(*ino, &caller.actor.worker, (self.clock)().instant);
+        }
+        Verdict::Refused(error)
     }
 
     /// What this worker wanted to write is refused. It was asked for then, and a little before everybody could read it.

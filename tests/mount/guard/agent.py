@@ -166,7 +166,7 @@ MARKING = {
     "rename away": lambda f: os.rename(f, f + ".away"),
     "link": lambda f: os.link(f, f + ".link"),
     "chmod": lambda f: os.chmod(f, 0o600),
-    "chown": lambda f: os.chown(f, os.getuid(), os.getgid()),
+    "chown": lambda f: os.chown(f, -1, 54321) if os.getuid() == 0 else os.chmod(f, 0o601),
     "utimens": lambda f: os.utime(f, (1, 1)),
     "touch": lambda f: os.utime(f),
     "setxattr": lambda f: os.setxattr(f, "user.x", b"X"),

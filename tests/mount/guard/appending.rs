@@ -112,6 +112,18 @@ fn c52_to_empty_it_first_is_not_in_the_way_of_appending() {
         assert!(log == "onetwo" || log == "twoone", "{log}");
         two.ok("os.close(fd); get('log')");
     }
+    // Both empty it at once: there is nothing left that the second could destroy.
+    one.ok("new('log', 'old')");
+    two.ok("get('log')");
+    let open = "fd = os.open('log', os.O_WRONLY | os.O_APPEND | os.O_TRUNC)";
+    one.ok(open);
+    two.ok(open);
+    one.ok("os.write(fd, b'one')");
+    two.ok("os.write(fd, b'two')");
+    assert_eq!(one.ok("get('log')"), "onetwo");
+    // But what another worker has appended is not emptied unread.
+    two.ok("os.close(fd)");
+    two.busy("fd = os.open('log', os.O_WRONLY | os.O_APPEND | os.O_TRUNC)");
 }
 
 #[test]

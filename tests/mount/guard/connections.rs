@@ -48,6 +48,20 @@ fn c42_what_an_older_connection_still_sends_is_not_written() {
 }
 
 #[test]
+fn c42_to_empty_what_is_empty_is_to_go_on_with_it() {
+    let project = project!();
+    let mounted = project.mount(&[]);
+    let mut old = connection(&mounted, "w1");
+    let mut young = connection(&mounted, "w1");
+    old.ok("fd = opened_for('f', os.O_WRONLY | os.O_CREAT)");
+    young.ok("fd = opened_for('f', os.O_WRONLY | os.O_TRUNC)");
+    old.busy("os.write(fd, b'what was sent before the connection was lost')");
+    old.busy("os.ftruncate(fd, 0)");
+    young.ok("os.write(fd, b'sent again')");
+    assert_eq!(young.ok("get('f')"), "sent again");
+}
+
+#[test]
 fn c42_a_connection_that_closed_the_file_is_free_and_an_older_one_stands_in_nobody_s_way() {
     let project = project!();
     let mounted = project.mount(&[]);

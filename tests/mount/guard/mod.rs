@@ -6,6 +6,7 @@
 mod appending;
 mod connections;
 mod crowded;
+mod empty;
 mod ends;
 mod free;
 mod locks;
