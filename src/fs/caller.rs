@@ -123,13 +123,14 @@ impl Callers {
         self.glance(&request_of(process)?)
     }
 
-    /// The processes of a worker that have asked for something lately, and those that it stands and falls with.
-    pub fn processes_of(&self, worker: &WorkerName) -> Vec<u32> {
+    /// The processes of a worker that have asked for something lately, and those that they stand and fall with.
+    pub fn processes_of(&self, worker: &WorkerName) -> (Vec<u32>, Vec<u32>) {
         let known = self.known.lock();
-        let theirs =
-            known.values().map(|known| &known.caller).filter(|caller| caller.actor.worker == *worker);
-        let both = |caller: &Arc<Caller>| [Some(caller.process), caller.anchor.as_ref().map(|it| it.pid)];
-        theirs.flat_map(both).flatten().filter(|process| *process != 0).collect()
+        let callers = known.values().map(|known| &known.caller);
+        let theirs: Vec<_> = callers.filter(|caller| caller.actor.worker == *worker).collect();
+        let processes = theirs.iter().map(|caller| caller.process).filter(|process| *process != 0);
+        let anchors = theirs.iter().filter_map(|caller| Some(caller.anchor.as_ref()?.pid));
+        (processes.collect(), anchors.collect())
     }
 
     /// Every process that has asked for something lately.

@@ -75,14 +75,13 @@ impl Scan {
         family
     }
 
-    /// All files of the tree that these processes, or what descends from them, have open for writing.
-    pub(super) fn open_files(
-        &mut self,
-        descriptors: &Descriptors,
-        roots: impl IntoIterator<Item = u32>,
-    ) -> HashSet<Ino> {
-        let family = self.family(descriptors, roots);
-        family.iter().flat_map(|process| &self.seen[process].files).copied().collect()
+    /// All files of the tree that these processes have open for writing.
+    pub(super) fn open_files(&mut self, descriptors: &Descriptors, processes: &[u32]) -> HashSet<Ino> {
+        let mut files = HashSet::new();
+        for process in processes {
+            files.extend(&self.look(descriptors, *process).files);
+        }
+        files
     }
 
     fn look(&mut self, descriptors: &Descriptors, process: u32) -> &mut Seen {
@@ -194,8 +193,8 @@ mod tests {
             assert_eq!(scan.seen.len(), 3);
             assert_eq!(scan.sight(&descriptors, child.id(), meta.ino()), Sight::Done, "it never had it");
             assert_eq!(scan.sight(&descriptors, grandchild, meta.ino()), Sight::Appending);
-            assert!(scan.open_files(&descriptors, [child.id()]).contains(&meta.ino()));
-            assert!(!scan.open_files(&descriptors, [grandchild]).contains(&(meta.ino() + 1)));
+            assert!(scan.open_files(&descriptors, &family).contains(&meta.ino()));
+            assert!(!scan.open_files(&descriptors, &family[..1]).contains(&meta.ino()));
         }
         drop(child.stdin.take());
         child.wait().unwrap();

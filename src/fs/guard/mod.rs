@@ -562,8 +562,12 @@ impl Guard {
 
     /// The processes that may have a file open for a holder, and others of its worker.
     fn family(&self, holder: &Holder, scan: &mut Scan) -> Vec<u32> {
-        let known = holder.processes.iter().chain(&holder.anchors).copied();
-        scan.family(&self.descriptors, known.chain(self.callers.processes_of(&holder.worker)))
+        let (mut others, anchors) = self.callers.processes_of(&holder.worker);
+        let roots = holder.processes.iter().chain(&holder.anchors).copied().chain(anchors);
+        let mut family = scan.family(&self.descriptors, roots);
+        // What descends from these has nothing to do with this file, or with this worker: a person's shell starts agents.
+        family.append(&mut others);
+        family
     }
 
     /// Release the locks of all who are done: for the time when the table is full. Each process is looked at once.
@@ -572,12 +576,16 @@ impl Guard {
         let held: Vec<(Ino, Holder)> =
             self.table.lock().locks.all().map(|(ino, holder)| (ino, holder.clone())).collect();
         let mut scan = Scan::default();
-        let mut roots: Vec<u32> = Vec::new();
+        let (mut roots, mut others) = (Vec::new(), Vec::new());
         for worker in held.iter().map(|(_, holder)| &holder.worker).collect::<HashSet<_>>() {
-            roots.extend(self.callers.processes_of(worker));
+            let (processes, anchors) = self.callers.processes_of(worker);
+            others.extend(processes);
+            roots.extend(anchors);
         }
         roots.extend(held.iter().flat_map(|(_, holder)| holder.processes.iter().chain(&holder.anchors)));
-        let open = scan.open_files(&self.descriptors, roots);
+        let mut processes = scan.family(&self.descriptors, roots);
+        processes.append(&mut others);
+        let open = scan.open_files(&self.descriptors, &processes);
         for (ino, holder) in held {
             let done = looked >= holder.opening && !open.contains(&ino);
             let mut processes = holder.processes.iter();
