@@ -257,23 +257,27 @@ impl Core {
         session.to_string()
     }
 
-    fn write(&self, req: &Request, ino: Ino, target: Target, data: &[u8]) -> Result<u32> {
-        match target {
-            Target::Page(offset) => self.files.write(ino, offset, data),
-            Target::Offset(offset) => {
-                self.drop_set_ids(req, ino)?;
-                self.files.write(ino, offset, data)
-            }
+    fn write(&self, req: &Request, ino: Ino, target: Target, data: &[u8], direct: bool) -> Result<u32> {
+        if !matches!(target, Target::Page(_)) {
+            self.drop_set_ids(req, ino)?;
+        }
+        let written = match target {
+            Target::Page(offset) | Target::Offset(offset) => self.files.write(ino, offset, data)?,
             Target::End { believed } => {
-                self.drop_set_ids(req, ino)?;
                 let appended = self.files.append(ino, data)?;
                 if appended.end != believed + u64::from(appended.written) {
                     // The kernel has put the data into its pages where it took the end to be.
                     self.guard.drop_pages(ino, || {});
                 }
-                Ok(appended.written)
+                appended.written
             }
+        };
+        if direct && let Some(kernel) = self.watch.kernel() {
+            // The kernel drops its pages before an asynchronous direct write, and not after. One that was read in between is
+            // dropped when the file's time is seen to have changed.
+            kernel.forget_attributes(ino);
         }
+        Ok(written)
     }
 
     /// This caller is about to change content. The kernel does not think of the mode then.
@@ -487,6 +491,7 @@ impl Filesystem for Tree {
             false if flags & libc::O_APPEND != 0 => Target::End { believed: offset },
             false => Target::Offset(offset),
         };
+        let direct = flags & libc::O_DIRECT != 0;
         let change = match target {
             Target::Page(_) => Change::WriteMapped { ino },
             Target::Offset(_) => Change::Write { ino, append: false },
@@ -495,13 +500,13 @@ impl Filesystem for Tree {
         // Not by `change`: what is written is copied only if it has to wait.
         match core.guard.judge(req, &change) {
             Verdict::Granted(grant) => {
-                reply.send(core.guard.carry_out(grant, || core.write(req, ino, target, data)));
+                reply.send(core.guard.carry_out(grant, || core.write(req, ino, target, data, direct)));
             }
             Verdict::Refused(error) => reply.send(Err(error)),
             Verdict::Wait(patience) => {
                 let (core, data, caller) = (core.clone(), data.to_vec(), *req);
                 let guard = core.guard.clone();
-                guard.park(patience, change, reply, move || core.write(&caller, ino, target, &data));
+                guard.park(patience, change, reply, move || core.write(&caller, ino, target, &data, direct));
             }
         }
     }
