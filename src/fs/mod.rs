@@ -13,6 +13,7 @@ pub mod files;
 pub mod followed;
 pub mod guard;
 mod process;
+mod rights;
 pub mod terms;
 pub mod tree;
 
@@ -171,6 +172,15 @@ pub struct SetAttr {
     pub mtime: Option<TimeChange>,
 }
 
+/// The mode that something is to be made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewMode {
+    /// As the caller said it. Of a node it holds the type bits.
+    pub mode: u32,
+    /// The caller's umask. It counts where the directory has no default ACL.
+    pub umask: u32,
+}
+
 /// One line of a directory listing.
 #[derive(Debug, Clone)]
 pub struct DirEntry<'a> {
@@ -301,10 +311,10 @@ pub trait Filesystem: Send + Sync + 'static {
     /// The target of a symbolic link.
     fn readlink(&self, req: &Request, ino: Ino) -> Result<OsString>;
 
-    /// Make a regular file, pipe, socket or device. `mode` holds the type bits; the umask is applied already.
-    fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, rdev: u32, reply: Reply<Entry>);
+    /// Make a regular file, pipe, socket or device, which the type bits of the mode tell.
+    fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, rdev: u32, reply: Reply<Entry>);
     /// Make a directory. The answer must be a directory.
-    fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, reply: Reply<Entry>);
+    fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, reply: Reply<Entry>);
     /// Make a symbolic link.
     fn symlink(&self, req: &Request, parent: Ino, name: &OsStr, target: &OsStr, reply: Reply<Entry>);
     /// Make a hard link.
@@ -315,7 +325,7 @@ pub trait Filesystem: Send + Sync + 'static {
         req: &Request,
         parent: Ino,
         name: &OsStr,
-        mode: u32,
+        mode: NewMode,
         flags: i32,
         reply: Reply<(Entry, Opened)>,
     );

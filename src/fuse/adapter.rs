@@ -18,7 +18,9 @@ use log::{debug, error};
 
 use super::convert::{GENERATION, NOTHING, file_attr, file_type, open_flags, request, time_change};
 use crate::fs::terms::Asked;
-use crate::fs::{Entry, FileRange, Filesystem, Found, FsError, Opened, Reply, Request, SetAttr, Terms};
+use crate::fs::{
+    Entry, FileRange, Filesystem, Found, FsError, NewMode, Opened, Reply, Request, SetAttr, Terms,
+};
 use crate::limits;
 
 /// Speaks fuser's trait for a [`Filesystem`].
@@ -87,8 +89,11 @@ macro_rules! later {
 impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     fn init(&mut self, _req: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
         let offered = config.capabilities();
-        let mut wanted =
-            InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_PARALLEL_DIROPS | InitFlags::FUSE_AUTO_INVAL_DATA;
+        // The umask comes along with a request: whether it counts, the directory says.
+        let mut wanted = InitFlags::FUSE_ASYNC_READ
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_AUTO_INVAL_DATA
+            | InitFlags::FUSE_DONT_MASK;
         if !self.fs.opens_reported() {
             if !offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) {
                 error!("this kernel cannot open files of a FUSE filesystem without reporting it");
@@ -164,12 +169,12 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("mknod", parent, reply, entry => send_entry(reply, &entry));
-        self.fs.mknod(&self.asked(Asked::Mknod, req), parent.0, name, mode, rdev, reply);
+        self.fs.mknod(&self.asked(Asked::Mknod, req), parent.0, name, NewMode { mode, umask }, rdev, reply);
     }
 
     fn mkdir(
@@ -178,11 +183,11 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("mkdir", parent, reply, entry => send_entry(reply, &entry));
-        self.fs.mkdir(&self.asked(Asked::Mkdir, req), parent.0, name, mode, reply);
+        self.fs.mkdir(&self.asked(Asked::Mkdir, req), parent.0, name, NewMode { mode, umask }, reply);
     }
 
     fn symlink(
@@ -215,14 +220,21 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: fuser::ReplyCreate,
     ) {
         let reply = later!("create", parent, reply, (entry, opened) => {
             send_created(reply, &entry, &opened)
         });
-        self.fs.create(&self.asked(Asked::Create, req), parent.0, name, mode, flags, reply);
+        self.fs.create(
+            &self.asked(Asked::Create, req),
+            parent.0,
+            name,
+            NewMode { mode, umask },
+            flags,
+            reply,
+        );
     }
 
     fn unlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {

@@ -1,49 +1,7 @@
-"""System calls that the suites do not make, each with what came of it: one line a call, `name: result`.
+"""System calls that the suites do not make, each with what came of it.
 
-Runs in an empty directory. The same on every filesystem, but for what differs between filesystems.
+Runs after `probes.py`. The same on every filesystem, but for what differs between filesystems.
 """
-
-import array, ctypes, errno, fcntl, mmap, os, resource, select, signal, socket, stat, struct, sys, threading, time
-
-libc = ctypes.CDLL(None, use_errno=True)
-HERE = os.getcwd()
-ROOT = os.geteuid() == 0
-
-
-def call(function, *args):
-    """A call of the C library that Python does not know."""
-    result = function(*args)
-    if result < 0:
-        raise OSError(ctypes.get_errno(), "")
-    return result
-
-
-def new(name, content=b"x" * 10000, mode=0o644):
-    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
-    os.write(fd, content)
-    return fd
-
-
-CALLS = []
-
-
-def probe(function):
-    CALLS.append(function)
-    return function
-
-
-def each(name, values):
-    """A probe for each of some named values."""
-
-    def make(function):
-        for label, value in values.items():
-            run = lambda value=value: function(value)
-            run.__name__ = f"{name}_{label}"
-            CALLS.append(run)
-        return function
-
-    return make
-
 
 @probe
 def open_tmpfile():
@@ -452,20 +410,6 @@ def lease(kind):
     return fcntl.fcntl(fd, fcntl.F_GETLEASE)
 
 
-def in_a_child(work):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-            os._exit(0)
-        except OSError as error:
-            os._exit(error.errno)
-        finally:
-            os._exit(255)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return errno.errorcode.get(code, code)
-
-
 @probe
 def locks_meet():
     fd = new("locked")
@@ -531,15 +475,6 @@ def file_capability():
     with open("capable", "ab") as file:
         file.write(b"written")
     return before, os.listxattr("capable")
-
-
-def as_nobody(work):
-    def run():
-        os.setgroups([])
-        os.setresgid(65534, 65534, 65534)
-        os.setresuid(65534, 65534, 65534)
-        work()
-    return in_a_child(run)
 
 
 @probe
@@ -756,32 +691,3 @@ def deep_directories():
         return os.path.exists("bottom"), len(os.listdir())
     finally:
         os.fchdir(here)
-
-
-@probe
-def umask_is_the_callers():
-    before = os.umask(0o027)
-    try:
-        os.mkdir("masked", 0o777)
-        os.close(os.open("masked/file", os.O_CREAT | os.O_RDWR, 0o666))
-        os.mkfifo("masked/pipe", 0o666)
-        return [oct(os.stat(name).st_mode) for name in ("masked", "masked/file", "masked/pipe")]
-    finally:
-        os.umask(before)
-
-
-for function in CALLS:
-    name = function.__name__
-    inside = os.path.join(HERE, name)
-    os.mkdir(inside)
-    os.chdir(inside)
-    HERE_BEFORE, HERE = HERE, inside
-    try:
-        result = function()
-    except OSError as error:
-        result = errno.errorcode.get(error.errno, error.errno)
-    except Exception as error:
-        result = f"{type(error).__name__} {error}"
-    HERE = HERE_BEFORE
-    os.chdir(HERE)
-    print(f"{name}: {result}", flush=True)

@@ -46,8 +46,8 @@ use super::caller::Callers;
 use super::files::Files;
 use super::guard::Guard;
 use super::{
-    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kind, Opened, ROOT, Reply, Request,
-    Result, SetAttr, StatFs, Terms,
+    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kind, NewMode, Opened, ROOT, Reply,
+    Request, Result, SetAttr, StatFs, Terms,
 };
 use crate::engine::Engine;
 use crate::queue::Span;
@@ -240,7 +240,7 @@ impl Filesystem for Desk {
         if is_synthesized(ino) {
             return self.core.set_synthesized(req, ino, fh, change, reply);
         }
-        let done = self.core.files.setattr(ino, change).map(|attr| (attr, NO_TIME));
+        let done = self.core.files.setattr(req, ino, change).map(|attr| (attr, NO_TIME));
         match change.size {
             Some(_) => self.core.changed(ino, done, reply),
             None => reply.send(done),
@@ -255,9 +255,9 @@ impl Filesystem for Desk {
         view.target(&view.nodes.get(ino)?, &view.engine.state(), req)
     }
 
-    fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, rdev: u32, reply: Reply<Entry>) {
+    fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, rdev: u32, reply: Reply<Entry>) {
         if let Some(node) = self.core.being_made(parent, name) {
-            return match mode & libc::S_IFMT {
+            return match mode.mode & libc::S_IFMT {
                 libc::S_IFREG => self.core.make_durably(req, node, Kind::File, reply),
                 _ => reply.send(Err(FsError::because(libc::EPERM, "only files can be made here"))),
             };
@@ -266,7 +266,7 @@ impl Filesystem for Desk {
         self.core.appeared(parent, name, made.map(Core::plain_entry), reply);
     }
 
-    fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, reply: Reply<Entry>) {
+    fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, reply: Reply<Entry>) {
         if let Some(node) = self.core.being_made(parent, name) {
             return self.core.make_durably(req, node, Kind::Directory, reply);
         }
@@ -300,7 +300,7 @@ impl Filesystem for Desk {
         req: &Request,
         parent: Ino,
         name: &OsStr,
-        mode: u32,
+        mode: NewMode,
         flags: i32,
         reply: Reply<(Entry, Opened)>,
     ) {
@@ -503,8 +503,8 @@ impl Filesystem for Desk {
         self.core.files.statfs(ROOT)
     }
 
-    fn setxattr(&self, _req: &Request, ino: Ino, name: &OsStr, value: &[u8], flags: i32, reply: Reply<()>) {
-        reply.send(plain_only(ino).and_then(|()| self.core.files.setxattr(ino, name, value, flags)));
+    fn setxattr(&self, req: &Request, ino: Ino, name: &OsStr, value: &[u8], flags: i32, reply: Reply<()>) {
+        reply.send(plain_only(ino).and_then(|()| self.core.files.setxattr(req, ino, name, value, flags)));
     }
 
     fn getxattr(&self, _req: &Request, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
@@ -515,8 +515,8 @@ impl Filesystem for Desk {
         if is_synthesized(ino) { Ok(Vec::new()) } else { self.core.files.listxattr(req, ino) }
     }
 
-    fn removexattr(&self, _req: &Request, ino: Ino, name: &OsStr, reply: Reply<()>) {
-        reply.send(plain_only(ino).and_then(|()| self.core.files.removexattr(ino, name)));
+    fn removexattr(&self, req: &Request, ino: Ino, name: &OsStr, reply: Reply<()>) {
+        reply.send(plain_only(ino).and_then(|()| self.core.files.removexattr(req, ino, name)));
     }
 
     fn fallocate(

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::files::{append_to, read_from, write_to};
 use super::super::process::leaving;
-use super::super::{Attr, Entry, FsError, Ino, Opened, ROOT, Reply, Request, Result};
+use super::super::{Attr, Entry, FsError, Ino, NewMode, Opened, ROOT, Reply, Request, Result};
 use super::handles::{Handle, Line, Plain, Writing};
 use super::{Core, NO_TIME, table};
 use crate::queue::{Command, ProcessEnding, TaskId};
@@ -47,7 +47,7 @@ impl Core {
         req: &Request,
         parent: Ino,
         name: &OsStr,
-        mode: u32,
+        mode: NewMode,
         exclusive: bool,
     ) -> Result<(Entry, Opened)> {
         let (attr, file) = self.files.create(req, parent, name, mode, exclusive)?;

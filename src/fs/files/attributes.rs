@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
-    fchmod, fstatvfs, getxattr, listxattr, readlinkat, removexattr, setxattr, utimensat,
+    AtFlags, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, XattrFlags, fchmod, fstatvfs, getxattr,
+    listxattr, readlinkat, removexattr, setxattr, utimensat,
 };
 use rustix::io::Errno;
 
@@ -20,23 +20,12 @@ use crate::limits;
 
 impl Files {
     /// This caller is about to change content: set-id bits that the file has for another's sake go, as on any disk, unless
-    /// root writes. The disk does the same with file capabilities, and when an owner changes, whoever asks; but it takes a
-    /// daemon of root's for root. The answer tells whether there were any.
+    /// the caller is privileged. The disk does the same with file capabilities, and when an owner changes, whoever asks; but it
+    /// takes a daemon of root's for root. The answer tells whether there were any.
     pub fn drop_set_ids(&self, req: &Request, ino: Ino) -> Result<bool> {
-        const GROUP_RUNS: u16 = (libc::S_ISGID | libc::S_IXGRP) as u16;
-        if req.uid == 0 && self.reopens_all {
-            return Ok(false);
-        }
         let fd = self.content(ino, true)?;
-        let perm = look_at(&fd)?.stx_mode & 0o7777;
-        let mut kept = perm & !(libc::S_ISUID as u16);
-        if perm & GROUP_RUNS == GROUP_RUNS {
-            kept &= !(libc::S_ISGID as u16);
-        }
-        if kept == perm {
-            return Ok(false);
-        }
-        match fchmod(&fd, Mode::from_raw_mode(kept.into())) {
+        let Some(kept) = self.left_by_a_write(req, &look_at(&fd)?) else { return Ok(false) };
+        match fchmod(&fd, Mode::from_raw_mode(kept)) {
             // The disk does it for a daemon that is not root.
             Err(error) if self.reopens_all => Err(error.into()),
             _ => Ok(true),
@@ -44,19 +33,17 @@ impl Files {
     }
 
     /// Change attributes; the answer is how they are then.
-    pub fn setattr(&self, ino: Ino, change: &SetAttr) -> Result<Attr> {
+    pub fn setattr(&self, req: &Request, ino: Ino, change: &SetAttr) -> Result<Attr> {
         if let Some(size) = change.size {
             self.truncate(ino, size)?;
         }
         let path = self.descriptor(ino)?;
         if change.uid.is_some() || change.gid.is_some() {
-            let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
-            chownat(&path, "", uid, gid, AtFlags::EMPTY_PATH)?;
+            self.chown(req, &path, change.uid, change.gid)?;
         }
         // After the owner: chown(2) clears the set-id bits that a mode sent along may want set.
         if let Some(mode) = change.mode {
-            let number = path.as_raw_fd().to_string();
-            chmodat(&self.proc_fds, &number, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())?;
+            self.chmod(&path, mode)?;
         }
         if change.atime.is_some() || change.mtime.is_some() {
             let times =
@@ -90,9 +77,11 @@ impl Files {
     }
 
     /// Set an extended attribute; `flags` are those of `setxattr(2)`.
-    pub fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
+    pub fn setxattr(&self, req: &Request, ino: Ino, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
         let path = self.descriptor(ino)?;
-        Ok(setxattr(proc_path(&path), name, value, XattrFlags::from_bits_retain(flags as u32))?)
+        self.check_system_attribute(req, &path, name)?;
+        setxattr(proc_path(&path), name, value, XattrFlags::from_bits_retain(flags as u32))?;
+        self.attribute_was_set(req, &path, name, value)
     }
 
     /// The value of an extended attribute.
@@ -114,13 +103,15 @@ impl Files {
     }
 
     /// Remove an extended attribute.
-    pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
-        Ok(removexattr(proc_path(&*self.descriptor(ino)?), name)?)
+    pub fn removexattr(&self, req: &Request, ino: Ino, name: &OsStr) -> Result<()> {
+        let path = self.descriptor(ino)?;
+        self.check_system_attribute(req, &path, name)?;
+        Ok(removexattr(proc_path(&path), name)?)
     }
 }
 
 /// A path to the file of an `O_PATH` descriptor, for the calls that take nothing else.
-fn proc_path(path: &OwnedFd) -> OsString {
+pub(super) fn proc_path(path: &OwnedFd) -> OsString {
     OsStr::from_bytes(format!("/proc/self/fd/{}", path.as_raw_fd()).as_bytes()).to_owned()
 }
 

@@ -19,6 +19,7 @@ mod data;
 mod directories;
 mod inodes;
 mod lru;
+mod modes;
 mod names;
 
 use std::collections::HashMap;

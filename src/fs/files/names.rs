@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::data::Data;
 use super::inodes::FileId;
 use super::{Files, look, look_at};
-use crate::fs::{Attr, FsError, Ino, Kind, Request, Result};
+use crate::fs::{Attr, FsError, Ino, Kind, NewMode, Request, Result};
 use crate::sys;
 
 /// What a change takes a name from, and a descriptor of its file if nothing else leads there.
@@ -26,20 +26,22 @@ struct Victim {
 }
 
 impl Files {
-    /// Make a regular file, pipe, socket or device; `mode` holds the type bits.
-    pub fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, rdev: u32) -> Result<Attr> {
+    /// Make a regular file, pipe, socket or device, which the type bits of the mode tell.
+    pub fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, rdev: u32) -> Result<Attr> {
         let dir = self.descriptor(parent)?;
+        let kept = self.new_mode(req, &dir, mode);
         let acting = sys::act_for(req.uid, req.gid);
-        mknodat(&dir, name, FileType::from_raw_mode(mode), permissions(mode), u64::from(rdev))?;
+        mknodat(&dir, name, FileType::from_raw_mode(mode.mode), kept, u64::from(rdev))?;
         drop(acting);
         self.introduce(&dir, parent, name)
     }
 
     /// Make a directory.
-    pub fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32) -> Result<Attr> {
+    pub fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode) -> Result<Attr> {
         let dir = self.descriptor(parent)?;
+        let mode = self.new_mode(req, &dir, mode);
         let acting = sys::act_for(req.uid, req.gid);
-        mkdirat(&dir, name, permissions(mode))?;
+        mkdirat(&dir, name, mode)?;
         drop(acting);
         self.introduce(&dir, parent, name)
     }
@@ -71,14 +73,15 @@ impl Files {
         req: &Request,
         parent: Ino,
         name: &OsStr,
-        mode: u32,
+        mode: NewMode,
         exclusive: bool,
     ) -> Result<(Attr, Arc<OwnedFd>)> {
         let dir = self.descriptor(parent)?;
         let since = self.inodes.lock().removals();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = self.new_mode(req, &dir, mode);
         let acting = sys::act_for(req.uid, req.gid);
-        let fd = match self.making_room(|| openat(&dir, name, flags, permissions(mode))) {
+        let fd = match self.making_room(|| openat(&dir, name, flags, mode)) {
             // Made behind the mount since the kernel looked. ESTALE makes it look again, and then judge the caller's
             // right to open it, which nobody has done so far.
             Err(Errno::EXIST) if !exclusive => return Err(FsError::new(libc::ESTALE)),
@@ -174,7 +177,6 @@ impl Files {
     }
 }
 
-/// The permission bits of a mode, with set-id and sticky bits.
 /// Make a directory that has the owner, group and mode of the one that it is made in.
 ///
 /// # Errors
@@ -191,8 +193,4 @@ pub fn make_directory_like(parent: &OwnedFd, name: &str) -> rustix::io::Result<(
         let _ = rustix::fs::chmodat(parent, name, mode, AtFlags::empty());
     }
     Ok(())
-}
-
-fn permissions(mode: u32) -> Mode {
-    Mode::from_raw_mode(mode & 0o7777)
 }

@@ -23,8 +23,8 @@ use super::caller::Callers;
 use super::files::Files;
 use super::guard::{self, Change, Device, Guard, LOCK_ATTRIBUTE, Name, Policy, Verdict};
 use super::{
-    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kernel, Kind, Opened, ROOT, Reply,
-    Request, Result, SetAttr, StatFs, Terms,
+    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kernel, Kind, NewMode, Opened, ROOT,
+    Reply, Request, Result, SetAttr, StatFs, Terms,
 };
 use crate::engine::Engine;
 
@@ -371,7 +371,7 @@ impl Filesystem for Tree {
             if wanted.size.is_some() {
                 core.drop_set_ids(&caller, ino)?;
             }
-            core.files.setattr(ino, &wanted)
+            core.files.setattr(&caller, ino, &wanted)
         });
     }
 
@@ -383,14 +383,14 @@ impl Filesystem for Tree {
         }
     }
 
-    fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, rdev: u32, reply: Reply<Entry>) {
+    fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, rdev: u32, reply: Reply<Entry>) {
         let (at, caller) = (Name::new(parent, name), *req);
         self.make(req, Change::Mknod(at.clone()), reply, move |core| {
             core.files.mknod(&caller, parent, &at.name, mode, rdev)
         });
     }
 
-    fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: u32, reply: Reply<Entry>) {
+    fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, reply: Reply<Entry>) {
         let (at, caller) = (Name::new(parent, name), *req);
         self.make(req, Change::Mkdir(at.clone()), reply, move |core| {
             core.files.mkdir(&caller, parent, &at.name, mode)
@@ -416,7 +416,7 @@ impl Filesystem for Tree {
         req: &Request,
         parent: Ino,
         name: &OsStr,
-        mode: u32,
+        mode: NewMode,
         flags: i32,
         reply: Reply<(Entry, Opened)>,
     ) {
@@ -582,9 +582,9 @@ impl Filesystem for Tree {
     }
 
     fn setxattr(&self, req: &Request, ino: Ino, name: &OsStr, value: &[u8], flags: i32, reply: Reply<()>) {
-        let (name, value) = (name.to_owned(), value.to_vec());
+        let (name, value, caller) = (name.to_owned(), value.to_vec(), *req);
         self.change(req, Change::Xattr { ino, name: name.clone() }, reply, move |core| {
-            core.files.setxattr(ino, &name, &value, flags)
+            core.files.setxattr(&caller, ino, &name, &value, flags)
         });
     }
 
@@ -606,9 +606,9 @@ impl Filesystem for Tree {
     }
 
     fn removexattr(&self, req: &Request, ino: Ino, name: &OsStr, reply: Reply<()>) {
-        let name = name.to_owned();
+        let (name, caller) = (name.to_owned(), *req);
         self.change(req, Change::Xattr { ino, name: name.clone() }, reply, move |core| {
-            core.files.removexattr(ino, &name)
+            core.files.removexattr(&caller, ino, &name)
         });
     }
 
