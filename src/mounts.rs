@@ -36,6 +36,11 @@ pub fn at(mountpoint: &Path) -> io::Result<Option<Mount>> {
     Ok(ours()?.into_iter().rev().find(|mount| mount.mountpoint == mountpoint))
 }
 
+/// The trees that show this project, oldest first.
+pub fn of_project(source: &Path) -> io::Result<Vec<Mount>> {
+    Ok(trees_of(&ours()?, source))
+}
+
 /// The desk of the tree that is mounted at this place.
 pub fn desk_of(mountpoint: &Path) -> io::Result<Option<Mount>> {
     let inside = |mount: &Mount| mount.mountpoint.parent() == Some(mountpoint);
@@ -86,6 +91,15 @@ pub fn read_ahead(mountpoint: &Path, kib: u32) -> io::Result<()> {
 /// Whether the daemon of this mount is gone. `stat(2)` would not tell: the kernel may still remember its last answer.
 pub fn is_dead(mountpoint: &Path) -> bool {
     rustix::fs::statfs(mountpoint).is_err_and(|error| error == rustix::io::Errno::NOTCONN)
+}
+
+/// A desk, whose source is a directory of the project, shows no project.
+fn trees_of(mounts: &[Mount], source: &Path) -> Vec<Mount> {
+    let lies_in = |desk: &Mount, tree: &Mount| {
+        desk.mountpoint.parent() == Some(&tree.mountpoint) && desk.source.parent() == Some(&tree.source)
+    };
+    let is_tree = |mount: &&Mount| mount.source == source && !mounts.iter().any(|tree| lies_in(mount, tree));
+    mounts.iter().filter(is_tree).cloned().collect()
 }
 
 fn parse(table: &[u8]) -> Vec<Mount> {
@@ -142,5 +156,7 @@ mod tests {
         assert_eq!(found[0].mountpoint, Path::new("/mnt/a b"));
         assert_eq!(found[0].source, Path::new("/srv/a\\b"));
         assert_eq!((found[1].id, found[1].device), (41, (0, 51)));
+        assert_eq!(trees_of(&found, Path::new("/srv/a\\b")), found[..1]);
+        assert!(trees_of(&found, Path::new("/srv/a\\b/tasks")).is_empty(), "that is a desk");
     }
 }

@@ -13,11 +13,11 @@ use super::served::Served;
 use super::settings::Settings;
 use super::{Failure, place};
 use crate::daemon::Project;
-use crate::mounts;
+use crate::mounts::{self, Mount};
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Where the project is mounted.
+    /// Where the project is mounted, or the project itself.
     #[arg(required_unless_present = "config", conflicts_with = "config")]
     mountpoint: Option<PathBuf>,
     /// Take the place from this file, as `crewfs mount --config` does.
@@ -35,14 +35,19 @@ const LETTING_GO: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_secs(3);
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mountpoint = match &arguments.config {
+    let said = match &arguments.config {
         Some(file) => place(&Settings::read(file)?.mountpoint)?,
         None => place(arguments.mountpoint.as_deref().expect("clap asks for it when there is no file"))?,
     };
     // A caller that stands in the mount is not in its own way; the paths are absolute by now.
     let _ = std::env::set_current_dir("/");
-    let tree = mounts::at(&mountpoint).map_err(Failure::failed)?;
-    let tree = tree.ok_or_else(|| Failure::not_mounted(&mountpoint))?;
+    let tree = match mounts::at(&said).map_err(Failure::failed)? {
+        Some(tree) => tree,
+        // A file names the place: where the project is mounted besides, it does not say.
+        None if arguments.config.is_some() => return Err(Failure::not_mounted(&said)),
+        None => mount_of(&said)?,
+    };
+    let mountpoint = tree.mountpoint.clone();
     if mounts::is_dead(&mountpoint) || arguments.lazy {
         // Detaching takes the desk along; a dead tree could not even be asked for it.
         take_away(&mountpoint, true)?;
@@ -65,6 +70,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     wait_for_daemon(&tree.source)
+}
+
+/// The one mount of a project.
+fn mount_of(project: &Path) -> Result<Mount, Failure> {
+    let mut trees = mounts::of_project(project).map_err(Failure::failed)?;
+    if trees.len() > 1 {
+        let places: Vec<_> = trees.iter().map(|tree| tree.mountpoint.display().to_string()).collect();
+        let (project, places) = (project.display(), places.join(", "));
+        return Err(Failure::failed(format!("{project} is mounted at several places; say which: {places}")));
+    }
+    trees.pop().ok_or_else(|| Failure::not_mounted(project))
 }
 
 fn desk_of(mountpoint: &Path) -> Option<PathBuf> {

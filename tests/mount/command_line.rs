@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+
 use crate::harness::{Project, as_root, project};
 use crate::process::{Ran, crewfs, mounts_below, run, until};
 
@@ -36,6 +38,34 @@ fn c71_mount_returns_when_the_mount_answers_and_umount_when_it_is_gone() {
     // What the daemon in the background has to say is in the state directory.
     let log = fs::read_to_string(project.source().join(".crewfs/crewfs.log")).unwrap();
     assert!(log.contains("is mounted at") && log.contains("is unmounted"), "{log}");
+}
+
+#[test]
+fn c70_umount_takes_the_project_for_the_place_where_it_is_mounted() {
+    let project = project!();
+    mount(&project, &[]).ok();
+    umount(&project, &project.source().join("tasks")).exits(3, "is not a mount of crewfs");
+    assert_eq!(mounts_below(project.dir()).len(), 2);
+    umount(&project, project.source()).ok();
+    assert_eq!(mounts_below(project.dir()), []);
+    umount(&project, project.source()).exits(3, "is not a mount of crewfs");
+}
+
+#[test]
+fn c70_umount_asks_which_where_a_project_is_seen_twice() {
+    as_root!();
+    let project = project!();
+    mount(&project, &[]).ok();
+    let copy = project.dir().join("copy");
+    fs::create_dir(&copy).unwrap();
+    mount_bind(project.mountpoint(), &copy).unwrap();
+    let said = umount(&project, project.source()).exits(1, "is mounted at several places; say which: ");
+    for place in [project.mountpoint(), &copy] {
+        assert!(said.contains(place.to_str().unwrap()), "{said}");
+    }
+    assert_eq!(mounts_below(project.dir()).len(), 3, "nothing was taken away");
+    unmount(&copy, UnmountFlags::DETACH).unwrap();
+    umount(&project, project.source()).ok();
 }
 
 #[test]

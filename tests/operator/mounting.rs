@@ -32,6 +32,10 @@ fn fstab_and_mount_and_umount_work() {
         ("mount -a", "umount -l /mnt/demo"),
         ("mount -t crewfs /srv/demo /mnt/demo -o lease=1h", "umount -R /mnt/demo"),
         ("mount -t crewfs /srv/demo /mnt/demo", "umount -c /mnt/demo"),
+        // By what is mounted.
+        ("mount -t crewfs /srv/demo /mnt/demo", "umount -c /srv/demo"),
+        ("mount -t crewfs /srv/demo /mnt/demo", "umount -l /srv/demo"),
+        ("mount -t crewfs /srv/demo /mnt/demo", "crewfs umount /srv/demo"),
         // The daemon takes the tree away when somebody took the desk.
         ("mount -n /mnt/demo", "umount /mnt/demo/tasks"),
         ("mount /mnt/demo", "crewfs umount /mnt/demo"),
