@@ -26,12 +26,12 @@ use crate::engine::{self, Engine};
 use crate::fs::Kernel;
 use crate::fs::caller::Callers;
 use crate::fs::desk::{self, Desk, Watch};
-use crate::fs::files::{Files, make_directory_like};
+use crate::fs::files::{Files, Opens, make_directory_like};
 use crate::fs::followed::Follower;
 use crate::fs::guard;
 use crate::fs::tree::{Tree, TreeConfig};
 use crate::fuse::{MountOptions, Session};
-use crate::limits::{DESK_THREADS_MIN, READ_AHEAD_KIB};
+use crate::limits::{DESK_THREADS_MIN, READ_AHEAD_KIB, TREE_NODES_KEPT};
 use crate::queue::{Rules, Span};
 use crate::state_directory::FileId;
 use crate::{clock, mounts, sys};
@@ -120,10 +120,13 @@ impl Daemon {
         let opened =
             |fd: &OwnedFd| fd.try_clone().map_err(|error| cannot("a descriptor cannot be copied", error));
         let tasks = tasks_directory(project.root(), &config.tasks)?;
-        let below =
-            |root: OwnedFd| Files::new(root).map(Arc::new).map_err(|e| StartError(format!("{:?}", e.why)));
-
-        let files = [below(opened(project.root())?)?, below(tasks)?];
+        let below = |root: OwnedFd, opens: Opens| {
+            Files::new(root, opens).map(Arc::new).map_err(|e| StartError(format!("{:?}", e.why)))
+        };
+        let files = [
+            below(opened(project.root())?, Opens::Unreported(TREE_NODES_KEPT))?,
+            below(tasks, Opens::Reported)?,
+        ];
         let shown = {
             let tree_config = TreeConfig { tasks: config.tasks.clone().into(), guard: config.guard };
             Tree::new(files[0].clone(), tree_config, callers.clone(), engine.clone())

@@ -160,14 +160,21 @@ pub const READ_AHEAD_KIB: u32 = 512;
 /// Requests that the kernel may have under way by itself (readahead, write-out), at most.
 pub const MAX_BACKGROUND: u16 = 64;
 
-/// Descriptors without content (`O_PATH`) that one session keeps ready, at most.
-pub const PATH_DESCRIPTORS_MAX: usize = 4096;
+/// Nodes of the tree that have a descriptor at hand at one time, at most.
+pub const TREE_DESCRIPTORS_MAX: usize = 1 << 16;
+/// Nodes of the tree that have a descriptor at one time, at hand or in a parcel, at most. Each costs the kernel about 1.5 KiB,
+/// which it gets back when it forgets the node.
+pub const TREE_NODES_KEPT: usize = 1 << 18;
+/// Nodes of the desk that have a descriptor at one time, at most.
+pub const DESK_DESCRIPTORS_MAX: usize = 4096;
 /// Descriptors for content that one session keeps ready, at most.
 pub const DATA_DESCRIPTORS_MAX: usize = 1024;
 /// Directories that one session keeps open for listings that are under way, at most.
 pub const LISTINGS_KEPT: usize = 64;
 /// Names that are not there, of which the kernel may remember that for long, at most. They are kept by the daemon too.
 pub const MISSING_NAMES_KEPT: usize = 1 << 16;
+/// How often it is looked for files that were removed where that is not heard of, in seconds.
+pub const REMOVED_SECONDS: u64 = 10;
 /// Bytes of events about watched directories that are read at once.
 pub const WATCH_BATCH: usize = 256 << 10;
 /// How long the watch rests after events that all were its own doing, in milliseconds: meanwhile the kernel merges them.
@@ -178,25 +185,27 @@ pub const DESCRIPTORS_MIN: usize = 8;
 /// What one session may do with the descriptors of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptors {
-    /// `O_PATH` descriptors kept ready.
+    /// Nodes that have a descriptor (`O_PATH`).
     pub paths: usize,
     /// Descriptors for content kept ready.
     pub data: usize,
-    /// Descriptors of deleted files that are still in use. They cannot be closed and opened again, so there must
-    /// always be others left to work with.
-    pub deleted: usize,
 }
 
 impl Descriptors {
-    /// The share of one session of two, when the process may open `limit`. A quarter of all is left for open
-    /// directories, handles and the log.
-    pub fn of(limit: u64) -> Descriptors {
-        let share = usize::try_from(limit / 8).unwrap_or(usize::MAX).max(DESCRIPTORS_MIN);
-        Descriptors {
-            paths: share.min(PATH_DESCRIPTORS_MAX),
-            data: share.min(DATA_DESCRIPTORS_MAX),
-            deleted: share,
-        }
+    /// The share of the tree, when the process may open `limit`. The kernel does not report the opens of its files, so each
+    /// file that may be open needs a descriptor: most are for that.
+    pub fn of_tree(limit: u64) -> Descriptors {
+        Descriptors::share(limit, 10, TREE_DESCRIPTORS_MAX)
+    }
+
+    /// The share of the desk. What neither has is left for open directories, handles, processes and the log.
+    pub fn of_desk(limit: u64) -> Descriptors {
+        Descriptors::share(limit, 1, DESK_DESCRIPTORS_MAX)
+    }
+
+    fn share(limit: u64, sixteenths: u64, most: usize) -> Descriptors {
+        let share = |part: u64| usize::try_from(limit / 16 * part).unwrap_or(usize::MAX).max(DESCRIPTORS_MIN);
+        Descriptors { paths: share(sixteenths).min(most), data: share(1).min(DATA_DESCRIPTORS_MAX) }
     }
 }
 
@@ -210,7 +219,7 @@ pub const XATTR_MAX: usize = 64 << 10;
 pub const COPY_MAX: u64 = 256 << 20;
 
 const _: () =
-    assert!(DESCRIPTORS_MIN <= DATA_DESCRIPTORS_MAX && DATA_DESCRIPTORS_MAX <= PATH_DESCRIPTORS_MAX);
+    assert!(DESCRIPTORS_MIN <= DATA_DESCRIPTORS_MAX && DATA_DESCRIPTORS_MAX <= DESK_DESCRIPTORS_MAX);
 
 /// How much longer than it looks `crewfs top` rests, at least: a look costs the daemon something.
 pub const TOP_REST: u32 = 4;

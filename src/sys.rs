@@ -190,7 +190,7 @@ pub fn clock_is_synchronised() -> Option<bool> {
     }
 }
 
-/// What names a directory for as long as it exists, whatever it is called: `struct file_handle` without its length.
+/// What names a file for as long as it exists, whatever it is called: `struct file_handle` without its length.
 pub type Handle = Box<[u8]>;
 
 /// The handle of what a descriptor stands for; an `O_PATH` one does.
@@ -219,6 +219,30 @@ pub fn handle_of(fd: BorrowedFd<'_>) -> io::Result<Handle> {
     let length = buffer[0] as usize;
     let bytes = buffer[1..].iter().flat_map(|word| word.to_ne_bytes());
     Ok(bytes.take(4 + length).collect())
+}
+
+/// Open (`O_PATH`) what a handle names, on the filesystem of `mount`, which must not be open with `O_PATH` itself.
+///
+/// # Errors
+/// EPERM without CAP_DAC_READ_SEARCH, ESTALE when there is no such file any more.
+pub fn open_handle(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedFd> {
+    let length = handle.len().checked_sub(4).ok_or(io::ErrorKind::InvalidInput)?;
+    let mut buffer = vec![0_u32; 1 + handle.len().div_ceil(4)];
+    buffer[0] = length as u32;
+    for (word, bytes) in buffer[1..].iter_mut().zip(handle.chunks(4)) {
+        let mut whole = [0; 4];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        *word = u32::from_ne_bytes(whole);
+    }
+    // SAFETY: the buffer is aligned for the structure, holds as many bytes as its head says, and outlives the call; the answer
+    // is a new descriptor that is nowhere else.
+    unsafe {
+        let flags = libc::O_PATH | libc::O_CLOEXEC;
+        match libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), buffer.as_mut_ptr(), flags) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd as libc::c_int)),
+        }
+    }
 }
 
 /// What the kernel tells of watched directories.
@@ -417,6 +441,30 @@ mod tests {
         watch.remove(fd.as_fd()).unwrap();
         std::fs::write(dir.path().join("ours"), "y").unwrap();
         assert!(!watch.read(&mut buffer, &mut |_| ()).unwrap());
+    }
+
+    #[test]
+    fn a_handle_leads_to_its_file_whatever_that_is_called() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+        std::fs::write(&a, "content").unwrap();
+        let handle = handle_of(std::fs::File::open(&a).unwrap().as_fd()).unwrap();
+        std::fs::rename(&a, &b).unwrap();
+        std::fs::write(&a, "another").unwrap();
+        let mount = std::fs::File::open(dir.path()).unwrap();
+        let opened = match open_handle(mount.as_fd(), &handle) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                return eprintln!("skipped: this user may not open by handle");
+            }
+            opened => opened.unwrap(),
+        };
+        let ino = |meta: std::fs::Metadata| meta.ino();
+        let there = rustix::fs::fstat(&opened).unwrap().st_ino;
+        assert_eq!(there, ino(std::fs::metadata(&b).unwrap()));
+        drop(opened);
+        std::fs::remove_file(&b).unwrap();
+        assert_eq!(open_handle(mount.as_fd(), &handle).unwrap_err().raw_os_error(), Some(libc::ESTALE));
+        assert!(open_handle(mount.as_fd(), &[1]).is_err());
     }
 
     #[test]

@@ -43,6 +43,7 @@ impl Files {
         }
         // After the owner: chown(2) clears the set-id bits that a mode sent along may want set.
         if let Some(mode) = change.mode {
+            self.open_before(ino, mode);
             self.chmod(&path, mode)?;
         }
         if change.atime.is_some() || change.mtime.is_some() {

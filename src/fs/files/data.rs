@@ -5,32 +5,40 @@
 //! appended says so with each write.
 
 use std::io::IoSlice;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{
-    FallocateFlags, Mode, OFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, ftruncate, openat,
-    seek,
+    Access, AtFlags, FallocateFlags, OFlags, SeekFrom, accessat, copy_file_range, fallocate, fcntl_getfl,
+    fdatasync, fsync, ftruncate, seek,
 };
 use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2, retry_on_intr};
 
-use super::inodes::Way;
+use super::paths::Out;
 use super::{Files, look_at};
 use crate::fs::{FsError, Ino, Kind, Result};
 use crate::limits;
 
 /// A descriptor for content.
 pub(super) struct Data {
+    ino: Ino,
     pub(super) fd: Arc<OwnedFd>,
-    pub(super) writable: bool,
+    access: OFlags,
     /// Used since [`Files::close_idle`] looked last.
     used: bool,
 }
 
 impl Data {
-    pub(super) fn new(fd: Arc<OwnedFd>, writable: bool) -> Data {
-        Data { fd, writable, used: true }
+    /// A descriptor that was opened with this access mode.
+    pub(super) fn new(ino: Ino, fd: Arc<OwnedFd>, access: OFlags) -> Data {
+        Data { ino, fd, access, used: true }
     }
+}
+
+/// Whether a descriptor with this access mode can be written to, or read from.
+fn permits(access: OFlags, write: bool) -> bool {
+    let access = access & OFlags::RWMODE;
+    access == OFlags::RDWR || access == if write { OFlags::WRONLY } else { OFlags::RDONLY }
 }
 
 impl Files {
@@ -67,7 +75,7 @@ impl Files {
 
     /// Put the content on disk, with the attributes unless `datasync`.
     pub fn fsync(&self, ino: Ino, datasync: bool) -> Result<()> {
-        let fd = self.content(ino, false)?;
+        let fd = self.content(ino, false).or_else(|_| self.content(ino, true))?;
         Ok(retry_on_intr(|| if datasync { fdatasync(&fd) } else { fsync(&fd) })?)
     }
 
@@ -114,56 +122,103 @@ impl Files {
 
     /// Close the kept descriptors that were not used since the last call. To be called every second or so: nobody tells
     /// when a file is closed, and while it is open for writing here, the disk refuses to execute it (ETXTBSY).
-    ///
-    /// A daemon that is not root keeps those for writing: the file's mode may keep it from opening them again.
     pub fn close_idle(&self) {
-        let idle = self.data.lock().take_if(|data| {
-            !std::mem::replace(&mut data.used, false) && (self.reopens_all || !data.writable)
-        });
-        drop(idle);
+        let idle = self.data.lock().take_if(|data| !std::mem::replace(&mut data.used, false));
+        idle.into_iter().for_each(|data| self.close(data));
         self.close_idle_listings();
+        self.clear_parcels();
     }
 
-    /// The kept descriptor of a node, or a new one.
+    /// A descriptor of a node that can be read from, or written to: one that is kept, or a new one.
     pub(super) fn content(&self, ino: Ino, write: bool) -> Result<Arc<OwnedFd>> {
         if let Some(data) = self.data.lock().get(ino)
-            && (data.writable || !write)
+            && permits(data.access, write)
         {
             data.used = true;
             return Ok(data.fd.clone());
         }
-        // Reading opens for reading only: a descriptor that can write would keep the disk from executing the file.
-        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
-        let fd = Arc::new(self.open_known(ino, access)?);
-        self.keep_data(ino, Data::new(fd.clone(), write));
+        if let Some(fd) = self.last(ino)
+            && fcntl_getfl(&fd).is_ok_and(|access| permits(access, write))
+        {
+            return Ok(fd);
+        }
+        let (fd, access) = self.open_access(ino, write)?;
+        let fd = Arc::new(fd);
+        self.keep_data(Data::new(ino, fd.clone(), access));
         Ok(fd)
     }
 
-    /// Keep a descriptor ready, unless there is one already that can do more.
-    pub(super) fn keep_data(&self, ino: Ino, data: Data) {
-        let mut kept = self.data.lock();
-        let better = !data.writable && kept.get(ino).is_some_and(|known| known.writable);
-        let dropped = if better { Some(data) } else { kept.insert(ino, data) };
-        drop(kept);
-        drop(dropped);
+    /// Reading opens for reading only: a descriptor that can write would keep the disk from executing the file.
+    fn open_access(&self, ino: Ino, write: bool) -> Result<(OwnedFd, OFlags)> {
+        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        match self.open_content(ino, access) {
+            // Its mode may permit this daemon to write, and not to read.
+            Err(error) if write && error.errno == libc::EACCES => {
+                Ok((self.open_content(ino, OFlags::WRONLY)?, OFlags::WRONLY))
+            }
+            opened => Ok((opened?, access)),
+        }
     }
 
-    /// Open a regular file by its last known name, which is quicker, or else by a descriptor. `access` changes nothing.
-    fn open_known(&self, ino: Ino, access: OFlags) -> Result<OwnedFd> {
-        if self.kind(ino)? == Kind::File
-            && let Way::At(place, id) = self.way(ino)?
-            && let Ok(dir) = self.walk(place.parent)
-        {
-            // Something else may have the name by now: a pipe must not keep us waiting.
-            let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            let opened = self.making_room(|| openat(&dir, &place.name, flags, Mode::empty()));
-            if let Ok(fd) = opened
-                && look_at(&fd).is_ok_and(|stat| self.identify(&stat).is_ok_and(|found| found == id))
-            {
-                return Ok(fd);
+    /// Keep a descriptor ready, unless there is one already that can do more.
+    pub(super) fn keep_data(&self, data: Data) {
+        let mut kept = self.data.lock();
+        let better = !permits(data.access, true)
+            && kept.get(data.ino).is_some_and(|known| permits(known.access, true));
+        let dropped = if better { Some(data) } else { kept.insert(data.ino, data) };
+        drop(kept);
+        dropped.into_iter().for_each(|data| self.close(data));
+    }
+
+    /// Close a descriptor, unless it is one that cannot be had again.
+    fn close(&self, data: Data) {
+        if !self.reopens_all && !self.may_open(&data) {
+            let mut out = Out::new();
+            let mut lasting = self.lasting.lock();
+            if let Ok(None) = lasting.get(data.ino, &mut out) {
+                let _has_room = lasting.insert(data.ino, data.fd, &mut out);
             }
         }
-        self.open_content(ino, access)
+    }
+
+    /// Whether the mode that a file has now lets this daemon open it as it is open here. One that can be executed counts as
+    /// such: it is not kept open for writing.
+    fn may_open(&self, data: &Data) -> bool {
+        let mut access = Access::empty();
+        access.set(Access::READ_OK, permits(data.access, false));
+        access.set(Access::WRITE_OK, permits(data.access, true));
+        let number = data.fd.as_raw_fd().to_string();
+        let executes = || look_at(&data.fd).is_ok_and(|stat| stat.stx_mode & 0o111 != 0);
+        accessat(&self.proc_fds, number, access, AtFlags::EACCESS).is_ok() || executes()
+    }
+
+    /// The descriptor of a file or directory that this daemon could not open again.
+    pub(super) fn last(&self, ino: Ino) -> Option<Arc<OwnedFd>> {
+        if self.reopens_all {
+            return None;
+        }
+        let mut out = Out::new();
+        let mut lasting = self.lasting.lock();
+        lasting.get(ino, &mut out).ok().flatten()
+    }
+
+    /// A mode is about to be set that may keep this daemon from opening what the kernel has let others open: it is opened now.
+    pub(super) fn open_before(&self, ino: Ino, mode: u32) {
+        const OWNER: u32 = libc::S_IRUSR | libc::S_IWUSR;
+        if self.reopens_all || mode & OWNER == OWNER || self.last(ino).is_some() {
+            return;
+        }
+        let opened = match self.kind(ino) {
+            Ok(Kind::File) => {
+                self.open_access(ino, true).or_else(|_| self.open_access(ino, false)).map(|(fd, _)| fd)
+            }
+            Ok(Kind::Directory) => self.open_directory(ino),
+            _ => return,
+        };
+        if let Ok(fd) = opened {
+            let mut out = Out::new();
+            let _has_room = self.lasting.lock().insert(ino, Arc::new(fd), &mut out);
+        }
     }
 
     fn open_content(&self, ino: Ino, flags: OFlags) -> Result<OwnedFd> {
@@ -232,4 +287,119 @@ pub fn append_to(fd: &OwnedFd, data: &[u8]) -> Result<Appended> {
         }
     }
     Ok(Appended { written: done as u32, end: look_at(fd)?.stx_size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::files::Opens;
+    use crate::fs::{NewMode, ROOT, Request, SetAttr};
+    use rustix::fs::{CWD, Mode, openat};
+    use rustix::process::{Resource, Rlimit, getegid, geteuid, setrlimit};
+    use std::ffi::OsStr;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    const MODE: fn(u32) -> NewMode = |mode| NewMode { mode, umask: 0 };
+
+    /// Run the body of this test as an ordinary user. The answer is whether this process is to run it itself.
+    fn is_ordinary(test: &str) -> bool {
+        if !geteuid().is_root() {
+            return true;
+        }
+        // Where that user can reach it.
+        let place = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let program = place.path().join("test");
+        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+        let mut command = Command::new("setpriv");
+        command.args(user).arg(program).args(["--exact", "--nocapture", test]).current_dir("/");
+        let ran = command.output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(
+            ran.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        false
+    }
+
+    /// With room for 128 descriptors for content at hand.
+    fn files(dir: &tempfile::TempDir) -> (Files, Request) {
+        let few = Rlimit { current: Some(2048), maximum: Some(2048) };
+        setrlimit(Resource::Nofile, few).unwrap();
+        let root = openat(CWD, dir.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let req = Request { tid: std::process::id(), uid: geteuid().as_raw(), gid: getegid().as_raw() };
+        (Files::new(root, Opens::Unreported(10_000)).unwrap(), req)
+    }
+
+    #[test]
+    fn what_an_ordinary_user_has_opened_stays_usable() {
+        if !is_ordinary("fs::files::data::tests::what_an_ordinary_user_has_opened_stays_usable") {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (files, req) = files(&dir);
+        let create = |name: &str, mode| {
+            let made = files.create(&req, ROOT, OsStr::new(name), MODE(mode), true).unwrap();
+            made.0.ino
+        };
+        let chmod = |ino, mode| {
+            files.setattr(&req, ino, &SetAttr { mode: Some(mode), ..SetAttr::default() }).unwrap();
+        };
+        let idle = || (0..2).for_each(|_| files.close_idle());
+        let all = |ino| files.read(ino, 0, 100).unwrap();
+
+        let protected = create("0444", 0o444);
+        let taken = create("taken", 0o644);
+        assert_eq!(files.write(taken, 0, b"before").unwrap(), 6);
+        let write_only = create("0200", 0o200);
+        let directory = files.mkdir(&req, ROOT, OsStr::new("d"), MODE(0o755)).unwrap().ino;
+        files.create(&req, directory, OsStr::new("entry"), MODE(0o644), true).unwrap();
+        idle();
+        chmod(taken, 0);
+        chmod(directory, 0o300);
+        let many: Vec<_> = (0..600).map(|n| create(&format!("{n}"), 0o444)).collect();
+        idle();
+
+        for ino in many.iter().chain([&protected, &write_only]) {
+            assert_eq!(files.write(*ino, 0, b"x").unwrap(), 1);
+        }
+        assert_eq!(files.write(taken, 6, b" after").unwrap(), 6);
+        assert_eq!((all(taken), all(protected)), (b"before after".to_vec(), b"x".to_vec()));
+        files.fsync(write_only, false).unwrap();
+        let mut names = Vec::new();
+        files
+            .list(directory, 0, &mut |line| {
+                names.push(line.name.to_owned());
+                true
+            })
+            .unwrap();
+        names.sort();
+        assert_eq!(names, [".", "..", "entry"]);
+        chmod(directory, 0o755);
+
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = open();
+        assert!(before < 1_000, "{before}");
+        for ino in many {
+            files.forget(ino, 1, |_| ());
+        }
+        idle();
+        assert!(open() <= before);
+    }
+
+    #[test]
+    fn appending_ignores_where_the_end_was() {
+        let file = tempfile::tempfile().unwrap();
+        let fd: OwnedFd = file.into();
+        assert_eq!(append_to(&fd, b"first").unwrap(), Appended { written: 5, end: 5 });
+        assert_eq!(write_to(&fd, 100, b"far").unwrap(), 3);
+        assert_eq!(append_to(&fd, b"last").unwrap(), Appended { written: 4, end: 107 });
+        ftruncate(&fd, 2).unwrap();
+        assert_eq!(append_to(&fd, b"").unwrap(), Appended { written: 0, end: 2 });
+        assert_eq!(append_to(&fd, b"new").unwrap(), Appended { written: 3, end: 5 });
+        assert_eq!(read_from(&fd, 0, 100).unwrap(), b"finew");
+    }
 }

@@ -33,24 +33,35 @@ pub(super) struct Directory {
     lines: VecDeque<Line>,
     /// Used since [`Files::close_idle`] looked last.
     used: bool,
+    /// Others move the position of the descriptor, too.
+    is_shared: bool,
 }
 
 impl Directory {
-    fn new(fd: OwnedFd) -> Directory {
-        Directory { fd: Arc::new(fd), position: 0, lines: VecDeque::new(), used: true }
+    fn new(fd: Arc<OwnedFd>, is_shared: bool) -> Directory {
+        Directory { fd, position: 0, lines: VecDeque::new(), used: true, is_shared }
     }
 }
 
 impl Files {
     /// Open a directory for listing; the answer is its handle.
     pub fn opendir(&self, ino: Ino) -> Result<u64> {
-        let directory = Directory::new(self.open_directory(ino)?);
+        let directory = self.open_listing(ino)?;
         let fh = self.next_directory.fetch_add(1, Ordering::Relaxed);
         self.directories.lock().insert(fh, Arc::new(Mutex::new(directory)));
         Ok(fh)
     }
 
-    fn open_directory(&self, ino: Ino) -> Result<OwnedFd> {
+    fn open_listing(&self, ino: Ino) -> Result<Directory> {
+        match self.open_directory(ino) {
+            Err(error) if error.errno == libc::EACCES => {
+                self.last(ino).map(|fd| Directory::new(fd, true)).ok_or(error)
+            }
+            opened => Ok(Directory::new(Arc::new(opened?), false)),
+        }
+    }
+
+    pub(super) fn open_directory(&self, ino: Ino) -> Result<OwnedFd> {
         let path = self.descriptor(ino)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(self.making_room(|| openat(&path, ".", flags, Mode::empty()))?)
@@ -75,7 +86,7 @@ impl Files {
         let directory = match kept {
             Some(directory) => directory,
             None => {
-                let directory = Arc::new(Mutex::new(Directory::new(self.open_directory(ino)?)));
+                let directory = Arc::new(Mutex::new(self.open_listing(ino)?));
                 let _evicted = self.listings.lock().insert(ino, directory.clone());
                 directory
             }
@@ -106,7 +117,7 @@ impl Files {
 
     /// Put the entries of a directory on disk that nobody has opened.
     pub fn fsync_directory(&self, ino: Ino) -> Result<()> {
-        let fd = self.open_directory(ino)?;
+        let fd = self.open_listing(ino)?.fd;
         Ok(retry_on_intr(|| fsync(&fd))?)
     }
 
@@ -156,6 +167,10 @@ impl Files {
 
     fn refill(&self, ino: Ino, directory: &mut Directory) -> Result<()> {
         let mut buffer = Vec::with_capacity(limits::DIRECTORY_BATCH);
+        let _alone = if directory.is_shared { Some(self.listing.lock()) } else { None };
+        if directory.is_shared {
+            seek(&directory.fd, SeekFrom::Start(directory.position))?;
+        }
         let mut entries = RawDir::new(directory.fd.as_fd(), buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
             let entry = match entry {

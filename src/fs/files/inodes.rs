@@ -10,11 +10,12 @@
 //! A node lives while the kernel holds references to it, or a child has its place in it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::hash::BuildHasher;
 
 use crate::fs::{FsError, Ino, Kind, ROOT, Result};
+use crate::sys::Handle;
 
 /// Node numbers from here on are counted up, and mean no number of the disk.
 const ALLOCATED: Ino = 1 << 61;
@@ -52,16 +53,8 @@ struct Node {
     children: u64,
     /// `None`: the root, or a file whose last known name is gone.
     place: Option<Place>,
-    /// The one way to a file without a name.
-    pinned: Option<Arc<OwnedFd>>,
-}
-
-/// What is known of a node that is needed to reach it.
-pub(super) enum Way {
-    /// By this descriptor.
-    Pinned(Arc<OwnedFd>),
-    /// By its name, if this file is still found there.
-    At(Place, FileId),
+    /// What leads to the file whatever it is called; of a node without a descriptor, where the daemon may use it.
+    handle: Option<Handle>,
 }
 
 /// The table. See the top of this file.
@@ -69,10 +62,13 @@ pub(super) struct Inodes {
     nodes: HashMap<Ino, Node>,
     /// By device and inode number, where a node's number is not the inode's own: most files cost nothing here.
     numbers: HashMap<(u64, u64), Ino>,
+    /// The node that was last seen at a place, by the place's hash: the place itself is compared with that of the node. Of two
+    /// places with one hash the younger one counts.
+    placed: HashMap<u64, Ino>,
+    hasher: RandomState,
     root_dev: u64,
     next: Ino,
     removals: u64,
-    pinned: usize,
     /// Nodes that vanished with what was below them, and that nobody was told of yet.
     vanished: Vec<Gone>,
 }
@@ -83,20 +79,19 @@ pub(super) struct Gone {
     pub(super) kind: Kind,
     /// Where it was seen last.
     pub(super) place: Option<Place>,
-    /// What reached it, to be dropped after the lock.
-    pub(super) _pinned: Option<Arc<OwnedFd>>,
 }
 
 impl Inodes {
     pub(super) fn new(root: FileId) -> Inodes {
-        let node = Node { id: root, lookups: 1, children: 0, place: None, pinned: None };
+        let node = Node { id: root, lookups: 1, children: 0, place: None, handle: None };
         Inodes {
             nodes: HashMap::from([(ROOT, node)]),
             numbers: HashMap::from([((root.dev, root.ino), ROOT)]),
+            placed: HashMap::new(),
+            hasher: RandomState::new(),
             root_dev: root.dev,
             next: ALLOCATED,
             removals: 0,
-            pinned: 0,
             vanished: Vec::new(),
         }
     }
@@ -114,11 +109,6 @@ impl Inodes {
     /// How many names were taken away so far. What was read from the disk before this changed may be outdated.
     pub(super) fn removals(&self) -> u64 {
         self.removals
-    }
-
-    /// How many nodes are reached by a pinned descriptor.
-    pub(super) fn pinned(&self) -> usize {
-        self.pinned
     }
 
     /// The device of a node.
@@ -151,79 +141,102 @@ impl Inodes {
         self.nodes.iter().map(|(ino, node)| (*ino, node.place.as_ref()))
     }
 
-    /// How to get to a node.
-    pub(super) fn way(&self, ino: Ino) -> Result<Way> {
+    /// How to get to a node: by this name, if the file that is found there is this one.
+    pub(super) fn way(&self, ino: Ino) -> Result<(Place, FileId)> {
         let node = self.nodes.get(&ino).ok_or(FsError::new(libc::ESTALE))?;
-        match (&node.pinned, &node.place) {
-            (Some(fd), _) => Ok(Way::Pinned(fd.clone())),
-            (None, Some(place)) => Ok(Way::At(place.clone(), node.id)),
-            (None, None) => Err(FsError::new(libc::ESTALE)),
+        node.place.clone().map(|place| (place, node.id)).ok_or(FsError::new(libc::ESTALE))
+    }
+
+    /// The other way to a node, and what file must be found there.
+    pub(super) fn handle(&self, ino: Ino) -> Option<(Handle, FileId)> {
+        let node = self.nodes.get(&ino)?;
+        Some((node.handle.clone()?, node.id))
+    }
+
+    /// Remember the other way to a node.
+    pub(super) fn set_handle(&mut self, ino: Ino, handle: Handle) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.handle = Some(handle);
         }
     }
 
-    /// Whether the name `name` in `parent` is the only way to a file that the kernel knows.
-    pub(super) fn depends_on(&self, id: FileId, parent: Ino, name: &OsStr) -> bool {
-        self.known(id).is_some_and(|ino| {
-            let node = &self.nodes[&ino];
-            node.pinned.is_none() && node.place.as_ref().is_some_and(|place| place.is(parent, name))
-        })
+    /// How many nodes there are.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The node of a file whose last known name is this one.
+    fn placed_at(&self, id: FileId, parent: Ino, name: &OsStr) -> Option<Ino> {
+        let ino = self.known(id)?;
+        self.nodes[&ino].place.as_ref().is_some_and(|place| place.is(parent, name)).then_some(ino)
     }
 
     /// The file `id` was found as `name` in `parent`, and the kernel is about to be told so: one reference more.
     ///
-    /// `since` is the [`Inodes::removals`] from before the disk was asked. If it is still the same, the name stands,
-    /// and a descriptor pinned for want of one is given back. Otherwise the name may be one just removed: lookups
-    /// that revalidate are not ordered against removals by the kernel.
-    pub(super) fn found(
-        &mut self,
-        id: FileId,
-        parent: Ino,
-        name: &OsStr,
-        since: u64,
-    ) -> (Ino, Option<Arc<OwnedFd>>) {
+    /// `since` is the [`Inodes::removals`] from before the disk was asked. If it is still the same, the name stands.
+    /// Otherwise the name may be one just removed: lookups that revalidate are not ordered against removals by the kernel.
+    pub(super) fn found(&mut self, id: FileId, parent: Ino, name: &OsStr, since: u64) -> Ino {
         let place = || Some(Place { parent, name: name.to_owned() });
         match self.known(id) {
             Some(ino) => {
                 let node = self.nodes.get_mut(&ino).expect("numbers and nodes agree");
                 node.lookups += 1;
-                let mut unpinned = None;
-                if since == self.removals && ino != ROOT {
-                    unpinned = node.pinned.take();
-                    self.pinned -= usize::from(unpinned.is_some());
-                    if !node.place.as_ref().is_some_and(|known| known.is(parent, name)) {
-                        self.settle(ino, place());
-                    }
+                let known = node.place.as_ref().is_some_and(|known| known.is(parent, name));
+                if since == self.removals && ino != ROOT && !known {
+                    self.settle(ino, place());
                 }
-                (ino, unpinned)
+                ino
             }
             None => {
                 let ino = self.allocate(id);
-                let node = Node { id, lookups: 1, children: 0, place: None, pinned: None };
-                self.nodes.insert(ino, node);
+                self.nodes.insert(ino, Node { id, lookups: 1, children: 0, place: None, handle: None });
                 self.settle(ino, place());
-                (ino, None)
+                ino
             }
         }
     }
 
-    /// The name is gone. Whoever had it as last known name is reached through `keep` from now on.
-    pub(super) fn removed(&mut self, id: FileId, parent: Ino, name: &OsStr, keep: Option<Arc<OwnedFd>>) {
+    /// The name is gone.
+    pub(super) fn removed(&mut self, id: FileId, parent: Ino, name: &OsStr) {
         self.removals += 1;
-        if self.depends_on(id, parent, name) {
-            let ino = self.known(id).expect("it depends on a name");
+        if let Some(ino) = self.placed_at(id, parent, name) {
             self.settle(ino, None);
-            self.pinned += usize::from(keep.is_some());
-            self.nodes.get_mut(&ino).expect("a referenced node").pinned = keep;
         }
     }
 
     /// The file has moved from one name to another.
     pub(super) fn moved(&mut self, id: FileId, from: (Ino, &OsStr), to: (Ino, &OsStr)) {
         self.removals += 1;
-        if self.depends_on(id, from.0, from.1) {
-            let ino = self.known(id).expect("it depends on a name");
+        if let Some(ino) = self.placed_at(id, from.0, from.1) {
             self.settle(ino, Some(Place { parent: to.0, name: to.1.to_owned() }));
         }
+    }
+
+    /// The node whose last known name is this one.
+    pub(super) fn named(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
+        let ino = *self.placed.get(&self.hash(parent, name))?;
+        self.place(ino)?.is(parent, name).then_some(ino)
+    }
+
+    /// The name of a node was taken away beneath the mount. The kernel may have forgotten the node meanwhile.
+    pub(super) fn lost(&mut self, ino: Ino) {
+        self.removals += 1;
+        if self.nodes.contains_key(&ino) {
+            self.settle(ino, None);
+        }
+    }
+
+    /// A node was found by this name beneath the mount. Another name that is known of it stands. The kernel may have forgotten the
+    /// node or its directory meanwhile.
+    pub(super) fn regained(&mut self, ino: Ino, parent: Ino, name: &OsStr) {
+        let is_lost = self.nodes.get(&ino).is_some_and(|node| node.place.is_none());
+        if ino != ROOT && is_lost && self.nodes.contains_key(&parent) {
+            self.settle(ino, Some(Place { parent, name: name.to_owned() }));
+        }
+    }
+
+    fn hash(&self, parent: Ino, name: &OsStr) -> u64 {
+        self.hasher.hash_one((parent, name))
     }
 
     /// The kernel gives back `count` references. The answer is every node that is no more, with what it held.
@@ -246,9 +259,9 @@ impl Inodes {
             if self.numbers.get(&key) == Some(&ino) {
                 self.numbers.remove(&key);
             }
-            self.pinned -= usize::from(node.pinned.is_some());
+            self.unplace(ino, node.place.as_ref());
             let parent = node.place.as_ref().map(|place| place.parent);
-            gone.push(Gone { ino, kind: node.id.kind, place: node.place, _pinned: node.pinned });
+            gone.push(Gone { ino, kind: node.id.kind, place: node.place });
             let Some(parent) = parent else { return };
             if let Some(parent) = self.nodes.get_mut(&parent) {
                 parent.children -= 1;
@@ -259,17 +272,31 @@ impl Inodes {
 
     /// Give a referenced node another place, and keep the parents' counts true.
     fn settle(&mut self, ino: Ino, place: Option<Place>) {
-        if let Some(parent) = place.as_ref().and_then(|place| self.nodes.get_mut(&place.parent)) {
-            parent.children += 1;
+        if let Some(place) = &place {
+            self.placed.insert(self.hash(place.parent, &place.name), ino);
+            if let Some(parent) = self.nodes.get_mut(&place.parent) {
+                parent.children += 1;
+            }
         }
         let node = self.nodes.get_mut(&ino).expect("a referenced node");
-        if let Some(before) = std::mem::replace(&mut node.place, place)
-            && let Some(parent) = self.nodes.get_mut(&before.parent)
-        {
+        let Some(before) = std::mem::replace(&mut node.place, place) else { return };
+        if self.place(ino) != Some(&before) {
+            self.unplace(ino, Some(&before));
+        }
+        if let Some(parent) = self.nodes.get_mut(&before.parent) {
             parent.children -= 1;
             let mut vanished = std::mem::take(&mut self.vanished);
             self.drop_unreferenced(before.parent, &mut vanished);
             self.vanished = vanished;
+        }
+    }
+
+    /// The node is at this place no longer; another one may be.
+    fn unplace(&mut self, ino: Ino, place: Option<&Place>) {
+        let Some(place) = place else { return };
+        let hash = self.hash(place.parent, &place.name);
+        if self.placed.get(&hash) == Some(&ino) {
+            self.placed.remove(&hash);
         }
     }
 
@@ -305,13 +332,9 @@ mod tests {
         Inodes::new(id(1000, Kind::Directory))
     }
 
-    fn fd() -> Arc<OwnedFd> {
-        Arc::new(std::fs::File::open("/dev/null").unwrap().into())
-    }
-
     fn found(table: &mut Inodes, id: FileId, parent: Ino, name: &str) -> Ino {
         let since = table.removals();
-        table.found(id, parent, OsStr::new(name), since).0
+        table.found(id, parent, OsStr::new(name), since)
     }
 
     fn name(table: &Inodes, ino: Ino) -> Option<String> {
@@ -375,14 +398,12 @@ mod tests {
     }
 
     #[test]
-    fn removing_the_last_known_name_pins() {
+    fn a_file_without_a_name_has_no_way_to_it() {
         let mut table = table();
         found(&mut table, id(50, Kind::File), ROOT, "a");
-        table.removed(id(50, Kind::File), ROOT, OsStr::new("a"), Some(fd()));
-        assert!(matches!(table.way(50), Ok(Way::Pinned(_))));
-        assert_eq!(table.pinned(), 1);
-        assert!(table.forget(50, 1)[0]._pinned.is_some());
-        assert_eq!(table.pinned(), 0);
+        table.removed(id(50, Kind::File), ROOT, OsStr::new("a"));
+        assert_eq!(table.way(50).err().map(|e| e.errno), Some(libc::ESTALE));
+        assert_eq!(table.forget(50, 1).len(), 1);
     }
 
     #[test]
@@ -390,19 +411,16 @@ mod tests {
         let mut table = table();
         found(&mut table, id(50, Kind::File), ROOT, "a");
         found(&mut table, id(50, Kind::File), ROOT, "b");
-        table.removed(id(50, Kind::File), ROOT, OsStr::new("a"), Some(fd()));
+        table.removed(id(50, Kind::File), ROOT, OsStr::new("a"));
         assert_eq!(name(&table, 50).as_deref(), Some("b"));
-        assert!(matches!(table.way(50), Ok(Way::At(..))));
     }
 
     #[test]
-    fn a_hard_link_found_later_gives_the_descriptor_back() {
+    fn a_hard_link_that_is_found_later_is_a_way_again() {
         let mut table = table();
         found(&mut table, id(50, Kind::File), ROOT, "a");
-        table.removed(id(50, Kind::File), ROOT, OsStr::new("a"), Some(fd()));
-        let since = table.removals();
-        let (_, unpinned) = table.found(id(50, Kind::File), ROOT, OsStr::new("b"), since);
-        assert!(unpinned.is_some());
+        table.removed(id(50, Kind::File), ROOT, OsStr::new("a"));
+        found(&mut table, id(50, Kind::File), ROOT, "b");
         assert_eq!(name(&table, 50).as_deref(), Some("b"));
     }
 
@@ -411,10 +429,32 @@ mod tests {
         let mut table = table();
         found(&mut table, id(50, Kind::File), ROOT, "a");
         let since = table.removals();
-        table.removed(id(50, Kind::File), ROOT, OsStr::new("a"), Some(fd()));
-        let (_, unpinned) = table.found(id(50, Kind::File), ROOT, OsStr::new("a"), since);
-        assert!(unpinned.is_none());
-        assert!(matches!(table.way(50), Ok(Way::Pinned(_))));
+        table.removed(id(50, Kind::File), ROOT, OsStr::new("a"));
+        table.found(id(50, Kind::File), ROOT, OsStr::new("a"), since);
+        assert_eq!(name(&table, 50), None);
+    }
+
+    #[test]
+    fn a_place_leads_to_the_node_that_was_seen_there_last() {
+        let mut table = table();
+        let (old, new) = (id(50, Kind::File), id(51, Kind::File));
+        found(&mut table, old, ROOT, "a");
+        assert_eq!(table.named(ROOT, OsStr::new("a")), Some(50));
+        found(&mut table, new, ROOT, "a");
+        assert_eq!(table.named(ROOT, OsStr::new("a")), Some(51));
+        table.moved(old, (ROOT, OsStr::new("a")), (ROOT, OsStr::new("b")));
+        assert_eq!(table.named(ROOT, OsStr::new("a")), Some(51), "what was replaced takes nothing along");
+        assert_eq!(table.named(ROOT, OsStr::new("b")), Some(50));
+        table.lost(51);
+        assert_eq!((table.named(ROOT, OsStr::new("a")), name(&table, 51)), (None, None));
+        table.regained(51, ROOT, OsStr::new("c"));
+        table.regained(51, ROOT, OsStr::new("d"));
+        assert_eq!(name(&table, 51).as_deref(), Some("c"), "a name that is known stands");
+        table.forget(50, 1);
+        table.forget(51, 1);
+        table.lost(51);
+        table.regained(51, ROOT, OsStr::new("c"));
+        assert_eq!((table.placed.len(), table.nodes[&ROOT].children), (0, 0));
     }
 
     #[test]

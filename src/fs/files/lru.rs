@@ -77,6 +77,30 @@ impl<V> Lru<V> {
         Some(removed.value)
     }
 
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is an entry; to ask is no use of it.
+    #[cfg(test)]
+    pub(super) fn contains(&self, key: Ino) -> bool {
+        self.index.contains_key(&key)
+    }
+
+    /// The entry, without that being a use of it.
+    pub(super) fn peek(&mut self, key: Ino) -> Option<&mut V> {
+        let slot = *self.index.get(&key)?;
+        Some(&mut self.slots[slot].value)
+    }
+
+    /// The least recently used entries, the oldest first.
+    pub(super) fn oldest(&self, count: usize) -> Vec<Ino> {
+        let oldest = self.slots.get(self.oldest);
+        let newer = |slot: &&Slot<V>| self.slots.get(slot.newer);
+        std::iter::successors(oldest, newer).map(|slot| slot.key).take(count).collect()
+    }
+
     /// Take out the older half.
     #[must_use = "drop it after the lock is let go"]
     pub(super) fn take_half(&mut self) -> Vec<V> {
@@ -161,6 +185,17 @@ mod tests {
         }
         assert_eq!(lru.take_half(), [1, 2, 3]);
         assert_eq!(keys_newest_first(&lru), [5, 4]);
+    }
+
+    #[test]
+    fn the_oldest_come_first_and_to_look_is_no_use() {
+        let mut lru = Lru::new(8);
+        for key in 1..=4 {
+            assert_eq!(lru.insert(key, key), None);
+        }
+        assert_eq!(lru.get(1), Some(&mut 1));
+        assert_eq!(lru.peek(2), Some(&mut 2));
+        assert_eq!((lru.oldest(2), lru.oldest(9), lru.len()), (vec![2, 3], vec![2, 3, 4, 1], 4));
     }
 
     #[test]

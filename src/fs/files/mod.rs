@@ -4,15 +4,19 @@
 //! has checked the caller's permissions.
 //! Must never: use a path of the project as a string, follow a symbolic link, or touch a mount of its own.
 //!
-//! A node is reached by the place it was last seen at: `openat` from its parent's descriptor with `O_NOFOLLOW`, then
-//! a comparison of device and inode number. What is no longer there is ESTALE, upon which the kernel looks the path
-//! up again. So no inode costs a descriptor for as long as it is known; two bounded caches keep the busy ones.
+//! A node is reached by a descriptor (`O_PATH`) that it has from the moment at which the kernel hears of it ([`paths`]). So
+//! it does not matter what happens to its names: a file that is open stays what it is. There is not room for all. A node
+//! without a descriptor is reached by the place it was last seen at: `openat` from its parent's descriptor with `O_NOFOLLOW`,
+//! then a comparison of device and inode number. A file that is not found there was renamed or removed. Where the daemon may open
+//! by handle (open_by_handle_at(2), as root), it is reached by that as long as it has a name somewhere; else it is ESTALE, upon which
+//! the kernel looks the path up again.
 //!
 //! # Lock order
 //!
-//! An open directory's own lock → `moving` → `inodes` → nothing, and `paths`, `data`, `directories`, `listings` alone. Only `moving` is held over a system call
-//! that may wait for the disk: shared by whatever takes names away, from the call until the table knows; exclusive by
-//! a walk that failed and is tried once more, so that it sees either all of a rename or nothing of it.
+//! An open directory's own lock → `moving` → `inodes` → nothing, and `paths`, `data`, `directories`, `listings` alone.
+//! Only `moving` is held over a system call that may wait for the disk: shared by whatever takes names away, from the call
+//! until the table knows; exclusive by a walk that failed and is tried once more, so that it sees either all of a rename or
+//! nothing of it.
 
 mod attributes;
 mod data;
@@ -21,10 +25,12 @@ mod inodes;
 mod lru;
 mod modes;
 mod names;
+mod parcels;
+mod paths;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,11 +45,14 @@ use rustix::io::Errno;
 use self::data::Data;
 pub use self::data::{Appended, append_to, read_from, write_to};
 use self::directories::Directory;
-use self::inodes::{FileId, Inodes, Place, Way};
+use self::inodes::{FileId, Inodes, Place};
 use self::lru::Lru;
 pub use self::names::make_directory_like;
+pub use self::paths::Opens;
+use self::paths::{Out, Paths};
 use super::{Attr, FsError, Ino, Kind, ROOT, Result, Timestamp};
 use crate::limits::{self, Descriptors};
+use crate::sys::{handle_of, open_handle};
 
 /// An error that makes the kernel look the path up again.
 const STALE: FsError = FsError::new(libc::ESTALE);
@@ -66,15 +75,22 @@ pub struct Files {
     replaced: AtomicU64,
     /// `/proc/self/fd`: the way from an `O_PATH` descriptor to what only a path can do.
     proc_fds: OwnedFd,
-    deleted_max: usize,
+    /// A descriptor of the root for opening by handle, where that is allowed.
+    handles: Option<OwnedFd>,
     /// No mode of a file keeps this daemon from opening it.
     reopens_all: bool,
+    root_dev: u64,
     /// The device on which a file keeps the time of its birth.
     births: Option<u64>,
     moving: RwLock<()>,
     inodes: Mutex<Inodes>,
-    paths: Mutex<Lru<Arc<OwnedFd>>>,
+    paths: Mutex<Paths>,
     data: Mutex<Lru<Data>>,
+    /// Descriptors that a daemon other than root could not have again, because of the mode of the file or directory. What the
+    /// kernel has let a process open stays open to it.
+    lasting: Mutex<Paths>,
+    /// Held while a directory is listed by such a descriptor, whose position is shared.
+    listing: Mutex<()>,
     directories: Mutex<HashMap<u64, Arc<Mutex<Directory>>>>,
     next_directory: AtomicU64,
     /// Directories that are listed without being opened, by node.
@@ -85,7 +101,7 @@ impl Files {
     /// The files below `root`, an `O_PATH` descriptor of a directory.
     ///
     /// Descriptors are kept according to the limit that the process has now.
-    pub fn new(root: OwnedFd) -> Result<Files> {
+    pub fn new(root: OwnedFd, opens: Opens) -> Result<Files> {
         let stat = look_at(&root)?;
         let keeps_births = KEEPS_BIRTHS.contains(&(fstatfs(&root)?.f_type as u64));
         let births = (keeps_births && has_birth(&stat)).then(|| device(&stat));
@@ -95,18 +111,26 @@ impl Files {
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc_fds = openat(CWD, "/proc/self/fd", flags, Mode::empty())?;
-        let bounds = Descriptors::of(crate::sys::descriptor_limit());
+        let limit = crate::sys::descriptor_limit();
+        let bounds = match opens {
+            Opens::Unreported(_) => Descriptors::of_tree(limit),
+            Opens::Reported => Descriptors::of_desk(limit),
+        };
+        let handles = open_by_handle(&root);
         Ok(Files {
             root: RwLock::new(Arc::new(root)),
             replaced: AtomicU64::new(0),
             proc_fds,
-            deleted_max: bounds.deleted,
+            handles,
             reopens_all: crate::sys::is_root(),
+            root_dev: id.dev,
             births,
             moving: RwLock::new(()),
             inodes: Mutex::new(Inodes::new(id)),
-            paths: Mutex::new(Lru::new(bounds.paths)),
+            paths: Mutex::new(Paths::new(opens, bounds.paths)),
             data: Mutex::new(Lru::new(bounds.data)),
+            lasting: Mutex::new(Paths::new(Opens::Unreported(limits::TREE_NODES_KEPT), bounds.data)),
+            listing: Mutex::new(()),
             directories: Mutex::new(HashMap::new()),
             next_directory: AtomicU64::new(1),
             listings: Mutex::new(Lru::new(limits::LISTINGS_KEPT.min(bounds.data))),
@@ -138,7 +162,10 @@ impl Files {
         self.replaced.fetch_add(1, Ordering::Relaxed);
         drop(inodes);
         // What is kept open lies below the old one.
-        let _closed = (self.paths.lock().take_if(|_| true), self.data.lock().take_if(|_| true));
+        let mut out = Out::new();
+        self.paths.lock().take_all(&mut out);
+        self.lasting.lock().take_all(&mut out);
+        let _closed = self.data.lock().take_if(|_| true);
         let _listings = self.listings.lock().take_if(|_| true);
         Ok(())
     }
@@ -215,12 +242,14 @@ impl Files {
         let removed = self.inodes.lock().forget(ino, count);
         let mut directories = Vec::new();
         for removed in removed {
-            let path = self.paths.lock().remove(removed.ino);
+            let mut out = Out::new();
+            self.paths.lock().remove(removed.ino, &mut out);
+            self.lasting.lock().remove(removed.ino, &mut Out::new());
             let _data = self.data.lock().remove(removed.ino);
             gone(removed.ino);
             if removed.kind == Kind::Directory {
                 let _listing = self.listings.lock().remove(removed.ino);
-                directories.push(Forgotten { ino: removed.ino, path, place: removed.place });
+                directories.push(Forgotten { ino: removed.ino, path: out.pop(), place: removed.place });
             }
         }
         directories
@@ -255,6 +284,31 @@ impl Files {
         self.inodes.lock().known(id)
     }
 
+    /// A name was changed beneath the mount. The answer is the node that had it, if it has it no longer: it has none from now on,
+    /// as far as is known.
+    pub fn lost_beneath(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
+        let _nothing_moves = self.moving.write();
+        let had = self.inodes.lock().named(parent, name)?;
+        let there = self.look_for(parent, name);
+        (there != Some(had)).then(|| self.inodes.lock().lost(had)).map(|()| had)
+    }
+
+    /// The node that a name means on the disk now, if the kernel knows it. If no other name of that node is known, it is reached
+    /// by this one from now on.
+    pub fn found_beneath(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
+        let _nothing_moves = self.moving.write();
+        let there = self.look_for(parent, name)?;
+        self.inodes.lock().regained(there, parent, name);
+        Some(there)
+    }
+
+    /// As [`Files::known_at`], while no name is on the move.
+    fn look_for(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
+        let dir = self.walk(parent).ok()?;
+        let id = self.identify(&look(&dir, name).ok()?).ok()?;
+        self.inodes.lock().known(id)
+    }
+
     /// The directory in which a node was last seen.
     pub fn parent_of(&self, ino: Ino) -> Option<Ino> {
         self.inodes.lock().place(ino).map(|place| place.parent)
@@ -278,11 +332,83 @@ impl Files {
         attr(ino, &stat)
     }
 
-    /// Read what `name` is and count one reference to it: the end of everything that finds or makes a name.
+    /// How many nodes there are, how many of them have a descriptor, and how many of those wait in parcels.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let nodes = self.inodes.lock().len();
+        let paths = self.paths.lock();
+        // The root has one of its own.
+        (nodes, paths.len() + 1, paths.packed())
+    }
+
+    /// Nodes whose file was removed beneath the mount, with the names that they had. As long as the kernel knows such a name, the
+    /// node keeps the disk from giving back the file's space. Looks at every descriptor that is at hand.
+    pub fn removed_beneath(&self) -> Vec<(Ino, Ino, OsString)> {
+        let nodes = self.paths.lock().all_at_hand();
+        let is_removed = |fd: &OwnedFd| look_at(fd).is_ok_and(|stat| stat.stx_nlink == 0);
+        let removed = nodes.into_iter().filter(|(_, fd)| is_removed(fd));
+        removed.filter_map(|(ino, _)| self.place(ino).map(|(parent, name)| (ino, parent, name))).collect()
+    }
+
+    /// Give back what nodes held that are no more, as far as that was put off.
+    pub(super) fn clear_parcels(&self) {
+        let mut out = Out::new();
+        for paths in [&self.paths, &self.lasting] {
+            while paths.lock().clear(&mut out) {
+                out.clear();
+            }
+        }
+    }
+
+    /// The descriptor that a node has.
+    fn kept(&self, ino: Ino) -> rustix::io::Result<Option<Arc<OwnedFd>>> {
+        self.making_room(|| {
+            let mut out = Out::new();
+            let mut paths = self.paths.lock();
+            paths.get(ino, &mut out).map_err(|_| Errno::MFILE)
+        })
+    }
+
+    /// Keep a descriptor of a node, unless it has one. While there is no room, keep its handle.
+    fn keep_path(&self, ino: Ino, fd: OwnedFd) -> Arc<OwnedFd> {
+        let (mut out, fd) = (Out::new(), Arc::new(fd));
+        let mut paths = self.paths.lock();
+        if let Ok(Some(kept)) = paths.get(ino, &mut out) {
+            drop(paths);
+            return kept;
+        }
+        let has_room = paths.insert(ino, fd.clone(), &mut out);
+        drop(paths);
+        if !has_room {
+            self.keep_handle(ino, &fd);
+        }
+        fd
+    }
+
+    fn keep_handle(&self, ino: Ino, fd: &OwnedFd) {
+        if self.handles.is_some()
+            && self.inodes.lock().dev(ino) == self.root_dev
+            && let Ok(handle) = handle_of(fd.as_fd())
+        {
+            self.inodes.lock().set_handle(ino, handle);
+        }
+    }
+
+    /// Find out what `name` is and count one reference to it: the end of everything that finds or makes a name.
     fn introduce(&self, dir: &OwnedFd, parent: Ino, name: &OsStr) -> Result<Attr> {
         let since = self.inodes.lock().removals();
-        let stat = look(dir, name)?;
-        self.count(&stat, parent, name, since)
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match self.making_room(|| openat(dir, name, flags, Mode::empty())) {
+            Ok(fd) => {
+                let attr = self.count(&look_at(&fd)?, parent, name, since)?;
+                if attr.ino != ROOT {
+                    self.keep_path(attr.ino, fd);
+                }
+                Ok(attr)
+            }
+            // The node goes without.
+            Err(Errno::MFILE | Errno::NFILE) => self.count(&look(dir, name)?, parent, name, since),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn identify(&self, stat: &Statx) -> Result<FileId> {
@@ -291,7 +417,7 @@ impl Files {
 
     fn count(&self, stat: &Statx, parent: Ino, name: &OsStr, since: u64) -> Result<Attr> {
         let id = self.identify(stat)?;
-        let (ino, _unpinned) = self.inodes.lock().found(id, parent, name, since);
+        let ino = self.inodes.lock().found(id, parent, name, since);
         attr(ino, stat)
     }
 
@@ -311,49 +437,47 @@ impl Files {
         }
     }
 
-    fn way(&self, ino: Ino) -> Result<Way> {
-        self.inodes.lock().way(ino)
-    }
-
     fn stat(&self, ino: Ino) -> Result<Statx> {
-        if let Some(fd) = self.at_hand(ino) {
-            return Ok(look_at(&fd)?);
-        }
-        match self.way(ino)? {
-            Way::Pinned(fd) => Ok(look_at(&fd)?),
-            Way::At(place, id) => {
-                let dir = self.walk(place.parent)?;
-                let stat = look(&dir, &place.name).map_err(stale_if_gone)?;
-                if self.identify(&stat)? == id { Ok(stat) } else { Err(STALE) }
-            }
-        }
+        Ok(look_at(&*self.walk(ino)?)?)
     }
 
     /// A descriptor of the node that is open already. One for content does whatever an `O_PATH` one does.
-    fn at_hand(&self, ino: Ino) -> Option<Arc<OwnedFd>> {
+    fn at_hand(&self, ino: Ino) -> Result<Option<Arc<OwnedFd>>> {
         if ino == ROOT {
-            return Some(self.root());
+            return Ok(Some(self.root()));
         }
-        let path = self.paths.lock().get(ino).map(|fd| fd.clone());
-        path.or_else(|| self.data.lock().get(ino).map(|data| data.fd.clone()))
+        if let Some(data) = self.data.lock().get(ino) {
+            return Ok(Some(data.fd.clone()));
+        }
+        Ok(self.kept(ino)?)
+    }
+
+    fn walk(&self, ino: Ino) -> Result<Arc<OwnedFd>> {
+        match self.walk_by_name(ino) {
+            Err(error) if error.errno == libc::ESTALE => self.open_by_handle(ino).ok_or(error),
+            answer => answer,
+        }
+    }
+
+    fn open_by_handle(&self, ino: Ino) -> Option<Arc<OwnedFd>> {
+        let mount = self.handles.as_ref()?;
+        let (handle, id) = self.inodes.lock().handle(ino)?;
+        let fd = open_handle(mount.as_fd(), &handle).ok()?;
+        (self.identify(&look_at(&fd).ok()?).ok()? == id).then(|| self.keep_path(ino, fd))
     }
 
     /// Go up the known places to a descriptor at hand, then down again by opening.
-    fn walk(&self, ino: Ino) -> Result<Arc<OwnedFd>> {
+    fn walk_by_name(&self, ino: Ino) -> Result<Arc<OwnedFd>> {
         let mut below = Vec::new();
         let mut at = ino;
         let mut fd = loop {
-            if let Some(fd) = self.at_hand(at) {
+            if let Some(fd) = self.at_hand(at)? {
                 break fd;
             }
-            match self.way(at)? {
-                Way::Pinned(fd) => break fd,
-                Way::At(place, id) => {
-                    let parent = place.parent;
-                    below.push((at, place.name, id));
-                    at = parent;
-                }
-            }
+            let (place, id) = self.inodes.lock().way(at)?;
+            let parent = place.parent;
+            below.push((at, place.name, id));
+            at = parent;
             if below.len() > limits::DEPTH_MAX {
                 return Err(STALE);
             }
@@ -365,8 +489,7 @@ impl Files {
             if self.identify(&look_at(&next)?)? != id {
                 return Err(STALE);
             }
-            fd = Arc::new(next);
-            let _evicted = self.paths.lock().insert(ino, fd.clone());
+            fd = self.keep_path(ino, next);
         }
         Ok(fd)
     }
@@ -375,9 +498,8 @@ impl Files {
     fn making_room<T>(&self, open: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
         match open() {
             Err(Errno::MFILE | Errno::NFILE) => {
-                let paths = self.paths.lock().take_half();
                 let data = self.data.lock().take_half();
-                drop((paths, data));
+                drop(data);
                 open()
             }
             answer => answer,
@@ -389,6 +511,14 @@ impl Files {
         let number = path.as_raw_fd().to_string();
         self.making_room(|| openat(&self.proc_fds, &number, flags | OFlags::CLOEXEC, Mode::empty()))
     }
+}
+
+/// A descriptor of a directory by which files of its filesystem can be opened by handle, if this process may do that.
+fn open_by_handle(root: &OwnedFd) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mount = openat(root, ".", flags, Mode::empty()).ok()?;
+    let handle = handle_of(mount.as_fd()).ok()?;
+    open_handle(mount.as_fd(), &handle).is_ok().then_some(mount)
 }
 
 /// A directory that the kernel no longer knows.

@@ -19,12 +19,6 @@ use super::{Files, look, look_at};
 use crate::fs::{Attr, FsError, Ino, Kind, NewMode, Request, Result};
 use crate::sys;
 
-/// What a change takes a name from, and a descriptor of its file if nothing else leads there.
-struct Victim {
-    id: FileId,
-    keep: Option<Arc<OwnedFd>>,
-}
-
 impl Files {
     /// Make a regular file, pipe, socket or device, which the type bits of the mode tell.
     pub fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, rdev: u32) -> Result<Attr> {
@@ -89,7 +83,10 @@ impl Files {
         };
         drop(acting);
         let attr = self.count(&look_at(&fd)?, parent, name, since)?;
-        self.keep_data(attr.ino, Data::new(fd.clone(), true));
+        if let Ok(path) = self.reopen(&fd, OFlags::PATH) {
+            self.keep_path(attr.ino, path);
+        }
+        self.keep_data(Data::new(attr.ino, fd.clone(), OFlags::RDWR));
         Ok((attr, fd))
     }
 
@@ -106,9 +103,9 @@ impl Files {
     fn remove(&self, parent: Ino, name: &OsStr, flags: AtFlags) -> Result<()> {
         let dir = self.descriptor(parent)?;
         let _moving = self.moving.read();
-        let victim = self.victim(&dir, parent, name, true)?.ok_or(FsError::new(libc::ENOENT))?;
+        let victim = self.identify(&look(&dir, name)?)?;
         unlinkat(&dir, name, flags)?;
-        self.inodes.lock().removed(victim.id, parent, name, victim.keep);
+        self.inodes.lock().removed(victim, parent, name);
         Ok(())
     }
 
@@ -121,7 +118,7 @@ impl Files {
 
         let _moving = self.moving.read();
         let mover = self.identify(&look(&from_dir, from.1)?)?;
-        let victim = self.victim(&to_dir, to.0, to.1, !exchange)?;
+        let victim = self.victim(&to_dir, to.1)?;
         // RENAME_WHITEOUT makes a node, which belongs to the caller as any other does.
         let acting = sys::act_for(req.uid, req.gid);
         renameat_with(&from_dir, from.1, &to_dir, to.1, flags)?;
@@ -131,12 +128,12 @@ impl Files {
         match victim {
             Some(victim) if exchange => {
                 inodes.moved(mover, from, to);
-                inodes.moved(victim.id, to, from);
+                inodes.moved(victim, to, from);
             }
             // Two names of one file: rename(2) leaves both.
-            Some(victim) if victim.id == mover => {}
+            Some(victim) if victim == mover => {}
             Some(victim) => {
-                inodes.removed(victim.id, to.0, to.1, victim.keep);
+                inodes.removed(victim, to.0, to.1);
                 inodes.moved(mover, from, to);
             }
             None => inodes.moved(mover, from, to),
@@ -144,31 +141,12 @@ impl Files {
         Ok(())
     }
 
-    /// What is at a name now; if that `vanishes`, with whatever keeps it within reach.
-    fn victim(&self, dir: &OwnedFd, parent: Ino, name: &OsStr, vanishes: bool) -> Result<Option<Victim>> {
-        let stat = match look(dir, name) {
-            Err(Errno::NOENT) => return Ok(None),
-            answer => answer?,
-        };
-        let id = self.identify(&stat)?;
-        let (depends, pinned) = {
-            let inodes = self.inodes.lock();
-            (inodes.depends_on(id, parent, name), inodes.pinned())
-        };
-        if !depends || !vanishes {
-            return Ok(Some(Victim { id, keep: None }));
+    /// The file that a name means now.
+    fn victim(&self, dir: &OwnedFd, name: &OsStr) -> Result<Option<FileId>> {
+        match look(dir, name) {
+            Err(Errno::NOENT) => Ok(None),
+            stat => self.identify(&stat?).map(Some),
         }
-        if pinned >= self.deleted_max {
-            return Err(FsError::because(
-                libc::EMFILE,
-                "more deleted files are still in use than the daemon may keep open",
-            ));
-        }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = self.making_room(|| openat(dir, name, flags, Mode::empty()))?;
-        // Swapped behind the mount just now: what is removed then is not what the kernel knows.
-        let keep = (self.identify(&look_at(&fd)?)? == id).then(|| Arc::new(fd));
-        Ok(Some(Victim { id, keep }))
     }
 
     /// What kind of file a node is, as far as known without asking the disk.

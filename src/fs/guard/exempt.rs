@@ -231,7 +231,7 @@ mod tests {
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, dir.path(), flags, Mode::empty()).unwrap();
-        let exempt = Exempt::new(Arc::new(Files::new(root).unwrap()));
+        let exempt = Exempt::new(Arc::new(Files::new(root, crate::fs::files::Opens::Reported).unwrap()));
         (dir, exempt)
     }
 

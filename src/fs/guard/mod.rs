@@ -366,6 +366,14 @@ impl Guard {
         if renew { self.drop_pages(ino, then) } else { then() }
     }
 
+    /// Have the kernel forget the attributes of a node, so that an open asks for them.
+    fn forget_attributes(&self, ino: Ino) {
+        if let Some(forgetting) = self.forgetting.get() {
+            forgetting.attributes(ino);
+            self.table.lock().changes.voided(ino);
+        }
+    }
+
     /// Have the kernel drop what it keeps of a file's content; `then` is called when it has.
     ///
     /// Whatever is written from now until a while after may be dropped by this as well, and what was there before be read
@@ -449,6 +457,10 @@ impl Guard {
         for ino in [grant.gone, grant.moved].into_iter().flatten() {
             self.exempt.forget(ino);
         }
+        if let (Some(ino), Some(forgetting)) = (grant.gone, self.forgetting.get()) {
+            // It may be open, also beneath the mount, where from now on nothing is heard of it.
+            forgetting.attributes(ino);
+        }
         if grant.rules {
             self.exempt.rules_changed();
         }
@@ -491,12 +503,7 @@ impl Guard {
             doubtful.iter().for_each(|ino| table.changes.unsettle(*ino));
             (news, doubtful)
         };
-        if let Some(forgetting) = self.forgetting.get() {
-            for ino in news {
-                forgetting.attributes(ino);
-                self.table.lock().changes.voided(ino);
-            }
-        }
+        news.into_iter().for_each(|ino| self.forget_attributes(ino));
         for ino in doubtful {
             let table = self.table.clone();
             self.drop_pages(ino, move || table.lock().changes.settle(ino));

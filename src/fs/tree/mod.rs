@@ -87,9 +87,8 @@ impl Tree {
         let root = Arc::new(Root::new(files.clone(), config.tasks.clone())?);
         let policy = Box::new(root.clone());
         let guard = Arc::new(Guard::new(config.guard, policy, files.clone(), callers, engine));
-        Ok(Tree {
-            core: Arc::new(Core { files, root, guard, watch, terms: OnceLock::new(), more: OnceLock::new() }),
-        })
+        let (terms, more) = (OnceLock::new(), OnceLock::new());
+        Ok(Tree { core: Arc::new(Core { files, root, guard, watch, terms, more }) })
     }
 
     /// The tree is mounted now, as this device. From now on `kernel` is told what to forget, and changes can wait.
@@ -110,6 +109,7 @@ impl Tree {
         self.core.guard.lower_fences();
         if !self.core.watch.hears_all() {
             self.core.guard.changed_behind(None);
+            self.core.watch.forget_removed();
         }
     }
 
@@ -184,14 +184,16 @@ impl Core {
         }
     }
 
-    /// How long attributes may be believed. A file of several names may be changed by one that nobody watches.
+    /// How long attributes may be believed. A file of several names may be changed by one that is not watched. Of a file that
+    /// lost its name beneath the mount, and is perhaps still open, nothing more is heard.
     fn attr_ttl(&self, attr: &Attr) -> Duration {
-        let told = match (attr.kind, attr.nlink) {
-            (Kind::Directory, _) => self.watch.covers(attr.ino),
-            (_, 1) => self.files.parent_of(attr.ino).is_some_and(|parent| self.watch.covers(parent)),
-            _ => false,
+        let ttl = match (attr.kind, self.files.parent_of(attr.ino)) {
+            (Kind::Directory, _) if self.watch.covers(attr.ino) => LONG,
+            (Kind::Directory, _) => SHORT,
+            (_, None) => Duration::ZERO,
+            (_, Some(parent)) if attr.nlink == 1 && self.watch.covers(parent) => LONG,
+            _ => SHORT,
         };
-        let ttl = if told { LONG } else { SHORT };
         if attr.kind == Kind::File { self.guard.attr_ttl(attr.ino, ttl) } else { ttl }
     }
 
@@ -250,7 +252,9 @@ impl Core {
 
     fn session(&self) -> String {
         let terms = self.terms.get().map(|terms| terms.shown());
-        let mut session = json!({ "tree": terms, "watch": self.watch.shown() });
+        let (known, descriptors, packed) = self.files.counts();
+        let nodes = json!({ "known": known, "descriptors": descriptors, "packed": packed });
+        let mut session = json!({ "tree": terms, "watch": self.watch.shown(), "nodes": nodes });
         if let (Some(more), Some(session)) = (self.more.get(), session.as_object_mut()) {
             session.extend(more());
         }

@@ -229,7 +229,8 @@ mod tests {
     fn root(dir: &std::path::Path) -> Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(CWD, dir, flags, Mode::empty()).unwrap();
-        Root::new(Arc::new(Files::new(fd).unwrap()), "tasks".into()).unwrap()
+        Root::new(Arc::new(Files::new(fd, crate::fs::files::Opens::Reported).unwrap()), "tasks".into())
+            .unwrap()
     }
 
     fn at(name: &str) -> Name {

@@ -54,6 +54,7 @@ pub(super) struct Watch {
     thread: Mutex<Option<(OwnedFd, JoinHandle<()>)>>,
     complained: AtomicBool,
     lost: AtomicU64,
+    seconds: AtomicU64,
 }
 
 /// The directories that the kernel knows.
@@ -89,6 +90,7 @@ impl Watch {
             thread: Mutex::default(),
             complained: AtomicBool::new(false),
             lost: AtomicU64::new(0),
+            seconds: AtomicU64::new(0),
         };
         watch.add(ROOT);
         watch
@@ -283,8 +285,16 @@ impl Watch {
                 false => kernel.forget_name(directory, OsStr::new(NO_NAME)),
             }
         }
-        for (directory, name) in changes.0.keys().filter(|(_, name)| name != ".") {
-            if let Some(child) = self.files.known_at(*directory, name) {
+        // First every node that lost its name, then those that have one now: a file may have moved from here to there. A file
+        // that is open goes on without a name, and has a link less.
+        let entries = || changes.0.iter().filter(|((_, name), _)| name != ".");
+        for ((directory, name), _) in entries().filter(|(_, name_changed)| **name_changed) {
+            if let Some(lost) = self.files.lost_beneath(*directory, name) {
+                kernel.forget_attributes(lost);
+            }
+        }
+        for ((directory, name), _) in entries() {
+            if let Some(child) = self.files.found_beneath(*directory, name) {
                 kernel.forget_content(child);
             }
         }
@@ -305,10 +315,27 @@ impl Watch {
                 && self.files.known_at(parent, &name) != Some(ino)
             {
                 kernel.forget_name(parent, &name);
+                let _open_perhaps = self.files.lost_beneath(parent, &name);
             }
             kernel.forget_content(ino);
         }
         self.forget_missing(kernel, true);
+    }
+
+    /// Have the kernel forget the names of files that were removed where that is not heard of. To be called every second or so.
+    pub(super) fn forget_removed(&self) {
+        let seconds = self.seconds.fetch_add(1, Ordering::Relaxed);
+        let Some(kernel) = self.kernel().filter(|_| seconds.is_multiple_of(limits::REMOVED_SECONDS)) else {
+            return;
+        };
+        for (ino, parent, name) in self.files.removed_beneath() {
+            if !self.stays(parent, &name) && !self.covers(parent) {
+                kernel.forget_name(parent, &name);
+                if self.files.lost_beneath(parent, &name).is_some() {
+                    kernel.forget_attributes(ino);
+                }
+            }
+        }
     }
 
     /// Let the kernel ask again for names that were missing. Of those that are there by now it was told, unless that
