@@ -20,7 +20,9 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::process::{LIMIT, Ran, abort_below, crewfs, detach_below, mounts_below, run, until, within};
+use crate::process::{
+    LIMIT, Ran, abort_below, crewfs, crewfs_with_descriptors, detach_below, mounts_below, run, until, within,
+};
 
 /// How long one test may take; `CREWFS_TEST_LIMIT` says otherwise, in seconds.
 fn test_limit() -> Duration {
@@ -162,7 +164,15 @@ impl Project {
 
     /// Mount it somewhere.
     pub(crate) fn mount_at(&self, place: &Path, options: &[&str]) -> Mounted {
-        let mut command = crewfs();
+        self.mount_by(crewfs(), place, options)
+    }
+
+    /// Mount it by a daemon that may have so many descriptors.
+    pub(crate) fn mount_with_descriptors(&self, most: u64, options: &[&str]) -> Mounted {
+        self.mount_by(crewfs_with_descriptors(most), &self.mountpoint, options)
+    }
+
+    fn mount_by(&self, mut command: Command, place: &Path, options: &[&str]) -> Mounted {
         command.arg("mount").arg(&self.source);
         if place != self.source {
             command.arg(place);

@@ -5,6 +5,7 @@
 mod bad_input;
 mod bad_places;
 mod being_written;
+mod beneath;
 mod claiming;
 mod command_line;
 mod doctor;

@@ -101,6 +101,15 @@ pub(crate) fn crewfs() -> Command {
     command
 }
 
+/// The program under test, as one that may open so many files at a time.
+pub(crate) fn crewfs_with_descriptors(most: u64) -> Command {
+    let program = crewfs();
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={most}")).arg(program.get_program());
+    command.env_remove("CREWFS_WORKER").env_remove("CREWFS_LOG").current_dir("/");
+    command
+}
+
 /// The mounts at and below a place, youngest first, each with the minor number of its device.
 pub(crate) fn mounts_below(place: &Path) -> Vec<(PathBuf, u32)> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();

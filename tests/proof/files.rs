@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::files_model::{Content, DEP, IDS, Model, OPERATOR, Phase, other_name};
 use crate::harness::{Mounted, Project, project};
+use crate::lines::Client;
 use crate::process::{until, within};
 use crate::random::{Random, number};
 
@@ -42,12 +42,6 @@ for line in sys.stdin:
     except OSError as error: print(errno.errorcode[error.errno], flush=True)
 "#;
 
-/// A process that lives as long as the test, or as a file is open.
-struct Client {
-    child: Child,
-    answers: BufReader<ChildStdout>,
-}
-
 impl Client {
     fn start(worker: &str) -> Client {
         // The operator's ancestors end where it begins: a program that runs the tests lends it no name.
@@ -72,37 +66,13 @@ impl Client {
         ]);
         command.env("CREWFS_WORKER", "scribe").current_dir(mounted.path());
         let mut writer = Client::of(command);
-        assert_eq!(writer.answer(), "ok", "{open}");
+        assert_eq!(writer.answer().as_deref(), Some("ok"), "{open}");
         writer
     }
 
-    fn of(mut command: Command) -> Client {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let answers = BufReader::new(child.stdout.take().unwrap());
-        Client { child, answers }
-    }
-
-    fn answer(&mut self) -> String {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        line.trim_end().to_string()
-    }
-
-    fn ask(&mut self, words: &[&str]) -> String {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{}", words.join("\t")).unwrap();
-        self.answer()
-    }
-
     fn end(mut self, code: u32) {
-        writeln!(self.child.stdin.as_mut().unwrap(), "exit {code}").unwrap();
+        self.tell(&format!("exit {code}"));
         until("the writer ends", || self.child.try_wait().unwrap().is_some());
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -128,7 +98,8 @@ impl Run {
 
     /// Have a client do something, and see that it is answered as the model says.
     fn ask(&mut self, who: &'static str, words: &[&str], expected: &str) {
-        let told = self.clients.get_mut(who).unwrap().ask(words);
+        let told = self.clients.get_mut(who).unwrap().ask(&words.join("\t"));
+        let told = told.unwrap_or_else(|how| panic!("{who} {how}\n{}", self.history()));
         self.steps.push(format!(
             "{who}: {} -> {told}",
             words.join(" ").replace(&*self.mounted().tasks().display().to_string(), "")
