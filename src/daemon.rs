@@ -31,7 +31,7 @@ use crate::fs::followed::Follower;
 use crate::fs::guard;
 use crate::fs::tree::{Tree, TreeConfig};
 use crate::fuse::{MountOptions, Session};
-use crate::limits::{DESK_THREADS_MIN, READ_AHEAD_KIB, TREE_NODES_KEPT};
+use crate::limits::{DESK_THREADS_MIN, Descriptors, READ_AHEAD_KIB, TREE_NODES_KEPT};
 use crate::queue::{Rules, Span};
 use crate::state_directory::FileId;
 use crate::{clock, mounts, sys};
@@ -98,7 +98,7 @@ impl Daemon {
     /// Mount the project. When this returns, both mounts answer.
     pub fn start(config: &Config, project: Project) -> Result<Daemon, StartError> {
         check_places(config)?;
-        sys::raise_descriptor_limit();
+        sys::widen_descriptor_table(Descriptors::in_all(sys::raise_descriptor_limit()));
         sys::clear_umask();
         sys::ignore_lease_breaks();
         sys::keep_capabilities().map_err(|error| cannot("capabilities cannot be kept", error))?;

@@ -203,6 +203,13 @@ impl Descriptors {
         Descriptors::share(limit, 1, DESK_DESCRIPTORS_MAX)
     }
 
+    /// How many the daemon has at one time, as a rule, at most.
+    pub fn in_all(limit: u64) -> u64 {
+        let shares = [Descriptors::of_tree(limit), Descriptors::of_desk(limit)];
+        let kept: usize = shares.iter().map(|share| share.paths + share.data).sum();
+        (kept + kept / 8) as u64
+    }
+
     fn share(limit: u64, sixteenths: u64, most: usize) -> Descriptors {
         let share = |part: u64| usize::try_from(limit / 16 * part).unwrap_or(usize::MAX).max(DESCRIPTORS_MIN);
         Descriptors { paths: share(sixteenths).min(most), data: share(1).min(DATA_DESCRIPTORS_MAX) }

@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{
-    Access, AtFlags, FallocateFlags, OFlags, SeekFrom, accessat, copy_file_range, fallocate, fcntl_getfl,
-    fdatasync, fsync, ftruncate, seek,
+    Access, AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, accessat, copy_file_range, fallocate,
+    fcntl_getfl, fdatasync, fsync, ftruncate, openat, seek,
 };
 use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2, retry_on_intr};
 
@@ -151,7 +151,7 @@ impl Files {
     /// Reading opens for reading only: a descriptor that can write would keep the disk from executing the file.
     fn open_access(&self, ino: Ino, write: bool) -> Result<(OwnedFd, OFlags)> {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
-        match self.open_content(ino, access) {
+        match self.open_known(ino, access) {
             // Its mode may permit this daemon to write, and not to read.
             Err(error) if write && error.errno == libc::EACCES => {
                 Ok((self.open_content(ino, OFlags::WRONLY)?, OFlags::WRONLY))
@@ -176,7 +176,7 @@ impl Files {
             let mut out = Out::new();
             let mut lasting = self.lasting.lock();
             if let Ok(None) = lasting.get(data.ino, &mut out) {
-                let _has_room = lasting.insert(data.ino, data.fd, &mut out);
+                let _has_room = lasting.insert(data.ino, data.fd, false, &mut out);
             }
         }
     }
@@ -217,8 +217,25 @@ impl Files {
         };
         if let Ok(fd) = opened {
             let mut out = Out::new();
-            let _has_room = self.lasting.lock().insert(ino, Arc::new(fd), &mut out);
+            let _has_room = self.lasting.lock().insert(ino, Arc::new(fd), false, &mut out);
         }
+    }
+
+    /// Open a regular file: by its last known name, which is quicker, if the file is still found there, or else by its descriptor.
+    /// `access` changes nothing.
+    fn open_known(&self, ino: Ino, access: OFlags) -> Result<OwnedFd> {
+        if self.kind(ino)? == Kind::File
+            && let Some((dir, name, id)) = self.way_at_hand(ino)
+        {
+            // Something else may have the name by now: a pipe must not keep us waiting.
+            let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            if let Ok(fd) = openat(&dir, &name, flags, Mode::empty())
+                && look_at(&fd).is_ok_and(|stat| self.identify(&stat).is_ok_and(|found| found == id))
+            {
+                return Ok(fd);
+            }
+        }
+        self.open_content(ino, access)
     }
 
     fn open_content(&self, ino: Ino, flags: OFlags) -> Result<OwnedFd> {

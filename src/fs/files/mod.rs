@@ -369,16 +369,10 @@ impl Files {
     }
 
     /// Keep a descriptor of a node, unless it has one. While there is no room, keep its handle.
-    fn keep_path(&self, ino: Ino, fd: OwnedFd) -> Arc<OwnedFd> {
+    fn keep_path(&self, ino: Ino, fd: OwnedFd, kind: Kind) -> Arc<OwnedFd> {
         let (mut out, fd) = (Out::new(), Arc::new(fd));
-        let mut paths = self.paths.lock();
-        if let Ok(Some(kept)) = paths.get(ino, &mut out) {
-            drop(paths);
-            return kept;
-        }
-        let has_room = paths.insert(ino, fd.clone(), &mut out);
-        drop(paths);
-        if !has_room {
+        let kept = self.paths.lock().insert(ino, fd.clone(), kind == Kind::Directory, &mut out);
+        if !kept {
             self.keep_handle(ino, &fd);
         }
         fd
@@ -401,7 +395,7 @@ impl Files {
             Ok(fd) => {
                 let attr = self.count(&look_at(&fd)?, parent, name, since)?;
                 if attr.ino != ROOT {
-                    self.keep_path(attr.ino, fd);
+                    self.keep_path(attr.ino, fd, attr.kind);
                 }
                 Ok(attr)
             }
@@ -452,6 +446,12 @@ impl Files {
         Ok(self.kept(ino)?)
     }
 
+    /// The directory in which a node was last seen, its name there, and what it is; if the directory is at hand.
+    fn way_at_hand(&self, ino: Ino) -> Option<(Arc<OwnedFd>, OsString, FileId)> {
+        let (place, id) = self.inodes.lock().way(ino).ok()?;
+        Some((self.at_hand(place.parent).ok()??, place.name, id))
+    }
+
     fn walk(&self, ino: Ino) -> Result<Arc<OwnedFd>> {
         match self.walk_by_name(ino) {
             Err(error) if error.errno == libc::ESTALE => self.open_by_handle(ino).ok_or(error),
@@ -463,7 +463,7 @@ impl Files {
         let mount = self.handles.as_ref()?;
         let (handle, id) = self.inodes.lock().handle(ino)?;
         let fd = open_handle(mount.as_fd(), &handle).ok()?;
-        (self.identify(&look_at(&fd).ok()?).ok()? == id).then(|| self.keep_path(ino, fd))
+        (self.identify(&look_at(&fd).ok()?).ok()? == id).then(|| self.keep_path(ino, fd, id.kind))
     }
 
     /// Go up the known places to a descriptor at hand, then down again by opening.
@@ -489,7 +489,7 @@ impl Files {
             if self.identify(&look_at(&next)?)? != id {
                 return Err(STALE);
             }
-            fd = self.keep_path(ino, next);
+            fd = self.keep_path(ino, next, id.kind);
         }
         Ok(fd)
     }

@@ -84,7 +84,7 @@ impl Files {
         drop(acting);
         let attr = self.count(&look_at(&fd)?, parent, name, since)?;
         if let Ok(path) = self.reopen(&fd, OFlags::PATH) {
-            self.keep_path(attr.ino, path);
+            self.keep_path(attr.ino, path, Kind::File);
         }
         self.keep_data(Data::new(attr.ino, fd.clone(), OFlags::RDWR));
         Ok((attr, fd))

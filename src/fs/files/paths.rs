@@ -39,8 +39,8 @@ pub enum Opens {
 /// A parcel, and whose descriptors are in it.
 struct Packed {
     parcel: Parcel,
-    /// In the order of the parcel; nothing for a node that is no more.
-    nodes: Vec<Option<Ino>>,
+    /// In the order of the parcel, each with whether it is a directory; nothing for a node that is no more.
+    nodes: Vec<Option<(Ino, bool)>>,
 }
 
 impl Packed {
@@ -49,9 +49,15 @@ impl Packed {
     }
 }
 
+/// A descriptor at hand.
+struct AtHand {
+    fd: Arc<OwnedFd>,
+    is_directory: bool,
+}
+
 /// Descriptors without content (`O_PATH`), by node. See the top of this file.
 pub(super) struct Paths {
-    at_hand: Lru<Arc<OwnedFd>>,
+    at_hand: Lru<AtHand>,
     /// How many may be at hand.
     most: usize,
     opens: Opens,
@@ -81,12 +87,15 @@ impl Paths {
         {
             self.open_parcel(*number, out)?;
         }
-        Ok(self.at_hand.get(ino).map(|fd| fd.clone()))
+        Ok(self.at_hand.get(ino).map(|at_hand| at_hand.fd.clone()))
     }
 
-    /// Keep a descriptor of a node that has none. The answer is whether there was room.
+    /// Keep a descriptor of a node, unless it has one. The answer is whether it has one then.
     #[must_use = "a node without a descriptor needs another way"]
-    pub(super) fn insert(&mut self, ino: Ino, fd: Arc<OwnedFd>, out: &mut Out) -> bool {
+    pub(super) fn insert(&mut self, ino: Ino, fd: Arc<OwnedFd>, is_directory: bool, out: &mut Out) -> bool {
+        if self.at_hand.get(ino).is_some() || self.packed.contains_key(&ino) {
+            return true;
+        }
         let has_room = match self.opens {
             Opens::Reported => {
                 if self.at_hand.len() >= self.most {
@@ -97,18 +106,21 @@ impl Paths {
             Opens::Unreported(all) => self.len() < all && (!self.is_full() || self.pack(out)),
         };
         if has_room {
-            out.extend(self.at_hand.insert(ino, fd));
+            self.put_at_hand(ino, AtHand { fd, is_directory }, out);
         }
         has_room
     }
 
     /// The node is no more.
     pub(super) fn remove(&mut self, ino: Ino, out: &mut Out) {
-        out.extend(self.at_hand.remove(ino));
+        out.extend(self.at_hand.remove(ino).map(|at_hand| at_hand.fd));
         if let Some(number) = self.packed.remove(&ino)
             && let Some(packed) = self.parcels.get_mut(&number)
         {
-            packed.nodes.iter_mut().filter(|node| **node == Some(ino)).for_each(|node| *node = None);
+            let mut nodes = packed.nodes.iter_mut();
+            if let Some(node) = nodes.find(|node| node.is_some_and(|(packed, _)| packed == ino)) {
+                *node = None;
+            }
             if packed.is_waste() {
                 self.parcels.remove(&number);
             }
@@ -127,7 +139,7 @@ impl Paths {
 
     /// Give up all of them.
     pub(super) fn take_all(&mut self, out: &mut Out) {
-        out.extend(self.at_hand.take_if(|_| true));
+        out.extend(self.at_hand.take_if(|_| true).into_iter().map(|at_hand| at_hand.fd));
         self.packed.clear();
         self.parcels.clear();
     }
@@ -135,7 +147,7 @@ impl Paths {
     /// All that are at hand, with their nodes.
     pub(super) fn all_at_hand(&mut self) -> Vec<(Ino, Arc<OwnedFd>)> {
         let nodes = self.at_hand.oldest(usize::MAX);
-        nodes.into_iter().filter_map(|ino| Some((ino, self.at_hand.peek(ino)?.clone()))).collect()
+        nodes.into_iter().filter_map(|ino| Some((ino, self.at_hand.peek(ino)?.fd.clone()))).collect()
     }
 
     /// How many nodes have a descriptor.
@@ -156,11 +168,31 @@ impl Paths {
     /// A file that lost its name is reached by its descriptor only.
     fn evict(&mut self, out: &mut Out) {
         let oldest = self.at_hand.oldest(LOOKED_AT).into_iter();
-        let has_name = |fd: &Arc<OwnedFd>| fstat(fd).is_ok_and(|stat| stat.st_nlink > 0);
-        let mut named = oldest.filter(|ino| self.at_hand.peek(*ino).is_some_and(|fd| has_name(fd)));
+        let has_name = |at_hand: &AtHand| fstat(&at_hand.fd).is_ok_and(|stat| stat.st_nlink > 0);
+        let mut named = oldest.filter(|ino| self.at_hand.peek(*ino).is_some_and(|at_hand| has_name(at_hand)));
         if let Some(evicted) = named.next() {
-            out.extend(self.at_hand.remove(evicted));
+            out.extend(self.at_hand.remove(evicted).map(|at_hand| at_hand.fd));
         }
+    }
+
+    fn put_at_hand(&mut self, ino: Ino, at_hand: AtHand, out: &mut Out) {
+        out.extend(self.at_hand.insert(ino, at_hand).map(|replaced| replaced.fd));
+    }
+
+    /// The least recently used nodes that are no directories, if there are any: everything in a directory is looked up by it.
+    fn to_be_packed(&mut self) -> Vec<Ino> {
+        let count = (self.most / PARCEL_PART).clamp(1, PARCEL_MAX);
+        let oldest = self.at_hand.oldest(2 * count);
+        let (directories, mut nodes): (Vec<Ino>, Vec<Ino>) =
+            oldest.into_iter().partition(|ino| self.at_hand.peek(*ino).is_some_and(|at| at.is_directory));
+        if nodes.is_empty() {
+            nodes = directories;
+        } else {
+            // They are not the oldest any more.
+            directories.into_iter().for_each(|ino| drop(self.at_hand.get(ino)));
+        }
+        nodes.truncate(count);
+        nodes
     }
 
     /// Put the descriptors that were used least recently into a parcel. The answer is whether that was possible.
@@ -168,32 +200,26 @@ impl Paths {
         if self.parcels.len() >= self.most / 2 {
             return false;
         }
-        let nodes = self.at_hand.oldest((self.most / PARCEL_PART).clamp(1, PARCEL_MAX));
-        let taken: Vec<(Ino, Arc<OwnedFd>)> =
+        let nodes = self.to_be_packed();
+        let taken: Vec<(Ino, AtHand)> =
             nodes.into_iter().filter_map(|ino| Some((ino, self.at_hand.remove(ino)?))).collect();
-        match self.put(&taken) {
-            Ok(()) => {
-                out.extend(taken.into_iter().map(|(_, fd)| fd));
+        let parcel = Parcel::pack(taken.iter().map(|(_, at_hand)| at_hand.fd.as_fd()));
+        match parcel {
+            Ok(parcel) => {
+                let number = self.next;
+                self.next += 1;
+                self.packed.extend(taken.iter().map(|(ino, _)| (*ino, number)));
+                let nodes = taken.iter().map(|(ino, at_hand)| Some((*ino, at_hand.is_directory))).collect();
+                self.parcels.insert(number, Packed { parcel, nodes });
+                out.extend(taken.into_iter().map(|(_, at_hand)| at_hand.fd));
                 true
             }
             Err(error) => {
                 log::debug!("descriptors cannot wait in a socket: {error}");
-                for (ino, fd) in taken {
-                    out.extend(self.at_hand.insert(ino, fd));
-                }
+                taken.into_iter().for_each(|(ino, at_hand)| self.put_at_hand(ino, at_hand, out));
                 false
             }
         }
-    }
-
-    fn put(&mut self, descriptors: &[(Ino, Arc<OwnedFd>)]) -> io::Result<()> {
-        let parcel = Parcel::pack(descriptors.iter().map(|(_, fd)| fd.as_fd()))?;
-        let number = self.next;
-        self.next += 1;
-        self.packed.extend(descriptors.iter().map(|(ino, _)| (*ino, number)));
-        let nodes = descriptors.iter().map(|(ino, _)| Some(*ino)).collect();
-        self.parcels.insert(number, Packed { parcel, nodes });
-        Ok(())
     }
 
     /// Everything that is in a parcel is at hand from now on. If there is no room for that, others go into a parcel.
@@ -202,13 +228,13 @@ impl Paths {
         let descriptors = packed.parcel.unpack()?;
         let nodes = self.parcels.remove(&number).into_iter().flat_map(|packed| packed.nodes);
         for (node, fd) in nodes.zip(descriptors.into_iter().map(Arc::new)) {
-            out.extend(match node {
-                Some(ino) => {
+            match node {
+                Some((ino, is_directory)) => {
                     self.packed.remove(&ino);
-                    self.at_hand.insert(ino, fd)
+                    self.put_at_hand(ino, AtHand { fd, is_directory }, out);
                 }
-                None => Some(fd),
-            });
+                None => out.push(fd),
+            }
         }
         while self.is_full() && self.pack(out) {}
         Ok(())
@@ -226,7 +252,7 @@ mod tests {
     fn filled(opens: Opens, most: usize, nodes: std::ops::Range<Ino>) -> Paths {
         let mut paths = Paths::new(opens, most);
         for ino in nodes {
-            let _had_room = paths.insert(ino, fd(), &mut Out::new());
+            let _had_room = paths.insert(ino, fd(), false, &mut Out::new());
         }
         paths
     }
@@ -239,8 +265,8 @@ mod tests {
     fn where_opens_are_reported_the_oldest_file_with_a_name_makes_room() {
         let (mut paths, mut out) = (Paths::new(Opens::Reported, 2), Out::new());
         let nameless = tempfile::tempfile().unwrap();
-        assert!(paths.insert(1, Arc::new(nameless.into()), &mut out));
-        assert!(paths.insert(2, fd(), &mut out) && paths.insert(3, fd(), &mut out));
+        assert!(paths.insert(1, Arc::new(nameless.into()), false, &mut out));
+        assert!(paths.insert(2, fd(), false, &mut out) && paths.insert(3, fd(), false, &mut out));
         assert_eq!((kept(&paths, 1..4), out.len()), (vec![1, 3], 1));
     }
 
@@ -253,7 +279,7 @@ mod tests {
             .map(|ino| {
                 let file: OwnedFd = std::fs::File::create(dir.path().join(ino.to_string())).unwrap().into();
                 let at = number(&file);
-                assert!(paths.insert(ino, Arc::new(file), &mut out));
+                assert!(paths.insert(ino, Arc::new(file), false, &mut out));
                 out.clear();
                 assert!(paths.at_hand.len() + paths.parcels.len() <= 100 && paths.len() as u64 == ino + 1);
                 at
@@ -273,15 +299,25 @@ mod tests {
         assert_eq!(kept(&paths, 0..40), (0..30).collect::<Vec<Ino>>());
         assert!(paths.get(35, &mut Out::new()).unwrap().is_none());
         paths.remove(3, &mut Out::new());
-        assert!(paths.insert(35, fd(), &mut Out::new()));
+        assert!(paths.insert(35, fd(), false, &mut Out::new()));
+    }
+
+    #[test]
+    fn directories_stay_at_hand_as_long_as_there_is_anything_else() {
+        let (mut paths, mut out) = (Paths::new(Opens::Unreported(500), 128), Out::new());
+        (0..30).for_each(|ino| assert!(paths.insert(ino, fd(), true, &mut out)));
+        (30..200).for_each(|ino| assert!(paths.insert(ino, fd(), false, &mut out)));
+        assert!((0..30).all(|ino| paths.at_hand.contains(ino)) && paths.packed() > 60);
+        (200..300).for_each(|ino| assert!(paths.insert(ino, fd(), true, &mut out)));
+        assert_eq!((paths.len(), kept(&paths, 0..300).len()), (300, 300));
     }
 
     #[test]
     fn what_is_no_more_is_taken_out_of_its_parcel() {
         let (mut paths, mut out) = (Paths::new(Opens::Unreported(100), 32), Out::new());
         let (kept_open, removed) = std::io::pipe().unwrap();
-        assert!(paths.insert(0, Arc::new(removed.into()), &mut out));
-        (1..60).for_each(|ino| assert!(paths.insert(ino, fd(), &mut out)));
+        assert!(paths.insert(0, Arc::new(removed.into()), false, &mut out));
+        (1..60).for_each(|ino| assert!(paths.insert(ino, fd(), false, &mut out)));
         out.clear();
         let is_open = || {
             rustix::event::poll(
