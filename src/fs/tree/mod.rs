@@ -188,6 +188,7 @@ impl Core {
     /// lost its name beneath the mount, and is perhaps still open, nothing more is heard.
     fn attr_ttl(&self, attr: &Attr) -> Duration {
         let ttl = match (attr.kind, self.files.parent_of(attr.ino)) {
+            _ if is_synthesized(attr.ino) => LONG,
             (Kind::Directory, _) if self.watch.covers(attr.ino) => LONG,
             (Kind::Directory, _) => SHORT,
             (_, None) => Duration::ZERO,
