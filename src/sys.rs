@@ -99,9 +99,11 @@ pub fn widen_descriptor_table(most: u64) {
     let last = most.min(descriptor_limit()).saturating_sub(1).min(i32::MAX as u64) as libc::c_int;
     let highest = std::fs::File::open("/dev/null").and_then(|file| {
         // SAFETY: the descriptor is open, and the answer is a new one that is nowhere else.
-        match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, last) } {
-            -1 => Err(io::Error::last_os_error()),
-            fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        unsafe {
+            match libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, last) {
+                -1 => Err(io::Error::last_os_error()),
+                fd => Ok(OwnedFd::from_raw_fd(fd)),
+            }
         }
     });
     // Without it the table grows as it is needed.

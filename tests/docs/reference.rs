@@ -231,6 +231,7 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("UNSETTLED_MS", limits::UNSETTLED_MS),
         ("ANCESTORS", limits::ANCESTORS as u64),
         ("FOLLOWED_PROCESSES", limits::FOLLOWED_PROCESSES as u64),
+        ("TREE_NODES_KEPT", limits::TREE_NODES_KEPT as u64),
         ("LOCKED_FILES", limits::LOCKED_FILES as u64),
         ("RECENT_FILES", limits::RECENT_FILES as u64),
         ("WAITING_CHANGES", limits::WAITING_CHANGES as u64),

@@ -83,7 +83,6 @@ impl<V> Lru<V> {
     }
 
     /// Whether there is an entry; to ask is no use of it.
-    #[cfg(test)]
     pub(super) fn contains(&self, key: Ino) -> bool {
         self.index.contains_key(&key)
     }

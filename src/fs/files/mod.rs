@@ -13,7 +13,7 @@
 //!
 //! # Lock order
 //!
-//! An open directory's own lock → `moving` → `inodes` → nothing, and `paths`, `data`, `directories`, `listings` alone.
+//! An open directory's own lock → `moving` → `inodes` → one of `paths`, `lasting`, `data`; and `directories`, `listings` alone.
 //! Only `moving` is held over a system call that may wait for the disk: shared by whatever takes names away, from the call
 //! until the table knows; exclusive by a walk that failed and is tried once more, so that it sees either all of a rename or
 //! nothing of it.
@@ -239,17 +239,26 @@ impl Files {
     /// Drop `count` references to a node. The answer is the directories that thereby are no longer known; `gone` is called
     /// for every node that is no more.
     pub fn forget(&self, ino: Ino, count: u64, mut gone: impl FnMut(Ino)) -> Vec<Forgotten> {
-        let removed = self.inodes.lock().forget(ino, count);
+        let mut closed = Vec::new();
+        {
+            let mut inodes = self.inodes.lock();
+            // Under one lock: a node may be introduced again at any moment, and then keeps what it has.
+            for removed in inodes.forget(ino, count) {
+                if inodes.kind(removed.ino).is_err() {
+                    let (mut out, data) = (Out::new(), self.data.lock().remove(removed.ino));
+                    self.lasting.lock().remove(removed.ino, &mut out);
+                    let mut path = Out::new();
+                    self.paths.lock().remove(removed.ino, &mut path);
+                    closed.push((removed, path.pop(), out, data));
+                }
+            }
+        }
         let mut directories = Vec::new();
-        for removed in removed {
-            let mut out = Out::new();
-            self.paths.lock().remove(removed.ino, &mut out);
-            self.lasting.lock().remove(removed.ino, &mut Out::new());
-            let _data = self.data.lock().remove(removed.ino);
+        for (removed, path, _out, _data) in closed {
             gone(removed.ino);
             if removed.kind == Kind::Directory {
                 let _listing = self.listings.lock().remove(removed.ino);
-                directories.push(Forgotten { ino: removed.ino, path: out.pop(), place: removed.place });
+                directories.push(Forgotten { ino: removed.ino, path, place: removed.place });
             }
         }
         directories
@@ -389,7 +398,20 @@ impl Files {
 
     /// Find out what `name` is and count one reference to it: the end of everything that finds or makes a name.
     fn introduce(&self, dir: &OwnedFd, parent: Ino, name: &OsStr) -> Result<Attr> {
-        let since = self.inodes.lock().removals();
+        let (since, expected) = {
+            let inodes = self.inodes.lock();
+            (inodes.removals(), inodes.named(parent, name))
+        };
+        // What has a descriptor already needs no other.
+        if let Some(expected) = expected.filter(|ino| self.paths.lock().has(*ino)) {
+            let stat = look(dir, name)?;
+            let id = self.identify(&stat)?;
+            let mut inodes = self.inodes.lock();
+            // Under one lock: the kernel may be about to forget the node.
+            if inodes.known(id) == Some(expected) {
+                return attr(inodes.found(id, parent, name, since), &stat);
+            }
+        }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match self.making_room(|| openat(dir, name, flags, Mode::empty())) {
             Ok(fd) => {

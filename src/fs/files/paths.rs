@@ -90,6 +90,11 @@ impl Paths {
         Ok(self.at_hand.get(ino).map(|at_hand| at_hand.fd.clone()))
     }
 
+    /// Whether a node has a descriptor, at hand or in a parcel.
+    pub(super) fn has(&self, ino: Ino) -> bool {
+        self.at_hand.contains(ino) || self.packed.contains_key(&ino)
+    }
+
     /// Keep a descriptor of a node, unless it has one. The answer is whether it has one then.
     #[must_use = "a node without a descriptor needs another way"]
     pub(super) fn insert(&mut self, ino: Ino, fd: Arc<OwnedFd>, is_directory: bool, out: &mut Out) -> bool {
@@ -180,7 +185,7 @@ impl Paths {
     }
 
     /// The least recently used nodes that are no directories, if there are any: everything in a directory is looked up by it.
-    fn to_be_packed(&mut self) -> Vec<Ino> {
+    fn least_used(&mut self) -> Vec<Ino> {
         let count = (self.most / PARCEL_PART).clamp(1, PARCEL_MAX);
         let oldest = self.at_hand.oldest(2 * count);
         let (directories, mut nodes): (Vec<Ino>, Vec<Ino>) =
@@ -189,7 +194,9 @@ impl Paths {
             nodes = directories;
         } else {
             // They are not the oldest any more.
-            directories.into_iter().for_each(|ino| drop(self.at_hand.get(ino)));
+            for ino in directories {
+                self.at_hand.get(ino);
+            }
         }
         nodes.truncate(count);
         nodes
@@ -200,7 +207,7 @@ impl Paths {
         if self.parcels.len() >= self.most / 2 {
             return false;
         }
-        let nodes = self.to_be_packed();
+        let nodes = self.least_used();
         let taken: Vec<(Ino, AtHand)> =
             nodes.into_iter().filter_map(|ino| Some((ino, self.at_hand.remove(ino)?))).collect();
         let parcel = Parcel::pack(taken.iter().map(|(_, at_hand)| at_hand.fd.as_fd()));
@@ -258,7 +265,7 @@ mod tests {
     }
 
     fn kept(paths: &Paths, nodes: std::ops::Range<Ino>) -> Vec<Ino> {
-        nodes.filter(|ino| paths.at_hand.contains(*ino) || paths.packed.contains_key(ino)).collect()
+        nodes.filter(|ino| paths.has(*ino)).collect()
     }
 
     #[test]
