@@ -124,7 +124,7 @@ impl Daemon {
             Files::new(root, opens).map(Arc::new).map_err(|e| StartError(format!("{:?}", e.why)))
         };
         let files = [
-            below(opened(project.root())?, Opens::Unreported(TREE_NODES_KEPT))?,
+            below(opened(project.root())?, Opens::Unreported(nodes_kept()))?,
             below(tasks, Opens::Reported)?,
         ];
         let shown = {
@@ -235,6 +235,13 @@ impl Daemon {
         self.engine.stop();
         log::info!("{} is unmounted", self.mountpoint.display());
     }
+}
+
+/// How many nodes of the tree may have a descriptor: a quarter at most of the files that the whole machine may have open.
+fn nodes_kept() -> usize {
+    let machine =
+        std::fs::read_to_string("/proc/sys/fs/file-max").ok().and_then(|most| most.trim().parse().ok());
+    machine.map_or(TREE_NODES_KEPT, |most: usize| TREE_NODES_KEPT.min(most / 4))
 }
 
 /// What the daemon tells of itself when it is asked what is in force: where the state is, and whether that and the tasks directory

@@ -120,7 +120,7 @@ pub const LOCK_PROCESSES: usize = 32;
 pub const LOCKED_FILES: usize = 16_384;
 /// How long an open that made or emptied a file may take to return: until then no descriptor can be seen, in milliseconds.
 pub const OPENING_MS: u64 = 20;
-/// How long one who appends waits, after that, for the maker of the file to close it, in milliseconds.
+/// How long a worker that appends waits, after that, for the maker of the file to close it, in milliseconds.
 pub const MAKING_MS: u64 = 100;
 /// How long a lock holds after the last change where the holder's processes cannot be looked at, in milliseconds.
 pub const UNSEEN_LOCK_MS: u64 = 10_000;

@@ -1,4 +1,4 @@
-//! Changes beneath the mount, and what those see of it who have the file open through the mount: what they would see on the
+//! Changes beneath the mount, and what a process sees of them that has the file open through the mount: what they would see on the
 //! disk. The same script (`beneath.py`) does the same in a plain directory, and every line it prints has to be the same.
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ fn same(what: &str) {
     for place in [&plain, &work] {
         fs::create_dir(place).unwrap();
     }
-    // What git ignores is not guarded: who may write when is tested elsewhere.
+    // What git ignores is not guarded: which worker may write when is tested elsewhere.
     fs::write(project.source().join(".gitignore"), "*\n").unwrap();
     let mut mounted = match what.starts_with("idle") {
         true => project.mount(&[]),

@@ -171,7 +171,7 @@ impl Files {
     }
 
     /// Close a descriptor, unless it is one that cannot be had again.
-    fn close(&self, data: Data) {
+    pub(super) fn close(&self, data: Data) {
         if !self.reopens_all && !self.may_open(&data) {
             let mut out = Out::new();
             let mut lasting = self.lasting.lock();

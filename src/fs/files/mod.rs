@@ -521,7 +521,7 @@ impl Files {
         match open() {
             Err(Errno::MFILE | Errno::NFILE) => {
                 let data = self.data.lock().take_half();
-                drop(data);
+                data.into_iter().for_each(|data| self.close(data));
                 open()
             }
             answer => answer,

@@ -1,6 +1,6 @@
 //! Descriptors that wait in a socket: as many as one message takes, for the price of one descriptor.
 //!
-//! May assume: whoever packs and unpacks has as many descriptors to spare as a parcel holds.
+//! May assume: the process seldom lacks as many descriptors as a parcel holds.
 //! Must never: lose a descriptor. What was packed comes out again, all of it, in the same order; or nothing does, and the
 //! parcel is as before.
 //!

@@ -238,7 +238,7 @@ impl Guard {
                 drop(table);
                 // Whoever only seems to hold it, because an open may not have returned, is soon seen as it is.
                 let seems = rival.opening.since(now.instant);
-                // One who appends gives a maker time to close what it has made, as touch(1) does.
+                // A worker that appends gives the maker time to close what it has made, as touch(1) does.
                 let more = if rival.made && touch.mode == Mode::Append { MAKING_MS } else { OPENING_MS };
                 let seems = if seems == Span(0) { seems } else { Span(seems.0 + more) };
                 let (caller, span) = (caller.clone(), self.patience(caller, change).max(seems));

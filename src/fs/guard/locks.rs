@@ -136,7 +136,7 @@ impl Locks {
         self.of(ino, worker).into_iter().for_each(|holder| holder.made = true);
     }
 
-    /// The holder was seen to wait for the file, which is locked for one who appends to it. If it has made the file and written nothing,
+    /// The holder was seen to wait for the file, which is locked for a worker that appends to it. If it has made the file and written nothing,
     /// it lets appending be. touch(1) is such a one: it waits to set the times of what it has made.
     pub(super) fn gives_way(&mut self, ino: Ino, seen: &Holder) -> bool {
         let holder = self.of(ino, &seen.worker).filter(|it| it.changes == seen.changes && it.made);

@@ -484,7 +484,7 @@ impl Guard {
                 // What had this number before is gone.
                 table.locks.forget(ino);
                 table.orphans.remove(&ino);
-                // Who has got no descriptor to write with holds nothing.
+                // A maker that has no descriptor to write with holds nothing.
                 if let Some(mode) = grant.opens {
                     table.locks.make(ino, &by.actor.worker, mode, Hand::of(&by), now);
                 }
@@ -577,7 +577,7 @@ impl Guard {
         family
     }
 
-    /// Release the locks of all who are done: for the time when the table is full. Each process is looked at once.
+    /// Release the locks of all holders that are done: for the time when the table is full. Each process is looked at once.
     fn sweep(&self) {
         let looked = (self.clock)().instant;
         let held: Vec<(Ino, Holder)> =

@@ -225,7 +225,7 @@ impl Guard {
         loop {
             let looked = (self.clock)().instant;
             let holds = self.still_holds(ino, &rival, scan);
-            // Also if it holds the file: by that look it may be one who only appends, and no rival. Or it has changed the file again,
+            // Also if it holds the file: by that look it may be a worker that only appends, and no rival. Or it has changed the file again,
             // and waiting has become pointless.
             let verdict = self.judge_for(caller, change);
             let Verdict::Wait(Patience(Waits::Held { ino: next, rival: other, .. })) = &verdict else {
@@ -240,7 +240,7 @@ impl Guard {
                 if appends && self.table.lock().locks.gives_way(ino, &rival) {
                     return self.judge_for(caller, change);
                 }
-                // Until its open has returned, it may be one who only appends.
+                // Until its open has returned, it may be a worker that only appends.
                 if looked >= rival.opening {
                     return Verdict::Refused(self.held(Some(caller), ino, &rival));
                 }
@@ -253,7 +253,7 @@ impl Guard {
     fn attend_unknown(&self, ino: Ino, scan: &mut Scan) -> Verdict {
         if self.known_mapper(ino).is_none() {
             let holders = self.table.lock().locks.holders(ino).to_vec();
-            // Whoever maps a file has opened it, or got it from a process that has: the daemon has heard of most of them.
+            // A process that maps a file has opened it, or got it from one that has: the daemon has heard of most of them.
             let mut likely: Vec<u32> = holders.iter().flat_map(|holder| self.family(holder, scan)).collect();
             likely.extend(self.callers.processes());
             let maps = |process: &u32| self.descriptors.maps(*process, ino);

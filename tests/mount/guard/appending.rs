@@ -139,7 +139,7 @@ fn c52_who_appends_keeps_others_from_all_else() {
     two.busy("os.unlink('log')");
     one.ok("os.write(fd, b'1'); os.close(fd)");
     assert_eq!(two.ok("get('log')"), "21");
-    // Who has it open to write anywhere is in the way of those who append, also when it has made it only.
+    // A worker that has it open to write anywhere is in the way of those that append, also when it has only made it.
     one.ok("fd = os.open('out', os.O_WRONLY | os.O_CREAT, 0o644)");
     two.busy("put('out', '2', os.O_APPEND)");
     // Attributes are no content.

@@ -48,7 +48,7 @@ fn c50_a_lock_file_serves_several_workers_as_on_the_disk() {
     // What is counted is exempt from the guard: here it is about the lock file.
     std::fs::write(project.behind().join(".gitignore"), "count\n").unwrap();
     for open in [">", ">>", "<>"] {
-        // The first round of each is a race for who makes the file.
+        // The first round of each is a race to make the file.
         for lock in 0..5 {
             count_together(&mounted, open, &format!("lock{lock}.{}", open.len()), 10);
         }
