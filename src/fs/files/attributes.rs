@@ -20,7 +20,7 @@ use crate::limits;
 
 impl Files {
     /// This caller is about to change content: set-id bits that the file has for another's sake go, as on any disk, unless
-    /// the caller is privileged. The disk does the same with file capabilities, and when an owner changes, whoever asks; but it
+    /// the caller is privileged. The disk does the same with file capabilities, and when an owner changes, for any caller; but it
     /// takes a daemon of root's for root. The answer tells whether there were any.
     pub fn drop_set_ids(&self, req: &Request, ino: Ino) -> Result<bool> {
         let fd = self.content(ino, true)?;
