@@ -395,6 +395,10 @@ mod tests {
             .unwrap();
         names.sort();
         assert_eq!(names, [".", "..", "entry"]);
+        chmod(directory, 0);
+        let entry = files.lookup(directory, OsStr::new("entry")).unwrap();
+        assert_eq!(entry.size, 0);
+        assert_eq!(files.lookup(directory, OsStr::new("other")).unwrap_err().errno, libc::EACCES);
         chmod(directory, 0o755);
 
         let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();

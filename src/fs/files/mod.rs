@@ -233,7 +233,23 @@ impl Files {
     /// Find a name, and count one reference to its node.
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Attr> {
         let dir = self.descriptor(parent)?;
-        self.introduce(&dir, parent, name)
+        match self.introduce(&dir, parent, name) {
+            // The directory lets this daemon search it no longer; a process that has it open still sees what is in it.
+            Err(error) if error.errno == libc::EACCES => self.introduce_known(parent, name).ok_or(error),
+            answer => answer,
+        }
+    }
+
+    fn introduce_known(&self, parent: Ino, name: &OsStr) -> Option<Attr> {
+        let (since, ino) = {
+            let inodes = self.inodes.lock();
+            (inodes.removals(), inodes.named(parent, name)?)
+        };
+        let stat = look_at(&*self.kept(ino).ok()??).ok()?;
+        let id = self.identify(&stat).ok()?;
+        let mut inodes = self.inodes.lock();
+        let is_known = inodes.known(id) == Some(ino);
+        if is_known { attr(inodes.found(id, parent, name, since), &stat).ok() } else { None }
     }
 
     /// Drop `count` references to a node. The answer is the directories that thereby are no longer known; `gone` is called
