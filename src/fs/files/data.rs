@@ -173,12 +173,13 @@ impl Files {
     /// Close a descriptor, unless it is one that cannot be had again.
     pub(super) fn close(&self, data: Data) {
         if !self.reopens_all && !self.may_open(&data) {
-            let mut out = Out::new();
-            let mut lasting = self.lasting.lock();
-            if let Ok(None) = lasting.get(data.ino, &mut out) {
-                let _has_room = lasting.insert(data.ino, data.fd, false, &mut out);
-            }
+            self.keep_lasting(data.ino, data.fd);
         }
+    }
+
+    fn keep_lasting(&self, ino: Ino, fd: Arc<OwnedFd>) {
+        let mut out = Out::new();
+        let _has_room = self.lasting.lock().insert(ino, fd, false, &mut out);
     }
 
     /// Whether the mode that a file has now lets this daemon open it as it is open here. One that can be executed counts as
@@ -205,7 +206,7 @@ impl Files {
     /// A mode is about to be set that may keep this daemon from opening what the kernel has let others open: it is opened now.
     pub(super) fn open_before(&self, ino: Ino, mode: u32) {
         const OWNER: u32 = libc::S_IRUSR | libc::S_IWUSR;
-        if self.reopens_all || mode & OWNER == OWNER || self.last(ino).is_some() {
+        if self.reopens_all || mode & OWNER == OWNER || self.lasting.lock().has(ino) {
             return;
         }
         let opened = match self.kind(ino) {
@@ -216,8 +217,7 @@ impl Files {
             _ => return,
         };
         if let Ok(fd) = opened {
-            let mut out = Out::new();
-            let _has_room = self.lasting.lock().insert(ino, Arc::new(fd), false, &mut out);
+            self.keep_lasting(ino, Arc::new(fd));
         }
     }
 

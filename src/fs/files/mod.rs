@@ -304,8 +304,11 @@ impl Files {
 
     /// The node that a name means on the disk now, if the kernel knows it.
     pub fn known_at(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
-        let dir = self.descriptor(parent).ok()?;
-        let id = self.identify(&look(&dir, name).ok()?).ok()?;
+        self.known_in(&*self.descriptor(parent).ok()?, name)
+    }
+
+    fn known_in(&self, dir: &OwnedFd, name: &OsStr) -> Option<Ino> {
+        let id = self.identify(&look(dir, name).ok()?).ok()?;
         self.inodes.lock().known(id)
     }
 
@@ -329,9 +332,7 @@ impl Files {
 
     /// As [`Files::known_at`], while no name is on the move.
     fn look_for(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
-        let dir = self.walk(parent).ok()?;
-        let id = self.identify(&look(&dir, name).ok()?).ok()?;
-        self.inodes.lock().known(id)
+        self.known_in(&*self.walk(parent).ok()?, name)
     }
 
     /// The directory in which a node was last seen.

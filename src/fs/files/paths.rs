@@ -99,6 +99,7 @@ impl Paths {
     #[must_use = "a node without a descriptor needs another way"]
     pub(super) fn insert(&mut self, ino: Ino, fd: Arc<OwnedFd>, is_directory: bool, out: &mut Out) -> bool {
         if self.at_hand.get(ino).is_some() || self.packed.contains_key(&ino) {
+            out.push(fd);
             return true;
         }
         let has_room = match self.opens {

@@ -457,9 +457,9 @@ impl Guard {
         for ino in [grant.gone, grant.moved].into_iter().flatten() {
             self.exempt.forget(ino);
         }
-        if let (Some(ino), Some(forgetting)) = (grant.gone, self.forgetting.get()) {
+        if let Some(ino) = grant.gone {
             // It may be open, also beneath the mount, where from now on nothing is heard of it.
-            forgetting.attributes(ino);
+            self.forget_attributes(ino);
         }
         if grant.rules {
             self.exempt.rules_changed();
