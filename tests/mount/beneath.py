@@ -4,17 +4,13 @@ Arguments: the directory as programs see it; the same directory beneath; the dae
 disk both directories are the same one.
 """
 
-import ctypes, errno, fcntl, os, stat, subprocess, sys, time, zlib
+import errno, fcntl, os, stat, subprocess, sys, time, zlib
 
 SEEN, BENEATH, DAEMON, WHAT = sys.argv[1:5]
 PAGE = 4096
 # So far into a file that nothing has read ahead to there.
 FAR = 640 * PAGE
 SIZE = FAR + 100_000
-libc = ctypes.CDLL(None, use_errno=True)
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
-libc.msync.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 def attempt(function, *arguments):
@@ -90,24 +86,6 @@ def drop(inodes, others, limit):
             os.close(fd)
     if DAEMON:
         until(lambda: not kept(inodes), limit)
-
-
-def memory(at, length):
-    return memoryview((ctypes.c_char * length).from_address(at)).cast("B")
-
-
-def through_a_pipe(at, length, data=None):
-    """Have the kernel read the memory, or write to it: EFAULT where a program would die of SIGBUS."""
-    end, start = os.pipe()
-    try:
-        if data is None:
-            os.write(start, memory(at, length))
-            return os.read(end, length)
-        os.write(start, data)
-        return os.readv(end, [memory(at, length)])
-    finally:
-        os.close(end)
-        os.close(start)
 
 
 # What is done with a file that was opened before, by name. Each has a file and a directory of its own.

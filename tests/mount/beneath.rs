@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::harness::{as_root, project};
 use crate::process::run_within;
 
-const SCRIPT: &str = include_str!("beneath.py");
+const SCRIPT: &str = concat!(include_str!("mappings.py"), include_str!("beneath.py"));
 /// So few that the other files which the script uses take all that the daemon keeps ready.
 const FEW_DESCRIPTORS: u64 = 256;
 const LIMIT: Duration = Duration::from_secs(50);

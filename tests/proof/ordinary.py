@@ -6,10 +6,6 @@ until they are closed. Runs in the directory that all paths are relative to.
 
 import ctypes, errno, fcntl, json, os, resource, stat, sys, zlib
 
-libc = ctypes.CDLL(None, use_errno=True)
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
-libc.msync.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 MS_SYNC = 4
 PAGE = 4096
@@ -210,31 +206,19 @@ def unmap(slot):
     os.close(fd)
 
 
-def memory(at, length):
-    return memoryview((ctypes.c_char * length).from_address(at)).cast("B")
-
-
-def through_a_pipe(at, length, data=None):
-    """Have the kernel read the memory, or write to it: where a program would die of SIGBUS this is EFAULT."""
-    end, start = os.pipe()
+def mapped(at, length, data=None):
+    """Read mapped memory, or write to it."""
     try:
-        if data is None:
-            os.write(start, memory(at, length))
-            return os.read(end, length)
-        os.write(start, data)
-        os.readv(end, [memory(at, length)])
+        return through_a_pipe(at, length, data)
     except OSError as error:
         raise RuntimeError("SIGBUS") if error.errno == errno.EFAULT else error
-    finally:
-        os.close(end)
-        os.close(start)
 
 
 def map_read(slot, page):
     """What a page of the mapping shows, as far as the file goes; one beyond its end cannot be read at all."""
     fd, at = mappings[slot]
     left = os.fstat(fd).st_size - page * PAGE
-    return shown(through_a_pipe(at + page * PAGE, min(left, PAGE) if left > 0 else PAGE))
+    return shown(mapped(at + page * PAGE, min(left, PAGE) if left > 0 else PAGE))
 
 
 def map_write(slot, tag, offset, length):
@@ -243,7 +227,7 @@ def map_write(slot, tag, offset, length):
     length = min(length, PAGE - offset % PAGE, os.fstat(fd).st_size - offset)
     if length <= 0:
         return "beyond the end"
-    through_a_pipe(at + offset, length, pattern(tag, length))
+    mapped(at + offset, length, pattern(tag, length))
     if libc.msync(at, MAPPED, MS_SYNC) < 0:
         raise OSError(ctypes.get_errno(), "")
     return length

@@ -21,7 +21,7 @@ use crate::lines::Client;
 use crate::markers::Markers;
 use crate::random::{Random, number};
 
-const PROGRAM: &str = include_str!("ordinary.py");
+const PROGRAM: &str = concat!(include_str!("../mount/mappings.py"), include_str!("ordinary.py"));
 const SEEDS: [u64; 3] = [1, 2, 3];
 const STEPS: u64 = 2_500;
 
