@@ -92,7 +92,7 @@ fn c50_a_duplicate_and_a_child_keep_it() {
 }
 
 /// A child that stays until it is told to end, and has a child with `fd`, which says what comes of a write through it when it is
-/// told to write.
+/// told to write. When this returns, that grandchild alone has `fd`.
 const GENERATIONS: &str = "
 end, told_end = os.pipe(); out, into = os.pipe(); back, said = os.pipe()
 child = os.fork()
@@ -109,9 +109,10 @@ if child == 0:
                 os.write(said, b'B' if error.errno == errno.EBUSY else b'?')
         os._exit(0)
     os.close(fd); os.close(into)
+    os.write(said, b'-')
     os.read(end, 1)
     os._exit(0)
-os.close(fd); os.read(back, 1)";
+os.close(fd); os.read(back, 1); os.read(back, 1)";
 const CHILD_ENDS: &str = "os.close(told_end); os.waitpid(child, 0)";
 const LATE_WRITE: &str = "[os.write(into, b'x'), os.read(back, 1).decode()][1]";
 
