@@ -159,6 +159,14 @@ pub const MAX_WRITE: u32 = 1 << 20;
 pub const READ_AHEAD_KIB: u32 = 512;
 /// Requests that the kernel may have under way by itself (readahead, write-out), at most.
 pub const MAX_BACKGROUND: u16 = 64;
+/// How long a request waits for a process to give back its lease on a file, in milliseconds.
+pub const LEASE_WAIT_MS: u64 = 5_000;
+/// Requests that wait for leases at one time, at most; one more is refused at once.
+pub const LEASED_REQUESTS: usize = 16;
+/// The same of one user.
+pub const LEASED_REQUESTS_OF_A_USER: usize = 4;
+const _: () = assert!(LEASED_REQUESTS_OF_A_USER < LEASED_REQUESTS);
+const _: () = assert!(LEASED_REQUESTS < MAX_BACKGROUND as usize / 2);
 
 /// Nodes of the tree that have a descriptor at hand at one time, at most.
 pub const TREE_DESCRIPTORS_MAX: usize = 1 << 16;

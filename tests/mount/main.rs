@@ -10,6 +10,7 @@ mod claiming;
 mod command_line;
 mod doctor;
 mod editors;
+mod file_leases;
 mod finishing;
 mod freshness;
 mod guard;

@@ -355,7 +355,9 @@ impl Filesystem for Desk {
         if is_synthesized(ino) {
             self.core.open_synthesized(req, ino, flags, reply);
         } else {
-            reply.send(self.core.open_plain(req, ino, flags));
+            let (core, caller) = (self.core.clone(), *req);
+            let open = move || core.open_plain(&caller, ino, flags);
+            self.core.files.leases().run(req.uid, open, move |opened| reply.send(opened));
         }
     }
 

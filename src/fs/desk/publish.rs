@@ -180,6 +180,8 @@ impl Publisher {
         let opened = match openat(self.directory(), &file, flags, Mode::empty()) {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return Look::Gone,
+            // Another process has a lease on it: it may be written to, and nothing tells.
+            Err(Errno::AGAIN) => return Look::Open,
             // A symbolic link could lead anywhere, and change without anybody noticing.
             Err(Errno::LOOP) => {
                 let link =
@@ -263,14 +265,17 @@ impl Publisher {
         }
     }
 
-    /// Whether a process has a task's file open for writing beneath the mount; `None` if the filesystem cannot tell.
+    /// Whether a process has a task's file open for writing beneath the mount, or a lease on it, under which it may write unnoticed;
+    /// `None` if the filesystem cannot tell.
     pub(super) fn is_written_beneath(&self, task: &TaskId) -> Option<bool> {
         if !self.files.keeps_births(ROOT) {
             return None;
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file = openat(self.directory(), file_of(task), flags, Mode::empty()).ok()?;
-        crate::sys::is_open_for_writing(&file)
+        match openat(self.directory(), file_of(task), flags, Mode::empty()) {
+            Err(Errno::AGAIN) => Some(true),
+            file => crate::sys::is_open_for_writing(&file.ok()?),
+        }
     }
 
     /// The directory of the files.

@@ -1,8 +1,8 @@
 //! The content of regular files, by node.
 //!
 //! May assume: the kernel lets one writer at a time into a file (`i_rwsem`), and has judged who may open it.
-//! Must never: use anything but a regular file, or open with O_APPEND: pwrite(2) would then ignore the offset. What is
-//! appended says so with each write.
+//! Must never: use anything but a regular file, wait for a process that has a lease on one, or open with O_APPEND: pwrite(2) would
+//! then ignore the offset. What is appended says so with each write.
 
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -46,6 +46,9 @@ impl Files {
     ///
     /// Flags that were meant for the path, and are done with, are left out; so are O_APPEND (the kernel sends the
     /// offset) and O_DIRECT (the daemon's buffers are not aligned).
+    ///
+    /// # Errors
+    /// EAGAIN while another process has a lease on it.
     pub fn open(&self, ino: Ino, flags: i32) -> Result<OwnedFd> {
         let done = libc::O_NOFOLLOW | libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_DIRECTORY;
         let flags = flags & !(done | libc::O_APPEND | libc::O_DIRECT);
@@ -238,9 +241,10 @@ impl Files {
         self.open_content(ino, access)
     }
 
+    /// Not blocking: a process that has a lease on the file would keep us waiting.
     fn open_content(&self, ino: Ino, flags: OFlags) -> Result<OwnedFd> {
         match self.kind(ino)? {
-            Kind::File => Ok(self.reopen(&*self.descriptor(ino)?, flags)?),
+            Kind::File => Ok(self.reopen(&*self.descriptor(ino)?, flags | OFlags::NONBLOCK)?),
             Kind::Directory => Err(FsError::new(libc::EISDIR)),
             _ => Err(FsError::new(libc::EINVAL)),
         }

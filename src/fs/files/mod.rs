@@ -22,6 +22,7 @@ mod attributes;
 mod data;
 mod directories;
 mod inodes;
+mod leased;
 mod lru;
 mod modes;
 mod names;
@@ -46,6 +47,7 @@ use self::data::Data;
 pub use self::data::{Appended, append_to, read_from, write_to};
 use self::directories::Directory;
 use self::inodes::{FileId, Inodes, Place};
+pub use self::leased::{Leases, is_leased};
 use self::lru::Lru;
 pub use self::names::make_directory_like;
 pub use self::paths::Opens;
@@ -95,6 +97,7 @@ pub struct Files {
     next_directory: AtomicU64,
     /// Directories that are listed without being opened, by node.
     listings: Mutex<Lru<Arc<Mutex<Directory>>>>,
+    leases: Leases,
 }
 
 impl Files {
@@ -134,6 +137,7 @@ impl Files {
             directories: Mutex::new(HashMap::new()),
             next_directory: AtomicU64::new(1),
             listings: Mutex::new(Lru::new(limits::LISTINGS_KEPT.min(bounds.data))),
+            leases: Leases::default(),
         })
     }
 
@@ -356,6 +360,11 @@ impl Files {
     pub fn getattr(&self, ino: Ino) -> Result<Attr> {
         let stat = self.settled(|| self.stat(ino))?;
         attr(ino, &stat)
+    }
+
+    /// The requests that wait because another process has a lease on a file.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// How many nodes there are, how many of them have a descriptor, and how many of those wait in parcels.

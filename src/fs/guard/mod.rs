@@ -229,10 +229,10 @@ impl Guard {
         req: &Request,
         change: Change,
         reply: Reply<T>,
-        make: impl FnOnce() -> Result<T> + Send + 'static,
+        make: impl FnMut() -> Result<T> + Send + 'static,
     ) {
         match self.judge(req, &change) {
-            Verdict::Granted(grant) => reply.send(self.carry_out(grant, make)),
+            Verdict::Granted(grant) => self.finish(grant, req.uid, make, move |came| reply.send(came)),
             Verdict::Refused(error) => reply.send(Err(error)),
             Verdict::Wait(patience) => self.park(patience, change, reply, make),
         }
@@ -245,13 +245,26 @@ impl Guard {
         Ok(made)
     }
 
+    /// The same, when no lease is in its way. The kernel keeps the file locked until the answer, so what was judged stays true.
+    pub fn finish<T: Made + Send + 'static>(
+        self: &Arc<Self>,
+        grant: Grant,
+        uid: u32,
+        make: impl FnMut() -> Result<T> + Send + 'static,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        let guard = self.clone();
+        let noted = move |made: Result<T>| done(made.and_then(|made| guard.carry_out(grant, || Ok(made))));
+        self.files.leases().run(uid, make, noted);
+    }
+
     /// Make a change when whoever is in its way is done, and answer.
     pub fn park<T: Made + Send + 'static>(
         self: &Arc<Self>,
         patience: Patience,
         change: Change,
         reply: Reply<T>,
-        make: impl FnOnce() -> Result<T> + Send + 'static,
+        make: impl FnMut() -> Result<T> + Send + 'static,
     ) {
         self.counters.waited.fetch_add(1, Ordering::Relaxed);
         let guard = self.clone();
@@ -259,21 +272,30 @@ impl Guard {
         let written = if let Change::Write { ino, .. } = change { Some(ino) } else { None };
         let mapped = if let Change::WriteMapped { ino } = change { Some(ino) } else { None };
         let caller = patience.caller();
-        let resume = move |granted: Result<Grant>| {
-            if let (Err(_), Some(ino)) = (&granted, mapped) {
-                // Pages that were refused are not left where everybody reads them.
-                guard.drop_pages(ino, || {});
+        let uid = caller.as_ref().map_or(0, |caller| caller.actor.uid);
+        let after = {
+            let guard = guard.clone();
+            move |came: Result<T>| {
+                if let (Ok(_), Some(ino)) = (&came, written) {
+                    // Somebody may have made the kernel drop what is written, and read again what was there before.
+                    guard.drop_pages(ino, || {});
+                }
+                if let (Err(_), Some(ino), Some(caller)) = (&came, written, &caller) {
+                    // Meanwhile the kernel has shown it to everybody who read.
+                    guard.doubt(ino, &caller.actor.worker, came_in);
+                }
+                reply.send(came);
             }
-            let came = granted.and_then(|grant| guard.carry_out(grant, make));
-            if let (Ok(_), Some(ino)) = (&came, written) {
-                // Somebody may have made the kernel drop what is written, and read again what was there before.
-                guard.drop_pages(ino, || {});
+        };
+        let resume = move |granted: Result<Grant>| match granted {
+            Ok(grant) => guard.finish(grant, uid, make, after),
+            Err(error) => {
+                if let Some(ino) = mapped {
+                    // Pages that were refused are not left where everybody reads them.
+                    guard.drop_pages(ino, || {});
+                }
+                after(Err(error));
             }
-            if let (Err(_), Some(ino), Some(caller)) = (&came, written, &caller) {
-                // Meanwhile the kernel has shown it to everybody who read.
-                guard.doubt(ino, &caller.actor.worker, came_in);
-            }
-            reply.send(came);
         };
         self.room.enter(self, patience, change, Box::new(resume));
     }

@@ -1,7 +1,8 @@
 //! The tree: the project as it is, with opens not reported.
 //!
 //! May assume: the session is mounted with `default_permissions`, for nothing else checks an open.
-//! Must never: make a change that [`Guard`] was not asked about, or wait for anything but the disk.
+//! Must never: make a change that [`Guard`] was not asked about, or let a thread that serves the kernel wait for anything but the
+//! disk.
 //!
 //! Reads and writes come by node, and are served through descriptors that [`Files`] keeps ready. O_TRUNC comes as a
 //! SETATTR of size 0 before open(2) returns. O_APPEND comes with each write, and the write goes to the disk's end: the offset
@@ -20,7 +21,7 @@ pub use self::root::HIDDEN;
 use self::root::{DESK, Link, Root, is_synthesized};
 use self::watch::{LONG, SHORT, Watch};
 use super::caller::Callers;
-use super::files::Files;
+use super::files::{Files, is_leased};
 use super::guard::{self, Change, Device, Guard, LOCK_ATTRIBUTE, Name, Policy, Verdict};
 use super::{
     Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kernel, Kind, NewMode, Opened, ROOT,
@@ -138,7 +139,7 @@ impl Tree {
         req: &Request,
         change: Change,
         reply: Reply<Entry>,
-        make: impl FnOnce(&Core) -> Result<Attr> + Send + 'static,
+        mut make: impl FnMut(&Core) -> Result<Attr> + Send + 'static,
     ) {
         let (core, maker) = (self.core.clone(), self.core.clone());
         self.core.guard.run(req, change, reply.from(move |attr| core.entry(attr)), move || make(&maker));
@@ -150,7 +151,7 @@ impl Tree {
         req: &Request,
         change: Change,
         reply: Reply<T>,
-        make: impl FnOnce(&Core) -> Result<T> + Send + 'static,
+        mut make: impl FnMut(&Core) -> Result<T> + Send + 'static,
     ) {
         let core = self.core.clone();
         self.core.guard.run(req, change, reply, move || make(&core));
@@ -476,7 +477,9 @@ impl Filesystem for Tree {
         reply: Reply<Vec<u8>>,
     ) {
         self.core.guard.reading(req, ino, flags & libc::O_ACCMODE != libc::O_RDONLY);
-        reply.send(self.core.files.read(ino, offset, size));
+        let core = self.core.clone();
+        let read = move || core.files.read(ino, offset, size);
+        self.core.files.leases().run(req.uid, read, move |came| reply.send(came));
     }
 
     fn write(
@@ -505,7 +508,13 @@ impl Filesystem for Tree {
         // Not by `change`: what is written is copied only if it has to wait.
         match core.guard.judge(req, &change) {
             Verdict::Granted(grant) => {
-                reply.send(core.guard.carry_out(grant, || core.write(req, ino, target, data, direct)));
+                let came = core.write(req, ino, target, data, direct);
+                if !is_leased(&came) {
+                    return reply.send(core.guard.carry_out(grant, || came));
+                }
+                let (later, data, caller) = (core.clone(), data.to_vec(), *req);
+                let write = move || later.write(&caller, ino, target, &data, direct);
+                core.guard.finish(grant, req.uid, write, move |came| reply.send(came));
             }
             Verdict::Refused(error) => reply.send(Err(error)),
             Verdict::Wait(patience) => {
@@ -518,7 +527,9 @@ impl Filesystem for Tree {
 
     fn fsync(&self, req: &Request, ino: Ino, _fh: u64, datasync: bool, reply: Reply<()>) {
         self.core.guard.seen(req);
-        reply.send(self.core.files.fsync(ino, datasync));
+        let core = self.core.clone();
+        let sync = move || core.files.fsync(ino, datasync);
+        self.core.files.leases().run(req.uid, sync, move |came| reply.send(came));
     }
 
     fn opendir(&self, _req: &Request, _ino: Ino) -> Result<u64> {

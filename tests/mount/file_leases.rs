@@ -1,0 +1,159 @@
+//! Leases of other processes on files of the project (fcntl(2), F_SETLEASE).
+
+use std::io::{BufRead, BufReader, Lines};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use crate::harness::{Mounted, Project, as_root, project};
+use crate::process::run_within;
+
+/// Shorter than the kernel lets a lease hold up an open (`/proc/sys/fs/lease-break-time`, 45 s).
+const LIMIT: Duration = Duration::from_secs(30);
+/// Takes leases on its arguments, and keeps them until its input ends. It says when the kernel asks for one.
+const HOLDER: &str = "
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, lambda *_: print('asked', flush=True))
+held = [os.open(name, os.O_RDWR) for name in sys.argv[1:]]
+for fd in held:
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+sys.stdin.read()";
+/// Does something with a file again and again until no lease is in its way, and says how often it was refused.
+const PATIENT: &str = "
+import os, sys
+refused = 0
+while True:
+    try:
+        exec(sys.argv[2], {'os': os, 'f': sys.argv[1]})
+        break
+    except BlockingIOError:
+        refused += 1
+print('done', refused)";
+
+struct Holder {
+    process: Child,
+    input: Option<ChildStdin>,
+    says: Lines<BufReader<ChildStdout>>,
+}
+
+impl Holder {
+    fn of(directory: &Path, names: &[&str]) -> Holder {
+        let mut process = Command::new("python3")
+            .args(["-c", HOLDER])
+            .args(names.iter().map(|name| directory.join(name)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, says) = (process.stdin.take(), BufReader::new(process.stdout.take().unwrap()).lines());
+        let mut holder = Holder { process, input, says };
+        holder.says("held");
+        holder
+    }
+
+    fn says(&mut self, word: &str) {
+        assert_eq!(self.says.next().unwrap().unwrap(), word);
+    }
+
+    fn gives_back(&mut self) {
+        self.input.take();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.gives_back();
+    }
+}
+
+fn patient(mounted: &Mounted, file: &str, action: &str) -> Child {
+    let mut command = Command::new("python3");
+    command.args(["-c", PATIENT]).arg(mounted.path().join(file)).arg(action).env("CREWFS_WORKER", "waits");
+    command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap()
+}
+
+fn others_go_on(mounted: &Mounted, round: usize) {
+    let script = format!(
+        "stat f0 && ls -l && cat free && echo {round} >> log && mv log log.1 && mv log.1 log && touch tasks/claim/t{round} \
+         && echo ok > tasks/completed/t{round}"
+    );
+    let mut command = mounted.worker("other");
+    command.arg(&script);
+    run_within(LIMIT, command).ok();
+}
+
+fn files(project: &Project, names: &[&str]) {
+    for name in names {
+        std::fs::write(project.source().join(name), "content").unwrap();
+    }
+}
+
+#[test]
+fn c58_only_what_uses_a_leased_file_waits() {
+    as_root!();
+    let project = project!();
+    let names = ["f0", "f1", "f2", "f3", "f4", "f5"];
+    files(&project, &names);
+    files(&project, &["free"]);
+    let mounted = project.mount(&["threads=2"]);
+    (0..2).for_each(|round| drop(mounted.operator(&format!("echo x > tasks/t{round}.md")).ok()));
+    let mut holder = Holder::of(project.source(), &names);
+    let actions = [
+        "assert open(f).read() == 'content'",
+        "open(f, 'a').write('more')",
+        "os.truncate(f, 3)",
+        "open(f, 'w').close()",
+        "fd = os.open(f, os.O_RDWR); os.posix_fallocate(fd, 0, 100)",
+        "os.fsync(os.open(f, os.O_RDONLY))",
+    ];
+    let mut waiting: Vec<Child> =
+        names.iter().zip(actions).map(|(name, action)| patient(&mounted, name, action)).collect();
+    for round in 0..2 {
+        others_go_on(&mounted, round);
+    }
+    assert!(waiting.iter_mut().all(|child| child.try_wait().unwrap().is_none()), "the leases are held still");
+    holder.gives_back();
+    for child in waiting {
+        let said = child.wait_with_output().unwrap();
+        assert!(said.stdout.starts_with(b"done"), "{said:?}");
+    }
+    let content = |name: &str| std::fs::read(project.source().join(name)).unwrap();
+    assert_eq!(content("f1"), b"contentmore", "written once");
+    assert_eq!((content("f2"), content("f3")), (b"con".to_vec(), Vec::new()));
+    assert_eq!(content("f4").len(), 100);
+}
+
+#[test]
+fn c58_a_lease_that_is_not_given_back_is_eagain_in_the_end() {
+    as_root!();
+    let project = project!();
+    files(&project, &["f"]);
+    let mounted = project.mount(&[]);
+    let _holder = Holder::of(project.source(), &["f"]);
+    mounted.sh("w1", "cat f").refused("Resource temporarily unavailable");
+}
+
+#[test]
+fn c58_a_task_file_with_a_lease_is_a_task_once_the_lease_is_given_back() {
+    as_root!();
+    let project = project!();
+    let mounted = project.mount(&[]);
+    mounted.operator("echo read me > tasks/t.md").ok();
+    mounted.until_state("t", "ready");
+    let mut holder = Holder::of(&project.source().join("tasks"), &["t.md"]);
+    let reads = patient(&mounted, "tasks/t.md", "open(f).read()");
+    let two = project.source().join("tasks/two.md");
+    std::fs::write(two.with_extension("tmp"), "another").unwrap();
+    let mut second = Holder::of(&project.source().join("tasks"), &["two.tmp"]);
+    std::fs::rename(two.with_extension("tmp"), &two).unwrap();
+    second.says("asked");
+    holder.gives_back();
+    second.gives_back();
+    assert!(reads.wait_with_output().unwrap().stdout.starts_with(b"done"));
+    mounted.until_state("two", "ready");
+    mounted.until_state("t", "ready");
+    let events = mounted.read("events.jsonl");
+    assert!(!events.contains("cannot be read"), "{events}");
+}
