@@ -22,5 +22,6 @@ pub mod limits;
 pub mod log;
 pub mod mounts;
 pub mod queue;
+pub mod shown;
 pub mod state_directory;
 pub mod sys;

@@ -16,6 +16,7 @@ use super::umount::take_away;
 use super::{Failure, absolute, place};
 use crate::daemon::{Config, Daemon, Project, TakeError, state_place};
 use crate::mounts;
+use crate::shown;
 use crate::state_directory::{FileId, StateDirectory};
 
 #[derive(Args)]
@@ -208,5 +209,11 @@ impl Write for LogFile {
 /// `CREWFS_LOG` chooses what is logged, as env_logger reads it: `warn`, `debug`, `crewfs::fs=trace`.
 fn log_to(target: env_logger::Target) {
     let wanted = env_logger::Env::new().filter_or("CREWFS_LOG", "info");
-    env_logger::Builder::from_env(wanted).target(target).init();
+    env_logger::Builder::from_env(wanted).target(target).format(entry).init();
+}
+
+/// An entry is one line, whatever names and sentences of users stand in it.
+fn entry(out: &mut env_logger::fmt::Formatter, record: &log::Record) -> io::Result<()> {
+    let message = record.args().to_string();
+    writeln!(out, "[{} {:<5} {}] {}", out.timestamp(), record.level(), record.target(), shown::line(&message))
 }

@@ -11,6 +11,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use super::Failure;
+use crate::shown;
 
 /// The first error of writing to standard output. Nothing is written after it: a text with a hole in it misleads.
 static ERROR: Mutex<Option<io::Error>> = Mutex::new(None);
@@ -25,7 +26,7 @@ pub(super) use say;
 
 /// What `say!` calls.
 pub(super) fn line(text: Arguments) {
-    write(format!("{text}\n").as_bytes());
+    write(format!("{}\n", shown::lines(&text.to_string())).as_bytes());
 }
 
 /// Write to standard output. The answer is whether there is any use in writing more: a long listing ends when there is none.
@@ -47,7 +48,7 @@ pub(super) fn attempt(print: impl FnOnce() -> io::Result<()>) -> bool {
 
 /// Write a line to standard error. Where that cannot be written to, the message is lost.
 pub(super) fn complain(message: impl Display) {
-    let _ = writeln!(io::stderr(), "{message}");
+    let _ = writeln!(io::stderr(), "{}", shown::lines(&message.to_string()));
 }
 
 /// Whether standard output is a terminal.

@@ -29,6 +29,7 @@ pub use sqlite::{FILE as LOG_FILE, HEADER_BYTES as LOG_HEADER_BYTES, SqliteLog, 
 use thiserror::Error;
 
 use crate::queue::{Record, Seq};
+use crate::shown;
 
 /// The end of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -115,9 +116,7 @@ pub trait Log: Send {
 
 /// A record as its line of `events.jsonl`, newline included.
 pub fn line(record: &Record) -> String {
-    let mut line = serde_json::to_string(record).expect("a record has only string keys and plain values");
-    line.push('\n');
-    line
+    shown::json(record) + "\n"
 }
 
 /// The record that a line means; `seq` is where it stands.

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use crate::texts::{at, code, pages, sources, texts_below};
 
 /// What each part of `src` may name of the crate besides itself. The first match counts.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("src/queue/", &["limits"]),
-    ("src/log/", &["queue", "limits", "state_directory", "sys"]),
+    ("src/log/", &["queue", "limits", "shown", "state_directory", "sys"]),
     ("src/engine/", &["queue", "log", "limits", "clock", "state_directory"]),
-    ("src/fs/", &["engine", "queue", "log", "limits", "clock", "sys"]),
+    ("src/fs/", &["engine", "queue", "log", "limits", "clock", "shown", "sys"]),
     ("src/fuse.rs", &["fs", "limits", "mounts"]),
     ("src/fuse/", &["fs", "limits"]),
     ("src/daemon/", &["engine", "queue", "log", "limits", "state_directory"]),
@@ -30,6 +30,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "clock",
             "mounts",
             "confine",
+            "shown",
             "state_directory",
             "sys",
         ],
@@ -38,6 +39,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("src/confine.rs", &["sys"]),
     ("src/limits.rs", &[]),
     ("src/mounts.rs", &[]),
+    ("src/shown.rs", &[]),
     ("src/state_directory.rs", &[]),
     ("src/sys.rs", &[]),
     ("src/lib.rs", &[]),

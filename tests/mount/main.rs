@@ -15,6 +15,7 @@ mod finishing;
 mod freshness;
 mod guard;
 mod harness;
+mod hostile_names;
 mod identity;
 mod leases;
 mod listing;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::limits::TOP_EVENTS;
 use crate::queue::{Now, Span, Wall};
+use crate::shown;
 
 /// The states of a task, in the order in which the bar and the counts show them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -279,8 +280,7 @@ fn shown(value: &Value) -> String {
 
 /// One line of text without what could steer a terminal.
 pub(super) fn clean(text: &str) -> String {
-    let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.trim().chars().map(|c| if steers(c) { ' ' } else { c }).collect()
+    text.trim().chars().map(|c| if shown::steers(c) { ' ' } else { c }).collect()
 }
 
 /// A span for people: one unit, rounded down.

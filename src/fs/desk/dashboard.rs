@@ -12,6 +12,7 @@ use crate::limits::{
     DASHBOARD_GRAIN, DASHBOARD_SPARE, TASKS_ON_THE_DASHBOARD, TEXT_ON_THE_DASHBOARD, WORKERS_ON_THE_DASHBOARD,
 };
 use crate::queue::{Phase, Record, State, Summary, Task, TaskId, TaskState, Wall};
+use crate::shown;
 
 /// The page, with `{{summary}}` and `{{crew}}` where the data go.
 const PAGE: &str = include_str!("dashboard.html");
@@ -76,8 +77,7 @@ fn filled(summary: &impl Serialize, crew: &impl Serialize) -> Vec<u8> {
 
 /// JSON that can stand in a script element: nothing in it ends that, or begins a comment.
 fn embedded(value: &impl Serialize) -> String {
-    let json = serde_json::to_string(value).expect("string keys and plain values");
-    json.replace('<', "\\u003c")
+    shown::json(value).replace('<', "\\u003c")
 }
 
 /// The tasks that are shown, and how many others there are: what is open first, then what changed last.

@@ -11,6 +11,7 @@ use crate::engine::{Engine, Presence};
 use crate::queue::{
     FileState, Loss, Lost, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, WorkerName,
 };
+use crate::shown;
 
 /// A task as `status/<id>`, `claim/<id>` and `queue.json` show it. `status` and `worker` are always there.
 #[derive(Serialize)]
@@ -236,7 +237,8 @@ pub(super) fn worker_why(
     let of_state = lost.into_iter().chain(without_file).max_by_key(|(at, _)| *at);
     let of_state = of_state.filter(|(at, _)| refusal.as_ref().is_none_or(|(refused, _)| refused < at));
     let depends = of_state.is_some();
-    let line = of_state.or(refusal).map_or_else(String::new, |(at, why)| format!("{at} {why}\n"));
+    let line =
+        of_state.or(refusal).map_or_else(String::new, |(at, why)| format!("{at} {}\n", shown::line(&why)));
     (line.into_bytes(), depends)
 }
 
@@ -259,7 +261,7 @@ pub(super) fn capabilities(state: &State, name: &WorkerName) -> Vec<u8> {
 
 /// `workers/<name>/locks`: one path a line.
 pub(super) fn lines(paths: &[String]) -> Vec<u8> {
-    paths.iter().flat_map(|path| [path.as_str(), "\n"]).collect::<String>().into_bytes()
+    paths.iter().map(|path| shown::line(path) + "\n").collect::<String>().into_bytes()
 }
 
 /// `workers/<name>/should-stop` (C60): nothing, or one line that tells the worker how to go on.
@@ -291,26 +293,22 @@ pub(super) fn should_stop(state: &State, tasks: &str, name: &WorkerName, idle: S
     } else {
         return Vec::new();
     };
-    let mut line = json!({"decision": "block", "reason": reason}).to_string().into_bytes();
-    line.push(b'\n');
-    line
+    (shown::json(&json!({"decision": "block", "reason": reason})) + "\n").into_bytes()
 }
 
 fn pretty(value: &impl Serialize) -> Vec<u8> {
-    let mut text = serde_json::to_vec_pretty(value).expect("string keys and plain values");
-    text.push(b'\n');
-    text
+    (shown::pretty_json(value) + "\n").into_bytes()
 }
 
 /// A JSON object with one member a line, so that `grep` finds whole members.
 fn object<'a>(members: impl Iterator<Item = (&'a str, impl Serialize)>) -> Vec<u8> {
-    let mut text = vec![b'{'];
+    let mut text = String::from("{");
     for (n, (key, value)) in members.enumerate() {
-        text.extend_from_slice(if n == 0 { b"\n  " } else { b",\n  " });
-        serde_json::to_writer(&mut text, key).expect("writing to memory");
-        text.extend_from_slice(b": ");
-        serde_json::to_writer(&mut text, &value).expect("string keys and plain values");
+        text += if n == 0 { "\n  " } else { ",\n  " };
+        text += &shown::json(&key);
+        text += ": ";
+        text += &shown::json(&value);
     }
-    text.extend_from_slice(b"\n}\n");
-    text
+    text += "\n}\n";
+    text.into_bytes()
 }

@@ -22,6 +22,7 @@ use super::{Config, table};
 use crate::engine::Engine;
 use crate::limits::WORKERS_PRESENT;
 use crate::queue::{Moment, Phase, Seq, State, Task, TaskId, TextRef, Wall, WorkerName};
+use crate::shown;
 
 /// What a reader of a node gets.
 pub(super) enum Content {
@@ -258,7 +259,10 @@ impl View {
             return Err(ABSENT);
         }
         let caller = || self.worker_of(req);
-        let sentence = || Content::Bytes((state.why(task, caller().as_deref()) + "\n").into_bytes().into());
+        let sentence = || {
+            let why = state.why(task, caller().as_deref());
+            Content::Bytes((shown::line(&why) + "\n").as_bytes().into())
+        };
         let status = || Content::Bytes(documents::task(state, id, task, caller().as_deref()).into());
         // What a task waits for changes with other tasks, and with what the caller can do.
         let (own, any) = (time(task.changed), self.changed(state));
@@ -296,7 +300,7 @@ impl View {
         let caller = self.callers.misnamed(req).filter(|caller| caller.actor.worker == *name)?;
         let why = caller.misnamed.as_ref()?;
         let text = match file {
-            WorkerFile::Why => format!("{} {why}\n", self.opened_at),
+            WorkerFile::Why => format!("{} {}\n", self.opened_at, shown::line(why)),
             WorkerFile::ShouldStop => String::new(),
             _ => return None,
         };

@@ -28,6 +28,7 @@ use super::{
     Reply, Request, Result, SetAttr, StatFs, Terms,
 };
 use crate::engine::Engine;
+use crate::shown;
 
 /// The extended attribute of the root that tells what is in force.
 pub const SESSION: &str = "user.crewfs.session";
@@ -260,7 +261,7 @@ impl Core {
         if let (Some(more), Some(session)) = (self.more.get(), session.as_object_mut()) {
             session.extend(more());
         }
-        session.to_string()
+        shown::json(&session)
     }
 
     fn write(&self, req: &Request, ino: Ino, target: Target, data: &[u8], direct: bool) -> Result<u32> {
