@@ -116,8 +116,15 @@ pub const UNSETTLED_MS: u64 = 1_000;
 
 /// Processes that changed a file for one holder which are remembered, the youngest; others are found by going down from them.
 pub const LOCK_PROCESSES: usize = 32;
-/// Files that are held for writing at one time, at most; beyond that the locks whose holders are done are looked for.
-pub const LOCKED_FILES: usize = 16_384;
+/// Files that are held for writing at one time, at most.
+pub const LOCKED_FILES: usize = 65_536;
+/// The same of one user.
+pub const LOCKED_FILES_OF_A_USER: usize = 16_384;
+/// Locks of one user from which on it is looked now and then which of them are over.
+pub const SWEPT_LOCKS: usize = 4_096;
+const _: () = assert!(SWEPT_LOCKS < LOCKED_FILES_OF_A_USER && LOCKED_FILES_OF_A_USER < LOCKED_FILES);
+/// How long a change waits for one of its user's locks to be over, when there are too many, in milliseconds.
+pub const LOCKS_FULL_MS: u64 = 1_000;
 /// How long an open that made or emptied a file may take to return: until then no descriptor can be seen, in milliseconds.
 pub const OPENING_MS: u64 = 20;
 /// How long a worker that appends waits, after that, for the maker of the file to close it, in milliseconds.
@@ -133,6 +140,8 @@ pub const MAPPED_WAIT_MS: u64 = 200;
 pub const MAPPED_KNOWN_MS: u64 = 100;
 /// Changes that wait for a lock, at most; one more is refused at once.
 pub const WAITING_CHANGES: usize = 1_024;
+/// The same of one user.
+pub const WAITING_CHANGES_OF_A_USER: usize = 512;
 /// Workers who are expected to read what another one changes: the last ones to have joined.
 pub const CROWD: usize = 512;
 /// Files whose last change and readers are remembered (C54).

@@ -15,7 +15,7 @@ use super::{Change, Guard, LOCK_ATTRIBUTE, Name, Orphan, Verdict};
 use crate::fs::caller::Caller;
 use crate::fs::process::connection_began;
 use crate::fs::{FsError, Ino, Kind, Request, Result, SetAttr};
-use crate::limits::{DIRECTORY_WAIT_MS, LOCKED_FILES, MAKING_MS, OPENING_MS, WRITE_SHOWN_MS};
+use crate::limits::{DIRECTORY_WAIT_MS, MAKING_MS, OPENING_MS, WRITE_SHOWN_MS};
 use crate::queue::{Instant, Span, WorkerName};
 
 /// The set-user-id and set-group-id bits of a mode.
@@ -195,9 +195,6 @@ impl Guard {
     fn weigh(&self, caller: &Arc<Caller>, change: &Change) -> Result<Verdict> {
         self.check_owners(caller, change).inspect_err(|_| self.counters.refusals.count("owned"))?;
         let Touches { files, content, mut grant, opens } = self.touches(change)?;
-        if self.table.lock().locks.len() >= LOCKED_FILES {
-            self.sweep();
-        }
         if caller.is_sftp {
             files
                 .iter()
@@ -205,7 +202,7 @@ impl Guard {
                 .try_for_each(|touch| self.check_connections(caller, touch.ino))?;
         }
 
-        let (worker, now) = (&caller.actor.worker, (self.clock)());
+        let (worker, uid, now) = (&caller.actor.worker, caller.actor.uid, (self.clock)());
         let mut table = self.table.lock();
         if let Change::CopyFileRange { from, .. } = change {
             table.changes.knows(from.ino, worker, now.instant);
@@ -245,14 +242,18 @@ impl Guard {
                 return Ok(Verdict::Wait(Patience(Waits::Held { caller, ino: touch.ino, rival, span })));
             }
         }
+        let one_more = grant.makes && grant.opens.is_some()
+            || files.iter().any(|touch| !table.locks.holds(touch.ino, worker));
+        if one_more && table.locks.is_full(uid) {
+            drop(table);
+            self.sweeper.want(uid);
+            return Ok(Verdict::Wait(Patience(Waits::Full(caller.clone()))));
+        }
         for touch in &files {
-            if table.locks.len() >= LOCKED_FILES && table.locks.holders(touch.ino).is_empty() {
-                return Err(FsError::because(
-                    libc::ENOLCK,
-                    "more files are open for writing than crewfs can guard",
-                ));
-            }
             table.locks.take(touch.ino, worker, touch.mode, Hand::of(caller), opens, now);
+        }
+        if table.locks.is_due(uid) {
+            self.sweeper.want(uid);
         }
         grant.by = Some(caller.clone());
         Ok(Verdict::Granted(grant))

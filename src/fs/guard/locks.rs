@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use crate::fs::Ino;
 use crate::fs::caller::Caller;
-use crate::limits::{LOCK_PROCESSES, OPENING_MS};
+use crate::limits::{LOCK_PROCESSES, LOCKED_FILES, LOCKED_FILES_OF_A_USER, OPENING_MS, SWEPT_LOCKS};
 use crate::queue::{Instant, Now, Span, Wall, WorkerName};
 
 /// What a worker does to a file. What is further down includes what is above.
@@ -29,6 +29,8 @@ pub(super) enum Mode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Holder {
     pub(super) worker: WorkerName,
+    /// The user for whom it counts.
+    pub(super) uid: u32,
     pub(super) mode: Mode,
     /// When it began.
     pub(super) since: Wall,
@@ -56,11 +58,13 @@ pub(super) struct Hand {
     pub(super) process: u32,
     /// The process whose end is the end of the worker, if there is one.
     pub(super) anchor: Option<u32>,
+    pub(super) uid: u32,
 }
 
 impl Hand {
     pub(super) fn of(caller: &Caller) -> Hand {
-        Hand { process: caller.process, anchor: caller.anchor.as_ref().map(|anchor| anchor.pid) }
+        let anchor = caller.anchor.as_ref().map(|anchor| anchor.pid);
+        Hand { process: caller.process, anchor, uid: caller.actor.uid }
     }
 }
 
@@ -68,6 +72,21 @@ impl Hand {
 #[derive(Debug, Default)]
 pub(super) struct Locks {
     held: HashMap<Ino, Vec<Holder>>,
+    users: HashMap<u32, Share>,
+}
+
+/// The locks of one user.
+#[derive(Debug)]
+struct Share {
+    held: usize,
+    /// How many they must be for the next sweep to be worth its while.
+    due: usize,
+}
+
+impl Default for Share {
+    fn default() -> Share {
+        Share { held: 0, due: SWEPT_LOCKS }
+    }
 }
 
 impl Locks {
@@ -90,12 +109,14 @@ impl Locks {
         opens: bool,
         now: Now,
     ) {
-        let Hand { process, anchor } = hand;
-        let holders = self.held.entry(ino).or_default();
+        let Hand { process, anchor, uid } = hand;
+        let (holders, users) = (self.held.entry(ino).or_default(), &mut self.users);
         let opening = if opens { now.instant.after(Span(OPENING_MS)) } else { Instant::default() };
         let at = holders.iter().position(|holder| holder.worker == *worker).unwrap_or_else(|| {
+            users.entry(uid).or_default().held += 1;
             holders.push(Holder {
                 worker: worker.clone(),
+                uid,
                 mode,
                 since: now.wall,
                 last: now.instant,
@@ -165,17 +186,41 @@ impl Locks {
 
     /// The holder was seen to be done with the file. If it has changed the file since it was known as `seen`, it was too early.
     pub(super) fn release(&mut self, ino: Ino, seen: &Holder) {
-        if let Some(holders) = self.held.get_mut(&ino) {
-            holders.retain(|holder| holder.worker != seen.worker || holder.changes != seen.changes);
-            if holders.is_empty() {
-                self.held.remove(&ino);
-            }
+        let Some(holders) = self.held.get_mut(&ino) else { return };
+        let over = holders.extract_if(.., |it| it.worker == seen.worker && it.changes == seen.changes);
+        over.for_each(|holder| give_back(&mut self.users, holder.uid));
+        if holders.is_empty() {
+            self.held.remove(&ino);
         }
     }
 
     /// The file is gone.
     pub(super) fn forget(&mut self, ino: Ino) {
-        self.held.remove(&ino);
+        let over = self.held.remove(&ino).unwrap_or_default();
+        over.iter().for_each(|holder| give_back(&mut self.users, holder.uid));
+    }
+
+    /// Whether there is no place for one more lock of a user.
+    pub(super) fn is_full(&self, uid: u32) -> bool {
+        let of_user = self.users.get(&uid).map_or(0, |share| share.held);
+        of_user >= LOCKED_FILES_OF_A_USER || self.held.len() >= LOCKED_FILES
+    }
+
+    /// Whether a worker holds a file.
+    pub(super) fn holds(&self, ino: Ino, worker: &WorkerName) -> bool {
+        self.holders(ino).iter().any(|holder| holder.worker == *worker)
+    }
+
+    /// Whether a user has so many locks that it shall be looked which of them are over.
+    pub(super) fn is_due(&self, uid: u32) -> bool {
+        self.users.get(&uid).is_some_and(|share| share.held >= share.due)
+    }
+
+    /// It was looked, and what is over was released. What is left was held: to look again is worth its while when there is twice as much.
+    pub(super) fn swept(&mut self, uid: u32) {
+        if let Some(share) = self.users.get_mut(&uid) {
+            share.due = (share.held * 2).max(SWEPT_LOCKS);
+        }
     }
 
     /// The holder was seen to have the file open for nothing but appending, which is all that it does from now on.
@@ -196,10 +241,14 @@ impl Locks {
     pub(super) fn all(&self) -> impl Iterator<Item = (Ino, &Holder)> {
         self.held.iter().flat_map(|(ino, holders)| holders.iter().map(|holder| (*ino, holder)))
     }
+}
 
-    /// How many files are held, at most.
-    pub(super) fn len(&self) -> usize {
-        self.held.len()
+fn give_back(users: &mut HashMap<u32, Share>, uid: u32) {
+    if let Some(share) = users.get_mut(&uid) {
+        share.held -= 1;
+        if share.held == 0 {
+            users.remove(&uid);
+        }
     }
 }
 
@@ -227,7 +276,7 @@ mod tests {
     }
 
     fn by(process: u32) -> Hand {
-        Hand { process, anchor: None }
+        Hand { process, anchor: None, uid: 0 }
     }
 
     fn rival(locks: &Locks, ino: Ino, worker: &str, mode: Mode) -> Option<String> {
@@ -308,7 +357,30 @@ mod tests {
         assert_eq!(locks.holders(7).len(), 1);
         let seen = locks.holders(7)[0].clone();
         locks.release(7, &seen);
-        assert_eq!((locks.holders(7).len(), locks.len()), (0, 0));
+        assert_eq!((locks.holders(7).len(), locks.all().count(), locks.users.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_user_s_locks_are_counted_until_they_are_over() {
+        let mut locks = Locks::default();
+        let of = |uid| Hand { process: 100, anchor: None, uid };
+        for ino in 0..LOCKED_FILES_OF_A_USER as Ino {
+            assert!(!locks.is_full(1));
+            locks.take(ino, &name("a"), Mode::Change, of(1), false, at(1));
+            locks.take(ino, &name("a"), Mode::Change, of(1), false, at(2));
+            assert_eq!(locks.is_due(1), ino + 1 >= SWEPT_LOCKS as Ino);
+        }
+        let next = LOCKED_FILES_OF_A_USER as Ino;
+        assert!(locks.is_full(1) && locks.holds(next - 1, &name("a")) && !locks.holds(next, &name("a")));
+        assert!(!locks.is_full(2) && !locks.is_due(2));
+        locks.swept(1);
+        assert!(!locks.is_due(1), "all of them are held: another look would see the same");
+        let seen = locks.holders(0)[0].clone();
+        locks.release(0, &seen);
+        locks.forget(1);
+        assert!(!locks.is_full(1));
+        (2..next).for_each(|ino| locks.forget(ino));
+        assert!(locks.users.is_empty());
     }
 
     #[test]
@@ -330,7 +402,7 @@ mod tests {
         for (process, anchor) in
             [(100, Some(100)), (101, Some(90)), (102, Some(91)), (103, Some(90)), (104, None)]
         {
-            locks.take(7, &name("a"), Mode::Change, Hand { process, anchor }, false, at(1));
+            locks.take(7, &name("a"), Mode::Change, Hand { process, anchor, uid: 0 }, false, at(1));
         }
         assert_eq!(locks.holders(7)[0].anchors, [91, 90]);
     }

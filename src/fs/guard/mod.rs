@@ -32,9 +32,10 @@ mod judge;
 mod locks;
 mod owned;
 mod recent;
+mod sweeping;
 mod waiting;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -53,6 +54,7 @@ use self::judge::Grant;
 use self::locks::{Hand, Holder, Locks, Mode};
 use self::owned::{Owned, Reach};
 use self::recent::{Changes, Look};
+use self::sweeping::Sweeper;
 use self::waiting::{Patience, Room};
 use super::caller::{Caller, Callers};
 use super::files::Files;
@@ -163,6 +165,7 @@ pub struct Guard {
     table: Arc<Mutex<Table>>,
     forgetting: OnceLock<Forgetting>,
     room: Room,
+    sweeper: Sweeper,
     counters: Counters,
     /// How large the crowd was when all recent changes were last made known to it.
     crowd: AtomicUsize,
@@ -195,6 +198,7 @@ impl Guard {
             })),
             forgetting: OnceLock::new(),
             room: Room::default(),
+            sweeper: Sweeper::default(),
             counters: Counters::default(),
             crowd: AtomicUsize::new(0),
         }
@@ -204,12 +208,14 @@ impl Guard {
     pub fn start(self: &Arc<Self>, device: Device, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
         self.descriptors.mounted(device);
         let _ = self.forgetting.set(Forgetting::start(kernel)?);
+        sweeping::start(self)?;
         waiting::start(self)
     }
 
     /// Nobody waits any longer: what is parked is answered EIO.
     pub fn stop(&self) {
         self.room.close();
+        self.sweeper.close();
     }
 
     /// What was done against changes since the start.
@@ -597,31 +603,6 @@ impl Guard {
         // What descends from these has nothing to do with this file, or with this worker: a person's shell starts agents.
         family.append(&mut others);
         family
-    }
-
-    /// Release the locks of all holders that are done: for the time when the table is full. Each process is looked at once.
-    fn sweep(&self) {
-        let looked = (self.clock)().instant;
-        let held: Vec<(Ino, Holder)> =
-            self.table.lock().locks.all().map(|(ino, holder)| (ino, holder.clone())).collect();
-        let mut scan = Scan::default();
-        let (mut roots, mut others) = (Vec::new(), Vec::new());
-        for worker in held.iter().map(|(_, holder)| &holder.worker).collect::<HashSet<_>>() {
-            let (processes, anchors) = self.callers.processes_of(worker);
-            others.extend(processes);
-            roots.extend(anchors);
-        }
-        roots.extend(held.iter().flat_map(|(_, holder)| holder.processes.iter().chain(&holder.anchors)));
-        let mut processes = scan.family(&self.descriptors, roots);
-        processes.append(&mut others);
-        let open = scan.open_files(&self.descriptors, &processes);
-        for (ino, holder) in held {
-            let done = looked >= holder.opening && !open.contains(&ino);
-            let mut processes = holder.processes.iter();
-            if done && !processes.any(|it| scan.sight(&self.descriptors, *it, ino) == Sight::Hidden) {
-                self.table.lock().locks.release(ino, &holder);
-            }
-        }
     }
 
     /// Who stores through a mapping of a file, if that was looked for just now: nobody who could be found, perhaps.

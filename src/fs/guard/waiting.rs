@@ -19,8 +19,10 @@ use super::judge::Grant;
 use super::locks::Holder;
 use super::{Change, Guard, Sight, Verdict};
 use crate::fs::caller::Caller;
-use crate::fs::{Ino, Result};
-use crate::limits::{MAPPED_WAIT_MS, WAITING_CHANGES};
+use crate::fs::{FsError, Ino, Result};
+use crate::limits::{
+    LOCKED_FILES_OF_A_USER, LOCKS_FULL_MS, MAPPED_WAIT_MS, WAITING_CHANGES, WAITING_CHANGES_OF_A_USER,
+};
 use crate::queue::{Instant, Span};
 
 /// How long the lookout and the finder rest between two rounds.
@@ -36,9 +38,13 @@ impl Patience {
     /// Who asks, if that is known.
     pub(super) fn caller(&self) -> Option<Arc<Caller>> {
         match &self.0 {
-            Waits::Held { caller, .. } => Some(caller.clone()),
+            Waits::Held { caller, .. } | Waits::Full(caller) => Some(caller.clone()),
             Waits::Unknown(_) => None,
         }
+    }
+
+    fn uid(&self) -> Option<u32> {
+        self.caller().map(|caller| caller.actor.uid)
     }
 }
 
@@ -56,6 +62,8 @@ pub(super) enum Waits {
         /// How long it may wait.
         span: Span,
     },
+    /// The user of this caller has more locks than one user may have, and some of them may be over.
+    Full(Arc<Caller>),
     /// It is not known who stored through a mapping of this file.
     Unknown(Ino),
 }
@@ -110,12 +118,15 @@ impl Room {
     pub(super) fn enter(&self, guard: &Guard, patience: Patience, change: Change, resume: Resume) {
         let span = match &patience.0 {
             Waits::Held { span, .. } => *span,
+            Waits::Full(_) => Span(LOCKS_FULL_MS),
             Waits::Unknown(_) => Span(MAPPED_WAIT_MS),
         };
         // The clock counts whole milliseconds; no wait is shorter than was promised.
         let until = (guard.clock)().instant.after(if span == Span(0) { span } else { Span(span.0 + 1) });
         let mut inside = self.inside.lock();
-        if inside.closed || inside.parked.len() >= WAITING_CHANGES {
+        let uid = patience.uid();
+        let of_user = || inside.parked.values().filter(|parked| parked.patience.uid() == uid).count();
+        if inside.closed || inside.parked.len() >= WAITING_CHANGES || of_user() >= WAITING_CHANGES_OF_A_USER {
             drop(inside);
             return resume(guard.give_up(&patience));
         }
@@ -191,6 +202,7 @@ impl Guard {
         let is_unknown = waits.is_unknown();
         let verdict = match waits {
             Waits::Held { caller, ino, rival, .. } => self.attend_held(&caller, &change, ino, rival, scan),
+            Waits::Full(caller) => self.judge_for(&caller, &change),
             Waits::Unknown(ino) => self.attend_unknown(ino, scan),
         };
         let answer = match verdict {
@@ -292,6 +304,14 @@ impl Guard {
     fn give_up(&self, patience: &Patience) -> Result<Grant> {
         match &patience.0 {
             Waits::Held { caller, ino, rival, .. } => Err(self.held(Some(caller), *ino, rival)),
+            Waits::Full(caller) => {
+                let why = format!(
+                    "the processes of uid {} have {LOCKED_FILES_OF_A_USER} files open for writing, and crewfs guards no more of one user; close some",
+                    caller.actor.uid
+                );
+                self.callers.refused(caller, &why);
+                Err(FsError::because(libc::ENOLCK, why))
+            }
             // Pages that were stored are gone if they are refused. That is for those who are known to be in the wrong.
             Waits::Unknown(_) => Ok(Grant::default()),
         }

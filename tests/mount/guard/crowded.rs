@@ -1,10 +1,13 @@
 //! How long it takes to find out that a holder is done does not depend on what else runs on the machine (C50, C51).
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
+use crewfs::limits::LOCKED_FILES_OF_A_USER;
+
 use super::{Agent, two};
-use crate::harness::project;
+use crate::harness::{as_root, project};
 
 /// Processes that have many descriptors open, until they are dropped.
 struct Crowd {
@@ -92,4 +95,51 @@ fn c50_more_files_than_are_remembered_may_be_written_one_after_another() {
     two.busy("put('inherited', 'y')");
     one.ok("os.close(into); os.waitpid(child, 0)");
     two.ok("put('inherited', 'y')");
+}
+
+/// Opens as many files for writing as one user may hold, tries for one more, closes a few, and goes on.
+const GREEDY: &str = "
+import os, resource, sys
+most, files = int(sys.argv[1]), []
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def one_more():
+    files.append(os.open(f'd/{len(files)}', os.O_WRONLY | os.O_CREAT))
+    os.write(files[-1], b'x')
+for _ in range(most): one_more()
+try:
+    one_more()
+    print('no limit')
+except OSError as error:
+    print(error.strerror, open('tasks/workers/self/why').read().split(' ', 1)[1].strip())
+for file in files[:16]: os.close(file)
+for _ in range(8): one_more()
+print('full', flush=True)
+sys.stdin.read()";
+
+#[test]
+fn c50_a_user_that_holds_all_it_may_is_in_no_other_s_way() {
+    as_root!();
+    let project = project!();
+    let mounted = project.mount(&["allow_other"]);
+    std::fs::create_dir(project.source().join("d")).unwrap();
+    for place in [project.source().to_path_buf(), project.source().join("d")] {
+        std::fs::set_permissions(place, PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    let most = LOCKED_FILES_OF_A_USER.to_string();
+    let mut greedy = Command::new("setpriv")
+        .args(["--reuid=4001", "--regid=4001", "--clear-groups", "/usr/bin/python3", "-c", GREEDY, &most])
+        .env("CREWFS_WORKER", "greedy")
+        .current_dir(mounted.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(greedy.stdout.take().unwrap()).lines();
+    let why = "No locks available the processes of uid 4001 have 16384 files open for writing, and crewfs guards no more of one user; close some";
+    assert_eq!(said.next().unwrap().unwrap(), why);
+    assert_eq!(said.next().unwrap().unwrap(), "full", "what was closed makes room");
+    mounted.sh_as(4002, "other", "for n in $(seq 50); do echo $n > f$n || exit; done").ok();
+    drop(greedy.stdin.take());
+    assert!(greedy.wait().unwrap().success());
 }
