@@ -79,6 +79,8 @@ pub const WORKERS_PRESENT: usize = 10_000;
 pub const EVENTS_BEFORE_SNAPSHOT: u64 = 20_000;
 /// Events since the last snapshot for which a clean stop writes a new one.
 pub const EVENTS_BEFORE_SNAPSHOT_AT_STOP: u64 = 1_000;
+/// How large a snapshot may be that is read, in bytes. Without it, the whole log is read.
+pub const SNAPSHOT_BYTES: u64 = 1 << 30;
 /// Events read from the log at once when the state is rebuilt.
 pub const REPLAY_EVENTS: usize = 10_000;
 /// Disk space held back, in bytes, so that work can be finished when the disk is full.

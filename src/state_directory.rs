@@ -1,12 +1,15 @@
 //! The state directory of a project: opened once, locked, and kept at its place.
 //!
-//! May assume: a local disk. A process that may write to its parent can take it away at any moment, and does: `git clean -fdx`.
+//! May assume: a local disk. A process that may write to its parent can take it away at any moment, and does: `git clean -fdx`. It can
+//! also put another one there, which is why a directory counts only when no other user can change it (`plain.rs`).
 //! Must never: follow a symbolic link, reach a file by a path that a mount could cover, or know what the files in it mean.
 //!
 //! Files in it are reached by its descriptor. When it was taken away, another directory is made at its place, and the descriptor
 //! is then that one's: so no descriptor is kept for longer than one step, except for what must be closed in the old one.
 //!
 //! One lock: `held`. Nothing else is locked, and nothing is logged, while it is.
+
+pub mod plain;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -25,10 +28,14 @@ use rustix::fs::{
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use self::plain::{Distrust, OpenError, open_directory, open_file};
+
 /// The name of a state directory that lies in its project (C3).
 pub const NAME: &str = ".crewfs";
 /// The file in it that the daemon of the project has locked, and that says which process that is.
 pub const LOCK: &str = "lock";
+/// How much of what is said in there is read.
+pub const LOCK_BYTES: u64 = 1 << 16;
 /// What is added to its name for a copy that could not be put at its place.
 const RESCUED: &str = ".rescued";
 
@@ -72,12 +79,24 @@ pub enum TakeError {
     Make(Errno),
     /// It cannot be opened.
     Open(Errno),
+    /// Another user could have put there what is in it.
+    Distrusted(Distrust),
     /// The lock in it cannot be opened.
     OpenLock(Errno),
     /// The lock in it cannot be locked.
     Lock(Errno),
     /// Another process has it; what that wrote into the lock.
     Held(Vec<u8>),
+}
+
+impl TakeError {
+    /// What `fails` makes of an error, unless the reason is mistrust.
+    fn of(fails: impl Fn(Errno) -> TakeError) -> impl Fn(OpenError) -> TakeError {
+        move |error| match error {
+            OpenError::Failed(error) => fails(error),
+            OpenError::Distrusted(why) => TakeError::Distrusted(why),
+        }
+    }
 }
 
 /// A state directory that this process has taken.
@@ -99,7 +118,7 @@ struct Held {
 
 impl StateDirectory {
     /// Open and lock the directory `name` in `parent`; with `create` it is made, for its owner alone, where there is none. `shown` is
-    /// its path, for people.
+    /// its path, for people. Nothing is changed in one that is not trusted.
     ///
     /// # Errors
     /// See [`TakeError`].
@@ -109,22 +128,26 @@ impl StateDirectory {
         shown: PathBuf,
         create: bool,
     ) -> Result<StateDirectory, TakeError> {
-        if create {
-            match mkdirat(&parent, name, Mode::from(0o700)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(TakeError::Make(error)),
-            }
+        let made = match create.then(|| mkdirat(&parent, name, Mode::from(0o700))) {
+            None | Some(Err(Errno::EXIST)) => false,
+            Some(Ok(())) => true,
+            Some(Err(error)) => return Err(TakeError::Make(error)),
+        };
+        let directory =
+            open_directory(&parent, name, &shown).map_err(TakeError::of(|error| match error {
+                Errno::NOENT => TakeError::Missing,
+                error => TakeError::Open(error),
+            }))?;
+        if made && !is_empty(&directory) {
+            return Err(TakeError::Distrusted(Distrust::Replaced(shown)));
         }
-        let directory = open_directory(&parent, name).map_err(|error| match error {
-            Errno::NOENT => TakeError::Missing,
-            error => TakeError::Open(error),
-        })?;
-        let mut lock = open_lock(&directory).map_err(TakeError::OpenLock)?;
+        plain::judge_all(&directory, &shown, plain::own()).map_err(TakeError::of(TakeError::Open))?;
+        let lock = open_lock(&directory, &shown).map_err(TakeError::of(TakeError::OpenLock))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 let mut said = Vec::new();
-                let _ = lock.read_to_end(&mut said);
+                let _ = lock.take(LOCK_BYTES).read_to_end(&mut said);
                 return Err(TakeError::Held(said));
             }
             Err(error) => return Err(TakeError::Lock(error)),
@@ -159,10 +182,11 @@ impl StateDirectory {
     /// Open a file in it. What is made is for its owner alone.
     ///
     /// # Errors
-    /// Those of openat(2); ELOOP for a symbolic link.
-    pub fn open(&self, name: &str, flags: OFlags) -> rustix::io::Result<File> {
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(&*self.descriptor(), name, flags, Mode::from(0o600)).map(File::from)
+    /// Those of openat(2), or why the file or the directory is not trusted.
+    pub fn open(&self, name: &str, flags: OFlags) -> Result<File, OpenError> {
+        let directory = self.descriptor();
+        plain::judge_directory(&*directory, &self.shown)?;
+        open_file(&*directory, name, flags, &self.shown)
     }
 
     /// Give a file in it another name, and what had that name away.
@@ -225,13 +249,18 @@ impl StateDirectory {
     /// Why there can be none at that place, as a sentence.
     pub fn put_back(&self) -> Result<(), String> {
         let cannot = |error: Errno| format!("{} cannot be made: {error}", self.shown.display());
+        let not_opened = |error: OpenError| match error {
+            OpenError::Failed(error) => cannot(error),
+            OpenError::Distrusted(why) => why.to_string(),
+        };
         let mut held = self.held.lock();
         if !self.leads_to(&held.directory) {
             held.directory = Arc::new(self.make_anew()?);
         }
+        plain::judge_directory(&*held.directory, &self.shown).map_err(not_opened)?;
         let locked = FileId::of(&held.lock).map_err(cannot)?;
         if FileId::at(&*held.directory, LOCK) != Ok(locked) {
-            let mut lock = open_lock(&held.directory).map_err(cannot)?;
+            let mut lock = open_lock(&held.directory, &self.shown).map_err(not_opened)?;
             flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(cannot)?;
             lock.set_len(0)
                 .and_then(|()| lock.write_all(&held.said))
@@ -257,11 +286,12 @@ impl StateDirectory {
         if !matches!(made, Ok(()) | Err(Errno::EXIST)) {
             made.map_err(cannot)?;
         }
-        let directory = open_directory(&self.parent, &self.name).map_err(|error| match error {
-            Errno::NOTDIR | Errno::LOOP => taken(),
-            error => cannot(error),
-        })?;
-        if made.is_err() && !is_empty(&directory) {
+        let directory =
+            open_directory(&self.parent, &*self.name, &self.shown).map_err(|error| match error {
+                OpenError::Failed(error) => cannot(error),
+                OpenError::Distrusted(_) => taken(),
+            })?;
+        if !is_empty(&directory) {
             return Err(taken());
         }
         // The parent is open as a path only, which cannot be synced.
@@ -285,21 +315,27 @@ impl StateDirectory {
     /// A new directory beside it, for what cannot be put at its place; and its path.
     ///
     /// # Errors
-    /// Those of mkdirat(2); EEXIST if there is one from before.
-    pub fn beside(&self) -> rustix::io::Result<(OwnedFd, PathBuf)> {
-        let name = rescued(&self.name);
+    /// Those of mkdirat(2); EEXIST if there is one from before. Why what is there afterwards is not the one that was made.
+    pub fn beside(&self) -> Result<(OwnedFd, PathBuf), OpenError> {
+        let (name, shown) = self.rescued();
         mkdirat(&self.parent, &*name, Mode::from(0o700))?;
-        Ok((open_directory(&self.parent, &name)?, rescued(self.shown.as_os_str()).into()))
+        let directory = open_directory(&self.parent, &*name, &shown)?;
+        if is_empty(&directory) { Ok((directory, shown)) } else { Err(Distrust::Replaced(shown).into()) }
     }
 
     /// Remove what [`StateDirectory::beside`] made, with these files in it.
     pub fn clear_beside(&self, files: &[&str]) {
-        let name = rescued(&self.name);
-        let Ok(directory) = open_directory(&self.parent, &name) else { return };
+        let (name, shown) = self.rescued();
+        let Ok(directory) = open_directory(&self.parent, &*name, &shown) else { return };
         for file in files {
             let _ = unlinkat(&directory, *file, AtFlags::empty());
         }
         let _ = unlinkat(&self.parent, &*name, AtFlags::REMOVEDIR);
+    }
+
+    /// The name and the path of what [`StateDirectory::beside`] makes.
+    fn rescued(&self) -> (OsString, PathBuf) {
+        (rescued(&self.name), rescued(self.shown.as_os_str()).into())
     }
 }
 
@@ -318,14 +354,8 @@ pub fn rescued(name: &OsStr) -> OsString {
     name
 }
 
-fn open_directory(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, name, flags, Mode::empty())
-}
-
-fn open_lock(directory: &OwnedFd) -> rustix::io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(directory, LOCK, flags, Mode::from(0o600)).map(File::from)
+fn open_lock(directory: &OwnedFd, shown: &Path) -> Result<File, OpenError> {
+    open_file(directory, LOCK, OFlags::RDWR | OFlags::CREATE, shown)
 }
 
 /// Whether a directory has no entries.
@@ -344,8 +374,12 @@ impl Display for StateDirectory {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use rustix::fs::{XattrFlags, mkfifoat, setxattr};
+
     use super::*;
-    use std::fs;
 
     fn taken() -> (tempfile::TempDir, PathBuf, StateDirectory) {
         let dir = tempfile::tempdir().unwrap();
@@ -388,7 +422,7 @@ mod tests {
         fs::create_dir(&place).unwrap();
         fs::write(place.join("theirs"), "x").unwrap();
         assert_eq!(state.put_back().unwrap_err(), why);
-        std::os::unix::fs::symlink(dir.path(), place.with_extension("link")).unwrap();
+        symlink(dir.path(), place.with_extension("link")).unwrap();
         fs::remove_dir_all(&place).unwrap();
         fs::rename(place.with_extension("link"), &place).unwrap();
         assert_eq!(state.put_back().unwrap_err(), why);
@@ -397,12 +431,155 @@ mod tests {
         assert!(state.is_in_place());
     }
 
+    /// What another user could have left at `path`, each by its name; `outside` is a file that is not to be changed.
+    fn plant(what: &str, path: &Path, outside: &Path) {
+        match what {
+            "link" => symlink(outside, path).unwrap(),
+            "pipe" => mkfifoat(CWD, path, Mode::from(0o600)).unwrap(),
+            "hard link" => fs::hard_link(outside, path).unwrap(),
+            "open to others" => {
+                fs::write(path, "theirs").unwrap();
+                fs::set_permissions(path, Permissions::from_mode(0o620)).unwrap();
+            }
+            _ => {
+                fs::write(path, "theirs").unwrap();
+                fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+                std::os::unix::fs::chown(path, Some(4321), None).unwrap();
+            }
+        }
+    }
+
+    fn why(outcome: Result<StateDirectory, TakeError>) -> String {
+        match outcome {
+            Err(TakeError::Distrusted(why)) => why.to_string(),
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => panic!("taken"),
+        }
+    }
+
+    const PLANTS: [(&str, &str); 5] = [
+        ("link", "is a symbolic link, where crewfs keeps a plain file"),
+        ("pipe", "is a named pipe, where crewfs keeps a plain file"),
+        ("hard link", "hard links to a file, which can be changed from elsewhere"),
+        ("open to others", "can be changed by others than its owner (mode 0620)"),
+        ("another user's", "belongs to user 4321"),
+    ];
+
+    fn plants() -> impl Iterator<Item = (&'static str, &'static str)> {
+        // Only root can give a file away.
+        PLANTS.into_iter().filter(|(what, _)| *what != "another user's" || plain::own() == 0)
+    }
+
     #[test]
-    fn a_link_in_it_leads_nowhere() {
-        let (dir, place, state) = taken();
-        fs::write(dir.path().join("outside"), "x").unwrap();
-        std::os::unix::fs::symlink(dir.path().join("outside"), place.join("link")).unwrap();
-        assert_eq!(state.open("link", OFlags::RDONLY).unwrap_err(), Errno::LOOP);
+    fn what_another_user_could_have_planted_is_refused_and_stays_as_it_is() {
+        for (what, said) in plants() {
+            for name in [LOCK, "log.db", "log.db-wal", "log.db-journal", "reserve", "any"] {
+                let dir = tempfile::tempdir().unwrap();
+                let (place, outside) = (dir.path().join("state"), dir.path().join("outside"));
+                fs::write(&outside, "precious").unwrap();
+                fs::create_dir(&place).unwrap();
+                plant(what, &place.join(name), &outside);
+                let why = why(StateDirectory::at(&place, true));
+                assert!(
+                    why.contains(said) && why.contains(&place.join(name).display().to_string()),
+                    "{what}: {why}"
+                );
+                assert_eq!(fs::read(&outside).unwrap(), b"precious", "{what}");
+                assert_eq!(fs::read_dir(&place).unwrap().count(), 1, "nothing is made in it: {what}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_planted_while_it_is_held_is_refused_too() {
+        for (what, said) in plants() {
+            let (dir, place, state) = taken();
+            let outside = dir.path().join("outside");
+            fs::write(&outside, "precious").unwrap();
+            plant(what, &place.join("file"), &outside);
+            let flags = [
+                OFlags::RDONLY,
+                OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC,
+                OFlags::RDWR | OFlags::CREATE | OFlags::APPEND,
+            ];
+            for flags in flags {
+                let why = state.open("file", flags).unwrap_err().to_string();
+                assert!(why.contains(said), "{what}: {why}");
+            }
+            assert_eq!(fs::read(&outside).unwrap(), b"precious", "{what}");
+            fs::remove_file(place.join(LOCK)).unwrap();
+            plant(what, &place.join(LOCK), &outside);
+            let why = state.put_back().unwrap_err();
+            assert!(why.contains(said), "{what}: {why}");
+            assert_eq!(fs::read(&outside).unwrap(), b"precious", "{what}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_others_could_have_filled_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("state");
+        fs::create_dir(&place).unwrap();
+        for mode in [0o770, 0o720, 0o707, 0o2775] {
+            fs::set_permissions(&place, Permissions::from_mode(mode)).unwrap();
+            let why = why(StateDirectory::at(&place, true));
+            assert!(why.contains(&format!("(mode {mode:04o})")), "{why}");
+            assert!(why.ends_with(&format!("chmod -R go-w {}", place.display())), "{why}");
+        }
+        fs::set_permissions(&place, Permissions::from_mode(0o700)).unwrap();
+        // An entry of an ACL: its owner all, user 4321 all, the mask all, others nothing.
+        let entries: [(u16, u16, u32); 5] =
+            [(1, 7, u32::MAX), (2, 7, 4321), (4, 0, u32::MAX), (16, 7, u32::MAX), (32, 0, u32::MAX)];
+        let mut acl = 2_u32.to_le_bytes().to_vec();
+        for (tag, permits, user) in entries {
+            acl.extend(tag.to_le_bytes().into_iter().chain(permits.to_le_bytes()).chain(user.to_le_bytes()));
+        }
+        match setxattr(&place, "system.posix_acl_access", &acl, XattrFlags::empty()) {
+            Ok(()) => {
+                assert!(
+                    why(StateDirectory::at(&place, true)).contains("by others than its owner (mode 0770)")
+                )
+            }
+            Err(error) => eprintln!("no ACL here: {error}"),
+        }
+        fs::remove_dir(&place).unwrap();
+        symlink(dir.path(), &place).unwrap();
+        assert!(
+            why(StateDirectory::at(&place, true))
+                .contains("is a symbolic link, where crewfs keeps a directory")
+        );
+        fs::remove_file(&place).unwrap();
+        fs::create_dir(&place).unwrap();
+        fs::set_permissions(&place, Permissions::from_mode(0o700)).unwrap();
+        StateDirectory::at(&place, true).unwrap();
+        if plain::own() == 0 {
+            std::os::unix::fs::chown(&place, Some(4321), None).unwrap();
+            assert!(why(StateDirectory::at(&place, true)).contains("belongs to user 4321"));
+        }
+    }
+
+    #[test]
+    fn opened_to_others_while_it_is_held_it_takes_nothing_more() {
+        let (_dir, place, state) = taken();
+        fs::set_permissions(&place, Permissions::from_mode(0o770)).unwrap();
+        let said = "by others than its owner (mode 0770)";
+        let flags = OFlags::WRONLY | OFlags::CREATE;
+        assert!(state.open("file", flags).unwrap_err().to_string().contains(said));
+        assert!(state.put_back().unwrap_err().contains(said));
+        assert!(!place.join("file").exists());
+    }
+
+    #[test]
+    fn another_users_file_is_looked_at_without_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("outside");
+        fs::write(&outside, "x".repeat(100)).unwrap();
+        let within = plain::look_into(dir.path()).unwrap();
+        for what in ["link", "pipe"] {
+            plant(what, &dir.path().join(what), &outside);
+            assert!(plain::read(&within, what, 10).is_err(), "{what}");
+        }
+        assert_eq!(plain::read(&within, "outside", 10).unwrap(), [b'x'; 10]);
     }
 
     #[test]

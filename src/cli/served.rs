@@ -30,7 +30,7 @@ impl Served {
             leads_to(source)?;
             let locks = open.iter().filter(|(_, to)| to.file_name() == Some(LOCK.as_ref()));
             let (state, named) = locks.filter_map(|(_, lock)| leads_to(lock.parent()?)).next()?;
-            Some(Served { pid, state: state.clone(), state_named: named.clone() })
+            Some(Served { pid, state: state.join("."), state_named: named.clone() })
         })
     }
 

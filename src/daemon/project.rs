@@ -6,7 +6,7 @@
 //! Taken in this order: the project's directory, then the state directory. The first lock keeps a second daemon from the project,
 //! the second one from the log, whatever state directories the two were told.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use super::{StartError, cannot};
 use crate::log::{LOG_FILE, LOG_HEADER_BYTES, LogError, SqliteLog, check_header};
-use crate::state_directory::{self, FileId, LOCK, StateDirectory};
+use crate::state_directory::{self, FileId, LOCK, LOCK_BYTES, StateDirectory, plain};
 
 /// The file in a state directory outside of the project that says whose it is.
 const OWNER: &str = "project";
@@ -70,18 +70,14 @@ impl Project {
     /// Who serves it, or what is wrong and what to do.
     pub fn take(source: &Path, state: Option<&Path>, create: bool) -> Result<Project, TakeError> {
         let shown = source.display();
-        let opened = |flags| {
-            openat(CWD, source, flags | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
-                match error {
-                    Errno::NOENT => {
-                        StartError(format!("{shown} does not exist; make the project's directory first"))
-                    }
-                    Errno::NOTDIR => StartError(format!("{shown} is not a directory")),
-                    error => cannot(format!("{shown} cannot be opened"), error),
-                }
-            })
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let failed = |error| match error {
+            Errno::NOENT => StartError(format!("{shown} does not exist; make the project's directory first")),
+            Errno::NOTDIR => StartError(format!("{shown} is not a directory")),
+            error => cannot(format!("{shown} cannot be opened"), error),
         };
-        let (root, lock) = (opened(OFlags::PATH)?, opened(OFlags::RDONLY)?);
+        let root = openat(CWD, source, flags | OFlags::PATH, Mode::empty()).map_err(failed)?;
+        let lock = openat(&root, ".", flags | OFlags::RDONLY, Mode::empty()).map_err(failed)?;
         let place = state.map_or_else(|| source.join(state_directory::NAME), Path::to_path_buf);
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -112,13 +108,15 @@ impl Project {
 
     /// Whether no daemon has it, as far as can be seen without taking it.
     pub fn is_free(source: &Path) -> bool {
-        let free = |path: &Path| {
-            let Ok(file) = File::open(path) else { return true };
-            let locked = flock(&file, FlockOperation::NonBlockingLockShared);
-            let _ = flock(&file, FlockOperation::Unlock);
-            locked != Err(Errno::WOULDBLOCK)
+        let is_held = |file: BorrowedFd<'_>| {
+            let locked = flock(file, FlockOperation::NonBlockingLockShared);
+            let _ = flock(file, FlockOperation::Unlock);
+            locked == Err(Errno::WOULDBLOCK)
         };
-        free(source) && free(&source.join(state_directory::NAME).join(LOCK))
+        let project = plain::look_into(source);
+        let lock = plain::look_into(&source.join(state_directory::NAME))
+            .and_then(|state| plain::look_at(state, LOCK));
+        !(project.is_ok_and(|root| is_held(root.as_fd())) || lock.is_ok_and(|lock| is_held(lock.as_fd())))
     }
 
     /// The project's log.
@@ -164,13 +162,13 @@ impl Drop for Locked {
 
 /// The daemon that has the state directory at this place, if it can be read who that is.
 fn holder(place: &Path) -> Option<Holder> {
-    let mut file = File::open(place.join(LOCK)).ok()?;
+    let file = plain::look_at(plain::look_into(place).ok()?, LOCK).ok()?;
     // What an earlier daemon has left there says nothing.
     if flock(&file, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK) {
         return None;
     }
     let mut said = Vec::new();
-    file.read_to_end(&mut said).ok()?;
+    file.take(LOCK_BYTES).read_to_end(&mut said).ok()?;
     serde_json::from_slice(&said).ok()
 }
 
@@ -190,6 +188,7 @@ fn not_taken(source: &Path, place: &Path, is_chosen: bool, error: state_director
         )),
         Why::Make(error) => cannot(format!("the state directory {shown} cannot be made"), error),
         Why::Open(error) => cannot(format!("the state directory {shown} cannot be opened"), error),
+        Why::Distrusted(why) => StartError(why.to_string()),
         Why::OpenLock(error) => cannot(format!("{} cannot be written", place.join(LOCK).display()), error),
         Why::Lock(error) => cannot("the project cannot be locked", error),
     };
@@ -245,7 +244,7 @@ fn check_owner(
     let mut said = Vec::new();
     let recorded: Option<Owner> = state
         .open(OWNER, OFlags::RDONLY)
-        .map(|mut file| file.read_to_end(&mut said))
+        .map(|file| file.take(LOCK_BYTES).read_to_end(&mut said))
         .ok()
         .and_then(|_| serde_json::from_slice(&said).ok());
     match recorded {
@@ -321,13 +320,11 @@ pub fn is_state(directory: &Path) -> bool {
     if directory.file_name() == Some(state_directory::NAME.as_ref()) {
         return true;
     }
-    let mut header = Vec::new();
-    let read = File::open(directory.join(LOG_FILE))
-        .and_then(|file| file.take(LOG_HEADER_BYTES as u64).read_to_end(&mut header));
-    match read {
+    let Ok(directory) = plain::look_into(directory) else { return false };
+    match plain::read(&directory, LOG_FILE, LOG_HEADER_BYTES as u64) {
         // SQLite writes the first page when the first event is written down from the write-ahead file.
-        Ok(0) => directory.join(LOCK).is_file(),
-        Ok(_) => !matches!(check_header(&header), Err(LogError::Damaged { .. })),
+        Ok(header) if header.is_empty() => plain::look_at(&directory, LOCK).is_ok(),
+        Ok(header) => !matches!(check_header(&header), Err(LogError::Damaged { .. })),
         Err(_) => false,
     }
 }

@@ -50,12 +50,11 @@ impl Reserve {
             .map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
         if !self.held && free > 2 * RESERVED_BYTES {
             let flags = OFlags::WRONLY | OFlags::CREATE;
-            self.held = self
-                .directory
-                .open(FILE, flags)
-                .and_then(|fd| rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, RESERVED_BYTES))
-                // A disk that cannot reserve (fallocate is not everywhere) is simply not reserved on.
-                .map_or_else(|errno| errno == rustix::io::Errno::OPNOTSUPP, |()| true);
+            self.held = self.directory.open(FILE, flags).is_ok_and(|file| {
+                rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED_BYTES)
+                    // A disk that cannot reserve (fallocate is not everywhere) is simply not reserved on.
+                    .map_or_else(|errno| errno == rustix::io::Errno::OPNOTSUPP, |()| true)
+            });
         }
         self.held
     }

@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::SNAPSHOT_BYTES;
 use crate::log::Log;
 use crate::queue::{Seq, State};
 use crate::state_directory::StateDirectory;
@@ -31,7 +32,8 @@ struct Head {
 /// The newest usable snapshot in the state directory that is not ahead of `tail`.
 pub fn load(directory: &StateDirectory, tail: Seq) -> Option<State> {
     let mut content = Vec::new();
-    directory.open(FILE, OFlags::RDONLY).ok()?.read_to_end(&mut content).ok()?;
+    let file = directory.open(FILE, OFlags::RDONLY).ok()?;
+    file.take(SNAPSHOT_BYTES).read_to_end(&mut content).ok()?;
     match parse(&content) {
         Ok(state) if state.tail() <= tail => Some(state),
         Ok(state) => {

@@ -1,7 +1,9 @@
 //! The log in a SQLite database: the embedded engine.
 //!
-//! May assume: a directory on a local disk, reached by a descriptor.
-//! Must never: touch its files by a path that a mount could cover; let go of a connection that may be the only one to know some event.
+//! May assume: a directory on a local disk, reached by a descriptor, that no other user can change. What is in the database may come
+//! with a project of unknown origin all the same.
+//! Must never: touch its files by a path that a mount could cover; let go of a connection that may be the only one to know some event;
+//! have SQLite open a file that is not trusted, or run what a database says.
 //!
 //! One connection, `locking_mode=EXCLUSIVE` before `journal_mode=WAL` (so there is no shared memory file),
 //! `synchronous=FULL` (one sync a commit). The write-ahead log is emptied while nobody waits, and overwritten in place
@@ -11,16 +13,18 @@
 //! to where it belongs, and only when the copy is open, the old connection is closed.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, fsync, renameat, unlinkat};
 
 use super::{Log, LogError, Tail, check_batch, line, parse_line};
 use crate::limits::{WAL_PAGES_IDLE, WAL_PAGES_MAX};
 use crate::queue::{Record, Seq};
-use crate::state_directory::{FileId, StateDirectory};
+use crate::state_directory::{FileId, StateDirectory, plain};
 use crate::sys;
 
 /// What `PRAGMA application_id` says of our files: "crew" in ASCII.
@@ -32,6 +36,8 @@ const FORMAT: i64 = 2;
 pub const FILE: &str = "log.db";
 /// Its write-ahead log, by the name that SQLite gives it.
 const WAL: &str = "log.db-wal";
+/// What SQLite adds to the name of a database for the files that it keeps beside it.
+const SQLITE_FILES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 /// A copy of the database that is not whole yet.
 const UNFINISHED: &str = "log.db.new";
 /// How what stood in the place of the log is called afterwards, so that SQLite finds the two together.
@@ -145,12 +151,12 @@ impl SqliteLog {
             }
         }
         let within = self.directory.descriptor();
-        copy(&opened.connection, within.as_fd())
+        copy(&opened.connection, within.as_fd(), self.directory.shown())
             .map_err(|error| format!("{}/{FILE} cannot be made: {error}", self.directory))?;
         // The old write-ahead log, where it is still there, must not be taken for the copy's. If this ends in between, it is, and
         // does no harm: the copy has every page as that log last had it.
         let _ = self.directory.remove(WAL);
-        let (anew, tail) = connect(within).map_err(|error| error.to_string())?;
+        let (anew, tail) = connect(within, self.directory.shown()).map_err(|error| error.to_string())?;
         if tail.seq < self.tail.seq {
             return Err(format!("the copy ends at event {}, not at {}", tail.seq, self.tail.seq));
         }
@@ -169,7 +175,8 @@ impl SqliteLog {
         let Some(opened) = self.opened.as_ref().filter(|_| self.rescued.is_none()) else { return };
         let copied =
             self.directory.beside().map_err(|error| error.to_string()).and_then(|(beside, shown)| {
-                copy(&opened.connection, beside.as_fd()).map_err(|error| error.to_string()).map(|()| shown)
+                let copied = copy(&opened.connection, beside.as_fd(), &shown);
+                copied.map_err(|error| error.to_string()).map(|()| shown)
             });
         self.rescued = Some(copied.is_ok());
         match copied {
@@ -182,9 +189,9 @@ impl SqliteLog {
 }
 
 /// A copy of the database in `directory`, page by page, that is whole and on disk when it has its name.
-fn copy(from: &Connection, directory: BorrowedFd<'_>) -> Result<(), LogError> {
+fn copy(from: &Connection, directory: BorrowedFd<'_>, shown: &Path) -> Result<(), LogError> {
     let _ = unlinkat(directory, UNFINISHED, AtFlags::empty());
-    let copied = copy_unfinished(from, directory);
+    let copied = copy_unfinished(from, directory, shown);
     if copied.is_err() {
         // On a full disk it must not take the last space.
         let _ = unlinkat(directory, UNFINISHED, AtFlags::empty());
@@ -192,33 +199,48 @@ fn copy(from: &Connection, directory: BorrowedFd<'_>) -> Result<(), LogError> {
     copied
 }
 
-fn copy_unfinished(from: &Connection, directory: BorrowedFd<'_>) -> Result<(), LogError> {
-    let mut to = connection_to(directory, UNFINISHED)?;
-    to.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = FULL;")?;
+fn copy_unfinished(from: &Connection, directory: BorrowedFd<'_>, shown: &Path) -> Result<(), LogError> {
+    let mut to = connection_to(directory, UNFINISHED, shown)?;
+    // Nobody needs the way back from a copy that is not whole.
+    to.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = FULL;")?;
     match Backup::new(from, &mut to)?.step(-1)? {
         StepResult::Done => {}
         other => return Err(LogError::Io(format!("{FILE}: the copy is not whole: {other:?}"))),
     }
     drop(to);
     let io = |error: rustix::io::Errno| LogError::Io(format!("{UNFINISHED}: {error}"));
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fsync(openat(directory, UNFINISHED, flags, Mode::empty()).map_err(io)?).map_err(io)?;
+    fsync(plain::look_at(directory, UNFINISHED).map_err(io)?).map_err(io)?;
     renameat(directory, UNFINISHED, directory, FILE).map_err(io)?;
     fsync(directory).map_err(io)
 }
 
-/// A connection to a database in a directory. SQLite follows no link there.
-fn connection_to(directory: BorrowedFd<'_>, name: &str) -> Result<Connection, LogError> {
+/// A connection to a database in a directory. SQLite opens its files by name: each is judged before, and in this directory no other
+/// user can replace it meanwhile.
+fn connection_to(directory: BorrowedFd<'_>, name: &str, shown: &Path) -> Result<Connection, LogError> {
+    for suffix in SQLITE_FILES {
+        plain::judge_named(directory, &format!("{name}{suffix}"), shown)
+            .map_err(|error| LogError::Io(error.to_string()))?;
+    }
     let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
-    Ok(Connection::open_with_flags_and_vfs(path, flags, sys::sqlite_vfs_by_descriptor())?)
+    let connection = Connection::open_with_flags_and_vfs(path, flags, sys::sqlite_vfs_by_descriptor())?;
+    // As <https://www.sqlite.org/security.html> has it for a database of unknown origin: it holds data, and no program.
+    for (setting, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+    ] {
+        connection.set_db_config(setting, on)?;
+    }
+    Ok(connection)
 }
 
-fn connect(within: Arc<OwnedFd>) -> Result<(Opened, Tail), LogError> {
-    let connection = connection_to(within.as_fd(), FILE)?;
+fn connect(within: Arc<OwnedFd>, shown: &Path) -> Result<(Opened, Tail), LogError> {
+    let connection = connection_to(within.as_fd(), FILE, shown)?;
     // Whoever has the log keeps it: waiting would not help.
     connection.busy_timeout(std::time::Duration::ZERO)?;
     connection.execute_batch(
@@ -374,7 +396,7 @@ impl Log for SqliteLog {
             return Ok(self.tail);
         }
         self.opened = None;
-        let (opened, tail) = connect(self.directory.descriptor())?;
+        let (opened, tail) = connect(self.directory.descriptor(), self.directory.shown())?;
         (self.opened, self.tail) = (Some(opened), tail);
         self.clear_rescued();
         match self.checkpoint() {
@@ -407,5 +429,34 @@ impl From<rusqlite::Error> for LogError {
             }
             _ => LogError::Io(format!("{FILE}: {error}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Event, Wall, WorkerName};
+
+    fn opened(directory: &Path) -> Result<SqliteLog, LogError> {
+        SqliteLog::open(Arc::new(StateDirectory::at(directory, false).unwrap()))
+    }
+
+    fn joined(seq: Seq) -> Record {
+        Record { seq, at: Wall(5), event: Event::Joined { worker: WorkerName::parse("w").unwrap(), uid: 7 } }
+    }
+
+    #[test]
+    fn a_database_that_comes_with_a_project_runs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(opened(dir.path()).unwrap());
+        let database = Connection::open(dir.path().join(FILE)).unwrap();
+        let trigger = "CREATE TRIGGER t AFTER INSERT ON event BEGIN DELETE FROM event; END";
+        database.execute_batch(trigger).unwrap();
+        drop(database);
+        let mut log = opened(dir.path()).unwrap();
+        for seq in [1, 2] {
+            log.append(seq - 1, &[joined(seq)]).unwrap();
+        }
+        assert_eq!(log.read(0, 9).unwrap(), [joined(1), joined(2)]);
     }
 }

@@ -230,6 +230,7 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("LEASE_WAIT_MS", limits::LEASE_WAIT_MS),
         ("LEASED_REQUESTS", limits::LEASED_REQUESTS as u64),
         ("LEASED_REQUESTS_OF_A_USER", limits::LEASED_REQUESTS_OF_A_USER as u64),
+        ("SNAPSHOT_BYTES", limits::SNAPSHOT_BYTES),
         ("SETTLE_MS", limits::SETTLE_MS),
         ("UNSETTLED_MS", limits::UNSETTLED_MS),
         ("ANCESTORS", limits::ANCESTORS as u64),

@@ -41,6 +41,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("src/mounts.rs", &[]),
     ("src/shown.rs", &[]),
     ("src/state_directory.rs", &[]),
+    ("src/state_directory/", &[]),
     ("src/sys.rs", &[]),
     ("src/lib.rs", &[]),
     ("src/main.rs", &[]),

@@ -23,6 +23,7 @@ mod liveness;
 mod missing;
 mod notes;
 mod overview;
+mod planted;
 mod printing;
 mod process;
 mod publishing;

@@ -1,12 +1,14 @@
 //! The state directory of a project: who may read it, who serves it, and whether the log in it can be read.
 //!
-//! Must never: lock, open or mend what is there; a daemon may start at this moment.
+//! May assume: nothing about who put there what it finds; root looks at other users' projects too.
+//! Must never: lock or mend what is there, since a daemon may start at this moment; follow a link, or wait for a pipe.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, Dir, Stat, fstat, statat};
+use rustix::io::Errno;
 use serde_json::Value;
 
 use super::Finding::{self, Good, Problem, Warning};
@@ -17,7 +19,8 @@ use crate::clock;
 use crate::engine::{RESERVE_FILE, SNAPSHOT_FILE};
 use crate::log::{LOG_FILE, LOG_HEADER_BYTES, LogError, check_header};
 use crate::mounts;
-use crate::state_directory::{self, LOCK};
+use crate::state_directory::plain::{self, OpenError};
+use crate::state_directory::{self, LOCK, LOCK_BYTES};
 
 /// A log above which a start without a snapshot takes long, in bytes.
 const LOG_LONG: u64 = 64 * 1024 * 1024;
@@ -93,9 +96,10 @@ fn on_the_disk(source: &Path, told: Option<&Value>) -> Vec<Finding> {
         }
         None => shown.clone(),
     };
-    let directory = match fs::metadata(&state) {
-        Ok(directory) => directory,
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return vec![unseen(source)],
+    let opened = plain::look_into(&state).and_then(|directory| Ok((fstat(&directory)?, directory)));
+    let (there, directory) = match opened {
+        Ok(opened) => opened,
+        Err(Errno::ACCESS) => return vec![unseen(source)],
         Err(error) => {
             return vec![Problem(format!(
                 "the state directory {} cannot be looked at: {error}; mount the project: crewfs mount {}",
@@ -104,21 +108,14 @@ fn on_the_disk(source: &Path, told: Option<&Value>) -> Vec<Finding> {
             ))];
         }
     };
-    if let Err(error) = fs::read_dir(&state)
-        && error.kind() == io::ErrorKind::PermissionDenied
-    {
-        return vec![unseen(source)];
-    }
-    let files: Vec<(String, Metadata)> = fs::read_dir(&state)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.metadata().ok()?)))
-        .collect();
-    let length = |name: &str| files.iter().find(|(file, _)| file == name).map(|(_, there)| there.len());
+    let directory = directory.as_fd();
+    let files = files_in(directory);
+    let length =
+        |name: &str| files.iter().find(|(file, _)| file == name).map(|(_, stat)| stat.st_size as u64);
+    let trusted = plain::judge_all(directory, &shown, there.st_uid);
     let mut findings =
-        vec![judge_access(&shown, &directory, &files), holder(source, &state, served.as_ref())];
-    findings.push(log(&shown, &state, length(LOG_FILE), length(SNAPSHOT_FILE).is_some()));
+        vec![judge_access(&shown, &there, trusted), holder(source, directory, served.as_ref())];
+    findings.push(log(&shown, directory, length(LOG_FILE), length(SNAPSHOT_FILE).is_some()));
     findings.extend(judge_times(&shown, &files, clock::system()().wall.0));
     let reserved = length(RESERVE_FILE).is_some_and(|length| length > 0);
     findings.extend(disk::findings(source, &state, reserved));
@@ -138,33 +135,35 @@ fn mounts_are_dead(place: &Path) -> bool {
     Look::begin(place).is_ok_and(|look| look.seen() == Seen::Dead)
 }
 
-/// Tasks, results and notes stand in the log, so it is for who serves it alone.
-fn judge_access(shown: &Path, directory: &Metadata, files: &[(String, Metadata)]) -> Finding {
-    let foreign = files
-        .iter()
-        .find(|(_, there)| there.uid() != directory.uid())
-        .map(|(name, there)| (name.as_str(), there.uid()));
-    judge_owners(shown, directory.mode() & 0o7777, directory.uid(), foreign)
+/// What is in a directory, by name.
+fn files_in(directory: BorrowedFd<'_>) -> Vec<(String, Stat)> {
+    let entries = Dir::read_from(directory).into_iter().flatten().flatten();
+    let file = |name: &std::ffi::CStr| {
+        let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some((name.to_str().ok()?.to_string(), stat))
+    };
+    entries
+        .filter_map(|entry| file(entry.file_name()))
+        .filter(|(name, _)| name != "." && name != "..")
+        .collect()
 }
 
-fn judge_owners(shown: &Path, mode: u32, owner: u32, foreign: Option<(&str, u32)>) -> Finding {
-    let shown = shown.display();
+/// Tasks, results and notes stand in the log, so it is for who serves it alone.
+fn judge_access(shown: &Path, directory: &Stat, trusted: Result<(), OpenError>) -> Finding {
+    if let Err(OpenError::Distrusted(why)) = trusted {
+        return Problem(format!("the next mount refuses the state directory: {why}"));
+    }
+    let (shown, mode) = (shown.display(), directory.st_mode & 0o7777);
     if mode & 0o077 != 0 {
         return Warning(format!(
             "others may look into {shown} (mode {mode:04o}), where all tasks and results are; close it: chmod 700 {shown}"
         ));
     }
-    match foreign {
-        Some((file, other)) => Warning(format!(
-            "{shown} belongs to user {owner}, but {file} in it to user {other}: only root can serve both; let them be of one: \
-             chown -R --reference={shown} {shown}"
-        )),
-        None => Good(format!("{shown} is open to nobody but its owner, user {owner}, and root")),
-    }
+    Good(format!("{shown} is open to nobody but its owner, user {}, and root", directory.st_uid))
 }
 
-fn holder(source: &Path, state: &Path, served: Option<&Served>) -> Finding {
-    let said = fs::read(state.join(LOCK)).ok();
+fn holder(source: &Path, state: BorrowedFd<'_>, served: Option<&Served>) -> Finding {
+    let said = plain::read(state, LOCK, LOCK_BYTES).ok();
     let holder = said.and_then(|said| serde_json::from_slice::<crate::daemon::Holder>(&said).ok());
     let shown = source.display();
     let Some(Served { pid, .. }) = served else {
@@ -185,11 +184,8 @@ fn holder(source: &Path, state: &Path, served: Option<&Served>) -> Finding {
     }
 }
 
-fn log(shown: &Path, state: &Path, length: Option<u64>, snapshot: bool) -> Finding {
-    let mut header = Vec::new();
-    let read = File::open(state.join(LOG_FILE))
-        .and_then(|file| file.take(LOG_HEADER_BYTES as u64).read_to_end(&mut header))
-        .map(|_| check_header(&header));
+fn log(shown: &Path, state: BorrowedFd<'_>, length: Option<u64>, snapshot: bool) -> Finding {
+    let read = plain::read(state, LOG_FILE, LOG_HEADER_BYTES as u64).map(|header| check_header(&header));
     judge_log(&shown.join(LOG_FILE), read, length.unwrap_or(0), snapshot)
 }
 
@@ -215,9 +211,11 @@ fn judge_log(log: &Path, header: io::Result<Result<(), LogError>>, length: u64, 
 }
 
 /// Files of the future say that the clock went back, or that the disk is stamped by another machine.
-fn judge_times(shown: &Path, files: &[(String, Metadata)], now_ms: i64) -> Option<Finding> {
-    let newest =
-        files.iter().map(|(_, there)| there.mtime() * 1_000 + there.mtime_nsec() / 1_000_000).max()?;
+fn judge_times(shown: &Path, files: &[(String, Stat)], now_ms: i64) -> Option<Finding> {
+    let newest = files
+        .iter()
+        .map(|(_, there)| there.st_mtime * 1_000 + there.st_mtime_nsec as i64 / 1_000_000)
+        .max()?;
     judge_ahead(shown, newest - now_ms)
 }
 
@@ -264,12 +262,21 @@ mod tests {
     #[test]
     fn the_state_is_for_its_owner_alone() {
         let shown = Path::new("/p/.crewfs");
-        assert!(matches!(judge_owners(shown, 0o700, 0, None), Good(_)));
+        let dir = tempfile::tempdir().unwrap();
+        let directory = plain::look_into(dir.path()).unwrap();
+        let judged = |mode: u32| {
+            rustix::fs::fchmod(&directory, mode.into()).unwrap();
+            let (stat, trusted) =
+                (fstat(&directory).unwrap(), plain::judge_all(&directory, shown, plain::own()));
+            judge_access(shown, &stat, trusted)
+        };
+        assert!(matches!(judged(0o700), Good(_)));
+        assert!(matches!(judged(0o755), Warning(said) if said.ends_with("chmod 700 /p/.crewfs")));
+        assert!(matches!(judged(0o770), Problem(said) if said.ends_with("chmod -R go-w /p/.crewfs")));
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("lock")).unwrap();
         assert!(
-            matches!(judge_owners(shown, 0o755, 0, None), Warning(said) if said.ends_with("chmod 700 /p/.crewfs"))
+            matches!(judged(0o700), Problem(said) if said.contains("/p/.crewfs/lock is a symbolic link"))
         );
-        let mixed = judge_owners(shown, 0o700, 1000, Some(("log.db", 0)));
-        assert!(matches!(mixed, Warning(said) if said.contains("log.db in it to user 0")));
     }
 
     #[test]
