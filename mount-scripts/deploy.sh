@@ -189,13 +189,16 @@ directory() {
         change "make $project, for $user and the group $group" project_now
     elif [ "$(stat -c %G "$project")" != "$group" ] || [ $(($(stat -c 0%a "$project") & 02070)) != $((02070)) ]; then
         echo "$project was there before and stays as it is. Workers of the group $group cannot write everywhere in it until you say:"
-        echo "    chgrp -R $group '$project'; chmod -R g+rwX '$project'; find '$project' -type d -exec chmod g+s {} +"
+        # The state of the queue, where it is in the project, is for root alone: crewfs refuses one that a group may write.
+        echo "    (cd '$project' && chgrp $group . && chmod g+rwxs . && find . -mindepth 1 -maxdepth 1 ! -name .crewfs ! -type l -exec chgrp -R $group {} + -exec chmod -R g+rwX {} + && find . -path ./.crewfs -prune -o -type d -exec chmod g+s {} +)"
     fi
 }
 
+# The directory that it lies in may be a user's, who can put a link there at any moment: neither command follows one.
 project_now() {
     mkdir -p "$(dirname "$project")"
-    install -d -m 2770 -o "$user" -g "$group" "$project"
+    mkdir -m 2770 "$project"
+    chown -h "$user:$group" "$project"
 }
 
 configuration() {
