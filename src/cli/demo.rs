@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -96,13 +97,28 @@ fn check(queue: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A new directory for this user alone. One that is there already may be a trap: in the directory for temporary files, any user can
+/// make any name.
+fn make_directory(parent: &Path) -> Result<PathBuf, Failure> {
+    let name = |n: usize| parent.join(format!("crewfs-demo-{}-{n}", std::process::id()));
+    let mut n = 0;
+    loop {
+        match fs::DirBuilder::new().mode(0o700).create(name(n)) {
+            Ok(()) => return Ok(name(n)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => n += 1,
+            Err(error) => return Err(failed(&name(n))(error)),
+        }
+    }
+}
+
 impl Stage {
     /// A new project, mounted beside itself.
     fn set(keep: bool) -> Result<Stage, Failure> {
-        let directory = std::env::temp_dir().join(format!("crewfs-demo-{}", std::process::id()));
+        let directory = make_directory(&std::env::temp_dir())?;
         let (project, mountpoint) = (directory.join("project"), directory.join("mnt"));
-        fs::create_dir_all(&project).map_err(failed(&project))?;
-        fs::create_dir_all(&mountpoint).map_err(failed(&mountpoint))?;
+        for place in [&project, &mountpoint] {
+            fs::create_dir(place).map_err(failed(place))?;
+        }
         let stage = Stage { directory, mountpoint, workers: Vec::new(), keep };
         let mut mount = Command::new(std::env::current_exe().map_err(Failure::failed)?);
         mount.arg("mount").arg(&project).arg(&stage.mountpoint).args(["-o", IDLE, "-o", "allow_other"]);
