@@ -8,10 +8,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, linkat, mkdirat, mknodat, openat, renameat_with, symlinkat,
-    unlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Uid, fchmod, fchown, fstat, linkat, mkdirat,
+    mknodat, openat, renameat_with, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::data::Data;
 use super::inodes::FileId;
@@ -160,15 +161,26 @@ impl Files {
 /// # Errors
 /// Those of mkdir(2) and of opening what was made.
 pub fn make_directory_like(parent: &OwnedFd, name: &str) -> rustix::io::Result<()> {
-    rustix::fs::mkdirat(parent, name, Mode::from(0o777))?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    mkdirat(parent, name, Mode::from(0o700))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = openat(parent, name, flags, Mode::empty())?;
-    if let Ok(like) = rustix::fs::fstat(parent) {
-        let (uid, gid) = (rustix::fs::Uid::from_raw(like.st_uid), rustix::fs::Gid::from_raw(like.st_gid));
-        // An ordinary user can give nothing away, and need not: the project is theirs.
-        let _ = rustix::fs::chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH);
-        let mode = Mode::from_raw_mode(like.st_mode & 0o7777);
-        let _ = rustix::fs::chmodat(parent, name, mode, AtFlags::empty());
+    // Between the two calls another process may have put its own directory there. Only an empty one of ours may be given away.
+    let (like, there) = (fstat(parent)?, fstat(&made)?);
+    if ![geteuid().as_raw(), like.st_uid].contains(&there.st_uid) || !is_empty(&made)? {
+        return Err(Errno::EXIST);
     }
+    let (uid, gid) = (Uid::from_raw(like.st_uid), Gid::from_raw(like.st_gid));
+    // An ordinary user can give nothing away, and need not: the project is theirs.
+    let _ = fchown(&made, Some(uid), Some(gid));
+    let _ = fchmod(&made, Mode::from_raw_mode(like.st_mode & 0o7777));
     Ok(())
+}
+
+fn is_empty(directory: &OwnedFd) -> rustix::io::Result<bool> {
+    for entry in Dir::read_from(directory)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
