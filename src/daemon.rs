@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -29,9 +29,10 @@ use crate::fs::desk::{self, Desk, Watch};
 use crate::fs::files::{Files, Opens, make_directory_like};
 use crate::fs::followed::Follower;
 use crate::fs::guard;
-use crate::fs::tree::{Tree, TreeConfig};
+use crate::fs::tree::{DESK, Tree, TreeConfig};
 use crate::fuse::{MountOptions, Session};
 use crate::limits::{DESK_THREADS_MIN, Descriptors, READ_AHEAD_KIB, TREE_NODES_KEPT};
+use crate::mountpoint::{Device, Place, device_of};
 use crate::queue::{Rules, Span};
 use crate::state_directory::FileId;
 use crate::{clock, mounts, sys};
@@ -82,7 +83,8 @@ fn cannot(what: impl std::fmt::Display, error: impl std::fmt::Display) -> StartE
 
 /// A project that is mounted and served.
 pub struct Daemon {
-    mountpoint: PathBuf,
+    place: Place,
+    tasks: String,
     tree: Session,
     shown: Arc<Tree>,
     desk: Session,
@@ -151,32 +153,35 @@ impl Daemon {
             Desk::new(files[1].clone(), opened(project.root())?, engine.clone(), callers, guard, desk_config);
         let watch = desk.watch().map_err(|error| cannot("the tasks directory cannot be read", error))?;
 
+        let in_place = (config.mountpoint == config.source).then(|| project.root());
+        let (place, target) = mountpoint(&config.mountpoint, in_place)?;
         let options = |source: &Path, threads| MountOptions {
             fsname: source.to_string_lossy().into_owned(),
             read_only: false,
             allow_other: config.allow_other,
             threads,
         };
-        let tree =
-            Session::mount(shown.clone(), &config.mountpoint, &options(&config.source, config.threads))
-                .map_err(|error| mount_error(&config.mountpoint, &error))?;
-        let started = tree.device().and_then(|device| shown.mounted(device, Arc::new(tree.notifier())));
-        if let Err(error) = started {
-            let _ = tree.unmount(true);
+        let tree_options = options(&config.source, config.threads);
+        let tree = Session::mount(shown.clone(), &place, &target, &tree_options)
+            .map_err(|error| mount_error(&config.mountpoint, &error))?;
+        drop(target);
+        if let Err(error) = shown.mounted(tree.device(), Arc::new(tree.notifier())) {
+            let _ = tree.unmount(&place, true);
             return Err(cannot("changes cannot be guarded", error));
         }
         if let Some(terms) = shown.terms() {
             desk.beside(terms);
         }
         shown.tell_more(told(config, &project, &engine, files[1].clone())?);
-        let desk_at = config.mountpoint.join(&config.tasks);
         let desk_options = options(&config.source.join(&config.tasks), desk_threads);
         let desk = Arc::new(desk);
-        let session = match Session::mount(desk.clone(), &desk_at, &desk_options) {
+        let mounted = desk_place(&place, tree.device(), &config.tasks)
+            .and_then(|(place, target)| Session::mount(desk.clone(), &place, &target, &desk_options));
+        let session = match mounted {
             Ok(session) => session,
             Err(error) => {
-                let _ = tree.unmount(true);
-                return Err(mount_error(&desk_at, &error));
+                let _ = tree.unmount(&place, true);
+                return Err(mount_error(&config.mountpoint.join(&config.tasks), &error));
             }
         };
         let notifier = session.notifier();
@@ -185,12 +190,13 @@ impl Daemon {
             .announce(&config.mountpoint)
             .map_err(|error| cannot("the lock file cannot be written", error))?;
         log::info!("{} is mounted at {}", config.source.display(), config.mountpoint.display());
-        if let Err(error) = mounts::read_ahead(&config.mountpoint, READ_AHEAD_KIB) {
+        if let Err(error) = mounts::read_ahead(tree.device(), READ_AHEAD_KIB) {
             log::debug!("the kernel reads ahead as far as it likes: {error}");
         }
         log::info!("in force: {}", shown.session());
         Ok(Daemon {
-            mountpoint: config.mountpoint.clone(),
+            place,
+            tasks: config.tasks.clone(),
             tree,
             shown,
             desk: session,
@@ -211,7 +217,7 @@ impl Daemon {
             // One without the other would let claims be made where nobody sees them. Who has something open keeps it.
             if !detached && (self.tree.has_ended() || self.desk.has_ended()) {
                 detached = true;
-                let _ = self.desk.unmount(true).and(self.tree.unmount(true));
+                let _ = self.unmount_desk(true).and(self.tree.unmount(&self.place, true));
             }
             std::thread::sleep(LOOK);
             looks += 1;
@@ -222,18 +228,27 @@ impl Daemon {
             }
         }
         service.stopping();
-        for session in [&self.desk, &self.tree] {
-            if session.unmount(false).is_err()
-                && let Err(error) = session.unmount(true)
+        let desk = |detach| self.unmount_desk(detach);
+        let tree = |detach| self.tree.unmount(&self.place, detach);
+        for unmount in [&desk as &dyn Fn(bool) -> io::Result<()>, &tree] {
+            if unmount(false).is_err()
+                && let Err(error) = unmount(true)
             {
-                log::error!("{} cannot be unmounted: {error}", self.mountpoint.display());
+                log::error!("{} cannot be unmounted: {error}", self.place.shown().display());
             }
         }
         self.shown.stop();
         self.watch.stop();
         self.follower.stop();
         self.engine.stop();
-        log::info!("{} is unmounted", self.mountpoint.display());
+        log::info!("{} is unmounted", self.place.shown().display());
+    }
+
+    fn unmount_desk(&self, detach: bool) -> io::Result<()> {
+        if self.desk.has_ended() {
+            return Ok(());
+        }
+        self.desk.unmount(&self.place.below(self.tree.device(), &self.tasks)?, detach)
     }
 }
 
@@ -326,6 +341,29 @@ pub fn check_places(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// The place to mount at, and what is there now: to mount in place, that must be the very directory that was taken as the project.
+fn mountpoint(path: &Path, in_place_of: Option<&OwnedFd>) -> Result<(Place, OwnedFd), StartError> {
+    let shown = path.display();
+    let found = Place::at(path).and_then(|place| place.open().map(|target| (place, target)));
+    let (place, target) =
+        found.map_err(|error| cannot(format!("the mount point {shown} cannot be used"), error))?;
+    if in_place_of.is_some_and(|project| FileId::of(&target) != FileId::of(project)) {
+        return Err(StartError(format!(
+            "{shown} was replaced while it was being mounted; find out who does that, and mount it again"
+        )));
+    }
+    Ok((place, target))
+}
+
+/// The place of the desk, and the directory there. It is looked up in the tree that was just mounted, by descriptor; nothing that
+/// happens in the project, or at the mount point, has a part in it.
+fn desk_place(tree: &Place, mount: Device, tasks: &str) -> io::Result<(Place, OwnedFd)> {
+    let place = tree.below(mount, tasks)?;
+    let target = place.open()?;
+    let is_desk = device_of(&target)? == mount && fstat(&target)?.st_ino == DESK;
+    if is_desk { Ok((place, target)) } else { Err(io::Error::other("it is not the tree's own directory")) }
+}
+
 /// The descriptor of the tasks directory, which is made, and owned like the project, where there is none.
 fn tasks_directory(root: &OwnedFd, name: &str) -> Result<OwnedFd, StartError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -357,4 +395,32 @@ fn mount_error(place: &Path, error: &io::Error) -> StartError {
         Some(libc::EBUSY) => format!("{shown} cannot be mounted: it is in use"),
         _ => format!("{shown} cannot be mounted: {error}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn it_is_mounted_in_place_on_the_directory_that_was_taken_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let source = dir.join("source");
+        fs::create_dir(&source).unwrap();
+        let project = Project::take(&source, None, true).unwrap();
+        assert!(mountpoint(&source, Some(project.root())).is_ok());
+        let why = |outcome: Result<(Place, OwnedFd), StartError>| outcome.unwrap_err().to_string();
+        fs::rename(&source, dir.join("moved")).unwrap();
+        std::os::unix::fs::symlink("moved", &source).unwrap();
+        assert!(
+            why(mountpoint(&source, Some(project.root()))).contains("cannot be used"),
+            "a link leads to it"
+        );
+        fs::remove_file(&source).unwrap();
+        fs::create_dir(&source).unwrap();
+        assert!(why(mountpoint(&source, Some(project.root()))).contains("was replaced while"));
+        assert!(mountpoint(&source, None).is_ok(), "elsewhere, any directory will do");
+    }
 }

@@ -5,21 +5,24 @@
 mod adapter;
 mod convert;
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use fuser::{INodeNo, MountOption, SessionACL, SessionUnmounter};
-use parking_lot::Mutex;
-use rustix::fs::{CWD, Mode, OFlags, openat, stat};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use fuser::{INodeNo, MountOption, SessionACL};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
 use rustix::process::{getegid, geteuid};
 
 use self::adapter::Adapter;
 use crate::fs::{Filesystem, Ino, Kernel};
+use crate::mountpoint::{Device, Place, device_of, unmount_by_helper};
+use crate::mounts;
 
 /// What our mounts are called after `fuse.` in the table of mounts.
 const SUBTYPE: &str = "crewfs";
@@ -40,46 +43,63 @@ pub struct MountOptions {
 
 /// A mounted filesystem, served by threads in the background. Dropping it leaves it mounted and served.
 pub struct Session {
-    mountpoint: PathBuf,
-    unmounter: Mutex<SessionUnmounter>,
+    device: Device,
     notifier: fuser::Notifier,
     server: JoinHandle<io::Result<()>>,
 }
 
 impl Session {
-    /// Mount `fs` at `mountpoint` and serve it. When this returns, the kernel has been answered and requests are served.
+    /// Mount `fs` on `target`, which is what `place` leads to, and serve it. When this returns, the kernel has been answered and
+    /// requests are served. It is mounted there or nowhere.
     pub fn mount<F: Filesystem>(
         fs: Arc<F>,
-        mountpoint: &Path,
+        place: &Place,
+        target: &OwnedFd,
         options: &MountOptions,
     ) -> io::Result<Session> {
-        let mountpoint = mountpoint.canonicalize()?;
         let mut config = fuser::Config::default();
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(options.threads.max(1));
         config.clone_fd = true;
         let adapter = Adapter::new(fs, options.threads.max(1));
+        if geteuid().is_root() {
+            let (connection, mount) = make_mount(options)?;
+            let device = device_of(&mount)?;
+            let session = fuser::Session::from_fd(adapter, connection, config.acl, config)?;
+            let session = Session::serve(session, device)?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+            move_mount(mount, "", target, "", flags)?;
+            return Ok(session);
+        }
+        config.mount_options = vec![
+            MountOption::FSName(options.fsname.clone()),
+            MountOption::Subtype(SUBTYPE.to_owned()),
+            MountOption::DefaultPermissions,
+            MountOption::NoSuid,
+            MountOption::NoDev,
+            if options.read_only { MountOption::RO } else { MountOption::RW },
+        ];
+        // fusermount3 takes a path and nothing else. Where it has led is seen afterwards.
+        let before = mounts::ours()?;
+        let session = fuser::Session::new(adapter, place.shown(), &config)?;
+        let mine: Vec<_> = mounts::ours()?
+            .into_iter()
+            .filter(|mount| mount.is_of(&options.fsname) && !before.contains(mount))
+            .collect();
+        let there = place.open().and_then(device_of);
+        if let Some(mount) = mine.iter().find(|mount| there == Ok(mount.device)) {
+            return Session::serve(session, mount.device);
+        }
+        for mount in mine {
+            let _ = unmount_by_helper(&mount.mountpoint, true);
+        }
+        Err(io::Error::other("its path leads elsewhere by now; find out who changes it, and try again"))
+    }
 
-        let mut session = if geteuid().is_root() {
-            let device = mount_as_root(&mountpoint, options)?;
-            fuser::Session::from_fd(adapter, device, config.acl, config).inspect_err(|_| {
-                let _ = unmount(&mountpoint, UnmountFlags::DETACH);
-            })?
-        } else {
-            config.mount_options = vec![
-                MountOption::FSName(options.fsname.clone()),
-                MountOption::Subtype(SUBTYPE.to_owned()),
-                MountOption::DefaultPermissions,
-                MountOption::NoSuid,
-                MountOption::NoDev,
-                if options.read_only { MountOption::RO } else { MountOption::RW },
-            ];
-            fuser::Session::new(adapter, &mountpoint, &config)?
-        };
-        let unmounter = Mutex::new(session.unmount_callable());
+    fn serve<F: Filesystem>(session: fuser::Session<Adapter<F>>, device: Device) -> io::Result<Session> {
         let notifier = session.notifier();
         let server = std::thread::Builder::new().name("fuse".to_owned()).spawn(move || session.run())?;
-        Ok(Session { mountpoint, unmounter, notifier, server })
+        Ok(Session { device, notifier, server })
     }
 
     /// Whether the session is over: unmounted, and no longer in use by anybody.
@@ -87,27 +107,22 @@ impl Session {
         self.server.is_finished()
     }
 
-    /// Take the mount away. While it is in use this is EBUSY, unless `detach` is set: then it vanishes at once from the
-    /// directory, and the session ends with its last user.
-    pub fn unmount(&self, detach: bool) -> io::Result<()> {
+    /// Take the mount away from its place. While it is in use this is EBUSY, unless `detach` is set: then it vanishes at once from
+    /// the directory, and the session ends with its last user. Where something else is at that place, this is EINVAL.
+    pub fn unmount(&self, place: &Place, detach: bool) -> io::Result<()> {
         if self.has_ended() {
             return Ok(());
         }
-        let flags = if detach { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-        match unmount(&self.mountpoint, flags | UnmountFlags::NOFOLLOW) {
-            // Only fusermount may, and it always detaches.
-            Err(rustix::io::Errno::PERM) => self.unmounter.lock().unmount(),
+        match place.unmount(self.device, detach) {
+            // Only fusermount may.
+            Err(rustix::io::Errno::PERM) => unmount_by_helper(place.shown(), true),
             answer => Ok(answer?),
         }
     }
 
-    /// The device number of the mount's files: major and minor. Read from the table of mounts, for to ask the mount itself
-    /// would be to ask ourselves.
-    pub fn device(&self) -> io::Result<(u32, u32)> {
-        let mount = crate::mounts::at(&self.mountpoint)?;
-        mount
-            .map(|mount| mount.device)
-            .ok_or_else(|| io::Error::other("the mount is not in the table of mounts"))
+    /// The device number of the mount's files.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// A handle to tell the kernel what to forget.
@@ -116,19 +131,28 @@ impl Session {
     }
 }
 
-/// Mount without a helper, as root may; the answer is the device to serve. fuser's own way leaves out the subtype, by which
-/// `findmnt` and we tell our mounts from others.
-fn mount_as_root(mountpoint: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
-    let device = openat(CWD, "/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    let mode = stat(mountpoint)?.st_mode & libc::S_IFMT;
-    let other = if options.allow_other { ",allow_other" } else { "" };
-    let (fd, uid, gid) = (device.as_raw_fd(), geteuid().as_raw(), getegid().as_raw());
-    let data = format!("fd={fd},rootmode={mode:o},user_id={uid},group_id={gid},default_permissions{other}");
-    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
-    flags.set(MountFlags::RDONLY, options.read_only);
-    let (data, kind) = (CString::new(data)?, format!("fuse.{SUBTYPE}"));
-    mount(options.fsname.as_str(), mountpoint, kind.as_str(), flags, data.as_c_str())?;
-    Ok(device)
+/// A connection to the kernel, and the mount that it serves, which is nowhere yet. It is gone when its descriptor is closed before it
+/// has got a place.
+fn make_mount(options: &MountOptions) -> io::Result<(OwnedFd, OwnedFd)> {
+    let connection = openat(CWD, "/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let made = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let set = |key: &str, value: &str| fsconfig_set_string(&made, key, value);
+    set("source", &options.fsname)?;
+    // By it, findmnt and we tell our mounts from others.
+    set("subtype", SUBTYPE)?;
+    set("fd", &connection.as_raw_fd().to_string())?;
+    set("rootmode", &format!("{:o}", libc::S_IFDIR))?;
+    set("user_id", &geteuid().as_raw().to_string())?;
+    set("group_id", &getegid().as_raw().to_string())?;
+    fsconfig_set_flag(&made, "default_permissions")?;
+    if options.allow_other {
+        fsconfig_set_flag(&made, "allow_other")?;
+    }
+    fsconfig_create(&made)?;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, options.read_only);
+    let mount = fsmount(&made, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    Ok((connection, mount))
 }
 
 /// Tells the kernel what it must no longer believe.

@@ -20,6 +20,7 @@ pub mod fs;
 pub mod fuse;
 pub mod limits;
 pub mod log;
+pub mod mountpoint;
 pub mod mounts;
 pub mod queue;
 pub mod shown;

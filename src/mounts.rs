@@ -24,6 +24,15 @@ pub struct Mount {
     pub source: PathBuf,
     /// The device number of its files: major and minor.
     pub device: (u32, u32),
+    /// The user who mounted it. Any user can mount something by the name of crewfs, and say that it shows any directory.
+    pub user: u32,
+}
+
+impl Mount {
+    /// Whether this user mounted it, and what it says to show is this.
+    pub fn is_of(&self, source: &str) -> bool {
+        self.user == rustix::process::geteuid().as_raw() && self.source == Path::new(source)
+    }
 }
 
 /// All mounts of ours, oldest first.
@@ -81,10 +90,8 @@ impl AsFd for Table {
     }
 }
 
-/// Let the kernel read ahead so far in the mount of ours at this place. Only root may; for others it stays as it is.
-pub fn read_ahead(mountpoint: &Path, kib: u32) -> io::Result<()> {
-    let Some(mount) = at(mountpoint)? else { return Ok(()) };
-    let (major, minor) = mount.device;
+/// Let the kernel read ahead so far in the mount of this device. Only root may; for others it stays as it is.
+pub fn read_ahead((major, minor): (u32, u32), kib: u32) -> io::Result<()> {
     std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), kib.to_string())
 }
 
@@ -114,9 +121,13 @@ fn parse(table: &[u8]) -> Vec<Mount> {
             // Optional fields end with a hyphen.
             let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
             let (kind, source) = (rest.next()?, rest.next()?);
+            let options = rest.next()?.split(|b| *b == b',');
+            let user = options.filter_map(|option| option.strip_prefix(b"user_id=")).next();
+            let user = user.and_then(|user| std::str::from_utf8(user).ok()?.parse().ok());
             let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
-            let mount = || Mount { id, mountpoint: path(mountpoint), source: path(source), device };
-            (kind == TYPE.as_bytes()).then(mount)
+            let (mountpoint, source) = (path(mountpoint), path(source));
+            let mount = |user| Mount { id, mountpoint, source, device, user };
+            (kind == TYPE.as_bytes()).then_some(user).flatten().map(mount)
         })
         .collect()
 }
@@ -148,14 +159,14 @@ mod tests {
     #[test]
     fn only_our_mounts_are_seen_and_their_names_are_plain() {
         let table = b"22 1 0:20 / / rw - ext4 /dev/vda rw\n\
-            40 22 0:50 / /mnt/a\\040b rw,nosuid shared:7 master:1 - fuse.crewfs /srv/a\\134b rw\n\
-            41 40 0:51 / /mnt/a\\040b/tasks rw - fuse.crewfs /srv/a\\134b/tasks rw\n\
+            40 22 0:50 / /mnt/a\\040b rw,nosuid shared:7 master:1 - fuse.crewfs /srv/a\\134b rw,user_id=7\n\
+            41 40 0:51 / /mnt/a\\040b/tasks rw - fuse.crewfs /srv/a\\134b/tasks rw,user_id=0,group_id=0\n\
             42 22 0:52 / /x rw - fuse.sshfs h: rw\n";
         let found = parse(table);
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].mountpoint, Path::new("/mnt/a b"));
         assert_eq!(found[0].source, Path::new("/srv/a\\b"));
-        assert_eq!((found[1].id, found[1].device), (41, (0, 51)));
+        assert_eq!((found[1].id, found[1].device, found[1].user), (41, (0, 51), 0));
         assert_eq!(trees_of(&found, Path::new("/srv/a\\b")), found[..1]);
         assert!(trees_of(&found, Path::new("/srv/a\\b/tasks")).is_empty(), "that is a desk");
     }

@@ -135,7 +135,7 @@ fn clear_dead(source: &Path, mountpoint: &Path) -> Result<(), Failure> {
         && mount.source == place(source)?
     {
         // Detaching takes the desk along.
-        take_away(&mountpoint, true)?;
+        take_away(&mount, true)?;
     }
     Ok(())
 }

@@ -4,7 +4,10 @@
 //! Must never: follow a name through a mount; what the daemon has open is reached by its descriptor.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::state_directory::LOCK;
 
@@ -32,6 +35,21 @@ impl Served {
             let (state, named) = locks.filter_map(|(_, lock)| leads_to(lock.parent()?)).next()?;
             Some(Served { pid, state: state.join("."), state_named: named.clone() })
         })
+    }
+
+    /// Ask it to end, if it is a process of this user.
+    pub(super) fn end(&self, user: u32) {
+        let Some(pid) = Pid::from_raw(self.pid as i32) else { return };
+        // By descriptor: the number may be another process's at any moment.
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        if self.is_of(user) {
+            let _ = pidfd_send_signal(process, Signal::TERM);
+        }
+    }
+
+    /// Whether it is a process of this user.
+    pub(super) fn is_of(&self, user: u32) -> bool {
+        fs::metadata(format!("/proc/{}", self.pid)).is_ok_and(|process| process.uid() == user)
     }
 
     /// Whether a signal has stopped it.

@@ -1,18 +1,17 @@
 //! `crewfs umount`: takes both mounts away, and returns when the daemon has let go of the project.
 
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
 
 use super::served::Served;
 use super::settings::Settings;
 use super::{Failure, place};
 use crate::daemon::Project;
+use crate::mountpoint::{self, Place, unmount_by_helper};
 use crate::mounts::{self, Mount};
 
 #[derive(Args)]
@@ -50,26 +49,26 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mountpoint = tree.mountpoint.clone();
     if mounts::is_dead(&mountpoint) || arguments.lazy {
         // Detaching takes the desk along; a dead tree could not even be asked for it.
-        take_away(&mountpoint, true)?;
+        take_away(&tree, true)?;
         if arguments.lazy {
             return Ok(());
         }
     } else {
         // The kernel refuses to take away a tree in use only when the desk is gone already.
-        let users = users_of(&mountpoint);
+        let users = users_of(&tree);
         if !users.is_empty() {
             return Err(in_use(&mountpoint, &format!("by {}", users.join(", "))));
         }
         if let Some(desk) = desk_of(&mountpoint) {
             take_away(&desk, false)?;
         }
-        match take_away(&mountpoint, false) {
+        match take_away(&tree, false) {
             // Whoever serves them takes the tree away when the desk is gone.
             Err(_) if gone_within(&mountpoint, Duration::from_secs(2)) => {}
             outcome => outcome?,
         }
     }
-    wait_for_daemon(&tree.source)
+    wait_for_daemon(&tree)
 }
 
 /// The one mount of a project.
@@ -83,8 +82,8 @@ fn mount_of(project: &Path) -> Result<Mount, Failure> {
     trees.pop().ok_or_else(|| Failure::not_mounted(project))
 }
 
-fn desk_of(mountpoint: &Path) -> Option<PathBuf> {
-    mounts::desk_of(mountpoint).ok().flatten().map(|desk| desk.mountpoint)
+fn desk_of(mountpoint: &Path) -> Option<Mount> {
+    mounts::desk_of(mountpoint).ok().flatten()
 }
 
 fn in_use(mountpoint: &Path, by: &str) -> Failure {
@@ -95,13 +94,13 @@ fn in_use(mountpoint: &Path, by: &str) -> Failure {
 }
 
 /// The processes that work in the mount or have something of it open, each once, as far as this user may see.
-fn users_of(mountpoint: &Path) -> Vec<String> {
-    let device = |path: &Path| std::fs::metadata(path).map(|there| there.dev()).ok();
-    let ours = [device(mountpoint), desk_of(mountpoint).and_then(|desk| device(&desk))];
+fn users_of(tree: &Mount) -> Vec<String> {
+    let mountpoint = &tree.mountpoint;
+    let ours = [Some(tree.device), desk_of(mountpoint).map(|desk| desk.device)];
     // By name first: other filesystems may not answer. Then by device: the daemon has what lies below the mount open.
     let uses = |link: &Path| {
         let named = std::fs::read_link(link).is_ok_and(|to| to.starts_with(mountpoint));
-        named && device(link).is_some_and(|device| ours.contains(&Some(device)))
+        named && mountpoint::device_at(link).is_ok_and(|device| ours.contains(&Some(device)))
     };
     let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
     let is_user = |process: &PathBuf| {
@@ -125,29 +124,27 @@ fn users_of(mountpoint: &Path) -> Vec<String> {
     entries(Path::new("/proc")).filter_map(name).collect()
 }
 
-/// Take one mount away; with `detach` also one that is in use, or does not answer.
-pub(super) fn take_away(mountpoint: &Path, detach: bool) -> Result<(), Failure> {
-    let shown = mountpoint.display();
-    let flags = if detach { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-    match unmount(mountpoint, flags | UnmountFlags::NOFOLLOW) {
+/// Take one mount away; with `detach` also one that is in use, or does not answer. Nothing else is taken away, whatever is at its
+/// place by now.
+pub(super) fn take_away(mount: &Mount, detach: bool) -> Result<(), Failure> {
+    let shown = mount.mountpoint.display();
+    let is_there = || mounts::ours().is_ok_and(|mounts| mounts.iter().any(|other| other.id == mount.id));
+    match Place::at(&mount.mountpoint).and_then(|place| place.unmount(mount.device, detach)) {
         Ok(()) => Ok(()),
-        Err(Errno::BUSY) => Err(in_use(mountpoint, "by somebody who cannot be seen from here")),
+        Err(Errno::BUSY) => Err(in_use(&mount.mountpoint, "by somebody who cannot be seen from here")),
         // It went away by itself.
-        Err(Errno::INVAL) => Ok(()),
+        Err(_) if !is_there() => Ok(()),
+        Err(Errno::INVAL) => Err(Failure::failed(format!(
+            "{shown} shows something else than the mount of crewfs that is there: it is covered, or its directory was moved; see: findmnt"
+        ))),
+        // An ordinary user may take away what is theirs, with the help of fusermount.
         Err(Errno::PERM) => {
-            // An ordinary user may take away what is theirs, with the help of fusermount.
-            let mut helper = Command::new("fusermount3");
-            helper.arg("-u").args(detach.then_some("-z")).arg(mountpoint);
-            match helper.output() {
-                Ok(output) if output.status.success() => Ok(()),
-                Ok(output) => Err(Failure::failed(format!(
-                    "{shown}: {}",
-                    String::from_utf8_lossy(&output.stderr).trim()
-                ))),
-                Err(error) => {
-                    Err(Failure::failed(format!("fusermount3 cannot be run: {error}; install fuse3")))
+            unmount_by_helper(&mount.mountpoint, detach).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => {
+                    Failure::failed(format!("fusermount3 cannot be run: {error}; install fuse3"))
                 }
-            }
+                _ => Failure::failed(format!("{shown}: {error}")),
+            })
         }
         Err(error) => Err(Failure::failed(format!("{shown} cannot be unmounted: {error}"))),
     }
@@ -158,16 +155,19 @@ fn gone_within(mountpoint: &Path, limit: Duration) -> bool {
 }
 
 /// Wait until the project is free: then it can be mounted again, moved or backed up.
-fn wait_for_daemon(source: &Path) -> Result<(), Failure> {
+fn wait_for_daemon(tree: &Mount) -> Result<(), Failure> {
+    let source = &tree.source;
     let free = || Project::is_free(source);
     if within(SOON, free) {
         return Ok(());
     }
-    // Another mount namespace may have a copy of the mount, which keeps it served. Here it is gone, as was asked for.
-    if let Some(served) = Served::find(source)
-        && let Some(pid) = rustix::process::Pid::from_raw(served.pid as i32)
-    {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    if let Some(served) = Served::find(source) {
+        // Any user can mount something that is said to show another user's project.
+        if !served.is_of(tree.user) {
+            return Ok(());
+        }
+        // Another mount namespace may have a copy of the mount, which keeps it served. Here it is gone, as was asked for.
+        served.end(tree.user);
     }
     if within(LETTING_GO, free) {
         return Ok(());

@@ -12,13 +12,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{StartError, cannot};
 use crate::log::{LOG_FILE, LOG_HEADER_BYTES, LogError, SqliteLog, check_header};
+use crate::mountpoint::open_without_links;
 use crate::state_directory::{self, FileId, LOCK, LOCK_BYTES, StateDirectory, plain};
 
 /// The file in a state directory outside of the project that says whose it is.
@@ -70,13 +71,13 @@ impl Project {
     /// Who serves it, or what is wrong and what to do.
     pub fn take(source: &Path, state: Option<&Path>, create: bool) -> Result<Project, TakeError> {
         let shown = source.display();
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let failed = |error| match error {
             Errno::NOENT => StartError(format!("{shown} does not exist; make the project's directory first")),
             Errno::NOTDIR => StartError(format!("{shown} is not a directory")),
             error => cannot(format!("{shown} cannot be opened"), error),
         };
-        let root = openat(CWD, source, flags | OFlags::PATH, Mode::empty()).map_err(failed)?;
+        let root = open_without_links(source).map_err(failed)?;
         let lock = openat(&root, ".", flags | OFlags::RDONLY, Mode::empty()).map_err(failed)?;
         let place = state.map_or_else(|| source.join(state_directory::NAME), Path::to_path_buf);
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {

@@ -5,17 +5,29 @@ use std::collections::BTreeSet;
 use crate::texts::{at, code, pages, sources, texts_below};
 
 /// What each part of `src` may name of the crate besides itself. The first match counts.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: &[(&str, &[&str])] = &[
     ("src/queue/", &["limits"]),
     ("src/log/", &["queue", "limits", "shown", "state_directory", "sys"]),
     ("src/engine/", &["queue", "log", "limits", "clock", "state_directory"]),
     ("src/fs/", &["engine", "queue", "log", "limits", "clock", "shown", "sys"]),
-    ("src/fuse.rs", &["fs", "limits", "mounts"]),
+    ("src/fuse.rs", &["fs", "limits", "mountpoint", "mounts"]),
     ("src/fuse/", &["fs", "limits"]),
-    ("src/daemon/", &["engine", "queue", "log", "limits", "state_directory"]),
+    ("src/daemon/", &["engine", "queue", "log", "limits", "mountpoint", "state_directory"]),
     (
         "src/daemon.rs",
-        &["fuse", "fs", "engine", "queue", "log", "limits", "clock", "mounts", "state_directory", "sys"],
+        &[
+            "fuse",
+            "fs",
+            "engine",
+            "queue",
+            "log",
+            "limits",
+            "clock",
+            "mountpoint",
+            "mounts",
+            "state_directory",
+            "sys",
+        ],
     ),
     (
         "src/cli/",
@@ -28,6 +40,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "log",
             "limits",
             "clock",
+            "mountpoint",
             "mounts",
             "confine",
             "shown",
@@ -38,6 +51,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("src/clock.rs", &["queue"]),
     ("src/confine.rs", &["sys"]),
     ("src/limits.rs", &[]),
+    ("src/mountpoint.rs", &[]),
     ("src/mounts.rs", &[]),
     ("src/shown.rs", &[]),
     ("src/state_directory.rs", &[]),

@@ -23,6 +23,7 @@ mod liveness;
 mod missing;
 mod notes;
 mod overview;
+mod places;
 mod planted;
 mod printing;
 mod process;

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     fn mount(mountpoint: &str, source: &str) -> Mount {
-        Mount { mountpoint: mountpoint.into(), source: source.into(), id: 1, device: (0, 1) }
+        Mount { mountpoint: mountpoint.into(), source: source.into(), id: 1, device: (0, 1), user: 0 }
     }
 
     #[test]

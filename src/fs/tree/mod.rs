@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
+pub use self::root::DESK;
 pub use self::root::HIDDEN;
-use self::root::{DESK, Link, Root, is_synthesized};
+use self::root::{Link, Root, is_synthesized};
 use self::watch::{LONG, SHORT, Watch};
 use super::caller::Callers;
 use super::files::{Files, is_leased};

@@ -23,7 +23,7 @@ const LINKS: [(&str, &str); 3] =
 
 /// The node that the desk is mounted on: an empty directory, and not the one of the disk. The kernel keeps a mount at its node; on
 /// that of the disk it would go along when the directory is renamed there, and away when it is removed.
-pub(super) const DESK: Ino = SYNTHESIZED + 1 + LINKS.len() as Ino;
+pub const DESK: Ino = SYNTHESIZED + 1 + LINKS.len() as Ino;
 
 /// Whether a node exists only through the mount.
 pub(super) fn is_synthesized(ino: Ino) -> bool {
