@@ -1,7 +1,8 @@
 #!/bin/sh
 # What the hooks share: questions to the desk that end in time, the client's JSON, the place for what is kept between calls.
 # May assume: Linux with /proc; it is read into a hook whose first argument names the client.
-# Must never: touch the project other than below desk_ask. Whoever waits for a hung mount cannot be killed.
+# Must never: touch the project other than below desk_ask, because a process that waits for a hung mount cannot be killed; take text
+# for a name, a number or a time, or pass it on, before it was compared with the form that crewfs writes.
 
 # Tools come from the system, not from a directory of the project that stands in PATH.
 PATH=/usr/bin:/bin:$PATH
@@ -34,27 +35,118 @@ desk_ask() {
     done
 }
 
+# What names are made of (docs/filesystem.md), and how a time is written; for sed.
+# shellcheck disable=SC2034
+task_id='[A-Za-z0-9][A-Za-z0-9._-]\{0,127\}' worker_name='[A-Za-z0-9][A-Za-z0-9._-]\{0,63\}'
+# shellcheck disable=SC2034
+moment='[0-9]\{4\}-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9]\.[0-9]\{3\}Z'
+
+# Sets mounts from the kernel's table: for each mount a line with its type, for sshfs the uid that mounted, and the place, in
+# which the kernel has written white space and backslashes as octal digits. The table tells it without touching a mount.
+read_mounts() {
+    mounts=$(sed -e 's/\\043/#/g' \
+        -e 's/^\([^ ]* \)\{4\}\([^ ]*\) .* - fuse\.sshfs [^ ]* [^ ]*,user_id=\([0-9]*\),[^ ]*$/fuse.sshfs \3 \2/;t' \
+        -e 's/^\([^ ]* \)\{4\}\([^ ]*\) .* - \([^ ]*\) [^ ]* [^ ]*$/\3 \2/' /proc/self/mountinfo)
+    newline='
+'
+    mounts=$newline$mounts$newline
+}
+
+# Sets kind: the type of the youngest mount at exactly this place, and the uid; nothing where none is.
+mounted_at() {
+    rest=$1 written=
+    case $rest in
+    *\\* | *' '* | *'	'* | *"$newline"*)
+        while [ "$rest" ]; do
+            char=${rest%"${rest#?}"} rest=${rest#?}
+            case $char in
+            \\) char='\134' ;;
+            ' ') char='\040' ;;
+            '	') char='\011' ;;
+            "$newline") char='\012' ;;
+            esac
+            written=$written$char
+        done
+        ;;
+    *) written=$rest ;;
+    esac
+    kind=${mounts%" $written$newline"*}
+    if [ "$kind" = "$mounts" ]; then kind=; else kind=${kind##*"$newline"}; fi
+}
+
+# Whether an sshfs mount is root's or our own. Another user's may show anything in a directory that all may write to.
+is_ours() {
+    case $1 in
+    'fuse.sshfs 0') ;;
+    'fuse.sshfs '*) [ "${1#* }" = "$(id -u)" ] ;;
+    *) return 1 ;;
+    esac
+}
+
+# Go to the desk that is mounted at the name $2 in the directory $1. A directory that only looks like a desk is none: what it holds may
+# be anybody's text. It counts on a tree of crewfs, where it is a mount of its own, and over sshfs as a mount of its own
+# or in the root of one. No link is followed below $1, and after this none can be: we stand in the desk.
+# Below desk_ask only. Sets desk.
+desk_at() {
+    cd -P -- "$1" 2>/dev/null || return
+    desk=${PWD%/}/$2
+    mounted_at "$desk" && at_desk=$kind
+    mounted_at "${desk%/*}" && above=$kind
+    case $at_desk in
+    fuse.crewfs) [ "$above" = fuse.crewfs ] || return ;;
+    '') is_ours "$above" || return ;;
+    *) is_ours "$at_desk" || return ;;
+    esac
+    cd -P -- "$desk" 2>/dev/null && [ "$PWD" = "$desk" ]
+}
+
 # Find the desk: CREWFS_TASKS, looked for from the current directory upwards, then from the client's project directory.
-# Below desk_ask only. Sets desk, and tasks: how to name it to somebody who works in the current directory.
+# Below desk_ask only. Goes to it, and sets tasks: how to name it to an agent that works in the current directory.
 # shellcheck disable=SC2034
 desk_find() {
-    name=${CREWFS_TASKS:-tasks}
-    for place in "$PWD" "${CLAUDE_PROJECT_DIR:-}" "${CURSOR_PROJECT_DIR:-}"; do
+    read_mounts
+    case $mounts in *"${newline}fuse.crewfs "* | *"${newline}fuse.sshfs "*) ;; *) return 1 ;; esac
+    name=${CREWFS_TASKS:-tasks} from=$PWD
+    while [ "${name%/}" != "$name" ]; do name=${name%/}; done
+    case $name in
+    /*)
+        tasks=$name
+        desk_at "${name%/*}/" "${name##*/}" && [ -e workers/self/status ]
+        return
+        ;;
+    esac
+    for place in "$from" "${CLAUDE_PROJECT_DIR:-}" "${CURSOR_PROJECT_DIR:-}"; do
         # A relative one leads nowhere.
         case $place in /*) ;; *) continue ;; esac
         while [ "$place" ]; do
-            case $name in
-            /*) desk=$name place= ;;
-            *) desk=$place/$name ;;
-            esac
-            tasks=$desk
-            [ "$place" != "$PWD" ] || tasks=$name
-            # An ordinary directory of that name has no such file.
-            [ ! -e "$desk/workers/self/status" ] || return 0
+            tasks=$place/$name
+            [ "$place" != "$from" ] || tasks=$name
+            ! desk_at "$place" "$name" || [ ! -e workers/self/status ] || return 0
             place=${place%/*}
         done
     done
     return 1
+}
+
+# Of a worker's status who it is and what it holds, a fact a line. What is no name is left out.
+desk_status() {
+    sed -n "
+        s/^  \"worker\": \"\($worker_name\)\",\$/worker \1/p
+        s/^  \"task\": \"\($task_id\)\",\$/holds \1/p
+        /^  \"claims\": \[\$/,/^  \]/s/^    \"\($task_id\)\",\{0,1\}\$/claim \1/p"
+}
+
+# Whether this is the id of a task.
+is_task_id() {
+    case $1 in '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) return 1 ;; esac
+    [ "${#1}" -le 128 ]
+}
+
+# The facts of one sort among the lines of $2. Without a program, because each costs as much as all else here.
+facts_of() {
+    printf '%s\n' "$2" | while IFS= read -r line; do
+        case $line in "$1 "*) printf '%s\n' "${line#"$1 "}" ;; esac
+    done
 }
 
 # What the client has to say. It is read to its end also where nothing of it is needed: some clients take a closed pipe ill.

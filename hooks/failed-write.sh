@@ -18,19 +18,36 @@ seconds() {
     }
 }
 
+# A line of `why` as its facts: when, the file, and what is said of it. What has none of these forms has no facts.
+# shellcheck disable=SC2154 # desk.sh sets the parts of the forms
+known() {
+    by="$worker_name since $moment" at="$worker_name at $moment"
+    for form in \
+        "is held by $by; try again when it is done" \
+        "is held by $by, and changed by $at; wait until it is done, then read it again" \
+        "belongs to $task_id, which $worker_name works on since $moment; wait until that is finished" \
+        "was changed by $at; read it again before you change it" \
+        "was removed or replaced by $at; open it again before you change it" \
+        'showed for a moment what another worker was not allowed to write; read it again before you change it'; do
+        set -- "$@" -e "s/^\($moment\) \(..*\) \($form\)\$/when \1\npath \2\nsaid \3/;t"
+    done
+    sed "$@" -e d
+}
+
 # The sentence about a refusal that is fresh, and what its holder does.
 look() {
     desk_find || return
-    why=$(cat "$desk/workers/self/why")
-    [ "$why" ] || return
+    why=$(cat workers/self/why)
+    case $why in '' | *'
+'*) return ;; esac
+    why=$(printf '%s\n' "$why" | known)
+    when=$(facts_of when "$why")
     # Both times are those of the machine that serves the desk.
-    now=$(sed -n 's/^  "last_heard": "\(.*\)",*$/\1/p' "$desk/workers/self/status")
-    [ $(($(seconds "$now") - $(seconds "$why"))) -le "$fresh" ] || return
-    why=${why#* }
+    now=$(sed -n "s/^  \"last_heard\": \"\($moment\)\",\{0,1\}\$/\1/p" workers/self/status)
+    [ "$when" ] && [ "$now" ] && [ $(($(seconds "$now") - $(seconds "$when"))) -le "$fresh" ] || return
     printf '%s\n' "$why"
-    holder=${why#* is held by }
-    [ "$holder" = "$why" ] ||
-        sed -n 's/^  "task": "\(.*\)",$/\1/p' "$desk/workers/${holder%% *}/status"
+    holder=$(printf '%s\n' "$why" | sed -n "s/^said is held by \($worker_name\) since .*/\1/p")
+    [ -z "$holder" ] || desk_status <"workers/$holder/status"
 }
 
 read_input
@@ -39,30 +56,28 @@ case $input in
 *EBUSY* | *EPERM* | *EIO* | *'esource busy'* | *'not permitted'* | *'nput/output error'*) ;;
 *) exit 0 ;;
 esac
-said=$(desk_ask look) || exit 0
-why=${said%%'
-'*} task=${said#"${said%%'
-'*}"}
-
-for verb in 'is held by' 'belongs to' 'was changed by' 'was removed or replaced by' 'showed for a moment'; do
-    path=${why%%" $verb "*}
-    [ "$path" = "$why" ] || break
-done
-[ "$path" != "$why" ] || exit 0
+facts=$(desk_ask look) || exit 0
+path=$(facts_of path "$facts") said=$(facts_of said "$facts")
+[ "$path" ] || exit 0
 file=$(input_member file_path)$(input_member notebook_path)$(input_member filePath)
 if [ "$file" ]; then
     case /$file in *"/$path") ;; *) exit 0 ;; esac
 else
-    # A shell command says only in its words which file it meant.
-    case $input in *"${path##*/}"*) ;; *) exit 0 ;; esac
+    # A shell command says only in its words which file it meant. What it does not say of the path is not told.
+    while case $input in *"$path"*) false ;; esac do
+        [ "${path#*/}" != "$path" ] || exit 0
+        path=${path#*/}
+    done
+    [ "$path" ] || exit 0
 fi
 
-case $verb in
-'is held by' | 'belongs to')
+case $said in
+'is held by '* | 'belongs to '*)
     advice='Go on with another part of your task, then read the file again and make the change again. Until then every other way to write, move or replace it is refused, too.'
     ;;
 *) advice='Read the file now, and make your change in what it holds today.' ;;
 esac
-holder=${why#*" is held by "}
-text="crewfs refused this change: $why.${task:+ ${holder%% *} works on ${task#?}.} $advice"
+holder=${said#'is held by '}
+task=$(facts_of holds "$facts")
+text="crewfs refused this change: $path $said.${task:+ ${holder%% *} works on $task.} $advice"
 tell_agent "$(input_member hook_event_name)" "$(printf '%s' "$text" | json_text)"

@@ -52,7 +52,7 @@ export const Crewfs = async ({ client, directory }) => {
     // A session below another one is a part of that one's turn.
     if (!session.data || session.data.parentID || waiting.has(id)) return
     const answer = await run("stop", { hook_event_name: "session.idle", session_id: id })
-    // Somebody else may have spoken meanwhile.
+    // The user may have spoken meanwhile.
     const silent = waiting.delete(id)
     if (silent && answer?.decision === "block") {
       await client.session.promptAsync({ path: { id }, body: { parts: text(answer.reason) } })

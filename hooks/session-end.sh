@@ -9,11 +9,11 @@ command -v desk_ask >/dev/null || . "$(dirname "$0")/desk.sh"
 
 give_back() {
     desk_find || return
-    status=$(cat "$desk/workers/self/status")
-    printf '%s\n' "$status" | sed -n 's/^  "worker": "\(.*\)",$/\1/p'
-    # Claims are ids: they hold nothing that a shell reads in another way.
-    for claim in $(printf '%s\n' "$status" | sed -n '/^  "claims": \[/,/^  \]/s/^    "\(.*\)",*$/\1/p'); do
-        rm -f "$desk/claim/$claim"
+    facts=$(desk_status <workers/self/status)
+    facts_of worker "$facts"
+    # Ids hold no slash, and nothing that a shell reads in another way.
+    for claim in $(facts_of claim "$facts"); do
+        rm -f "claim/$claim"
     done
 }
 

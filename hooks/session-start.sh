@@ -10,11 +10,11 @@ command -v desk_ask >/dev/null || . "$(dirname "$0")/desk.sh"
 
 look() {
     desk_find || return
-    status=$(cat "$desk/workers/self/status")
-    worker=$(printf '%s\n' "$status" | sed -n 's/^  "worker": "\(.*\)",$/\1/p')
-    task=$(printf '%s\n' "$status" | sed -n 's/^  "task": "\(.*\)",$/\1/p')
+    facts=$(desk_status <workers/self/status)
+    worker=$(facts_of worker "$facts")
+    task=$(facts_of holds "$facts")
     [ "$worker" ] || return
-    queue=$(sed -n 's/^  "tasks": {\(.*\)},*$/\1/p' "$desk/summary.json" | sed 's/"//g; s/:/ /g; s/,/, /g')
+    queue=$(sed -n 's/^  "tasks": {\(\("[a-z]*":[0-9]*,\{0,1\}\)*\)},\{0,1\}$/\1/p' summary.json | sed 's/"//g; s/:/ /g; s/,/, /g')
     cat <<TEXT
 You are the worker $worker of a crew that shares this project. Its queue of tasks is the directory $tasks.
 To claim the best task: touch $tasks/claim/next; then read $tasks/workers/self/task and do what it says.
@@ -26,7 +26,7 @@ TEXT
     else
         echo 'You hold nothing now.'
     fi
-    if [ -e "$desk/paused" ]; then
+    if [ -e paused ]; then
         echo "The queue is paused, nothing can be claimed now. It holds: $queue."
     else
         echo "The queue holds: $queue."

@@ -12,25 +12,43 @@ command -v desk_ask >/dev/null || . "$(dirname "$0")/desk.sh"
 
 longest=${2:-3500}
 
-# What the desk says, a fact a line. A should-stop that is anything else than one line of the known form is none.
+# Whether should-stop says one of its sentences (docs/filesystem.md, C60), word by word: the agent does what it says.
+is_known() {
+    reason=${1#'{"decision":"block","reason":"'}
+    reason=${reason%'"}'}
+    [ "$1" = "{\"decision\":\"block\",\"reason\":\"$reason\"}" ] || return
+    case $reason in
+    'You hold '*', but its instructions were withdrawn: '*) id=${reason#You hold } id=${id%%', but '*} ;;
+    'You hold '*'. Read '*) id=${reason#You hold } id=${id%%'. Read '*} ;;
+    *' is ready. '*) id=${reason%%' is ready. '*} ;;
+    *) id=none ;;
+    esac
+    is_task_id "$id" || return
+    here=${desk##*/}
+    case $reason in
+    "You hold $id, but its instructions were withdrawn: $here/$id.md is gone. Finish it if you know what it asked for: echo 'what you did' > $here/completed/$id. Else give it back: rm $here/claim/$id") ;;
+    "You hold $id. Read $here/workers/self/task, do what it says, then finish with: echo 'what you did' > $here/completed/$id") ;;
+    "$id is ready. Claim it with: touch $here/claim/next and then read $here/workers/self/task") ;;
+    "No task is ready yet. Wait a little, then look again: sleep 15; ls $here/ready") ;;
+    *) return 1 ;;
+    esac
+}
+
+# What the desk says, a fact a line. A should-stop that is anything else than one known sentence is none.
 look() {
     desk_find || return
-    self=$desk/workers/self
-    answer=$(cat "$self/should-stop")
-    case $answer in
-    *'
-'* | '{"decision":"block","reason":""}') ;;
-    '{"decision":"block","reason":"'*'"}') printf 'answer %s\n' "$answer" ;;
-    esac
-    status=$(cat "$self/status")
-    printf '%s\n' "$status" | sed -n 's/^  "worker": "\(.*\)",$/worker \1/p; s/^  "task": "\(.*\)",$/holds \1/p'
+    answer=$(cat workers/self/should-stop)
+    ! is_known "$answer" || printf 'answer %s\n' "$answer"
+    status=$(cat workers/self/status)
+    printf '%s\n' "$status" | desk_status
     # What changes when something was done: everything but the time of the last sign of life.
-    printf 'state %s\n' "$(printf '%s\n' "$status" | sed '/"last_heard"/d' | cksum)"
-    [ -e "$desk/next" ] && [ ! -e "$desk/paused" ] && echo 'ready yes'
+    after=${status#*'"last_heard"'}
+    printf 'state %s\n' "$(printf '%s\n' "${status%%'"last_heard"'*}${after#*"$newline"}" | cksum)"
+    [ -e next ] && [ ! -e paused ] && echo 'ready yes'
 }
 
 fact() {
-    printf '%s\n' "$facts" | sed -n "s/^$1 //p"
+    facts_of "$1" "$facts"
 }
 
 # Why the agent may stop although there is work: to whoever runs it.

@@ -14,7 +14,8 @@ name=$1 run=$2 dir=$3 log=$4 restarts=$5
 shift 5
 # shellcheck source-path=SCRIPTDIR source=../hooks/desk.sh
 . "$here/../hooks/desk.sh"
-desk=$dir/${CREWFS_TASKS:-tasks}
+tasks=${CREWFS_TASKS:-tasks}
+desk=$dir/$tasks
 cd /
 
 say() {
@@ -32,10 +33,12 @@ end() {
 # As the worker: whether there is something to do, and how much it has finished so far.
 # shellcheck disable=SC2016 # the inner shell is to expand it
 look='
-    cd "$1" || exit
+    . "$1"
+    read_mounts
+    desk_at "$2" "$3" || exit
     stop=$(cat workers/self/should-stop) || exit
     holds=$(cat claim/next 2>/dev/null)
-    sed -n "s/^  \"\(completed\|failed\)\": \([0-9]*\),*/finished \2/p" workers/self/status || exit
+    sed -n "s/^  \"\(completed\|failed\)\": \([0-9]\{1,18\}\),\{0,1\}\$/finished \2/p" workers/self/status || exit
     if [ "$holds" ]; then echo "do work"
     elif [ -e workers/self/drain ]; then echo "do drained"
     elif [ -z "$stop" ]; then echo "do stop"
@@ -46,7 +49,7 @@ look='
 # Sets todo and finished. Fails when the mount does not answer; somebody may be mounting it anew, so it is asked a few times.
 ask() {
     tries=5
-    while ! facts=$(desk_ask env CREWFS_WORKER="$name" sh -c "$look" look "$desk") || [ -z "$facts" ]; do
+    while ! facts=$(desk_ask env CREWFS_WORKER="$name" sh -c "$look" look "$here/../hooks/desk.sh" "$dir" "$tasks") || [ -z "$facts" ]; do
         tries=$((tries - 1))
         [ "$tries" -gt 0 ] && [ ! -e "$run/end" ] || return 1
         sleep 1

@@ -68,7 +68,12 @@ case $dir in
 /*) ;;
 *) dir=$(pwd)/$dir ;;
 esac
-if [ -z "$(desk_ask ls "$dir/$tasks/queue.json")" ]; then
+read_mounts
+# shellcheck disable=SC2317 # desk_ask calls by name
+answers() {
+    desk_at "$dir" "$tasks" && ls queue.json
+}
+if [ -z "$(desk_ask answers)" ]; then
     echo "start-workers.sh: no crewfs answers at $dir/$tasks; mount the project first: crewfs mount $dir" >&2
     exit 3
 fi
@@ -132,8 +137,8 @@ launch() {
 drain() {
     for name in $names; do
         # shellcheck disable=SC2016 # the inner shell is to expand it
-        desk_ask env CREWFS_WORKER="$name" sh -c 'cd "$1" && [ ! -e drain ] && touch drain && echo yes' \
-            drain "$dir/$tasks/workers/self" >"$run/$name.drained"
+        desk_ask env CREWFS_WORKER="$name" sh -c '. "$1" && read_mounts && desk_at "$2" "$3" && cd workers/self &&
+            [ ! -e drain ] && touch drain && echo yes' drain "$here/../hooks/desk.sh" "$dir" "$tasks" >"$run/$name.drained"
     done
 }
 
@@ -204,7 +209,9 @@ for name in $names; do
     [ "$ended" -le "$code" ] || code=$ended
     # What we asked for is over.
     if [ -s "$run/$name.drained" ]; then
-        desk_ask env CREWFS_WORKER="$name" rm -f "$dir/$tasks/workers/self/drain"
+        # shellcheck disable=SC2016 # the inner shell is to expand it
+        desk_ask env CREWFS_WORKER="$name" sh -c '. "$1" && read_mounts && desk_at "$2" "$3" && rm -f workers/self/drain' \
+            drain "$here/../hooks/desk.sh" "$dir" "$tasks"
     fi
 done
 rm -rf "$run"

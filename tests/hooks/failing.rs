@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::agent::{Agent, CLIENTS, SHELLS, install, stop_input};
 use crate::harness::project;
 use crate::process::until;
+use crate::shown::{HELD, Shown, looks_like_a_desk};
 
 pub(crate) const HOOKS: [&str; 4] = ["stop", "session-start", "session-end", "failed-write"];
 /// What a hook may take that gives up after 0.8 s, on a machine where everything else is tested at the same time.
@@ -141,22 +142,18 @@ fn one_hook_on_a_mount_that_hangs_takes_a_second() {
 fn what_is_no_answer_is_not_passed_on() {
     let project = project!();
     install(&project);
-    let desk = project.tasks().join("workers/self");
-    fs::create_dir_all(&desk).unwrap();
-    fs::write(
-        desk.join("status"),
-        "{\n  \"worker\": \"w1\",\n  \"last_heard\": \"2026-11-25T16:00:00.000Z\"\n}\n",
-    )
-    .unwrap();
-    let good = r#"{"decision":"block","reason":"go on"}"#;
-    let agents = SHELLS.map(|shell| Agent::new("claude", "w1", &project, project.source()).shell(shell));
+    let desk = project.source().join("tasks/workers/self");
+    looks_like_a_desk(&project.source().join("tasks"));
+    let Some(shown) = Shown::new(&project) else { return };
+    let agents = SHELLS.map(|shell| Agent::new("claude", "w1", &project, shown.path()).shell(shell));
+    let twice = HELD.repeat(2);
     let answers: [&[u8]; 9] = [
         b"",
         b"\n",
         b"garbage\n",
         b"{\"decision\":\"block\"",
         b"{\"decision\":\"block\",\"reason\":\"\"}\n",
-        b"{\"decision\":\"block\",\"reason\":\"go on\"}\n{\"decision\":\"block\",\"reason\":\"go on\"}\n",
+        twice.as_bytes(),
         b"{\"decision\":\"block\",\"reason\":\"go on\"}, \n",
         b"{\"decision\":\"block\",\"reason\":\"go\n on\"}\n",
         b"\xff\x00\xfe\n",
@@ -168,8 +165,8 @@ fn what_is_no_answer_is_not_passed_on() {
         }
         fs::remove_file(desk.join("should-stop")).unwrap();
         agent.stop(0).is("");
-        fs::write(desk.join("should-stop"), format!("{good}\n")).unwrap();
-        agent.stop(0).is(&format!("{good}\n"));
+        fs::write(desk.join("should-stop"), HELD).unwrap();
+        agent.stop(0).is(HELD);
     }
 }
 

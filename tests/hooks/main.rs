@@ -3,11 +3,13 @@
 //! and on one that hangs. Under each shell that may be a system's sh.
 
 mod agent;
+mod believing;
 mod failing;
 mod leaving;
 mod opencode;
 mod registration;
 mod sessions;
+mod shown;
 mod stopping;
 
 #[path = "../mount/harness.rs"]

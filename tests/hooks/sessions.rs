@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::agent::{Agent, CLIENTS, SHELLS, install};
 use crate::harness::{Mounted, Project, project};
+use crate::shown::{Shown, looks_like_a_desk, write};
 
 const CONTEXT: &str = "You are the worker w1 of a crew that shares this project. Its queue of tasks is the directory tasks.\\nTo claim the best task: touch tasks/claim/next; then read tasks/workers/self/task and do what it says.\\nTo note progress, write a line into tasks/workers/self/note. To finish, write what you did into tasks/completed/ID; if it cannot be done, write why into tasks/failed/ID. To give it back: rm tasks/claim/ID.\\nA change that fails with EBUSY (resource busy) was refused because another worker has that file: tasks/workers/self/why says who, and what to do.\\n";
 
@@ -194,16 +195,13 @@ fn refuse_again_as_stale(mounted: &Mounted, file: &str) -> String {
 fn a_refusal_of_another_time_is_not_spoken_of_and_names_are_quoted() {
     let project = project!();
     install(&project);
-    let desk = project.tasks().join("workers/self");
-    fs::create_dir_all(&desk).unwrap();
-    fs::write(desk.join("status"), "{\n  \"last_heard\": \"2026-11-25T16:01:00.500Z\"\n}\n").unwrap();
-    let agent = Agent::new("claude", "w1", &project, project.source());
+    let desk = project.source().join("tasks");
+    looks_like_a_desk(&desk);
+    let Some(shown) = Shown::new(&project) else { return };
+    let agent = Agent::new("claude", "w1", &project, shown.path());
     let ask = |time: &str, file: &str| {
-        fs::write(
-            desk.join("why"),
-            format!("{time} {file} was changed by w2 at {time}; read it again before you change it\n"),
-        )
-        .unwrap();
+        let why = format!("{time} {file} was changed by w2 at {time}; read it again before you change it\n");
+        write(&desk, "workers/self/why", why);
         let written = file.replace('\\', "\\\\").replace('"', "\\\"");
         agent.ask("failed-write", 0, &failure("claude", &written)).stdout
     };

@@ -116,8 +116,10 @@ pub(crate) fn mounts_below(place: &Path) -> Vec<(PathBuf, u32)> {
     let mounts = table.lines().rev().filter_map(|line| {
         let mut fields = line.split(' ').skip(2);
         let minor = fields.next()?.split_once(':')?.1.parse().ok()?;
-        // The two characters of our names that the kernel writes as digits.
-        let place = fields.nth(1)?.replace("\\040", " ").replace("\\134", "\\");
+        // The characters that the kernel writes as digits, the one of the digits last.
+        let written = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+        let place =
+            written.iter().fold(fields.nth(1)?.to_string(), |place, (from, to)| place.replace(from, to));
         Some((PathBuf::from(place), minor))
     });
     mounts.filter(|(mountpoint, _)| mountpoint.starts_with(place)).collect()
