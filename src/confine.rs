@@ -9,15 +9,16 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, openat, statvfs};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change,
     mount_remount, unmount,
 };
-use rustix::process::{chdir, getegid, geteuid, pivot_root};
+use rustix::process::{chdir, fchdir, getegid, geteuid, pivot_root};
 use thiserror::Error;
 
 use crate::sys;
@@ -50,12 +51,17 @@ fn step<T, E: Into<io::Error>>(what: impl Into<String>, outcome: Result<T, E>) -
     outcome.map_err(|why| ConfineError::Step { what: what.into(), why: why.into() })
 }
 
-/// Confine this process, and all that it starts, to `directory`, an absolute path without links.
+/// Confine this process, and all that it starts, to an open directory, which is shown at `place`, an absolute path without links.
+/// No name leads to the directory from here on: what has its name by now may be another one.
 ///
 /// # Errors
 /// Whatever keeps it from being confined. The process is of no use then.
-pub fn to(directory: &Path) -> Result<(), ConfineError> {
+pub fn to(directory: impl AsFd, place: &Path) -> Result<(), ConfineError> {
+    let what = || format!("{} cannot be shown", place.display());
     let (uid, gid) = (geteuid(), getegid());
+    // A descriptor stays in the namespace in which it was opened, and nothing of that can be mounted in another one. The current
+    // directory goes along.
+    step(what(), fchdir(directory))?;
     let ordinary = !uid.is_root();
     sys::leave_namespaces(ordinary).map_err(ConfineError::NotAllowed)?;
     if ordinary {
@@ -66,9 +72,7 @@ pub fn to(directory: &Path) -> Result<(), ConfineError> {
     }
     let propagation = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     step("mounts cannot be made private", mount_change("/", propagation))?;
-    // Taken by descriptor: the workshop may cover it.
-    let shown = fs::File::open(directory);
-    let shown = step(format!("{} cannot be opened", directory.display()), shown)?;
+    let shown = step(what(), openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     step("a new root cannot be made", mount("crewfs", WORKSHOP, "tmpfs", flags, Some(c"mode=0755,size=1m")))?;
     let workshop = Path::new(WORKSHOP);
@@ -78,8 +82,7 @@ pub fn to(directory: &Path) -> Result<(), ConfineError> {
     for name in FILES {
         bring(&Path::new("/").join(name), &workshop.join(name))?;
     }
-    let place = workshop.join(directory.strip_prefix("/").unwrap_or(directory));
-    let what = || format!("{} cannot be shown", directory.display());
+    let place = workshop.join(place.strip_prefix("/").unwrap_or(place));
     step(what(), fs::create_dir_all(&place))?;
     step(what(), mount_bind_recursive(descriptor(&shown), &place))?;
     drop(shown);
@@ -92,8 +95,7 @@ pub fn to(directory: &Path) -> Result<(), ConfineError> {
 }
 
 /// A path that leads to an open file, wherever it is.
-fn descriptor(file: &fs::File) -> String {
-    use std::os::fd::AsRawFd;
+fn descriptor(file: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 

@@ -11,6 +11,8 @@ pub const WORKER_NAME_BYTES: usize = 64;
 pub const FRONT_MATTER_BYTES: usize = 64 * 1024;
 /// Largest instruction file; a larger one is rejected, not cut.
 pub const INSTRUCTIONS_BYTES: u64 = 1024 * 1024;
+/// Largest file of a project that `crewfs init` reads, in order to add to it.
+pub const INIT_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// Largest result or reason of failure (C26).
 pub const RESULT_BYTES: usize = 1024 * 1024;
 /// Largest progress note. Notes are kept in memory with the claim.

@@ -4,6 +4,7 @@
 //!
 //! Exit codes (C70): 0 done, 1 refused or failed, 2 wrong usage, 3 not mounted.
 
+mod beneath;
 mod completions;
 mod demo;
 mod doctor;

@@ -4,19 +4,21 @@
 //! Must never: let through anything of the environment that it was started with: a client may send some of it.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::{Failure, absolute};
+use super::beneath::{self, Links};
+use super::{Failure, dead_mount};
 use crate::confine::{self, ConfineError};
-use crate::mounts::Table;
+use crate::mounts::{self, Mount, Table};
 use crate::queue::WorkerName;
 
 #[derive(Args)]
@@ -86,14 +88,11 @@ fn server<'a>(places: &[&'a Path]) -> Result<&'a Path, Failure> {
 
 /// Serve `root` and nothing else, for as long as it is mounted.
 fn confined(mut command: Command, root: &Path) -> Result<(), Failure> {
-    let root = absolute(root)?;
     let mut table = Table::open().map_err(Failure::failed)?;
+    let (directory, root) = open(root, &table.ours().map_err(Failure::failed)?)?;
     let served = table.around(&root).map_err(Failure::failed)?;
-    if !served.iter().any(|mount| root.starts_with(&mount.mountpoint)) {
-        return Err(not_mounted(&root));
-    }
     let served: Vec<u64> = served.iter().map(|mount| mount.id).collect();
-    confine::to(&root).map_err(|error| {
+    confine::to(&directory, &root).map_err(|error| {
         let next = match &error {
             ConfineError::NotAllowed(_) => "; what is in the way: crewfs doctor",
             ConfineError::Step { .. } => "",
@@ -123,6 +122,57 @@ fn confined(mut command: Command, root: &Path) -> Result<(), Failure> {
             Err(Failure::failed(format!("the mount cannot be watched: {error}")))
         }
     }
+}
+
+/// The directory that is to be shown, and its path without links. It is opened once, and judged by its descriptor: members of the
+/// project may exchange what has its name at any moment.
+///
+/// Links may lead to the mount, but none that lies in it is followed.
+fn open(root: &Path, ours: &[Mount]) -> Result<(OwnedFd, PathBuf), Failure> {
+    let path = std::path::absolute(root).map_err(Failure::failed)?;
+    let cannot = |error: Errno| {
+        Failure::failed(match error {
+            Errno::NOTCONN => dead_mount(&path),
+            Errno::LOOP | Errno::XDEV => format!(
+                "{0} is not served, because a link in the mount leads to it, or another directory is put in its place at this moment; \
+             name the directory itself",
+                path.display()
+            ),
+            _ => format!("{}: {error}", path.display()),
+        })
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let above: Vec<&Path> = path.ancestors().collect();
+    for above in above.into_iter().rev() {
+        let there = rustix::fs::open(above, flags, Mode::empty()).map_err(cannot)?;
+        let Some(mount) = mount_of(&there, ours)? else { continue };
+        let there_path = path_of(&there)?;
+        if there_path != mount.mountpoint {
+            return Err(cannot(Errno::LOOP));
+        }
+        let below = path.strip_prefix(above).unwrap_or(Path::new(""));
+        let directory = beneath::open(&there, below, flags, Links::Refused).map_err(cannot)?;
+        // The kernel may remember the attributes of a mount that is dead.
+        rustix::fs::fstatfs(&directory).map_err(cannot)?;
+        // Something else may be mounted in it.
+        if mount_of(&directory, ours)?.is_none() {
+            break;
+        }
+        let shown = path_of(&directory)?;
+        return Ok((directory, shown));
+    }
+    Err(not_mounted(&path))
+}
+
+/// The mount of ours in which an open file lies.
+fn mount_of<'a>(file: &OwnedFd, ours: &'a [Mount]) -> Result<Option<&'a Mount>, Failure> {
+    let id = mounts::of_descriptor(file).map_err(Failure::failed)?;
+    Ok(ours.iter().find(|mount| mount.id == id))
+}
+
+/// Where an open file is.
+fn path_of(file: &OwnedFd) -> Result<PathBuf, Failure> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(Failure::failed)
 }
 
 fn not_mounted(root: &Path) -> Failure {

@@ -201,6 +201,7 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("TASK_ID_BYTES", limits::TASK_ID_BYTES as u64),
         ("WORKER_NAME_BYTES", limits::WORKER_NAME_BYTES as u64),
         ("INSTRUCTIONS_BYTES", limits::INSTRUCTIONS_BYTES),
+        ("INIT_FILE_BYTES", limits::INIT_FILE_BYTES),
         ("FRONT_MATTER_BYTES", limits::FRONT_MATTER_BYTES as u64),
         ("LIST_ITEMS", limits::LIST_ITEMS as u64),
         ("LIST_ITEM_BYTES", limits::LIST_ITEM_BYTES as u64),

@@ -9,11 +9,11 @@ use std::process::Command;
 use crate::harness::{as_root, project};
 use crate::process::{Ran, crewfs, run};
 
-const ALL: &str = "claude,codex,gemini,opencode,cursor";
+pub(crate) const ALL: &str = "claude,codex,gemini,opencode,cursor";
 
 /// Run `crewfs init` on a directory.
 #[track_caller]
-fn init(directory: &Path, arguments: &[&str]) -> Ran {
+pub(crate) fn init(directory: &Path, arguments: &[&str]) -> Ran {
     let mut command = crewfs();
     command.arg("init").arg(directory).args(arguments);
     // Settings of whoever runs the tests are none of theirs.
@@ -400,9 +400,10 @@ fn what_root_makes_belongs_to_the_project() {
     init(dir.path(), &["--client", "claude"]).ok();
     for (name, mode) in [
         ("tasks", 0o42770),
-        (".crew/WORKER.md", 0o100660),
-        (".crew/hooks/stop.sh", 0o100770),
-        (".crew/installed.json", 0o100660),
+        (".crew", 0o42750),
+        (".crew/WORKER.md", 0o100640),
+        (".crew/hooks/stop.sh", 0o100750),
+        (".crew/installed.json", 0o100640),
     ] {
         let there = fs::metadata(dir.path().join(name)).unwrap();
         assert_eq!((there.uid(), there.gid(), there.mode()), (12345, 12346, mode), "{name}");

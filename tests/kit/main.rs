@@ -5,6 +5,7 @@ mod init;
 mod launcher;
 mod pages;
 mod running;
+mod safety;
 mod templates;
 
 #[path = "../mount/harness.rs"]

@@ -168,3 +168,64 @@ fn c42_nothing_is_served_beneath_a_mount_or_under_no_name() {
     project.crewfs(["sftp-server", "--worker", "self"]).exits(2, "is no worker name");
     project.crewfs(["sftp-server"]).exits(2, "--worker");
 }
+
+/// A project with a directory `sub`, which a member may exchange, and links beside it.
+fn with_sub(project: &Project) -> Mounted {
+    fs::create_dir(project.source().join("sub")).unwrap();
+    fs::write(project.source().join("sub/inside"), "plain\n").unwrap();
+    fs::create_dir(project.source().join("other")).unwrap();
+    for (link, target) in [("top", "/"), ("aside", "other"), ("deep", "sub"), ("roots", "/root")] {
+        symlink(target, project.source().join(link)).unwrap();
+    }
+    shared(project)
+}
+
+#[test]
+fn c43_no_link_in_a_mount_leads_to_what_is_served() {
+    as_root!();
+    let (project, another) = (project!(), project!());
+    let other = shared(&another);
+    symlink(other.path(), project.source().join("another")).unwrap();
+    let mounted = with_sub(&project);
+    let place = mounted.path().display();
+    let server = |root: &str| format!("--worker w1 --root {root}");
+    for link in ["top", "top/etc", "aside", "deep", "roots", "another", "another/tasks", "sub/../deep"] {
+        client(&project, 0, &server(&format!("{place}/{link}")), "ls").refused("");
+        project
+            .crewfs(["sftp-server", "--worker", "w1", "--root", &format!("{place}/{link}")])
+            .exits(1, "is not served, because a link in the mount leads to it");
+    }
+    // Links above the mount belong to whoever wrote the command.
+    let above = project.dir().join("above");
+    symlink(mounted.path(), &above).unwrap();
+    for root in [format!("{place}/sub"), format!("{}/sub", above.display()), format!("{place}/./sub/")] {
+        let said = client(&project, 0, &server(&root), "pwd\nls").ok();
+        assert!(said.contains("inside") && said.contains(&format!("{place}/sub")), "{said}");
+    }
+}
+
+#[test]
+fn c43_a_root_that_is_exchanged_for_a_link_shows_nothing_else() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    as_root!();
+    let project = project!();
+    let mounted = with_sub(&project);
+    let (sub, top) = (mounted.path().join("sub"), mounted.path().join("top"));
+    let ended = AtomicBool::new(false);
+    let server = format!("--worker w1 --root {}", sub.display());
+    let connections: Vec<Ran> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                let _ = renameat_with(CWD, &sub, CWD, &top, RenameFlags::EXCHANGE);
+            }
+        });
+        let connections = (0..40).map(|_| client(&project, 0, &server, "ls -a")).collect();
+        ended.store(true, Ordering::Relaxed);
+        connections
+    });
+    for ran in connections.iter().filter(|ran| ran.code == Some(0)) {
+        let shown: Vec<&str> = ran.stdout.lines().flat_map(str::split_whitespace).collect();
+        assert!(shown.contains(&"inside") && !shown.contains(&"etc"), "{ran:?}");
+    }
+}

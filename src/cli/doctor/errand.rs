@@ -33,6 +33,7 @@ pub(super) fn send(errand: Errand) -> io::Result<Command> {
     let word = match errand {
         Errand::Look => "look",
         Errand::Namespaces => "namespaces",
+        Errand::Hooks => "hooks",
     };
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["doctor", "--errand", word]);

@@ -9,6 +9,7 @@ mod clock;
 mod dead;
 mod disk;
 mod errand;
+mod hooks;
 mod keys;
 mod look;
 mod machine;
@@ -47,6 +48,8 @@ enum Errand {
     Look,
     /// Go into namespaces of a user.
     Namespaces,
+    /// Look at the hooks of a project.
+    Hooks,
 }
 
 /// One line of the report.
@@ -66,6 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match (arguments.errand, &arguments.mountpoint) {
         (Some(Errand::Look), Some(place)) => return look::errand(place),
         (Some(Errand::Namespaces), _) => return remote::errand(),
+        (Some(Errand::Hooks), Some(place)) => return hooks::errand(place),
         _ => {}
     }
     let named = arguments.mountpoint.as_deref().map(Named::find).transpose()?;
@@ -82,6 +86,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             session = said;
         }
         findings.extend(state::findings(source, session.as_ref()));
+        findings.extend(hooks::findings(mounted_at.as_deref().unwrap_or(source)));
     }
     for finding in &findings {
         let (word, said) = match finding {

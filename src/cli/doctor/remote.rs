@@ -92,7 +92,8 @@ fn judge(failed: Option<&str>, settings: [Option<u64>; 3]) -> Finding {
 
 /// The child's part: what an ordinary user does to see nothing but a project.
 pub(super) fn errand() -> Result<(), Failure> {
-    confine::to(Path::new(ANY)).map_err(Failure::failed)
+    let any = std::fs::File::open(ANY).map_err(Failure::failed)?;
+    confine::to(&any, Path::new(ANY)).map_err(Failure::failed)
 }
 
 #[cfg(test)]

@@ -219,6 +219,11 @@ impl Part {
         if self.is_json() { FRAME } else { "" }
     }
 
+    /// Whether agent programs run it, or agents take all of it for their instructions.
+    pub(super) fn is_run(&self) -> bool {
+        !matches!(self.way, Way::Section(_))
+    }
+
     pub(super) fn is_json(&self) -> bool {
         self.way == Way::Json
     }

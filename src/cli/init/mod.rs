@@ -4,6 +4,7 @@
 //!
 //! Must never: overwrite what somebody else wrote, or write anything before everything is decided.
 
+mod exposed;
 mod json;
 mod kit;
 mod off;
@@ -11,10 +12,11 @@ mod place;
 mod record;
 mod text;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+pub(super) use self::exposed::Exposed;
 use self::kit::{Client, Merged, PARTS, PLUGIN, Part, Way};
 use self::place::{Found, Place};
 use self::record::{Installed, RECORD, Record};
@@ -53,7 +55,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             "{shown} does not exist; mend the path, or make it first: mkdir -p {shown}"
         )));
     }
-    let mut place = Place::at(super::place(&arguments.directory)?)?;
+    let directory = super::place(&arguments.directory)?;
+    let mut place = Place::at(directory.clone())?;
     let record = Record::read(&place)?;
     let mut teller = Teller::default();
     let end = if arguments.remove {
@@ -84,8 +87,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         format!("{shown} is ready{whom}; mount it: crewfs mount {shown}")
     };
     if !arguments.dry_run {
-        for directory in place.carry_out()? {
-            teller.tell("left", &directory.display().to_string(), "it is not empty");
+        for (path, why) in place.carry_out()? {
+            teller.tell("left", &path.display().to_string(), why);
+        }
+    }
+    if !arguments.remove {
+        // What was there before, and what is above: what is installed here is closed.
+        for exposed in exposed(&directory)? {
+            teller.tell("open", &exposed.path.display().to_string(), &exposed.why);
         }
     }
     let nothing = if teller.changes == 0 { "; nothing was changed" } else { "" };
@@ -173,8 +182,12 @@ fn install(
             put(part, record, update, place, teller)?;
         }
     }
-    record.write(place);
-    Ok(())
+    record.write(place)
+}
+
+/// What others than its owner can change of what agents run in this directory.
+pub(super) fn exposed(directory: &Path) -> Result<Vec<Exposed>, Failure> {
+    Place::at(directory.to_path_buf()).map(|place| exposed::all(&place))
 }
 
 /// Bring one part into its file, unless it is there.
@@ -230,7 +243,7 @@ fn put(
     match part.merge(&base) {
         Err(why) => refuse(part, &why, teller),
         Ok(Merged { text, pieces, kept }) => {
-            place.write(part.path, text, part.way == Way::Script, &mut record.directories);
+            place.write(part.path, text, part.way == Way::Script, &mut record.directories)?;
             record.note(Installed { path: part.path.to_string(), created, pieces });
             let (what, more) = match part.way {
                 _ if renewed => ("renewed", ""),
@@ -276,18 +289,18 @@ fn remove(record: &Record, place: &mut Place, teller: &mut Teller) -> Result<(),
         };
         match part.unmerge(&text, &installed.pieces) {
             Some(rest) if installed.created && part.is_nothing(&rest) => {
-                place.remove(part.path);
+                place.remove(part.path)?;
                 teller.change("removed", part.path, "");
             }
             Some(rest) => {
-                place.write(part.path, rest, false, &mut Vec::new());
+                place.write(part.path, rest, false, &mut Vec::new())?;
                 teller.change("restored", part.path, "without what crewfs had added");
             }
             None if part.marks(&text) => teller.tell("left", part.path, "it was changed since"),
             None => {}
         }
     }
-    place.remove(RECORD);
+    place.remove(RECORD)?;
     teller.changes += 1;
     for directory in record.directories.iter().rev() {
         place.remove_directory(directory);

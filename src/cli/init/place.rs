@@ -1,16 +1,27 @@
 //! The project's directory as it is and as it shall be: every change is decided first, and all are made together at the end.
 //!
-//! May assume: nobody else changes these files in that moment. An ordinary directory, a mount of crewfs, or sshfs: no locks and
-//! no extended attributes are asked for.
-//! Must never: replace a file by another one. What is there keeps its inode, owner, mode and links; only bytes change.
+//! May assume: an ordinary directory, a mount of crewfs, or sshfs: no locks and no extended attributes are asked for.
+//! Must never: replace a file by another one: what is there keeps its inode, owner, mode and links, only bytes change. Reach
+//! anything by a name that is not opened below the project's descriptor; members of the project may exchange what has a
+//! name at any moment, and root may be who runs this.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions, Permissions};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat, openat, statat,
+    unlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
 use super::super::Failure;
+use super::super::beneath::{self, Links};
+use crate::limits::INIT_FILE_BYTES;
 use crate::sys;
 
 /// What is at a path.
@@ -22,90 +33,179 @@ pub(super) enum Found {
 }
 
 pub(super) struct Place {
-    root: PathBuf,
-    /// The mode and owner of the project's directory, which all that is made there gets too.
-    like: (u32, u32, u32),
+    root: OwnedFd,
+    shown: PathBuf,
+    like: Stat,
     /// The text of each file that changes; nothing for one that goes.
-    shall: BTreeMap<PathBuf, Option<String>>,
+    shall: BTreeMap<Target, Option<String>>,
     steps: Vec<Step>,
+}
+
+/// A file, whatever path leads to it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    There(FileId),
+    /// A name below a directory.
+    Missing(FileId, PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// A file that was found. It is held, so that no other file gets its number.
+struct Known {
+    target: Target,
+    held: OwnedFd,
 }
 
 enum Step {
     MakeDirectory(PathBuf),
-    Write { file: PathBuf, executable: bool },
-    Remove(PathBuf),
+    Create { file: PathBuf, target: Target, executable: bool },
+    Change { file: PathBuf, found: Known, from: String },
+    Remove { file: PathBuf, found: Known },
     RemoveDirectory(PathBuf),
 }
 
+/// What a path leads to.
+enum Seen {
+    There(Target, OwnedFd),
+    Missing(Target),
+    Unfit(String),
+}
+
 impl Place {
-    /// The place at `root`.
+    /// The place at `root`, which has no links in it.
     pub(super) fn at(root: PathBuf) -> Result<Place, Failure> {
-        let like = match fs::metadata(&root) {
-            Ok(there) if there.is_dir() => (there.mode() & 0o7777, there.uid(), there.gid()),
-            Ok(_) => {
-                let shown = root.display();
-                return Err(Failure::failed(format!("{shown} is not a directory; name that of a project")));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&root, flags, Mode::empty());
+        match opened.and_then(|fd| fstat(&fd).map(|like| (fd, like))) {
+            Ok((fd, like)) => {
+                Ok(Place { root: fd, shown: root, like, shall: BTreeMap::new(), steps: Vec::new() })
             }
-            Err(error) => return Err(failed(&root, "be looked at", &error)),
-        };
-        Ok(Place { root, like, shall: BTreeMap::new(), steps: Vec::new() })
+            Err(Errno::NOTDIR) => {
+                let shown = root.display();
+                Err(Failure::failed(format!("{shown} is not a directory; name that of a project")))
+            }
+            Err(error) => Err(failed(&root, "be looked at", &error.into())),
+        }
     }
 
     /// Whether there is anything of this name.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.root.join(name).symlink_metadata().is_ok()
+        self.open(Path::new(name), OFlags::PATH | OFlags::NOFOLLOW).is_ok()
     }
 
-    /// The file that a path leads to, or why it is not one of the project's.
-    fn resolve(&self, path: &str) -> Result<PathBuf, String> {
-        let (mut there, mut missing) = (self.root.join(path), Vec::new());
-        while there.symlink_metadata().is_err() && there != self.root {
-            missing.extend(there.file_name().map(|name| name.to_os_string()));
-            there.pop();
+    /// Open what is there, by a way that does not leave the project.
+    pub(super) fn open(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        beneath::open(&self.root, path, flags, Links::Inside)
+    }
+
+    /// Where the project is.
+    pub(super) fn shown(&self) -> &Path {
+        &self.shown
+    }
+
+    /// Whom the project belongs to.
+    pub(super) fn owner(&self) -> u32 {
+        self.like.st_uid
+    }
+
+    fn look(&self, path: &Path) -> Result<Seen, Failure> {
+        let there = match self.open(path, OFlags::PATH) {
+            Ok(there) => there,
+            Err(Errno::NOENT | Errno::NOTDIR) => return self.missing(path),
+            Err(Errno::XDEV) => {
+                let why =
+                    format!("{} is a link that leads out of the project, or an absolute one", path.display());
+                return Ok(Seen::Unfit(why));
+            }
+            Err(Errno::LOOP) => return Ok(Seen::Unfit(format!("{} is a link", path.display()))),
+            Err(error) => return Err(failed(&self.shown.join(path), "be looked at", &error.into())),
+        };
+        match fstat(&there).map(|stat| (unfit(&stat), FileId::of(&stat))) {
+            Ok((None, id)) => Ok(Seen::There(Target::There(id), there)),
+            Ok((Some(why), _)) => Ok(Seen::Unfit(why)),
+            Err(error) => Err(failed(&self.shown.join(path), "be looked at", &error.into())),
         }
-        let real = there.canonicalize().map_err(|error| format!("{}: {error}", there.display()))?;
-        if !real.starts_with(&self.root) {
-            return Err(format!("{} is a link that leads out of the project", there.display()));
+    }
+
+    /// The name below the last directory on a way that ends too soon.
+    fn missing(&self, path: &Path) -> Result<Seen, Failure> {
+        for above in path.ancestors().skip(1) {
+            let there = match self.open(above, OFlags::PATH | OFlags::DIRECTORY) {
+                Ok(there) => there,
+                Err(Errno::NOENT) => continue,
+                Err(Errno::NOTDIR) => {
+                    return Ok(Seen::Unfit(format!("{} is not a directory", above.display())));
+                }
+                Err(error) => return Err(failed(&self.shown.join(above), "be looked at", &error.into())),
+            };
+            let rest = path.strip_prefix(above).unwrap_or(path);
+            let first = rest.iter().next().unwrap_or_default();
+            if statat(&there, first, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                let why = format!("{} is a link that leads nowhere", above.join(first).display());
+                return Ok(Seen::Unfit(why));
+            }
+            let id = fstat(&there).map(|stat| FileId::of(&stat));
+            let id = id.map_err(|error| failed(&self.shown.join(above), "be looked at", &error.into()))?;
+            return Ok(Seen::Missing(Target::Missing(id, rest.to_path_buf())));
         }
-        if !missing.is_empty() && !real.is_dir() {
-            return Err(format!("{} is not a directory", there.display()));
-        }
-        Ok(missing.into_iter().rev().fold(real, |path, name| path.join(name)))
+        Err(failed(&self.shown, "be looked at", &Errno::NOENT.into()))
     }
 
     /// What is, or shall be, at a path.
     pub(super) fn find(&self, path: &str) -> Result<Found, Failure> {
-        let file = match self.resolve(path) {
-            Ok(file) => file,
-            Err(why) => return Ok(Found::Unfit(why)),
+        let path = Path::new(path);
+        let (target, there) = match self.look(path)? {
+            Seen::Unfit(why) => return Ok(Found::Unfit(why)),
+            Seen::There(target, there) => (target, Some(there)),
+            Seen::Missing(target) => (target, None),
         };
-        if let Some(shall) = self.shall.get(&file) {
+        if let Some(shall) = self.shall.get(&target) {
             return Ok(shall.clone().map_or(Found::Nothing, Found::Text));
         }
-        match fs::metadata(&file) {
-            Ok(there) if !there.is_file() => return Ok(Found::Unfit("it is not a regular file".into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            _ => {}
-        }
-        match fs::read(&file).map(String::from_utf8) {
+        let Some(there) = there else { return Ok(Found::Nothing) };
+        match read(&there).map(String::from_utf8) {
+            Ok(Ok(text)) if text.len() as u64 > INIT_FILE_BYTES => {
+                Ok(Found::Unfit(format!("it is larger than {INIT_FILE_BYTES} bytes")))
+            }
             Ok(Ok(text)) => Ok(Found::Text(text)),
             Ok(Err(_)) => Ok(Found::Unfit("it is not UTF-8 text".into())),
-            Err(error) => Err(failed(&file, "be read", &error)),
+            Err(error) => Err(failed(&self.shown.join(path), "be read", &error)),
         }
     }
 
     /// Decide that a file shall hold this text. The directories that are made for it are added to `made`.
-    pub(super) fn write(&mut self, path: &str, text: String, executable: bool, made: &mut Vec<String>) {
+    pub(super) fn write(
+        &mut self,
+        path: &str,
+        text: String,
+        executable: bool,
+        made: &mut Vec<String>,
+    ) -> Result<(), Failure> {
         if let Some((above, _)) = path.rsplit_once('/') {
             self.make_directory(above, made);
         }
-        // Whoever writes has found something fit there.
-        let file = self.resolve(path).unwrap_or_else(|_| self.root.join(path));
-        let same = fs::read(&file).is_ok_and(|old| old == text.as_bytes());
-        let known = self.shall.insert(file.clone(), Some(text)).is_some();
+        let file = PathBuf::from(path);
+        let (target, step) = match self.look(&file)? {
+            Seen::There(target, there) => {
+                let from =
+                    read(&there).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+                let found = Known { target: target.clone(), held: there };
+                (target, Step::Change { file, found, from })
+            }
+            Seen::Missing(target) => (target.clone(), Step::Create { file, target, executable }),
+            Seen::Unfit(why) => return Err(changed(&self.shown.join(path), &why)),
+        };
+        let same = matches!(&step, Step::Change { from, .. } if *from == text);
+        let known = self.shall.insert(target, Some(text)).is_some();
         if !same && !known {
-            self.steps.push(Step::Write { file, executable });
+            self.steps.push(step);
         }
+        Ok(())
     }
 
     pub(super) fn make_directory(&mut self, path: &str, made: &mut Vec<String>) {
@@ -116,74 +216,172 @@ impl Place {
             self.make_directory(above, made);
         }
         made.push(path.to_string());
-        self.steps.push(Step::MakeDirectory(self.root.join(path)));
+        self.steps.push(Step::MakeDirectory(path.into()));
     }
 
-    pub(super) fn remove(&mut self, path: &str) {
-        if let Ok(file) = self.resolve(path) {
-            self.shall.insert(file.clone(), None);
-            self.steps.push(Step::Remove(file));
+    pub(super) fn remove(&mut self, path: &str) -> Result<(), Failure> {
+        if let Seen::There(target, held) = self.look(Path::new(path))? {
+            self.shall.insert(target.clone(), None);
+            self.steps.push(Step::Remove { file: path.into(), found: Known { target, held } });
         }
+        Ok(())
     }
 
     /// Decide that a directory goes, if it is empty by then.
     pub(super) fn remove_directory(&mut self, path: &str) {
-        if let Ok(directory) = self.resolve(path) {
-            self.steps.push(Step::RemoveDirectory(directory));
-        }
+        self.steps.push(Step::RemoveDirectory(path.into()));
     }
 
-    /// Do what was decided. The directories that had to go and are not empty stay; they are the answer.
-    pub(super) fn carry_out(self) -> Result<Vec<PathBuf>, Failure> {
+    /// Do what was decided. What had to go and cannot stays; that and why is the answer.
+    pub(super) fn carry_out(self) -> Result<Vec<(PathBuf, &'static str)>, Failure> {
         let mut stay = Vec::new();
         for step in &self.steps {
             match step {
                 Step::MakeDirectory(path) => {
-                    let made = fs::create_dir(path).and_then(|()| self.label(path, 0o7777));
-                    made.map_err(|error| failed(path, "be made", &error))?;
+                    self.new_directory(path)
+                        .map_err(|error| failed(&self.shown.join(path), "be made", &error))?;
                 }
-                Step::Write { file, executable } => {
-                    let text = self.shall.get(file).and_then(Option::as_deref).unwrap_or_default();
-                    let written = self.put(file, text.as_bytes(), *executable);
-                    written.map_err(|error| failed(file, "be written", &error))?;
+                Step::Create { file, target, executable } => {
+                    let written = self.create(file, self.text(target), *executable);
+                    written.map_err(|error| failed(&self.shown.join(file), "be written", &error))?;
                 }
-                Step::Remove(path) => {
-                    fs::remove_file(path).map_err(|error| failed(path, "be removed", &error))?;
+                Step::Change { file, found, from } => {
+                    let written = self.change(file, found, from, self.text(&found.target));
+                    let is_same =
+                        written.map_err(|error| failed(&self.shown.join(file), "be written", &error))?;
+                    if !is_same {
+                        return Err(changed(&self.shown.join(file), "it was changed or replaced meanwhile"));
+                    }
                 }
-                Step::RemoveDirectory(path) => match fs::remove_dir(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => stay.push(path.clone()),
-                    _ => {}
+                Step::Remove { file, found } => {
+                    let removed = self.take_away(file, found);
+                    if !removed.map_err(|error| failed(&self.shown.join(file), "be removed", &error))? {
+                        stay.push((file.clone(), "it is a link, or was replaced meanwhile"));
+                    }
+                }
+                Step::RemoveDirectory(path) => match self.take_away_directory(path) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(_) => stay.push((path.clone(), "it is not empty")),
                 },
             }
         }
         Ok(stay)
     }
 
-    /// A new file, or the old one from the first byte that differs.
-    fn put(&self, file: &Path, text: &[u8], executable: bool) -> io::Result<()> {
-        let Ok(old) = fs::read(file) else {
-            let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-            created.write_all_at(text, 0)?;
-            return self.label(file, if executable { 0o777 } else { 0o666 });
-        };
-        let same = old.iter().zip(text).take_while(|(old, new)| old == new).count();
-        let opened = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(file)?;
-        opened.write_all_at(&text[same..], same as u64)?;
-        if old.len() > text.len() {
-            opened.set_len(text.len() as u64)?;
-        }
-        Ok(())
+    fn text(&self, target: &Target) -> &str {
+        self.shall.get(target).and_then(Option::as_deref).unwrap_or_default()
     }
 
-    /// Give what was just made the owner and the mode of the project's directory, as far as `mask` goes.
-    fn label(&self, path: &Path, mask: u32) -> io::Result<()> {
-        let (mode, uid, gid) = self.like;
-        let made = fs::symlink_metadata(path)?;
-        if sys::is_root() && (made.uid(), made.gid()) != (uid, gid) {
-            chown(path, Some(uid), Some(gid))?;
-        }
-        fs::set_permissions(path, Permissions::from_mode(mode & mask))
+    /// The directory of a path, and the last name in it.
+    fn above<'a>(&self, path: &'a Path) -> rustix::io::Result<(OwnedFd, &'a Path)> {
+        let above = path.parent().unwrap_or(Path::new(""));
+        let name = path.file_name().ok_or(Errno::INVAL)?;
+        Ok((self.open(above, OFlags::PATH | OFlags::DIRECTORY)?, Path::new(name)))
     }
+
+    fn new_directory(&self, path: &Path) -> io::Result<()> {
+        let (above, name) = self.above(path)?;
+        mkdirat(&above, name, Mode::from(0o700))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = openat(&above, name, flags, Mode::empty())?;
+        // Another one may have its name by now. Only an empty one of our own, closed to all others, can be ours.
+        let stat = fstat(&made)?;
+        let is_ours = stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o777 == 0o700;
+        if is_ours && is_empty(&made)? { self.label(&made, 0o7777, path) } else { Ok(()) }
+    }
+
+    fn create(&self, path: &Path, text: &str, executable: bool) -> io::Result<()> {
+        let (above, name) = self.above(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let created = File::from(openat(&above, name, flags, Mode::from(0o600))?);
+        created.write_all_at(text.as_bytes(), 0)?;
+        self.label(&created, if executable { 0o777 } else { 0o666 }, path)
+    }
+
+    /// Change a file from the first byte that differs; not if it is another one than it was, or holds something else.
+    fn change(&self, path: &Path, found: &Known, from: &str, to: &str) -> io::Result<bool> {
+        let stat = fstat(self.open(path, OFlags::PATH)?)?;
+        if unfit(&stat).is_some() || !found.is(&stat) || read(&found.held)? != from.as_bytes() {
+            return Ok(false);
+        }
+        let file = File::from(beneath::again(&found.held, OFlags::WRONLY | OFlags::NONBLOCK)?);
+        let same = from.bytes().zip(to.bytes()).take_while(|(from, to)| from == to).count();
+        file.write_all_at(&to.as_bytes()[same..], same as u64)?;
+        if from.len() > to.len() {
+            file.set_len(to.len() as u64)?;
+        }
+        Ok(true)
+    }
+
+    /// Remove a file, if it is still the one that it was.
+    fn take_away(&self, path: &Path, found: &Known) -> io::Result<bool> {
+        let (above, name) = self.above(path)?;
+        let is_same = found.is(&statat(&above, name, AtFlags::SYMLINK_NOFOLLOW)?);
+        if is_same {
+            unlinkat(&above, name, AtFlags::empty())?;
+        }
+        Ok(is_same)
+    }
+
+    fn take_away_directory(&self, path: &Path) -> rustix::io::Result<()> {
+        let (above, name) = self.above(path)?;
+        unlinkat(&above, name, AtFlags::REMOVEDIR)
+    }
+
+    /// Give what was just made the owner and the mode of the project's directory, as far as `mask` goes. Agents run what is
+    /// installed, so nobody but its owner may change it; but tasks come from all who work on the project.
+    fn label(&self, made: impl AsFd, mask: u32, path: &Path) -> io::Result<()> {
+        let (uid, gid) = (self.like.st_uid, self.like.st_gid);
+        let stat = fstat(&made)?;
+        if sys::is_root() && (stat.st_uid, stat.st_gid) != (uid, gid) {
+            fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        }
+        let kept = if path == Path::new(super::TASKS) { mask } else { mask & !0o022 };
+        Ok(fchmod(&made, Mode::from(self.like.st_mode & kept))?)
+    }
+}
+
+impl Known {
+    fn is(&self, stat: &Stat) -> bool {
+        self.target == Target::There(FileId::of(stat))
+    }
+}
+
+impl FileId {
+    fn of(stat: &Stat) -> FileId {
+        FileId { device: stat.st_dev, inode: stat.st_ino }
+    }
+}
+
+/// Why a file is not touched, whatever it holds.
+fn unfit(stat: &Stat) -> Option<String> {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        Some("it is not a regular file".into())
+    } else if stat.st_nlink > 1 {
+        Some(format!("it has {} names (hard links), and one may be another user's", stat.st_nlink))
+    } else {
+        None
+    }
+}
+
+/// What a file holds, or a byte more than is read of any.
+fn read(there: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::from(beneath::again(there, OFlags::RDONLY | OFlags::NONBLOCK)?);
+    file.take(INIT_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn is_empty(directory: &OwnedFd) -> io::Result<bool> {
+    let mut entries = Dir::read_from(directory)?;
+    Ok(entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b".."))))
+}
+
+fn changed(path: &Path, why: &str) -> Failure {
+    Failure::failed(format!(
+        "{} cannot be written: {why}; look who changes it, and run the same command again: it goes on from there",
+        path.display()
+    ))
 }
 
 fn failed(path: &Path, what: &str, error: &io::Error) -> Failure {
@@ -194,10 +392,89 @@ fn failed(path: &Path, what: &str, error: &io::Error) -> Failure {
         Some(libc::EBUSY) => "a worker is changing it: wait until it is done",
         Some(libc::ENOTCONN) => "that is a dead mount: crewfs umount it",
         Some(libc::ENOSPC | libc::EDQUOT) => "free some space",
+        Some(libc::EXDEV | libc::ELOOP | libc::EEXIST) => {
+            "another process put a link or a file there; look who does that"
+        }
         _ => "mend that",
     };
     Failure::failed(format!(
         "{} cannot {what}: {error}; {next}, and run the same command again: it goes on from there",
         path.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    /// A project with a file, and a file outside of it.
+    fn stage() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let (project, secret) = (dir.path().join("project"), dir.path().join("secret"));
+        fs::create_dir(&project).unwrap();
+        fs::write(project.join("file"), "old\n").unwrap();
+        fs::write(&secret, "old\n").unwrap();
+        (dir, project, secret)
+    }
+
+    /// Decide, have a member exchange what is there, and carry out what was decided: nothing outside changes.
+    #[track_caller]
+    fn exchanged(decide: impl Fn(&mut Place), exchange: impl Fn(&Path, &Path)) -> Result<usize, String> {
+        let (_dir, project, secret) = stage();
+        let mut place = Place::at(project.clone()).unwrap();
+        decide(&mut place);
+        exchange(&project, &secret);
+        let stay = place.carry_out();
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "old\n");
+        assert_eq!(fs::read_dir(project.parent().unwrap()).unwrap().count(), 2);
+        stay.map(|stay| stay.len()).map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn what_is_exchanged_after_it_was_looked_at_is_not_written_to() {
+        let write = |path: &'static str| {
+            move |place: &mut Place| {
+                place.write(path, "new\n".into(), false, &mut Vec::new()).unwrap();
+            }
+        };
+        let link = |name: &'static str| {
+            move |project: &Path, secret: &Path| {
+                let _ = fs::remove_file(project.join(name));
+                symlink(secret, project.join(name)).unwrap();
+            }
+        };
+        let hard_link = |project: &Path, secret: &Path| {
+            fs::remove_file(project.join("file")).unwrap();
+            fs::hard_link(secret, project.join("file")).unwrap();
+        };
+        let another = |project: &Path, _: &Path| {
+            fs::rename(project.join("file"), project.join("other")).unwrap();
+            fs::write(project.join("file"), "old\n").unwrap();
+        };
+        let edited = |project: &Path, _: &Path| fs::write(project.join("file"), "theirs\n").unwrap();
+        let up = |project: &Path, _: &Path| symlink("..", project.join("dir")).unwrap();
+        assert!(exchanged(write("file"), link("file")).is_err());
+        assert!(exchanged(write("none"), link("none")).is_err());
+        assert!(exchanged(write("dir/none"), up).is_err());
+        for exchange in [&hard_link as &dyn Fn(&Path, &Path), &another, &edited] {
+            assert!(
+                exchanged(write("file"), exchange).unwrap_err().contains("changed or replaced meanwhile")
+            );
+        }
+        assert_eq!(exchanged(write("file"), |_, _| ()), Ok(0));
+    }
+
+    #[test]
+    fn what_is_exchanged_after_it_was_looked_at_is_not_removed() {
+        let link = |project: &Path, secret: &Path| {
+            fs::remove_file(project.join("file")).unwrap();
+            symlink(secret, project.join("file")).unwrap();
+        };
+        assert_eq!(exchanged(|place| place.remove("file").unwrap(), link), Ok(1));
+        let up = |project: &Path, _: &Path| symlink("..", project.join("dir")).unwrap();
+        assert_eq!(exchanged(|place| place.remove_directory("dir/project"), up), Ok(1));
+        assert_eq!(exchanged(|place| place.remove("file").unwrap(), |_, _| ()), Ok(0));
+    }
 }

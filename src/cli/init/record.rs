@@ -63,11 +63,11 @@ impl Record {
     }
 
     /// Decide that it shall be on the disk as it is now.
-    pub(super) fn write(&mut self, place: &mut Place) {
+    pub(super) fn write(&mut self, place: &mut Place) -> Result<(), Failure> {
         self.format = FORMAT;
         place.make_directory(HOME, &mut self.directories);
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
-        place.write(RECORD, text, false, &mut self.directories);
+        place.write(RECORD, text, false, &mut self.directories)
     }
 }

@@ -1,0 +1,105 @@
+//! Who can change what agents run: a hook, or a file of settings that names one, which a member may write to is run by the agents
+//! of all others. So is one in a directory in which a member may put another file in its place.
+//!
+//! May assume: nothing; the project may be anybody's.
+//! Must never: change a mode. Who works on a project together is for people to say.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, OFlags, Stat, fstat, stat};
+use rustix::process::geteuid;
+
+use super::kit::{PARTS, PLUGIN};
+use super::place::Place;
+
+/// Settings of agent programs that can name commands, besides those that crewfs adds to.
+const SETTINGS: &[&str] =
+    &[".claude/settings.local.json", ".mcp.json", ".codex/config.toml", "opencode.json", "opencode.jsonc"];
+
+/// Something that others than its owner can change.
+pub(in crate::cli) struct Exposed {
+    /// The project's directory or one above, which may be shared on purpose.
+    pub(in crate::cli) is_shared: bool,
+    pub(in crate::cli) path: PathBuf,
+    /// Who, why that matters, and what to do.
+    pub(in crate::cli) why: String,
+}
+
+/// All that is exposed of what is installed in a project, directories before what is in them.
+pub(in crate::cli) fn all(place: &Place) -> Vec<Exposed> {
+    // Files of a plugin have names that a project may have for its own.
+    let of_plugin = if place.has(PLUGIN[0].path) { PLUGIN } else { &[] };
+    let parts = PARTS.iter().chain(of_plugin).filter(|part| part.is_run()).map(|part| part.path);
+    let mut paths: Vec<&Path> = Vec::new();
+    for path in parts.chain(SETTINGS.iter().copied()).filter(|path| place.has(path)) {
+        let way: Vec<&Path> = Path::new(path).ancestors().collect();
+        for step in way.into_iter().rev() {
+            if !paths.contains(&step) {
+                paths.push(step);
+            }
+        }
+    }
+    if paths.is_empty() {
+        return Vec::new();
+    }
+    let owner = place.owner();
+    let above = place.shown().ancestors().skip(1).filter_map(|above| {
+        let there = stat(above).ok()?;
+        let why = writers(&there)?;
+        Some(Exposed { is_shared: true, path: above.to_path_buf(), why: of_directory(above, why) })
+    });
+    let mut found: Vec<Exposed> = above.collect();
+    found.reverse();
+    found.extend(paths.into_iter().filter_map(|path| {
+        let there = fstat(place.open(path, OFlags::PATH).ok()?).ok()?;
+        let shown =
+            if path.as_os_str().is_empty() { place.shown().to_path_buf() } else { place.shown().join(path) };
+        let why = judge(&there, &shown, owner)?;
+        Some(Exposed { is_shared: path.as_os_str().is_empty(), path: shown, why })
+    }));
+    found
+}
+
+fn judge(there: &Stat, path: &Path, owner: u32) -> Option<String> {
+    let shown = path.display();
+    if let Some(who) = writers(there) {
+        return Some(if is_directory(there) {
+            of_directory(path, who)
+        } else {
+            format!(
+                "{who} can change it, and the agents of all others do what it says; close it: chmod go-w {shown}"
+            )
+        });
+    }
+    let trusted = [0, owner, geteuid().as_raw()];
+    (!trusted.contains(&there.st_uid)).then(|| {
+        format!(
+            "it belongs to uid {}, who can change it, and the agents of all others do what it says; take it over: chown {owner} {shown}",
+            there.st_uid
+        )
+    })
+}
+
+fn of_directory(path: &Path, who: &str) -> String {
+    let shown = path.display();
+    format!(
+        "{who} can replace what is in it, and the agents of all others do what that says; close it: chmod go-w {shown}, or let \
+         everyone replace only what is their own: chmod +t {shown}"
+    )
+}
+
+/// Who else than its owner can write to it. In a sticky directory nobody can replace what belongs to another.
+fn writers(there: &Stat) -> Option<&'static str> {
+    if is_directory(there) && there.st_mode & 0o1000 != 0 {
+        return None;
+    }
+    match there.st_mode & 0o022 {
+        0 => None,
+        0o020 => Some("its group"),
+        _ => Some("every user"),
+    }
+}
+
+fn is_directory(there: &Stat) -> bool {
+    FileType::from_raw_mode(there.st_mode).is_dir()
+}
