@@ -1,4 +1,4 @@
-//! A desk that holds whatever a test writes into it: a directory, shown by sshfs, as a server shows it that is not to be trusted.
+//! A desk that holds what a test writes into it: a directory, shown by sshfs, as a server shows it that is not to be trusted.
 //!
 //! May assume: sshfs and OpenSSH's sftp-server, which CI has. Must never: leave the mount behind.
 

@@ -52,7 +52,7 @@ fn what_is_installed_can_be_changed_by_its_owner_only() {
             for path in below(dir.path()).into_iter().skip(1).filter(|path| *path != tasks) {
                 assert_eq!(mode(&path) & 0o022, 0, "{} has mode {:o}", path.display(), mode(&path));
             }
-            // Tasks come from everyone who works on the project.
+            // Tasks come from all members of the project.
             assert!(arguments == "--plugin" || mode(&tasks) == of_project);
         }
     }

@@ -195,7 +195,7 @@ fn c43_no_link_in_a_mount_leads_to_what_is_served() {
             .crewfs(["sftp-server", "--worker", "w1", "--root", &format!("{place}/{link}")])
             .exits(1, "is not served, because a link in the mount leads to it");
     }
-    // Links above the mount belong to whoever wrote the command.
+    // Links above the mount belong to the operator who wrote the command.
     let above = project.dir().join("above");
     symlink(mounted.path(), &above).unwrap();
     for root in [format!("{place}/sub"), format!("{}/sub", above.display()), format!("{place}/./sub/")] {

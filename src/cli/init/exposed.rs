@@ -84,11 +84,11 @@ fn of_directory(path: &Path, who: &str) -> String {
     let shown = path.display();
     format!(
         "{who} can replace what is in it, and the agents of all others do what that says; close it: chmod go-w {shown}, or let \
-         everyone replace only what is their own: chmod +t {shown}"
+         each user replace only what is their own: chmod +t {shown}"
     )
 }
 
-/// Who else than its owner can write to it. In a sticky directory nobody can replace what belongs to another.
+/// Who else than its owner can write to it. In a sticky directory no user can replace what belongs to another.
 fn writers(there: &Stat) -> Option<&'static str> {
     if is_directory(there) && there.st_mode & 0o1000 != 0 {
         return None;

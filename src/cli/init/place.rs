@@ -41,7 +41,7 @@ pub(super) struct Place {
     steps: Vec<Step>,
 }
 
-/// A file, whatever path leads to it.
+/// A file, or the place of one. Several paths may lead to it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
     There(FileId),
@@ -329,7 +329,7 @@ impl Place {
     }
 
     /// Give what was just made the owner and the mode of the project's directory, as far as `mask` goes. Agents run what is
-    /// installed, so nobody but its owner may change it; but tasks come from all who work on the project.
+    /// installed, so only its owner may change it; but tasks come from all members of the project.
     fn label(&self, made: impl AsFd, mask: u32, path: &Path) -> io::Result<()> {
         let (uid, gid) = (self.like.st_uid, self.like.st_gid);
         let stat = fstat(&made)?;
@@ -353,7 +353,7 @@ impl FileId {
     }
 }
 
-/// Why a file is not touched, whatever it holds.
+/// Why a file is not touched, without a look at what it holds.
 fn unfit(stat: &Stat) -> Option<String> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         Some("it is not a regular file".into())
