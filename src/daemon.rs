@@ -149,8 +149,14 @@ impl Daemon {
                 .into(),
         };
         let guard = shown.guard().clone();
-        let desk =
-            Desk::new(files[1].clone(), opened(project.root())?, engine.clone(), callers, guard, desk_config);
+        let desk = Desk::new(
+            files[1].clone(),
+            opened(project.root())?,
+            engine.clone(),
+            callers.clone(),
+            guard,
+            desk_config,
+        );
         let watch = desk.watch().map_err(|error| cannot("the tasks directory cannot be read", error))?;
 
         let in_place = (config.mountpoint == config.source).then(|| project.root());
@@ -162,7 +168,7 @@ impl Daemon {
             threads,
         };
         let tree_options = options(&config.source, config.threads);
-        let tree = Session::mount(shown.clone(), &place, &target, &tree_options)
+        let tree = Session::mount(shown.clone(), callers.clone(), &place, &target, &tree_options)
             .map_err(|error| mount_error(&config.mountpoint, &error))?;
         drop(target);
         if let Err(error) = shown.mounted(tree.device(), Arc::new(tree.notifier())) {
@@ -175,8 +181,9 @@ impl Daemon {
         shown.tell_more(told(config, &project, &engine, files[1].clone())?);
         let desk_options = options(&config.source.join(&config.tasks), desk_threads);
         let desk = Arc::new(desk);
-        let mounted = desk_place(&place, tree.device(), &config.tasks)
-            .and_then(|(place, target)| Session::mount(desk.clone(), &place, &target, &desk_options));
+        let mounted = desk_place(&place, tree.device(), &config.tasks).and_then(|(place, target)| {
+            Session::mount(desk.clone(), callers, &place, &target, &desk_options)
+        });
         let session = match mounted {
             Ok(session) => session,
             Err(error) => {

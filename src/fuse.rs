@@ -20,6 +20,7 @@ use rustix::mount::{
 use rustix::process::{getegid, geteuid};
 
 use self::adapter::Adapter;
+use crate::fs::caller::Callers;
 use crate::fs::{Filesystem, Ino, Kernel};
 use crate::mountpoint::{Device, Place, device_of, unmount_by_helper};
 use crate::mounts;
@@ -53,6 +54,7 @@ impl Session {
     /// requests are served. It is mounted there or nowhere.
     pub fn mount<F: Filesystem>(
         fs: Arc<F>,
+        callers: Arc<Callers>,
         place: &Place,
         target: &OwnedFd,
         options: &MountOptions,
@@ -61,7 +63,7 @@ impl Session {
         config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
         config.n_threads = Some(options.threads.max(1));
         config.clone_fd = true;
-        let adapter = Adapter::new(fs, options.threads.max(1));
+        let adapter = Adapter::new(fs, callers, options.threads.max(1));
         if geteuid().is_root() {
             let (connection, mount) = make_mount(options)?;
             let device = device_of(&mount)?;

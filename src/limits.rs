@@ -92,6 +92,29 @@ pub const RESERVED_BYTES: u64 = 4 * 1024 * 1024;
 pub const CALLERS_REMEMBERED: usize = 512;
 /// How far up the tree of processes a name is looked for.
 pub const ANCESTORS: usize = 64;
+/// How much of an environment is read, in bytes: the kernel lets a program begin with no more arguments and environment than
+/// this together (three quarters of `_STK_LIM`). Whose is larger has changed it since, and stays unknown.
+pub const ENVIRONMENT_BYTES: usize = 6 << 20;
+/// How much is read of those of a process and its ancestors together, in bytes.
+pub const ENVIRONMENTS_BYTES: usize = 16 << 20;
+/// How much of them is read at once, in bytes.
+pub const ENVIRONMENT_PIECE: usize = 64 << 10;
+/// How long it may take to find out who asks, in milliseconds, while the user's processes have been quick (C44).
+pub const LOOKUP_MS: u64 = 50;
+/// The same when one of them was not.
+pub const LOOKUP_WARY_MS: u64 = 3;
+/// For how long such a user's are looked at with that short patience, in milliseconds.
+pub const WARY_MS: u64 = 60_000;
+/// How many lookups a second that came late are waited for then.
+pub const LATE_LOOKUPS_A_SECOND: usize = 4;
+/// How long a lookup may take that is not in the way of anything but other work of the machine, in milliseconds.
+pub const LOOKUP_LONGEST_MS: u64 = 1_000;
+/// Threads that look at processes of one user, and that can hang there.
+pub const LOOKERS: usize = 8;
+/// Lookups of one user that wait for such a thread.
+pub const LOOKUPS_QUEUED: usize = 4_096;
+/// How much is read of what a process has mapped, in bytes.
+pub const MAPPINGS_READ: u64 = 16 << 20;
 /// How long a request of a known caller is taken as a sign of life without looking at the process again, in milliseconds.
 /// Never used to decide who may do what.
 pub const SIGN_OF_LIFE_MS: u64 = 1_000;

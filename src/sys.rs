@@ -382,6 +382,16 @@ fn parse_events(mut events: &[u8], own: u32, hear: &mut dyn FnMut(Heard<'_>)) {
     }
 }
 
+/// Give this thread a table of descriptors of its own, with the three standard ones alone. The thread may hang for ever: what
+/// the process has open is closed with its other threads all the same. Linux before 5.9 cannot; then the table stays shared.
+pub fn leave_descriptors() {
+    // SAFETY: no descriptor is closed that another thread could use: the call makes a new table first, or fails. This thread
+    // must have none open, and what it opens from here on is in its own table.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE);
+    }
+}
+
 /// Give this process a mount namespace of its own, and with `user` a user namespace in which it may arrange it.
 ///
 /// # Errors

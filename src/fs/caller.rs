@@ -1,32 +1,35 @@
 //! Who is calling: the only place where a process becomes a worker (C40).
 //!
-//! May assume: `/proc` is that of the pid namespace in which the daemon runs.
+//! May assume: `/proc` is that of the pid namespace in which the daemon runs. The thread that asks waits in the kernel for the answer, so that
+//! nobody keeps a lock that its own `/proc/<tid>/stat` takes; of any other process that may not be assumed.
 //! Must never: decide from a remembered answer without looking whether it is still the same process image. A pid is used
-//! again, and `exec` changes the environment.
+//! again, and `exec` changes the environment. Look at another process on a thread that serves the kernel (C44).
 //!
-//! On the way, the process is found whose end is that of the worker ([`super::followed`]).
-//!
-//! A name is looked for in this order: `CREWFS_WORKER` in the environment of the process or its nearest ancestor that has
-//! it; the nearest of them that is a known agent program; the login name of the user.
+//! So a request is served when it is known who asks: at once as a rule ([`Callers::admit`]), or else by another thread when a looker has found
+//! it out ([`Callers::find_out`]). Whom that takes too long is served as one of whom nothing is known.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 use parking_lot::Mutex;
 
+use super::ancestry::{self, Found, Name, Stands};
 use super::followed::{Alive, Anchor, Follower, Kind};
-use super::process::{Image, Stat, age, agent_program, serves_sftp, thread_group, variable_of};
+use super::lookups::{Asked, Lane, Lookups, News, Task as Work};
+use super::process::{Image, Stat, age, thread_group};
 use super::{FsError, Request, Result};
 use crate::engine::{Engine, Presence};
-use crate::limits::{ANCESTORS, CALLERS_REMEMBERED, CROWD, SIGN_OF_LIFE_MS, SURELY_BEFORE_MS};
+use crate::limits::{CALLERS_REMEMBERED, CROWD, SIGN_OF_LIFE_MS, SURELY_BEFORE_MS};
 use crate::queue::{Actor, Instant, Now, Refusal, Seq, Span, State, Task, WorkerName};
 
 /// Somebody who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Caller {
     /// Name, uid and rights.
     pub actor: Actor,
@@ -38,19 +41,105 @@ pub struct Caller {
     pub is_sftp: bool,
     /// The process whose end is the end of this worker, if there is one.
     pub anchor: Option<Anchor>,
-    /// Why the name that the process was given is none. Such a caller reads as the user that it is, and changes nothing of the
-    /// queue.
-    pub misnamed: Option<Arc<str>>,
+    /// Why it has no name. Such a caller reads as the user that it is, and changes nothing of the queue.
+    pub nameless: Option<Nameless>,
+}
+
+/// Why a caller has no name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nameless {
+    /// What it was given is none.
+    Misnamed(Arc<str>),
+    /// It could not be found out in time, or at all. It changes no guarded file either.
+    Unknown(&'static str),
+}
+
+/// It took too long, and may be known the next time.
+const LATE: &str = "who asks could not be found out in time, because its process, or one above it, cannot be looked at; try again";
+/// It would take too much.
+const TOO_MUCH: &str =
+    "who asks cannot be found out: its environment, with those of the processes above it, is too large";
+
+impl Nameless {
+    /// The refusal of whatever takes a name.
+    pub fn refusal(&self) -> FsError {
+        match self {
+            Nameless::Misnamed(why) => FsError::because(libc::EACCES, why.to_string()),
+            Nameless::Unknown(why) => FsError::because(libc::EAGAIN, *why),
+        }
+    }
+
+    /// The sentence.
+    pub fn why(&self) -> &str {
+        match self {
+            Nameless::Misnamed(why) => why,
+            Nameless::Unknown(why) => why,
+        }
+    }
+}
+
+/// How well a request must be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// It is only a sign of life: who asked a moment ago still does.
+    Lately,
+    /// Something depends on who asks now.
+    Exactly,
+    /// The same, and the thread that asked perhaps does not wait for the answer, and may be at anything.
+    Unwaited,
+}
+
+thread_local! {
+    /// Who asked for what this thread does, once that is known.
+    static SERVING: RefCell<Option<(u32, u32, Arc<Caller>)>> = const { RefCell::new(None) };
+}
+
+/// While it lives, this thread serves a request of which it is known who asks.
+#[must_use = "the request is known only while this lives"]
+pub struct Serving(());
+
+impl Serving {
+    fn nobody() -> Serving {
+        Serving(())
+    }
+
+    fn of(req: &Request, caller: Arc<Caller>) -> Serving {
+        SERVING.set(Some((req.tid, req.uid, caller)));
+        Serving(())
+    }
+
+    fn caller(req: &Request) -> Option<Arc<Caller>> {
+        SERVING.with_borrow(|serving| {
+            let (tid, uid, caller) = serving.as_ref()?;
+            ((*tid, *uid) == (req.tid, req.uid)).then(|| caller.clone())
+        })
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        SERVING.set(None);
+    }
 }
 
 struct Known {
     /// Its `/proc/<tid>/stat`, kept open: it never becomes that of another process, and one read tells the image.
-    stat: File,
+    stat: Arc<File>,
     image: Image,
     uid: u32,
     caller: Arc<Caller>,
     presence: Option<Arc<Presence>>,
     looked: Instant,
+}
+
+/// Which look at a process is meant. None of it is known of one that may not be waiting.
+type Key = (u32, u32, Option<Image>);
+
+/// A look that is under way.
+#[derive(Default)]
+struct Pending {
+    late: bool,
+    waiting: Vec<(Request, Work)>,
 }
 
 /// All callers seen lately.
@@ -60,6 +149,8 @@ pub struct Callers {
     /// The uid that mounted: its people are operators.
     owner: u32,
     known: Mutex<HashMap<u32, Known>>,
+    lookups: Lookups,
+    pending: Mutex<HashMap<Key, Pending>>,
     logins: Mutex<HashMap<u32, WorkerName>>,
     crowd: Mutex<Arc<[WorkerName]>>,
 }
@@ -68,7 +159,16 @@ impl Callers {
     /// Nobody was seen yet. `owner` is the uid that mounted.
     pub fn new(engine: Arc<Engine>, follower: Arc<Follower>, owner: u32) -> Callers {
         let crowd = Mutex::new(Arc::new([]) as Arc<[WorkerName]>);
-        Callers { engine, follower, owner, known: Mutex::default(), logins: Mutex::default(), crowd }
+        Callers {
+            engine,
+            follower,
+            owner,
+            known: Mutex::default(),
+            lookups: Lookups::default(),
+            pending: Mutex::default(),
+            logins: Mutex::default(),
+            crowd,
+        }
     }
 
     /// Every worker who was seen lately, and everybody else who changed a file or looked at one that was, by the names under
@@ -77,20 +177,122 @@ impl Callers {
         self.crowd.lock().clone()
     }
 
+    /// Whether it is known who asks, so that the request can be served by this thread while the answer lives. This waits for nothing.
+    pub fn admit(&self, req: &Request, whose: Whose) -> Option<Serving> {
+        if req.tid == 0 || whose == Whose::Lately && self.is_known_lately(req) {
+            return Some(Serving::nobody());
+        }
+        if whose == Whose::Unwaited {
+            return None;
+        }
+        let caller = self.recall(req).or_else(|| self.of_process(req))?;
+        // Whoever stood above is gone, and who asks is not: somebody else stands above now.
+        let orphaned = whose == Whose::Exactly && caller.anchor.as_ref().is_some_and(Anchor::has_ended);
+        (!orphaned).then(|| Serving::of(req, caller))
+    }
+
+    /// Find out who asks, and serve the request then, or when that takes too long.
+    pub fn find_out(self: &Arc<Self>, req: &Request, whose: Whose, serve: Work) {
+        let stat = if whose == Whose::Unwaited { None } else { Stat::open(req.tid) };
+        if whose != Whose::Unwaited && stat.is_none() {
+            return self.serve(req, self.by_login(req, 0), serve);
+        }
+        let (stat, image) = match stat {
+            Some((file, stat)) => (Some(Arc::new(file)), Some(stat.image)),
+            None => (None, None),
+        };
+        let key = (req.tid, req.uid, image);
+        {
+            let mut pending = self.pending.lock();
+            match pending.get_mut(&key) {
+                Some(under_way) if !under_way.late => return under_way.waiting.push((*req, serve)),
+                Some(_) => {
+                    drop(pending);
+                    return self.serve(req, self.unknown(req, LATE), serve);
+                }
+                None => pending.insert(key, Pending { late: false, waiting: vec![(*req, serve)] }),
+            };
+        }
+        let (callers, tid, caller) = (self.clone(), req.tid, *req);
+        let heard = move |news, found: Option<Found>| callers.hear(&caller, key, stat.as_ref(), news, found);
+        let asked = self.lookups.ask(Lane::of(req.tid, req.uid), move || ancestry::look(tid), heard);
+        if asked != Asked::Soon {
+            let waiting = match asked {
+                Asked::Sometime => self.give_up(key),
+                _ => self.pending.lock().remove(&key).map_or_else(Vec::new, |pending| pending.waiting),
+            };
+            waiting.into_iter().for_each(|(req, serve)| self.serve(&req, self.unknown(&req, LATE), serve));
+        }
+    }
+
+    fn serve(&self, req: &Request, caller: Arc<Caller>, serve: Work) {
+        let _serving = Serving::of(req, caller);
+        serve();
+    }
+
+    /// Those who wait for this look go on without it.
+    fn give_up(&self, key: Key) -> Vec<(Request, Work)> {
+        let mut pending = self.pending.lock();
+        let Some(pending) = pending.get_mut(&key) else { return Vec::new() };
+        pending.late = true;
+        std::mem::take(&mut pending.waiting)
+    }
+
+    /// What became of a look: those who wait for it are served.
+    fn hear(
+        self: &Arc<Self>,
+        req: &Request,
+        key: Key,
+        stat: Option<&Arc<File>>,
+        news: News,
+        found: Option<Found>,
+    ) -> Vec<Work> {
+        let caller = match found {
+            Some(found) => {
+                let image = found.image;
+                let caller = Arc::new(self.caller(req, found));
+                if let (Some(stat), Some(image)) = (stat, image.filter(|image| key.2 == Some(*image))) {
+                    self.keep(req, stat.clone(), image, caller.clone());
+                }
+                caller
+            }
+            None => self.unknown(req, LATE),
+        };
+        let waiting = match news {
+            News::Late => self.give_up(key),
+            _ => self.pending.lock().remove(&key).map_or_else(Vec::new, |pending| pending.waiting),
+        };
+        let mut waiting = waiting.into_iter().map(|(req, serve)| {
+            let (callers, caller) = (self.clone(), caller.clone());
+            Box::new(move || callers.serve(&req, caller, serve)) as Work
+        });
+        // This thread goes on with one of them; others do with the rest.
+        let first = waiting.next();
+        waiting.for_each(|work| self.lookups.run(Lane::of(req.tid, req.uid), work));
+        first.into_iter().collect()
+    }
+
     /// Who changes a file of the project. Whoever uses a name that is none, or another user's (C41), acts as the user that
     /// they are.
-    pub fn acting(&self, req: &Request) -> Arc<Caller> {
-        let caller = self.identify(req).unwrap_or_else(|_| {
-            let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator: false };
-            let process = thread_group(req.tid);
-            let (is_sftp, anchor, misnamed) = (false, None, None);
-            Arc::new(Caller { actor, is_worker: false, process, is_sftp, anchor, misnamed })
-        });
+    ///
+    /// # Errors
+    /// EAGAIN when it could not be found out who asks (C44).
+    pub fn acting(&self, req: &Request) -> Result<Arc<Caller>> {
+        let caller = match self.identify(req) {
+            Ok(caller) => caller,
+            Err(error) if error.errno == libc::EAGAIN => return Err(error),
+            Err(_) => {
+                let process = self.recognise(req).process;
+                let user = Caller { nameless: None, ..(*self.by_login(req, process)).clone() };
+                let actor = Actor { operator: false, ..user.actor.clone() };
+                Arc::new(Caller { actor, is_sftp: false, ..user })
+            }
+        };
         // Workers joined when they were identified.
         if !caller.is_worker {
             self.join(&caller.actor.worker);
         }
-        caller
+        Ok(caller)
     }
 
     fn join(&self, worker: &WorkerName) {
@@ -102,25 +304,69 @@ impl Callers {
         }
     }
 
-    /// Who asks, if that is known of the process already. Unlike the others this may be called while the caller's memory is
-    /// locked: it looks at nothing that takes that lock.
+    /// Who asks, as far as that was known when this thread last asked for anything else. May be called while the caller's memory is locked,
+    /// and when it does not wait for the answer: it looks at nothing.
     pub fn glance(&self, req: &Request) -> Option<Arc<Caller>> {
-        self.recall(req).or_else(|| {
-            let (file, stat) = Stat::open(req.tid)?;
-            let caller = self.of_process(req, thread_group(req.tid))?;
-            self.keep(req, file, stat.image, caller.clone());
-            Some(caller)
-        })
+        let process = thread_group(req.tid);
+        let known = self.known.lock();
+        let of = |tid: u32| {
+            known.get(&tid).filter(|known| known.uid == req.uid && known.caller.process == process)
+        };
+        let known = of(req.tid).or_else(|| of(process))?;
+        Some(known.caller.clone()).filter(|caller| caller.nameless.is_none())
     }
 
-    /// Whom a process works for, whatever it has asked so far. It may wait for the memory lock of that process.
+    /// Whom a process works for, whatever it has asked so far. For threads that do not serve the kernel: it waits for a while.
     pub fn caller_of(&self, process: u32) -> Option<Arc<Caller>> {
-        self.recognise(&request_of(process)?).ok()
+        let req = request_of(process)?;
+        let found = self.lookups.wait(Lane::of(process, req.uid), move || ancestry::look(process))?;
+        found.image?;
+        let caller = self.caller(&req, found);
+        let is_unknown = matches!(caller.nameless, Some(Nameless::Unknown(_)));
+        (!is_unknown).then(|| Arc::new(caller))
     }
 
-    /// The same, if it is known already; it waits for nobody.
-    pub fn glance_at(&self, process: u32) -> Option<Arc<Caller>> {
-        self.glance(&request_of(process)?)
+    /// The same, if it has asked for anything lately: perhaps before it became another program. It waits for nothing.
+    pub fn known_of(&self, process: u32) -> Option<Arc<Caller>> {
+        let known = self.known.lock();
+        known.get(&process).map(|known| known.caller.clone()).filter(|caller| caller.process == process)
+    }
+
+    /// Look at each of these processes; one that cannot be looked at in time is left out. For threads that do not serve the kernel.
+    pub fn look_at<T: Send + 'static>(
+        &self,
+        processes: impl IntoIterator<Item = u32>,
+        look: impl Fn(u32) -> T + Clone + Send + 'static,
+    ) -> Vec<(u32, T)> {
+        let (tell, told) = channel();
+        let mut missing = HashSet::new();
+        for req in processes.into_iter().filter_map(request_of) {
+            let (look, tell, process) = (look.clone(), tell.clone(), req.tid);
+            let heard = move |_, found: Option<T>| {
+                let _ = tell.send((process, found));
+                Vec::new()
+            };
+            if self.lookups.ask(Lane::of(process, req.uid), move || look(process), heard) != Asked::Never {
+                missing.insert(process);
+            }
+        }
+        let mut all = Vec::new();
+        while !missing.is_empty()
+            && let Ok((process, found)) = told.recv()
+        {
+            if missing.remove(&process) {
+                all.extend(found.map(|found| (process, found)));
+            }
+        }
+        all
+    }
+
+    /// When the connection began that a process serves, in ticks, if it has asked for something.
+    pub fn connection_began(&self, process: u32) -> Option<u64> {
+        let known = self.known.lock();
+        let caller = &known.get(&process)?.caller;
+        let anchor = caller.anchor.as_ref().filter(|anchor| anchor.kind == Kind::Connection)?;
+        (caller.process == process).then_some(anchor.started)
     }
 
     /// The processes of a worker that have asked for something lately, and those that they stand and fall with.
@@ -149,14 +395,22 @@ impl Callers {
         }
     }
 
+    /// One of whom nothing is known was refused something. Its user can read why.
+    pub fn refused_unknown(&self, req: &Request, error: &FsError) {
+        if let Some(why) = error.why.as_ref().filter(|_| error.errno == libc::EAGAIN) {
+            let now = (self.engine.clock())();
+            self.engine.roster().heard(&self.login(req.uid), req.uid, now).refused(now.wall, why.to_string());
+        }
+    }
+
     /// Who asks. To be asked counts as a sign of life of a worker.
     ///
     /// # Errors
-    /// EACCES when CREWFS_WORKER is set to something that is no name.
+    /// EACCES when CREWFS_WORKER is set to something that is no name; EAGAIN when it could not be found out who asks (C44).
     pub fn identify(&self, req: &Request) -> Result<Arc<Caller>> {
-        let caller = self.recognise(req)?;
-        match &caller.misnamed {
-            Some(why) => Err(FsError::because(libc::EACCES, why.to_string())),
+        let caller = self.recognise(req);
+        match &caller.nameless {
+            Some(why) => Err(why.refusal()),
             None => self.heard_of(req, caller),
         }
     }
@@ -172,7 +426,7 @@ impl Callers {
                     self.engine.roster().heard(name, caller.actor.uid, now)
                 });
                 self.remember(req, presence, now.instant);
-                self.go_on_following(req, &caller, &state, now);
+                self.go_on_following(&caller, &state, now);
                 Ok(caller)
             }
             // A stolen name is no sign of life of its owner; who uses it can read why where that one would.
@@ -186,22 +440,22 @@ impl Callers {
         }
     }
 
-    /// For whom something is shown: also for a caller whose name is none, so that it can read why.
+    /// For whom something is shown: also for a caller that has no name, so that it can read why.
     ///
     /// # Errors
     /// EACCES when the name belongs to another user (C41).
     pub fn reader(&self, req: &Request) -> Result<Arc<Caller>> {
-        let caller = self.recognise(req)?;
-        if caller.misnamed.is_some() { Ok(caller) } else { self.heard_of(req, caller) }
+        let caller = self.recognise(req);
+        if caller.nameless.is_some() { Ok(caller) } else { self.heard_of(req, caller) }
     }
 
-    /// The caller, if its name is none. To ask that is no sign of life of a worker.
-    pub fn misnamed(&self, req: &Request) -> Option<Arc<Caller>> {
-        self.recognise(req).ok().filter(|caller| caller.misnamed.is_some())
+    /// The caller, if it has no name. To ask that is no sign of life of a worker.
+    pub fn nameless(&self, req: &Request) -> Option<Arc<Caller>> {
+        Some(self.recognise(req)).filter(|caller| caller.nameless.is_some())
     }
 
     /// A worker that holds something is followed, also after a restart of the daemon, or when another process of it is seen.
-    fn go_on_following(&self, req: &Request, caller: &Caller, state: &State, now: Now) {
+    fn go_on_following(&self, caller: &Caller, state: &State, now: Now) {
         let (Some(anchor), worker) = (&caller.anchor, &caller.actor.worker) else { return };
         let claims = state.worker(worker.as_str()).map_or(&[][..], |known| &known.claims);
         let claim = claims.last().and_then(|id| state.task(id.as_str())?.claim());
@@ -209,7 +463,7 @@ impl Callers {
         // What came later is perhaps only a command that has nothing to do with the claim.
         let held = Span(now.wall.0.saturating_sub(claim.since.at.0).max(0) as u64 + SURELY_BEFORE_MS);
         if (anchor.kind != Kind::Program || age(anchor.started).is_some_and(|age| age > held))
-            && let Some(process) = self.alive(req, caller)
+            && let Some(process) = self.alive(caller)
         {
             self.follower.follow(worker, process, claim.epoch());
         }
@@ -221,18 +475,8 @@ impl Callers {
     }
 
     /// The process that the caller stands and falls with. For a claim, to be taken before that is decided.
-    pub fn alive(&self, req: &Request, caller: &Caller) -> Option<Alive> {
-        let worker = &caller.actor.worker;
-        if let Some(alive) = self.follower.hold(worker, caller.anchor.as_ref()?) {
-            return Some(alive);
-        }
-        // It is gone, and who asks is not: somebody else stands above now.
-        let (file, stat) = Stat::open(req.tid)?;
-        let image = stat.image;
-        let anew = self.look(req, caller.process, Some(stat)).ok().filter(|anew| anew.actor == caller.actor);
-        let anchor = anew.and_then(|anew| anew.anchor);
-        self.keep(req, file, image, Arc::new(Caller { anchor: anchor.clone(), ..caller.clone() }));
-        self.follower.hold(worker, &anchor?)
+    pub fn alive(&self, caller: &Caller) -> Option<Alive> {
+        self.follower.hold(&caller.actor.worker, caller.anchor.as_ref()?)
     }
 
     /// Why a connection may not end a claim of its own worker, if that is so: its own claim of that task is over, and another
@@ -267,33 +511,44 @@ impl Callers {
         }
     }
 
-    /// What was found out about this thread, if it is still the same program.
+    /// What was found out about this thread, if it is still the same program. Only of one that waits for its answer.
     fn recall(&self, req: &Request) -> Option<Arc<Caller>> {
-        let known = self.known.lock();
-        let known = known.get(&req.tid).filter(|known| known.uid == req.uid)?;
-        Stat::of(&known.stat).is_some_and(|stat| stat.image == known.image).then(|| known.caller.clone())
-    }
-
-    /// What was found out about the process that a thread belongs to.
-    fn of_process(&self, req: &Request, process: u32) -> Option<Arc<Caller>> {
-        if process == req.tid { None } else { self.recall(&Request { tid: process, ..*req }) }
-    }
-
-    fn recognise(&self, req: &Request) -> Result<Arc<Caller>> {
-        if let Some(caller) = self.recall(req) {
-            return Ok(caller);
-        }
-        let Some((file, stat)) = Stat::open(req.tid) else { return Ok(Arc::new(self.look(req, 0, None)?)) };
-        let (image, process) = (stat.image, thread_group(req.tid));
-        let caller = match self.of_process(req, process) {
-            Some(caller) => caller,
-            None => Arc::new(self.look(req, process, Some(stat))?),
+        let (stat, image, caller) = {
+            let known = self.known.lock();
+            let known = known.get(&req.tid).filter(|known| known.uid == req.uid)?;
+            (known.stat.clone(), known.image, known.caller.clone())
         };
-        self.keep(req, file, image, caller.clone());
-        Ok(caller)
+        Stat::of(&stat).is_some_and(|stat| stat.image == image).then_some(caller)
     }
 
-    fn keep(&self, req: &Request, stat: File, image: Image, caller: Arc<Caller>) {
+    /// What was found out about the process that a thread belongs to, and that is in no execve(2) while this thread waits.
+    fn of_process(&self, req: &Request) -> Option<Arc<Caller>> {
+        let process = thread_group(req.tid);
+        if process == req.tid {
+            return None;
+        }
+        let caller = self.recall(&Request { tid: process, ..*req })?;
+        let (file, stat) = Stat::open(req.tid)?;
+        self.keep(req, Arc::new(file), stat.image, caller.clone());
+        Some(caller)
+    }
+
+    /// Who asks, as far as that is known: requests are admitted when it is.
+    fn recognise(&self, req: &Request) -> Arc<Caller> {
+        Serving::caller(req).or_else(|| self.recall(req)).unwrap_or_else(|| match req.tid {
+            0 => self.by_login(req, 0),
+            _ => self.unknown(req, LATE),
+        })
+    }
+
+    fn is_known_lately(&self, req: &Request) -> bool {
+        let now = (self.engine.clock())().instant;
+        let known = self.known.lock();
+        let known = known.get(&req.tid).filter(|known| known.uid == req.uid);
+        known.is_some_and(|known| now.since(known.looked) < Span(SIGN_OF_LIFE_MS))
+    }
+
+    fn keep(&self, req: &Request, stat: Arc<File>, image: Image, caller: Arc<Caller>) {
         let mut known = self.known.lock();
         if known.len() >= CALLERS_REMEMBERED {
             known.clear();
@@ -317,87 +572,52 @@ impl Callers {
         let _ = self.identify(req);
     }
 
-    fn look(&self, req: &Request, process: u32, stat: Option<Stat>) -> Result<Caller> {
-        let is_sftp = stat.as_ref().is_some_and(|stat| serves_sftp(&stat.command));
-        let connection = || if is_sftp { anchor(process, Kind::Connection) } else { None };
-        let given = |worker, anchor: Option<Anchor>| {
-            let actor = Actor { worker, uid: req.uid, operator: false };
-            let anchor = connection().or(anchor);
-            Caller { actor, is_worker: true, process, is_sftp, anchor, misnamed: None }
+    /// What a look has found, as one who asks.
+    fn caller(&self, req: &Request, found: Found) -> Caller {
+        let Found { process, is_sftp, name, anchor, .. } = found;
+        let anchor = anchor
+            .and_then(|Stands { pid, started, program, kind }| Anchor::new(pid, started, program, kind));
+        let worker = match name {
+            Name::Given(worker) => Some(worker),
+            Name::Program(agent, pid) => WorkerName::parse(&format!("{agent}-{pid}")),
+            Name::None(given) => {
+                let why = format!(
+                    "CREWFS_WORKER is {given:?}, which is no worker name: use letters, digits, '.', '_' and '-'"
+                );
+                return self.without_name(req, process, is_sftp, Nameless::Misnamed(why.into()));
+            }
+            Name::TooMuch => return self.without_name(req, process, is_sftp, Nameless::Unknown(TOO_MUCH)),
+            Name::Login => None,
         };
-        let mut program = None;
-        let mut at = stat.map(|stat| (req.tid, stat));
-        for _ in 0..ANCESTORS {
-            let Some((pid, stat)) = at else { break };
-            if let Some(name) = variable_of(pid) {
-                return match std::str::from_utf8(&name).ok().and_then(WorkerName::parse) {
-                    Some(worker) => Ok(given(worker, carrier(thread_group(pid), &name))),
-                    None => {
-                        let why = format!(
-                            "CREWFS_WORKER is {:?}, which is no worker name: use letters, digits, '.', '_' and '-'",
-                            String::from_utf8_lossy(&name)
-                        );
-                        let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator: false };
-                        let misnamed = Some(why.into());
-                        Ok(Caller { actor, is_worker: false, process, is_sftp, anchor: None, misnamed })
-                    }
-                };
+        match worker {
+            Some(worker) => {
+                let actor = Actor { worker, uid: req.uid, operator: false };
+                Caller { actor, is_worker: true, process, is_sftp, anchor, nameless: None }
             }
-            if program.is_none() {
-                program = agent_program(pid, &stat.command).map(|agent| (agent, thread_group(pid)));
-            }
-            at = parent(&stat);
+            None => Caller { is_sftp, anchor, ..(*self.by_login(req, process)).clone() },
         }
-        if let Some((agent, pid)) = program
-            && let Some(worker) = WorkerName::parse(&format!("{agent}-{pid}"))
-        {
-            return Ok(given(worker, anchor(pid, Kind::Agent)));
-        }
+    }
+
+    fn without_name(&self, req: &Request, process: u32, is_sftp: bool, why: Nameless) -> Caller {
+        let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator: false };
+        Caller { actor, is_worker: false, process, is_sftp, anchor: None, nameless: Some(why) }
+    }
+
+    /// The user, where nothing above has a name.
+    fn by_login(&self, req: &Request, process: u32) -> Arc<Caller> {
         let operator = req.uid == 0 || req.uid == self.owner;
         let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator };
-        Ok(Caller { actor, is_worker: false, process, is_sftp, anchor: connection(), misnamed: None })
+        Arc::new(Caller { actor, is_worker: false, process, is_sftp: false, anchor: None, nameless: None })
+    }
+
+    /// One of whom it could not be found out who it is.
+    fn unknown(&self, req: &Request, why: &'static str) -> Arc<Caller> {
+        Arc::new(self.without_name(req, 0, false, Nameless::Unknown(why)))
     }
 
     fn login(&self, uid: u32) -> WorkerName {
         self.logins.lock().entry(uid).or_insert_with(|| login_name(uid)).clone()
     }
-}
-
-/// The process that a worker stands and falls with who was given its name. `pid` is the nearest that carries it.
-///
-/// All above it that carry the name too are the same worker: the topmost agent among them, or else the topmost of all. But
-/// an agent may have been told to give the name to what it starts, and not carry it itself.
-fn carrier(pid: u32, name: &[u8]) -> Option<Anchor> {
-    let (mut top, mut at, mut agent) = (pid, Stat::open(pid)?.1, None);
-    for _ in 0..ANCESTORS {
-        if agent_program(top, &at.command).is_some() {
-            agent = Some(top);
-        }
-        let Some((above, stat)) = parent(&at) else { break };
-        if variable_of(above).as_deref() != Some(name) {
-            if agent.is_none() && agent_program(above, &stat.command).is_some() {
-                agent = Some(above);
-            }
-            break;
-        }
-        (top, at) = (above, stat);
-    }
-    match agent {
-        Some(agent) => anchor(agent, Kind::Agent),
-        None => anchor(top, Kind::Program),
-    }
-}
-
-fn anchor(pid: u32, kind: Kind) -> Option<Anchor> {
-    let (_, stat) = Stat::open(pid)?;
-    // A process may call itself anything.
-    let program = String::from_utf8_lossy(&stat.command).replace(char::is_control, "?");
-    Some(Anchor { pid, started: stat.image.started, program, kind })
-}
-
-/// The process above, if it is one of those that a worker can be known by.
-fn parent(stat: &Stat) -> Option<(u32, Stat)> {
-    (stat.parent > 1).then(|| Stat::open(stat.parent).map(|(_, above)| (stat.parent, above))).flatten()
 }
 
 /// A request as the process would make it.

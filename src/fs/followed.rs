@@ -18,14 +18,14 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::process::{self, Stat};
+use super::process;
 use crate::engine::{Engine, Failure};
 use crate::limits::{DEPARTURE_RETRY_MS, FOLLOWED_PROCESSES};
 use crate::queue::{Command, Instant, LossReason, ProcessEnding, Seq, Span, WorkerName};
 use crate::sys;
 
-/// A process that a worker is known by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A process that a worker is known by, by a descriptor: whatever becomes of its number.
+#[derive(Debug, Clone)]
 pub struct Anchor {
     /// Its number.
     pub pid: u32,
@@ -35,6 +35,21 @@ pub struct Anchor {
     pub program: String,
     /// What its end means.
     pub kind: Kind,
+    pidfd: Arc<OwnedFd>,
+}
+
+impl Anchor {
+    /// A process that was seen a moment ago, if it is there still. Numbers are given out in turn, so that one is not used again
+    /// within a moment. It waits for nothing: to see whether it is the same would take a lock of that process.
+    pub fn new(pid: u32, started: u64, program: String, kind: Kind) -> Option<Anchor> {
+        let pidfd = pidfd_open(Pid::from_raw(pid as i32)?, PidfdFlags::empty()).ok()?;
+        Some(Anchor { pid, started, program, kind, pidfd: Arc::new(pidfd) })
+    }
+
+    /// Whether the process has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        has_ended(&self.pidfd)
+    }
 }
 
 /// What the end of a process means for the claims of its worker.
@@ -52,6 +67,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Alive {
     anchor: Anchor,
+    /// A copy for epoll, which tells descriptors apart by their numbers, too.
     pidfd: OwnedFd,
 }
 
@@ -128,13 +144,13 @@ impl Follower {
         self.shared.table.lock().find(worker, anchor).map(|known| known.epoch)
     }
 
-    /// A hold on a process, if it is still there. Taken before a claim and kept until that is decided, it makes sure that an
-    /// end in between is heard of.
+    /// A hold on a process, if it is still there, or was followed to its end. Taken before a claim and kept until that is decided, it
+    /// makes sure that an end in between is heard of.
     pub fn hold(&self, worker: &WorkerName, anchor: &Anchor) -> Option<Alive> {
-        let known = |followed: &mut Followed| followed.process.pidfd.try_clone().ok();
-        let known = self.shared.table.lock().find(worker, anchor).and_then(known);
-        let pidfd = known.or_else(|| open(anchor))?;
-        Some(Alive { anchor: anchor.clone(), pidfd })
+        if !self.follows(worker, anchor) && anchor.has_ended() {
+            return None;
+        }
+        Some(Alive { anchor: anchor.clone(), pidfd: anchor.pidfd.try_clone().ok()? })
     }
 
     /// From now on, the claims of this worker up to `epoch` end with this process, if it is the worker's last.
@@ -230,9 +246,9 @@ impl Shared {
         if !was_last {
             return;
         }
-        let Alive { anchor, pidfd } = followed.process;
+        let anchor = followed.process.anchor;
         let now = (self.engine.clock())().instant;
-        let (at, reason) = match (anchor.kind, ending(&anchor, &pidfd)) {
+        let (at, reason) = match (anchor.kind, ending(&anchor)) {
             (Kind::Connection, _) => {
                 (now.after(self.grace), LossReason::ConnectionEnded { away: self.grace })
             }
@@ -307,22 +323,14 @@ impl Shared {
     }
 }
 
-/// A descriptor of the process, if it is still there.
-fn open(anchor: &Anchor) -> Option<OwnedFd> {
-    let pidfd = pidfd_open(Pid::from_raw(anchor.pid as i32)?, PidfdFlags::empty()).ok()?;
-    // Only now the number can no longer become that of another process.
-    let (_, stat) = Stat::open(anchor.pid)?;
-    (stat.image.started == anchor.started && !has_ended(&pidfd)).then_some(pidfd)
-}
-
 fn has_ended(pidfd: impl AsFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&now)) != Ok(0)
 }
 
 /// How a process ended. Its parent may wait for it at any moment: before that `/proc` tells, and after it the descriptor.
-fn ending(anchor: &Anchor, pidfd: &OwnedFd) -> ProcessEnding {
-    let told = || sys::status_of(pidfd.as_fd()).map(process::ending);
+fn ending(anchor: &Anchor) -> ProcessEnding {
+    let told = || sys::status_of(anchor.pidfd.as_fd()).map(process::ending);
     let seen = || process::ending_of(anchor.pid, anchor.started);
     told().or_else(seen).or_else(told).unwrap_or(ProcessEnding::Unknown)
 }
@@ -331,6 +339,7 @@ fn ending(anchor: &Anchor, pidfd: &OwnedFd) -> ProcessEnding {
 mod tests {
     use std::process::{Child, Stdio};
 
+    use super::super::process::Stat;
     use super::*;
     use crate::clock;
     use crate::engine;
@@ -346,7 +355,7 @@ mod tests {
 
     fn of(pid: u32, kind: Kind) -> Anchor {
         let started = Stat::open(pid).unwrap().1.image.started;
-        Anchor { pid, started, program: "cat".into(), kind }
+        Anchor::new(pid, started, "cat".into(), kind).unwrap()
     }
 
     fn kill(child: &mut Child) {
@@ -408,16 +417,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_process_that_was_meant_is_held() {
+    fn a_process_is_held_until_it_has_ended() {
         let world = World::new();
         let (mut child, anchor) = process();
         assert!(world.follower.hold(&name(1), &anchor).is_some());
-        let used_again = Anchor { started: anchor.started + 1, ..anchor.clone() };
-        assert!(world.follower.hold(&name(1), &used_again).is_none());
         child.kill().unwrap();
         // Ended, and later waited for.
-        let pidfd = world.follower.hold(&name(1), &anchor).map(|alive| alive.pidfd);
-        while pidfd.as_ref().is_some_and(|pidfd| !has_ended(pidfd)) {
+        while !anchor.has_ended() {
             std::thread::yield_now();
         }
         assert!(world.follower.hold(&name(1), &anchor).is_none());

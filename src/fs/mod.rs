@@ -7,11 +7,13 @@
 //! Every method that changes something takes a [`Reply`], because its answer may be parked: the thread
 //! goes back to the kernel, and whoever learns the outcome answers. Methods that only read return at once.
 
+mod ancestry;
 pub mod caller;
 pub mod desk;
 pub mod files;
 pub mod followed;
 pub mod guard;
+mod lookups;
 mod process;
 mod rights;
 pub mod terms;

@@ -4,12 +4,18 @@
 //! Must never: be asked by its number alone whether a process is the same as before: numbers are used again.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 
+use crate::limits::{ENVIRONMENT_BYTES, ENVIRONMENT_PIECE, WORKER_NAME_BYTES};
 use crate::queue::{ProcessEnding, Span};
 
 /// The variable that names a worker.
 const VARIABLE: &[u8] = b"CREWFS_WORKER=";
+/// How much of its value is kept: enough to tell that one is no name, and to show it.
+const VALUE_KEPT: usize = 4 * WORKER_NAME_BYTES;
+/// How much is read of the arguments of an interpreter: its path and that of its script.
+const ARGUMENTS_READ: u64 = 16 << 10;
 /// Programs that are agents.
 const AGENTS: [&str; 8] = ["claude", "codex", "gemini", "opencode", "cursor-agent", "aider", "goose", "amp"];
 /// Programs that run agents: the script that they were given counts.
@@ -22,7 +28,7 @@ const MEMORY: &[u8] = b"\nVmSize:";
 const STAT_BYTES: usize = 2048;
 
 /// One process image: the same numbers mean that neither the process nor its program has changed since.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Image {
     /// When the process began, in ticks of the kernel's clock since the machine started.
     pub(super) started: u64,
@@ -115,11 +121,63 @@ pub(super) fn age(started: u64) -> Option<Span> {
     Some(Span(((uptime - started as f64 / ticks_a_second) * 1000.0).max(0.0) as u64))
 }
 
-/// The value of CREWFS_WORKER in a process's environment, as it was when its program started.
-pub(super) fn variable_of(pid: u32) -> Option<Vec<u8>> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let value = environment.split(|b| *b == 0).find_map(|entry| entry.strip_prefix(VARIABLE))?;
-    (!value.is_empty()).then(|| value.to_vec())
+/// What the environment of a process says of its name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Variable {
+    /// CREWFS_WORKER has this value. A long one is cut.
+    Value(Vec<u8>),
+    /// It is not there, or empty, or may not be read.
+    Absent,
+    /// There is more of it than was to be read.
+    TooMuch,
+}
+
+/// The value of CREWFS_WORKER in a process's environment, as it was when its program started. What is read is taken off `budget`. It
+/// may never return (see [`super::lookups`]).
+pub(super) fn variable_of(pid: u32, budget: &mut usize) -> Variable {
+    let Ok(environment) = File::open(format!("/proc/{pid}/environ")) else { return Variable::Absent };
+    let may = ENVIRONMENT_BYTES.min(*budget);
+    let mut left = may;
+    let found = variable_in(environment, &mut left);
+    *budget -= may - left;
+    found
+}
+
+/// Of all that is read, no more than one piece and the value are kept.
+fn variable_in(mut environment: impl Read, budget: &mut usize) -> Variable {
+    let mut piece = vec![0; ENVIRONMENT_PIECE];
+    let (mut name, mut value) = (Some(0), Vec::new());
+    loop {
+        // One byte more tells whether there is more.
+        let room = piece.len().min(*budget + 1);
+        let length = match environment.read(&mut piece[..room]) {
+            Ok(length) => length,
+            // It is gone, or its memory is.
+            Err(_) => return Variable::Absent,
+        };
+        if length > *budget {
+            return Variable::TooMuch;
+        }
+        *budget -= length;
+        let ended = length == 0;
+        for byte in piece[..length].iter().copied().chain(ended.then_some(0)) {
+            match (byte, name) {
+                (0, Some(at)) if at == VARIABLE.len() && !value.is_empty() => return Variable::Value(value),
+                (0, Some(at)) if at == VARIABLE.len() => return Variable::Absent,
+                (0, _) => name = Some(0),
+                (byte, Some(at)) if at == VARIABLE.len() => {
+                    if value.len() < VALUE_KEPT {
+                        value.push(byte);
+                    }
+                }
+                (byte, Some(at)) => name = (byte == VARIABLE[at]).then_some(at + 1),
+                (_, None) => {}
+            }
+        }
+        if ended {
+            return Variable::Absent;
+        }
+    }
 }
 
 /// The agent that a process is, if it is one: by its command name, or by the script that its interpreter runs.
@@ -131,7 +189,8 @@ pub(super) fn agent_program(pid: u32, command: &[u8]) -> Option<&'static str> {
     if !INTERPRETERS.iter().any(|name| name.as_bytes() == command) {
         return None;
     }
-    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut arguments = Vec::new();
+    File::open(format!("/proc/{pid}/cmdline")).ok()?.take(ARGUMENTS_READ).read_to_end(&mut arguments).ok()?;
     arguments.split(|b| *b == 0).take(2).find_map(|argument| {
         let file = argument.rsplit(|b| *b == b'/').next()?;
         known(file.split(|b| *b == b'.').next()?)
@@ -141,12 +200,6 @@ pub(super) fn agent_program(pid: u32, command: &[u8]) -> Option<&'static str> {
 /// Whether a program of this name serves files to an SFTP client: OpenSSH's own, or the one inside sshd.
 pub(super) fn serves_sftp(command: &[u8]) -> bool {
     command == b"sftp-server" || command.starts_with(b"sshd")
-}
-
-/// When the connection began that a process serves, in ticks; nothing if it serves none.
-pub(super) fn connection_began(pid: u32) -> Option<u64> {
-    let (_, stat) = Stat::open(pid)?;
-    serves_sftp(&stat.command).then_some(stat.image.started)
 }
 
 /// The process that a thread belongs to.
@@ -175,6 +228,34 @@ mod tests {
         assert_eq!(ended.status, Some(52));
         assert!(Stat::parse(b"").is_none());
         assert!(Stat::parse(b"1 (x").is_none());
+    }
+
+    #[test]
+    fn a_name_is_found_wherever_it_stands_and_no_more_is_read_than_may_be() {
+        let find = |environment: &[u8]| {
+            let mut budget = 3 * ENVIRONMENT_PIECE;
+            variable_in(environment, &mut budget)
+        };
+        let value = |name: &str| Variable::Value(name.as_bytes().to_vec());
+        let filler = |length: usize| [vec![b'C'; length], vec![0]].concat();
+        for before in [0, 1, 5, ENVIRONMENT_PIECE - 20, ENVIRONMENT_PIECE - 8, ENVIRONMENT_PIECE - 1] {
+            assert_eq!(
+                find(&[&filler(before)[..], b"CREWFS_WORKER=w1\0X=y\0"].concat()),
+                value("w1"),
+                "{before}"
+            );
+            assert_eq!(find(&[&filler(before)[..], b"CREWFS_WORKER=w1"].concat()), value("w1"), "{before}");
+        }
+        for absent in
+            [&b""[..], b"A=b\0", b"CREWFS_WORKER=\0", b"XCREWFS_WORKER=a\0", b"CREWFS_WORKE=a\0", b"\0\0"]
+        {
+            assert_eq!(find(absent), Variable::Absent, "{absent:?}");
+        }
+        let last = filler(3 * ENVIRONMENT_PIECE - b"CREWFS_WORKER=w1\0".len() - 1);
+        assert_eq!(find(&[&last[..], b"CREWFS_WORKER=w1\0"].concat()), value("w1"));
+        assert_eq!(find(&filler(4 * ENVIRONMENT_PIECE)), Variable::TooMuch);
+        let long = [b"CREWFS_WORKER=".to_vec(), filler(ENVIRONMENT_PIECE)].concat();
+        assert_eq!(find(&long), Variable::Value(vec![b'C'; VALUE_KEPT]));
     }
 
     #[test]

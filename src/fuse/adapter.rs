@@ -1,7 +1,7 @@
 //! Speaks fuser's trait for a [`Filesystem`]: unwrap a request, call one method, reply exactly once.
 //!
 //! May assume: fuser answers EIO by itself for a reply that is dropped.
-//! Must never: decide anything about files.
+//! Must never: decide anything about files; or call a method that depends on who asks before that is known (`serve!`).
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,6 +17,7 @@ use fuser::{
 use log::{debug, error};
 
 use super::convert::{GENERATION, NOTHING, file_attr, file_type, open_flags, request, time_change};
+use crate::fs::caller::{Callers, Whose};
 use crate::fs::terms::Asked;
 use crate::fs::{
     Entry, FileRange, Filesystem, Found, FsError, NewMode, Opened, Reply, Request, SetAttr, Terms,
@@ -26,12 +27,18 @@ use crate::limits;
 /// Speaks fuser's trait for a [`Filesystem`].
 pub(super) struct Adapter<F> {
     fs: Arc<F>,
+    callers: Arc<Callers>,
     terms: Arc<Terms>,
 }
 
-impl<F> Adapter<F> {
-    pub(super) fn new(fs: Arc<F>, threads: usize) -> Adapter<F> {
-        Adapter { fs, terms: Arc::new(Terms::new(threads, Vec::new())) }
+impl<F: Filesystem> Adapter<F> {
+    pub(super) fn new(fs: Arc<F>, callers: Arc<Callers>, threads: usize) -> Adapter<F> {
+        Adapter { fs, callers, terms: Arc::new(Terms::new(threads, Vec::new())) }
+    }
+
+    /// For what only reads: where opens are not reported, that is a sign of life and no more.
+    fn looks(&self) -> Whose {
+        if self.fs.opens_reported() { Whose::Exactly } else { Whose::Lately }
     }
 
     /// A request, counted if its kind is one that is.
@@ -66,6 +73,30 @@ fn refuse(operation: &str, ino: INodeNo, error: FsError) -> Errno {
 
 fn name_of(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
+}
+
+/// Serve a request: now if it is known who asks, or else when it is, by another thread. What the request lends is copied for that
+/// one.
+macro_rules! serve {
+    ($self:ident, $asked:ident, $whose:expr, $req:ident, [$($lent:ident),*], |$fs:ident| $serve:expr) => {{
+        let ($req, whose) = ($self.asked(Asked::$asked, $req), $whose);
+        match $self.callers.admit(&$req, whose) {
+            Some(_serving) => {
+                let $fs = &$self.fs;
+                $serve
+            }
+            None => {
+                $(let $lent = $lent.to_owned();)*
+                let fs = $self.fs.clone();
+                let serve = move || {
+                    let $fs = &fs;
+                    $(let $lent = &*$lent;)*
+                    $serve
+                };
+                $self.callers.find_out(&$req, whose, Box::new(serve));
+            }
+        }
+    }};
 }
 
 /// Answer with what a call came to, by the method of fuser's reply that its success needs.
@@ -114,15 +145,16 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn lookup(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEntry) {
-        let found = self.fs.lookup(&self.asked(Asked::Lookup, req), parent.0, name);
-        // Too common to be logged: asking whether a name exists is not an error.
-        match found {
-            Err(FsError { errno: libc::ENOENT, .. }) => reply.error(Errno::ENOENT),
-            Ok(Found::Entry(entry)) => send_entry(reply, &entry),
-            Ok(Found::Nothing(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
-            Ok(Found::Nothing(ttl)) => reply.entry_with_ttls(&ttl, &ttl, &NOTHING, GENERATION),
-            Err(error) => reply.error(refuse("lookup", parent, error)),
-        }
+        serve!(self, Lookup, self.looks(), req, [name], |fs| {
+            // Too common to be logged: asking whether a name exists is not an error.
+            match fs.lookup(&req, parent.0, name) {
+                Err(FsError { errno: libc::ENOENT, .. }) => reply.error(Errno::ENOENT),
+                Ok(Found::Entry(entry)) => send_entry(reply, &entry),
+                Ok(Found::Nothing(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
+                Ok(Found::Nothing(ttl)) => reply.entry_with_ttls(&ttl, &ttl, &NOTHING, GENERATION),
+                Err(error) => reply.error(refuse("lookup", parent, error)),
+            }
+        });
     }
 
     fn forget(&self, _req: &fuser::Request, ino: INodeNo, count: u64) {
@@ -131,7 +163,12 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 
     fn getattr(&self, req: &fuser::Request, ino: INodeNo, fh: Option<FileHandle>, reply: fuser::ReplyAttr) {
         let reply = later!("getattr", ino, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
-        self.fs.getattr(&self.asked(Asked::Getattr, req), ino.0, fh.map(u64::from), reply);
+        serve!(self, Getattr, Whose::Exactly, req, [], |fs| fs.getattr(
+            &req,
+            ino.0,
+            fh.map(u64::from),
+            reply
+        ));
     }
 
     fn setattr(
@@ -155,12 +192,14 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let (atime, mtime) = (atime.map(time_change), mtime.map(time_change));
         let change = SetAttr { mode, uid, gid, size, atime, mtime };
         let reply = later!("setattr", ino, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
-        self.fs.setattr(&self.asked(Asked::Setattr, req), ino.0, fh.map(u64::from), &change, reply);
+        let fh = fh.map(u64::from);
+        serve!(self, Setattr, Whose::Exactly, req, [], |fs| fs.setattr(&req, ino.0, fh, &change, reply));
     }
 
     fn readlink(&self, req: &fuser::Request, ino: INodeNo, reply: fuser::ReplyData) {
-        let target = self.fs.readlink(&self.asked(Asked::Readlink, req), ino.0);
-        answer!("readlink", ino, target, reply, target => reply.data(target.as_bytes()));
+        serve!(self, Readlink, self.looks(), req, [], |fs| {
+            answer!("readlink", ino, fs.readlink(&req, ino.0), reply, target => reply.data(target.as_bytes()));
+        });
     }
 
     fn mknod(
@@ -174,7 +213,10 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("mknod", parent, reply, entry => send_entry(reply, &entry));
-        self.fs.mknod(&self.asked(Asked::Mknod, req), parent.0, name, NewMode { mode, umask }, rdev, reply);
+        let mode = NewMode { mode, umask };
+        serve!(self, Mknod, Whose::Exactly, req, [name], |fs| {
+            fs.mknod(&req, parent.0, name, mode, rdev, reply);
+        });
     }
 
     fn mkdir(
@@ -187,7 +229,8 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("mkdir", parent, reply, entry => send_entry(reply, &entry));
-        self.fs.mkdir(&self.asked(Asked::Mkdir, req), parent.0, name, NewMode { mode, umask }, reply);
+        let mode = NewMode { mode, umask };
+        serve!(self, Mkdir, Whose::Exactly, req, [name], |fs| fs.mkdir(&req, parent.0, name, mode, reply));
     }
 
     fn symlink(
@@ -199,7 +242,10 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("symlink", parent, reply, entry => send_entry(reply, &entry));
-        self.fs.symlink(&self.asked(Asked::Symlink, req), parent.0, name, target.as_os_str(), reply);
+        let target = target.as_os_str();
+        serve!(self, Symlink, Whose::Exactly, req, [name, target], |fs| {
+            fs.symlink(&req, parent.0, name, target, reply);
+        });
     }
 
     fn link(
@@ -211,7 +257,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("link", ino, reply, entry => send_entry(reply, &entry));
-        self.fs.link(&self.asked(Asked::Link, req), ino.0, parent.0, name, reply);
+        serve!(self, Link, Whose::Exactly, req, [name], |fs| fs.link(&req, ino.0, parent.0, name, reply));
     }
 
     fn create(
@@ -227,24 +273,20 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let reply = later!("create", parent, reply, (entry, opened) => {
             send_created(reply, &entry, &opened)
         });
-        self.fs.create(
-            &self.asked(Asked::Create, req),
-            parent.0,
-            name,
-            NewMode { mode, umask },
-            flags,
-            reply,
-        );
+        let mode = NewMode { mode, umask };
+        serve!(self, Create, Whose::Exactly, req, [name], |fs| {
+            fs.create(&req, parent.0, name, mode, flags, reply);
+        });
     }
 
     fn unlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
         let reply = later!("unlink", parent, reply, () => reply.ok());
-        self.fs.unlink(&self.asked(Asked::Unlink, req), parent.0, name, reply);
+        serve!(self, Unlink, Whose::Exactly, req, [name], |fs| fs.unlink(&req, parent.0, name, reply));
     }
 
     fn rmdir(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
         let reply = later!("rmdir", parent, reply, () => reply.ok());
-        self.fs.rmdir(&self.asked(Asked::Rmdir, req), parent.0, name, reply);
+        serve!(self, Rmdir, Whose::Exactly, req, [name], |fs| fs.rmdir(&req, parent.0, name, reply));
     }
 
     fn rename(
@@ -258,15 +300,9 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("rename", parent, reply, () => reply.ok());
-        self.fs.rename(
-            &self.asked(Asked::Rename, req),
-            parent.0,
-            name,
-            new_parent.0,
-            new_name,
-            flags.bits(),
-            reply,
-        );
+        serve!(self, Rename, Whose::Exactly, req, [name, new_name], |fs| {
+            fs.rename(&req, parent.0, name, new_parent.0, new_name, flags.bits(), reply);
+        });
     }
 
     fn open(&self, req: &fuser::Request, ino: INodeNo, flags: OpenFlags, reply: fuser::ReplyOpen) {
@@ -275,7 +311,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
             return reply.error(Errno::ENOSYS);
         }
         let reply = later!("open", ino, reply, opened => send_opened(reply, &opened));
-        self.fs.open(&self.asked(Asked::Open, req), ino.0, flags.0, reply);
+        serve!(self, Open, Whose::Exactly, req, [], |fs| fs.open(&req, ino.0, flags.0, reply));
     }
 
     fn read(
@@ -307,7 +343,12 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     ) {
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let reply = later!("write", ino, reply, written => reply.written(written));
-        self.fs.write(&self.asked(Asked::Write, req), ino.0, fh.0, offset, data, flags.0, cached, reply);
+        // With O_DIRECT a program may go on, and become another one, before it is answered (io_submit(2)).
+        let direct = flags.0 & libc::O_DIRECT != 0;
+        let whose = if direct { Whose::Unwaited } else { Whose::Exactly };
+        serve!(self, Write, whose, req, [data], |fs| {
+            fs.write(&req, ino.0, fh.0, offset, data, flags.0, cached, reply);
+        });
     }
 
     fn flush(
@@ -349,7 +390,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("fsync", ino, reply, () => reply.ok());
-        self.fs.fsync(&self.asked(Asked::Fsync, req), ino.0, fh.0, datasync, reply);
+        serve!(self, Fsync, self.looks(), req, [], |fs| fs.fsync(&req, ino.0, fh.0, datasync, reply));
     }
 
     fn opendir(&self, req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: fuser::ReplyOpen) {
@@ -362,8 +403,10 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
                 false => reply.opened(FileHandle(0), keep),
             };
         }
-        let opened = self.fs.opendir(&self.asked(Asked::Opendir, req), ino.0);
-        answer!("opendir", ino, opened, reply, fh => reply.opened(FileHandle(fh), FopenFlags::empty()));
+        serve!(self, Opendir, Whose::Exactly, req, [], |fs| {
+            let opened = fs.opendir(&req, ino.0);
+            answer!("opendir", ino, opened, reply, fh => reply.opened(FileHandle(fh), FopenFlags::empty()));
+        });
     }
 
     fn readdir(
@@ -372,12 +415,15 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: fuser::ReplyDirectory,
+        reply: fuser::ReplyDirectory,
     ) {
-        let listed = self.fs.readdir(&self.asked(Asked::Readdir, req), ino.0, fh.0, offset, &mut |line| {
-            !reply.add(INodeNo(line.ino), line.next, file_type(line.kind), line.name)
+        serve!(self, Readdir, self.looks(), req, [], |fs| {
+            let mut reply = reply;
+            let listed = fs.readdir(&req, ino.0, fh.0, offset, &mut |line| {
+                !reply.add(INodeNo(line.ino), line.next, file_type(line.kind), line.name)
+            });
+            answer!("readdir", ino, listed, reply, () => reply.ok());
         });
-        answer!("readdir", ino, listed, reply, () => reply.ok());
     }
 
     fn readdirplus(
@@ -386,14 +432,16 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
-        mut reply: fuser::ReplyDirectoryPlus,
+        reply: fuser::ReplyDirectoryPlus,
     ) {
-        let req = self.asked(Asked::Readdirplus, req);
-        let listed = self.fs.readdirplus(&req, ino.0, offset, &mut |line, entry| {
-            let ttl = entry.entry_ttl.min(entry.attr_ttl);
-            !reply.add(INodeNo(line.ino), line.next, line.name, &ttl, &file_attr(&entry.attr), GENERATION)
+        serve!(self, Readdirplus, self.looks(), req, [], |fs| {
+            let mut reply = reply;
+            let listed = fs.readdirplus(&req, ino.0, offset, &mut |line, entry| {
+                let ttl = entry.entry_ttl.min(entry.attr_ttl);
+                !reply.add(INodeNo(line.ino), line.next, line.name, &ttl, &file_attr(&entry.attr), GENERATION)
+            });
+            answer!("readdirplus", ino, listed, reply, () => reply.ok());
         });
-        answer!("readdirplus", ino, listed, reply, () => reply.ok());
     }
 
     fn releasedir(
@@ -418,13 +466,15 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("fsyncdir", ino, reply, () => reply.ok());
-        self.fs.fsyncdir(&self.asked(Asked::Fsyncdir, req), ino.0, fh.0, reply);
+        serve!(self, Fsyncdir, self.looks(), req, [], |fs| fs.fsyncdir(&req, ino.0, fh.0, reply));
     }
 
     fn statfs(&self, req: &fuser::Request, ino: INodeNo, reply: fuser::ReplyStatfs) {
-        answer!("statfs", ino, self.fs.statfs(&self.asked(Asked::Statfs, req), ino.0), reply, s => reply.statfs(
-            s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
-        ));
+        serve!(self, Statfs, self.looks(), req, [], |fs| {
+            answer!("statfs", ino, fs.statfs(&req, ino.0), reply, s => reply.statfs(
+                s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
+            ));
+        });
     }
 
     fn setxattr(
@@ -438,7 +488,9 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("setxattr", ino, reply, () => reply.ok());
-        self.fs.setxattr(&self.asked(Asked::Setxattr, req), ino.0, name, value, flags, reply);
+        serve!(self, Setxattr, Whose::Exactly, req, [name, value], |fs| {
+            fs.setxattr(&req, ino.0, name, value, flags, reply);
+        });
     }
 
     fn getxattr(
@@ -449,23 +501,29 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         size: u32,
         reply: fuser::ReplyXattr,
     ) {
-        // The kernel asks before most writes, and nearly always there is none.
-        match self.fs.getxattr(&self.asked(Asked::Getxattr, req), ino.0, name) {
-            Err(FsError { errno: libc::ENODATA, .. }) => reply.error(Errno::from_i32(libc::ENODATA)),
-            value => {
-                answer!("getxattr", ino, value, reply, value => send_sized(reply, size, &value))
+        serve!(self, Getxattr, self.looks(), req, [name], |fs| {
+            // The kernel asks before most writes, and nearly always there is none.
+            match fs.getxattr(&req, ino.0, name) {
+                Err(FsError { errno: libc::ENODATA, .. }) => reply.error(Errno::from_i32(libc::ENODATA)),
+                value => {
+                    answer!("getxattr", ino, value, reply, value => send_sized(reply, size, &value))
+                }
             }
-        }
+        });
     }
 
     fn listxattr(&self, req: &fuser::Request, ino: INodeNo, size: u32, reply: fuser::ReplyXattr) {
-        let names = self.fs.listxattr(&self.asked(Asked::Listxattr, req), ino.0);
-        answer!("listxattr", ino, names, reply, names => send_sized(reply, size, &names));
+        serve!(self, Listxattr, self.looks(), req, [], |fs| {
+            let names = fs.listxattr(&req, ino.0);
+            answer!("listxattr", ino, names, reply, names => send_sized(reply, size, &names));
+        });
     }
 
     fn removexattr(&self, req: &fuser::Request, ino: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
         let reply = later!("removexattr", ino, reply, () => reply.ok());
-        self.fs.removexattr(&self.asked(Asked::Removexattr, req), ino.0, name, reply);
+        serve!(self, Removexattr, Whose::Exactly, req, [name], |fs| {
+            fs.removexattr(&req, ino.0, name, reply);
+        });
     }
 
     fn fallocate(
@@ -479,7 +537,9 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("fallocate", ino, reply, () => reply.ok());
-        self.fs.fallocate(&self.asked(Asked::Fallocate, req), ino.0, fh.0, offset, length, mode, reply);
+        serve!(self, Fallocate, Whose::Exactly, req, [], |fs| {
+            fs.fallocate(&req, ino.0, fh.0, offset, length, mode, reply);
+        });
     }
 
     fn lseek(
@@ -491,8 +551,10 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         whence: i32,
         reply: fuser::ReplyLseek,
     ) {
-        let found = self.fs.lseek(&self.asked(Asked::Lseek, req), ino.0, fh.0, offset, whence);
-        answer!("lseek", ino, found, reply, at => reply.offset(at as i64));
+        serve!(self, Lseek, self.looks(), req, [], |fs| {
+            let found = fs.lseek(&req, ino.0, fh.0, offset, whence);
+            answer!("lseek", ino, found, reply, at => reply.offset(at as i64));
+        });
     }
 
     fn copy_file_range(
@@ -511,7 +573,9 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let from = FileRange { ino: ino.0, fh: fh.0, offset };
         let to = FileRange { ino: ino_out.0, fh: fh_out.0, offset: offset_out };
         let reply = later!("copy_file_range", ino_out, reply, copied => reply.written(copied));
-        self.fs.copy_file_range(&self.asked(Asked::CopyFileRange, req), from, to, length, reply);
+        serve!(self, CopyFileRange, Whose::Exactly, req, [], |fs| {
+            fs.copy_file_range(&req, from, to, length, reply);
+        });
     }
 
     // fuser's own answers to these two are right, but come with a warning in the log for each isatty(3) of a program.

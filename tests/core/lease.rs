@@ -171,7 +171,7 @@ fn an_end_is_not_forgotten_while_the_log_does_not_work() {
     let mut child = Program::new("cat").stdin(Stdio::piped()).spawn().unwrap();
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
     let started = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
-    let anchor = Anchor { pid: child.id(), started, program: "cat".into(), kind: Kind::Agent };
+    let anchor = Anchor::new(child.id(), started, "cat".into(), Kind::Agent).unwrap();
     world.engine.call(publish("t")).unwrap();
     let Ok(Outcome::Claimed { epoch, .. }) = world.engine.call(claim_next("w")) else { panic!("no claim") };
     follower.follow(&worker("w"), follower.hold(&worker("w"), &anchor).unwrap(), epoch);

@@ -14,6 +14,7 @@ mod file_leases;
 mod finishing;
 mod freshness;
 mod guard;
+mod hanging;
 mod harness;
 mod hostile_names;
 mod identity;

@@ -223,7 +223,7 @@ impl View {
             Node::Task(directory, id) => self.task(*directory, id, state, req),
             Node::ClaimNext => {
                 let caller = self.callers.reader(req)?;
-                let id = current_claim(state, &caller).filter(|_| caller.misnamed.is_none()).ok_or(ABSENT)?;
+                let id = current_claim(state, &caller).filter(|_| caller.nameless.is_none()).ok_or(ABSENT)?;
                 self.task(Directory::Claim, &id, state, req)
             }
             Node::Document(Document::Queue) => Ok((Content::Bytes(self.queue(state)), 0o444, changed)),
@@ -287,8 +287,8 @@ impl View {
         if known { Ok(()) } else { Err(ABSENT) }
     }
 
-    /// What a caller whose name is none reads in its directory: why that is so, and that it may stop.
-    fn to_misnamed(
+    /// What a caller without a name reads in its directory: why that is so, and that it may stop.
+    fn to_nameless(
         &self,
         name: &WorkerName,
         file: WorkerFile,
@@ -297,8 +297,8 @@ impl View {
         if !matches!(file, WorkerFile::Why | WorkerFile::ShouldStop) {
             return None;
         }
-        let caller = self.callers.misnamed(req).filter(|caller| caller.actor.worker == *name)?;
-        let why = caller.misnamed.as_ref()?;
+        let caller = self.callers.nameless(req).filter(|caller| caller.actor.worker == *name)?;
+        let why = caller.nameless.as_ref()?.why();
         let text = match file {
             WorkerFile::Why => format!("{} {}\n", self.opened_at, shown::line(why)),
             WorkerFile::ShouldStop => String::new(),
@@ -315,7 +315,7 @@ impl View {
         req: &Request,
     ) -> Result<(Content, u16, Timestamp)> {
         self.worker(name, state, req)?;
-        if let Some(answer) = self.to_misnamed(name, file, req) {
+        if let Some(answer) = self.to_nameless(name, file, req) {
             return Ok(answer);
         }
         let presence = self.engine.roster().get(name.as_str());

@@ -65,6 +65,7 @@ impl Core {
         match self.view.caller(req) {
             Ok(caller) => Some((caller, reply)),
             Err(error) => {
+                self.view.callers.refused_unknown(req, &error);
                 reply.send(Err(error));
                 None
             }
@@ -84,21 +85,14 @@ impl Core {
     pub(super) fn make_durably(self: &Arc<Core>, req: &Request, node: Node, kind: Kind, reply: Reply<Entry>) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         match self.wished(&node, &caller, ClaimForm::Exclusive) {
-            Ok(command) => self.fulfil(req, caller, command, kind, reply),
+            Ok(command) => self.fulfil(caller, command, kind, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
 
-    fn fulfil(
-        self: &Arc<Core>,
-        req: &Request,
-        caller: Arc<Caller>,
-        command: Command,
-        kind: Kind,
-        reply: Reply<Entry>,
-    ) {
+    fn fulfil(self: &Arc<Core>, caller: Arc<Caller>, command: Command, kind: Kind, reply: Reply<Entry>) {
         let core = self.clone();
-        self.command(req, caller, command, Reply::from(reply, move |()| core.fresh(kind, None)));
+        self.command(caller, command, Reply::from(reply, move |()| core.fresh(kind, None)));
     }
 
     /// What somebody just made, as it is to its maker: empty, and a node of its own. By its name everybody, its maker too,
@@ -148,7 +142,7 @@ impl Core {
         }
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         let decided = self.wished(&node, &caller, form).and_then(|command| {
-            let process = self.before(req, &caller, &command)?;
+            let process = self.before(&caller, &command)?;
             let decided = self.view.engine.decide(&command);
             self.after(&caller, process, decided.as_ref().ok().map(|(outcome, _)| outcome));
             decided.map_err(|failure| FsError::from(&failure))
@@ -190,7 +184,7 @@ impl Core {
             .and_then(|from| Ok((table::moving(&from, &to, &caller, &state, true)?, from.kind())));
         match wished {
             // The answer must be of the kind that was linked.
-            Ok((command, kind)) => self.fulfil(req, caller, command, kind, reply),
+            Ok((command, kind)) => self.fulfil(caller, command, kind, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
@@ -219,13 +213,13 @@ impl Core {
         }
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         match table::removing(&node, &caller, &self.view.engine.state()) {
-            Ok(command) => self.command(req, caller, command, reply),
+            Ok(command) => self.command(caller, command, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
 
-    fn command(self: &Arc<Core>, req: &Request, caller: Arc<Caller>, command: Command, reply: Reply<()>) {
-        let process = match self.before(req, &caller, &command) {
+    fn command(self: &Arc<Core>, caller: Arc<Caller>, command: Command, reply: Reply<()>) {
+        let process = match self.before(&caller, &command) {
             Ok(process) => process,
             Err(error) => return reply.send(Err(self.refused(&caller, error))),
         };
@@ -248,9 +242,9 @@ impl Core {
 
     /// Before a command is decided: of what may be a claim, the process that it shall end with; and what ends a claim must
     /// not come from a connection that has lost it.
-    fn before(&self, req: &Request, caller: &Caller, command: &Command) -> Result<Option<Alive>> {
+    fn before(&self, caller: &Caller, command: &Command) -> Result<Option<Alive>> {
         match command {
-            Command::Claim { .. } | Command::ClaimNext { .. } => Ok(self.view.callers.alive(req, caller)),
+            Command::Claim { .. } | Command::ClaimNext { .. } => Ok(self.view.callers.alive(caller)),
             Command::Finish { task, .. } | Command::Release { task, .. } => {
                 let state = self.view.engine.state();
                 match state.task(task.as_str()).and_then(|task| self.view.callers.superseded(caller, task)) {
@@ -282,10 +276,10 @@ impl Core {
         let exclusive = flags & libc::RENAME_NOREPLACE != 0;
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         if self.view.scratches.at(from.0, from.1).is_some() {
-            return self.rename_scratch(req, caller, (from.0, from.1), to, exclusive, reply);
+            return self.rename_scratch(caller, (from.0, from.1), to, exclusive, reply);
         }
         match table::moving(&from.2, &to.2, &caller, &self.view.engine.state(), exclusive) {
-            Ok(command) => self.command(req, caller, command, reply),
+            Ok(command) => self.command(caller, command, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
@@ -313,7 +307,6 @@ impl Core {
     /// The rename that saves: the temporary file becomes the result, in one step with the end of the task (C25).
     fn rename_scratch(
         self: &Arc<Core>,
-        req: &Request,
         caller: Arc<Caller>,
         from: (Ino, &OsStr),
         to: (Ino, &OsStr, Node),
@@ -334,7 +327,7 @@ impl Core {
             Err(error) => return reply.send(Err(error)),
         };
         let command = table::finishing(task, &caller, ending, Some(Text(content)), exclusive);
-        if let Err(error) = self.before(req, &caller, &command) {
+        if let Err(error) = self.before(&caller, &command) {
             return reply.send(Err(self.refused(&caller, error)));
         }
         let (core, place) = (self.clone(), (from.0, from.1.to_os_string()));

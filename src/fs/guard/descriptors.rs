@@ -2,12 +2,11 @@
 //!
 //! May assume: `/proc` is that of the pid namespace in which the daemon runs.
 //! Must never: have a filesystem asked about what a link in `/proc/<pid>/fd` leads to: that may be our own mount. Look at the
-//! descriptors of all processes: how long that takes depends on the machine, and a change would wait for it. And
-//! [`Descriptors::mappers`] and [`Descriptors::maps`] must never be called by a thread that serves the kernel: they wait for the
-//! memory locks of other processes, which may wait for us.
+//! descriptors of all processes: how long that takes depends on the machine, and a change would wait for it. And [`maps`] must be
+//! called by no thread that anything depends on: it waits for the memory lock of a process, which its owner may keep for ever.
 
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -15,6 +14,7 @@ use std::sync::OnceLock;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use crate::fs::Ino;
+use crate::limits::MAPPINGS_READ;
 
 /// A device number: major and minor.
 pub type Device = (u32, u32);
@@ -45,6 +45,11 @@ impl Descriptors {
         let _ = self.device.set(device);
     }
 
+    /// The device of the tree's mount, once it is mounted.
+    pub(super) fn device(&self) -> Option<Device> {
+        self.device.get().copied()
+    }
+
     /// Whether there is such a process, as far as can be seen.
     pub(super) fn exists(&self, process: u32) -> bool {
         process == 0 || Path::new(&format!("/proc/{process}")).exists()
@@ -63,28 +68,6 @@ impl Descriptors {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => Sight::Hidden,
             Err(_) => Sight::Done,
         }
-    }
-
-    /// The processes that have a file mapped so that what they store reaches it: all that there are.
-    pub(super) fn mappers(&self, ino: Ino) -> Vec<u32> {
-        processes().filter(|process| self.maps(*process, ino)).collect()
-    }
-
-    /// Whether a process has a file mapped so that what it stores reaches it.
-    pub(super) fn maps(&self, process: u32, ino: Ino) -> bool {
-        let Some((major, minor)) = self.device.get() else { return false };
-        let device = format!("{major:02x}:{minor:02x}");
-        fs::read_to_string(format!("/proc/{process}/maps")).is_ok_and(|maps| {
-            maps.lines().any(|line| {
-                // Address, permissions, offset, device, inode number, path.
-                let mut fields = line.split_ascii_whitespace().skip(1);
-                let shared =
-                    fields.next().is_some_and(|bits| bits.get(1..2) == Some("w") && bits.ends_with('s'));
-                shared
-                    && fields.nth(1) == Some(device.as_str())
-                    && fields.next().and_then(|number| number.parse().ok()) == Some(ino)
-            })
-        })
     }
 
     /// Whether a thread of the process waits where nothing can wake it: for a lock in the kernel, or for a disk. `status` tells
@@ -136,6 +119,20 @@ impl Descriptors {
         }
         Ok(any)
     }
+}
+
+/// Whether a process has a file mapped so that what it stores reaches it.
+pub(super) fn maps(process: u32, (major, minor): Device, ino: Ino) -> bool {
+    let device = format!("{major:02x}:{minor:02x}");
+    let Ok(maps) = File::open(format!("/proc/{process}/maps")) else { return false };
+    BufReader::new(maps.take(MAPPINGS_READ)).lines().map_while(io::Result::ok).any(|line| {
+        // Address, permissions, offset, device, inode number, path.
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let shared = fields.next().is_some_and(|bits| bits.get(1..2) == Some("w") && bits.ends_with('s'));
+        shared
+            && fields.nth(1) == Some(device.as_str())
+            && fields.next().and_then(|number| number.parse().ok()) == Some(ino)
+    })
 }
 
 /// Whether a descriptor in `/proc` was opened with O_APPEND. Of one that was closed meanwhile the worse is assumed.

@@ -13,7 +13,6 @@ use super::recent::Recent;
 use super::waiting::{Patience, Waits};
 use super::{Change, Guard, LOCK_ATTRIBUTE, Name, Orphan, Verdict};
 use crate::fs::caller::Caller;
-use crate::fs::process::connection_began;
 use crate::fs::{FsError, Ino, Kind, Request, Result, SetAttr};
 use crate::limits::{DIRECTORY_WAIT_MS, MAKING_MS, OPENING_MS, WRITE_SHOWN_MS};
 use crate::queue::{Instant, Span, WorkerName};
@@ -88,7 +87,13 @@ impl Guard {
             }
             Change::WriteMapped { ino } => self.judge_mapped(*ino),
             _ => {
-                let caller = self.acting(req);
+                let caller = match self.acting(req) {
+                    Ok(caller) => caller,
+                    Err(error) => {
+                        self.callers.refused_unknown(req, &error);
+                        return Verdict::Refused(error);
+                    }
+                };
                 if !self.changes_nothing(change) {
                     return self.judge_for(&caller, change);
                 }
@@ -179,7 +184,10 @@ impl Guard {
         }
         let began = caller.anchor.as_ref().map(|connection| connection.started);
         for other in others {
-            let older = connection_began(other).is_some_and(|other| began.is_some_and(|began| other < began));
+            let older = self
+                .callers
+                .connection_began(other)
+                .is_some_and(|other| began.is_some_and(|began| other < began));
             if older && self.has_open(other, ino) {
                 self.table.lock().fences.raise(ino, other);
             }

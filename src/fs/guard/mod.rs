@@ -360,7 +360,8 @@ impl Guard {
         if self.table.lock().changes.recent(ino, now).is_none() {
             return then();
         }
-        let caller = self.acting(req);
+        // One of whom nothing is known has not read it.
+        let Ok(caller) = self.acting(req) else { return then() };
         let mut table = self.table.lock();
         // Whoever opens it may store through a mapping next.
         if table.mapped.get(&ino).is_some_and(|(known, _)| {
@@ -462,10 +463,10 @@ impl Guard {
         self.files.path(ino).map_or_else(|| "a deleted file".to_owned(), |path| path.display().to_string())
     }
 
-    fn acting(&self, req: &Request) -> Arc<Caller> {
-        let caller = self.callers.acting(req);
+    fn acting(&self, req: &Request) -> Result<Arc<Caller>> {
+        let caller = self.callers.acting(req)?;
         self.meet();
-        caller
+        Ok(caller)
     }
 
     /// Somebody new has read nothing: what was believed because everybody had read it is believed no longer.
@@ -566,7 +567,7 @@ impl Guard {
             }
             let caller = match may_wait {
                 true => self.callers.caller_of(*process),
-                false => self.callers.glance_at(*process),
+                false => self.callers.known_of(*process),
             };
             match caller {
                 Some(caller) if caller.actor.worker == holder.worker => {
@@ -576,9 +577,9 @@ impl Guard {
                     }
                     appends = true;
                 }
-                // To be found out by a thread that may wait.
-                None if !may_wait => return true,
-                _ => {}
+                Some(_) => {}
+                // To be found out by a thread that may wait, or the next time.
+                None => return true,
             }
         }
         if appends {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::descriptors::{maps, processes};
 use super::family::Scan;
 use super::judge::Grant;
 use super::locks::Holder;
@@ -268,10 +269,9 @@ impl Guard {
             // A process that maps a file has opened it, or got it from one that has: the daemon has heard of most of them.
             let mut likely: Vec<u32> = holders.iter().flat_map(|holder| self.family(holder, scan)).collect();
             likely.extend(self.callers.processes());
-            let maps = |process: &u32| self.descriptors.maps(*process, ino);
-            let mut suspects = self.suspects(likely.iter().copied().filter(maps));
+            let mut suspects = self.suspects(self.mapping(likely.clone(), ino));
             if suspects.is_empty() {
-                suspects = self.suspects(self.descriptors.mappers(ino));
+                suspects = self.suspects(self.mapping(processes(), ino));
             }
             // Programs unmap before they close, and closing is what writes the pages.
             if suspects.is_empty() {
@@ -287,6 +287,13 @@ impl Guard {
             self.remember_mapper(ino, suspects.into_iter().nth(at));
         }
         self.judge_mapped(ino)
+    }
+
+    /// Those of these processes that have a file mapped so that what they store reaches it.
+    fn mapping(&self, processes: impl IntoIterator<Item = u32>, ino: Ino) -> Vec<u32> {
+        let Some(device) = self.descriptors.device() else { return Vec::new() };
+        let looked = self.callers.look_at(processes, move |process| maps(process, device, ino));
+        looked.into_iter().filter_map(|(process, maps)| maps.then_some(process)).collect()
     }
 
     /// Whom these processes work for, each once.

@@ -1,0 +1,435 @@
+//! Looks at other processes that may never come to an end, made by threads that may hang for ever.
+//!
+//! To read what a process has in its memory (its environment, its arguments, its mappings) takes locks of that process, and its
+//! owner can keep these for ever: by a page of a filesystem that does not answer, or in the midst of execve(2).
+//!
+//! May assume: a look holds plain data and opens nothing that outlives it.
+//! Must never: let a thread that serves the kernel wait; let one user's processes delay what another's ask for; or have more
+//! threads hang for one user than [`LOOKERS`].
+//!
+//! Each user has a lane of its own: threads that look, and threads that go on with what was found. A looker has its own, empty table of
+//! descriptors. So when the daemon ends, or is killed, while one hangs, the mounts end and the project is free all the same.
+//!
+//! A look that takes longer than the lane's patience is late: who asked goes on without an answer. After the first one the lane is wary for
+//! a while: its patience is short, and few of its looks are waited for at all. For whoever waits keeps a directory locked in the kernel,
+//! and others wait for that.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::Stopwatch;
+use crate::limits::{
+    LATE_LOOKUPS_A_SECOND, LOOKERS, LOOKUP_LONGEST_MS, LOOKUP_MS, LOOKUP_WARY_MS, LOOKUPS_QUEUED, WARY_MS,
+};
+use crate::sys;
+
+/// How long a thread without work stays.
+const IDLE: Duration = Duration::from_secs(5);
+/// How often the usher looks around while anything is under way.
+const ROUND: Duration = Duration::from_millis(1);
+/// Rounds without work after which it rests until it is woken.
+const ROUNDS_IDLE: u32 = 1_000;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Whose looks share threads and patience.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Lane {
+    /// The processes of a user.
+    User(u32),
+    /// Those in user namespaces, where one user may have many thousand uids.
+    Strangers,
+}
+
+impl Lane {
+    /// That of a process of this user.
+    pub(super) fn of(process: u32, uid: u32) -> Lane {
+        let map = |process: &str| fs::read(format!("/proc/{process}/uid_map")).ok();
+        if map(&process.to_string()) == map("self") { Lane::User(uid) } else { Lane::Strangers }
+    }
+}
+
+/// What is to be said about a look that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// It is done.
+    Done,
+    /// It takes too long. It may be done later.
+    Late,
+    /// It will not be made.
+    Dropped,
+}
+
+/// What comes of asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// News will come soon.
+    Soon,
+    /// It is looked, but this lane has made others wait enough.
+    Sometime,
+    /// Nothing is looked at: too much of this lane hangs.
+    Never,
+}
+
+/// Something to be done by a thread that may wait.
+pub(super) type Task = Box<dyn FnOnce() + Send>;
+/// Is told what becomes of a look, and answers what is to be done now.
+type Told = Arc<dyn Fn(News) -> Vec<Task> + Send + Sync>;
+
+/// The lanes.
+#[derive(Default)]
+pub(super) struct Lookups(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    lanes: Mutex<HashMap<Lane, Arc<Crew>>>,
+    usher: Mutex<Usher>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Usher {
+    started: bool,
+    rests: bool,
+}
+
+/// The threads of a lane.
+#[derive(Default)]
+struct Crew {
+    inside: Mutex<Inside>,
+    to_look: Condvar,
+    to_run: Condvar,
+}
+
+#[derive(Default)]
+struct Inside {
+    next: u64,
+    queued: VecDeque<Look>,
+    running: Vec<Running>,
+    tasks: VecDeque<Task>,
+    lookers: Threads,
+    runners: Threads,
+    /// Since the last look that was late.
+    last_late: Option<Stopwatch>,
+    /// Those of the last second.
+    late: VecDeque<Stopwatch>,
+}
+
+#[derive(Default)]
+struct Threads {
+    all: usize,
+    /// How many of them wait for work.
+    idle: usize,
+}
+
+struct Look {
+    work: Box<dyn FnOnce() + Send>,
+    told: Told,
+}
+
+struct Running {
+    number: u64,
+    thread: i32,
+    since: Stopwatch,
+    told: Told,
+    late: bool,
+}
+
+impl Inside {
+    fn is_wary(&self) -> bool {
+        self.last_late.is_some_and(|late| late.elapsed() < Duration::from_millis(WARY_MS))
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(if self.is_wary() { LOOKUP_WARY_MS } else { LOOKUP_MS })
+    }
+
+    /// Whether no thread can look any more, because all that there may be hang.
+    fn is_stuck(&self) -> bool {
+        self.running.iter().filter(|running| running.late).count() >= LOOKERS
+    }
+}
+
+impl Lookups {
+    /// Have `look` made, and `heard` told of it: that it is late, and what it found. Either is told by a thread that may wait.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        look: impl FnOnce() -> T + Send + 'static,
+        heard: impl Fn(News, Option<T>) -> Vec<Task> + Send + Sync + 'static,
+    ) -> Asked {
+        let found = Arc::new(Mutex::new(None));
+        let slot = found.clone();
+        let work = Box::new(move || {
+            let came = look();
+            *slot.lock() = Some(came);
+        });
+        let told = Arc::new(move |news| {
+            let found = if news == News::Done { found.lock().take() } else { None };
+            heard(news, found)
+        });
+        let crew = self.crew(lane);
+        let asked = {
+            let mut inside = crew.inside.lock();
+            inside.late.retain(|late| late.elapsed() < SECOND);
+            let enough = inside.is_wary() && inside.late.len() >= LATE_LOOKUPS_A_SECOND;
+            if inside.is_stuck() || inside.queued.len() >= LOOKUPS_QUEUED {
+                return Asked::Never;
+            }
+            inside.queued.push_back(Look { work, told });
+            crew.begin_looker(&mut inside);
+            crew.begin_runner(&mut inside);
+            if enough { Asked::Sometime } else { Asked::Soon }
+        };
+        crew.to_look.notify_one();
+        self.keep_time();
+        asked
+    }
+
+    /// Make a look and wait for what it finds: for threads that do not serve the kernel. Nothing if it is late.
+    pub(super) fn wait<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        look: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (tell, told) = std::sync::mpsc::sync_channel(2);
+        let asked = self.ask(lane, look, move |_, found| {
+            let _ = tell.try_send(found);
+            Vec::new()
+        });
+        if asked == Asked::Soon { told.recv().ok().flatten() } else { None }
+    }
+
+    /// Go on with something by a thread of this lane.
+    pub(super) fn run(&self, lane: Lane, task: Task) {
+        let crew = self.crew(lane);
+        let mut inside = crew.inside.lock();
+        inside.tasks.push_back(task);
+        crew.begin_runner(&mut inside);
+        crew.to_run.notify_one();
+        drop(inside);
+        self.keep_time();
+    }
+
+    fn crew(&self, lane: Lane) -> Arc<Crew> {
+        self.0.lanes.lock().entry(lane).or_default().clone()
+    }
+
+    fn keep_time(&self) {
+        let mut usher = self.0.usher.lock();
+        if !usher.started {
+            let shared = self.0.clone();
+            let thread = std::thread::Builder::new().name("lookups".into());
+            usher.started = thread.spawn(move || shared.keep_time()).is_ok();
+        } else if usher.rests {
+            usher.rests = false;
+            self.0.wake.notify_one();
+        }
+    }
+}
+
+impl Shared {
+    fn keep_time(&self) {
+        let mut idle = 0;
+        loop {
+            let crews: Vec<Arc<Crew>> = self.lanes.lock().values().cloned().collect();
+            let busy = crews.iter().filter(|crew| crew.look_around()).count() > 0;
+            idle = if busy { 0 } else { idle + 1 };
+            let mut usher = self.usher.lock();
+            if idle < ROUNDS_IDLE {
+                self.wake.wait_for(&mut usher, ROUND);
+            } else {
+                usher.rests = true;
+                self.wake.wait(&mut usher);
+                idle = 0;
+            }
+        }
+    }
+}
+
+// Threads are started by those that have the daemon's descriptors, never by a looker: a thread shares the table of the one that starts it.
+impl Crew {
+    fn begin_looker(self: &Arc<Crew>, inside: &mut Inside) {
+        if inside.lookers.idle < inside.queued.len() && inside.lookers.all < LOOKERS {
+            let crew = self.clone();
+            let thread = std::thread::Builder::new().name("looker".into()).spawn(move || crew.look());
+            inside.lookers.all += usize::from(thread.is_ok());
+        }
+    }
+
+    fn begin_runner(self: &Arc<Crew>, inside: &mut Inside) {
+        if inside.runners.idle <= inside.tasks.len() && inside.runners.all < LOOKERS {
+            let crew = self.clone();
+            let thread = std::thread::Builder::new().name("asked-for".into()).spawn(move || crew.go_on());
+            inside.runners.all += usize::from(thread.is_ok());
+        }
+    }
+
+    fn look(&self) {
+        // From here on nothing may be dropped that owns a descriptor of the daemon: its number means nothing here.
+        sys::leave_descriptors();
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        let mut inside = self.inside.lock();
+        loop {
+            let Some(Look { work, told }) = inside.queued.pop_front() else {
+                inside.lookers.idle += 1;
+                let rested = self.to_look.wait_for(&mut inside, IDLE).timed_out();
+                inside.lookers.idle -= 1;
+                if rested && inside.queued.is_empty() {
+                    inside.lookers.all -= 1;
+                    return;
+                }
+                continue;
+            };
+            inside.next += 1;
+            let (number, since) = (inside.next, Stopwatch::start());
+            inside.running.push(Running { number, thread, since, told, late: false });
+            drop(inside);
+            work();
+            inside = self.inside.lock();
+            if let Some(at) = inside.running.iter().position(|running| running.number == number) {
+                let Running { told, .. } = inside.running.swap_remove(at);
+                self.tell(&mut inside, told, News::Done);
+            }
+        }
+    }
+
+    fn go_on(&self) {
+        let mut inside = self.inside.lock();
+        loop {
+            let Some(task) = inside.tasks.pop_front() else {
+                inside.runners.idle += 1;
+                let rested = self.to_run.wait_for(&mut inside, IDLE).timed_out();
+                inside.runners.idle -= 1;
+                if rested && inside.tasks.is_empty() {
+                    inside.runners.all -= 1;
+                    return;
+                }
+                continue;
+            };
+            drop(inside);
+            task();
+            inside = self.inside.lock();
+        }
+    }
+
+    fn tell(&self, inside: &mut Inside, told: Told, news: News) {
+        inside.tasks.push_back(Box::new(move || told(news).into_iter().for_each(|task| task())));
+        self.to_run.notify_one();
+    }
+
+    /// Tell of what is late, and start threads where work waits for one. Whether anything is under way.
+    fn look_around(self: &Arc<Crew>) -> bool {
+        let mut inside = self.inside.lock();
+        let patience = inside.patience();
+        let mut late = Vec::new();
+        for running in inside.running.iter_mut().filter(|running| !running.late) {
+            running.late = running.is_late(patience);
+            if running.late {
+                late.push(running.told.clone());
+            }
+        }
+        for told in late {
+            let now = Stopwatch::start();
+            inside.last_late = Some(now);
+            inside.late.push_back(now);
+            self.tell(&mut inside, told, News::Late);
+        }
+        if inside.is_stuck() {
+            for Look { told, .. } in std::mem::take(&mut inside.queued) {
+                self.tell(&mut inside, told, News::Dropped);
+            }
+        }
+        self.begin_looker(&mut inside);
+        if !inside.tasks.is_empty() {
+            self.begin_runner(&mut inside);
+        }
+        let waits = inside.running.iter().any(|running| !running.late);
+        waits || !inside.queued.is_empty() || !inside.tasks.is_empty()
+    }
+}
+
+impl Running {
+    fn is_late(&self, patience: Duration) -> bool {
+        let elapsed = self.since.elapsed();
+        elapsed >= Duration::from_millis(LOOKUP_LONGEST_MS) || elapsed >= patience && !self.is_at_work()
+    }
+
+    /// Whether the thread would go on if it had a processor: on a busy machine no lock is in its way.
+    fn is_at_work(&self) -> bool {
+        let status =
+            fs::read_to_string(format!("/proc/self/task/{}/status", self.thread)).unwrap_or_default();
+        let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+        state.is_some_and(|state| state.trim_start().starts_with('R'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    const A: Lane = Lane::User(1);
+    const B: Lane = Lane::User(2);
+
+    /// A look that hangs until the other end is dropped.
+    fn hang(lookups: &Lookups, lane: Lane, tell: &Sender<News>) -> (Asked, Sender<()>) {
+        let (release, released) = channel::<()>();
+        let tell = tell.clone();
+        let asked = lookups.ask(
+            lane,
+            move || drop(released.recv()),
+            move |news, _| {
+                tell.send(news).unwrap();
+                Vec::new()
+            },
+        );
+        (asked, release)
+    }
+
+    fn all<T>(told: &Receiver<T>, count: usize) -> Vec<T> {
+        (0..count).map(|_| told.recv_timeout(Duration::from_secs(30)).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_look_that_hangs_is_late_and_told_when_it_is_done() {
+        let (lookups, (tell, told)) = (Lookups::default(), channel());
+        let (asked, release) = hang(&lookups, A, &tell);
+        assert_eq!((asked, all(&told, 1)), (Asked::Soon, vec![News::Late]));
+        drop(release);
+        assert_eq!(all(&told, 1), [News::Done]);
+    }
+
+    #[test]
+    fn no_more_threads_hang_for_a_user_than_there_may_and_another_s_are_free() {
+        let (lookups, (tell, told)) = (Lookups::default(), channel());
+        let hanging: Vec<_> = (0..LOOKERS).map(|_| hang(&lookups, A, &tell).1).collect();
+        let (_, behind) = hang(&lookups, A, &tell);
+        let mut news = all(&told, LOOKERS + 1);
+        assert_eq!(news.pop(), Some(News::Dropped), "nothing can look at it");
+        assert!(news.iter().all(|news| *news == News::Late));
+        assert_eq!(hang(&lookups, A, &tell).0, Asked::Never);
+        assert_eq!(lookups.wait(B, || 7), Some(7));
+        assert_eq!(lookups.wait(A, || 7), None);
+        drop((hanging, behind));
+        assert!(all(&told, LOOKERS).iter().all(|news| *news == News::Done));
+        assert_eq!(
+            lookups.ask(A, || (), |_, _| Vec::new()),
+            Asked::Sometime,
+            "it has made others wait enough"
+        );
+    }
+
+    #[test]
+    fn a_looker_has_none_of_the_daemon_s_descriptors() {
+        let file = fs::File::open("/proc/self/status").unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+        let is_open = move || fs::metadata(format!("/proc/thread-self/fd/{number}")).is_ok();
+        assert!(is_open());
+        assert_eq!(Lookups::default().wait(A, is_open), Some(false));
+        assert!(is_open(), "the daemon's own stays");
+    }
+}

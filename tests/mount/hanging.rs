@@ -1,0 +1,168 @@
+//! Processes that cannot be looked at, and others who work meanwhile (C44).
+
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::harness::{Mounted, Project, as_root, project};
+use crate::process::{run_within, until};
+
+const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mount/hanging.py");
+/// Far less than the time for which the processes hang, and more than a busy machine needs.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A filesystem whose file is never read and never closed, and the processes that wait for it.
+struct Hanging {
+    server: Child,
+    input: Option<ChildStdin>,
+    place: std::path::PathBuf,
+    waiting: Vec<Child>,
+}
+
+impl Hanging {
+    fn new(project: &Project) -> Hanging {
+        let place = project.dir().join("hanging");
+        std::fs::create_dir(&place).unwrap();
+        let mut command = Command::new("python3");
+        command.arg(PROGRAM).arg("serve").arg(&place).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut server = command.spawn().unwrap();
+        let input = server.stdin.take();
+        until("the filesystem is mounted", || place.join("file").exists());
+        Hanging { server, input, place, waiting: Vec::new() }
+    }
+
+    /// Start a process of this kind that does something again and again.
+    fn start(&mut self, kind: &str, mounted: &Mounted, uid: u32, script: &str) {
+        let mut command = Command::new("python3");
+        command.arg(PROGRAM).arg(kind).arg(self.place.join("file")).arg(uid.to_string()).arg(script);
+        command.current_dir(mounted.path()).env_remove("CREWFS_WORKER");
+        self.waiting.push(command.stdin(Stdio::null()).spawn().unwrap());
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        // The kernel answers whatever waits for a server that is gone.
+        drop(self.input.take());
+        let _ = self.server.wait();
+        let _ = unmount(&self.place, UnmountFlags::DETACH);
+        for child in &mut self.waiting {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Asks in every way, and writes down what came of a claim.
+fn asks(said: &Path) -> String {
+    format!(
+        "
+number = 0
+while True:
+    number += 1
+    if os.fork():
+        os.wait()
+        continue
+    came = 'claimed'
+    try:
+        os.stat('file')
+        os.listdir('tasks/workers')
+        os.close(os.open('tasks/claim/theirs', os.O_CREAT | os.O_WRONLY))
+    except OSError as error:
+        came = error.strerror
+    with open({said:?}, 'a') as out:
+        out.write(came + chr(10))
+    os._exit(0)"
+    )
+}
+
+/// The longest that a stat and a claim took, in milliseconds, of many.
+fn others(mounted: &Mounted, round: usize) -> f64 {
+    let script = format!(
+        r#"python3 -c "
+import os, time
+longest = 0
+for n in range(100):
+    begun = time.monotonic()
+    os.stat('file')
+    os.close(os.open('tasks/claim/mine{round}', os.O_CREAT | os.O_WRONLY))
+    longest = max(longest, time.monotonic() - begun)
+print(longest * 1000)""#
+    );
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=1002", "--regid=1002", "--clear-groups", "bash", "-c", &script]);
+    command.env("CREWFS_WORKER", "other").current_dir(mounted.path());
+    run_within(LIMIT, command).ok().trim().parse().unwrap()
+}
+
+#[test]
+fn c44_processes_that_cannot_be_looked_at_delay_no_other_user() {
+    as_root!();
+    let project = project!(Duration::from_secs(120));
+    std::fs::write(project.source().join("file"), "content").unwrap();
+    for id in ["mine0", "mine1", "mine2", "mine3", "theirs"] {
+        project.task(id, "# T\n");
+    }
+    let mounted = project.mount(&["threads=2"]);
+    let quiet = others(&mounted, 0);
+    let said = project.dir().join("said");
+    std::fs::write(&said, "").unwrap();
+    std::fs::set_permissions(&said, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    let mut hanging = Hanging::new(&project);
+    let mut measured = Vec::new();
+    for (round, kind) in [(1, "huge"), (2, "exec"), (3, "lock")] {
+        let before = std::fs::read_to_string(&said).unwrap().lines().count();
+        (0..3).for_each(|_| hanging.start(kind, &mounted, 1001, &asks(&said)));
+        until("they have asked", || std::fs::read_to_string(&said).unwrap().lines().count() > before + 3);
+        measured.push((kind, others(&mounted, round)));
+    }
+    eprintln!("the longest of 100 stats and claims: {quiet:.1} ms alone, beside {measured:?}");
+    assert!(measured.iter().all(|(_, longest)| *longest < 1_000.0), "{measured:?}");
+    let came = std::fs::read_to_string(&said).unwrap();
+    assert!(came.lines().all(|line| line == "Resource temporarily unavailable"), "{came}");
+    assert_eq!(mounted.state("theirs"), "ready", "nothing was claimed by one of whom nothing is known");
+    let why = mounted.read("workers/uid-1001/why");
+    assert!(why.contains("who asks could not be found out in time") || why.contains("is too large"), "{why}");
+    assert!(
+        memory(mounted.pid()) < 512 << 10,
+        "no environment was read whole: {} KiB",
+        memory(mounted.pid())
+    );
+    // What hangs is let go, and the same user works on.
+    drop(hanging);
+    mounted.sh_as(1001, "theirs", "touch tasks/claim/theirs").ok();
+}
+
+#[test]
+fn c44_a_daemon_ends_and_frees_the_project_while_it_looks_at_what_hangs() {
+    as_root!();
+    let project = project!();
+    project.task("theirs", "# T\n");
+    let mounted = project.mount(&[]);
+    let said = project.dir().join("said");
+    std::fs::write(&said, "").unwrap();
+    std::fs::set_permissions(&said, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    let mut hanging = Hanging::new(&project);
+    hanging.start("lock", &mounted, 1001, &asks(&said));
+    until("it has asked", || !std::fs::read_to_string(&said).unwrap().is_empty());
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(mounted.pid() as i32).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    until("the mount is dead", || std::fs::metadata(mounted.path()).is_err());
+    until("the project is free", || {
+        let lock = std::fs::File::open(project.source()).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+    });
+    drop(hanging);
+}
+
+/// The most memory that a process ever had, in KiB.
+fn memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
