@@ -23,13 +23,13 @@ use thiserror::Error;
 pub use self::project::{Holder, Project, TakeError, state_place};
 use self::service::Service;
 use crate::engine::{self, Engine};
-use crate::fs::Kernel;
 use crate::fs::caller::Callers;
 use crate::fs::desk::{self, Desk, Watch};
 use crate::fs::files::{Files, Opens, make_directory_like};
 use crate::fs::followed::Follower;
 use crate::fs::guard;
 use crate::fs::tree::{DESK, Tree, TreeConfig};
+use crate::fs::{Kernel, Terms};
 use crate::fuse::{MountOptions, Session};
 use crate::limits::{DESK_THREADS_MIN, Descriptors, READ_AHEAD_KIB, TREE_NODES_KEPT};
 use crate::mountpoint::{Device, Place, device_of};
@@ -92,6 +92,8 @@ pub struct Daemon {
     follower: Arc<Follower>,
     engine: Arc<Engine>,
     files: [Arc<Files>; 2],
+    /// Those of both sessions.
+    terms: Vec<Arc<Terms>>,
     /// Held until the end: nobody else may serve the project before the log is closed.
     _project: Project,
 }
@@ -201,9 +203,11 @@ impl Daemon {
             log::debug!("the kernel reads ahead as far as it likes: {error}");
         }
         log::info!("in force: {}", shown.session());
+        let terms = [shown.terms(), desk.terms()].into_iter().flatten().collect();
         Ok(Daemon {
             place,
             tasks: config.tasks.clone(),
+            terms,
             tree,
             shown,
             desk: session,
@@ -229,7 +233,7 @@ impl Daemon {
             std::thread::sleep(LOOK);
             looks += 1;
             if looks.is_multiple_of(LOOKS_BEFORE_TIDYING) {
-                service.beat(&self.engine);
+                service.beat(&self.engine, &self.terms);
                 self.files.iter().for_each(|files| files.close_idle());
                 self.shown.look_around();
             }

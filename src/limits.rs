@@ -118,6 +118,8 @@ pub const MAPPINGS_READ: u64 = 16 << 20;
 /// How long a request of a known caller is taken as a sign of life without looking at the process again, in milliseconds.
 /// Never used to decide who may do what.
 pub const SIGN_OF_LIFE_MS: u64 = 1_000;
+/// After how long at one request a thread that serves the kernel counts as one that hangs, in milliseconds.
+pub const REQUEST_HANGS_MS: u64 = 20_000;
 /// Processes that are followed to their end, at most; each costs a descriptor. Beyond that, whose claim is oldest is left to
 /// its lease (C31).
 pub const FOLLOWED_PROCESSES: usize = 1_024;

@@ -14,6 +14,7 @@ mod man;
 mod mount;
 mod options;
 mod out;
+mod processes;
 mod served;
 mod settings;
 mod sftp_server;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::processes;
 use crate::state_directory::LOCK;
 
 /// A daemon.
@@ -24,17 +25,19 @@ pub(super) struct Served {
 impl Served {
     /// The daemon of the project with this directory, wherever its state is.
     pub(super) fn find(source: &Path) -> Option<Served> {
-        fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
-            let pid = process.file_name().to_str()?.parse().ok()?;
-            let open = fs::read_dir(process.path().join("fd")).ok()?.flatten();
+        let source = source.to_path_buf();
+        let found = processes::of_each(move |process| {
+            let pid = process.file_name()?.to_str()?.parse().ok()?;
+            let open = fs::read_dir(process.join("fd")).ok()?.flatten();
             let open: Vec<(PathBuf, PathBuf)> =
                 open.filter_map(|fd| Some((fd.path(), last_path(fs::read_link(fd.path()).ok()?)))).collect();
             let leads_to = |path: &Path| open.iter().find(|(_, to)| to == path);
-            leads_to(source)?;
+            leads_to(&source)?;
             let locks = open.iter().filter(|(_, to)| to.file_name() == Some(LOCK.as_ref()));
             let (state, named) = locks.filter_map(|(_, lock)| leads_to(lock.parent()?)).next()?;
             Some(Served { pid, state: state.join("."), state_named: named.clone() })
-        })
+        });
+        found.into_iter().next()
     }
 
     /// Ask it to end, if it is a process of this user.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use rustix::io::Errno;
 
+use super::processes;
 use super::served::Served;
 use super::settings::Settings;
 use super::{Failure, place};
@@ -98,21 +99,22 @@ fn users_of(tree: &Mount) -> Vec<String> {
     let mountpoint = &tree.mountpoint;
     let ours = [Some(tree.device), desk_of(mountpoint).map(|desk| desk.device)];
     // By name first: other filesystems may not answer. Then by device: the daemon has what lies below the mount open.
-    let uses = |link: &Path| {
-        let named = std::fs::read_link(link).is_ok_and(|to| to.starts_with(mountpoint));
+    let place = mountpoint.to_path_buf();
+    let uses = move |link: &Path| {
+        let named = std::fs::read_link(link).is_ok_and(|to| to.starts_with(&place));
         named && mountpoint::device_at(link).is_ok_and(|device| ours.contains(&Some(device)))
     };
     let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
-    let is_user = |process: &PathBuf| {
+    let is_user = move |process: &Path| {
         [process.join("cwd"), process.join("root"), process.join("exe")]
             .into_iter()
             .chain(entries(&process.join("fd")))
             .any(|l| uses(&l))
     };
-    let name = |process: PathBuf| {
+    let name = move |process: &Path| {
         // Besides processes there are links, such as self, which lead to one that is listed anyway.
         let pid: u32 = process.file_name()?.to_str()?.parse().ok()?;
-        if !is_user(&process) {
+        if !is_user(process) {
             return None;
         }
         if pid == std::process::id() {
@@ -121,7 +123,7 @@ fn users_of(tree: &Mount) -> Vec<String> {
         let command = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
         Some(format!("{} (process {pid})", command.trim_end()))
     };
-    entries(Path::new("/proc")).filter_map(name).collect()
+    processes::of_each(name)
 }
 
 /// Take one mount away; with `detach` also one that is in use, or does not answer. Nothing else is taken away, whatever is at its

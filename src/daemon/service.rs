@@ -1,11 +1,16 @@
 //! What the service manager is told: that we are ready, how things stand, and that the engine goes round (sd_notify(3)).
 //!
 //! May assume: nothing. Where no manager asked to be told (`NOTIFY_SOCKET`), nothing is said.
-//! Must never: say that all is well while the engine's writer stands still.
+//! Must never: say that all is well while the engine's writer stands still, or no thread of a session is left to serve the kernel.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 
 use crate::engine::Engine;
+use crate::fs::Terms;
+use crate::limits::REQUEST_HANGS_MS;
 use crate::queue::TaskState;
 
 /// What was told so far.
@@ -24,9 +29,10 @@ impl Service {
     }
 
     /// To be called about once a second: the writer looks around as often, whether or not it has anything to do.
-    pub(super) fn beat(&mut self, engine: &Engine) {
+    pub(super) fn beat(&mut self, engine: &Engine, sessions: &[Arc<Terms>]) {
         let turns = engine.turns();
-        if self.watched && turns != std::mem::replace(&mut self.turns, turns) {
+        let serves = !sessions.iter().any(|terms| terms.hangs(Duration::from_millis(REQUEST_HANGS_MS)));
+        if self.watched && turns != std::mem::replace(&mut self.turns, turns) && serves {
             say(&[NotifyState::Watchdog]);
         }
         let status = status(engine);

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -359,6 +360,20 @@ impl Callers {
             }
         }
         all
+    }
+
+    /// Look at one process. This waits for no longer than who asks is waited for (C44).
+    ///
+    /// # Errors
+    /// EACCES when that takes longer, ENOENT when the process is gone.
+    pub fn look_now<T: Send + 'static>(
+        &self,
+        process: u32,
+        look: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let req = request_of(process).ok_or(io::ErrorKind::NotFound)?;
+        let found = self.lookups.wait(Lane::of(process, req.uid), look);
+        found.ok_or_else(|| io::ErrorKind::PermissionDenied.into())
     }
 
     /// When the connection began that a process serves, in ticks, if it has asked for something.

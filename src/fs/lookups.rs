@@ -381,7 +381,9 @@ mod tests {
         let tell = tell.clone();
         let asked = lookups.ask(
             lane,
-            move || drop(released.recv()),
+            move || {
+                let _ = released.recv();
+            },
             move |news, _| {
                 tell.send(news).unwrap();
                 Vec::new()

@@ -1,10 +1,17 @@
 //! The terms of a session: what the kernel agreed to, and how much it asked since.
 //!
-//! Must never: be looked at to decide anything; it is for people and for tests.
+//! Must never: be looked at to decide anything about files; it is for people, for tests, and for the watchdog.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use serde_json::{Map, Value, json};
+
+use crate::clock::Stopwatch;
 
 /// Requests that are counted one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,12 +122,24 @@ pub struct Terms {
     /// What would be good to have, by name, and whether the kernel has it.
     pub features: Vec<(&'static str, bool)>,
     asked: [AtomicU64; ASKED.len()],
+    /// The threads that are at a request, and since when.
+    at_work: Mutex<HashMap<ThreadId, Stopwatch>>,
+}
+
+/// A thread is at a request while this lives. One that is parked is at no thread.
+#[derive(Debug)]
+pub struct AtWork<'a>(&'a Terms);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.at_work.lock().remove(&std::thread::current().id());
+    }
 }
 
 impl Terms {
     /// Terms under which nothing was asked yet.
     pub fn new(threads: usize, features: Vec<(&'static str, bool)>) -> Terms {
-        Terms { threads, features, asked: Default::default() }
+        Terms { threads, features, ..Terms::default() }
     }
 
     /// Whether the kernel has this feature.
@@ -131,6 +150,18 @@ impl Terms {
     /// The kernel asked.
     pub fn count(&self, asked: Asked) {
         self.asked[asked as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// This thread takes up a request.
+    pub fn takes_up(&self) -> AtWork<'_> {
+        self.at_work.lock().insert(std::thread::current().id(), Stopwatch::start());
+        AtWork(self)
+    }
+
+    /// Whether all threads have been at one request for so long: nothing is served any more.
+    pub fn hangs(&self, limit: Duration) -> bool {
+        let at_work = self.at_work.lock();
+        at_work.len() >= self.threads.max(1) && at_work.values().all(|since| since.elapsed() >= limit)
     }
 
     /// How often the kernel asked for what.
@@ -151,6 +182,22 @@ impl Terms {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_hangs_when_all_its_threads_are_at_one_request_for_long() {
+        let terms = Terms::new(2, Vec::new());
+        let mine = terms.takes_up();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert!(!terms.hangs(Duration::ZERO), "one is free");
+                let _theirs = terms.takes_up();
+                assert!(terms.hangs(Duration::ZERO) && !terms.hangs(Duration::from_secs(3600)));
+            });
+        });
+        assert!(!terms.hangs(Duration::ZERO));
+        drop(mine);
+        assert!(terms.at_work.lock().is_empty());
+    }
 
     #[test]
     fn each_kind_of_request_is_counted_under_its_name() {

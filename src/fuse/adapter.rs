@@ -79,7 +79,7 @@ fn name_of(errno: i32) -> io::Error {
 /// one.
 macro_rules! serve {
     ($self:ident, $asked:ident, $whose:expr, $req:ident, [$($lent:ident),*], |$fs:ident| $serve:expr) => {{
-        let ($req, whose) = ($self.asked(Asked::$asked, $req), $whose);
+        let ($req, whose, _at_work) = ($self.asked(Asked::$asked, $req), $whose, $self.terms.takes_up());
         match $self.callers.admit(&$req, whose) {
             Some(_serving) => {
                 let $fs = &$self.fs;
@@ -325,6 +325,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _lock_owner: Option<LockOwner>,
         reply: fuser::ReplyData,
     ) {
+        let _at_work = self.terms.takes_up();
         let reply = later!("read", ino, reply, data => send_data(reply, data));
         self.fs.read(&self.asked(Asked::Read, req), ino.0, fh.0, offset, size, flags.0, reply);
     }
@@ -362,6 +363,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         if !self.fs.opens_reported() {
             return reply.error(Errno::ENOSYS);
         }
+        let _at_work = self.terms.takes_up();
         let reply = later!("flush", ino, reply, () => reply.ok());
         self.fs.flush(&self.asked(Asked::Flush, req), ino.0, fh.0, reply);
     }
@@ -377,6 +379,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         self.terms.count(Asked::Release);
+        let _at_work = self.terms.takes_up();
         self.fs.release(ino.0, fh.0);
         reply.ok();
     }

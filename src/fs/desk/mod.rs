@@ -137,6 +137,11 @@ impl Desk {
         self.core.view.engine.observe(move || core.disbelieve());
     }
 
+    /// The terms on which it is served, once it is mounted.
+    pub fn terms(&self) -> Option<Arc<Terms>> {
+        self.core.view.sessions[1].get().cloned()
+    }
+
     /// The tree beside it is served on these terms.
     pub fn beside(&self, tree: Arc<Terms>) {
         let _ = self.core.view.sessions[0].set(tree);

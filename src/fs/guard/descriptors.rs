@@ -1,7 +1,8 @@
 //! Who has a file of the tree open for writing, or mapped: read from `/proc`, which is the only place that knows.
 //!
 //! May assume: `/proc` is that of the pid namespace in which the daemon runs.
-//! Must never: have a filesystem asked about what a link in `/proc/<pid>/fd` leads to: that may be our own mount. Look at the
+//! Must never: follow a link in `/proc/<pid>/fd` on a thread that anything depends on: a process in the midst of execve(2) keeps it waiting
+//! for as long as it likes, so a looker does it ([`Callers::look_now`]), and who cannot be looked at in time is hidden. Have a filesystem asked about what a link in `/proc/<pid>/fd` leads to: that may be our own mount. Look at the
 //! descriptors of all processes: how long that takes depends on the machine, and a change would wait for it. And [`maps`] must be
 //! called by no thread that anything depends on: it waits for the memory lock of a process, which its owner may keep for ever.
 
@@ -9,11 +10,12 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use crate::fs::Ino;
+use crate::fs::caller::Callers;
 use crate::limits::MAPPINGS_READ;
 
 /// A device number: major and minor.
@@ -33,13 +35,19 @@ pub(super) enum Sight {
 }
 
 /// Looks at the descriptors of other processes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Descriptors {
     /// The device of the tree's mount.
     device: OnceLock<Device>,
+    /// Has lookers; without it, a thread looks itself.
+    callers: Option<Arc<Callers>>,
 }
 
 impl Descriptors {
+    pub(super) fn new(callers: Arc<Callers>) -> Descriptors {
+        Descriptors { device: OnceLock::new(), callers: Some(callers) }
+    }
+
     /// The tree is mounted now, as this device.
     pub(super) fn mounted(&self, device: Device) {
         let _ = self.device.set(device);
@@ -57,14 +65,13 @@ impl Descriptors {
 
     /// How a process has a file open for writing.
     pub(super) fn sight(&self, process: u32, ino: Ino) -> Sight {
-        let mut sight = Sight::Done;
-        let seen = self.open_for_writing(process, &mut |open, link| {
-            if open == ino && sight != Sight::Writing {
-                sight = if appends(link) { Sight::Appending } else { Sight::Writing };
-            }
-        });
-        match seen {
-            Ok(()) => sight,
+        match self.open_for_writing(process) {
+            Ok(open) => match open.iter().filter(|(open, _)| *open == ino).map(|(_, appends)| *appends).min()
+            {
+                Some(true) => Sight::Appending,
+                Some(false) => Sight::Writing,
+                None => Sight::Done,
+            },
             Err(error) if error.kind() == ErrorKind::PermissionDenied => Sight::Hidden,
             Err(_) => Sight::Done,
         }
@@ -81,44 +88,56 @@ impl Descriptors {
         })
     }
 
-    /// `found` is told of each file of the tree that a process has open for writing, with the link in `/proc` that leads to it.
-    pub(super) fn open_for_writing(&self, process: u32, found: &mut dyn FnMut(Ino, &Path)) -> io::Result<()> {
+    /// The files of the tree that a process has open for writing, and whether only to append.
+    ///
+    /// # Errors
+    /// EACCES where it may not, or cannot, be looked at.
+    pub(super) fn open_for_writing(&self, process: u32) -> io::Result<Vec<(Ino, bool)>> {
         if process == 0 {
             return Err(ErrorKind::PermissionDenied.into());
         }
-        if self.open_by(&format!("/proc/{process}/fd"), found)? {
-            return Ok(());
+        let device = self.device();
+        match &self.callers {
+            Some(callers) => callers.look_now(process, move || open_for_writing(process, device))?,
+            None => open_for_writing(process, device),
         }
-        // The first thread may have ended before the others: then its descriptors are with them.
-        for thread in fs::read_dir(format!("/proc/{process}/task"))?.flatten() {
-            let _ = self.open_by(&format!("{}/fd", thread.path().display()), found);
-        }
-        Ok(())
     }
+}
 
-    /// Whether there are any descriptors in a directory of `/proc`; `found` is told of those that are ours.
-    fn open_by(&self, directory: &str, found: &mut dyn FnMut(Ino, &Path)) -> io::Result<bool> {
-        let (mut any, device) = (false, self.device.get());
-        for descriptor in fs::read_dir(directory)? {
-            let link = descriptor?.path();
-            any = true;
-            // The bits of the link itself tell how the file is open.
-            let writable = link.symlink_metadata().is_ok_and(|link| link.permissions().mode() & 0o200 != 0);
-            if !writable {
-                continue;
-            }
-            // What the kernel knows by itself: no filesystem is asked, least of all ours. Numbers of mounts would not do for
-            // the device: they are used again, by sandboxes within seconds.
-            let (flags, wanted) = (AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT, StatxFlags::INO);
-            // Closed meanwhile, if this fails.
-            if let Ok(stat) = statx(CWD, &link, flags, wanted)
-                && device == Some(&(stat.stx_dev_major, stat.stx_dev_minor))
-            {
-                found(stat.stx_ino, &link);
-            }
-        }
-        Ok(any)
+fn open_for_writing(process: u32, device: Option<Device>) -> io::Result<Vec<(Ino, bool)>> {
+    let mut found = Vec::new();
+    if open_by(&format!("/proc/{process}/fd"), device, &mut found)? {
+        return Ok(found);
     }
+    // The first thread may have ended before the others: then its descriptors are with them.
+    for thread in fs::read_dir(format!("/proc/{process}/task"))?.flatten() {
+        let _ = open_by(&format!("{}/fd", thread.path().display()), device, &mut found);
+    }
+    Ok(found)
+}
+
+/// Whether there are any descriptors in a directory of `/proc`; those that are ours are added to `found`.
+fn open_by(directory: &str, device: Option<Device>, found: &mut Vec<(Ino, bool)>) -> io::Result<bool> {
+    let mut any = false;
+    for descriptor in fs::read_dir(directory)? {
+        let link = descriptor?.path();
+        any = true;
+        // The bits of the link itself tell how the file is open.
+        let writable = link.symlink_metadata().is_ok_and(|link| link.permissions().mode() & 0o200 != 0);
+        if !writable {
+            continue;
+        }
+        // What the kernel knows by itself: no filesystem is asked, least of all ours. Numbers of mounts would not do for
+        // the device: they are used again, by sandboxes within seconds.
+        let (flags, wanted) = (AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT, StatxFlags::INO);
+        // Closed meanwhile, if this fails.
+        if let Ok(stat) = statx(CWD, &link, flags, wanted)
+            && device == Some((stat.stx_dev_major, stat.stx_dev_minor))
+        {
+            found.push((stat.stx_ino, appends(&link)));
+        }
+    }
+    Ok(any)
 }
 
 /// Whether a process has a file mapped so that what it stores reaches it.

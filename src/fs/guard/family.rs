@@ -88,10 +88,10 @@ impl Scan {
         self.seen.entry(process).or_insert_with(|| {
             let mut seen = Seen::default();
             if process != std::process::id() {
-                let came = descriptors.open_for_writing(process, &mut |ino, _| {
-                    seen.files.insert(ino);
-                });
-                seen.hidden = came.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+                match descriptors.open_for_writing(process) {
+                    Ok(open) => seen.files.extend(open.into_iter().map(|(ino, _)| ino)),
+                    Err(error) => seen.hidden = error.kind() == ErrorKind::PermissionDenied,
+                }
             }
             seen
         })

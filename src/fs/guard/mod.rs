@@ -183,12 +183,12 @@ impl Guard {
         Guard {
             config,
             policy,
+            descriptors: Descriptors::new(callers.clone()),
             callers,
             clock: engine.clock().clone(),
             exempt: Exempt::new(files.clone()),
             files,
             owned: Owned::new(engine),
-            descriptors: Descriptors::default(),
             table: Arc::new(Mutex::new(Table {
                 locks: Locks::default(),
                 fences: Fences::default(),
