@@ -219,8 +219,10 @@ $state
 
 #tasks = \"tasks\"
 #lease = \"30m\"
+#lease_max = \"24h\"
 #ageing = \"1h\"
 #claims_per_worker = 1
+#workers = \"alice:bob\"
 #idle_timeout = \"10m\"
 #file_grace = \"3s\"
 #remote_grace = \"60s\"

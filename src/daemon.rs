@@ -56,8 +56,10 @@ pub struct Config {
     pub tasks: String,
     /// The lease of a task that names none.
     pub lease: Span,
-    /// In which order tasks go to workers, and how many to one.
+    /// In which order tasks go to workers, how many to one, and for how long at most.
     pub rules: Rules,
+    /// The users who may change the queue whatever the rights of the tasks directory are.
+    pub workers: desk::Users,
     /// How long a worker without work is kept.
     pub idle_timeout: Span,
     /// How long a task outlives its instruction file before it is withdrawn.
@@ -145,6 +147,7 @@ impl Daemon {
             file_grace: config.file_grace,
             owner_uid: owner,
             owner_gid: rustix::process::getegid().as_raw(),
+            workers: config.workers.clone(),
             threads: desk_threads,
             roots: [&config.source, &config.mountpoint]
                 .map(|path| path.to_string_lossy().into_owned())

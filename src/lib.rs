@@ -26,3 +26,4 @@ pub mod queue;
 pub mod shown;
 pub mod state_directory;
 pub mod sys;
+pub mod users;

@@ -32,8 +32,8 @@ pub(super) struct Arguments {
     /// Stay in the foreground, and log to standard error.
     #[arg(short)]
     foreground: bool,
-    /// Options, separated by commas: state=DIR, tasks=NAME, lease=30m, ageing=1h, claims_per_worker=N, idle_timeout=10m,
-    /// file_grace=3s, remote_grace=60s, allow_other, threads=N, lock_wait=2s, stale_window=1h, stale_writes=refuse.
+    /// Options, separated by commas: state=DIR, tasks=NAME, lease=30m, lease_max=24h, ageing=1h, claims_per_worker=N,
+    /// workers=NAME:NAME, idle_timeout=10m, file_grace=3s, remote_grace=60s, allow_other, threads=N, lock_wait=2s, stale_window=1h, stale_writes=refuse.
     #[arg(short, value_name = "OPTION[,OPTION…]")]
     options: Vec<String>,
 }
@@ -103,6 +103,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
     };
     let options = arguments.options.iter().try_fold(options, |options, list| options.apply(list))?;
     options.check(is_root)?;
+    let lease = options.lease();
     // A mount over itself whose daemon is gone does not answer.
     clear_dead(source, mountpoint)?;
     let full_source = absolute(source)?;
@@ -114,8 +115,9 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
         source,
         mountpoint,
         tasks: options.tasks,
-        lease: options.lease,
+        lease,
         rules: options.rules,
+        workers: options.workers,
         idle_timeout: options.idle_timeout,
         file_grace: options.file_grace,
         remote_grace: options.remote_grace,

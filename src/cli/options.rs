@@ -5,8 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use super::Failure;
+use crate::fs::desk::Users;
 use crate::fs::guard;
 use crate::queue::{Rules, Span};
+use crate::users::uid_of;
 
 /// What can be chosen at mount time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,9 +18,11 @@ pub(super) struct Options {
     /// `tasks=NAME`
     pub(super) tasks: String,
     /// `lease=SPAN`
-    pub(super) lease: Span,
-    /// `ageing=SPAN`, `claims_per_worker=N`
+    lease: Option<Span>,
+    /// `ageing=SPAN`, `claims_per_worker=N`, `lease_max=SPAN`
     pub(super) rules: Rules,
+    /// `workers=NAME:NAME`
+    pub(super) workers: Users,
     /// `idle_timeout=SPAN`
     pub(super) idle_timeout: Span,
     /// `file_grace=SPAN`
@@ -33,7 +37,9 @@ pub(super) struct Options {
     pub(super) guard: guard::Config,
 }
 
-const KNOWN: &str = "state=DIR, tasks=NAME, lease=SPAN, ageing=SPAN, claims_per_worker=N, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
+const KNOWN: &str = "state=DIR, tasks=NAME, lease=SPAN, lease_max=SPAN, ageing=SPAN, claims_per_worker=N, workers=NAME:NAME, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
+/// The lease where no other is chosen.
+const LEASE: Span = Span(30 * 60_000);
 /// The longest wait for a lock.
 const LOCK_WAIT_MAX: Span = Span(30_000);
 /// Options that mount(8) and fstab(5) add, and that are so anyway, are for others, or have no meaning here.
@@ -70,8 +76,9 @@ impl Options {
         Options {
             state: None,
             tasks: "tasks".into(),
-            lease: Span(30 * 60_000),
+            lease: None,
             rules: Rules::default(),
+            workers: Users::default(),
             idle_timeout: Span(10 * 60_000),
             file_grace: Span(3_000),
             remote_grace: Span(60_000),
@@ -81,11 +88,22 @@ impl Options {
         }
     }
 
+    /// How long a silent worker keeps a task that names no lease.
+    pub(super) fn lease(&self) -> Span {
+        self.lease.unwrap_or(LEASE.min(self.rules.lease_max))
+    }
+
     /// Whether this user can mount with these options.
     ///
     /// An ordinary user mounts with the help of fusermount3, which belongs to root. It must see the first mount to put the
     /// second one on it, and the kernel shows a user's mount to root only if it is for others too.
     pub(super) fn check(&self, is_root: bool) -> Result<(), Failure> {
+        let (lease, most) = (self.lease(), self.rules.lease_max);
+        if lease > most {
+            return Err(Failure::usage(format!(
+                "lease={lease} is longer than the longest lease, which is {most}: choose a shorter one, or add lease_max={lease}"
+            )));
+        }
         if is_root || self.allow_other {
             return Ok(());
         }
@@ -118,8 +136,14 @@ impl Options {
             ("tasks", Some(name)) if is_plain_name(name) => self.tasks = name.into(),
             ("tasks", _) => return Err(wrong("takes the name of a directory, without / and not hidden")),
             ("lease", _) => {
-                self.lease = span()?;
-                if self.lease.0 < 1_000 {
+                self.lease = Some(span()?);
+                if self.lease() < Span(1_000) {
+                    return Err(wrong("must be at least 1s"));
+                }
+            }
+            ("lease_max", _) => {
+                self.rules.lease_max = span()?;
+                if self.rules.lease_max.0 < 1_000 {
                     return Err(wrong("must be at least 1s"));
                 }
             }
@@ -132,6 +156,12 @@ impl Options {
             ("claims_per_worker", _) => {
                 let number = value.and_then(|n| n.parse().ok()).filter(|n| *n >= 1);
                 self.rules.claims_per_worker = Some(number.ok_or_else(|| wrong("takes a number from 1"))?);
+            }
+            ("workers", _) => {
+                let names = value.ok_or_else(|| wrong("takes login names, with a colon between two"))?;
+                self.workers = users(names).map_err(|name| {
+                    wrong(&format!("names {name:?}, which is no user of this machine; users that are not in /etc/passwd have numbers"))
+                })?;
             }
             ("idle_timeout", _) => self.idle_timeout = span()?,
             ("file_grace", _) => self.file_grace = span()?,
@@ -169,6 +199,14 @@ fn means_nothing(key: &str, value: Option<&str>) -> bool {
     }
 }
 
+/// The users of a list like `alice:bob`.
+///
+/// # Errors
+/// The first name that no user has.
+fn users(names: &str) -> Result<Users, String> {
+    names.split(':').map(|name| uid_of(name).ok_or_else(|| name.to_owned())).collect()
+}
+
 fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && !name.contains('/')
 }
@@ -188,17 +226,29 @@ mod tests {
     }
 
     #[test]
+    fn no_lease_is_longer_than_the_longest() {
+        let check = |list: &str| Options::defaults(true, 2).apply(list).unwrap().check(true);
+        let refused = check("lease=48h").unwrap_err();
+        assert!(refused.code == 2 && refused.message.contains("lease_max=2d"), "{}", refused.message);
+        assert!(check("lease=48h,lease_max=2d").is_ok() && check("lease_max=10m,lease=10m").is_ok());
+        let short = Options::defaults(true, 2).apply("lease_max=10m").unwrap();
+        assert_eq!((short.lease(), short.check(true).is_ok()), (Span(600_000), true));
+    }
+
+    #[test]
     fn options_are_read_or_refused() {
         let defaults = Options::defaults(true, 2);
         let read = defaults.clone().apply("lease=90s,tasks=work,noallow_other,threads=3,rw,,").unwrap();
-        assert_eq!(read.lease, Span(90_000));
+        assert_eq!(read.lease(), Span(90_000));
         assert_eq!(defaults.clone().apply("state=/s").unwrap().state.as_deref(), Some(Path::new("/s")));
         assert_eq!((read.tasks.as_str(), read.allow_other, read.threads), ("work", false, 3));
         let guarded = defaults.clone().apply("lock_wait=0,stale_window=5m,stale_writes=allow").unwrap().guard;
         assert_eq!((guarded.lock_wait, guarded.stale_window), (Span(0), Span(300_000)));
         assert!(!guarded.refuse_stale && defaults.guard.refuse_stale);
         let rules = defaults.clone().apply("ageing=10m,claims_per_worker=2").unwrap().rules;
-        assert_eq!(rules, Rules { ageing: Span(600_000), claims_per_worker: Some(2) });
+        assert_eq!(rules, Rules { ageing: Span(600_000), claims_per_worker: Some(2), ..Rules::default() });
+        let named = defaults.clone().apply("workers=root:4321").unwrap().workers;
+        assert_eq!(named, Users::from([0, 4321]));
         let fstab = "defaults,noatime,user=joe,nofail,comment=a crew,x-systemd.requires=srv.mount,X-mount.mkdir,x-gvfs-hide";
         assert_eq!(defaults.clone().apply(fstab).unwrap(), defaults);
         for bad in [
@@ -214,6 +264,12 @@ mod tests {
             "noatime=1",
             "ageing=10ms",
             "ageing",
+            "workers",
+            "workers=",
+            "workers=root:",
+            "workers=root,no-user-has-this-name",
+            "lease_max=10ms",
+            "lease_max",
             "claims_per_worker=0",
             "claims_per_worker",
             "lock_wait=1h",

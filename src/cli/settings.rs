@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(settings.source, Path::new("/srv/x"));
         assert_eq!(settings.mountpoint, Path::new("/srv/x"));
         let options = settings.apply(Options::defaults(true, 2)).unwrap();
-        assert_eq!((options.lease, options.threads, options.allow_other), (Span(2_700_000), 8, false));
+        assert_eq!((options.lease(), options.threads, options.allow_other), (Span(2_700_000), 8, false));
         let elsewhere = parse("source = '/srv/x'\nmountpoint = '/mnt/x'\nallow_other = true").unwrap();
         assert_eq!(elsewhere.mountpoint, Path::new("/mnt/x"));
         assert!(elsewhere.apply(Options::defaults(false, 2)).unwrap().allow_other);

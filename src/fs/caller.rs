@@ -620,7 +620,7 @@ impl Callers {
 
     /// The user, where nothing above has a name.
     fn by_login(&self, req: &Request, process: u32) -> Arc<Caller> {
-        let operator = req.uid == 0 || req.uid == self.owner;
+        let operator = self.is_operator(req.uid);
         let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator };
         Arc::new(Caller { actor, is_worker: false, process, is_sftp: false, anchor: None, nameless: None })
     }
@@ -628,6 +628,11 @@ impl Callers {
     /// One of whom it could not be found out who it is.
     fn unknown(&self, req: &Request, why: &'static str) -> Arc<Caller> {
         Arc::new(self.without_name(req, 0, false, Nameless::Unknown(why)))
+    }
+
+    /// Whether what a user does is done by an operator, where it is no worker's doing.
+    fn is_operator(&self, uid: u32) -> bool {
+        uid == 0 || uid == self.owner
     }
 
     fn login(&self, uid: u32) -> WorkerName {

@@ -7,6 +7,10 @@ use std::fs;
 
 use super::Request;
 
+/// `CAP_DAC_OVERRIDE` of Linux: to read and write files whatever their permissions.
+const DAC_OVERRIDE: u32 = 1;
+/// `CAP_DAC_READ_SEARCH` of Linux: to read them.
+const DAC_READ_SEARCH: u32 = 2;
 /// `CAP_FOWNER` of Linux: to change files as their owner may.
 const FOWNER: u32 = 3;
 /// `CAP_FSETID` of Linux: to keep set-id bits where others lose them.
@@ -43,6 +47,17 @@ pub(super) fn keeps_set_ids(req: &Request) -> bool {
 /// Whether the caller may do to a file of this owner what only an owner may.
 pub(super) fn acts_as_owner(req: &Request, file: Owner) -> bool {
     req.uid == file.uid || is_capable(req, &status_of(req.tid), FOWNER, file)
+}
+
+/// Whether the caller may read a file of this owner, or read and write it, whatever its permissions are.
+pub(super) fn overrides(req: &Request, to_read: bool, file: Owner) -> bool {
+    let status = status_of(req.tid);
+    is_capable(req, &status, DAC_OVERRIDE, file) || to_read && is_capable(req, &status, DAC_READ_SEARCH, file)
+}
+
+/// The supplementary groups of a thread; none if it cannot be seen.
+pub(super) fn groups_of(tid: u32) -> Vec<u32> {
+    groups(&status_of(tid)).collect()
 }
 
 /// What `/proc` says of a thread; nothing if it cannot be seen.

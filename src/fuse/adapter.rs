@@ -58,7 +58,6 @@ const UNREPORTED: [(&str, InitFlags); 9] = [
     ("cache_symlinks", InitFlags::FUSE_CACHE_SYMLINKS),
     ("async_dio", InitFlags::FUSE_ASYNC_DIO),
     ("max_pages", InitFlags::FUSE_MAX_PAGES),
-    // Without it the mask of an ACL counts as the rights of the file's group, which may be more than the group has.
     ("posix_acl", InitFlags::FUSE_POSIX_ACL),
 ];
 
@@ -124,7 +123,9 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let mut wanted = InitFlags::FUSE_ASYNC_READ
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_AUTO_INVAL_DATA
-            | InitFlags::FUSE_DONT_MASK;
+            | InitFlags::FUSE_DONT_MASK
+            // Without it the mask of an ACL counts as the rights of the file's group, which may be more than the group has.
+            | InitFlags::FUSE_POSIX_ACL;
         if !self.fs.opens_reported() {
             if !offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) {
                 error!("this kernel cannot open files of a FUSE filesystem without reporting it");

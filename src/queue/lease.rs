@@ -13,7 +13,7 @@ pub fn expired(
     now: Instant,
     heard: impl Fn(&WorkerName) -> Instant,
 ) -> Vec<Command> {
-    let over = claims(state).filter(|(_, task, claim)| ends(task, claim, default, &heard) <= now);
+    let over = claims(state).filter(|(_, task, claim)| ends(state, task, claim, default, &heard) <= now);
     let wish = |(id, _, claim): (&TaskId, &Task, &Claim)| Command::Expire {
         task: id.clone(),
         epoch: claim.epoch(),
@@ -22,13 +22,27 @@ pub fn expired(
     over.map(wish).collect()
 }
 
-fn ends(task: &Task, claim: &Claim, default: Span, heard: impl Fn(&WorkerName) -> Instant) -> Instant {
-    heard(&claim.worker).after(of(task, default))
+fn ends(
+    state: &State,
+    task: &Task,
+    claim: &Claim,
+    default: Span,
+    heard: impl Fn(&WorkerName) -> Instant,
+) -> Instant {
+    heard(&claim.worker).after(of(state, task, default))
 }
 
-/// The lease of a task; `default` if it names none.
-pub(super) fn of(task: &Task, default: Span) -> Span {
-    task.spec.lease.unwrap_or(default)
+/// The lease of a task; `default` if it names none. None is longer than the rules allow.
+pub(super) fn of(state: &State, task: &Task, default: Span) -> Span {
+    task.spec.lease.unwrap_or(default).min(state.rules().lease_max)
+}
+
+/// The lease that a task names, as far as the rules allow it; and what is to be said of it, if that is less.
+pub fn named(state: &State, task: &Task) -> Option<(Span, Option<String>)> {
+    let (named, most) = (task.spec.lease?, state.rules().lease_max);
+    let cut = (named > most)
+        .then(|| format!("lease: {named} is cut to {most}, the longest that this mount allows"));
+    Some((named.min(most), cut))
 }
 
 fn claims(state: &State) -> impl Iterator<Item = (&TaskId, &Task, &Claim)> {

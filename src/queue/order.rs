@@ -23,11 +23,13 @@ pub struct Rules {
     pub ageing: Span,
     /// How many tasks a worker may hold at one time; any number if it is not said.
     pub claims_per_worker: Option<usize>,
+    /// The longest lease: a task that names a longer one has this.
+    pub lease_max: Span,
 }
 
 impl Default for Rules {
     fn default() -> Rules {
-        Rules { ageing: Span(3_600_000), claims_per_worker: None }
+        Rules { ageing: Span(3_600_000), claims_per_worker: None, lease_max: Span(24 * 3_600_000) }
     }
 }
 

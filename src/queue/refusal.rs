@@ -188,6 +188,15 @@ pub enum Refusal {
         /// Whom it belongs to.
         owner: u32,
     },
+    /// The caller may not change the queue at all.
+    #[error(
+        "changing the queue takes the right to write in the directory tasks/, which uid {uid} lacks; ask its owner for it \
+         (chgrp, chmod or setfacl), or who mounted for the option workers=NAME"
+    )]
+    NoMember {
+        /// The caller's user.
+        uid: u32,
+    },
     /// Only an operator may do this.
     #[error("{what} is for operators: the user who mounted, or root, without CREWFS_WORKER")]
     OperatorOnly {
@@ -198,7 +207,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The name of each, for counting.
-    pub const NAMES: [&str; 23] = [
+    pub const NAMES: [&str; 24] = [
         "unknown",
         "finished",
         "rejected",
@@ -221,6 +230,7 @@ impl Refusal {
         "has_file",
         "cycle",
         "name_taken",
+        "no_member",
         "operator_only",
     ];
 
@@ -249,6 +259,7 @@ impl Refusal {
             Refusal::HasFile { .. } => "has_file",
             Refusal::Cycle { .. } => "cycle",
             Refusal::NameTaken { .. } => "name_taken",
+            Refusal::NoMember { .. } => "no_member",
             Refusal::OperatorOnly { .. } => "operator_only",
         }
     }

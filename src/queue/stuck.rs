@@ -114,7 +114,7 @@ pub(super) fn all(state: &State, sight: &Sight<'_>, causes: &BTreeMap<&TaskId, u
                 add(Kind::Failed, finish.worker.as_ref(), finish.when.at, reason(finish), Some(next));
             }
             Phase::Claimed(claim) => {
-                if let Some((since, why)) = silence(task, claim, sight) {
+                if let Some((since, why)) = silence(state, task, claim, sight) {
                     let next = format!("rm {tasks}/claim/{id}");
                     add(Kind::Lease, Some(&claim.worker), since, why, Some(next));
                 }
@@ -220,10 +220,10 @@ fn missing(state: &State, id: &TaskId, holds_up: usize, tasks: &str) -> Stuck {
 }
 
 /// Of a claim whose holder is silent for more than half of its lease: since when, and what comes of it.
-fn silence(task: &Task, claim: &Claim, sight: &Sight<'_>) -> Option<(Wall, String)> {
+fn silence(state: &State, task: &Task, claim: &Claim, sight: &Sight<'_>) -> Option<(Wall, String)> {
     let found = sight.workers.binary_search_by(|(name, _)| name.cmp(&claim.worker)).ok()?;
     let heard = sight.workers[found].1;
-    let (now, lease) = (sight.now, lease::of(task, sight.default_lease));
+    let (now, lease) = (sight.now, lease::of(state, task, sight.default_lease));
     let silent = now.instant.since(heard);
     (silent.0 > lease.0 / 2).then(|| {
         let left = Span(lease.0.saturating_sub(silent.0));

@@ -552,8 +552,11 @@ proptest! {
 fn rules() -> impl Strategy<Value = Rules> {
     let ageing = prop_oneof![Just(10u64), Just(60), Just(1_000)];
     let claims_per_worker = prop::option::weighted(0.3, 1..3usize);
-    (ageing, claims_per_worker)
-        .prop_map(|(minutes, claims_per_worker)| Rules { ageing: Span(minutes * 60_000), claims_per_worker })
+    (ageing, claims_per_worker).prop_map(|(minutes, claims_per_worker)| Rules {
+        ageing: Span(minutes * 60_000),
+        claims_per_worker,
+        ..Rules::default()
+    })
 }
 
 /// Facts in an order that no judge would allow.

@@ -46,6 +46,7 @@ impl Class {
             | Refusal::NoNote { .. }
             | Refusal::HasFile { .. }
             | Refusal::NameTaken { .. }
+            | Refusal::NoMember { .. }
             | Refusal::OperatorOnly { .. } => Class::Denied,
         }
     }

@@ -80,6 +80,7 @@ fn refusals() -> Vec<(Refusal, Vec<(&'static str, &'static str)>)> {
         ),
         (Refusal::NotFinished { task, state: TaskState::Claimed }, vec![("claimed", "<state>")]),
         (Refusal::NameTaken { worker: name, owner: 7 }, vec![("7", "<uid>")]),
+        (Refusal::NoMember { uid: 7 }, vec![("7", "<uid>")]),
         (Refusal::OperatorOnly { what: "WHAT" }, vec![]),
     ]
 }

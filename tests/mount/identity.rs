@@ -140,6 +140,7 @@ fn c40_everybody_meets_their_own_directory() {
 fn c41_a_name_belongs_to_the_user_who_used_it_first() {
     as_root!();
     let project = project!();
+    project.is_for_everybody();
     ["a", "b", "c"].iter().for_each(|id| project.task(id, "# T\n"));
     let mounted = project.mount(&[]);
     mounted.sh_as(1001, "w1", "touch tasks/claim/a").ok();

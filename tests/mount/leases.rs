@@ -35,6 +35,36 @@ fn c31_a_silent_worker_loses_its_claim_and_cannot_come_back() {
 }
 
 #[test]
+fn c34_no_lease_is_longer_than_the_mount_allows() {
+    let project = project!();
+    project.task("a", "---\nlease: 365d\ncontext: [missing]\n---\n");
+    project.task("b", "---\nlease: 30m\n---\n");
+    let mounted = project.mount(&[]);
+    let warnings = |mounted: &Mounted| mounted.json("status/a")["warnings"].clone();
+    assert_eq!(mounted.json("status/a")["lease"], "1d");
+    let cut = "lease: 365d is cut to 1d, the longest that this mount allows";
+    assert_eq!(warnings(&mounted), serde_json::json!(["context: missing does not exist", cut]));
+    assert_eq!(mounted.json("queue.json")["a"]["warnings"], warnings(&mounted));
+    assert!(mounted.json("status/b").get("warnings").is_none());
+    mounted.sh("w1", "touch tasks/claim/a tasks/claim/b").ok();
+    drop(mounted);
+    // A claim that was made under a longer one, too.
+    let mounted = project.mount(&["lease_max=1s"]);
+    assert_eq!(mounted.json("status/b")["lease"], "1s");
+    mounted.until_state("a", "ready");
+    mounted.until_state("b", "ready");
+    let lost = &mounted.json("status/a")["lost_claims"][0];
+    assert!(lost["reason"].as_str().unwrap().starts_with("its lease ran out after "), "{lost}");
+    let refused = project.crewfs(["mount".as_ref(), project.source().as_os_str(), "-olease=2d".as_ref()]);
+    assert_eq!(refused.code, Some(2));
+    assert!(
+        refused.stderr.contains("lease=2d is longer than the longest lease, which is 1d"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
 fn c30_any_operation_renews_in_the_tree_as_on_the_desk() {
     let project = project!();
     (0..3).for_each(|n| project.task(&format!("t{n}"), "# T\n"));

@@ -21,6 +21,7 @@ mod identity;
 mod leases;
 mod listing;
 mod liveness;
+mod members;
 mod missing;
 mod notes;
 mod overview;

@@ -4,12 +4,14 @@
 //! Must never: show what moves by itself. A document changes only with the state, or with a worker's sign of life, so that
 //! its size and time can be told without reading it (C1).
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::json;
 
 use crate::engine::{Engine, Presence};
 use crate::queue::{
-    FileState, Loss, Lost, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, WorkerName,
+    FileState, Loss, Lost, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, WorkerName, lease,
 };
 use crate::shown;
 
@@ -62,7 +64,7 @@ struct TaskView<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     context: &'a [String],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    warnings: &'a [String],
+    warnings: Cow<'a, [String]>,
 }
 
 #[derive(Serialize)]
@@ -78,6 +80,7 @@ fn view<'a>(state: &'a State, task: &'a Task, caller: Option<&str>) -> TaskView<
     let spec = &task.spec;
     let loss =
         |loss: &'a Loss| LossView { worker: &loss.worker, at: loss.at, reason: loss.reason.to_string() };
+    let (lease, cut) = lease::named(state, task).unzip();
     TaskView {
         status: state.state_of(task),
         worker: claim.map(|c| &c.worker).or_else(|| finish.and_then(|f| f.worker.as_ref())),
@@ -102,14 +105,17 @@ fn view<'a>(state: &'a State, task: &'a Task, caller: Option<&str>) -> TaskView<
         waits_for: task.unmet.iter().collect(),
         attempts: spec.attempts,
         lost_claims: task.losses.iter().map(loss).collect(),
-        lease: spec.lease.map(|span| span.to_string()),
+        lease: lease.map(|span| span.to_string()),
         deadline: task.deadline(),
         overdue: task.is_unfinished() && task.deadline().is_some_and(|wall| wall <= state.last_at()),
         not_before: task.not_before(),
         requires: &spec.requires,
         owns: &spec.owns,
         context: &spec.context,
-        warnings: &spec.warnings,
+        warnings: match cut.flatten() {
+            Some(cut) => spec.warnings.iter().cloned().chain([cut]).collect(),
+            None => Cow::Borrowed(&spec.warnings),
+        },
     }
 }
 

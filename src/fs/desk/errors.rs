@@ -29,6 +29,7 @@ impl From<&Refusal> for FsError {
             | Refusal::Stale { .. }
             | Refusal::NoNote { .. }
             | Refusal::NameTaken { .. }
+            | Refusal::NoMember { .. }
             | Refusal::OperatorOnly { .. } => libc::EACCES,
             Refusal::NotFinished { .. } => libc::EINVAL,
         };

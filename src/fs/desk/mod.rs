@@ -12,12 +12,14 @@
 //! | `synth`, `plain` | changes of synthesized nodes, and of the project's own files in this directory |
 //! | `publish`, `watch` | from instruction files to tasks |
 //! | `misnamed` | files that look like tasks and are none |
+//! | `members` | who may change the queue |
 //! | `nodes`, `handles`, `errors` | numbers, open files, errnos |
 
 mod dashboard;
 mod documents;
 mod errors;
 mod handles;
+mod members;
 mod metrics;
 mod misnamed;
 mod nodes;
@@ -38,6 +40,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use self::handles::{Handle, Handles, Line};
+pub use self::members::Users;
 use self::nodes::{Directory, Node, is_synthesized};
 use self::publish::Publisher;
 use self::show::View;
@@ -75,6 +78,8 @@ pub struct Config {
     pub owner_uid: u32,
     /// Its group.
     pub owner_gid: u32,
+    /// The users who may change the queue whatever the rights of the directory of tasks are (C17).
+    pub workers: Users,
     /// How many threads serve it.
     pub threads: usize,
     /// The absolute paths by which the project is reached: what is written below one of them is meant from its root.
@@ -515,7 +520,13 @@ impl Filesystem for Desk {
     }
 
     fn getxattr(&self, _req: &Request, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
-        plain_only(ino).and_then(|()| self.core.files.getxattr(ino, name))
+        match is_synthesized(ino) {
+            // The kernel asks for the ACL of whatever it judges by its mode.
+            true if name.as_encoded_bytes().starts_with(b"system.posix_acl_") => {
+                Err(FsError::new(libc::ENODATA))
+            }
+            _ => plain_only(ino).and_then(|()| self.core.files.getxattr(ino, name)),
+        }
     }
 
     fn listxattr(&self, req: &Request, ino: Ino) -> Result<Vec<u8>> {

@@ -59,16 +59,25 @@ impl Core {
         error
     }
 
-    /// Who asks, and that whatever was just published is there.
+    /// Who asks for a change of the queue; and what was just published is there.
     fn begin<T>(&self, req: &Request, reply: Reply<T>) -> Option<(Arc<Caller>, Reply<T>)> {
         self.view.settle(req);
-        match self.view.caller(req) {
+        match self.changer(req) {
             Ok(caller) => Some((caller, reply)),
             Err(error) => {
                 self.view.callers.refused_unknown(req, &error);
                 reply.send(Err(error));
                 None
             }
+        }
+    }
+
+    /// Who asks for a change of the queue, if that is one who may (C17).
+    fn changer(&self, req: &Request) -> Result<Arc<Caller>> {
+        let caller = self.view.caller(req)?;
+        match self.view.may_change(req, &caller) {
+            Ok(()) => Ok(caller),
+            Err(error) => Err(self.refused(&caller, error)),
         }
     }
 
@@ -138,7 +147,7 @@ impl Core {
     ) {
         let form = form_of(flags);
         if self.is_scratch(parent, name, &node, form == ClaimForm::Exclusive) {
-            return reply.send(self.create_scratch(req, parent, name));
+            return reply.send(self.changer(req).and_then(|_| self.create_scratch(req, parent, name)));
         }
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         let decided = self.wished(&node, &caller, form).and_then(|command| {
@@ -208,10 +217,10 @@ impl Core {
         node: Node,
         reply: Reply<()>,
     ) {
+        let Some((caller, reply)) = self.begin(req, reply) else { return };
         if self.view.scratches.at(parent, name).is_some() {
             return reply.send(self.view.scratches.remove(parent, name).map(|_| ()));
         }
-        let Some((caller, reply)) = self.begin(req, reply) else { return };
         match table::removing(&node, &caller, &self.view.engine.state()) {
             Ok(command) => self.command(caller, command, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
@@ -352,7 +361,9 @@ impl Core {
             Err(error) => return reply.send(Err(error)),
         };
         if let Node::Scratch(number) = node {
-            return reply.send(Ok(self.opened(Handle::Scratch(number))));
+            let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+            let may = if writes { self.changer(req).map(|_| ()) } else { Ok(()) };
+            return reply.send(may.map(|()| self.opened(Handle::Scratch(number))));
         }
         // One open is one moment: a claim that just ended is gone, for whoever opens it to write, too (C22).
         let state = self.view.engine.state();

@@ -420,7 +420,7 @@ impl Guard {
         let check = |path: Option<PathBuf>, reach: Reach| {
             // What has no name left is nobody's.
             let Some(path) = path else { return Ok(()) };
-            match owner_of(&owners, &path, reach, Some(&caller.actor.worker)) {
+            match owner_of(&owners, &path, reach, Some(&caller.actor)) {
                 Some(owner) => Err(FsError::because(
                     libc::EBUSY,
                     format!(

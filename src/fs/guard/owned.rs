@@ -11,13 +11,15 @@ use parking_lot::Mutex;
 
 use super::exempt::rules;
 use crate::engine::Engine;
-use crate::queue::{Seq, TaskId, TaskState, Wall, WorkerName, owned_files, owned_roots};
+use crate::queue::{Actor, Seq, TaskId, TaskState, Wall, WorkerName, owned_files, owned_roots};
 
 /// A claimed task that owns files.
 pub(super) struct Owner {
     pub(super) task: TaskId,
     pub(super) worker: WorkerName,
     pub(super) since: Wall,
+    /// The user of that worker.
+    uid: u32,
     epoch: Seq,
     globs: Gitignore,
     /// The leading directories of each glob that is bound to the root: what must not be moved as a whole.
@@ -74,6 +76,7 @@ impl Owned {
                     task: id.clone(),
                     worker: claim.worker.clone(),
                     since: claim.since.at,
+                    uid: state.worker(claim.worker.as_str()).map_or(0, |worker| worker.uid),
                     epoch: claim.epoch(),
                     globs: globs_of(id, &task.spec.owns),
                     roots: owned_roots(&task.spec.owns),
@@ -96,14 +99,19 @@ pub(super) enum Reach {
     Whole,
 }
 
-/// Who owns what is at this path, unless it is `except`.
+/// Who owns what is at this path, so that this actor may not change it. Nothing is kept from operators, and nothing that another
+/// user claims from root.
 pub(super) fn owner_of<'a>(
     owners: &'a [Arc<Owner>],
     path: &Path,
     reach: Reach,
-    except: Option<&WorkerName>,
+    actor: Option<&Actor>,
 ) -> Option<&'a Owner> {
-    let mut others = owners.iter().filter(|owner| Some(&owner.worker) != except);
+    let free = |owner: &Owner| match actor {
+        Some(actor) => owner.worker == actor.worker || actor.operator || actor.uid == 0 && owner.uid != 0,
+        None => false,
+    };
+    let mut others = owners.iter().filter(|owner| !free(owner));
     let owner = others.find(|owner| {
         owner.owns(path, reach != Reach::File) || reach == Reach::Whole && owner.owns_below(path)
     });
@@ -128,6 +136,7 @@ mod tests {
             task: TaskId::parse("t").unwrap(),
             worker: WorkerName::parse(worker).unwrap(),
             since: Wall(0),
+            uid: 1_000,
             epoch: 1,
             globs: owned_files(globs.iter().copied()).unwrap(),
             roots: owned_roots(&globs.iter().map(|glob| glob.to_string()).collect::<Vec<_>>()),
@@ -136,7 +145,14 @@ mod tests {
 
     fn owns(globs: &[&str], path: &str, reach: Reach) -> bool {
         let owners = [owner("w1", globs)];
-        let (holder, other) = (WorkerName::parse("w1").unwrap(), WorkerName::parse("w2").unwrap());
+        let actor = |name: &str, uid, operator| {
+            let worker = WorkerName::parse(name).unwrap();
+            Actor { worker, uid, operator }
+        };
+        let (holder, other) = (actor("w1", 1_000, false), actor("w2", 1_000, false));
+        for free in [actor("root", 0, false), actor("w2", 1_001, true)] {
+            assert!(owner_of(&owners, Path::new(path), reach, Some(&free)).is_none());
+        }
         assert!(owner_of(&owners, Path::new(path), reach, Some(&holder)).is_none());
         let owned = owner_of(&owners, Path::new(path), reach, Some(&other)).is_some();
         assert_eq!(owned, owner_of(&owners, Path::new(path), reach, None).is_some());

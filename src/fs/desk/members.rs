@@ -1,0 +1,30 @@
+//! Who may change the queue (C17).
+//!
+//! May assume: nothing of the caller but its request; the directory of tasks is the one of the disk.
+//! Must never: be passed by on the way to a change, or refuse root, operators and the user who mounted.
+
+use std::collections::BTreeSet;
+
+use super::super::caller::Caller;
+use super::super::permissions::{Permissions, Wanted};
+use super::super::{FsError, Request, Result};
+use super::show::View;
+use crate::queue::Refusal;
+
+impl View {
+    /// Refuse a change of the queue by a caller who may not write in the directory of tasks, and is not named in an option.
+    pub(super) fn may_change(&self, req: &Request, caller: &Caller) -> Result<()> {
+        let (owner, named) = (self.config.owner_uid, &self.config.workers);
+        if caller.actor.operator || req.uid == 0 || req.uid == owner || named.contains(&req.uid) {
+            return Ok(());
+        }
+        let directory = Permissions::of(self.publisher.directory());
+        match directory.is_ok_and(|directory| directory.allow(req, Wanted::Write)) {
+            true => Ok(()),
+            false => Err(FsError::from(&Refusal::NoMember { uid: req.uid })),
+        }
+    }
+}
+
+/// Users by number.
+pub type Users = BTreeSet<u32>;
