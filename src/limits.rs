@@ -38,6 +38,8 @@ pub const MAX_ATTEMPTS: u32 = 100;
 /// How many ends of claims a task remembers. Those that count as attempts are all among them.
 pub const LOSSES_KEPT: usize = 200;
 const _: () = assert!(LOSSES_KEPT > MAX_ATTEMPTS as usize);
+/// Files of one task, each with other readers, of which it is remembered who may read what was said of them. Beyond that operators may.
+pub const PRIVATE_FILES_OF_A_TASK: usize = 16;
 /// Longest text of a worker's capabilities, in bytes.
 pub const CAPABILITIES_BYTES: usize = 4 * 1024;
 /// Tasks that reserve the files they own, at one time: those who have waited longest. Each costs a comparison with whoever
@@ -60,6 +62,8 @@ pub const DASHBOARD_GRAIN: usize = 16 * 1024;
 pub const DASHBOARD_SPARE: usize = 2 * 1024;
 /// For how long one rendering of what moves by itself is shown, unless the queue changes, in milliseconds.
 pub const OVERVIEW_MS: u64 = 1_000;
+/// How many renderings of one document are kept, each for callers who may not read the same files.
+pub const RENDERINGS_KEPT: usize = 4;
 /// How many things that do not move a summary names before it only counts them.
 pub const STUCK_SHOWN: usize = 100;
 

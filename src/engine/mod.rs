@@ -36,7 +36,7 @@ pub use snapshot::FILE as SNAPSHOT_FILE;
 
 use crate::clock::{Clock, Stopwatch};
 use crate::limits::EVENTS_SHOWN;
-use crate::log::{Log, LogError};
+use crate::log::{Log, LogError, part};
 use crate::queue::{Command, Outcome, Record, Refusal, Rules, Seq, Span, State};
 use crate::state_directory::StateDirectory;
 
@@ -391,14 +391,21 @@ impl Engine {
         self.ask(move |log| answer(writer::text_of(log, seq)));
     }
 
-    /// Bytes of `events.jsonl`.
+    /// Bytes of `events.jsonl`. `show` may put other bytes in the place of a line's, as many.
     pub fn read_events(
         &self,
         offset: u64,
         length: usize,
+        show: impl FnOnce(&mut [u8]) + Send + 'static,
         answer: impl FnOnce(Result<Vec<u8>, LogError>) + Send + 'static,
     ) {
-        self.ask(move |log| answer(log.read_bytes(offset, length)));
+        self.ask(move |log| {
+            let lines = log.read_lines(offset, length).map(|(start, mut lines)| {
+                show(&mut lines);
+                (start, lines)
+            });
+            answer(lines.map(|lines| part(lines, offset, length)));
+        });
     }
 
     /// Look into the log, on the writer's thread. After the end nobody looks: dropping the question drops its reply, which

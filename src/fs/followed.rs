@@ -344,7 +344,7 @@ mod tests {
     use crate::clock;
     use crate::engine;
     use crate::log::MemoryLog;
-    use crate::queue::{Actor, ClaimForm, FileStamp, Manifest, Outcome, Rules, Spec, TaskId};
+    use crate::queue::{Actor, ClaimForm, Eyes, FileStamp, Manifest, Outcome, Rules, Spec, TaskId};
 
     /// A process that lives until its input ends.
     fn process() -> (Child, Anchor) {
@@ -392,7 +392,11 @@ mod tests {
             let publish = Command::Publish { task: id.clone(), manifest, stamp: FileStamp::default() };
             self.engine.call(publish).unwrap();
             let by = Actor { worker: worker.clone(), uid: 1, operator: false };
-            match self.engine.call(Command::Claim { task: id, by, form: ClaimForm::Any }).unwrap() {
+            match self
+                .engine
+                .call(Command::Claim { task: id, by, form: ClaimForm::Any, eyes: Eyes::All })
+                .unwrap()
+            {
                 Outcome::Claimed { epoch, .. } => epoch,
                 other => panic!("{other:?}"),
             }

@@ -30,9 +30,17 @@ impl Log for MemoryLog {
         rest.map(|(line, seq)| parse_line(seq, line)).collect()
     }
 
-    fn read_bytes(&mut self, offset: u64, length: usize) -> Result<Vec<u8>, LogError> {
-        let all = self.lines.iter().flat_map(|line| line.bytes());
-        Ok(all.skip(offset as usize).take(length).collect())
+    fn read_lines(&mut self, offset: u64, length: usize) -> Result<(u64, Vec<u8>), LogError> {
+        let (mut start, mut found) = (0, Vec::new());
+        for line in &self.lines {
+            let end = start + found.len() as u64 + line.len() as u64;
+            if end <= offset {
+                start = end;
+            } else if start + (found.len() as u64) < offset.saturating_add(length as u64) {
+                found.extend_from_slice(line.as_bytes());
+            }
+        }
+        Ok((start, found))
     }
 
     fn reopen(&mut self) -> Result<Tail, LogError> {

@@ -96,8 +96,14 @@ pub trait Log: Send {
     /// Up to `limit` events after position `after`, in order.
     fn read(&mut self, after: Seq, limit: usize) -> Result<Vec<Record>, LogError>;
 
+    /// The events as lines, whole ones, that have something of the `length` bytes from byte `offset` on; and where the first of them
+    /// begins.
+    fn read_lines(&mut self, offset: u64, length: usize) -> Result<(u64, Vec<u8>), LogError>;
+
     /// Up to `length` bytes from byte `offset` of the events as lines; fewer only at the end.
-    fn read_bytes(&mut self, offset: u64, length: usize) -> Result<Vec<u8>, LogError>;
+    fn read_bytes(&mut self, offset: u64, length: usize) -> Result<Vec<u8>, LogError> {
+        self.read_lines(offset, length).map(|lines| part(lines, offset, length))
+    }
 
     /// Start over after an error, and settle what is there.
     fn reopen(&mut self) -> Result<Tail, LogError>;
@@ -112,6 +118,13 @@ pub trait Log: Send {
 
     /// Tidy up while nobody waits. May take a few milliseconds.
     fn idle(&mut self) -> Result<(), LogError>;
+}
+
+/// What is asked for of the lines that have some of it.
+pub fn part((start, lines): (u64, Vec<u8>), offset: u64, length: usize) -> Vec<u8> {
+    let from = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX).min(lines.len());
+    let to = from.saturating_add(length).min(lines.len());
+    lines[from..to].to_vec()
 }
 
 /// A record as its line of `events.jsonl`, newline included.

@@ -348,7 +348,7 @@ impl Log for SqliteLog {
         Ok(records)
     }
 
-    fn read_bytes(&mut self, offset: u64, length: usize) -> Result<Vec<u8>, LogError> {
+    fn read_lines(&mut self, offset: u64, length: usize) -> Result<(u64, Vec<u8>), LogError> {
         let connection = self.connection()?;
         let mut select_end = connection.prepare_cached("SELECT end FROM event WHERE seq = ?1")?;
         let mut end_of = |seq: Seq| match seq {
@@ -371,9 +371,11 @@ impl Log for SqliteLog {
         let mut select =
             connection.prepare_cached("SELECT seq, end, line FROM event WHERE seq >= ?1 ORDER BY seq")?;
         let mut rows = select.query([low as i64])?;
-        let (mut seq, mut start) = (low, end_of(low - 1)?);
-        let mut bytes = Vec::with_capacity(length.min(1 << 20));
-        while bytes.len() < length
+        let first = end_of(low - 1)?;
+        let (mut seq, mut start) = (low, first);
+        let last = offset.saturating_add(length as u64);
+        let mut lines = Vec::with_capacity(length.min(1 << 20));
+        while start < last
             && let Some(row) = rows.next()?
         {
             let (found, end, line) =
@@ -382,12 +384,10 @@ impl Log for SqliteLog {
             if found != seq || end.checked_sub(start) != Some(line.len() as u64) {
                 return Err(LogError::Damaged { seq, why: "its line is not where it was".into() });
             }
-            let skip = offset.saturating_sub(start) as usize;
-            let take = (line.len() - skip).min(length - bytes.len());
-            bytes.extend_from_slice(&line[skip..skip + take]);
+            lines.extend_from_slice(line);
             (seq, start) = (seq + 1, end);
         }
-        Ok(bytes)
+        Ok((first, lines))
     }
 
     fn reopen(&mut self) -> Result<Tail, LogError> {

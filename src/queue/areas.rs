@@ -15,7 +15,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::TaskId;
-use super::order::{Rank, Words};
+use super::order::{Demand, Rank, Words};
 use super::overlap::Globs;
 use crate::limits::RESERVATIONS;
 
@@ -23,8 +23,8 @@ use crate::limits::RESERVATIONS;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Area {
     globs: Globs,
-    /// Those that wait to be claimed, by what they require.
-    waiting: OrdMap<Words, OrdMap<Rank, TaskId>>,
+    /// Those that wait to be claimed, by what they ask of a worker.
+    waiting: OrdMap<Demand, OrdMap<Rank, TaskId>>,
     /// Those that are claimed.
     claimed: OrdSet<TaskId>,
     /// Claimed tasks, of whatever area, that own some of the same files.
@@ -33,8 +33,8 @@ struct Area {
     reserved: OrdMap<Rank, TaskId>,
 }
 
-/// A ready task that stands before all others of its area that require the same.
-type Head = (Words, Rank, TaskId);
+/// A ready task that stands before all others of its area that ask the same.
+type Head = (Demand, Rank, TaskId);
 
 /// What others see of an area.
 struct Face {
@@ -55,9 +55,9 @@ impl Area {
     }
 
     fn face(&self) -> Face {
-        let firsts = self.waiting.iter().filter_map(|(words, line)| {
+        let firsts = self.waiting.iter().filter_map(|(demand, line)| {
             let (rank, id) = line.get_min()?;
-            Some((words.clone(), *rank, id.clone()))
+            Some((demand.clone(), *rank, id.clone()))
         });
         if !self.bars.is_empty() {
             let first = firsts.min_by_key(|(_, rank, _)| *rank).filter(|(_, rank, _)| rank.is_ripe());
@@ -75,9 +75,9 @@ impl Area {
 /// A change among the heads.
 pub(super) enum Step {
     /// It is one now.
-    Come(Words, Rank, TaskId),
+    Come(Demand, Rank, TaskId),
     /// It is none any more.
-    Gone(Words, Rank),
+    Gone(Demand, Rank),
 }
 
 /// What a change made of the heads, step by step.
@@ -148,24 +148,24 @@ impl Areas {
     }
 
     /// A task waits.
-    pub(super) fn waits(&mut self, owns: &Words, requires: &Words, rank: Rank, id: &TaskId) -> Turn {
+    pub(super) fn waits(&mut self, owns: &Words, demand: &Demand, rank: Rank, id: &TaskId) -> Turn {
         let mut turn = Turn::new();
         self.open(owns);
         self.change(owns, &mut turn, |area| {
-            area.waiting.entry(requires.clone()).or_default().insert(rank, id.clone());
+            area.waiting.entry(demand.clone()).or_default().insert(rank, id.clone());
         });
         self.settle(&mut turn);
         turn
     }
 
     /// It waits no more.
-    pub(super) fn left(&mut self, owns: &Words, requires: &Words, rank: Rank) -> Turn {
+    pub(super) fn left(&mut self, owns: &Words, demand: &Demand, rank: Rank) -> Turn {
         let mut turn = Turn::new();
         self.change(owns, &mut turn, |area| {
-            if let Some(line) = area.waiting.get_mut(requires) {
+            if let Some(line) = area.waiting.get_mut(demand) {
                 line.remove(&rank);
                 if line.is_empty() {
-                    area.waiting.remove(requires);
+                    area.waiting.remove(demand);
                 }
             }
         });
@@ -255,8 +255,8 @@ impl Areas {
                 self.barred.insert(rank, (id, owns.clone()));
             }
         }
-        turn.extend(before.heads.into_iter().map(|(words, rank, _)| Step::Gone(words, rank)));
-        turn.extend(after.heads.into_iter().map(|(words, rank, id)| Step::Come(words, rank, id)));
+        turn.extend(before.heads.into_iter().map(|(demand, rank, _)| Step::Gone(demand, rank)));
+        turn.extend(after.heads.into_iter().map(|(demand, rank, id)| Step::Come(demand, rank, id)));
     }
 
     /// Let those reserve who are to, and no others.

@@ -2,7 +2,7 @@
 //!
 //! Must never: hold anything that only a filesystem understands.
 
-use super::{Content, Event, FileStamp, LossReason, Manifest, Seq, Span, TaskId, WorkerName};
+use super::{Content, Event, Eyes, FileStamp, LossReason, Manifest, Seq, Span, TaskId, WorkerName};
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub enum Command {
         by: Actor,
         /// How it asks.
         form: ClaimForm,
+        /// What it may read: a task whose file it cannot read is not for it.
+        eyes: Eyes,
     },
     /// A worker wants the best task there is for it.
     ClaimNext {
@@ -78,6 +80,8 @@ pub enum Command {
         by: Actor,
         /// How it asks.
         form: ClaimForm,
+        /// What it may read.
+        eyes: Eyes,
     },
     /// The holder leaves a progress note.
     Note {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::command::{Actor, ClaimForm, Command, Decision, Ending, Outcome};
 use super::event::{Content, Event, LossReason, Record};
 use super::task::{Claim, FileStamp, FileState, Manifest, Phase, Problem, Task};
-use super::{Refusal, Seq, State, TaskId, TaskState, WorkerName};
+use super::{Eyes, Refusal, Seq, State, TaskId, TaskState, WorkerName};
 
 /// Judge one command: the events that it causes, or the reason why it causes none.
 pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
@@ -16,7 +16,7 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
         check_name(state, by)?;
     }
     match command {
-        Command::Publish { task, manifest, stamp } => publish(state, task, manifest, *stamp),
+        Command::Publish { task, manifest, stamp } => publish(state, task, manifest, stamp),
         Command::OpenFile { task } => match state.task(task.as_str()) {
             Some(found) if !matches!(found.file, FileState::Open(_)) => {
                 done(vec![Event::FileOpened { task: task.clone() }])
@@ -42,8 +42,8 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
             Some(_) | None => done(vec![]),
         },
         Command::Forget { task, by } => forget(state, task, by),
-        Command::Claim { task, by, form } => claim(state, task, by, *form),
-        Command::ClaimNext { by, form } => claim_next(state, by, *form),
+        Command::Claim { task, by, form, eyes } => claim(state, task, by, *form, eyes),
+        Command::ClaimNext { by, form, eyes } => claim_next(state, by, *form, eyes),
         Command::Note { task, epoch, by, text } => {
             let claim = held_by(state, task, by)?;
             if claim.epoch() != *epoch {
@@ -142,16 +142,21 @@ fn join(state: &State, by: &Actor) -> Vec<Event> {
     }
 }
 
-fn publish(state: &State, task: &TaskId, manifest: &Manifest, stamp: FileStamp) -> Result<Decision, Refusal> {
+fn publish(
+    state: &State,
+    task: &TaskId,
+    manifest: &Manifest,
+    stamp: &FileStamp,
+) -> Result<Decision, Refusal> {
     let cycle = match state.task(task.as_str()) {
-        Some(known) if known.stamp == stamp && known.manifest == *manifest && known.has_whole_file() => {
+        Some(known) if known.stamp == *stamp && known.manifest == *manifest && known.has_whole_file() => {
             return done(vec![]);
         }
         // A file whose needs are as before closes no cycle, and need not be searched for one.
         Some(known) if known.manifest.needs() == manifest.needs() => known.cycle.clone(),
         Some(_) | None => cycle_through(state, task, manifest.needs()),
     };
-    let (task, manifest) = (task.clone(), manifest.clone());
+    let (task, manifest, stamp) = (task.clone(), manifest.clone(), stamp.clone());
     mend_cycles(state, Event::Published { task, manifest, stamp, cycle })
 }
 
@@ -194,7 +199,7 @@ fn retry(state: &State, task: &TaskId, by: &Actor) -> Result<Decision, Refusal> 
         }
         // A rejected task comes back by itself when its file is mended; until then the reason stands.
         Phase::Rejected(problem) => {
-            Err(Refusal::Rejected { task: task.clone(), problem: problem.to_string() })
+            Err(Refusal::Rejected { task: task.clone(), problem: state.said(task, problem) })
         }
         Phase::Open | Phase::Claimed(_) => {
             Err(Refusal::NotFinished { task: task.clone(), state: state.state_of(found) })
@@ -202,7 +207,13 @@ fn retry(state: &State, task: &TaskId, by: &Actor) -> Result<Decision, Refusal> 
     }
 }
 
-fn claim(state: &State, task: &TaskId, by: &Actor, form: ClaimForm) -> Result<Decision, Refusal> {
+fn claim(
+    state: &State,
+    task: &TaskId,
+    by: &Actor,
+    form: ClaimForm,
+    eyes: &Eyes,
+) -> Result<Decision, Refusal> {
     let mut events = join(state, by);
     let found = find(state, task)?;
     match &found.phase {
@@ -220,11 +231,18 @@ fn claim(state: &State, task: &TaskId, by: &Actor, form: ClaimForm) -> Result<De
         Phase::Completed(_) | Phase::Failed(_) => {
             return Err(Refusal::Finished { task: task.clone(), state: state.state_of(found) });
         }
+        // Why it cannot be claimed is said only to those who may know.
+        Phase::Rejected(_) | Phase::Open if !eyes.may_read(found.stamp.readers.as_deref()) => {
+            return Err(Refusal::Private { task: task.clone(), worker: by.worker.clone() });
+        }
         Phase::Rejected(problem) => {
-            return Err(Refusal::Rejected { task: task.clone(), problem: problem.to_string() });
+            return Err(Refusal::Rejected { task: task.clone(), problem: state.said(task, problem) });
         }
         Phase::Open if state.state_of(found) == TaskState::Blocked => {
-            return Err(Refusal::Blocked { task: task.clone(), why: state.why_blocked(found) });
+            return Err(Refusal::Blocked {
+                task: task.clone(),
+                why: state.why_blocked(found, &Eyes::ANYBODY),
+            });
         }
         Phase::Open => {}
     }
@@ -240,11 +258,11 @@ fn claim(state: &State, task: &TaskId, by: &Actor, form: ClaimForm) -> Result<De
     Ok(Decision { events, outcome: Outcome::Claimed { task: task.clone(), epoch } })
 }
 
-fn claim_next(state: &State, by: &Actor, form: ClaimForm) -> Result<Decision, Refusal> {
+fn claim_next(state: &State, by: &Actor, form: ClaimForm, eyes: &Eyes) -> Result<Decision, Refusal> {
     let worker = state.worker(by.worker.as_str());
     // A worker that retries gets the task it has, never a second one (C21).
     if let Some(task) = worker.and_then(|worker| worker.claims.last()) {
-        return claim(state, task, by, form);
+        return claim(state, task, by, form, eyes);
     }
     if form == ClaimForm::Text
         && let Some(lost) = worker.filter(|worker| worker.ousted).and_then(|worker| worker.lost.as_ref())
@@ -253,9 +271,9 @@ fn claim_next(state: &State, by: &Actor, form: ClaimForm) -> Result<Decision, Re
         return Err(Refusal::NoNote { why, form: "claim/next".into() });
     }
     may_claim(state, by)?;
-    match state.best_for(Some(by.worker.as_str())) {
-        Some(task) => claim(state, task, by, form),
-        None => Err(state.nothing_for(&by.worker)),
+    match state.best_for(Some(by.worker.as_str()), eyes) {
+        Some(task) => claim(state, task, by, form, eyes),
+        None => Err(state.nothing_for(&by.worker, eyes)),
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! The number of the event that made a claim is the claim's *epoch*: it only grows, so it fences a stale owner.
 
+mod access;
 mod areas;
 mod command;
 mod decide;
@@ -18,6 +19,7 @@ pub mod lease;
 mod names;
 mod order;
 mod overlap;
+mod private;
 mod refusal;
 mod state;
 mod stuck;
@@ -27,6 +29,7 @@ mod time;
 mod why;
 mod worker;
 
+pub use access::{Access, Eyes, Wanted};
 pub use command::{Actor, ClaimForm, Command, Decision, Ending, Outcome};
 pub use decide::decide;
 pub use event::{Content, Event, LossReason, ProcessEnding, Record};
@@ -43,6 +46,7 @@ pub use task::{
     TextRef, When,
 };
 pub use time::{Instant, Now, Span, Wall};
+pub use why::WITHHELD;
 pub use worker::{Lost, Worker};
 
 /// The position of an event in the log. The first event is 1; 0 is the position before it.

@@ -14,7 +14,7 @@ use imbl::OrdMap;
 
 use super::areas::{Areas, Step, Turn};
 use super::task::Task;
-use super::{Seq, Span, TaskId, Wall};
+use super::{Access, Eyes, Seq, Span, TaskId, Wall};
 
 /// What the one who mounts chooses, and the log does not know: it may be another next time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,9 @@ impl Default for Rules {
 
 /// A list of words or globs that many tasks may share.
 pub(super) type Words = Arc<[String]>;
+
+/// What a task asks of the worker who may have it: words that it requires, and to be able to read its file where not everybody is.
+pub(super) type Demand = (Words, Option<Arc<Access>>);
 
 /// Where a task stands in line: lower goes first. No two tasks have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,7 +97,7 @@ pub(super) struct Waiting {
 /// What the indexes know of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
-    Waits { rank: Rank, requires: Words, owns: Option<Words> },
+    Waits { rank: Rank, demand: Demand, owns: Option<Words> },
     Claimed { owns: Option<Words> },
     Neither,
 }
@@ -107,7 +110,8 @@ impl Standing {
                 let mut requires = task.spec.requires.clone();
                 requires.sort();
                 requires.dedup();
-                Standing::Waits { rank, requires: requires.into(), owns: owns() }
+                let demand = (requires.into(), task.stamp.readers.clone());
+                Standing::Waits { rank, demand, owns: owns() }
             }
             (None, Some(_)) => Standing::Claimed { owns: owns() },
             (None, None) => Standing::Neither,
@@ -120,8 +124,8 @@ impl Standing {
 pub(super) struct Order {
     /// All that wait to be claimed, ready or barred.
     line: OrdMap<Rank, Waiting>,
-    /// Ready tasks by what they require: all that own nothing, and of each area the first.
-    claimable: OrdMap<Words, OrdMap<Rank, TaskId>>,
+    /// Ready tasks by what they ask: all that own nothing, and of each area the first.
+    claimable: OrdMap<Demand, OrdMap<Rank, TaskId>>,
     areas: Areas,
     /// How many of the ready ones own nothing.
     ready: usize,
@@ -155,26 +159,28 @@ impl Order {
         }
     }
 
-    /// The first of the ready tasks for somebody who has these words.
-    pub(super) fn first(&self, has: impl Fn(&str) -> bool) -> Option<&TaskId> {
-        let mine = self.claimable.iter().filter(|(words, _)| words.iter().all(|word| has(word)));
+    /// The first of the ready tasks for somebody who has these words, and these eyes.
+    pub(super) fn first(&self, has: impl Fn(&str) -> bool, eyes: &Eyes) -> Option<&TaskId> {
+        let mine = self.claimable.iter().filter(|((words, readers), _)| {
+            words.iter().all(|word| has(word)) && eyes.may_read(readers.as_deref())
+        });
         mine.filter_map(|(_, line)| line.get_min()).min_by_key(|(rank, _)| *rank).map(|(_, id)| id)
     }
 
-    /// The sets of words that ready tasks require.
-    pub(super) fn required(&self) -> impl Iterator<Item = &Words> {
+    /// What ready tasks ask.
+    pub(super) fn demands(&self) -> impl Iterator<Item = &Demand> {
         self.claimable.keys()
     }
 
     pub(super) fn enter(&mut self, id: &TaskId, standing: &Standing) {
         let turn = match standing {
-            Standing::Waits { rank, requires, owns } => {
+            Standing::Waits { rank, demand, owns } => {
                 self.line.insert(*rank, Waiting { id: id.clone(), owns: owns.clone() });
                 match owns {
-                    Some(owns) => self.areas.waits(owns, requires, *rank, id),
+                    Some(owns) => self.areas.waits(owns, demand, *rank, id),
                     None => {
                         self.ready += 1;
-                        vec![Step::Come(requires.clone(), *rank, id.clone())]
+                        vec![Step::Come(demand.clone(), *rank, id.clone())]
                     }
                 }
             }
@@ -186,13 +192,13 @@ impl Order {
 
     pub(super) fn leave(&mut self, id: &TaskId, standing: &Standing) {
         let turn = match standing {
-            Standing::Waits { rank, requires, owns } => {
+            Standing::Waits { rank, demand, owns } => {
                 self.line.remove(rank);
                 match owns {
-                    Some(owns) => self.areas.left(owns, requires, *rank),
+                    Some(owns) => self.areas.left(owns, demand, *rank),
                     None => {
                         self.ready -= 1;
-                        vec![Step::Gone(requires.clone(), *rank)]
+                        vec![Step::Gone(demand.clone(), *rank)]
                     }
                 }
             }
@@ -205,14 +211,14 @@ impl Order {
     fn follow(&mut self, turn: Turn) {
         for step in turn {
             match step {
-                Step::Come(words, rank, id) => {
-                    self.claimable.entry(words).or_default().insert(rank, id);
+                Step::Come(demand, rank, id) => {
+                    self.claimable.entry(demand).or_default().insert(rank, id);
                 }
-                Step::Gone(words, rank) => {
-                    if let Some(line) = self.claimable.get_mut(&words) {
+                Step::Gone(demand, rank) => {
+                    if let Some(line) = self.claimable.get_mut(&demand) {
                         line.remove(&rank);
                         if line.is_empty() {
-                            self.claimable.remove(&words);
+                            self.claimable.remove(&demand);
                         }
                     }
                 }

@@ -97,6 +97,25 @@ pub enum Refusal {
         /// Who has all that it requires.
         others: String,
     },
+    /// The caller may not read the task's file.
+    #[error(
+        "{task} is not for {worker}, who may not read tasks/{task}.md; take another one: touch tasks/claim/next, or ask the \
+         owner of that file for the right (chgrp, chmod or setfacl)"
+    )]
+    Private {
+        /// The task.
+        task: TaskId,
+        /// The caller.
+        worker: WorkerName,
+    },
+    /// The caller may not read the file of anything that it could claim.
+    #[error("nothing that is ready is for {worker}: the files of {count} tasks are for others to read")]
+    AllPrivate {
+        /// The caller.
+        worker: WorkerName,
+        /// How many tasks are ready.
+        count: usize,
+    },
     /// The caller holds as much as one may.
     #[error("{worker} holds as many tasks as it may ({held} of {limit}); finish one first")]
     TooMany {
@@ -207,7 +226,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The name of each, for counting.
-    pub const NAMES: [&str; 24] = [
+    pub const NAMES: [&str; 26] = [
         "unknown",
         "finished",
         "rejected",
@@ -218,6 +237,8 @@ impl Refusal {
         "nothing_ready",
         "nothing_for_worker",
         "incapable",
+        "private",
+        "all_private",
         "too_many",
         "paused",
         "draining",
@@ -247,6 +268,8 @@ impl Refusal {
             Refusal::NothingReady { .. } => "nothing_ready",
             Refusal::NothingForWorker { .. } => "nothing_for_worker",
             Refusal::Incapable { .. } => "incapable",
+            Refusal::Private { .. } => "private",
+            Refusal::AllPrivate { .. } => "all_private",
             Refusal::TooMany { .. } => "too_many",
             Refusal::Paused => "paused",
             Refusal::Draining { .. } => "draining",

@@ -16,12 +16,14 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use super::order::{Order, Place, Rules, Standing};
+use super::order::{Demand, Order, Place, Rules, Standing};
 use super::task::{
     Claim, FileState, Finish, Loss, Manifest, Moment, Note, Phase, Problem, Spec, Task, TextRef,
 };
-use super::{Content, Ending, Event, LossReason, Lost, Record, Seq, TaskId, Wall, Worker, WorkerName};
-use crate::limits::{LOSSES_KEPT, NAMED_IN_A_SENTENCE, RESULT_HEAD_BYTES};
+use super::{
+    Access, Content, Ending, Event, Eyes, LossReason, Lost, Record, Seq, TaskId, Wall, Worker, WorkerName,
+};
+use crate::limits::LOSSES_KEPT;
 
 /// The state of a task as users know it (C12). Each has a directory of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -81,6 +83,8 @@ pub struct State {
     draining_early: OrdSet<WorkerName>,
     /// What workers can do, also those that are not known yet.
     capabilities: OrdMap<WorkerName, Arc<[String]>>,
+    /// Of ids whose text was not for everybody at some time: whoever may read all these files may read what was said of them.
+    pub(super) private: OrdMap<TaskId, Vec<Arc<Access>>>,
 
     // Chosen by the one who mounts.
     rules: Rules,
@@ -113,19 +117,32 @@ struct Facts {
     draining_early: OrdSet<WorkerName>,
     #[serde(default)]
     capabilities: OrdMap<WorkerName, Arc<[String]>>,
+    #[serde(default)]
+    private: OrdMap<TaskId, Vec<Arc<Access>>>,
 }
 
 impl From<State> for Facts {
     fn from(state: State) -> Facts {
-        let State { tail, last_at, tasks, workers, paused, archived, draining_early, capabilities, .. } =
-            state;
-        Facts { tail, last_at, tasks, workers, paused, archived, draining_early, capabilities }
+        let State {
+            tail,
+            last_at,
+            tasks,
+            workers,
+            paused,
+            archived,
+            draining_early,
+            capabilities,
+            private,
+            ..
+        } = state;
+        Facts { tail, last_at, tasks, workers, paused, archived, draining_early, capabilities, private }
     }
 }
 
 impl From<Facts> for State {
     fn from(facts: Facts) -> State {
-        let Facts { tail, last_at, tasks, workers, paused, archived, draining_early, capabilities } = facts;
+        let Facts { tail, last_at, tasks, workers, paused, archived, draining_early, capabilities, private } =
+            facts;
         let mut state = State {
             tail,
             last_at,
@@ -134,6 +151,7 @@ impl From<Facts> for State {
             archived,
             draining_early,
             capabilities,
+            private,
             ..State::default()
         };
         state.tasks = tasks;
@@ -287,10 +305,10 @@ impl State {
         }
     }
 
-    /// The task that goes first, of those that a worker can do; for nobody in particular, of those that everybody can.
-    pub fn best_for(&self, worker: Option<&str>) -> Option<&TaskId> {
+    /// The task that goes first, of those that a worker can do and read; for nobody in particular, of those that everybody can.
+    pub fn best_for(&self, worker: Option<&str>, eyes: &Eyes) -> Option<&TaskId> {
         let has = worker.map_or(&[][..], |name| self.capabilities(name));
-        self.order.first(|word| has.iter().any(|known| known == word))
+        self.order.first(|word| has.iter().any(|known| known == word), eyes)
     }
 
     /// Who keeps a task from being claimed by owning some of the same files.
@@ -298,9 +316,9 @@ impl State {
         self.order.barred_by(task)
     }
 
-    /// The words that ready tasks require.
-    pub(super) fn required(&self) -> impl Iterator<Item = &String> {
-        self.order.required().flat_map(|words| words.iter())
+    /// What ready tasks ask of a worker.
+    pub(super) fn demands(&self) -> impl Iterator<Item = &Demand> {
+        self.order.demands()
     }
 
     /// Whether a need of this name is met.
@@ -387,7 +405,8 @@ impl State {
                 let before = self.tasks.get(task).cloned();
                 let mut after = before.as_deref().cloned().unwrap_or_else(|| Task::new(task, moment));
                 after.manifest = manifest.clone();
-                after.stamp = *stamp;
+                self.keep_private(task, before.as_deref().map(|before| &before.stamp), stamp);
+                after.stamp = stamp.clone();
                 after.file = FileState::Present;
                 after.cycle = cycle.clone();
                 self.put(task, before, after, moment);
@@ -665,30 +684,5 @@ impl Task {
             self.losses.remove(oldest);
         }
         self.losses.push(loss);
-    }
-}
-
-impl Problem {
-    pub(super) fn cycle(cycle: &[TaskId]) -> Problem {
-        let named = cycle.iter().take(NAMED_IN_A_SENTENCE).map(|id| format!("{id} → "));
-        let more = match cycle.len().saturating_sub(NAMED_IN_A_SENTENCE) {
-            0 => String::new(),
-            more => format!("{more} more → "),
-        };
-        let path = named.chain([more]).chain(cycle.first().map(TaskId::to_string)).collect::<String>();
-        Problem {
-            line: 0,
-            message: format!("its needs form a cycle, so none of these could ever run: {path}"),
-        }
-    }
-}
-
-impl TextRef {
-    fn to(content: &Content, moment: Moment) -> TextRef {
-        let text = String::from_utf8_lossy(&content.0);
-        let mut head = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("").to_string();
-        let fits = (0..=RESULT_HEAD_BYTES.min(head.len())).rev().find(|at| head.is_char_boundary(*at));
-        head.truncate(fits.unwrap_or(0));
-        TextRef { seq: moment.seq, size: content.0.len() as u64, head, at: moment.at }
     }
 }

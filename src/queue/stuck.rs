@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::summary::{MINUTE_MS, Misname, Sight, is_zero};
 use super::task::Finish;
-use super::why::named;
+use super::why::{WITHHELD, named};
 use super::{Claim, LossReason, Phase, Span, State, Task, TaskId, TaskState, Wall, WorkerName, lease};
 
 /// How long no worker was heard of before ready tasks count as left alone.
@@ -91,6 +91,7 @@ pub(super) fn all(state: &State, sight: &Sight<'_>, causes: &BTreeMap<&TaskId, u
     for (id, holds_up) in causes.iter().filter(|(id, _)| state.task(id.as_str()).is_none()) {
         stuck.push(missing(state, id, *holds_up, tasks));
     }
+    let shown = |id: &TaskId, task: &Task| state.shows(id, task, sight.eyes);
     for (id, task) in state.tasks() {
         let mut add = |kind, worker: Option<&WorkerName>, since, why, next: Option<String>| {
             let holds_up = causes.get(id).copied().unwrap_or(0);
@@ -107,11 +108,13 @@ pub(super) fn all(state: &State, sight: &Sight<'_>, causes: &BTreeMap<&TaskId, u
         match &task.phase {
             Phase::Rejected(problem) => {
                 let next = format!("mend {tasks}/{id}.md");
-                add(Kind::Rejected, None, task.changed.at, problem.to_string(), Some(next));
+                let why = if shown(id, task) { problem.to_string() } else { WITHHELD.into() };
+                add(Kind::Rejected, None, task.changed.at, why, Some(next));
             }
             Phase::Failed(finish) => {
                 let next = format!("mv {tasks}/failed/{id} {tasks}/ready/");
-                add(Kind::Failed, finish.worker.as_ref(), finish.when.at, reason(finish), Some(next));
+                let why = if shown(id, task) { reason(finish) } else { WITHHELD.into() };
+                add(Kind::Failed, finish.worker.as_ref(), finish.when.at, why, Some(next));
             }
             Phase::Claimed(claim) => {
                 if let Some((since, why)) = silence(state, task, claim, sight) {

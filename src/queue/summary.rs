@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::stuck::{self, Stuck};
 use super::task::Finish;
-use super::{Instant, Now, Phase, Seq, Span, State, TaskId, TaskState, Wall, WorkerName};
+use super::{Eyes, Instant, Now, Phase, Seq, Span, State, TaskId, TaskState, Wall, WorkerName};
 use crate::limits::STUCK_SHOWN;
 
 /// Over which time throughput is measured: sixty times a minute.
@@ -27,6 +27,8 @@ pub struct Sight<'a> {
     pub default_lease: Span,
     /// Everybody who is known, by name, and when each was last heard of.
     pub workers: &'a [(WorkerName, Instant)],
+    /// For whom it is made.
+    pub eyes: &'a Eyes,
     /// What the directory of tasks is called.
     pub tasks: &'a str,
     /// Files in it that look like tasks and are none.
@@ -343,6 +345,7 @@ mod tests {
                 now,
                 default_lease,
                 workers: &self.workers,
+                eyes: &Eyes::All,
                 tasks: "tasks",
                 misnamed: &self.misnamed,
                 disk_full: self.disk_full,

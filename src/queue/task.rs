@@ -8,7 +8,8 @@ use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
 use super::order::Place;
-use super::{LossReason, Seq, Span, TaskId, Wall, WorkerName};
+use super::{Access, Content, LossReason, Seq, Span, TaskId, Wall, WorkerName};
+use crate::limits::{NAMED_IN_A_SENTENCE, RESULT_HEAD_BYTES};
 
 /// How urgent a task is. Lower goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -148,8 +149,8 @@ impl Manifest {
     }
 }
 
-/// What tells one content of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// What tells one content of a file from another without reading it, and who may read it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FileStamp {
     /// Inode number on the disk.
     pub ino: u64,
@@ -157,6 +158,16 @@ pub struct FileStamp {
     pub size: u64,
     /// `st_mtime` in nanoseconds since 1970.
     pub mtime_ns: i64,
+    /// Who may read it, where that is or was not everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readers: Option<Arc<Access>>,
+}
+
+impl FileStamp {
+    /// Whether it is the same content, whoever may read it.
+    pub fn is_content_of(&self, other: &FileStamp) -> bool {
+        (self.ino, self.size, self.mtime_ns) == (other.ino, other.size, other.mtime_ns)
+    }
 }
 
 /// When something happened: the event's position in the log and its time.
@@ -383,5 +394,30 @@ impl std::fmt::Display for Problem {
             write!(f, "line {}: ", self.line)?;
         }
         f.write_str(&self.message)
+    }
+}
+
+impl Problem {
+    pub(super) fn cycle(cycle: &[TaskId]) -> Problem {
+        let named = cycle.iter().take(NAMED_IN_A_SENTENCE).map(|id| format!("{id} → "));
+        let more = match cycle.len().saturating_sub(NAMED_IN_A_SENTENCE) {
+            0 => String::new(),
+            more => format!("{more} more → "),
+        };
+        let path = named.chain([more]).chain(cycle.first().map(TaskId::to_string)).collect::<String>();
+        Problem {
+            line: 0,
+            message: format!("its needs form a cycle, so none of these could ever run: {path}"),
+        }
+    }
+}
+
+impl TextRef {
+    pub(super) fn to(content: &Content, moment: Moment) -> TextRef {
+        let text = String::from_utf8_lossy(&content.0);
+        let mut head = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("").to_string();
+        let fits = (0..=RESULT_HEAD_BYTES.min(head.len())).rev().find(|at| head.is_char_boundary(*at));
+        head.truncate(fits.unwrap_or(0));
+        TextRef { seq: moment.seq, size: content.0.len() as u64, head, at: moment.at }
     }
 }

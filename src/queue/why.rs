@@ -3,16 +3,19 @@
 //! May assume: nothing; a sentence is made from the state as it is.
 //! Must never: show what moves by itself, or spell out more names than a sentence bears.
 
-use super::task::{FileState, Phase, Task};
-use super::{Refusal, State, TaskId, TaskState, WorkerName};
+use super::task::{FileState, Phase, Problem, Task};
+use super::{Eyes, Refusal, State, TaskId, TaskState, WorkerName};
 use crate::limits::NAMED_IN_A_SENTENCE;
+
+/// What stands for a text that is not for the one who asks.
+pub const WITHHELD: &str = "why is said to those who may read its file";
 
 impl State {
     /// Why a task does not move; empty when it does. Whether it could be claimed depends on who asks; where nobody is
-    /// named, only what holds for everybody counts.
-    pub fn why(&self, task: &Task, caller: Option<&str>) -> String {
+    /// named, only what holds for everybody counts. Of other tasks it says what these eyes may see.
+    pub fn why(&self, task: &Task, caller: Option<&str>, eyes: &Eyes) -> String {
         match &task.phase {
-            Phase::Open if self.state_of(task) == TaskState::Blocked => self.why_blocked(task),
+            Phase::Open if self.state_of(task) == TaskState::Blocked => self.why_blocked(task, eyes),
             Phase::Open => self.why_unclaimed(task, caller),
             Phase::Claimed(claim) => {
                 let gone =
@@ -64,7 +67,7 @@ impl State {
     }
 
     /// Why an open task is not ready; empty when it is.
-    pub fn why_blocked(&self, task: &Task) -> String {
+    pub fn why_blocked(&self, task: &Task, eyes: &Eyes) -> String {
         let mut why = Vec::new();
         match task.file {
             FileState::Present => {}
@@ -72,7 +75,7 @@ impl State {
             FileState::Missing(_) => why.push("its file is being replaced".into()),
         }
         if !task.unmet.is_empty() {
-            let spelled = task.unmet.iter().take(NAMED_IN_A_SENTENCE).map(|need| self.unmet(need));
+            let spelled = task.unmet.iter().take(NAMED_IN_A_SENTENCE).map(|need| self.unmet(need, eyes));
             let more = task.unmet.len().saturating_sub(NAMED_IN_A_SENTENCE);
             let more = (more > 0).then(|| format!("and {more} more"));
             why.push(format!("it needs {}", spelled.chain(more).collect::<Vec<_>>().join("; ")));
@@ -96,10 +99,10 @@ impl State {
     }
 
     /// A need that is not met, and what can be done about it.
-    fn unmet(&self, need: &TaskId) -> String {
+    fn unmet(&self, need: &TaskId, eyes: &Eyes) -> String {
         let Some(other) = self.task(need.as_str()) else { return format!("{need}, which does not exist") };
-        let why = || match self.why(other, None) {
-            why if why.is_empty() => why,
+        let why = || match self.why(other, None, eyes) {
+            why if why.is_empty() || !self.shows(need, other, eyes) => String::new(),
             why => format!(" ({why})"),
         };
         match self.state_of(other) {
@@ -108,6 +111,14 @@ impl State {
             }
             TaskState::Rejected => format!("{need}, which is rejected{}", why()),
             state => format!("{need}, which is {state}"),
+        }
+    }
+
+    /// What is wrong with a task's file, in a sentence that others may read too.
+    pub(super) fn said(&self, task: &TaskId, problem: &Problem) -> String {
+        match self.shows_history(task, &Eyes::ANYBODY) {
+            true => problem.to_string(),
+            false => format!("what is wrong is said in tasks/rejected/{task}"),
         }
     }
 
@@ -151,15 +162,20 @@ impl State {
     }
 
     /// The refusal when there is nothing for a worker.
-    pub(super) fn nothing_for(&self, worker: &WorkerName) -> Refusal {
+    pub(super) fn nothing_for(&self, worker: &WorkerName, eyes: &Eyes) -> Refusal {
         if self.count(TaskState::Ready) == 0 {
             let (blocked, claimed) = (self.count(TaskState::Blocked), self.count(TaskState::Claimed));
             return Refusal::NothingReady { blocked, claimed };
         }
         let has = self.capabilities(worker.as_str());
-        let mut missing: Vec<String> = self.required().filter(|word| !has.contains(word)).cloned().collect();
+        let readable = self.demands().filter(|(_, readers)| eyes.may_read(readers.as_deref()));
+        let words = readable.flat_map(|(words, _)| words.iter());
+        let mut missing: Vec<String> = words.filter(|word| !has.contains(word)).cloned().collect();
         missing.sort();
         missing.dedup();
+        if missing.is_empty() {
+            return Refusal::AllPrivate { worker: worker.clone(), count: self.count(TaskState::Ready) };
+        }
         Refusal::NothingForWorker { worker: worker.clone(), missing: named(&missing) }
     }
 }

@@ -6,9 +6,9 @@
 use std::collections::{HashMap, HashSet};
 
 use crewfs::queue::{
-    Actor, ClaimForm, Command, Content, Decision, Ending, Event, FileStamp, FileState, LossReason, Manifest,
-    Outcome, Phase, Priority, Problem, ProcessEnding, Record, Refusal, Rules, Seq, Span, Spec, State, Task,
-    TaskId, TaskState, Wall, When, WorkerName, decide,
+    Actor, ClaimForm, Command, Content, Decision, Ending, Event, Eyes, FileStamp, FileState, LossReason,
+    Manifest, Outcome, Phase, Priority, Problem, ProcessEnding, Record, Refusal, Rules, Seq, Span, Spec,
+    State, Task, TaskId, TaskState, Wall, When, WorkerName, decide,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -247,15 +247,17 @@ fn command(model: &Model, wish: Wish) -> Option<Command> {
         Wish::Publish { task, front, stamp } => Command::Publish {
             task: task_id(task),
             manifest: manifest(&front),
-            stamp: FileStamp { ino: stamp, size: 1, mtime_ns: 1 },
+            stamp: FileStamp { ino: stamp, size: 1, mtime_ns: 1, readers: None },
         },
         Wish::OpenFile { task } => Command::OpenFile { task: task_id(task) },
         Wish::RemoveFile { task, by } => Command::RemoveFile { task: task_id(task), by: actor(by) },
         Wish::FileGone { task } => Command::FileGone { task: task_id(task) },
         Wish::Withdraw { task } => Command::Withdraw { task: task_id(task) },
         Wish::Forget { task, by } => Command::Forget { task: task_id(task), by: actor(by) },
-        Wish::Claim { task, by, form } => Command::Claim { task: task_id(task), by: actor(by), form },
-        Wish::ClaimNext { by, form } => Command::ClaimNext { by: actor(by), form },
+        Wish::Claim { task, by, form } => {
+            Command::Claim { task: task_id(task), by: actor(by), form, eyes: Eyes::All }
+        }
+        Wish::ClaimNext { by, form } => Command::ClaimNext { by: actor(by), form, eyes: Eyes::All },
         Wish::Note { task, by, age } => Command::Note {
             task: task_id(task),
             epoch: epoch(task, age),
@@ -380,7 +382,11 @@ fn check_sound(state: &State) {
     let ready: Vec<_> = state.listed(TaskState::Ready).collect();
     for n in (0..3).map(worker_name) {
         let can = |id: &&&TaskId| state.missing(state.task(id.as_str()).unwrap(), n.as_str()).is_empty();
-        assert_eq!(state.best_for(Some(n.as_str())), ready.iter().find(can).copied(), "the best for {n}");
+        assert_eq!(
+            state.best_for(Some(n.as_str()), &Eyes::All),
+            ready.iter().find(can).copied(),
+            "the best for {n}"
+        );
     }
     for (id, task) in state.tasks() {
         if matches!(task.phase, Phase::Open) {
@@ -399,7 +405,11 @@ fn check_same(state: &State, model: &Model) {
     assert_eq!(state.listed(TaskState::Ready).cloned().collect::<Vec<_>>(), model.ready());
     assert_eq!(state.paused().is_some(), model.paused);
     for n in (0..3).map(worker_name) {
-        assert_eq!(state.best_for(Some(n.as_str())), model.best_for(&n).as_ref(), "the best for {n}");
+        assert_eq!(
+            state.best_for(Some(n.as_str()), &Eyes::All),
+            model.best_for(&n).as_ref(),
+            "the best for {n}"
+        );
         let words = model.capabilities.get(&n).into_iter().flatten().cloned();
         assert_eq!(state.capabilities(n.as_str()), words.collect::<Vec<_>>(), "what {n} can do");
     }
@@ -427,7 +437,11 @@ fn check_task(state: &State, model: &Model, item: &Item) {
     assert_eq!(file, item.file, "the file of {id}");
     assert_eq!(task.ousted.iter().cloned().collect::<HashSet<_>>(), item.ousted, "who lost {id}");
     if task.is_open() {
-        assert_eq!(state.why_blocked(task).is_empty(), model.state(item) == TaskState::Ready, "{id}");
+        assert_eq!(
+            state.why_blocked(task, &Eyes::All).is_empty(),
+            model.state(item) == TaskState::Ready,
+            "{id}"
+        );
     }
     assert_eq!(task.manifest, item.newest, "newest content of {id}");
     if let Some(spec) = &item.in_force

@@ -13,8 +13,8 @@ use crewfs::limits::{
 };
 use crewfs::log::{MemoryLog, SqliteLog, line};
 use crewfs::queue::{
-    ClaimForm, Command, Content, Ending, Event, Outcome, Record, Refusal, Rules, Seq, Span, State, TaskState,
-    Wall,
+    ClaimForm, Command, Content, Ending, Event, Eyes, Outcome, Record, Refusal, Rules, Seq, Span, State,
+    TaskState, Wall,
 };
 use parking_lot::Mutex;
 
@@ -193,7 +193,12 @@ fn what_was_decided_on_top_of_a_failed_batch_fails_with_it() {
     control.hold(true);
     let raced = submit(&engine, publish("other"));
     control.await_batches(2);
-    let claim = |name| Command::Claim { task: task("t"), by: actor(name), form: ClaimForm::Exclusive };
+    let claim = |name| Command::Claim {
+        task: task("t"),
+        by: actor(name),
+        form: ClaimForm::Exclusive,
+        eyes: Eyes::All,
+    };
     let [first, second] = ["w1", "w2"].map(|name| submit(&engine, claim(name)));
     // A refusal promises nothing, so it waits for nothing.
     assert!(matches!(second.recv().unwrap(), Err(Failure::Refused(Refusal::Held { .. }))));
@@ -439,7 +444,7 @@ fn texts_and_bytes_come_back_from_the_log() {
             assert!(read_text(none).is_err(), "{none}");
         }
         let (sender, receiver) = channel();
-        engine.read_events(3, usize::MAX >> 1, move |bytes| drop(sender.send(bytes)));
+        engine.read_events(3, usize::MAX >> 1, |_| (), move |bytes| drop(sender.send(bytes)));
         let lines: String = control.records().iter().map(line).collect();
         assert_eq!(receiver.recv().unwrap().unwrap(), &lines.as_bytes()[3..]);
     }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use crewfs::queue::{
-    ClaimForm, Command, Event, Outcome, Priority, Record, Refusal, Rules, Seq, Span, Spec, State, TaskState,
-    Wall, When, decide,
+    ClaimForm, Command, Event, Eyes, Outcome, Priority, Record, Refusal, Rules, Seq, Span, Spec, State,
+    TaskState, Wall, When, decide,
 };
 
 use crate::{actor, claim_next, complete, publish_spec, task};
@@ -220,7 +220,8 @@ fn a_task_that_only_others_can_do_holds_up_nobody() {
     world.publish("plain", |_| ());
     assert_eq!(world.claim("w").as_deref(), Some("plain"));
     world.complete("plain", "w");
-    let claim = Command::Claim { task: task("special"), by: actor("w"), form: ClaimForm::Any };
+    let claim =
+        Command::Claim { task: task("special"), by: actor("w"), form: ClaimForm::Any, eyes: Eyes::All };
     assert!(matches!(world.perform(&claim), Err(Refusal::Incapable { .. })));
     let equip = Command::Equip {
         worker: actor("w").worker,
@@ -238,7 +239,7 @@ fn what_is_not_to_be_begun_yet_waits_and_then_ages() {
     world.publish("now", |_| ());
     let later = world.state.task("later").unwrap();
     assert_eq!(
-        world.state.why_blocked(later),
+        world.state.why_blocked(later, &Eyes::All),
         format!("it is not to be begun before {}", later.not_before().unwrap())
     );
     world.forward(30 * MINUTE - 1);
@@ -247,7 +248,7 @@ fn what_is_not_to_be_begun_yet_waits_and_then_ages() {
     assert_eq!(world.state.count(TaskState::Ready), 2);
     assert_eq!(world.state.task("later").unwrap().waits_since, Some(world.now));
     // It is older, but the other one has waited for longer, and is a level higher for half an hour.
-    let first = |world: &World| world.state.best_for(None).unwrap().to_string();
+    let first = |world: &World| world.state.best_for(None, &Eyes::All).unwrap().to_string();
     assert_eq!(first(&world), "later");
     world.forward(30 * MINUTE);
     assert_eq!(first(&world), "now");

@@ -157,9 +157,9 @@ impl Log for FaultLog {
         self.control.log.lock().read(after, limit)
     }
 
-    fn read_bytes(&mut self, offset: u64, length: usize) -> Result<Vec<u8>, LogError> {
+    fn read_lines(&mut self, offset: u64, length: usize) -> Result<(u64, Vec<u8>), LogError> {
         self.check()?;
-        self.control.log.lock().read_bytes(offset, length)
+        self.control.log.lock().read_lines(offset, length)
     }
 
     fn reopen(&mut self) -> Result<Tail, LogError> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crewfs::queue::{Actor, ClaimForm, Command, Ending, FileStamp, Manifest, Spec, TaskId, WorkerName};
+use crewfs::queue::{Actor, ClaimForm, Command, Ending, Eyes, FileStamp, Manifest, Spec, TaskId, WorkerName};
 use crewfs::state_directory::StateDirectory;
 
 mod against_model;
@@ -36,7 +36,7 @@ fn publish_spec(name: &str, spec: Spec) -> Command {
 }
 
 fn claim_next(by: &str) -> Command {
-    Command::ClaimNext { by: actor(by), form: ClaimForm::Any }
+    Command::ClaimNext { by: actor(by), form: ClaimForm::Any, eyes: Eyes::All }
 }
 
 fn complete(name: &str, by: &str) -> Command {

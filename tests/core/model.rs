@@ -31,6 +31,7 @@ impl Class {
             | Refusal::Rejected { .. }
             | Refusal::NothingReady { .. }
             | Refusal::NothingForWorker { .. }
+            | Refusal::AllPrivate { .. }
             | Refusal::NoFile { .. }
             | Refusal::NotFinished { .. } => Class::NotThere,
             Refusal::Held { .. } | Refusal::AlreadyYours { .. } | Refusal::AlreadyFinished { .. } => {
@@ -46,6 +47,7 @@ impl Class {
             | Refusal::NoNote { .. }
             | Refusal::HasFile { .. }
             | Refusal::NameTaken { .. }
+            | Refusal::Private { .. }
             | Refusal::NoMember { .. }
             | Refusal::OperatorOnly { .. } => Class::Denied,
         }
@@ -328,7 +330,7 @@ impl Model {
 
     fn judge(&mut self, command: &Command, token: Seq) -> Result<Said, Class> {
         match command {
-            Command::Publish { task, manifest, stamp } => self.publish(task, manifest, *stamp),
+            Command::Publish { task, manifest, stamp } => self.publish(task, manifest, stamp),
             Command::OpenFile { task } => {
                 if let Ok(item) = self.at(task) {
                     item.file = File::BeingWritten;
@@ -361,8 +363,8 @@ impl Model {
                     (true, true, true) => self.remove(task),
                 }
             }
-            Command::Claim { task, by, form } => return self.claim(task, by, *form, token),
-            Command::ClaimNext { by, form } => {
+            Command::Claim { task, by, form, eyes: _ } => return self.claim(task, by, *form, token),
+            Command::ClaimNext { by, form, eyes: _ } => {
                 self.own_name(by)?;
                 if let Some(held) = self.claims(&by.worker).pop() {
                     return self.claim(&held, by, *form, token);
@@ -489,7 +491,7 @@ impl Model {
         }
     }
 
-    fn publish(&mut self, task: &TaskId, manifest: &Manifest, stamp: FileStamp) {
+    fn publish(&mut self, task: &TaskId, manifest: &Manifest, stamp: &FileStamp) {
         self.archived.remove(task);
         if self.find(task).is_none() {
             self.published += 1;
@@ -498,7 +500,7 @@ impl Model {
                 file: File::Whole,
                 ousted: HashSet::new(),
                 newest: Manifest::Spec(Spec::titled("").into()),
-                stamp,
+                stamp: stamp.clone(),
                 closes_cycle: false,
                 in_force: None,
                 age: self.published,
@@ -510,7 +512,7 @@ impl Model {
         }
         let item = self.at(task).expect("it is there now");
         let before = item.needs().to_vec();
-        (item.newest, item.stamp, item.file) = (manifest.clone(), stamp, File::Whole);
+        (item.newest, item.stamp, item.file) = (manifest.clone(), stamp.clone(), File::Whole);
         // A file whose needs are as before closes nothing.
         let closes = match item.needs() == before {
             true => item.closes_cycle,

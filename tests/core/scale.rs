@@ -179,7 +179,7 @@ fn new_stamps_on_a_long_chain_are_not_searched_for_cycles() {
     let start = Instant::now();
     for n in 0..TASKS {
         let Command::Publish { task, manifest, .. } = needing(&id(n), &id(n + 1)) else { unreachable!() };
-        let stamp = FileStamp { ino: 1, size: 1, mtime_ns: 1 };
+        let stamp = FileStamp { ino: 1, size: 1, mtime_ns: 1, readers: None };
         perform(&mut state, &Command::Publish { task, manifest, stamp });
     }
     println!("{TASKS} new stamps on a chain: {:?}", start.elapsed());

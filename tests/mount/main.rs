@@ -28,6 +28,7 @@ mod overview;
 mod places;
 mod planted;
 mod printing;
+mod private;
 mod process;
 mod publishing;
 mod reading;

@@ -11,7 +11,7 @@ use super::show::View;
 use crate::limits::{
     DASHBOARD_GRAIN, DASHBOARD_SPARE, TASKS_ON_THE_DASHBOARD, TEXT_ON_THE_DASHBOARD, WORKERS_ON_THE_DASHBOARD,
 };
-use crate::queue::{Phase, Record, State, Summary, Task, TaskId, TaskState, Wall};
+use crate::queue::{Eyes, Phase, Record, State, Summary, Task, TaskId, TaskState, Wall};
 use crate::shown;
 
 /// The page, with `{{summary}}` and `{{crew}}` where the data go.
@@ -51,9 +51,16 @@ struct Told {
 }
 
 /// The whole page.
-pub(super) fn page(view: &View, state: &State, summary: &Summary) -> Vec<u8> {
-    let (tasks, tasks_more) = tasks(state);
-    let (workers, workers_more) = workers(view, state);
+pub(super) fn page(view: &View, state: &State, summary: &Summary, eyes: &Eyes) -> Vec<u8> {
+    let (tasks, tasks_more) = tasks(state, eyes);
+    let (workers, workers_more) = workers(view, state, eyes);
+    let told = |record: &Record| {
+        let told = told(record);
+        match told.task.as_ref().is_none_or(|task| state.shows_history(task, eyes)) {
+            true => told,
+            false => Told { text: String::new(), ..told },
+        }
+    };
     let events = view.engine.recent().iter().rev().map(told).collect();
     filled(summary, &Crew { workers, workers_more, tasks, tasks_more, events })
 }
@@ -81,7 +88,7 @@ fn embedded(value: &impl Serialize) -> String {
 }
 
 /// The tasks that are shown, and how many others there are: what is open first, then what changed last.
-fn tasks(state: &State) -> (Vec<Row<'_>>, usize) {
+fn tasks<'a>(state: &'a State, eyes: &Eyes) -> (Vec<Row<'a>>, usize) {
     let of = |listed| state.listed(listed).filter_map(|id| Some((id, &**state.task(id.as_str())?)));
     let open =
         [TaskState::Claimed, TaskState::Rejected, TaskState::Failed, TaskState::Ready, TaskState::Blocked];
@@ -91,10 +98,10 @@ fn tasks(state: &State) -> (Vec<Row<'_>>, usize) {
     shown.extend(done);
     shown.truncate(TASKS_ON_THE_DASHBOARD);
     let more = state.len() - shown.len();
-    (shown.into_iter().map(|(id, task)| row(state, id, task)).collect(), more)
+    (shown.into_iter().map(|(id, task)| row(state, id, task, eyes)).collect(), more)
 }
 
-fn row<'a>(state: &'a State, id: &'a TaskId, task: &'a Task) -> Row<'a> {
+fn row<'a>(state: &'a State, id: &'a TaskId, task: &'a Task, eyes: &Eyes) -> Row<'a> {
     let (worker, says) = match &task.phase {
         Phase::Claimed(claim) => {
             let note = claim.note.as_ref().map(|note| note.text.clone());
@@ -103,29 +110,27 @@ fn row<'a>(state: &'a State, id: &'a TaskId, task: &'a Task) -> Row<'a> {
         Phase::Completed(finish) => {
             (finish.worker.as_ref(), finish.text.as_ref().map_or_else(String::new, |text| text.head.clone()))
         }
-        Phase::Failed(finish) => (finish.worker.as_ref(), state.why(task, None)),
-        Phase::Open | Phase::Rejected(_) => (None, state.why(task, None)),
+        Phase::Failed(finish) => (finish.worker.as_ref(), state.why(task, None, eyes)),
+        Phase::Open | Phase::Rejected(_) => (None, state.why(task, None, eyes)),
     };
+    let says = if state.shows(id, task, eyes) { says } else { String::new() };
     let (published, changed) = (task.published.at.0, task.changed.at.0);
     let worker = worker.map(|worker| worker.as_str());
     (id, state.state_of(task), worker, cut(&task.spec.title), cut(&says), published, changed)
 }
 
 /// Those who work first; of the others, who was heard of last.
-fn workers<'a>(view: &View, state: &'a State) -> (Vec<Worker<'a>>, usize) {
+fn workers<'a>(view: &View, state: &'a State, eyes: &Eyes) -> (Vec<Worker<'a>>, usize) {
     let roster = view.engine.roster();
     let mut workers: Vec<_> = documents::everybody(state, &view.engine)
         .into_iter()
         .map(|name| {
             let known = state.worker(name.as_str());
             let task = known.and_then(|worker| worker.claims.last());
-            let claim = task.and_then(|id| state.task(id.as_str())?.claim());
             Worker {
                 status: documents::status_of(state, &name),
                 task,
-                note: claim
-                    .and_then(|claim| claim.note.as_ref())
-                    .map_or_else(String::new, |note| cut(&note.text)),
+                note: documents::note_of(state, &name, eyes).map_or_else(String::new, cut),
                 completed: known.map_or(0, |worker| worker.completed),
                 failed: known.map_or(0, |worker| worker.failed),
                 heard: roster.get(name.as_str()).map(|presence| presence.last_heard_wall()),

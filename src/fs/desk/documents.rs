@@ -11,7 +11,8 @@ use serde_json::json;
 
 use crate::engine::{Engine, Presence};
 use crate::queue::{
-    FileState, Loss, Lost, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, WorkerName, lease,
+    Eyes, FileState, Loss, Lost, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, WorkerName,
+    lease,
 };
 use crate::shown;
 
@@ -21,6 +22,8 @@ struct TaskView<'a> {
     status: TaskState,
     worker: Option<&'a WorkerName>,
     title: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    private: bool,
     #[serde(skip_serializing_if = "str::is_empty")]
     why: String,
     priority: Priority,
@@ -74,8 +77,36 @@ struct LossView<'a> {
     reason: String,
 }
 
-/// `caller`: for whom it is shown, if not for everybody.
-fn view<'a>(state: &'a State, task: &'a Task, caller: Option<&str>) -> TaskView<'a> {
+/// `caller`: for whom it is shown, if not for everybody. What only those may see who can read the task's file is shown to these eyes
+/// or left out.
+fn view<'a>(
+    state: &'a State,
+    id: &TaskId,
+    task: &'a Task,
+    caller: Option<&str>,
+    eyes: &Eyes,
+) -> TaskView<'a> {
+    let view = whole_view(state, task, caller, eyes);
+    if state.shows(id, task, eyes) {
+        return view;
+    }
+    TaskView {
+        private: true,
+        why: String::new(),
+        note: None,
+        result: None,
+        result_bytes: None,
+        needs: &[],
+        waits_for: Vec::new(),
+        requires: &[],
+        owns: &[],
+        context: &[],
+        warnings: Cow::Borrowed(&[]),
+        ..view
+    }
+}
+
+fn whole_view<'a>(state: &'a State, task: &'a Task, caller: Option<&str>, eyes: &Eyes) -> TaskView<'a> {
     let (claim, finish) = (task.claim(), task.finish());
     let spec = &task.spec;
     let loss =
@@ -85,7 +116,8 @@ fn view<'a>(state: &'a State, task: &'a Task, caller: Option<&str>) -> TaskView<
         status: state.state_of(task),
         worker: claim.map(|c| &c.worker).or_else(|| finish.and_then(|f| f.worker.as_ref())),
         title: &spec.title,
-        why: state.why(task, caller),
+        private: false,
+        why: state.why(task, caller, eyes),
         priority: spec.priority,
         file: match task.file {
             FileState::Present => None,
@@ -120,19 +152,19 @@ fn view<'a>(state: &'a State, task: &'a Task, caller: Option<&str>) -> TaskView<
 }
 
 /// `status/<id>`, and `claim/<id>`: one JSON object, the id first.
-pub(super) fn task(state: &State, id: &TaskId, task: &Task, caller: Option<&str>) -> Vec<u8> {
+pub(super) fn task(state: &State, id: &TaskId, task: &Task, caller: Option<&str>, eyes: &Eyes) -> Vec<u8> {
     #[derive(Serialize)]
     struct Named<'a> {
         task: &'a TaskId,
         #[serde(flatten)]
         view: TaskView<'a>,
     }
-    pretty(&Named { task: id, view: view(state, task, caller) })
+    pretty(&Named { task: id, view: view(state, id, task, caller, eyes) })
 }
 
 /// `queue.json`: an object of all tasks, one a line.
-pub(super) fn queue(state: &State) -> Vec<u8> {
-    object(state.tasks().map(|(id, task)| (id.as_str(), view(state, task, None))))
+pub(super) fn queue(state: &State, eyes: &Eyes) -> Vec<u8> {
+    object(state.tasks().map(|(id, task)| (id.as_str(), view(state, id, task, None, eyes))))
 }
 
 /// `summary.json`: an object with one member a line.
@@ -170,17 +202,21 @@ pub(super) fn status_of(state: &State, name: &WorkerName) -> &'static str {
     }
 }
 
-fn worker_view<'a>(state: &'a State, name: &WorkerName, presence: Option<&Presence>) -> WorkerView<'a> {
+fn worker_view<'a>(
+    state: &'a State,
+    name: &WorkerName,
+    presence: Option<&Presence>,
+    eyes: &Eyes,
+) -> WorkerView<'a> {
     let worker = state.worker(name.as_str());
     let claims = worker.map_or(&[][..], |w| &w.claims);
     let task = claims.last();
-    let claim = task.and_then(|id| state.task(id.as_str())?.claim());
     WorkerView {
         status: status_of(state, name),
         task,
         claims,
         capabilities: state.capabilities(name.as_str()),
-        note: claim.and_then(|c| c.note.as_ref()).map(|note| note.text.as_str()),
+        note: note_of(state, name, eyes),
         completed: worker.map_or(0, |w| w.completed),
         failed: worker.map_or(0, |w| w.failed),
         joined: worker.map(|w| w.joined.at),
@@ -189,7 +225,7 @@ fn worker_view<'a>(state: &'a State, name: &WorkerName, presence: Option<&Presen
 }
 
 /// `workers/<name>/status`.
-pub(super) fn worker(state: &State, engine: &Engine, name: &WorkerName) -> Vec<u8> {
+pub(super) fn worker(state: &State, engine: &Engine, name: &WorkerName, eyes: &Eyes) -> Vec<u8> {
     #[derive(Serialize)]
     struct Named<'a> {
         worker: &'a WorkerName,
@@ -197,7 +233,7 @@ pub(super) fn worker(state: &State, engine: &Engine, name: &WorkerName) -> Vec<u
         view: WorkerView<'a>,
     }
     let presence = engine.roster().get(name.as_str());
-    let view = worker_view(state, name, presence.as_deref());
+    let view = worker_view(state, name, presence.as_deref(), eyes);
     pretty(&Named { worker: name, view })
 }
 
@@ -211,11 +247,11 @@ pub(super) fn everybody(state: &State, engine: &Engine) -> Vec<WorkerName> {
 }
 
 /// `workers.json`: an object of all workers, one a line.
-pub(super) fn workers(state: &State, engine: &Engine) -> Vec<u8> {
+pub(super) fn workers(state: &State, engine: &Engine, eyes: &Eyes) -> Vec<u8> {
     let names = everybody(state, engine);
     object(names.iter().map(|name| {
         let presence = engine.roster().get(name.as_str());
-        (name.as_str(), worker_view(state, name, presence.as_deref()))
+        (name.as_str(), worker_view(state, name, presence.as_deref(), eyes))
     }))
 }
 
@@ -248,12 +284,16 @@ pub(super) fn worker_why(
     (line.into_bytes(), depends)
 }
 
+/// The text of the progress note of a worker's youngest claim, if it is for these eyes.
+pub(super) fn note_of<'a>(state: &'a State, name: &WorkerName, eyes: &Eyes) -> Option<&'a str> {
+    let id = state.worker(name.as_str())?.claims.last()?;
+    let task = state.task(id.as_str()).filter(|task| state.shows(id, task, eyes))?;
+    Some(task.claim()?.note.as_ref()?.text.as_str())
+}
+
 /// `workers/<name>/note`: the progress note of its youngest claim.
-pub(super) fn note(state: &State, name: &WorkerName) -> Vec<u8> {
-    let claim = state.worker(name.as_str()).and_then(|worker| worker.claims.last());
-    let claim = claim.and_then(|id| state.task(id.as_str())?.claim());
-    let text = claim.and_then(|claim| claim.note.as_ref()).map(|note| note.text.as_str());
-    text.map_or_else(Vec::new, |text| format!("{text}\n").into_bytes())
+pub(super) fn note(state: &State, name: &WorkerName, eyes: &Eyes) -> Vec<u8> {
+    note_of(state, name, eyes).map_or_else(Vec::new, |text| format!("{text}\n").into_bytes())
 }
 
 /// `workers/<name>/capabilities`: its words on one line.
@@ -274,7 +314,13 @@ pub(super) fn lines(paths: &[String]) -> Vec<u8> {
 ///
 /// Agent programs take the line as it is for the answer of a stop hook (C61); Gemini refuses commands with `$( )` or
 /// backticks in it. `idle` is how long the worker has held nothing, and `limit` how long that may last.
-pub(super) fn should_stop(state: &State, tasks: &str, name: &WorkerName, idle: Span, limit: Span) -> Vec<u8> {
+pub(super) fn should_stop(
+    state: &State,
+    tasks: &str,
+    name: &WorkerName,
+    (idle, limit): (Span, Span),
+    eyes: &Eyes,
+) -> Vec<u8> {
     let worker = state.worker(name.as_str());
     let draining = state.is_draining(name.as_str());
     let claimable = state.paused().is_none() && !draining;
@@ -290,7 +336,7 @@ pub(super) fn should_stop(state: &State, tasks: &str, name: &WorkerName, idle: S
             "You hold {task}. Read {tasks}/workers/self/task, do what it says, then finish with: \
              echo 'what you did' > {tasks}/completed/{task}"
         )
-    } else if let Some(task) = state.best_for(Some(name.as_str())).filter(|_| claimable) {
+    } else if let Some(task) = state.best_for(Some(name.as_str()), eyes).filter(|_| claimable) {
         format!(
             "{task} is ready. Claim it with: touch {tasks}/claim/next and then read {tasks}/workers/self/task"
         )

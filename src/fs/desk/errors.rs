@@ -15,7 +15,8 @@ impl From<&Refusal> for FsError {
             | Refusal::Rejected { .. }
             | Refusal::NoFile { .. }
             | Refusal::NothingReady { .. }
-            | Refusal::NothingForWorker { .. } => libc::ENOENT,
+            | Refusal::NothingForWorker { .. }
+            | Refusal::AllPrivate { .. } => libc::ENOENT,
             Refusal::Held { .. } | Refusal::AlreadyYours { .. } | Refusal::AlreadyFinished { .. } => {
                 libc::EEXIST
             }
@@ -25,6 +26,7 @@ impl From<&Refusal> for FsError {
             | Refusal::Draining { .. }
             | Refusal::Incapable { .. }
             | Refusal::TooMany { .. }
+            | Refusal::Private { .. }
             | Refusal::NotHolder { .. }
             | Refusal::Stale { .. }
             | Refusal::NoNote { .. }

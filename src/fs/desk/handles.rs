@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::super::caller::Caller;
 use super::super::{FsError, Ino, Kind, Result};
 use crate::limits::{CAPABILITIES_BYTES, NOTE_BYTES, RESULT_BYTES, SCRATCH_FILES};
-use crate::queue::{Seq, TaskId, Wall, WorkerName};
+use crate::queue::{Eyes, Seq, TaskId, Wall, WorkerName};
 
 /// One open file or directory.
 pub(super) enum Handle {
@@ -25,8 +25,8 @@ pub(super) enum Handle {
     Draft(Arc<Caller>, Arc<Mutex<Draft>>),
     /// A temporary file.
     Scratch(u64),
-    /// `events.jsonl`, which grows while it is open.
-    Events,
+    /// `events.jsonl`, which grows while it is open, as these eyes see it.
+    Events(Eyes),
     /// A real file of the project.
     Plain(Plain),
     /// A directory that is listed from memory.

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use super::super::caller::Caller;
-use super::super::permissions::{Permissions, Wanted};
+use super::super::permissions::{access_of, allow};
 use super::super::{FsError, Request, Result};
 use super::show::View;
-use crate::queue::Refusal;
+use crate::queue::{Refusal, Wanted};
 
 impl View {
     /// Refuse a change of the queue by a caller who may not write in the directory of tasks, and is not named in an option.
@@ -18,8 +18,8 @@ impl View {
         if caller.actor.operator || req.uid == 0 || req.uid == owner || named.contains(&req.uid) {
             return Ok(());
         }
-        let directory = Permissions::of(self.publisher.directory());
-        match directory.is_ok_and(|directory| directory.allow(req, Wanted::Write)) {
+        let directory = access_of(self.publisher.directory());
+        match directory.is_ok_and(|directory| allow(&directory, req, Wanted::Write)) {
             true => Ok(()),
             false => Err(FsError::from(&Refusal::NoMember { uid: req.uid })),
         }

@@ -12,7 +12,7 @@
 //! | `synth`, `plain` | changes of synthesized nodes, and of the project's own files in this directory |
 //! | `publish`, `watch` | from instruction files to tasks |
 //! | `misnamed` | files that look like tasks and are none |
-//! | `members` | who may change the queue |
+//! | `members`, `private` | who may change the queue, and who may see what of it |
 //! | `nodes`, `handles`, `errors` | numbers, open files, errnos |
 
 mod dashboard;
@@ -25,6 +25,7 @@ mod misnamed;
 mod nodes;
 mod overview;
 mod plain;
+mod private;
 mod publish;
 mod show;
 mod synth;
@@ -253,7 +254,7 @@ impl Filesystem for Desk {
         let done = self.core.files.setattr(req, ino, change).map(|attr| (attr, NO_TIME));
         match change.size {
             Some(_) => self.core.changed(ino, done, reply),
-            None => reply.send(done),
+            None => self.core.marked(ino, done, reply),
         }
     }
 
@@ -516,7 +517,8 @@ impl Filesystem for Desk {
     }
 
     fn setxattr(&self, req: &Request, ino: Ino, name: &OsStr, value: &[u8], flags: i32, reply: Reply<()>) {
-        reply.send(plain_only(ino).and_then(|()| self.core.files.setxattr(req, ino, name, value, flags)));
+        let done = plain_only(ino).and_then(|()| self.core.files.setxattr(req, ino, name, value, flags));
+        self.core.marked(ino, done, reply);
     }
 
     fn getxattr(&self, _req: &Request, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
@@ -534,7 +536,8 @@ impl Filesystem for Desk {
     }
 
     fn removexattr(&self, req: &Request, ino: Ino, name: &OsStr, reply: Reply<()>) {
-        reply.send(plain_only(ino).and_then(|()| self.core.files.removexattr(req, ino, name)));
+        let done = plain_only(ino).and_then(|()| self.core.files.removexattr(req, ino, name));
+        self.core.marked(ino, done, reply);
     }
 
     fn fallocate(

@@ -6,6 +6,7 @@
 //! All of it moves by itself, the time above all. So each is made when somebody looks, and stands until the queue changes or
 //! it is a second old: an open that follows a `stat` finds what that one told of.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -14,26 +15,47 @@ use super::super::Timestamp;
 use super::nodes::Document;
 use super::show::{View, time};
 use super::{dashboard, documents, metrics};
-use crate::limits::OVERVIEW_MS;
-use crate::queue::{Instant, Moment, Now, Seq, Sight, Span, State, Summary};
+use crate::limits::{OVERVIEW_MS, RENDERINGS_KEPT};
+use crate::queue::{Access, Eyes, Instant, Moment, Now, Seq, Sight, Span, State, Summary};
 
 /// What was shown last.
 #[derive(Default)]
 pub(super) struct Overview {
-    summary: Mutex<Option<Rendering>>,
-    dashboard: Mutex<Option<Rendering>>,
-    metrics: Mutex<Option<Rendering>>,
+    summary: Mutex<Renderings>,
+    dashboard: Mutex<Renderings>,
+    metrics: Mutex<Renderings>,
 }
 
-struct Rendering {
-    seq: Seq,
-    made: Instant,
-    bytes: Arc<[u8]>,
-    mtime: Timestamp,
+/// A document as it was made for those who may not see some texts.
+pub(super) struct Rendering {
+    /// Who may see these texts.
+    pub(super) unseen: Vec<Arc<Access>>,
+    pub(super) seq: Seq,
+    pub(super) made: Instant,
+    pub(super) bytes: Arc<[u8]>,
+    pub(super) mtime: Timestamp,
+}
+
+/// The last renderings of a document, each for others.
+#[derive(Default)]
+pub(super) struct Renderings(VecDeque<Rendering>);
+
+impl Renderings {
+    pub(super) fn find(&self, unseen: &[Arc<Access>]) -> Option<&Rendering> {
+        self.0.iter().find(|rendering| rendering.unseen == unseen)
+    }
+
+    pub(super) fn keep(&mut self, rendering: Rendering) {
+        self.0.retain(|other| other.unseen != rendering.unseen && other.seq <= rendering.seq);
+        self.0.push_back(rendering);
+        if self.0.len() > RENDERINGS_KEPT {
+            self.0.pop_front();
+        }
+    }
 }
 
 impl Overview {
-    fn of(&self, document: Document) -> &Mutex<Option<Rendering>> {
+    fn of(&self, document: Document) -> &Mutex<Renderings> {
         match document {
             Document::Dashboard => &self.dashboard,
             Document::Metrics => &self.metrics,
@@ -44,28 +66,30 @@ impl Overview {
 
 impl View {
     /// One of these documents as an open shows it now, and since when.
-    pub(super) fn overview(&self, document: Document, state: &State) -> (Arc<[u8]>, Timestamp) {
+    pub(super) fn overview(&self, document: Document, state: &State, eyes: &Eyes) -> (Arc<[u8]>, Timestamp) {
         let now = (self.engine.clock())();
-        let mut last = self.overview.of(document).lock();
-        if let Some(last) = &*last
+        let unseen = if document == Document::Metrics { Vec::new() } else { state.unseen(eyes) };
+        let mut renderings = self.overview.of(document).lock();
+        if let Some(last) = renderings.find(&unseen)
             && last.seq >= state.tail()
             && now.instant.since(last.made) < Span(OVERVIEW_MS)
         {
             return (last.bytes.clone(), last.mtime);
         }
         let bytes: Arc<[u8]> = match document {
-            Document::Dashboard => dashboard::page(self, state, &self.summary(state, now)),
+            Document::Dashboard => dashboard::page(self, state, &self.summary(state, now, eyes), eyes),
             Document::Metrics => metrics::metrics(self, state, now),
-            _ => documents::summary(&self.summary(state, now)),
+            _ => documents::summary(&self.summary(state, now, eyes)),
         }
         .into();
         let moment = Moment { seq: state.tail(), at: now.wall.max(state.last_at()) };
         let mtime = time(moment).max(self.opened);
-        *last = Some(Rendering { seq: state.tail(), made: now.instant, bytes: bytes.clone(), mtime });
+        let (seq, made) = (state.tail(), now.instant);
+        renderings.keep(Rendering { unseen, seq, made, bytes: bytes.clone(), mtime });
         (bytes, mtime)
     }
 
-    pub(super) fn summary(&self, state: &State, now: Now) -> Summary {
+    pub(super) fn summary(&self, state: &State, now: Now, eyes: &Eyes) -> Summary {
         let roster = self.engine.roster();
         let names = documents::everybody(state, &self.engine);
         let heard = names.into_iter().map(|name| {
@@ -77,6 +101,7 @@ impl View {
         let sight = Sight {
             now,
             default_lease,
+            eyes,
             workers: &workers,
             tasks,
             misnamed: &self.publisher.misnamed.all(),

@@ -12,6 +12,7 @@ use super::super::files::{append_to, read_from, write_to};
 use super::super::process::leaving;
 use super::super::{Attr, Entry, FsError, Ino, NewMode, Opened, ROOT, Reply, Request, Result};
 use super::handles::{Handle, Line, Plain, Writing};
+use super::nodes::is_synthesized;
 use super::{Core, NO_TIME, table};
 use crate::queue::{Command, ProcessEnding, TaskId};
 
@@ -138,6 +139,12 @@ impl Core {
     pub(super) fn changed<T: Send + 'static>(&self, ino: Ino, done: Result<T>, reply: Reply<T>) {
         self.files.let_go(ino);
         self.answer_when_published(self.task_of(ino), done, reply);
+    }
+
+    /// The attributes of a file were changed: who may read it, above all.
+    pub(super) fn marked<T: Send + 'static>(&self, ino: Ino, done: Result<T>, reply: Reply<T>) {
+        let task = if is_synthesized(ino) { None } else { self.task_of(ino) };
+        self.answer_when_published(task, done, reply);
     }
 
     fn answer_when_published<T: Send + 'static>(

@@ -25,6 +25,7 @@ use super::table::{file_of, task_of};
 use crate::engine::{Engine, Failure};
 use crate::fs::ROOT;
 use crate::fs::files::{Files, read_from};
+use crate::fs::permissions::access_of;
 use crate::limits::{INSTRUCTIONS_BYTES, PUBLISH_MS, SETTLE_MS, TORN_FILES};
 use crate::queue::{
     Command, FileStamp, Manifest, Outcome, Problem, Task, TaskId, WorkerName, bounded_warnings,
@@ -137,8 +138,7 @@ impl Publisher {
         done: impl FnOnce(std::result::Result<Outcome, Failure>) + Send + 'static,
     ) {
         let state = self.engine.state();
-        let known = state.task(task.as_str()).filter(|task| task.has_whole_file());
-        match self.look(task, known.map(|known| &**known)) {
+        match self.look(task, state.task(task.as_str()).map(|known| &**known)) {
             Look::Gone => {
                 let (publisher, id) = (self.clone(), task.clone());
                 let gone = move || if publisher.has_file(&id) { Err(libc::EEXIST) } else { Ok(()) };
@@ -166,7 +166,7 @@ impl Publisher {
         }
     }
 
-    /// `known` is what the queue shows of the task, if its file is whole. The queue may have heard of more by now: that the file was
+    /// `known` is what the queue shows of the task. The queue may have heard of more by now: that the file was
     /// opened, say. So what is as known is told as well.
     fn look(&self, task: &TaskId, known: Option<&Task>) -> Look {
         let file = file_of(task);
@@ -200,38 +200,52 @@ impl Publisher {
                 return Look::There(None, FileStamp::default(), problem(why));
             }
         };
-        let (stamp, key) = (stamp_of(&stat), key_of(&stat));
+        let (mut stamp, key) = (stamp_of(&stat), key_of(&stat));
+        stamp.readers = match access_of(&opened) {
+            // Where it was for some only, it is said that it is for everybody now.
+            Ok(access) if access.is_for_everybody() && known.is_none_or(|it| it.stamp.readers.is_none()) => {
+                None
+            }
+            Ok(access) => Some(Arc::new(access)),
+            Err(error) => {
+                let why = format!("{file} cannot be read: {error}");
+                return Look::There(None, FileStamp::default(), problem(why));
+            }
+        };
         if self.is_written(&stat) {
             return Look::Open;
         }
-        if let Some(known) = known.filter(|known| known.stamp == stamp) {
+        if let Some(known) = known.filter(|known| known.has_whole_file() && known.stamp == stamp) {
             return Look::There(Some(key), stamp, known.manifest.clone());
         }
-        let new = |manifest| Look::There(Some(key), stamp, manifest);
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return new(problem(format!("{file} is not a regular file")));
+            let not_regular = problem(format!("{file} is not a regular file"));
+            return Look::There(Some(key), stamp, not_regular);
         }
-        if self.is_torn(key, stamp) {
-            return new(problem("its writer was killed before it was done; write it again".into()));
+        if self.is_torn(key, &stamp) {
+            let torn = problem("its writer was killed before it was done; write it again".into());
+            return Look::There(Some(key), stamp, torn);
         }
         if stamp.size > INSTRUCTIONS_BYTES {
             let size = stamp.size;
             let why = format!("{file} has {size} bytes; instructions may have {INSTRUCTIONS_BYTES}");
-            return new(problem(format!("{why}: put data into other files and name them")));
+            let large = problem(format!("{why}: put data into other files and name them"));
+            return Look::There(Some(key), stamp, large);
         }
-        match read_from(&opened, 0, INSTRUCTIONS_BYTES as u32 + 1) {
-            Ok(content) => new(self.with_warnings(parse_instructions(task, &content, &self.roots))),
+        let manifest = match read_from(&opened, 0, INSTRUCTIONS_BYTES as u32 + 1) {
+            Ok(content) => self.with_warnings(parse_instructions(task, &content, &self.roots)),
             Err(error) => {
                 let why = std::io::Error::from_raw_os_error(error.errno);
-                new(problem(format!("{file} cannot be read: {why}")))
+                problem(format!("{file} cannot be read: {why}"))
             }
-        }
+        };
+        Look::There(Some(key), stamp, manifest)
     }
 
     /// Whether this content was left behind by a killed writer. Any other content of the file is whole again.
-    fn is_torn(&self, file: FileKey, stamp: FileStamp) -> bool {
+    fn is_torn(&self, file: FileKey, stamp: &FileStamp) -> bool {
         let mut torn = self.torn.lock();
-        torn.retain(|(known, left)| *known != file || *left == stamp);
+        torn.retain(|(known, left)| *known != file || left.is_content_of(stamp));
         torn.iter().any(|(known, _)| *known == file)
     }
 
@@ -345,6 +359,7 @@ pub(super) fn stamp_of(stat: &Stat) -> FileStamp {
         ino: stat.st_ino,
         size: stat.st_size as u64,
         mtime_ns: stat.st_mtime.wrapping_mul(1_000_000_000).wrapping_add(stat.st_mtime_nsec as i64),
+        readers: None,
     }
 }
 

@@ -15,13 +15,13 @@ use super::super::{Attr, FsError, Ino, Kind, Request, Result, Terms, Timestamp};
 use super::documents;
 use super::handles::{Line, Scratches};
 use super::nodes::{Directory, Document, Node, Nodes, WorkerFile};
-use super::overview::Overview;
+use super::overview::{Overview, Rendering, Renderings};
 use super::publish::{Publisher, stamp_of};
 use super::table::{current_claim, file_of};
 use super::{Config, table};
 use crate::engine::Engine;
 use crate::limits::WORKERS_PRESENT;
-use crate::queue::{Moment, Phase, Seq, State, Task, TaskId, TextRef, Wall, WorkerName};
+use crate::queue::{Eyes, Instant, Moment, Phase, State, Task, TaskId, TextRef, Wall, WorkerName};
 use crate::shown;
 
 /// What a reader of a node gets.
@@ -32,6 +32,8 @@ pub(super) enum Content {
     Text(TextRef),
     /// The instructions of a task: a real file.
     Instructions(TaskId),
+    /// A text of a task that is not for the one who asks.
+    Withheld(TaskId),
     /// All events.
     Events,
 }
@@ -63,8 +65,8 @@ pub(super) struct View {
     pub(super) overview: Overview,
     /// What the two sessions are asked: the tree's, and the desk's own.
     pub(super) sessions: [OnceLock<Arc<Terms>>; 2],
-    /// The newest `queue.json`, with the position that it shows: thousands of tasks are not written out for every `stat`.
-    queue: Mutex<Option<(Seq, Arc<[u8]>)>>,
+    /// The newest `queue.json`: thousands of tasks are not written out for every `stat`.
+    queue: Mutex<Renderings>,
     /// What `locks` of each worker last showed, and since when: nothing tells when a lock ends.
     locks: Mutex<HashMap<WorkerName, (Vec<u8>, Timestamp)>>,
 }
@@ -170,6 +172,7 @@ impl View {
                     Content::Bytes(bytes) => (bytes.len() as u64, mtime),
                     Content::Text(text) => (text.size, time(Moment { seq: text.seq, at: text.at })),
                     Content::Instructions(task) => self.instructions(task)?,
+                    Content::Withheld(_) => (0, mtime),
                     Content::Events => (self.engine.log_bytes(), mtime),
                 };
                 Shown { kind: Kind::File, perm, size, mtime, uid: self.writer(node, &state, req) }
@@ -208,12 +211,17 @@ impl View {
     pub(super) fn target(&self, node: &Node, state: &State, req: &Request) -> Result<OsString> {
         match node {
             Node::Next => {
-                let task = state.best_for(self.worker_of(req).as_deref()).ok_or(ABSENT)?;
+                let task = self.best(state, req).ok_or(ABSENT)?;
                 Ok(format!("ready/{task}").into())
             }
             Node::WorkerSelf => Ok(self.callers.reader(req)?.actor.worker.as_str().into()),
             _ => Err(FsError::new(libc::EINVAL)),
         }
+    }
+
+    /// The first task that the caller can do and read.
+    fn best<'a>(&self, state: &'a State, req: &Request) -> Option<&'a TaskId> {
+        state.best_for(self.worker_of(req).as_deref(), &self.eyes(req, state))
     }
 
     fn file(&self, node: &Node, state: &State, req: &Request) -> Result<(Content, u16, Timestamp)> {
@@ -226,15 +234,17 @@ impl View {
                 let id = current_claim(state, &caller).filter(|_| caller.nameless.is_none()).ok_or(ABSENT)?;
                 self.task(Directory::Claim, &id, state, req)
             }
-            Node::Document(Document::Queue) => Ok((Content::Bytes(self.queue(state)), 0o444, changed)),
+            Node::Document(Document::Queue) => {
+                Ok((Content::Bytes(self.queue(state, &self.eyes(req, state))), 0o444, changed))
+            }
             Node::Document(Document::Workers) => {
                 let heard = self.engine.roster().all().iter().map(|p| p.last_heard_wall()).max();
                 let mtime = heard.map_or(changed, |wall| changed.max(at(wall)));
-                document(documents::workers(state, &self.engine), mtime)
+                document(documents::workers(state, &self.engine, &self.eyes(req, state)), mtime)
             }
             Node::Document(Document::Events) => Ok((Content::Events, 0o444, changed)),
             Node::Document(moving @ (Document::Summary | Document::Dashboard | Document::Metrics)) => {
-                let (bytes, mtime) = self.overview(*moving, state);
+                let (bytes, mtime) = self.overview(*moving, state, &self.eyes(req, state));
                 Ok((Content::Bytes(bytes), 0o444, mtime))
             }
             Node::Paused => {
@@ -259,13 +269,19 @@ impl View {
             return Err(ABSENT);
         }
         let caller = || self.worker_of(req);
+        let eyes = self.eyes(req, state);
         let sentence = || {
-            let why = state.why(task, caller().as_deref());
+            let why = state.why(task, caller().as_deref(), &eyes);
             Content::Bytes((shown::line(&why) + "\n").as_bytes().into())
         };
-        let status = || Content::Bytes(documents::task(state, id, task, caller().as_deref()).into());
+        let status = || Content::Bytes(documents::task(state, id, task, caller().as_deref(), &eyes).into());
         // What a task waits for changes with other tasks, and with what the caller can do.
         let (own, any) = (time(task.changed), self.changed(state));
+        if !matches!(directory, Directory::Ready | Directory::Claim | Directory::Status)
+            && !state.shows(id, task, &eyes)
+        {
+            return Ok((Content::Withheld(id.clone()), 0o444, any));
+        }
         Ok(match (directory, &task.phase) {
             (Directory::Ready, _) => (Content::Instructions(id.clone()), 0o444, own),
             (Directory::Blocked, _) => (sentence(), 0o444, any),
@@ -323,14 +339,20 @@ impl View {
         let (bytes, perm, mtime) = match file {
             WorkerFile::Status => {
                 let heard = presence.map_or(changed, |p| changed.max(at(p.last_heard_wall())));
-                (documents::worker(state, &self.engine, name), 0o444, heard)
+                (documents::worker(state, &self.engine, name, &self.eyes(req, state)), 0o444, heard)
             }
             WorkerFile::ShouldStop => {
                 let now = (self.engine.clock())();
                 let limit = self.config.idle_timeout;
                 let idle =
                     presence.as_ref().map_or_else(Default::default, |p| now.instant.since(p.idle_since()));
-                let text = documents::should_stop(state, &self.config.tasks, name, idle, limit);
+                let text = documents::should_stop(
+                    state,
+                    &self.config.tasks,
+                    name,
+                    (idle, limit),
+                    &self.eyes(req, state),
+                );
                 // When the idle time is over the answer changes without an event.
                 let over = now.wall.0.saturating_sub_unsigned(idle.0.saturating_sub(limit.0));
                 let mtime = if idle >= limit { changed.max(at(Wall(over))) } else { changed };
@@ -342,7 +364,7 @@ impl View {
                 return Ok((Content::Instructions(task.clone()), 0o444, changed));
             }
             // The note of the youngest claim, which `task` and `claim/next` mean too.
-            WorkerFile::Note => (documents::note(state, name), 0o666, changed),
+            WorkerFile::Note => (documents::note(state, name, &self.eyes(req, state)), 0o666, changed),
             WorkerFile::Why => {
                 let refusal = presence.and_then(|p| p.last_refusal());
                 let refused = refusal.as_ref().map_or(self.opened, |(wall, _)| at(*wall));
@@ -378,14 +400,15 @@ impl View {
         last.clone()
     }
 
-    fn queue(&self, state: &State) -> Arc<[u8]> {
-        if let Some((seq, bytes)) = &*self.queue.lock()
-            && *seq == state.tail()
-        {
-            return bytes.clone();
+    fn queue(&self, state: &State, eyes: &Eyes) -> Arc<[u8]> {
+        let unseen = state.unseen(eyes);
+        if let Some(last) = self.queue.lock().find(&unseen).filter(|last| last.seq == state.tail()) {
+            return last.bytes.clone();
         }
-        let bytes: Arc<[u8]> = documents::queue(state).into();
-        *self.queue.lock() = Some((state.tail(), bytes.clone()));
+        let bytes: Arc<[u8]> = documents::queue(state, eyes).into();
+        let (made, mtime) = (Instant::default(), Timestamp::default());
+        let rendering = Rendering { unseen, seq: state.tail(), made, bytes: bytes.clone(), mtime };
+        self.queue.lock().keep(rendering);
         bytes
     }
 
@@ -403,7 +426,7 @@ impl View {
     /// Whether a node of the top is there at present. Cheaper than to show it.
     pub(super) fn is_listed(&self, node: &Node, req: &Request) -> bool {
         match node {
-            Node::Next => self.engine.state().best_for(self.worker_of(req).as_deref()).is_some(),
+            Node::Next => self.best(&self.engine.state(), req).is_some(),
             Node::Paused => self.engine.state().paused().is_some(),
             _ => true,
         }

@@ -15,6 +15,7 @@ use super::super::followed::Alive;
 use super::super::{Attr, Entry, FsError, Ino, Kind, Opened, Reply, Request, Result, SetAttr, Timestamp};
 use super::handles::{Handle, Note, Scratch, Subject, put, slice};
 use super::nodes::{Directory, Made, Node, WorkerFile, is_synthesized};
+use super::private::hide_texts;
 use super::show::{Content, Shown};
 use super::{Core, NO_TIME, show, table};
 use crate::engine::{Failure, Ticket};
@@ -81,19 +82,19 @@ impl Core {
         }
     }
 
-    fn wished(&self, node: &Node, caller: &Caller, form: ClaimForm) -> Result<Command> {
+    fn wished(&self, req: &Request, node: &Node, caller: &Caller, form: ClaimForm) -> Result<Command> {
         match node {
             Node::Nothing => {
                 Err(FsError::because(libc::ENOENT, "this can be no task: its name is not an id"))
             }
-            node => table::making(node, caller, form),
+            node => table::making(node, caller, form, self.view.eyes(req, &self.view.engine.state())),
         }
     }
 
     /// Make a node by a call whose answer ends it (`mkdir`, `mknod`): it is given when the outcome is on disk.
     pub(super) fn make_durably(self: &Arc<Core>, req: &Request, node: Node, kind: Kind, reply: Reply<Entry>) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
-        match self.wished(&node, &caller, ClaimForm::Exclusive) {
+        match self.wished(req, &node, &caller, ClaimForm::Exclusive) {
             Ok(command) => self.fulfil(caller, command, kind, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
@@ -150,7 +151,7 @@ impl Core {
             return reply.send(self.changer(req).and_then(|_| self.create_scratch(req, parent, name)));
         }
         let Some((caller, reply)) = self.begin(req, reply) else { return };
-        let decided = self.wished(&node, &caller, form).and_then(|command| {
+        let decided = self.wished(req, &node, &caller, form).and_then(|command| {
             let process = self.before(&caller, &command)?;
             let decided = self.view.engine.decide(&command);
             self.after(&caller, process, decided.as_ref().ok().map(|(outcome, _)| outcome));
@@ -186,11 +187,12 @@ impl Core {
     pub(super) fn link_synthesized(self: &Arc<Core>, req: &Request, ino: Ino, to: Node, reply: Reply<Entry>) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         let state = self.view.engine.state();
-        let wished = self
-            .view
-            .nodes
-            .get(ino)
-            .and_then(|from| Ok((table::moving(&from, &to, &caller, &state, true)?, from.kind())));
+        let wished = self.view.nodes.get(ino).and_then(|from| {
+            Ok((
+                table::moving(&from, &to, &caller, (&state, self.view.eyes(req, &state)), true)?,
+                from.kind(),
+            ))
+        });
         match wished {
             // The answer must be of the kind that was linked.
             Ok((command, kind)) => self.fulfil(caller, command, kind, reply),
@@ -287,7 +289,8 @@ impl Core {
         if self.view.scratches.at(from.0, from.1).is_some() {
             return self.rename_scratch(caller, (from.0, from.1), to, exclusive, reply);
         }
-        match table::moving(&from.2, &to.2, &caller, &self.view.engine.state(), exclusive) {
+        let state = self.view.engine.state();
+        match table::moving(&from.2, &to.2, &caller, (&state, self.view.eyes(req, &state)), exclusive) {
             Ok(command) => self.command(caller, command, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
@@ -379,20 +382,24 @@ impl Core {
         let core = self.clone();
         match content {
             Content::Bytes(bytes) => reply.send(Ok(self.opened(Handle::Document(bytes.to_vec())))),
-            Content::Events => reply.send(Ok(self.opened(Handle::Events))),
-            Content::Instructions(task) => {
-                reply.send(self.instructions(&task).map(|text| self.opened(Handle::Document(text))));
+            Content::Events => {
+                reply.send(Ok(self.opened(Handle::Events(self.view.eyes(req, &state)))));
             }
+            Content::Instructions(task) => {
+                reply.send(self.instructions(req, &task).map(|text| self.opened(Handle::Document(text))));
+            }
+            Content::Withheld(task) => reply.send(Err(self.view.withheld(req, &task))),
             Content::Text(text) => self.view.engine.read_text(text.seq, move |text| {
                 reply.send(text.map(|text| core.opened(Handle::Document(text))).map_err(FsError::from));
             }),
         }
     }
 
-    fn instructions(&self, task: &TaskId) -> Result<Vec<u8>> {
+    fn instructions(&self, req: &Request, task: &TaskId) -> Result<Vec<u8>> {
         use rustix::fs::{Mode, OFlags, openat};
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = openat(self.view.publisher.directory(), table::file_of(task), flags, Mode::empty())?;
+        self.view.may_read(req, task, &file)?;
         super::super::files::read_from(&file, 0, INSTRUCTIONS_BYTES as u32)
     }
 
@@ -412,6 +419,9 @@ impl Core {
         };
         let shown = match &content {
             Content::Bytes(bytes) => bytes.to_vec(),
+            Content::Withheld(task) => {
+                return reply.send(Err(self.view.withheld(req, task)));
+            }
             Content::Text(_) | Content::Instructions(_) | Content::Events => Vec::new(),
         };
         match (right, content) {
@@ -465,8 +475,10 @@ impl Core {
             Handle::Scratch(number) => {
                 self.view.scratches.with(*number, |file| slice(&file.content, offset, size))
             }
-            Handle::Events => {
-                return self.view.engine.read_events(offset, size as usize, |bytes| {
+            Handle::Events(eyes) => {
+                let (engine, eyes) = (self.view.engine.clone(), eyes.clone());
+                let show = move |lines: &mut [u8]| hide_texts(lines, &engine.state(), &eyes);
+                return self.view.engine.read_events(offset, size as usize, show, |bytes| {
                     reply.send(bytes.map_err(FsError::from));
                 });
             }
@@ -512,7 +524,7 @@ impl Core {
                 write.and_then(|done| done)
             }
             Handle::Document(_) => Ok(()),
-            Handle::Events | Handle::Plain(_) | Handle::Listing(_) => Err(FsError::new(libc::EBADF)),
+            Handle::Events(_) | Handle::Plain(_) | Handle::Listing(_) => Err(FsError::new(libc::EBADF)),
         };
         reply.send(done.map(|()| written));
     }

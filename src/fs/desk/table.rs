@@ -11,7 +11,7 @@ use super::super::{FsError, Result};
 use super::handles::Subject;
 use super::misnamed::is_kept_beside;
 use super::nodes::{Directory, Document, Node, WorkerFile};
-use crate::queue::{ClaimForm, Command, Content, Ending, Refusal, State, TaskId, WorkerName};
+use crate::queue::{ClaimForm, Command, Content, Ending, Eyes, Refusal, State, TaskId, WorkerName};
 
 /// The top of the desk.
 pub(super) const TOP: [(&str, Node); 16] = [
@@ -93,12 +93,12 @@ fn refuse<T>(errno: i32, why: impl Into<std::borrow::Cow<'static, str>>) -> Resu
 }
 
 /// What making `node` means, and in which form the caller makes it.
-pub(super) fn making(node: &Node, caller: &Caller, form: ClaimForm) -> Result<Command> {
+pub(super) fn making(node: &Node, caller: &Caller, form: ClaimForm, eyes: Eyes) -> Result<Command> {
     let by = caller.actor.clone();
     let exclusive = form == ClaimForm::Exclusive;
     Ok(match node {
-        Node::Task(Directory::Claim, task) => Command::Claim { task: task.clone(), by, form },
-        Node::ClaimNext => Command::ClaimNext { by, form },
+        Node::Task(Directory::Claim, task) => Command::Claim { task: task.clone(), by, form, eyes },
+        Node::ClaimNext => Command::ClaimNext { by, form, eyes },
         Node::Task(Directory::Completed, task) => finishing(task, caller, Ending::Completed, None, exclusive),
         Node::Task(Directory::Failed, task) => finishing(task, caller, Ending::Failed, None, exclusive),
         Node::Task(_, task) => {
@@ -128,7 +128,7 @@ pub(super) fn moving(
     from: &Node,
     to: &Node,
     caller: &Caller,
-    state: &State,
+    (state, eyes): (&State, Eyes),
     exclusive: bool,
 ) -> Result<Command> {
     use Directory::{Claim, Completed, Failed, Ready, Rejected};
@@ -136,9 +136,9 @@ pub(super) fn moving(
     // What stands for the best task, or for the caller's claim, is as good as its name.
     let from = match from {
         Node::Next if matches!(to, Node::ClaimNext) => {
-            return Ok(Command::ClaimNext { by, form: ClaimForm::Exclusive });
+            return Ok(Command::ClaimNext { by, form: ClaimForm::Exclusive, eyes });
         }
-        Node::Next => match state.best_for(Some(caller.actor.worker.as_str())) {
+        Node::Next => match state.best_for(Some(caller.actor.worker.as_str()), &eyes) {
             Some(task) => Node::Task(Ready, task.clone()),
             None => return refuse(libc::ENOENT, "no task is ready"),
         },
@@ -168,7 +168,7 @@ pub(super) fn moving(
             return refuse(libc::EPERM, "status/ is for reading; move what is in ready/");
         }
         (_, Node::Task(Claim, _) | Node::ClaimNext) => {
-            Command::Claim { task: task.clone(), by, form: ClaimForm::Exclusive }
+            Command::Claim { task: task.clone(), by, form: ClaimForm::Exclusive, eyes }
         }
         (Claim, Node::Task(Completed, _)) => finishing(task, caller, Ending::Completed, None, exclusive),
         (Claim, Node::Task(Failed, _)) => finishing(task, caller, Ending::Failed, None, exclusive),

@@ -22,8 +22,9 @@ use rustix::io::Errno;
 use super::publish::{Followed, Publisher, stamp_of};
 use super::table::{file_of, task_of};
 use crate::engine::{Engine, Failure};
+use crate::fs::permissions::is_for_everybody;
 use crate::limits::{RESCAN_MS, SETTLE_MS, UNSETTLED_MS};
-use crate::queue::{Command, FileState, Seq, Span, TaskId};
+use crate::queue::{Command, FileState, Seq, Span, Task, TaskId};
 
 /// What the watch goes by.
 pub(super) struct Terms {
@@ -59,6 +60,8 @@ struct Watcher {
 struct News {
     /// Files that are complete, or gone.
     changed: BTreeSet<TaskId>,
+    /// Files whose attributes were changed.
+    marked: BTreeSet<TaskId>,
     /// Files that were written to and may not be complete.
     modified: BTreeSet<TaskId>,
     /// The kernel lost count.
@@ -98,6 +101,7 @@ fn watch(publisher: &Publisher) -> Result<OwnedFd, Errno> {
     let directory = publisher.directory();
     let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
     let changes = WatchFlags::CLOSE_WRITE
+        | WatchFlags::ATTRIB
         | WatchFlags::MODIFY
         | WatchFlags::CREATE
         | WatchFlags::DELETE
@@ -146,6 +150,7 @@ impl Watcher {
             soon = news.as_ref().is_some_and(|news| !news.changed.is_empty());
             if let Some(news) = news {
                 news.modified.iter().for_each(|task| self.look_while_written(task));
+                news.marked.iter().for_each(|task| self.look_at_rights(task));
                 news.changed.iter().for_each(|task| self.publish(task));
             }
             self.settle();
@@ -181,7 +186,9 @@ impl Watcher {
                 }
                 continue;
             };
-            if events.contains(ReadFlags::MODIFY) {
+            if events.contains(ReadFlags::ATTRIB) {
+                news.marked.insert(task);
+            } else if events.contains(ReadFlags::MODIFY) {
                 news.modified.insert(task);
             } else if !events.contains(ReadFlags::CREATE) || self.is_complete(&task) {
                 // A regular file that was just made is not complete before it is closed, unless it is another name of one
@@ -206,7 +213,7 @@ impl Watcher {
         let stat = statat(directory, file_of(task), AtFlags::SYMLINK_NOFOLLOW);
         let state = self.engine.state();
         let known = state.task(task.as_str()).filter(|known| known.has_whole_file());
-        let is_known = |stat: &Stat| known.is_some_and(|known| known.stamp == stamp_of(stat));
+        let is_known = |stat: &Stat| known.is_some_and(|known| known.stamp.is_content_of(&stamp_of(stat)));
         // What is written through the mount is published when it is closed.
         if stat.is_ok_and(|stat| is_known(&stat) || self.publisher.is_written(&stat)) {
             return;
@@ -215,6 +222,18 @@ impl Watcher {
             Some(true) => self.publisher.hold_back(task),
             Some(false) => self.publish(task),
             None => {}
+        }
+    }
+
+    /// The attributes of a file were changed: who may read it, perhaps. What is not published yet is looked at when it is.
+    fn look_at_rights(&self, task: &TaskId) {
+        let stat = statat(self.publisher.directory(), file_of(task), AtFlags::SYMLINK_NOFOLLOW);
+        let state = self.engine.state();
+        let known = state.task(task.as_str()).filter(|known| known.has_whole_file());
+        if let (Ok(stat), Some(known)) = (stat, known)
+            && known.stamp.is_content_of(&stamp_of(&stat))
+        {
+            self.publish(task);
         }
     }
 
@@ -307,7 +326,7 @@ impl Watcher {
             let stat = statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
             let known = state.task(task.as_str()).filter(|task| task.has_whole_file());
             if let Ok(stamp) = stat.map(|stat| stamp_of(&stat))
-                && known.map(|task| task.stamp) != Some(stamp)
+                && known.is_none_or(|task| !task.stamp.is_content_of(&stamp) || self.is_for_some(task, &name))
             {
                 changed.push((stamp.mtime_ns, task.clone()));
             }
@@ -321,6 +340,11 @@ impl Watcher {
             self.publish(id);
         }
         Ok(())
+    }
+
+    /// Whether a file is not for everybody, or the queue believes so. Who may read it is looked at more closely then.
+    fn is_for_some(&self, task: &Task, name: &OsStr) -> bool {
+        task.stamp.readers.is_some() || !is_for_everybody(&self.publisher.directory(), name)
     }
 
     /// A file that was found, not told of: it may be open for writing.
