@@ -33,7 +33,7 @@ use crate::fs::{Kernel, Terms};
 use crate::fuse::{MountOptions, Session};
 use crate::limits::{DESK_THREADS_MIN, Descriptors, READ_AHEAD_KIB, TREE_NODES_KEPT};
 use crate::mountpoint::{Device, Place, device_of};
-use crate::queue::{Rules, Span};
+use crate::queue::{Budget, Rules, Span};
 use crate::state_directory::FileId;
 use crate::{clock, mounts, sys};
 
@@ -60,6 +60,8 @@ pub struct Config {
     pub rules: Rules,
     /// The users who may change the queue whatever the rights of the tasks directory are.
     pub workers: desk::Users,
+    /// How much each worker and user may add to the event log.
+    pub budget: Budget,
     /// How long a worker without work is kept.
     pub idle_timeout: Span,
     /// How long a task outlives its instruction file before it is withdrawn.
@@ -113,6 +115,7 @@ impl Daemon {
         let engine_config = engine::Config {
             default_lease: config.lease,
             rules: config.rules,
+            budget: config.budget,
             clock: clock::system(),
             directory: Some(project.state().clone()),
         };

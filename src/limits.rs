@@ -19,6 +19,8 @@ pub const RESULT_BYTES: usize = 1024 * 1024;
 pub const NOTE_BYTES: usize = 4 * 1024;
 /// How much of a result is kept in memory to be shown in lists, in bytes.
 pub const RESULT_HEAD_BYTES: usize = 200;
+/// Longest text that stands in the line of its event, in bytes. A longer one lies beside it, and goes when nothing shows it any more.
+pub const TEXT_IN_LINE_BYTES: usize = RESULT_HEAD_BYTES;
 /// How many ids one `needs` list may hold, and how many words or globs the other lists.
 pub const LIST_ITEMS: usize = 1_000;
 /// Longest item of one of those lists, in bytes: the longest path of Linux.
@@ -75,6 +77,19 @@ pub const WAL_PAGES_IDLE: u64 = 500;
 /// Pages after which it is emptied even though somebody waits: 16 MiB.
 pub const WAL_PAGES_MAX: u64 = 4_096;
 const _: () = assert!(WAL_PAGES_IDLE < WAL_PAGES_MAX);
+
+/// Texts that nothing shows any more which the log lets go of in one transaction, at most.
+pub const TEXTS_DROPPED: usize = 256;
+/// Bytes of such texts after which it does so even though somebody waits: 4 MiB. Else it does once a second.
+pub const TEXT_BYTES_SUPERSEDED: u64 = 4 << 20;
+/// Texts of the log that are looked at in one go, after a start, whether something shows them.
+pub const TEXTS_SWEPT: usize = 4_096;
+/// For how many seconds a payer that wrote nothing may write at once.
+pub const LOG_BURST_SECONDS: u64 = 256;
+/// How many times as much as one worker all workers of one user may write to the log together.
+pub const LOG_SHARES_OF_A_USER: u64 = 4;
+/// Workers and users whose use of the log is remembered.
+pub const LOG_ACCOUNTS: usize = 16_384;
 
 /// Commands that may be decided and not on disk. A caller beyond that waits: it bounds how long the first one of a batch
 /// waits for the last.
@@ -142,6 +157,8 @@ pub const DESK_THREADS_MIN: usize = 8;
 pub const SCRATCH_FILES: usize = 1_024;
 /// Files left half-written by killed writers that are remembered (C16).
 pub const TORN_FILES: usize = 1_024;
+/// Contents of task files of which it is remembered who wrote them (C35).
+pub const WRITERS_REMEMBERED: usize = 4_096;
 /// How often files are looked for where the kernel cannot tell of changes, in milliseconds (C10).
 pub const RESCAN_MS: u64 = 2_000;
 /// How often a task's file is looked for that is missing or open for writing, in milliseconds (C14).

@@ -177,12 +177,9 @@ impl Stage {
 fn sentence(record: &Record) -> Option<String> {
     match &record.event {
         Event::Claimed { task, worker } => Some(format!("{worker}: claimed {task}")),
-        Event::Noted { task, text } => Some(format!("  progress of {task}: {text}")),
+        Event::Noted { task, text } => Some(format!("  progress of {task}: {}", text.shown())),
         Event::Completed { task, worker: Some(worker), .. } => Some(format!("{worker}: completed {task}")),
-        Event::Reported { task, text } => {
-            let text = String::from_utf8_lossy(&text.0).trim_end().to_string();
-            Some(format!("  result of {task}: {text}"))
-        }
+        Event::Reported { task, text } => Some(format!("  result of {task}: {}", text.shown().trim_end())),
         _ => None,
     }
 }

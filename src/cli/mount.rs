@@ -16,6 +16,7 @@ use super::umount::take_away;
 use super::{Failure, absolute, place};
 use crate::daemon::{Config, Daemon, Project, TakeError, state_place};
 use crate::mounts;
+use crate::queue::Budget;
 use crate::shown;
 use crate::state_directory::{FileId, StateDirectory};
 
@@ -118,6 +119,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
         lease,
         rules: options.rules,
         workers: options.workers,
+        budget: Budget { owner: rustix::process::geteuid().as_raw(), ..options.budget },
         idle_timeout: options.idle_timeout,
         file_grace: options.file_grace,
         remote_grace: options.remote_grace,

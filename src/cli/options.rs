@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::Failure;
 use crate::fs::desk::Users;
 use crate::fs::guard;
-use crate::queue::{Rules, Span};
+use crate::queue::{Budget, Rules, Span};
 use crate::users::uid_of;
 
 /// What can be chosen at mount time.
@@ -23,6 +23,8 @@ pub(super) struct Options {
     pub(super) rules: Rules,
     /// `workers=NAME:NAME`
     pub(super) workers: Users,
+    /// `log_bytes=SIZE`, `log_events=N`
+    pub(super) budget: Budget,
     /// `idle_timeout=SPAN`
     pub(super) idle_timeout: Span,
     /// `file_grace=SPAN`
@@ -37,7 +39,7 @@ pub(super) struct Options {
     pub(super) guard: guard::Config,
 }
 
-const KNOWN: &str = "state=DIR, tasks=NAME, lease=SPAN, lease_max=SPAN, ageing=SPAN, claims_per_worker=N, workers=NAME:NAME, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
+const KNOWN: &str = "state=DIR, tasks=NAME, lease=SPAN, lease_max=SPAN, ageing=SPAN, claims_per_worker=N, workers=NAME:NAME, log_bytes=SIZE, log_events=N, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
 /// The lease where no other is chosen.
 const LEASE: Span = Span(30 * 60_000);
 /// The longest wait for a lock.
@@ -79,6 +81,7 @@ impl Options {
             lease: None,
             rules: Rules::default(),
             workers: Users::default(),
+            budget: Budget::default(),
             idle_timeout: Span(10 * 60_000),
             file_grace: Span(3_000),
             remote_grace: Span(60_000),
@@ -163,6 +166,14 @@ impl Options {
                     wrong(&format!("names {name:?}, which is no user of this machine; users that are not in /etc/passwd have numbers"))
                 })?;
             }
+            ("log_bytes", _) => {
+                let size = value.and_then(size).filter(|size| *size >= 1);
+                self.budget.bytes = size.ok_or_else(|| wrong("takes a size such as 65536, 512K or 1M"))?;
+            }
+            ("log_events", _) => {
+                let number = value.and_then(|n| n.parse().ok()).filter(|n| *n >= 1);
+                self.budget.events = number.ok_or_else(|| wrong("takes a number from 1"))?;
+            }
             ("idle_timeout", _) => self.idle_timeout = span()?,
             ("file_grace", _) => self.file_grace = span()?,
             ("remote_grace", _) => self.remote_grace = span()?,
@@ -207,6 +218,14 @@ fn users(names: &str) -> Result<Users, String> {
     names.split(':').map(|name| uid_of(name).ok_or_else(|| name.to_owned())).collect()
 }
 
+/// A number of bytes, or of KiB (`K`), MiB (`M`) or GiB (`G`).
+fn size(text: &str) -> Option<u64> {
+    let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30)];
+    let unit = units.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(*unit)?, *bytes)));
+    let (number, unit) = unit.unwrap_or((text, 1));
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
 fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && !name.contains('/')
 }
@@ -249,6 +268,9 @@ mod tests {
         assert_eq!(rules, Rules { ageing: Span(600_000), claims_per_worker: Some(2), ..Rules::default() });
         let named = defaults.clone().apply("workers=root:4321").unwrap().workers;
         assert_eq!(named, Users::from([0, 4321]));
+        let budget = |list| defaults.clone().apply(list).unwrap().budget;
+        assert_eq!(budget("log_bytes=3K,log_events=7"), Budget { bytes: 3_072, events: 7, owner: 0 });
+        assert_eq!((budget("log_bytes=5").bytes, budget("log_bytes=2G").bytes), (5, 2 << 30));
         let fstab = "defaults,noatime,user=joe,nofail,comment=a crew,x-systemd.requires=srv.mount,X-mount.mkdir,x-gvfs-hide";
         assert_eq!(defaults.clone().apply(fstab).unwrap(), defaults);
         for bad in [
@@ -272,6 +294,10 @@ mod tests {
             "lease_max",
             "claims_per_worker=0",
             "claims_per_worker",
+            "log_bytes=0",
+            "log_bytes=1m",
+            "log_bytes=99999999999G",
+            "log_events=1K",
             "lock_wait=1h",
             "lock_wait",
             "stale_window=x",

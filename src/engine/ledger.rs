@@ -7,10 +7,12 @@
 //! CREATE: whoever decides only after the disk has answered lets one claim at a time through. So commands are judged at
 //! once, against the state as it will be, by the thread that brings them; the writer takes what has gathered to the disk.
 
-use super::{Failure, Owed, Query, Step, Ticket};
+use super::{Failure, Owed, Query, Ticket, Wish};
 use crate::clock::Stopwatch;
 use crate::limits::COMMANDS_IN_A_BATCH;
-use crate::queue::{Command, Event, Now, Outcome, Record, Seq, State, decide};
+use crate::queue::{
+    Accounts, Budget, Cost, Event, Now, Outcome, Payer, Record, Refusal, Seq, State, cost_of, decide,
+};
 
 /// What the next commit takes along.
 pub(super) struct Batch {
@@ -27,14 +29,15 @@ pub(super) struct Batch {
 /// A command that waits for the log to work again.
 pub(super) struct Deferred {
     pub(super) asked: Stopwatch,
-    pub(super) command: Command,
-    pub(super) step: Option<Step>,
+    pub(super) wish: Wish,
     pub(super) answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>,
 }
 
 pub(super) struct Ledger {
     /// The state as it will be when all that is decided is on disk.
     working: State,
+    /// What each may add to the log. Lost decisions stay paid.
+    accounts: Accounts,
     records: Vec<Record>,
     claims: Vec<Stopwatch>,
     /// Commands whose events are in `records`.
@@ -50,8 +53,9 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(state: State) -> Ledger {
+    pub(super) fn new(state: State, budget: Budget) -> Ledger {
         Ledger {
+            accounts: Accounts::new(budget),
             durable: state.tail(),
             working: state,
             records: Vec::new(),
@@ -65,17 +69,29 @@ impl Ledger {
         }
     }
 
-    /// Judge a command that was handed in so long ago, and make its events part of the next commit. `step` is done in between.
+    /// Judge a wish that was handed in so long ago, and make its events part of the next commit. Its step is done in between.
     pub(super) fn judge(
         &mut self,
-        command: &Command,
-        step: Option<Step>,
+        wish: Wish,
         now: Now,
         asked: Stopwatch,
     ) -> Result<(Outcome, Ticket), Failure> {
+        let Wish { command, step, found } = wish;
         self.pass_time(now);
-        let decision = decide(&self.working, command)?;
+        let decision = decide(&self.working, &command)?;
+        let price = match decision.events.is_empty() {
+            true => None,
+            false => cost_of(&self.working, &command, &decision, found.as_ref()),
+        };
+        if let Some((payer, cost)) = &price
+            && !cost.is_due
+        {
+            self.accounts.check(payer, now.instant)?;
+        }
         step.map_or(Ok(()), |step| step().map_err(|errno| Failure::Step { errno }))?;
+        if let Some((payer, cost)) = &price {
+            self.accounts.charge(payer, cost, now.instant);
+        }
         self.commands += usize::from(!decision.events.is_empty());
         if !decision.events.is_empty() && matches!(decision.outcome, Outcome::Claimed { .. }) {
             self.claims.push(asked);
@@ -85,6 +101,13 @@ impl Ledger {
         }
         // Even what changes nothing stands on what may not be on disk yet.
         Ok((decision.outcome, Ticket { generation: self.floors.len(), seq: self.working.tail() }))
+    }
+
+    /// Have a payer pay for events that a step brings with it, if anything is left to pay with.
+    pub(super) fn spend(&mut self, payer: &Payer, events: u64, now: Now) -> Result<(), Refusal> {
+        self.accounts.check(payer, now.instant)?;
+        self.accounts.charge(payer, &Cost { events, ..Cost::default() }, now.instant);
+        Ok(())
     }
 
     /// What changes by itself has changed before anything is judged: so a claim finds the tasks of this moment.

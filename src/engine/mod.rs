@@ -17,6 +17,7 @@ mod presence;
 mod recent;
 mod reserve;
 mod snapshot;
+mod superseded;
 mod writer;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,7 +38,7 @@ pub use snapshot::FILE as SNAPSHOT_FILE;
 use crate::clock::{Clock, Stopwatch};
 use crate::limits::EVENTS_SHOWN;
 use crate::log::{Log, LogError, part};
-use crate::queue::{Command, Outcome, Record, Refusal, Rules, Seq, Span, State};
+use crate::queue::{Budget, Command, Outcome, Payer, Record, Refusal, Rules, Seq, Span, State};
 use crate::state_directory::StateDirectory;
 
 /// Why a command did not happen.
@@ -71,6 +72,20 @@ pub enum Failure {
 pub type Step = Box<dyn FnOnce() -> Result<(), i32> + Send>;
 /// A look into the log, on the writer's thread.
 type Query = Box<dyn FnOnce(&mut dyn Log) + Send>;
+
+/// A command, and what belongs to it.
+struct Wish {
+    command: Command,
+    step: Option<Step>,
+    /// Whose doing it is where the command does not say.
+    found: Option<Payer>,
+}
+
+impl From<Command> for Wish {
+    fn from(command: Command) -> Wish {
+        Wish { command, step: None, found: None }
+    }
+}
 
 /// What a decision is to be looked up by later: whether it reached the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,6 +128,8 @@ pub struct Config {
     pub default_lease: Span,
     /// What else the one who mounts chooses.
     pub rules: Rules,
+    /// How much each may add to the log.
+    pub budget: Budget,
     /// Tells the time.
     pub clock: Clock,
     /// Where the snapshot and the reserve are kept; `None` keeps neither.
@@ -163,27 +180,20 @@ impl Shared {
     }
 
     /// Judge a command, if it is taken at present.
-    fn judge(
-        &self,
-        ledger: &mut Ledger,
-        command: &Command,
-        step: Option<Step>,
-        asked: Stopwatch,
-    ) -> Result<(Outcome, Ticket), Failure> {
-        self.admit(command)?;
-        ledger.judge(command, step, (self.clock)(), asked)
+    fn judge(&self, ledger: &mut Ledger, wish: Wish, asked: Stopwatch) -> Result<(Outcome, Ticket), Failure> {
+        self.admit(&wish.command)?;
+        ledger.judge(wish, (self.clock)(), asked)
     }
 
     /// Judge a command, and answer when that can be.
     fn settle(
         &self,
         mut ledger: MutexGuard<'_, Ledger>,
-        command: &Command,
-        step: Option<Step>,
+        wish: Wish,
         asked: Stopwatch,
         answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>,
     ) {
-        match self.judge(&mut ledger, command, step, asked) {
+        match self.judge(&mut ledger, wish, asked) {
             Ok((outcome, ticket)) => {
                 self.await_disk(ledger, ticket, move |durable| answer(durable.map(|()| outcome)));
             }
@@ -228,7 +238,7 @@ impl Engine {
         let snapshot_at = state.tail();
         writer::catch_up(&mut *log, &mut state)?;
         let shared = Arc::new(Shared {
-            ledger: Mutex::new(Ledger::new(state.clone())),
+            ledger: Mutex::new(Ledger::new(state.clone(), config.budget)),
             work: Condvar::new(),
             room: Condvar::new(),
             log_bytes: AtomicU64::new(log.tail().bytes),
@@ -308,7 +318,7 @@ impl Engine {
     /// Hand in a command. `answer` is called once: with a refusal at once, on this thread; with anything else when it is
     /// on disk, on the writer's thread.
     pub fn submit(&self, command: Command, answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static) {
-        self.hand_in(command, None, Box::new(answer));
+        self.hand_in(command.into(), Box::new(answer));
     }
 
     /// Hand in a command with a step that must happen with it. See [`Step`].
@@ -318,15 +328,27 @@ impl Engine {
         step: impl FnOnce() -> Result<(), i32> + Send + 'static,
         answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
     ) {
-        self.hand_in(command, Some(Box::new(step)), Box::new(answer));
+        self.hand_in(Wish { step: Some(Box::new(step)), ..command.into() }, Box::new(answer));
     }
 
-    fn hand_in(
+    /// Hand in a command that names no caller, for the one whose doing it is.
+    pub fn submit_for(
         &self,
+        payer: Payer,
         command: Command,
-        step: Option<Step>,
-        answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>,
+        step: impl FnOnce() -> Result<(), i32> + Send + 'static,
+        answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
     ) {
+        let wish = Wish { command, step: Some(Box::new(step)), found: Some(payer) };
+        self.hand_in(wish, Box::new(answer));
+    }
+
+    /// Have a caller pay for events that are about to follow from what it does to a file; a refusal is to come before it does.
+    pub fn spend(&self, payer: &Payer, events: u64) -> Result<(), Refusal> {
+        self.shared.ledger.lock().spend(payer, events, (self.shared.clock)())
+    }
+
+    fn hand_in(&self, wish: Wish, answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>) {
         let asked = Stopwatch::start();
         let mut ledger = self.enter();
         if ledger.is_stopping() {
@@ -335,22 +357,22 @@ impl Engine {
         }
         if self.shared.broken.read().is_some() {
             // A change is a reason to try the log again; only the writer can.
-            ledger.defer(Deferred { asked, command, step, answer });
+            ledger.defer(Deferred { asked, wish, answer });
             self.shared.work.notify_one();
             return;
         }
-        self.shared.settle(ledger, &command, step, asked, answer);
+        self.shared.settle(ledger, wish, asked, answer);
     }
 
     /// Hand in a command and learn at once what comes of it, before it is on disk. Nobody else sees it before it is; and
     /// nobody may be told that it happened before [`Engine::when_durable`] says so of the ticket.
-    pub fn decide(&self, command: &Command) -> Result<(Outcome, Ticket), Failure> {
+    pub fn decide(&self, command: Command) -> Result<(Outcome, Ticket), Failure> {
         let asked = Stopwatch::start();
         let mut ledger = self.enter();
         if ledger.is_stopping() {
             return Err(Failure::Stopping);
         }
-        let judged = self.shared.judge(&mut ledger, command, None, asked);
+        let judged = self.shared.judge(&mut ledger, command.into(), asked);
         // There is something to write, or a reason to try a broken log again.
         self.shared.work.notify_one();
         judged
@@ -386,9 +408,14 @@ impl Engine {
         let _ = receiver.recv();
     }
 
-    /// The text that event `seq` carries: a result or a reason.
-    pub fn read_text(&self, seq: Seq, answer: impl FnOnce(Result<Vec<u8>, LogError>) + Send + 'static) {
-        self.ask(move |log| answer(writer::text_of(log, seq)));
+    /// The text that event `seq` carries: a result or a reason; `None` if another one has taken its place meanwhile.
+    pub fn read_text(
+        &self,
+        seq: Seq,
+        answer: impl FnOnce(Result<Option<Vec<u8>>, LogError>) + Send + 'static,
+    ) {
+        let shared = self.shared.clone();
+        self.ask(move |log| answer(writer::text_of(log, &shared.published.read().clone(), seq)));
     }
 
     /// Bytes of `events.jsonl`. `show` may put other bytes in the place of a line's, as many.

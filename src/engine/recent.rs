@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use crate::limits::{EVENTS_SHOWN, RESULT_HEAD_BYTES};
-use crate::queue::{Content, Event, Record};
+use crate::limits::EVENTS_SHOWN;
+use crate::queue::{Content, Record};
 
 /// The last events, oldest first.
 #[derive(Default)]
@@ -30,18 +30,9 @@ impl Recent {
 }
 
 fn brief(record: &Record) -> Record {
-    let cut = |text: &Content| Content(text.0[..text.0.len().min(RESULT_HEAD_BYTES)].to_vec());
-    let event = match &record.event {
-        Event::Completed { task, worker, by, text } => {
-            let (task, worker, by) = (task.clone(), worker.clone(), by.clone());
-            Event::Completed { task, worker, by, text: text.as_ref().map(cut) }
-        }
-        Event::Failed { task, worker, by, text } => {
-            let (task, worker, by) = (task.clone(), worker.clone(), by.clone());
-            Event::Failed { task, worker, by, text: text.as_ref().map(cut) }
-        }
-        Event::Reported { task, text } => Event::Reported { task: task.clone(), text: cut(text) },
-        other => other.clone(),
+    let event = match record.event.text() {
+        Some(text) => record.event.with_text(Content::new(text.digest().head.as_str())),
+        None => record.event.clone(),
     };
     Record { event, ..*record }
 }
@@ -49,7 +40,8 @@ fn brief(record: &Record) -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{TaskId, Wall};
+    use crate::limits::RESULT_HEAD_BYTES;
+    use crate::queue::{Event, TaskId, Wall};
 
     #[test]
     fn the_last_ones_are_kept_and_long_texts_are_not() {
@@ -57,7 +49,7 @@ mod tests {
         let record = |seq| Record {
             seq,
             at: Wall(0),
-            event: Event::Reported { task: task.clone(), text: Content(vec![b'x'; 5_000]) },
+            event: Event::Reported { task: task.clone(), text: Content::new(vec![b'x'; 5_000]) },
         };
         let recent = Recent::default();
         let many = EVENTS_SHOWN as u64 * 2;
@@ -67,6 +59,6 @@ mod tests {
         assert_eq!((all.len(), all[EVENTS_SHOWN - 1].seq), (EVENTS_SHOWN, many + 1));
         assert_eq!(all[0].seq, many + 2 - EVENTS_SHOWN as u64);
         let Event::Reported { text, .. } = &all[0].event else { panic!("{all:?}") };
-        assert_eq!(text.0.len(), RESULT_HEAD_BYTES);
+        assert_eq!(text.whole().unwrap().len(), RESULT_HEAD_BYTES);
     }
 }

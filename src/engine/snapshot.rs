@@ -19,7 +19,7 @@ use crate::state_directory::StateDirectory;
 pub const FILE: &str = "snapshot.json";
 const UNFINISHED: &str = "snapshot.json.new";
 /// The format of the state that follows; another one is not used.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
 struct Head {

@@ -8,11 +8,12 @@ use std::sync::atomic::Ordering;
 
 use super::ledger::{Batch, Deferred};
 use super::reserve::Reserve;
+use super::superseded::Superseded;
 use super::{Config, Failure, Shared, snapshot};
 use crate::clock::Stopwatch;
 use crate::limits::{EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP, REPLAY_EVENTS};
 use crate::log::{Log, LogError, Tail};
-use crate::queue::{Command, Event, Instant, Now, Record, Seq, Span, State, lease};
+use crate::queue::{Command, Content, Event, Instant, Now, Record, Seq, Span, State, lease};
 
 /// The longest that the writer sleeps, and how often it looks at leases, at the disk and at the snapshot: not at every
 /// batch, because the first look costs as much as there are claims.
@@ -24,6 +25,7 @@ pub(super) struct Writer {
     config: Config,
     reserve: Option<Reserve>,
     snapshot_at: Seq,
+    superseded: Superseded,
     ticked: Instant,
     /// How often the state directory had been restored when this was last looked at.
     restored: u64,
@@ -33,7 +35,8 @@ impl Writer {
     pub(super) fn new(log: Box<dyn Log>, shared: Arc<Shared>, config: Config, snapshot_at: Seq) -> Writer {
         let reserve = config.directory.clone().map(Reserve::take);
         let ticked = (config.clock)().instant;
-        let writer = Writer { log, shared, config, reserve, snapshot_at, ticked, restored: 0 };
+        let superseded = Superseded::since(&shared.published.read());
+        let writer = Writer { log, shared, config, reserve, snapshot_at, superseded, ticked, restored: 0 };
         writer.note_space();
         writer
     }
@@ -83,9 +86,9 @@ impl Writer {
         if self.shared.broken.read().is_some() {
             self.recover();
         }
-        for Deferred { asked, command, step, answer } in batch.backlog {
+        for Deferred { asked, wish, answer } in batch.backlog {
             // What is granted goes to the disk with the next batch.
-            self.shared.settle(self.shared.ledger.lock(), &command, step, asked, answer);
+            self.shared.settle(self.shared.ledger.lock(), wish, asked, answer);
         }
         if !batch.records.is_empty() {
             match self.append(&batch.records) {
@@ -98,6 +101,21 @@ impl Writer {
         }
         for query in batch.queries {
             query(&mut *self.log);
+        }
+        if self.superseded.presses() {
+            self.drop_superseded();
+        }
+    }
+
+    /// Let go of some texts that nothing shows any more. Whoever opened them has read them.
+    fn drop_superseded(&mut self) {
+        if self.shared.broken.read().is_some() {
+            return;
+        }
+        match self.superseded.step(&mut *self.log) {
+            Ok(()) => {}
+            Err(LogError::Full) => log::warn!("the disk is full: texts that were overwritten stay for now"),
+            Err(error) => self.fail(error),
         }
     }
 
@@ -115,6 +133,7 @@ impl Writer {
         self.retake_reserve();
         self.shared.ledger.lock().pass_time(now);
         self.expire(now);
+        self.drop_superseded();
         self.save_snapshot(EVENTS_BEFORE_SNAPSHOT);
     }
 
@@ -136,7 +155,7 @@ impl Writer {
         let mut ledger = self.shared.ledger.lock();
         for command in self.expired(ledger.working(), now.instant) {
             // A lease that somebody ended in the meantime is not an error.
-            let _ = ledger.judge(&command, None, now, Stopwatch::start());
+            let _ = ledger.judge(command.into(), now, Stopwatch::start());
         }
     }
 
@@ -162,6 +181,7 @@ impl Writer {
         self.shared.log_bytes.store(tail.bytes, Ordering::Release);
         self.shared.counters.committed(records);
         self.shared.recent.add(records);
+        self.superseded.note(&self.state(), records, &state);
         *self.shared.published.write() = Arc::new(state);
         for record in records {
             let holder = match &record.event {
@@ -213,6 +233,7 @@ impl Writer {
                 self.shared.log_bytes.store(self.log.tail().bytes, Ordering::Release);
                 let mut ledger = self.shared.ledger.lock();
                 ledger.reset(state.clone());
+                self.superseded = Superseded::since(&state);
                 *self.shared.published.write() = Arc::new(state);
                 *self.shared.broken.write() = None;
                 drop(ledger);
@@ -267,8 +288,15 @@ impl Writer {
 /// Apply what the log has and the state has not.
 pub(super) fn catch_up(log: &mut dyn Log, state: &mut State) -> Result<(), LogError> {
     loop {
-        let records = log.read(state.tail(), REPLAY_EVENTS)?;
-        for record in &records {
+        let mut records = log.read(state.tail(), REPLAY_EVENTS)?;
+        for record in &mut records {
+            // The state keeps notes whole. One that was dropped is shown by nothing in the end.
+            if let Event::Noted { text, .. } = &mut record.event
+                && text.whole().is_none()
+                && let Some(whole) = log.text(record.seq)?
+            {
+                *text = Content::new(whole);
+            }
             state.apply(record);
         }
         if records.len() < REPLAY_EVENTS {
@@ -284,17 +312,12 @@ pub(super) fn catch_up(log: &mut dyn Log, state: &mut State) -> Result<(), LogEr
     }
 }
 
-/// The text that an event carries.
-pub(super) fn text_of(log: &mut dyn Log, seq: Seq) -> Result<Vec<u8>, LogError> {
-    let record = match seq.checked_sub(1) {
-        Some(before) => log.read(before, 1)?.pop(),
-        None => None,
-    };
-    match record.map(|record| record.event) {
-        Some(Event::Reported { text, .. })
-        | Some(Event::Completed { text: Some(text), .. } | Event::Failed { text: Some(text), .. }) => {
-            Ok(text.0)
+/// The text of an event, if something shows it still.
+pub(super) fn text_of(log: &mut dyn Log, state: &State, seq: Seq) -> Result<Option<Vec<u8>>, LogError> {
+    match log.text(seq)? {
+        None if state.tasks().any(|(_, task)| task.texts().any(|(text, _)| text == seq)) => {
+            Err(LogError::Damaged { seq, why: "its text is missing".into() })
         }
-        _ => Err(LogError::Damaged { seq, why: "it carries no text".into() }),
+        text => Ok(text),
     }
 }

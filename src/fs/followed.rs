@@ -377,6 +377,7 @@ mod tests {
             let config = engine::Config {
                 default_lease: Span(3_600_000),
                 rules: Rules::default(),
+                budget: crate::queue::Budget::default(),
                 clock: clock::system(),
                 directory: None,
             };

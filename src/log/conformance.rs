@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Log, LogError, MemoryLog, SqliteLog, Tail, line};
+use crate::limits::TEXT_IN_LINE_BYTES;
 use crate::queue::{Content, Event, Record, Seq, TaskId, Wall, WorkerName};
 use crate::state_directory::StateDirectory;
 
@@ -11,7 +12,7 @@ fn record(seq: Seq, text: &str) -> Record {
     let worker = WorkerName::parse("w").unwrap();
     let event = match text {
         "" => Event::Claimed { task, worker },
-        text => Event::Reported { task, text: Content(text.as_bytes().to_vec()) },
+        text => Event::Reported { task, text: Content::new(text) },
     };
     Record { seq, at: Wall(1_000 + seq as i64), event }
 }
@@ -75,6 +76,93 @@ fn l8_bytes_are_the_lines_at_every_offset_and_length() {
         }
         assert!(log.read_bytes(1 << 40, 10).unwrap().is_empty());
     });
+}
+
+#[test]
+fn l10_long_texts_lie_beside_their_events_and_can_be_dropped() {
+    each_engine(|log| {
+        let long = |c: &str| c.repeat(TEXT_IN_LINE_BYTES + 1);
+        let texts =
+            ["".into(), long("a"), "short".into(), long("é"), "a".repeat(TEXT_IN_LINE_BYTES), long("b")];
+        let all: Vec<Record> = texts.iter().zip(1..).map(|(text, seq)| record(seq, text)).collect();
+        let tail = log.append(0, &all).unwrap();
+        assert_eq!(log.texts(0, 100).unwrap(), [2, 4, 6]);
+        assert_eq!((log.texts(0, 1).unwrap(), log.texts(2, 1).unwrap()), (vec![2], vec![4]));
+        let text_of = |seq: Seq| Some(texts[seq as usize - 1].as_bytes().to_vec());
+        (2..=6).for_each(|seq| assert_eq!(log.text(seq).unwrap(), text_of(seq), "{seq}"));
+        for none in [0, 1, 7, Seq::MAX] {
+            assert!(matches!(log.text(none), Err(LogError::Damaged { .. })), "{none}");
+        }
+        let (records, lines) = (log.read(0, 100).unwrap(), log.read_bytes(0, 100_000).unwrap());
+        for (record, given) in records.iter().zip(&all) {
+            let (found, text) = (record.event.text(), given.event.text());
+            assert_eq!(found.map(Content::digest), text.map(Content::digest));
+            let beside = [2, 4, 6].contains(&record.seq);
+            assert_eq!(found.and_then(Content::whole).is_none(), beside || record.seq == 1);
+        }
+        assert!(!String::from_utf8_lossy(&lines).contains(&long("a")), "not in its line");
+
+        // What stands in its line, and what there is not, stays as it is.
+        log.drop_texts(&[1, 2, 3, 5, 6, 77]).unwrap();
+        let same = |log: &mut dyn Log| {
+            assert_eq!(log.texts(0, 100).unwrap(), [4]);
+            let there = [(2, None), (3, text_of(3)), (4, text_of(4)), (5, text_of(5)), (6, None)];
+            there.into_iter().for_each(|(seq, text)| assert_eq!(log.text(seq).unwrap(), text, "{seq}"));
+            assert_eq!((log.read(0, 100).unwrap(), log.tail()), (records.clone(), tail));
+            assert_eq!(log.read_bytes(0, 100_000).unwrap(), lines);
+        };
+        same(log);
+        assert_eq!(log.reopen().unwrap(), tail);
+        same(log);
+        log.append(6, &[record(7, &long("c"))]).unwrap();
+        assert_eq!(log.texts(0, 100).unwrap(), [4, 7]);
+    });
+}
+
+#[test]
+fn l10_what_was_dropped_leaves_room_for_what_comes() {
+    let (dir, fd) = directory();
+    let mut log = SqliteLog::open(fd).unwrap();
+    let size = || std::fs::metadata(dir.path().join("log.db")).unwrap().len();
+    for seq in 1..=64 {
+        log.append(seq - 1, &[record(seq, &"x".repeat(1 << 20))]).unwrap();
+        log.drop_texts(&[seq - 1]).unwrap();
+        log.idle().unwrap();
+    }
+    assert!((2 << 20..4 << 20).contains(&size()), "{}", size());
+}
+
+#[test]
+fn l10_a_text_that_is_not_the_one_that_was_written_is_damage() {
+    let (dir, fd) = directory();
+    let mut log = SqliteLog::open(fd.clone()).unwrap();
+    log.append(0, &[record(1, &"x".repeat(1_000))]).unwrap();
+    drop(log);
+    let raw = rusqlite::Connection::open(dir.path().join("log.db")).unwrap();
+    raw.execute("UPDATE text SET body = x'ff'", []).unwrap();
+    drop(raw);
+    let found = SqliteLog::open(fd).unwrap().text(1).unwrap_err();
+    assert!(matches!(found, LogError::Damaged { seq: 1, .. }), "{found}");
+}
+
+#[test]
+fn a_log_of_the_format_before_has_long_texts_in_its_lines() {
+    let (dir, fd) = directory();
+    drop(SqliteLog::open(fd.clone()).unwrap());
+    let text = "x".repeat(1_000);
+    let raw = rusqlite::Connection::open(dir.path().join("log.db")).unwrap();
+    let old = line(&record(1, &text));
+    raw.execute_batch("DROP TABLE text; PRAGMA user_version = 2").unwrap();
+    raw.execute("INSERT INTO event VALUES (1, ?1, ?2)", rusqlite::params![old.len() as i64, old]).unwrap();
+    drop(raw);
+    let mut log = SqliteLog::open(fd).unwrap();
+    log.append(1, &[record(2, &text)]).unwrap();
+    log.drop_texts(&[1]).unwrap();
+    assert_eq!(log.read(0, 1).unwrap(), [record(1, &text)]);
+    for seq in [1, 2] {
+        assert_eq!(log.text(seq).unwrap().as_deref(), Some(text.as_bytes()), "{seq}");
+    }
+    assert_eq!(log.texts(0, 9).unwrap(), [2]);
 }
 
 #[test]

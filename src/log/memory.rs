@@ -1,12 +1,15 @@
 //! A log in memory, for tests: every promise but L3 and L7, which need a disk.
 
-use super::{Log, LogError, Tail, check_batch, line, parse_line};
+use std::collections::BTreeMap;
+
+use super::{Log, LogError, Tail, check_batch, parse_line, parts, text_of};
 use crate::queue::{Record, Seq};
 
 /// A log that ends with its process.
 #[derive(Debug, Default)]
 pub struct MemoryLog {
     lines: Vec<String>,
+    texts: BTreeMap<Seq, Vec<u8>>,
     bytes: u64,
 }
 
@@ -18,7 +21,10 @@ impl Log for MemoryLog {
     fn append(&mut self, expected: Seq, batch: &[Record]) -> Result<Tail, LogError> {
         check_batch(self.tail(), expected, batch)?;
         for record in batch {
-            let line = line(record);
+            let (line, text) = parts(record);
+            if let Some(text) = text {
+                self.texts.insert(record.seq, text.to_vec());
+            }
             self.bytes += line.len() as u64;
             self.lines.push(line);
         }
@@ -41,6 +47,21 @@ impl Log for MemoryLog {
             }
         }
         Ok((start, found))
+    }
+
+    fn text(&mut self, seq: Seq) -> Result<Option<Vec<u8>>, LogError> {
+        let record = seq.checked_sub(1).map_or(Ok(vec![]), |before| self.read(before, 1))?.pop();
+        let record = record.ok_or_else(|| LogError::Damaged { seq, why: "there is no such event".into() })?;
+        text_of(&record, self.texts.get(&seq).cloned())
+    }
+
+    fn texts(&mut self, after: Seq, limit: usize) -> Result<Vec<Seq>, LogError> {
+        Ok(self.texts.range(after.saturating_add(1)..).take(limit).map(|(seq, _)| *seq).collect())
+    }
+
+    fn drop_texts(&mut self, of: &[Seq]) -> Result<(), LogError> {
+        of.iter().for_each(|seq| drop(self.texts.remove(seq)));
+        Ok(())
     }
 
     fn reopen(&mut self) -> Result<Tail, LogError> {

@@ -16,6 +16,8 @@
 //! - **L8 stable.** The bytes of an event, once written, never change: `events.jsonl` is their concatenation.
 //! - **L9 in its place.** When [`Log::append`] answers Ok, the batch is where the next process will look for the log. A log
 //!   whose files were taken away puts them back first, with all that was in them, or fails and keeps what it has.
+//! - **L10 beside.** A text of more than [`TEXT_IN_LINE_BYTES`] lies beside the line of its event. [`Log::drop_texts`] takes away just
+//!   the texts that it names, all or none, also over a crash; it changes no position, no line and no other text.
 
 mod memory;
 mod sqlite;
@@ -28,7 +30,8 @@ pub use sqlite::{FILE as LOG_FILE, HEADER_BYTES as LOG_HEADER_BYTES, SqliteLog, 
 
 use thiserror::Error;
 
-use crate::queue::{Record, Seq};
+use crate::limits::TEXT_IN_LINE_BYTES;
+use crate::queue::{Content, Record, Seq};
 use crate::shown;
 
 /// The end of a log.
@@ -93,7 +96,7 @@ pub trait Log: Send {
     /// every call but [`Log::reopen`] fails.
     fn append(&mut self, expected: Seq, batch: &[Record]) -> Result<Tail, LogError>;
 
-    /// Up to `limit` events after position `after`, in order.
+    /// Up to `limit` events after position `after`, in order. Texts that lie beside their events stay there.
     fn read(&mut self, after: Seq, limit: usize) -> Result<Vec<Record>, LogError>;
 
     /// The events as lines, whole ones, that have something of the `length` bytes from byte `offset` on; and where the first of them
@@ -104,6 +107,21 @@ pub trait Log: Send {
     fn read_bytes(&mut self, offset: u64, length: usize) -> Result<Vec<u8>, LogError> {
         self.read_lines(offset, length).map(|lines| part(lines, offset, length))
     }
+
+    /// The text that event `seq` carries, wherever it lies; `None` if it was dropped.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] when the event carries none, or is not there.
+    fn text(&mut self, seq: Seq) -> Result<Option<Vec<u8>>, LogError>;
+
+    /// The events after position `after` beside which texts lie; up to `limit`, in order.
+    fn texts(&mut self, after: Seq, limit: usize) -> Result<Vec<Seq>, LogError>;
+
+    /// Let go of the texts beside these events; those that carry none, or one in their line, stay as they are.
+    ///
+    /// # Errors
+    /// [`LogError::Full`] changes nothing. After any other error the outcome is unknown, and every call but [`Log::reopen`] fails.
+    fn drop_texts(&mut self, of: &[Seq]) -> Result<(), LogError>;
 
     /// Start over after an error, and settle what is there.
     fn reopen(&mut self) -> Result<Tail, LogError>;
@@ -130,6 +148,32 @@ pub fn part((start, lines): (u64, Vec<u8>), offset: u64, length: usize) -> Vec<u
 /// A record as its line of `events.jsonl`, newline included.
 pub fn line(record: &Record) -> String {
     shown::json(record) + "\n"
+}
+
+/// A record as the line that is kept of it, and the text that is kept beside that.
+fn parts(record: &Record) -> (String, Option<&[u8]>) {
+    let text = record.event.text();
+    match text.and_then(Content::whole).filter(|text| text.len() > TEXT_IN_LINE_BYTES) {
+        Some(beside) => {
+            let known = text.map(Content::without_text).expect("it has a text");
+            (line(&Record { event: record.event.with_text(known), ..*record }), Some(beside))
+        }
+        None => (line(record), None),
+    }
+}
+
+/// The text of a record: of its line, or what was found beside it.
+fn text_of(record: &Record, beside: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, LogError> {
+    let damaged = |why: &str| LogError::Damaged { seq: record.seq, why: why.into() };
+    let text = record.event.text().ok_or_else(|| damaged("it carries no text"))?;
+    if let Some(text) = text.whole() {
+        return Ok(Some(text.to_vec()));
+    }
+    let is_it = |beside: &Vec<u8>| beside.len() as u64 == text.digest().bytes;
+    if !beside.iter().all(is_it) {
+        return Err(damaged("another text lies beside it"));
+    }
+    Ok(beside)
 }
 
 /// The record that a line means; `seq` is where it stands.

@@ -21,7 +21,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use rustix::fs::{AtFlags, fsync, renameat, unlinkat};
 
-use super::{Log, LogError, Tail, check_batch, line, parse_line};
+use super::{Log, LogError, Tail, check_batch, parse_line, parts, text_of};
 use crate::limits::{WAL_PAGES_IDLE, WAL_PAGES_MAX};
 use crate::queue::{Record, Seq};
 use crate::state_directory::{FileId, StateDirectory, plain};
@@ -30,8 +30,12 @@ use crate::sys;
 /// What `PRAGMA application_id` says of our files: "crew" in ASCII.
 const APPLICATION_ID: i64 = 0x6372_6577;
 /// The newest format that we write and read, as `PRAGMA user_version`. Since 2 there are events of files (`file_opened`,
-/// `file_missing`, `forgotten`), which an older crewfs would take for damage.
-const FORMAT: i64 = 2;
+/// `file_missing`, `forgotten`), which an older crewfs would take for damage. Since 3 long texts lie beside their events.
+const FORMAT: i64 = 3;
+/// The size of its pages, in bytes.
+const PAGE: u64 = 4096;
+/// What lies beside the line of an event. Rows that go leave pages behind, which the next ones take.
+const TEXTS: &str = "CREATE TABLE text (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);";
 /// The name of the database in its directory.
 pub const FILE: &str = "log.db";
 /// Its write-ahead log, by the name that SQLite gives it.
@@ -91,16 +95,36 @@ impl SqliteLog {
         let transaction = connection.unchecked_transaction()?;
         {
             let mut insert = transaction.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3)")?;
+            let mut beside = transaction.prepare_cached("INSERT INTO text VALUES (?1, ?2)")?;
             for record in batch {
-                let line = line(record);
+                let (line, text) = parts(record);
                 tail = Tail { seq: record.seq, bytes: tail.bytes + line.len() as u64 };
                 insert.execute(params![tail.seq as i64, tail.bytes as i64, line])?;
-                pages += 1 + line.len() as u64 / 4096;
+                pages += 1 + line.len() as u64 / PAGE;
+                if let Some(text) = text {
+                    beside.execute(params![tail.seq as i64, text])?;
+                    pages += 1 + text.len() as u64 / PAGE;
+                }
             }
         }
         transaction.commit()?;
         self.wal_pages += pages;
         Ok(tail)
+    }
+
+    fn delete(&mut self, of: &[Seq]) -> Result<(), LogError> {
+        let connection = self.connection()?;
+        let transaction = connection.unchecked_transaction()?;
+        {
+            let mut delete = transaction.prepare_cached("DELETE FROM text WHERE seq = ?1")?;
+            for seq in of {
+                delete.execute([*seq as i64])?;
+            }
+        }
+        transaction.commit()?;
+        // What is freed is not written, only the list of it.
+        self.wal_pages += 1 + of.len() as u64;
+        Ok(())
     }
 
     fn checkpoint(&mut self) -> Result<(), LogError> {
@@ -258,11 +282,13 @@ fn connect(within: Arc<OwnedFd>, shown: &Path) -> Result<(Opened, Tail), LogErro
              PRAGMA user_version = {FORMAT};
              -- One event: its position, where its line ends in events.jsonl, and its line with the newline.
              CREATE TABLE event (seq INTEGER PRIMARY KEY, end INTEGER NOT NULL, line TEXT NOT NULL);
+             {TEXTS}
              COMMIT;"
         ))?;
     }
     if !fresh && format < FORMAT {
-        connection.execute_batch(&format!("PRAGMA user_version = {FORMAT};"))?;
+        connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; PRAGMA user_version = {FORMAT}; {TEXTS} COMMIT;"))?;
     }
     let tail = connection
         .query_row("SELECT seq, end FROM event ORDER BY seq DESC LIMIT 1", [], |row| {
@@ -388,6 +414,32 @@ impl Log for SqliteLog {
             (seq, start) = (seq + 1, end);
         }
         Ok((first, lines))
+    }
+
+    fn text(&mut self, seq: Seq) -> Result<Option<Vec<u8>>, LogError> {
+        let record = seq.checked_sub(1).map_or(Ok(vec![]), |before| self.read(before, 1))?.pop();
+        let record = record.ok_or_else(|| LogError::Damaged { seq, why: "there is no such event".into() })?;
+        let mut select = self.connection()?.prepare_cached("SELECT body FROM text WHERE seq = ?1")?;
+        text_of(&record, select.query_row([seq as i64], |row| row.get(0)).optional()?)
+    }
+
+    fn texts(&mut self, after: Seq, limit: usize) -> Result<Vec<Seq>, LogError> {
+        let mut select =
+            self.connection()?.prepare_cached("SELECT seq FROM text WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+        let rows = select.query_map(params![after as i64, limit as i64], |row| {
+            row.get::<_, i64>(0).map(|seq| seq as Seq)
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn drop_texts(&mut self, of: &[Seq]) -> Result<(), LogError> {
+        match self.delete(of) {
+            Err(error) if !matches!(error, LogError::Full) => {
+                self.opened.iter_mut().for_each(|opened| opened.failed = true);
+                Err(error)
+            }
+            done => done,
+        }
     }
 
     fn reopen(&mut self) -> Result<Tail, LogError> {

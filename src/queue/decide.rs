@@ -6,9 +6,9 @@
 use std::collections::BTreeSet;
 
 use super::command::{Actor, ClaimForm, Command, Decision, Ending, Outcome};
-use super::event::{Content, Event, LossReason, Record};
-use super::task::{Claim, FileStamp, FileState, Manifest, Phase, Problem, Task};
-use super::{Eyes, Refusal, Seq, State, TaskId, TaskState, WorkerName};
+use super::event::{Event, LossReason, Record};
+use super::task::{Claim, FileStamp, FileState, Finish, Manifest, Phase, Problem, Task};
+use super::{Content, Eyes, Refusal, Seq, State, TaskId, TaskState, WorkerName};
 
 /// Judge one command: the events that it causes, or the reason why it causes none.
 pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
@@ -49,7 +49,10 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
             if claim.epoch() != *epoch {
                 return Err(Refusal::Stale { task: task.clone(), epoch: *epoch });
             }
-            done(vec![Event::Noted { task: task.clone(), text: text.clone() }])
+            match &claim.note {
+                Some(note) if note.text == *text => done(vec![]),
+                _ => done(vec![Event::Noted { task: task.clone(), text: Content::new(text.as_str()) }]),
+            }
         }
         Command::Finish { task, by, ending, text, exclusive } => {
             finish(state, task, by, *ending, text, *exclusive)
@@ -64,7 +67,7 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
             if current.worker.as_ref() != Some(&by.worker) && !by.operator {
                 return Err(not_holder(state, task, by));
             }
-            done(vec![Event::Reported { task: task.clone(), text: text.clone() }])
+            done(reported(task, current, Some(text)))
         }
         Command::Release { task, by } => {
             let claim = held_by(state, task, by)?;
@@ -347,9 +350,8 @@ fn finish(
                 let state = state.state_of(found);
                 return Err(Refusal::AlreadyFinished { task: task.clone(), state });
             }
-            let reported = text.iter().map(|text| Event::Reported { task: task.clone(), text: text.clone() });
             let outcome = Outcome::Finished { finish: finish.when.seq };
-            return Ok(Decision { events: reported.collect(), outcome });
+            return Ok(Decision { events: reported(task, finish, text.as_ref()), outcome });
         }
         Phase::Claimed(_) | Phase::Open | Phase::Rejected(_) => return Err(not_holder(state, task, by)),
     };
@@ -364,19 +366,23 @@ fn finish(
     Ok(Decision { events, outcome: Outcome::Finished { finish } })
 }
 
+/// What it is that a text is written of a finish. The same once more is nothing new.
+fn reported(task: &TaskId, finish: &Finish, text: Option<&Content>) -> Vec<Event> {
+    let is_there = |text: &&Content| finish.text.as_ref().is_some_and(|there| there.is(text.digest()));
+    let new = text.filter(|text| !is_there(text));
+    new.map(|text| Event::Reported { task: task.clone(), text: text.clone() }).into_iter().collect()
+}
+
 fn expire(state: &State, task: &TaskId, epoch: Seq, reason: LossReason) -> Result<Decision, Refusal> {
     let found = find(state, task)?;
     let Some(claim) = found.claim().filter(|claim| claim.epoch() == epoch) else { return done(vec![]) };
     let lost = found.losses.iter().filter(|loss| loss.reason.counts_as_attempt()).count() + 1;
     let mut events = vec![Event::Returned { task: task.clone(), worker: claim.worker.clone(), reason }];
     if lost >= found.spec.attempts as usize {
-        let text = Content(
-            format!(
-                "given up after {lost} claims that were lost; the last one by {}. See status/{task} for each.\n",
-                claim.worker
-            )
-            .into_bytes(),
-        );
+        let text = Content::new(format!(
+            "given up after {lost} claims that were lost; the last one by {}. See status/{task} for each.\n",
+            claim.worker
+        ));
         events.push(Event::Failed { task: task.clone(), worker: None, by: None, text: Some(text) });
     }
     done(events)

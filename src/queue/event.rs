@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileStamp, Manifest, Seq, Span, TaskId, Wall, WorkerName};
+use super::{Content, FileStamp, Manifest, Seq, Span, TaskId, Wall, WorkerName};
 
 /// One fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ pub enum Event {
         /// The task.
         task: TaskId,
         /// What it wrote.
-        text: String,
+        text: Content,
     },
     /// The task is done.
     Completed {
@@ -194,6 +194,26 @@ impl Event {
         }
     }
 
+    /// The text that it carries.
+    pub fn text(&self) -> Option<&Content> {
+        match self {
+            Event::Noted { text, .. } | Event::Reported { text, .. } => Some(text),
+            Event::Completed { text, .. } | Event::Failed { text, .. } => text.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The same with another text, if it carries one.
+    pub fn with_text(&self, new: Content) -> Event {
+        let mut event = self.clone();
+        match &mut event {
+            Event::Noted { text, .. } | Event::Reported { text, .. } => *text = new,
+            Event::Completed { text: Some(text), .. } | Event::Failed { text: Some(text), .. } => *text = new,
+            _ => {}
+        }
+        event
+    }
+
     /// The task that it is about.
     pub fn task(&self) -> Option<&TaskId> {
         match self {
@@ -316,54 +336,6 @@ impl std::fmt::Display for LossReason {
     }
 }
 
-/// Bytes that a worker wrote. Kept as text where they are UTF-8, so that the log can be read; else as hexadecimal digits,
-/// so that nothing is lost.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "ContentRepr", try_from = "ContentRepr")]
-pub struct Content(pub Vec<u8>);
-
-impl std::fmt::Debug for Content {
-    /// The beginning, as text: a result may have a mebibyte.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let shown = &self.0[..self.0.len().min(80)];
-        write!(f, "Content({:?}, {} bytes)", String::from_utf8_lossy(shown), self.0.len())
-    }
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(untagged)]
-enum ContentRepr {
-    Text(String),
-    Hex { hex: String },
-}
-
-impl From<Content> for ContentRepr {
-    fn from(content: Content) -> Self {
-        match String::from_utf8(content.0) {
-            Ok(text) => ContentRepr::Text(text),
-            Err(error) => {
-                let hex = error.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-                ContentRepr::Hex { hex }
-            }
-        }
-    }
-}
-
-impl TryFrom<ContentRepr> for Content {
-    type Error = String;
-
-    fn try_from(repr: ContentRepr) -> Result<Self, String> {
-        let hex = match repr {
-            ContentRepr::Text(text) => return Ok(Content(text.into_bytes())),
-            ContentRepr::Hex { hex } => hex,
-        };
-        let digits = hex.as_bytes().chunks(2);
-        let bytes =
-            digits.map(|pair| std::str::from_utf8(pair).ok().and_then(|p| u8::from_str_radix(p, 16).ok()));
-        bytes.collect::<Option<_>>().map(Content).ok_or_else(|| "odd hexadecimal digits".into())
-    }
-}
-
 /// An event in its place in the log. One line of `events.jsonl` is one record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -404,13 +376,5 @@ mod tests {
         let record = Record { seq: 1, at: Wall(0), event: Event::TimePassed };
         assert_eq!(serde_json::to_string(&record).unwrap(), line);
         assert_eq!(serde_json::from_str::<Record>(line).unwrap(), record);
-    }
-
-    #[test]
-    fn content_survives_whatever_it_is() {
-        for bytes in [&b"plain \"text\"\n"[..], b"", &[0xff, 0x00, 0x80], "é".as_bytes()] {
-            let json = serde_json::to_string(&Content(bytes.to_vec())).unwrap();
-            assert_eq!(serde_json::from_str::<Content>(&json).unwrap().0, bytes, "{json}");
-        }
     }
 }

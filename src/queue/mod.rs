@@ -11,7 +11,9 @@
 
 mod access;
 mod areas;
+mod budget;
 mod command;
+mod content;
 mod decide;
 mod event;
 mod instructions;
@@ -30,9 +32,11 @@ mod why;
 mod worker;
 
 pub use access::{Access, Eyes, Wanted};
+pub use budget::{Accounts, Budget, Cost, Payer, cost as cost_of};
 pub use command::{Actor, ClaimForm, Command, Decision, Ending, Outcome};
+pub use content::{Content, Digest};
 pub use decide::decide;
-pub use event::{Content, Event, LossReason, ProcessEnding, Record};
+pub use event::{Event, LossReason, ProcessEnding, Record};
 pub use instructions::{bounded as bounded_warnings, owned_files, parse as parse_instructions};
 pub use names::{TaskId, WorkerName};
 pub use order::Rules;

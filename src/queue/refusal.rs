@@ -4,7 +4,7 @@
 
 use thiserror::Error;
 
-use super::{Moment, Seq, TaskId, TaskState, WorkerName};
+use super::{Moment, Seq, Span, TaskId, TaskState, WorkerName};
 
 /// A wish refused. The text says what, why and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -216,6 +216,23 @@ pub enum Refusal {
         /// The caller's user.
         uid: u32,
     },
+    /// The caller, or its user, adds more to the event log than one may.
+    #[error(
+        "{who} has written more to the event log than is allowed ({}), so nothing was changed; \
+         finish what you hold, which goes on, or try again in {wait}", allowed(what, *a_second, *at_once)
+    )]
+    OverBudget {
+        /// The worker or the user.
+        who: String,
+        /// Of what it was too much.
+        what: &'static str,
+        /// How much is allowed for long.
+        a_second: u64,
+        /// How much is allowed after a rest.
+        at_once: u64,
+        /// When there is something left again.
+        wait: Span,
+    },
     /// Only an operator may do this.
     #[error("{what} is for operators: the user who mounted, or root, without CREWFS_WORKER")]
     OperatorOnly {
@@ -224,9 +241,20 @@ pub enum Refusal {
     },
 }
 
+fn allowed(what: &str, a_second: u64, at_once: u64) -> String {
+    let amount = |number: u64| match number {
+        number if what != "bytes" => number.to_string(),
+        number if number % (1 << 20) == 0 => format!("{} Mi", number >> 20),
+        number if number % (1 << 10) == 0 => format!("{} Ki", number >> 10),
+        number => format!("{number} "),
+    };
+    let unit = if what == "bytes" { "B" } else { " events" };
+    format!("{}{unit} a second, {}{unit} at once", amount(a_second), amount(at_once))
+}
+
 impl Refusal {
     /// The name of each, for counting.
-    pub const NAMES: [&str; 26] = [
+    pub const NAMES: [&str; 27] = [
         "unknown",
         "finished",
         "rejected",
@@ -252,6 +280,7 @@ impl Refusal {
         "cycle",
         "name_taken",
         "no_member",
+        "over_budget",
         "operator_only",
     ];
 
@@ -283,6 +312,7 @@ impl Refusal {
             Refusal::Cycle { .. } => "cycle",
             Refusal::NameTaken { .. } => "name_taken",
             Refusal::NoMember { .. } => "no_member",
+            Refusal::OverBudget { .. } => "over_budget",
             Refusal::OperatorOnly { .. } => "operator_only",
         }
     }

@@ -424,7 +424,7 @@ impl State {
             }
             Event::Noted { task, text } => self.change(task, moment, |t| {
                 if let Phase::Claimed(claim) = &mut t.phase {
-                    claim.note = Some(Note { text: text.clone(), at: moment.at });
+                    claim.note = Some(Note { seq: moment.seq, text: text.shown(), at: moment.at });
                 }
             }),
             Event::Completed { task, worker, by, text } => {

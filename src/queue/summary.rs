@@ -333,7 +333,7 @@ mod tests {
         }
 
         fn failed(&mut self, minute: i64, task: &str, why: &str) -> &mut Story {
-            let text = Some(Content(why.as_bytes().to_vec()));
+            let text = Some(Content::new(why));
             self.at(minute, Event::Failed { task: id(task), worker: None, by: None, text })
         }
 

@@ -8,8 +8,8 @@ use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
 use super::order::Place;
-use super::{Access, Content, LossReason, Seq, Span, TaskId, Wall, WorkerName};
-use crate::limits::{NAMED_IN_A_SENTENCE, RESULT_HEAD_BYTES};
+use super::{Access, Content, Digest, LossReason, Seq, Span, TaskId, Wall, WorkerName};
+use crate::limits::NAMED_IN_A_SENTENCE;
 
 /// How urgent a task is. Lower goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -140,6 +140,20 @@ pub enum Manifest {
 }
 
 impl Manifest {
+    /// About how many bytes it takes where it is written down.
+    pub(super) fn bytes(&self) -> u64 {
+        let words = |words: &[String]| words.iter().map(|word| word.len() + 3).sum::<usize>();
+        let bytes = match self {
+            Manifest::Spec(spec) => {
+                let needs: usize = spec.needs.iter().map(|need| need.as_str().len() + 3).sum();
+                let lists = [&spec.requires, &spec.owns, &spec.context, &spec.warnings];
+                spec.title.len() + needs + lists.into_iter().map(|list| words(list)).sum::<usize>()
+            }
+            Manifest::Problem(problem) => problem.message.len(),
+        };
+        bytes as u64
+    }
+
     /// The needs that it names.
     pub fn needs(&self) -> &[TaskId] {
         match self {
@@ -201,6 +215,8 @@ impl Claim {
 /// A progress note.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
+    /// The event that carries it.
+    pub seq: Seq,
     /// What the holder wrote.
     pub text: String,
     /// When.
@@ -234,8 +250,24 @@ pub struct TextRef {
     pub size: u64,
     /// The first line, cut at [`crate::limits::RESULT_HEAD_BYTES`], for lists.
     pub head: String,
+    /// A checksum of it.
+    #[serde(with = "super::content::hexadecimal")]
+    pub check: u64,
     /// When it was written.
     pub at: Wall,
+}
+
+impl TextRef {
+    /// A text that the event of this moment carries.
+    pub(super) fn to(content: &Content, moment: Moment) -> TextRef {
+        let Digest { bytes, head, check } = content.digest().clone();
+        TextRef { seq: moment.seq, size: bytes, head, check, at: moment.at }
+    }
+
+    /// Whether it is this text.
+    pub fn is(&self, text: &Digest) -> bool {
+        (self.size, &self.head, self.check) == (text.bytes, &text.head, text.check)
+    }
 }
 
 /// A claim that ended without the task being finished.
@@ -336,6 +368,14 @@ impl Task {
         }
     }
 
+    /// The events whose texts it shows, and how long those are, in bytes.
+    pub fn texts(&self) -> impl Iterator<Item = (Seq, u64)> {
+        let note = self.claim().and_then(|claim| claim.note.as_ref());
+        let note = note.map(|note| (note.seq, note.text.len() as u64));
+        let result = self.finish().and_then(|finish| finish.text.as_ref()).map(|text| (text.seq, text.size));
+        note.into_iter().chain(result)
+    }
+
     /// Whether its file is at its place and complete: only then can it be claimed.
     pub fn has_whole_file(&self) -> bool {
         self.file == FileState::Present
@@ -409,15 +449,5 @@ impl Problem {
             line: 0,
             message: format!("its needs form a cycle, so none of these could ever run: {path}"),
         }
-    }
-}
-
-impl TextRef {
-    pub(super) fn to(content: &Content, moment: Moment) -> TextRef {
-        let text = String::from_utf8_lossy(&content.0);
-        let mut head = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("").to_string();
-        let fits = (0..=RESULT_HEAD_BYTES.min(head.len())).rev().find(|at| head.is_char_boundary(*at));
-        head.truncate(fits.unwrap_or(0));
-        TextRef { seq: moment.seq, size: content.0.len() as u64, head, at: moment.at }
     }
 }

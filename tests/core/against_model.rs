@@ -212,7 +212,7 @@ fn actor(who: Who) -> Actor {
 }
 
 fn text() -> Content {
-    Content(b"all of it".to_vec())
+    Content::new("all of it")
 }
 
 fn manifest(front: &Front) -> Manifest {
@@ -275,7 +275,7 @@ fn command(model: &Model, wish: Wish) -> Option<Command> {
             task: task_id(task),
             finish: finish(task, age),
             by: actor(by),
-            text: Content(b"in the end".to_vec()),
+            text: Content::new("in the end"),
         },
         Wish::Release { task, by } => Command::Release { task: task_id(task), by: actor(by) },
         Wish::Retry { task, by } => Command::Retry { task: task_id(task), by: actor(by) },
@@ -600,7 +600,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => task().prop_map(|task| Event::Withdrawn { task }),
         1 => (task(), worker()).prop_map(|(task, by)| Event::Forgotten { task, by }),
         4 => (task(), worker()).prop_map(|(task, worker)| Event::Claimed { task, worker }),
-        1 => task().prop_map(|task| Event::Noted { task, text: "n".into() }),
+        1 => task().prop_map(|task| Event::Noted { task, text: Content::new("n") }),
         3 => (task(), prop::option::of(worker()), content.clone())
             .prop_map(|(task, worker, text)| Event::Completed { task, worker, by: None, text }),
         2 => (task(), prop::option::of(worker()), content)

@@ -8,8 +8,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crewfs::limits::TEXT_IN_LINE_BYTES;
 use crewfs::log::{Log, SqliteLog};
-use crewfs::queue::{Event, Record, Seq, Wall};
+use crewfs::queue::{Content, Event, Record, Seq, Wall};
 use crewfs::state_directory::StateDirectory;
 
 use crate::task;
@@ -26,7 +27,40 @@ fn record(seq: Seq) -> Record {
     // Mostly short; sometimes a few pages of the database.
     let length = if mix(seq).is_multiple_of(16) { 10_000 } else { mix(seq) % 200 };
     let text = format!("{seq} {}", "x".repeat(length as usize));
-    Record { seq, at: Wall(seq as i64), event: Event::Noted { task: task("t"), text } }
+    Record { seq, at: Wall(seq as i64), event: Event::Noted { task: task("t"), text: Content::new(text) } }
+}
+
+/// The same as the log has it: a long text lies beside it.
+fn kept(seq: Seq) -> Record {
+    let record = record(seq);
+    let text = record.event.text().unwrap();
+    match has_long_text(seq) {
+        true => Record { event: record.event.with_text(text.without_text()), ..record },
+        false => record,
+    }
+}
+
+fn has_long_text(seq: Seq) -> bool {
+    record(seq).event.text().unwrap().digest().bytes > TEXT_IN_LINE_BYTES as u64
+}
+
+/// Where the batches end, up to this position.
+fn ends(until: Seq) -> Vec<Seq> {
+    let next = |end: &Seq| Some(end + batch(*end).len() as Seq).filter(|end| *end <= until);
+    std::iter::successors(Some(0), next).collect()
+}
+
+/// The texts that were dropped are those up to the end of the batch before the last one, or of the one before that.
+fn texts_are_whole(log: &mut SqliteLog) {
+    let there = log.texts(0, usize::MAX >> 1).unwrap();
+    let ends = ends(log.tail().seq);
+    let left = |end: &Seq| (end + 1..=log.tail().seq).filter(|seq| has_long_text(*seq)).collect::<Vec<_>>();
+    let cuts = ends.iter().rev().skip(1).take(2).map(left).collect::<Vec<_>>();
+    assert!(ends.len() < 3 || cuts.contains(&there), "{there:?} is none of {cuts:?}");
+    for seq in there {
+        let text = record(seq).event.text().unwrap().whole().unwrap().to_vec();
+        assert_eq!(log.text(seq).unwrap(), Some(text));
+    }
 }
 
 /// The batch that starts after this position.
@@ -44,7 +78,11 @@ fn child() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
     let mut log = open(directory.as_ref());
     loop {
-        let tail = log.append(log.tail().seq, &batch(log.tail().seq)).unwrap();
+        let before = log.tail().seq;
+        let tail = log.append(before, &batch(before)).unwrap();
+        // The texts of the batches before are overwritten.
+        let old = log.texts(0, usize::MAX >> 1).unwrap();
+        log.drop_texts(&old.into_iter().filter(|seq| *seq <= before).collect::<Vec<_>>()).unwrap();
         // A parent that is gone ends the child.
         writeln!(std::io::stderr(), "{}", tail.seq).unwrap();
         if tail.seq.is_multiple_of(8) {
@@ -87,13 +125,11 @@ fn what_was_acknowledged_before_a_kill_is_there() {
         }
         assert_eq!(boundary, tail.seq, "a batch is whole or not there");
         let records = log.read(from, usize::MAX >> 1).unwrap();
-        assert!(
-            records == (from + 1..=tail.seq).map(record).collect::<Vec<_>>(),
-            "what was written is there"
-        );
+        assert!(records == (from + 1..=tail.seq).map(kept).collect::<Vec<_>>(), "what was written is there");
+        texts_are_whole(&mut log);
     }
     let mut log = open(dir.path());
-    let all: Vec<_> = (1..=boundary).map(record).collect();
+    let all: Vec<_> = (1..=boundary).map(kept).collect();
     assert!(log.read(0, usize::MAX >> 1).unwrap() == all);
     let bytes: String = all.iter().map(crewfs::log::line).collect();
     assert!(log.read_bytes(0, usize::MAX >> 1).unwrap() == bytes.as_bytes());

@@ -13,8 +13,8 @@ use crewfs::limits::{
 };
 use crewfs::log::{MemoryLog, SqliteLog, line};
 use crewfs::queue::{
-    ClaimForm, Command, Content, Ending, Event, Eyes, Outcome, Record, Refusal, Rules, Seq, Span, State,
-    TaskState, Wall,
+    Budget, ClaimForm, Command, Content, Ending, Event, Eyes, Outcome, Record, Refusal, Rules, Seq, Span,
+    State, TaskState, Wall,
 };
 use parking_lot::Mutex;
 
@@ -26,6 +26,7 @@ pub fn config() -> Config {
     Config {
         default_lease: Span(60_000),
         rules: Rules::default(),
+        budget: Budget::default(),
         clock: FakeClock::default().clock(),
         directory: None,
     }
@@ -366,7 +367,8 @@ fn a_start_with_a_snapshot_is_a_start_without() {
 fn a_snapshot_is_written_although_somebody_asks_all_the_time() {
     let (dir, fd) = directory();
     let clock = FakeClock::default();
-    let with = Config { directory: Some(fd), clock: clock.clock(), ..config() };
+    let budget = Budget { events: EVENTS_BEFORE_SNAPSHOT, ..Budget::default() };
+    let with = Config { directory: Some(fd), clock: clock.clock(), budget, ..config() };
     let engine = Engine::start(Box::new(MemoryLog::default()), with).unwrap();
     for n in 0..=EVENTS_BEFORE_SNAPSHOT {
         let drain = Command::Drain { worker: worker("w"), by: actor("w"), draining: n % 2 == 0 };
@@ -423,23 +425,23 @@ fn texts_and_bytes_come_back_from_the_log() {
         let engine = Engine::start(control.log(), config()).unwrap();
         engine.call(publish("t")).unwrap();
         engine.call(claim_next("w")).unwrap();
-        let text = Content(b"gr\xc3\xb6\xc3\x9fer\n\xff\x00".repeat(9_000));
+        let text = b"gr\xc3\xb6\xc3\x9fer\n\xff\x00".repeat(9_000);
         let finish = Command::Finish {
             task: task("t"),
             by: actor("w"),
             ending: Ending::Failed,
-            text: Some(text.clone()),
+            text: Some(Content::new(text.clone())),
             exclusive: true,
         };
         let Ok(Outcome::Finished { finish }) = engine.call(finish) else { panic!() };
         let reference = engine.state().task("t").unwrap().finish().unwrap().text.clone().unwrap();
-        assert_eq!((reference.size, reference.seq), (text.0.len() as u64, finish));
+        assert_eq!((reference.size, reference.seq), (text.len() as u64, finish));
         let read_text = |seq| {
             let (sender, receiver) = channel();
             engine.read_text(seq, move |text| drop(sender.send(text)));
             receiver.recv_timeout(Duration::from_secs(10)).unwrap()
         };
-        assert_eq!(read_text(finish).unwrap(), text.0);
+        assert_eq!(read_text(finish).unwrap(), Some(text));
         for none in [0, 1, finish + 1, Seq::MAX] {
             assert!(read_text(none).is_err(), "{none}");
         }
@@ -455,9 +457,9 @@ fn a_decision_is_known_at_once_and_safe_when_its_ticket_says_so() {
     let (control, engine) = memory();
     engine.call(publish("t")).unwrap();
     control.hold(true);
-    let (outcome, ticket) = engine.decide(&claim_next("w1")).unwrap();
+    let (outcome, ticket) = engine.decide(claim_next("w1")).unwrap();
     assert_eq!(outcome, Outcome::Claimed { task: task("t"), epoch: 3 });
-    assert!(engine.decide(&claim_next("w2")).is_err(), "it is gone for everybody else");
+    assert!(engine.decide(claim_next("w2")).is_err(), "it is gone for everybody else");
     assert_eq!(engine.state().count(TaskState::Ready), 1, "and nobody sees it yet");
     let (sender, safe) = channel();
     engine.when_durable(ticket, move |durable| drop(sender.send(durable)));
@@ -469,7 +471,7 @@ fn a_decision_is_known_at_once_and_safe_when_its_ticket_says_so() {
 
     // A decision that is lost is told so, whenever its maker asks.
     control.fail_next(&[Fault::Before]);
-    let (_, lost) = engine.decide(&complete("t", "w1")).unwrap();
+    let (_, lost) = engine.decide(complete("t", "w1")).unwrap();
     engine.barrier();
     nudge(&engine).unwrap();
     for (ticket, kept) in [(lost, false), (ticket, true)] {

@@ -162,6 +162,21 @@ impl Log for FaultLog {
         self.control.log.lock().read_lines(offset, length)
     }
 
+    fn text(&mut self, seq: Seq) -> Result<Option<Vec<u8>>, LogError> {
+        self.check()?;
+        self.control.log.lock().text(seq)
+    }
+
+    fn texts(&mut self, after: Seq, limit: usize) -> Result<Vec<Seq>, LogError> {
+        self.check()?;
+        self.control.log.lock().texts(after, limit)
+    }
+
+    fn drop_texts(&mut self, of: &[Seq]) -> Result<(), LogError> {
+        self.check()?;
+        self.control.log.lock().drop_texts(of)
+    }
+
     fn reopen(&mut self) -> Result<Tail, LogError> {
         if self.control.plan.0.lock().reopen_fails {
             return Err(LogError::Io("cannot be opened".into()));

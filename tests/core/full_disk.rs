@@ -53,7 +53,7 @@ fn on_a_full_disk_work_is_finished_and_a_start_is_possible() {
             task: id.clone(),
             by: actor(holder.as_str()),
             ending: Ending::Completed,
-            text: Some(Content(vec![b'x'; 25_000])),
+            text: Some(Content::new(vec![b'x'; 25_000])),
             exclusive: true,
         };
         engine.call(finish).unwrap();

@@ -6,6 +6,7 @@ use crewfs::queue::{Actor, ClaimForm, Command, Ending, Eyes, FileStamp, Manifest
 use crewfs::state_directory::StateDirectory;
 
 mod against_model;
+mod budget;
 mod crash;
 mod engine;
 mod fairness;
@@ -13,6 +14,7 @@ mod fault;
 mod full_disk;
 mod lease;
 mod model;
+mod overwritten;
 mod scale;
 
 fn task(name: &str) -> TaskId {

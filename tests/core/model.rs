@@ -37,7 +37,10 @@ impl Class {
             Refusal::Held { .. } | Refusal::AlreadyYours { .. } | Refusal::AlreadyFinished { .. } => {
                 Class::Exists
             }
-            Refusal::Blocked { .. } | Refusal::InUse { .. } | Refusal::Cycle { .. } => Class::Busy,
+            Refusal::Blocked { .. }
+            | Refusal::InUse { .. }
+            | Refusal::Cycle { .. }
+            | Refusal::OverBudget { .. } => Class::Busy,
             Refusal::Paused
             | Refusal::Draining { .. }
             | Refusal::Incapable { .. }
@@ -391,7 +394,7 @@ impl Model {
             }
             Command::Finish { task, by, ending, text, exclusive } => {
                 self.own_name(by)?;
-                let text = text.as_ref().map(|text| text.0.clone());
+                let text = text.as_ref().map(|text| text.whole().unwrap().to_vec());
                 return self.finish(task, by, *ending, text, *exclusive, token);
             }
             Command::Report { task, finish: wanted, by, text: new } => {
@@ -400,7 +403,7 @@ impl Model {
                     Stage::Ended { worker, finish, text, .. }
                         if finish == wanted && (worker.as_ref() == Some(&by.worker) || by.operator) =>
                     {
-                        *text = Some(new.0.clone());
+                        *text = new.whole().map(<[u8]>::to_vec);
                     }
                     _ => return Err(Class::Denied),
                 }

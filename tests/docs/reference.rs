@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crewfs::engine::Failure;
 use crewfs::fs::FsError;
 use crewfs::limits;
-use crewfs::queue::{Event, Moment, Refusal, TaskId, TaskState, Wall, WorkerName};
+use crewfs::queue::{Event, Moment, Refusal, Span, TaskId, TaskState, Wall, WorkerName};
 
 use crate::texts::{between, fences, plain, quoted, rows, section, sources, text};
 
@@ -83,6 +83,16 @@ fn refusals() -> Vec<(Refusal, Vec<(&'static str, &'static str)>)> {
         (Refusal::NotFinished { task, state: TaskState::Claimed }, vec![("claimed", "<state>")]),
         (Refusal::NameTaken { worker: name, owner: 7 }, vec![("7", "<uid>")]),
         (Refusal::NoMember { uid: 7 }, vec![("7", "<uid>")]),
+        (
+            Refusal::OverBudget {
+                who: "WHO".into(),
+                what: "events",
+                a_second: 50,
+                at_once: 12_800,
+                wait: Span(3_000),
+            },
+            vec![("50 events a second, 12800 events at once", "<how much>"), ("3s", "<span>")],
+        ),
         (Refusal::OperatorOnly { what: "WHAT" }, vec![]),
     ]
 }
@@ -104,6 +114,7 @@ fn errno_name(errno: i32) -> &'static str {
         libc::EIO => "EIO",
         libc::EROFS => "EROFS",
         libc::ENOSPC => "ENOSPC",
+        libc::EDQUOT => "EDQUOT",
         other => panic!("errno {other} is in no table yet"),
     }
 }
@@ -236,6 +247,9 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("LEASED_REQUESTS", limits::LEASED_REQUESTS as u64),
         ("LEASED_REQUESTS_OF_A_USER", limits::LEASED_REQUESTS_OF_A_USER as u64),
         ("SNAPSHOT_BYTES", limits::SNAPSHOT_BYTES),
+        ("LOG_BURST_SECONDS", limits::LOG_BURST_SECONDS),
+        ("LOG_SHARES_OF_A_USER", limits::LOG_SHARES_OF_A_USER),
+        ("TEXT_IN_LINE_BYTES", limits::TEXT_IN_LINE_BYTES as u64),
         ("SETTLE_MS", limits::SETTLE_MS),
         ("UNSETTLED_MS", limits::UNSETTLED_MS),
         ("ANCESTORS", limits::ANCESTORS as u64),

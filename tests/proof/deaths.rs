@@ -254,7 +254,7 @@ fn completions(records: &[Record]) -> HashMap<String, (String, Seq)> {
             Event::Claimed { task, .. } => assert_eq!(claim(task), None, "{task} is claimed twice"),
             Event::Reported { task, text } => {
                 let (worker, epoch) = &done[task.as_str()];
-                let written = String::from_utf8_lossy(&text.0);
+                let written = text.shown();
                 assert_eq!(
                     written.trim_end(),
                     format!("{task} {epoch} {worker}"),

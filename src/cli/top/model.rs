@@ -326,6 +326,9 @@ fn sentence(line: &Line) -> String {
     let worker = line.worker.as_deref().unwrap_or("a worker");
     let text = || match &line.text {
         Some(Value::String(text)) => text.lines().next().unwrap_or_default().to_string(),
+        Some(Value::Object(beside)) => {
+            beside.get("head").and_then(Value::as_str).unwrap_or_default().to_string()
+        }
         _ => String::new(),
     };
     match line.event.as_str() {

@@ -22,6 +22,7 @@ impl From<&Refusal> for FsError {
             }
             Refusal::Blocked { .. } | Refusal::InUse { .. } | Refusal::Cycle { .. } => libc::EBUSY,
             Refusal::HasFile { .. } => libc::EPERM,
+            Refusal::OverBudget { .. } => libc::EDQUOT,
             Refusal::Paused
             | Refusal::Draining { .. }
             | Refusal::Incapable { .. }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::super::caller::Caller;
 use super::super::{FsError, Ino, Kind, Result};
 use crate::limits::{CAPABILITIES_BYTES, NOTE_BYTES, RESULT_BYTES, SCRATCH_FILES};
-use crate::queue::{Eyes, Seq, TaskId, Wall, WorkerName};
+use crate::queue::{Eyes, Payer, Seq, TaskId, Wall, WorkerName};
 
 /// One open file or directory.
 pub(super) enum Handle {
@@ -148,8 +148,8 @@ pub(super) fn slice(content: &[u8], offset: u64, size: u32) -> Vec<u8> {
 /// What is known of a handle that a file of the project is open by for writing. The file may hold the instructions of a task,
 /// now or by the time it is closed.
 pub(super) struct Writing {
-    /// The worker that opened it, unless its name is none.
-    pub(super) by: Option<WorkerName>,
+    /// Who opened it, unless its name is none.
+    pub(super) by: Option<Payer>,
     /// Whether the process serves SFTP: it closes what its client has finished, and dies with what its client has not.
     pub(super) is_sftp: bool,
     /// The length of the file when it was opened.

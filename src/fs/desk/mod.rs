@@ -251,11 +251,7 @@ impl Filesystem for Desk {
         if is_synthesized(ino) {
             return self.core.set_synthesized(req, ino, fh, change, reply);
         }
-        let done = self.core.files.setattr(req, ino, change).map(|attr| (attr, NO_TIME));
-        match change.size {
-            Some(_) => self.core.changed(ino, done, reply),
-            None => self.core.marked(ino, done, reply),
-        }
+        self.core.set_plain(req, ino, change, reply);
     }
 
     fn readlink(&self, req: &Request, ino: Ino) -> Result<OsString> {

@@ -7,14 +7,15 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::super::files::{append_to, read_from, write_to};
 use super::super::process::leaving;
-use super::super::{Attr, Entry, FsError, Ino, NewMode, Opened, ROOT, Reply, Request, Result};
+use super::super::{Attr, Entry, FsError, Ino, NewMode, Opened, ROOT, Reply, Request, Result, SetAttr};
 use super::handles::{Handle, Line, Plain, Writing};
 use super::nodes::is_synthesized;
 use super::{Core, NO_TIME, table};
-use crate::queue::{Command, ProcessEnding, TaskId};
+use crate::queue::{Command, Payer, ProcessEnding, TaskId};
 
 impl Core {
     /// The task that a name in a directory holds the instructions of.
@@ -27,6 +28,16 @@ impl Core {
         self.files.name_in_root(ino).and_then(|name| table::task_of(&name))
     }
 
+    /// A caller is about to change the file of a task: it pays for what the queue will have to write down of that (C35).
+    pub(super) fn pay(&self, req: &Request, task: Option<&TaskId>) -> Result<Option<Payer>> {
+        let Some(caller) = task.and_then(|_| self.view.caller(req).ok()) else { return Ok(None) };
+        let payer = Payer::from(&caller.actor);
+        match self.view.engine.spend(&payer, 1) {
+            Ok(()) => Ok(Some(payer)),
+            Err(refusal) => Err(self.refused(&caller, FsError::from(&refusal))),
+        }
+    }
+
     /// A new handle of a file; `made` tells whether the file is new, too. One for writing holds its task back from the moment on at which open(2) returns.
     fn open_handle(&self, req: &Request, ino: Ino, file: Arc<OwnedFd>, writes: bool, made: bool) -> Opened {
         let writing = writes.then(|| {
@@ -34,7 +45,7 @@ impl Core {
             self.view.publisher.opened(&file, self.task_of(ino).as_ref());
             Writing {
                 is_sftp: caller.as_ref().is_some_and(|caller| caller.is_sftp),
-                by: caller.map(|caller| caller.actor.worker.clone()),
+                by: caller.map(|caller| Payer::from(&caller.actor)),
                 size: rustix::fs::fstat(&file).map_or(0, |stat| stat.st_size),
                 wrote: AtomicBool::new(made),
                 torn: AtomicBool::new(false),
@@ -51,14 +62,17 @@ impl Core {
         mode: NewMode,
         exclusive: bool,
     ) -> Result<(Entry, Opened)> {
+        self.pay(req, self.task_at(parent, name).as_ref())?;
         let (attr, file) = self.files.create(req, parent, name, mode, exclusive)?;
         let opened = self.open_handle(req, attr.ino, file, true, true);
         Ok((Core::plain_entry(attr), opened))
     }
 
     pub(super) fn open_plain(&self, req: &Request, ino: Ino, flags: i32) -> Result<Opened> {
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        self.pay(req, self.task_of(ino).filter(|_| writes).as_ref())?;
         let file = Arc::new(self.files.open(ino, flags)?);
-        Ok(self.open_handle(req, ino, file, flags & libc::O_ACCMODE != libc::O_RDONLY, false))
+        Ok(self.open_handle(req, ino, file, writes, false))
     }
 
     pub(super) fn read_plain(file: &Plain, offset: u64, size: u32) -> Result<Vec<u8>> {
@@ -98,7 +112,8 @@ impl Core {
             writing.torn.store(true, Ordering::Release);
         }
         if self.task_of(ino).is_some() {
-            self.view.publisher.settling.begin(fh, writing.by.clone());
+            let by = writing.by.as_ref().and_then(|by| by.worker.clone());
+            self.view.publisher.settling.begin(fh, by);
             // From now on a caller that asks for a directory waits for what is about to appear there.
             self.disbelieve();
         }
@@ -109,14 +124,14 @@ impl Core {
         let Handle::Plain(Plain { file, writing: Some(writing) }) = &*handle else { return };
         let stat = rustix::fs::fstat(file);
         let (wrote, torn) = (writing.wrote.load(Ordering::Acquire), writing.torn.load(Ordering::Acquire));
-        let task = self.task_of(ino);
+        let (task, writer) = (self.task_of(ino), writing.by.clone());
         let publisher = self.view.publisher.clone();
         publisher.settling.is_last(fh);
         // The daemon's own descriptors go first: the watch takes any that is left for a writer beneath the mount.
         drop(handle);
         self.files.let_go(ino);
         if let Ok(stat) = stat {
-            publisher.closed(&stat, wrote, torn);
+            publisher.closed(&stat, wrote, writer, torn);
         }
         let Some(task) = task else { return publisher.settling.end(fh) };
         let settle = publisher.clone();
@@ -132,6 +147,29 @@ impl Core {
         reply: Reply<T>,
     ) {
         self.answer_when_published(self.task_at(parent, name), done, reply);
+    }
+
+    /// Give a file another length, or other attributes.
+    pub(super) fn set_plain(
+        &self,
+        req: &Request,
+        ino: Ino,
+        change: &SetAttr,
+        reply: Reply<(Attr, Duration)>,
+    ) {
+        let task = self.task_of(ino);
+        let payer = match self.pay(req, task.as_ref()) {
+            Ok(payer) => payer,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let done = self.files.setattr(req, ino, change).map(|attr| (attr, NO_TIME));
+        if let (Some(task), Some(payer), true) = (task, payer, done.is_ok()) {
+            self.view.publisher.wrote(&task, payer);
+        }
+        match change.size {
+            Some(_) => self.changed(ino, done, reply),
+            None => self.marked(ino, done, reply),
+        }
     }
 
     /// The content of a file was changed by other means than writing. A process that has it open for writing is not done with
@@ -179,6 +217,9 @@ impl Core {
     ) {
         let exchange = flags & libc::RENAME_EXCHANGE != 0;
         let (old, new) = (self.task_at(from.0, from.1), self.task_at(to.0, to.1));
+        if let Err(error) = self.pay(req, new.as_ref()) {
+            return reply.send(Err(error));
+        }
         let step = {
             let (files, req) = (self.files.clone(), *req);
             let (from, to) = ((from.0, from.1.to_os_string()), (to.0, to.1.to_os_string()));

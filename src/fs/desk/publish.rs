@@ -26,9 +26,9 @@ use crate::engine::{Engine, Failure};
 use crate::fs::ROOT;
 use crate::fs::files::{Files, read_from};
 use crate::fs::permissions::access_of;
-use crate::limits::{INSTRUCTIONS_BYTES, PUBLISH_MS, SETTLE_MS, TORN_FILES};
+use crate::limits::{INSTRUCTIONS_BYTES, PUBLISH_MS, SETTLE_MS, TORN_FILES, WRITERS_REMEMBERED};
 use crate::queue::{
-    Command, FileStamp, Manifest, Outcome, Problem, Task, TaskId, WorkerName, bounded_warnings,
+    Command, FileStamp, Manifest, Outcome, Payer, Problem, Task, TaskId, WorkerName, bounded_warnings,
     parse_instructions,
 };
 
@@ -39,6 +39,8 @@ type FileKey = (u64, u64);
 #[derive(Default)]
 struct Written {
     handles: usize,
+    /// Who wrote last, as far as that is known.
+    by: Option<Payer>,
     /// Whether the last of its writers was killed.
     torn: bool,
 }
@@ -57,6 +59,8 @@ pub(super) struct Publisher {
     writers: Arc<Mutex<HashMap<FileKey, Written>>>,
     /// Contents that killed writers left behind, oldest first. They stay what they are when the file is renamed.
     torn: Mutex<VecDeque<(FileKey, FileStamp)>>,
+    /// Who wrote which content through the mount, oldest first.
+    written: Mutex<VecDeque<(FileKey, FileStamp, Payer)>>,
     pub(super) settling: Settling,
 }
 
@@ -72,8 +76,8 @@ impl Publisher {
     ) -> Publisher {
         let settling = Settling::new(may_wait);
         let misnamed = Misnamed::new(engine.clock().clone());
-        let (writers, torn) = (Arc::default(), Mutex::default());
-        Publisher { engine, files, project, roots, misnamed, writers, torn, settling }
+        let (writers, torn, written) = (Arc::default(), Mutex::default(), Mutex::default());
+        Publisher { engine, files, project, roots, misnamed, writers, torn, written, settling }
     }
 
     /// A file was opened for writing through the desk; `task` is the one whose instructions it holds at present.
@@ -86,14 +90,14 @@ impl Publisher {
         }
     }
 
-    /// A handle for writing is closed, of the file of which `stat` was told last. `wrote` tells whether it changed the file,
-    /// `torn` whether the process that did so was killed before it was done.
-    pub(super) fn closed(&self, stat: &Stat, wrote: bool, torn: bool) {
+    /// A handle for writing is closed, of the file of which `stat` was told last. `wrote` tells whether it changed the file, and `by`
+    /// whom; `torn` whether the process that did so was killed before it was done.
+    pub(super) fn closed(&self, stat: &Stat, wrote: bool, by: Option<Payer>, torn: bool) {
         let mut writers = self.writers.lock();
         let Some(written) = writers.get_mut(&key_of(stat)) else { return };
         written.handles -= 1;
         if wrote {
-            written.torn = torn;
+            (written.torn, written.by) = (torn, by);
         }
         if written.handles > 0 {
             return;
@@ -106,7 +110,38 @@ impl Publisher {
             }
             torn.push_back((key_of(stat), stamp_of(stat)));
         }
+        // So is whose doing it is.
+        if let Some(payer) = written.by.take() {
+            self.remember(key_of(stat), stamp_of(stat), payer);
+        }
         writers.remove(&key_of(stat));
+    }
+
+    /// The content of a file is what this payer made it, who did not open it for that.
+    pub(super) fn wrote(&self, task: &TaskId, payer: Payer) {
+        if let Ok(stat) = statat(self.directory(), file_of(task), AtFlags::SYMLINK_NOFOLLOW) {
+            self.remember(key_of(&stat), stamp_of(&stat), payer);
+        }
+    }
+
+    fn remember(&self, file: FileKey, stamp: FileStamp, payer: Payer) {
+        let mut written = self.written.lock();
+        written.retain(|(known, ..)| *known != file);
+        if written.len() >= WRITERS_REMEMBERED {
+            written.pop_front();
+        }
+        written.push_back((file, stamp, payer));
+    }
+
+    /// Who pays for publishing this content: who wrote it through the mount, else the user whom the file belongs to.
+    fn payer(&self, task: &TaskId, file: Option<FileKey>, stamp: &FileStamp) -> Payer {
+        let is_it =
+            |known: &&(FileKey, FileStamp, Payer)| Some(known.0) == file && known.1.is_content_of(stamp);
+        if let Some((.., payer)) = self.written.lock().iter().find(is_it) {
+            return payer.clone();
+        }
+        let stat = statat(self.directory(), file_of(task), AtFlags::SYMLINK_NOFOLLOW);
+        Payer { worker: None, uid: stat.map_or(0, |stat| stat.st_uid), operator: false }
     }
 
     /// Whether a file is open for writing through the desk.
@@ -153,7 +188,7 @@ impl Publisher {
                 done(Ok(Outcome::Done));
             }
             Look::There(file, stamp, manifest) => {
-                let writers = self.writers.clone();
+                let (writers, payer) = (self.writers.clone(), self.payer(task, file, &stamp));
                 // Whether it is written is asked once more when it is published, with nothing in between: it may have been
                 // opened while it was read.
                 let whole = move || match file {
@@ -161,7 +196,7 @@ impl Publisher {
                     _ => Ok(()),
                 };
                 let command = Command::Publish { task: task.clone(), manifest, stamp };
-                self.engine.submit_with(command, whole, unless_it_changed(done));
+                self.engine.submit_for(payer, command, whole, unless_it_changed(done));
             }
         }
     }

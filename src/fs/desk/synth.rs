@@ -20,7 +20,10 @@ use super::show::{Content, Shown};
 use super::{Core, NO_TIME, show, table};
 use crate::engine::{Failure, Ticket};
 use crate::limits::{INSTRUCTIONS_BYTES, RESULT_BYTES};
-use crate::queue::{ClaimForm, Command, Content as Text, Ending, Outcome, Refusal, Seq, State, TaskId};
+use crate::log::LogError;
+use crate::queue::{
+    ClaimForm, Command, Content as Text, Ending, Outcome, Payer, Refusal, Seq, State, TaskId,
+};
 
 /// What a call on a name that belongs to crewfs gets.
 fn ours<T>() -> Result<T> {
@@ -46,7 +49,7 @@ impl Core {
         outcome.map_err(|failure| self.refused(caller, FsError::from(&failure)))
     }
 
-    fn refused(&self, caller: &Caller, error: FsError) -> FsError {
+    pub(super) fn refused(&self, caller: &Caller, error: FsError) -> FsError {
         if let Some(refusal) = error.refusal {
             self.view.engine.counters().refusals.count(refusal);
         }
@@ -153,7 +156,7 @@ impl Core {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         let decided = self.wished(req, &node, &caller, form).and_then(|command| {
             let process = self.before(&caller, &command)?;
-            let decided = self.view.engine.decide(&command);
+            let decided = self.view.engine.decide(command);
             self.after(&caller, process, decided.as_ref().ok().map(|(outcome, _)| outcome));
             decided.map_err(|failure| FsError::from(&failure))
         });
@@ -338,7 +341,7 @@ impl Core {
             Ok(content) => content,
             Err(error) => return reply.send(Err(error)),
         };
-        let command = table::finishing(task, &caller, ending, Some(Text(content)), exclusive);
+        let command = table::finishing(task, &caller, ending, Some(Text::new(content)), exclusive);
         if let Err(error) = self.before(&caller, &command) {
             return reply.send(Err(self.refused(&caller, error)));
         }
@@ -390,7 +393,7 @@ impl Core {
             }
             Content::Withheld(task) => reply.send(Err(self.view.withheld(req, &task))),
             Content::Text(text) => self.view.engine.read_text(text.seq, move |text| {
-                reply.send(text.map(|text| core.opened(Handle::Document(text))).map_err(FsError::from));
+                reply.send(there(text).map(|text| core.opened(Handle::Document(text))));
             }),
         }
     }
@@ -417,6 +420,14 @@ impl Core {
             Ok(right) => right,
             Err(error) => return reply.send(Err(self.refused(&caller, error))),
         };
+        // A refusal at close is noticed by few programs. The first result is not refused at all (C35).
+        let first = matches!((&right, &content), (Right::Draft(Subject::Result(..)), Content::Bytes(_)));
+        if matches!(right, Right::Draft(_))
+            && !first
+            && let Err(refusal) = self.view.engine.spend(&Payer::from(&caller.actor), 0)
+        {
+            return reply.send(Err(self.refused(&caller, FsError::from(&refusal))));
+        }
         let shown = match &content {
             Content::Bytes(bytes) => bytes.to_vec(),
             Content::Withheld(task) => {
@@ -432,8 +443,7 @@ impl Core {
             (Right::Draft(of), Content::Text(text)) => {
                 let core = self.clone();
                 self.view.engine.read_text(text.seq, move |text| {
-                    let opened = text.map(|text| core.opened_draft(&caller, of, text));
-                    reply.send(opened.map_err(FsError::from));
+                    reply.send(there(text).map(|text| core.opened_draft(&caller, of, text)));
                 });
             }
             (Right::Draft(of), _) => reply.send(Ok(self.opened_draft(&caller, of, shown))),
@@ -549,7 +559,8 @@ impl Core {
             let outcome = core.answer(&caller, outcome);
             if let (Err(error), Handle::Draft(_, draft)) = (&outcome, &*handle) {
                 // What the disk could not take is tried again at the next close; what was refused stays refused.
-                draft.lock().dirty = matches!(error.errno, libc::EIO | libc::EROFS | libc::ENOSPC);
+                draft.lock().dirty =
+                    matches!(error.errno, libc::EIO | libc::EROFS | libc::ENOSPC | libc::EDQUOT);
             }
             reply.send(outcome.map(|_| ()));
         });
@@ -617,6 +628,11 @@ impl Core {
         }
         reply.send(self.attr_of_open(ino, &node, open.as_deref(), req).map(|attr| (attr, NO_TIME)));
     }
+}
+
+/// A text that was looked for in the log. One that was overwritten meanwhile is stale: the kernel looks for the newer one.
+fn there(text: std::result::Result<Option<Vec<u8>>, LogError>) -> Result<Vec<u8>> {
+    text?.ok_or(FsError::new(libc::ESTALE))
 }
 
 /// How an `open(O_CREAT)` with these flags asks for a claim: a shell's `>` and `>>` open a file to write a text into it, which

@@ -188,7 +188,7 @@ pub(super) fn writing(of: &Subject, text: &[u8], caller: &Caller) -> Result<Comm
     let by = caller.actor.clone();
     Ok(match of {
         Subject::Result(task, finish) => {
-            Command::Report { task: task.clone(), finish: *finish, by, text: Content(text.to_vec()) }
+            Command::Report { task: task.clone(), finish: *finish, by, text: Content::new(text) }
         }
         Subject::Capabilities(worker) => match std::str::from_utf8(text) {
             Ok(text) if !text.contains('\0') => {

@@ -242,7 +242,10 @@ impl Watcher {
         self.publisher.publish(task, move |outcome| match outcome {
             Ok(_) | Err(Failure::Stopping) => {}
             Err(failure) => {
-                log::warn!("{task_name} is not published yet: {failure}");
+                match failure {
+                    Failure::Refused(_) => log::debug!("{task_name} is not published yet: {failure}"),
+                    _ => log::warn!("{task_name} is not published yet: {failure}"),
+                }
                 again.store(true, Ordering::Release);
             }
         });

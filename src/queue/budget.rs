@@ -1,0 +1,371 @@
+//! What one worker, and one user, may add to the event log in a while: nobody fills the disk of all by repeating a step.
+//!
+//! May assume: whoever calls tells the time, and charges what a decision really adds.
+//! Must never: stand in the way of the end of a claim, or forget a debt before it is paid.
+//!
+//! Each worker and each user has an account of events and one of bytes, which time fills up to a limit. Who has anything in both may
+//! go on, and pays afterwards, into debt if need be: so a text of any length can be written, and what must not be refused is paid, too.
+//! A user has an account of all workers together, since one can have as many names as one likes.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use super::task::Phase;
+use super::{Actor, Command, Decision, Event, Instant, Outcome, Refusal, Span, State, TaskId, WorkerName};
+use crate::limits::{LOG_ACCOUNTS, LOG_BURST_SECONDS, LOG_SHARES_OF_A_USER};
+
+/// What may be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes a second of one worker.
+    pub bytes: u64,
+    /// Events a second of one worker.
+    pub events: u64,
+    /// The user whom the log belongs to. Like root's, that account has no limit.
+    pub owner: u32,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { bytes: 1 << 20, events: 50, owner: 0 }
+    }
+}
+
+/// Whose doing something is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payer {
+    /// The worker, where that is known.
+    pub worker: Option<WorkerName>,
+    /// The user.
+    pub uid: u32,
+    /// Whether it is an operator, who does not pay.
+    pub operator: bool,
+}
+
+impl From<&Actor> for Payer {
+    fn from(actor: &Actor) -> Payer {
+        Payer { worker: Some(actor.worker.clone()), uid: actor.uid, operator: actor.operator }
+    }
+}
+
+/// What a decision costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// Events. What a step brings with it sooner or later is paid with that step.
+    pub events: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Whether it happens also where nothing is left to pay it with.
+    pub is_due: bool,
+}
+
+/// Thousandths of events and of bytes: what comes in a second comes in a millisecond a thousandfold.
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    events: i64,
+    bytes: i64,
+    as_of: Instant,
+}
+
+impl Account {
+    fn full(budget: &Budget, share: u64, now: Instant) -> Account {
+        let full = |rate: u64| i64::try_from(limit(rate, share).saturating_mul(1_000)).unwrap_or(i64::MAX);
+        Account { events: full(budget.events), bytes: full(budget.bytes), as_of: now }
+    }
+
+    /// This account at that time.
+    fn at(self, budget: &Budget, share: u64, now: Instant) -> Account {
+        let full = Account::full(budget, share, now);
+        let ms = now.since(self.as_of).0;
+        let filled = |had: i64, rate: u64, full: i64| {
+            let more = rate.saturating_mul(share).saturating_mul(ms);
+            had.saturating_add_unsigned(more).min(full)
+        };
+        Account {
+            events: filled(self.events, budget.events, full.events),
+            bytes: filled(self.bytes, budget.bytes, full.bytes),
+            as_of: now.max(self.as_of),
+        }
+    }
+
+    /// What is left after this; a debt is no larger than what may be written at once.
+    fn less(self, cost: &Cost, full: &Account) -> Account {
+        let paid = |had: i64, cost: u64, full: i64| {
+            let cost = i64::try_from(cost.saturating_mul(1_000)).unwrap_or(i64::MAX);
+            had.saturating_sub(cost).max(full.saturating_neg())
+        };
+        let events = paid(self.events, cost.events, full.events);
+        Account { events, bytes: paid(self.bytes, cost.bytes, full.bytes), ..self }
+    }
+
+    fn is_full(&self, full: &Account) -> bool {
+        self.events >= full.events && self.bytes >= full.bytes
+    }
+}
+
+/// How much may be written at once.
+fn limit(rate: u64, share: u64) -> u64 {
+    rate.saturating_mul(share).saturating_mul(LOG_BURST_SECONDS)
+}
+
+/// All accounts.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    budget: Budget,
+    workers: HashMap<WorkerName, Account>,
+    users: HashMap<u32, Account>,
+}
+
+impl Accounts {
+    /// Accounts that are all full.
+    pub fn new(budget: Budget) -> Accounts {
+        Accounts { budget, ..Accounts::default() }
+    }
+
+    /// Whether a payer has anything left.
+    pub fn check(&self, payer: &Payer, now: Instant) -> Result<(), Refusal> {
+        let budget = &self.budget;
+        let left = |account: Option<&Account>, share: u64, who: &dyn Fn() -> String| {
+            let account = account.map(|account| account.at(budget, share, now));
+            account.map_or(Ok(()), |account| self.look(&account, share, who))
+        };
+        if let Some(worker) = self.worker_of(payer) {
+            left(self.workers.get(worker), 1, &|| worker.to_string())?;
+        }
+        match self.user_of(payer) {
+            Some(uid) => {
+                left(self.users.get(&uid), LOG_SHARES_OF_A_USER, &|| format!("the user with uid {uid}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn look(&self, account: &Account, share: u64, who: &dyn Fn() -> String) -> Result<(), Refusal> {
+        let spent = |left: i64, rate: u64, what: &'static str| {
+            if left > 0 {
+                return Ok(());
+            }
+            let (a_second, at_once) = (rate.saturating_mul(share), limit(rate, share));
+            let wait = left.unsigned_abs() / a_second.max(1) + 1;
+            // In whole seconds, and never none.
+            let wait = Span(wait.div_ceil(1_000) * 1_000);
+            Err(Refusal::OverBudget { who: who(), what, a_second, at_once, wait })
+        };
+        spent(account.events, self.budget.events, "events")?;
+        spent(account.bytes, self.budget.bytes, "bytes")
+    }
+
+    /// Have a payer pay.
+    pub fn charge(&mut self, payer: &Payer, cost: &Cost, now: Instant) {
+        if (cost.events, cost.bytes) == (0, 0) {
+            return;
+        }
+        if let Some(worker) = self.worker_of(payer) {
+            pay(&mut self.workers, worker.clone(), &self.budget, 1, cost, now);
+        }
+        if let Some(uid) = self.user_of(payer) {
+            pay(&mut self.users, uid, &self.budget, LOG_SHARES_OF_A_USER, cost, now);
+        }
+    }
+
+    fn worker_of<'a>(&self, payer: &'a Payer) -> Option<&'a WorkerName> {
+        payer.worker.as_ref().filter(|_| !payer.operator)
+    }
+
+    fn user_of(&self, payer: &Payer) -> Option<u32> {
+        let limited = !payer.operator && payer.uid != 0 && payer.uid != self.budget.owner;
+        limited.then_some(payer.uid)
+    }
+}
+
+fn pay<K: Hash + Eq + Clone>(
+    accounts: &mut HashMap<K, Account>,
+    key: K,
+    budget: &Budget,
+    share: u64,
+    cost: &Cost,
+    now: Instant,
+) {
+    let full = Account::full(budget, share, now);
+    if accounts.len() >= LOG_ACCOUNTS && !accounts.contains_key(&key) {
+        accounts.retain(|_, account| !account.at(budget, share, now).is_full(&full));
+        // All owe something: the one that owes least is forgotten.
+        if accounts.len() >= LOG_ACCOUNTS
+            && let Some(least) =
+                accounts.iter().max_by_key(|(_, account)| account.at(budget, share, now).events)
+        {
+            let least = least.0.clone();
+            accounts.remove(&least);
+        }
+    }
+    let account = accounts.entry(key).or_insert(full);
+    *account = account.at(budget, share, now).less(cost, &full);
+}
+
+/// Who pays what for a decision; `None` where nobody does. Whoever takes a task on and ends it pays for no event: that was paid by who
+/// published the task, had it done again, or gave it back.
+pub fn cost(
+    state: &State,
+    command: &Command,
+    decision: &Decision,
+    found: Option<&Payer>,
+) -> Option<(Payer, Cost)> {
+    let bytes = decision.events.iter().map(size).sum();
+    let cost = |events: u64| Cost { events, bytes, is_due: false };
+    let many = decision.events.len() as u64;
+    let cost = match command {
+        // The event, and one day those that the file is gone and the task is withdrawn.
+        Command::Publish { .. } => cost(2 * many),
+        // It was paid by who opened the file.
+        Command::OpenFile { .. } | Command::FileGone { .. } | Command::Withdraw { .. } => return None,
+        // Only joining is an event of its own.
+        Command::Claim { .. } | Command::ClaimNext { .. } => {
+            cost(many.saturating_sub(u64::from(matches!(decision.outcome, Outcome::Claimed { .. }))))
+        }
+        Command::Finish { task, .. } | Command::Report { task, .. } if is_first(state, task) => {
+            Cost { events: 0, bytes, is_due: true }
+        }
+        // The claim that ends was not paid, nor is the one that comes.
+        Command::Release { .. } | Command::Expire { .. } | Command::Depart { .. } => {
+            Cost { is_due: true, ..cost(2 * many) }
+        }
+        // It will be claimed and finished once more.
+        Command::Retry { .. } => cost(3 * many),
+        Command::Finish { .. }
+        | Command::Report { .. }
+        | Command::RemoveFile { .. }
+        | Command::Note { .. }
+        | Command::Drain { .. }
+        | Command::Equip { .. }
+        | Command::Forget { .. }
+        | Command::Pause { .. } => cost(many),
+    };
+    let payer = match command {
+        Command::Expire { .. } | Command::Depart { .. } => holder(state, decision)?,
+        _ => command.actor().map(Payer::from).or_else(|| found.cloned())?,
+    };
+    Some((payer, cost))
+}
+
+/// Whether a text that is written of a task is the first one, or comes with its end.
+fn is_first(state: &State, task: &TaskId) -> bool {
+    let task = state.task(task.as_str());
+    task.is_some_and(|task| match &task.phase {
+        Phase::Completed(finish) | Phase::Failed(finish) => finish.text.is_none(),
+        Phase::Open | Phase::Claimed(_) | Phase::Rejected(_) => true,
+    })
+}
+
+/// Whose claims end by these events.
+fn holder(state: &State, decision: &Decision) -> Option<Payer> {
+    let worker = decision.events.iter().find_map(|event| match event {
+        Event::Returned { worker, .. } => Some(worker),
+        _ => None,
+    })?;
+    let uid = state.worker(worker.as_str())?.uid;
+    Some(Payer { worker: Some(worker.clone()), uid, operator: false })
+}
+
+/// About how many bytes of the log it will take, beside what all events have.
+fn size(event: &Event) -> u64 {
+    const BARE: u64 = 128;
+    BARE + match event {
+        Event::Published { manifest, .. } => manifest.bytes(),
+        Event::Capable { words, .. } => words.iter().map(|word| word.len() as u64 + 3).sum(),
+        event => event.text().map_or(0, |text| text.digest().bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: Budget = Budget { bytes: 100, events: 2, owner: 7 };
+
+    fn payer(worker: &str, uid: u32) -> Payer {
+        Payer { worker: Some(WorkerName::parse(worker).unwrap()), uid, operator: false }
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant(5_000 + seconds * 1_000)
+    }
+
+    fn events(events: u64) -> Cost {
+        Cost { events, ..Cost::default() }
+    }
+
+    fn refused(accounts: &Accounts, payer: &Payer, now: Instant) -> String {
+        accounts.check(payer, now).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn who_has_anything_left_may_go_on_and_waits_for_what_it_owes() {
+        let (mut accounts, w1) = (Accounts::new(BUDGET), payer("w1", 1));
+        let at_once = limit(BUDGET.events, 1);
+        accounts.charge(&w1, &events(at_once - 1), at(0));
+        accounts.check(&w1, at(0)).unwrap();
+        accounts.charge(&w1, &events(5), at(0));
+        // Four are owed, and one must be there: two a second.
+        let why = refused(&accounts, &w1, at(0));
+        assert_eq!(
+            why,
+            "w1 has written more to the event log than is allowed (2 events a second, 512 events at once), so nothing was \
+             changed; finish what you hold, which goes on, or try again in 3s"
+        );
+        assert!(accounts.check(&w1, at(2)).is_err());
+        accounts.check(&w1, at(3)).unwrap();
+        accounts.check(&payer("w2", 1), at(0)).unwrap();
+        // Time that goes back gives nothing and takes nothing.
+        accounts.charge(&w1, &events(2), at(3));
+        accounts.charge(&w1, &events(0), at(0));
+        assert!(accounts.check(&w1, at(3)).is_err());
+    }
+
+    #[test]
+    fn bytes_count_beside_events_and_a_debt_has_a_bound() {
+        let (mut accounts, w1) = (Accounts::new(BUDGET), payer("w1", 1));
+        accounts.charge(&w1, &Cost { bytes: u64::MAX, ..Cost::default() }, at(0));
+        let why = refused(&accounts, &w1, at(0));
+        assert!(why.contains("(100 B a second, 25 Ki"), "{why}");
+        assert!(accounts.check(&w1, at(LOG_BURST_SECONDS - 1)).is_err());
+        accounts.check(&w1, at(LOG_BURST_SECONDS + 1)).unwrap();
+    }
+
+    #[test]
+    fn many_names_do_not_help_a_user() {
+        let mut accounts = Accounts::new(BUDGET);
+        let all = limit(BUDGET.events, LOG_SHARES_OF_A_USER);
+        for n in 0..all {
+            accounts.check(&payer(&format!("w{n}"), 1), at(0)).unwrap();
+            accounts.charge(&payer(&format!("w{n}"), 1), &events(1), at(0));
+        }
+        let why = refused(&accounts, &payer("another", 1), at(0));
+        assert!(why.starts_with("the user with uid 1 has written more"), "{why}");
+        accounts.check(&payer("another", 2), at(0)).unwrap();
+    }
+
+    #[test]
+    fn operators_do_not_pay_and_root_and_the_owner_have_no_limit_together() {
+        let mut accounts = Accounts::new(BUDGET);
+        let operator = Payer { operator: true, ..payer("root", 0) };
+        let much = events(10 * limit(BUDGET.events, LOG_SHARES_OF_A_USER));
+        accounts.charge(&operator, &much, at(0));
+        accounts.check(&operator, at(0)).unwrap();
+        for uid in [0, BUDGET.owner] {
+            accounts.charge(&payer("w1", uid), &much, at(0));
+            accounts.check(&payer("w2", uid), at(0)).unwrap();
+            assert!(accounts.check(&payer("w1", uid), at(0)).is_err(), "a worker of {uid} pays");
+        }
+    }
+
+    #[test]
+    fn no_more_accounts_are_kept_than_the_limit() {
+        let mut accounts = Accounts::new(BUDGET);
+        accounts.charge(&payer("debtor", 0), &events(limit(BUDGET.events, 2)), at(0));
+        for n in 0..=LOG_ACCOUNTS {
+            accounts.charge(&payer(&format!("w{n}"), 0), &events(1), at(0));
+        }
+        assert!(accounts.workers.len() <= LOG_ACCOUNTS);
+        assert!(accounts.check(&payer("debtor", 0), at(0)).is_err(), "a debt is not forgotten");
+    }
+}
