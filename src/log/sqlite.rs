@@ -35,7 +35,7 @@ const FORMAT: i64 = 3;
 /// The size of its pages, in bytes.
 const PAGE: u64 = 4096;
 /// What lies beside the line of an event. Rows that go leave pages behind, which the next ones take.
-const TEXTS: &str = "CREATE TABLE text (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);";
+const TEXTS: &str = "CREATE TABLE IF NOT EXISTS text (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);";
 /// The name of the database in its directory.
 pub const FILE: &str = "log.db";
 /// Its write-ahead log, by the name that SQLite gives it.

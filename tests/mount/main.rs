@@ -6,6 +6,7 @@ mod bad_input;
 mod bad_places;
 mod being_written;
 mod beneath;
+mod budget;
 mod claiming;
 mod command_line;
 mod doctor;

@@ -84,6 +84,8 @@ pub(super) struct Draft {
     before: Vec<u8>,
     /// Whether the text is newer than what is on disk.
     pub(super) dirty: bool,
+    /// Whether it was emptied, and nothing was written or closed since.
+    pub(super) emptied: bool,
     /// Whether a write was refused whose text is worth nothing in part: nothing more of it is taken.
     void: bool,
 }
@@ -94,7 +96,7 @@ impl Draft {
             Subject::Capabilities(_) => text.clone(),
             Subject::Result(..) => Vec::new(),
         };
-        Draft { of, text, before, dirty: false, void: false }
+        Draft { of, text, before, dirty: false, emptied: false, void: false }
     }
 
     /// Write into it. A result that is too long is kept up to the limit (C26); of words that are too many, the old ones stand.
@@ -102,12 +104,19 @@ impl Draft {
         let limit = self.of.limit();
         let written =
             if self.void { Err(too_long(limit)) } else { put(&mut self.text, offset, data, append, limit) };
-        self.dirty = true;
+        (self.dirty, self.emptied) = (true, false);
         if written.is_err() && matches!(self.of, Subject::Capabilities(_)) {
             self.void = true;
             self.text.clone_from(&self.before);
         }
         written
+    }
+
+    /// Take all of it away.
+    pub(super) fn empty(&mut self) {
+        self.emptied = !self.text.is_empty();
+        self.dirty |= self.emptied;
+        self.text.clear();
     }
 
     /// Give it another length.

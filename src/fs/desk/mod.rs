@@ -428,7 +428,7 @@ impl Filesystem for Desk {
                     self.core.flush_plain(req, ino, fh, file);
                     answer_without(handle, Ok(()), reply);
                 }
-                _ => self.core.keep_draft(handle, reply),
+                _ => self.core.flush_draft(handle, reply),
             },
             Err(error) => reply.send(Err(error)),
         }

@@ -539,6 +539,15 @@ impl Core {
         reply.send(done.map(|()| written));
     }
 
+    /// One descriptor of a draft is closed. A shell's `>` closes one before it writes the first byte: that a text was emptied, and no
+    /// more, is put on disk with the close after that.
+    pub(super) fn flush_draft(self: &Arc<Core>, handle: Arc<Handle>, reply: Reply<()>) {
+        match &*handle {
+            Handle::Draft(_, draft) if std::mem::take(&mut draft.lock().emptied) => reply.send(Ok(())),
+            _ => self.keep_draft(handle, reply),
+        }
+    }
+
     /// Put a draft on disk, if it is not there yet.
     pub(super) fn keep_draft(self: &Arc<Core>, handle: Arc<Handle>, reply: Reply<()>) {
         let (caller, command) = match &*handle {
@@ -559,8 +568,7 @@ impl Core {
             let outcome = core.answer(&caller, outcome);
             if let (Err(error), Handle::Draft(_, draft)) = (&outcome, &*handle) {
                 // What the disk could not take is tried again at the next close; what was refused stays refused.
-                draft.lock().dirty =
-                    matches!(error.errno, libc::EIO | libc::EROFS | libc::ENOSPC | libc::EDQUOT);
+                draft.lock().dirty = matches!(error.errno, libc::EIO | libc::EROFS | libc::ENOSPC);
             }
             reply.send(outcome.map(|_| ()));
         });
@@ -607,8 +615,7 @@ impl Core {
             (Right::Draft(of), Some(0), _) => match self.handles.draft(&of) {
                 Some(draft) => {
                     let mut draft = draft.lock();
-                    draft.dirty |= !draft.text.is_empty();
-                    draft.text.clear();
+                    draft.empty();
                 }
                 None => {
                     let command = match table::writing(&of, &[], &caller) {
