@@ -141,7 +141,7 @@ mod tests {
         spec.context = vec!["secret".into()];
         let readers = Some(Arc::new(Access { uid: 5, gid: 5, mode: 0o600, acl: Vec::new() }));
         let stamp = FileStamp { ino: 1, size: 1, mtime_ns: 1, readers };
-        let text = || Content(b"secret \n and more".to_vec());
+        let text = || Content::new(*b"secret \n and more");
         let events = [
             Event::Published {
                 task: task.clone(),
@@ -151,7 +151,7 @@ mod tests {
             },
             Event::Joined { worker: worker.clone(), uid: 5 },
             Event::Claimed { task: task.clone(), worker: worker.clone() },
-            Event::Noted { task: task.clone(), text: "secret".into() },
+            Event::Noted { task: task.clone(), text: Content::new("secret") },
             Event::Completed { task: task.clone(), worker: Some(worker), by: None, text: Some(text()) },
             Event::Reported { task, text: text() },
         ];
