@@ -14,6 +14,13 @@ use crate::process::{mounts_below, until};
 
 /// While `work` runs, two names are exchanged without a pause.
 fn exchanging(a: &Path, b: &Path, work: impl FnOnce()) {
+    /// Set also when a test fails.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
     let over = AtomicBool::new(false);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, a.parent().unwrap(), flags, Mode::empty()).unwrap();
@@ -24,8 +31,8 @@ fn exchanging(a: &Path, b: &Path, work: impl FnOnce()) {
                 let _ = renameat_with(&directory, a, &directory, b, RenameFlags::EXCHANGE);
             }
         });
+        let _over = Over(&over);
         work();
-        over.store(true, Ordering::Release);
     });
 }
 

@@ -150,10 +150,11 @@ fn c73_the_demo_takes_no_directory_that_is_there_already() {
     let (planted, outside) = (project.dir().join("planted"), project.dir().join("outside"));
     fs::create_dir(&planted).unwrap();
     fs::write(&outside, "precious").unwrap();
-    // The name that it would take first has the number of its process.
+    // Names that it would take have the number of its process.
     let script = format!(
-        "mkdir -p \"$TMPDIR/crewfs-demo-$$-0/project/.crewfs\" &&
-         ln -s '{}' \"$TMPDIR/crewfs-demo-$$-0/project/.crewfs/lock\" && exec '{}' demo",
+        "for name in crewfs-demo-$$ crewfs-demo-$$-0; do
+             mkdir -p \"$TMPDIR/$name/project/.crewfs\" && ln -s '{}' \"$TMPDIR/$name/project/.crewfs/lock\"
+         done; exec '{}' demo",
         outside.display(),
         env!("CARGO_BIN_EXE_crewfs")
     );
@@ -162,5 +163,5 @@ fn c73_the_demo_takes_no_directory_that_is_there_already() {
     let ran = crate::process::run_within(std::time::Duration::from_secs(50), demo);
     assert!(ran.code == Some(0), "{ran:#?}");
     assert_eq!(fs::read(&outside).unwrap(), b"precious");
-    assert_eq!(fs::read_dir(&planted).unwrap().count(), 1, "its own directory is gone, and only that");
+    assert_eq!(fs::read_dir(&planted).unwrap().count(), 2, "its own directory is gone, and only that");
 }
