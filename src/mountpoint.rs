@@ -11,16 +11,23 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2, statx};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2, readlinkat, statx,
+};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::geteuid;
 
 /// The number of a filesystem that is mounted: major and minor. No two have the same at one time.
 pub type Device = (u32, u32);
 
 const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// How many symbolic links a path may lead through, as for the kernel.
+const LINKS: usize = 40;
 
 /// A place.
 #[derive(Debug)]
@@ -113,6 +120,64 @@ pub fn open_without_links(path: &Path) -> rustix::io::Result<OwnedFd> {
     }
 }
 
+/// Why a path is not resolved.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unresolved {
+    /// A system call failed.
+    Failed(Errno),
+    /// This symbolic link on its way belongs to another ordinary user, who could lead it anywhere.
+    LinkOf(PathBuf, u32),
+}
+
+/// The absolute path without symbolic links to which a path leads, by links of this user and of root alone. What is mounted on its
+/// way is not asked more than the lookup of names takes.
+///
+/// # Errors
+/// See [`Unresolved`].
+pub fn resolve(path: &Path) -> Result<PathBuf, Unresolved> {
+    let failed = Unresolved::Failed;
+    let parts = |path: &Path| -> Vec<OsString> {
+        let named = |part: Component<'_>| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        };
+        path.components().rev().filter_map(named).collect()
+    };
+    // Backwards: the next part is the last one.
+    let mut rest = parts(&std::path::absolute(path).map_err(|_| failed(Errno::INVAL))?);
+    let (mut found, mut links) = (PathBuf::from("/"), 0);
+    while let Some(part) = rest.pop() {
+        if part == ".." {
+            found.pop();
+            continue;
+        }
+        let within = open_without_links(&found).map_err(failed)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(within, &*part, flags, Mode::empty()).map_err(failed)?;
+        let asked = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let stat = statx(&fd, "", asked, StatxFlags::TYPE | StatxFlags::UID).map_err(failed)?;
+        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::Symlink {
+            found.push(part);
+            continue;
+        }
+        if ![0, geteuid().as_raw()].contains(&stat.stx_uid) {
+            return Err(Unresolved::LinkOf(found.join(part), stat.stx_uid));
+        }
+        links += 1;
+        if links > LINKS {
+            return Err(failed(Errno::LOOP));
+        }
+        let to = readlinkat(&fd, "", Vec::new()).map_err(failed)?;
+        let to = Path::new(OsStr::from_bytes(to.to_bytes()));
+        if to.is_absolute() {
+            found = PathBuf::from("/");
+        }
+        rest.extend(parts(to));
+    }
+    Ok(found)
+}
+
 /// Have fusermount3 take away what an ordinary user has mounted: only that helper may.
 ///
 /// # Errors
@@ -161,5 +226,26 @@ mod tests {
         assert_eq!(place.below(other, "x").unwrap_err(), Errno::INVAL);
         assert_eq!(place.below(own, "x").unwrap().open().unwrap_err(), Errno::NOENT);
         assert_eq!(place.below(own, "x").unwrap().shown(), path.join("x"));
+    }
+
+    #[test]
+    fn a_path_is_resolved_by_links_of_its_user_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(dir.join("a/b")).unwrap();
+        symlink("a/b/..", dir.join("relative")).unwrap();
+        symlink(dir.join("relative"), dir.join("absolute")).unwrap();
+        symlink("loop", dir.join("loop")).unwrap();
+        for path in ["a/b", "a/b/../b/.", "relative/b", "absolute/b", "a/../absolute/b/../../relative/b"] {
+            assert_eq!(resolve(&dir.join(path)), Ok(dir.join("a/b")), "{path}");
+            assert_eq!(dir.join(path).canonicalize().unwrap(), dir.join("a/b"), "{path}");
+        }
+        assert_eq!(resolve(&dir.join("none")), Err(Unresolved::Failed(Errno::NOENT)));
+        assert_eq!(resolve(&dir.join("loop")), Err(Unresolved::Failed(Errno::LOOP)));
+        assert_eq!(resolve(Path::new("/..")), Ok("/".into()));
+        if geteuid().is_root() {
+            std::os::unix::fs::lchown(dir.join("relative"), Some(4321), None).unwrap();
+            assert_eq!(resolve(&dir.join("absolute/b")), Err(Unresolved::LinkOf(dir.join("relative"), 4321)));
+        }
     }
 }

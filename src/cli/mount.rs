@@ -15,6 +15,7 @@ use super::settings::Settings;
 use super::umount::take_away;
 use super::{Failure, absolute, place};
 use crate::daemon::{Config, Daemon, Project, TakeError, state_place};
+use crate::mountpoint::{Unresolved, resolve};
 use crate::mounts;
 use crate::queue::Budget;
 use crate::shown;
@@ -107,8 +108,9 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
     let lease = options.lease();
     // A mount over itself whose daemon is gone does not answer.
     clear_dead(source, mountpoint)?;
-    let full_source = absolute(source)?;
-    let mountpoint = if mountpoint == source { full_source.clone() } else { place(mountpoint)? };
+    let full_source = resolved(source, is_root, absolute)?;
+    let mountpoint =
+        if mountpoint == source { full_source.clone() } else { resolved(mountpoint, is_root, place)? };
     let source = full_source;
     let state = options.state.as_deref().map(|state| state_place(state, &source, &mountpoint));
     Ok(Config {
@@ -127,6 +129,29 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
         threads: options.threads,
         guard: options.guard,
     })
+}
+
+/// What a path leads to. Root follows no link of an ordinary user, who could have it mount anywhere. Where there is nothing, `find` says
+/// so, or what is wrong with it is found when it is opened: then no link counts any more.
+fn resolved(
+    path: &Path,
+    is_root: bool,
+    find: impl Fn(&Path) -> Result<PathBuf, Failure>,
+) -> Result<PathBuf, Failure> {
+    if !is_root {
+        return find(path);
+    }
+    match resolve(path) {
+        Ok(path) => Ok(path),
+        Err(Unresolved::LinkOf(link, user)) => Err(Failure::failed(format!(
+            "{} is a symbolic link of user {user}, who could lead it anywhere, so that root does not follow it; name the directory itself",
+            link.display()
+        ))),
+        Err(Unresolved::Failed(_)) => {
+            find(path)?;
+            std::path::absolute(path).map_err(Failure::failed)
+        }
+    }
 }
 
 /// Take away what an earlier daemon of this project left at this place when it was killed: nobody can use it any more.

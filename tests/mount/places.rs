@@ -68,6 +68,31 @@ fn c74_the_desk_is_mounted_on_the_trees_own_directory_whatever_changes_in_the_pr
 }
 
 #[test]
+fn c74_root_follows_no_link_of_an_ordinary_user_to_a_place() {
+    as_root!();
+    let project = project!();
+    let (victim, link) = (project.dir().join("victim"), project.dir().join("link"));
+    fs::create_dir(&victim).unwrap();
+    symlink(&victim, &link).unwrap();
+    std::os::unix::fs::lchown(&link, Some(4321), None).unwrap();
+    let source = project.source().as_os_str();
+    let said = "is a symbolic link of user 4321";
+    project.crewfs(["mount".as_ref(), source, link.as_os_str()]).exits(1, said);
+    project.crewfs(["mount".as_ref(), link.as_os_str()]).exits(1, said);
+    // The place itself is exchanged with it, again and again.
+    exchanging(project.mountpoint(), &link, || {
+        for _ in 0..6 {
+            let place = project.mountpoint().as_os_str();
+            project.crewfs(["mount".as_ref(), source, place]);
+            assert_eq!(mounts_below(&victim), []);
+            project.crewfs(["umount".as_ref(), source]);
+        }
+    });
+    let left = mounts_below(project.dir());
+    assert_eq!(left, []);
+}
+
+#[test]
 fn c74_what_covers_a_mount_of_crewfs_is_not_unmounted_for_it() {
     as_root!();
     let project = project!();
