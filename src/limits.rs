@@ -299,6 +299,8 @@ const _: () =
 pub const TOP_REST: u32 = 4;
 /// How old what it shows of the tasks may be when no event happened, in milliseconds.
 pub const TOP_QUEUE_MS: u64 = 5_000;
+/// Bytes of a document of the desk that it reads.
+pub const TOP_DOCUMENT_BYTES: u64 = 1 << 30;
 /// Bytes of the event log that it reads at once.
 pub const TOP_EVENT_BYTES: u64 = 256 << 10;
 /// Events that it keeps.

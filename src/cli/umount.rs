@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::processes;
 use super::served::Served;
 use super::settings::Settings;
-use super::{Failure, place};
+use super::{Failure, doctor, place};
 use crate::daemon::Project;
 use crate::mountpoint::{self, Place, unmount_by_helper};
 use crate::mounts::{self, Mount};
@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         None => mount_of(&said)?,
     };
     let mountpoint = tree.mountpoint.clone();
-    if mounts::is_dead(&mountpoint) || arguments.lazy {
+    if arguments.lazy || doctor::is_dead(&tree)? {
         // Detaching takes the desk along; a dead tree could not even be asked for it.
         take_away(&tree, true)?;
         if arguments.lazy {

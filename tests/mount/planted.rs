@@ -165,3 +165,31 @@ fn c73_the_demo_takes_no_directory_that_is_there_already() {
     assert_eq!(fs::read(&outside).unwrap(), b"precious");
     assert_eq!(fs::read_dir(&planted).unwrap().count(), 2, "its own directory is gone, and only that");
 }
+
+#[test]
+fn c73_what_looks_like_a_desk_holds_no_reader_up() {
+    let project = project!();
+    let tasks = project.source().join("tasks");
+    for name in ["summary.json", "workers.json", "queue.json"] {
+        symlink("/dev/zero", tasks.join(name)).unwrap();
+    }
+    mkfifoat(CWD, tasks.join("events.jsonl"), Mode::from(0o600)).unwrap();
+    let ran = project.crewfs(["top".as_ref(), "--once".as_ref(), project.source().as_os_str()]);
+    assert!(ran.code.is_some_and(|code| code != 0), "{ran:#?}");
+}
+
+#[test]
+fn c73_a_daemon_that_hangs_does_not_hold_up_umount() {
+    let project = project!();
+    let mut mounted = project.mount(&[]);
+    let signal = |signal| {
+        let pid = rustix::process::Pid::from_raw(mounted.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    };
+    signal(rustix::process::Signal::STOP);
+    let ran = project.crewfs(["umount".as_ref(), project.mountpoint().as_os_str()]);
+    signal(rustix::process::Signal::CONT);
+    let said = ran.exits(1, "gives no answer");
+    assert!(said.contains("kill -CONT"), "{said}");
+    mounted.stop();
+}

@@ -28,7 +28,7 @@ use super::out::say;
 use super::served::Served;
 use super::settings::{self, Settings};
 use super::{Failure, place};
-use crate::mounts;
+use crate::mounts::{self, Mount};
 use crate::state_directory;
 
 #[derive(Args)]
@@ -126,6 +126,18 @@ impl Named {
         } else {
             Err(Failure::not_mounted(&place))
         }
+    }
+}
+
+/// Whether the daemon of a mount is gone. A daemon that hangs does not hold this up.
+///
+/// # Errors
+/// The sentence on a mount that gives no answer.
+pub(super) fn is_dead(mount: &Mount) -> Result<bool, Failure> {
+    match look::Look::begin(&mount.mountpoint).map_err(Failure::failed)?.seen() {
+        look::Seen::Dead => Ok(true),
+        look::Seen::Alive(_) => Ok(false),
+        look::Seen::Silent => Err(Failure::failed(dead::silent(&mount.mountpoint, &mount.source))),
     }
 }
 

@@ -17,8 +17,9 @@ use std::time::Duration;
 use super::model::Answer;
 use crate::cli::{Failure, dead_mount, out};
 use crate::clock::Clock;
-use crate::limits::{TOP_EVENT_BYTES, TOP_QUEUE_MS, TOP_REST};
+use crate::limits::{TOP_DOCUMENT_BYTES, TOP_EVENT_BYTES, TOP_QUEUE_MS, TOP_REST};
 use crate::queue::{Instant, Span};
+use crate::state_directory::plain;
 
 /// What came of a look at the mount.
 #[derive(Debug)]
@@ -204,7 +205,10 @@ impl Desk {
             if name == "queue" && !read_queue {
                 continue;
             }
-            let read = fs::read(self.tasks.join(file));
+            let read = self.open(file).and_then(|file| {
+                let mut bytes = Vec::new();
+                file.take(TOP_DOCUMENT_BYTES).read_to_end(&mut bytes).map(|_| bytes)
+            });
             let Some(bytes) = self.checked(file, read)? else { continue };
             if self.last[n].1 != bytes {
                 self.last[n].1.clone_from(&bytes);
@@ -217,9 +221,14 @@ impl Desk {
         Ok(found)
     }
 
+    /// A file of the desk. What only looks like a desk may have links and pipes in it, or files that have no end.
+    fn open(&self, file: &str) -> io::Result<File> {
+        Ok(plain::look_at(plain::look_into(&self.tasks.join("."))?, file)?)
+    }
+
     /// The events since the last look, whole lines only; at first the latest.
     fn read_events(&mut self) -> io::Result<Vec<u8>> {
-        let mut file = File::open(self.tasks.join(EVENTS))?;
+        let mut file = self.open(EVENTS)?;
         let end = file.seek(SeekFrom::End(0))?;
         let earliest = end.saturating_sub(TOP_EVENT_BYTES);
         // A log that is shorter than it was is another one.
