@@ -226,6 +226,15 @@ fn a_hard_link_and_a_fifo_are_left_alone() {
     }
 }
 
+/// Sets a flag when it goes, also when a test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Exchange two names for as long as `work` goes on.
 fn exchanging(a: &Path, b: &Path, work: impl FnOnce()) {
     let ended = AtomicBool::new(false);
@@ -235,8 +244,8 @@ fn exchanging(a: &Path, b: &Path, work: impl FnOnce()) {
                 let _ = renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE);
             }
         });
+        let _ends = Ends(&ended);
         work();
-        ended.store(true, Ordering::Relaxed);
     });
 }
 
