@@ -189,8 +189,9 @@ directory() {
         change "make $project, for $user and the group $group" project_now
     elif [ "$(stat -c %G "$project")" != "$group" ] || [ $(($(stat -c 0%a "$project") & 02070)) != $((02070)) ]; then
         echo "$project was there before and stays as it is. Workers of the group $group cannot write everywhere in it until you say:"
-        # The state of the queue, where it is in the project, is for root alone: crewfs refuses one that a group may write.
-        echo "    (cd '$project' && chgrp $group . && chmod g+rwxs . && find . -mindepth 1 -maxdepth 1 ! -name .crewfs ! -type l -exec chgrp -R $group {} + -exec chmod -R g+rwX {} + && find . -path ./.crewfs -prune -o -type d -exec chmod g+s {} +)"
+        # The state of the queue, where it is in the project, is for root alone: crewfs refuses one that a group may write. And what
+        # the agents of all members run, one of them must not change.
+        echo "    (cd '$project' && chgrp $group . && chmod g+rwxs . && find . -mindepth 1 -maxdepth 1 ! -name .crewfs ! -type l -exec chgrp -R $group {} + -exec chmod -R g+rwX {} + && find . -path ./.crewfs -prune -o -type d -exec chmod g+s {} + && find . -maxdepth 1 -type d \\( -name .crew -o -name .claude -o -name .codex -o -name .gemini -o -name .opencode -o -name .cursor \\) -exec chmod -R go-w {} +)"
     fi
 }
 
