@@ -231,6 +231,12 @@ $state
 #lock_wait = \"2s\"
 #stale_window = \"1h\"
 #stale_writes = \"refuse\"
+
+# The names of remote workers are for their keys alone: no other user of this machine can take one.
+keys = \"$user:$configs/$name.keys\"
+
+# Who may pause the queue and take claims away: root, or only these users.
+#operators = \"root\"
 #threads = $(nproc)"
 }
 

@@ -28,10 +28,11 @@ use crate::fs::desk::{self, Desk, Watch};
 use crate::fs::files::{Files, Opens, make_directory_like};
 use crate::fs::followed::Follower;
 use crate::fs::guard;
+use crate::fs::names;
 use crate::fs::tree::{DESK, Tree, TreeConfig};
 use crate::fs::{Kernel, Terms};
 use crate::fuse::{MountOptions, Session};
-use crate::limits::{DESK_THREADS_MIN, Descriptors, READ_AHEAD_KIB, TREE_NODES_KEPT};
+use crate::limits::{DESK_THREADS_MIN, Descriptors, READ_AHEAD_KIB, REQUEST_HANGS_MS, TREE_NODES_KEPT};
 use crate::mountpoint::{Device, Place, device_of};
 use crate::queue::{Budget, Rules, Span};
 use crate::state_directory::FileId;
@@ -39,6 +40,8 @@ use crate::{clock, mounts, sys};
 
 /// How often the daemon looks whether its mounts are still there.
 const LOOK: Duration = Duration::from_millis(100);
+/// After how long at one request a thread that serves the kernel hangs.
+const REQUEST_HANGS: Duration = Duration::from_millis(REQUEST_HANGS_MS);
 /// After how many looks the service manager is told how things stand, and descriptors are closed that nobody used since: what
 /// was written and is kept open for writing could not be executed from the disk.
 const LOOKS_BEFORE_TIDYING: u64 = 10;
@@ -72,6 +75,8 @@ pub struct Config {
     pub allow_other: bool,
     /// How many threads serve each of the two mounts.
     pub threads: usize,
+    /// Whom names belong to, and who are operators.
+    pub names: names::Config,
     /// How changes of the project's files are let through.
     pub guard: guard::Config,
 }
@@ -125,7 +130,7 @@ impl Daemon {
         let owner = rustix::process::geteuid().as_raw();
         let follower = Follower::start(engine.clone(), config.remote_grace)
             .map_err(|error| cannot("processes cannot be followed", error))?;
-        let callers = Arc::new(Callers::new(engine.clone(), follower.clone(), owner));
+        let callers = Arc::new(Callers::new(engine.clone(), follower.clone(), owner, config.names.clone()));
         let opened =
             |fd: &OwnedFd| fd.try_clone().map_err(|error| cannot("a descriptor cannot be copied", error));
         let tasks = tasks_directory(project.root(), &config.tasks)?;
@@ -239,7 +244,7 @@ impl Daemon {
             std::thread::sleep(LOOK);
             looks += 1;
             if looks.is_multiple_of(LOOKS_BEFORE_TIDYING) {
-                service.beat(&self.engine, &self.terms);
+                service.beat(&self.engine, !self.terms.iter().any(|terms| terms.hangs(REQUEST_HANGS)));
                 self.files.iter().for_each(|files| files.close_idle());
                 self.shown.look_around();
             }

@@ -132,6 +132,10 @@ pub const LOOKUP_LONGEST_MS: u64 = 1_000;
 pub const LOOKERS: usize = 8;
 /// Lookups of one user that wait for such a thread.
 pub const LOOKUPS_QUEUED: usize = 4_096;
+/// How long a file that says whom names belong to is believed without a look at it, in milliseconds (C45).
+pub const NAMES_BELIEVED_MS: u64 = 1_000;
+/// Largest such file that is read, in bytes.
+pub const NAMES_FILE_BYTES: u64 = 16 << 20;
 /// How much is read of what a process has mapped, in bytes.
 pub const MAPPINGS_READ: u64 = 16 << 20;
 /// How long a request of a known caller is taken as a sign of life without looking at the process again, in milliseconds.

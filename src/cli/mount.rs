@@ -35,7 +35,8 @@ pub(super) struct Arguments {
     #[arg(short)]
     foreground: bool,
     /// Options, separated by commas: state=DIR, tasks=NAME, lease=30m, lease_max=24h, ageing=1h, claims_per_worker=N,
-    /// workers=NAME:NAME, idle_timeout=10m, file_grace=3s, remote_grace=60s, allow_other, threads=N, lock_wait=2s, stale_window=1h, stale_writes=refuse.
+    /// workers=NAME:NAME, operators=NAME:NAME, keys=USER:FILE, idle_timeout=10m, file_grace=3s, remote_grace=60s, allow_other,
+    /// threads=N, lock_wait=2s, stale_window=1h, stale_writes=refuse.
     #[arg(short, value_name = "OPTION[,OPTION…]")]
     options: Vec<String>,
 }
@@ -127,6 +128,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
         remote_grace: options.remote_grace,
         allow_other: options.allow_other,
         threads: options.threads,
+        names: options.names,
         guard: options.guard,
     })
 }

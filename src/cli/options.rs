@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Failure;
 use crate::fs::desk::Users;
-use crate::fs::guard;
+use crate::fs::{guard, names};
 use crate::queue::{Budget, Rules, Span};
 use crate::users::uid_of;
 
@@ -37,9 +37,11 @@ pub(super) struct Options {
     pub(super) threads: usize,
     /// `lock_wait=SPAN`, `stale_window=SPAN`, `stale_writes=refuse`, `stale_writes=allow`
     pub(super) guard: guard::Config,
+    /// `operators=NAME:NAME`, `keys=USER:FILE`
+    pub(super) names: names::Config,
 }
 
-const KNOWN: &str = "state=DIR, tasks=NAME, lease=SPAN, lease_max=SPAN, ageing=SPAN, claims_per_worker=N, workers=NAME:NAME, log_bytes=SIZE, log_events=N, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
+const KNOWN: &str = "state=DIR, tasks=NAME, lease=SPAN, lease_max=SPAN, ageing=SPAN, claims_per_worker=N, workers=NAME:NAME, operators=NAME:NAME, keys=USER:FILE, log_bytes=SIZE, log_events=N, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
 /// The lease where no other is chosen.
 const LEASE: Span = Span(30 * 60_000);
 /// The longest wait for a lock.
@@ -88,6 +90,7 @@ impl Options {
             allow_other: is_root,
             threads: cores.clamp(4, 64),
             guard: guard::Config::default(),
+            names: names::Config::default(),
         }
     }
 
@@ -133,6 +136,12 @@ impl Options {
             let span = value.and_then(Span::parse);
             span.ok_or_else(|| wrong("takes a span of time such as 90s, 30m or 2h"))
         };
+        let named = || {
+            let names = value.ok_or_else(|| wrong("takes login names, with a colon between two"))?;
+            users(names).map_err(|name| {
+                wrong(&format!("names {name:?}, which is no user of this machine; users that are not in /etc/passwd have numbers"))
+            })
+        };
         match (key, value) {
             ("state", Some(path)) if Path::new(path).is_absolute() => self.state = Some(path.into()),
             ("state", _) => return Err(wrong("takes an absolute path, such as /var/lib/crewfs/project")),
@@ -160,12 +169,8 @@ impl Options {
                 let number = value.and_then(|n| n.parse().ok()).filter(|n| *n >= 1);
                 self.rules.claims_per_worker = Some(number.ok_or_else(|| wrong("takes a number from 1"))?);
             }
-            ("workers", _) => {
-                let names = value.ok_or_else(|| wrong("takes login names, with a colon between two"))?;
-                self.workers = users(names).map_err(|name| {
-                    wrong(&format!("names {name:?}, which is no user of this machine; users that are not in /etc/passwd have numbers"))
-                })?;
-            }
+            ("workers", _) => self.workers = named()?,
+            ("operators", _) => self.names.operators = Some(named()?),
             ("log_bytes", _) => {
                 let size = value.and_then(size).filter(|size| *size >= 1);
                 self.budget.bytes = size.ok_or_else(|| wrong("takes a size such as 65536, 512K or 1M"))?;
@@ -187,6 +192,14 @@ impl Options {
             ("stale_writes", Some("refuse")) => self.guard.refuse_stale = true,
             ("stale_writes", Some("allow")) => self.guard.refuse_stale = false,
             ("stale_writes", _) => return Err(wrong("takes refuse or allow")),
+            ("keys", _) => {
+                let keys = value.and_then(|value| value.split_once(':'));
+                let keys = keys.and_then(|(user, file)| Some((uid_of(user)?, PathBuf::from(file))));
+                let keys = keys.filter(|(_, file)| file.is_absolute()).ok_or_else(|| {
+                    wrong("takes the user as whom remote workers log in, and the file of their keys: crew-demo:/etc/crewfs/demo.keys")
+                })?;
+                self.names.keys = Some(keys);
+            }
             ("allow_other", None) => self.allow_other = true,
             ("noallow_other", None) => self.allow_other = false,
             ("threads", _) => {
@@ -264,6 +277,9 @@ mod tests {
         let guarded = defaults.clone().apply("lock_wait=0,stale_window=5m,stale_writes=allow").unwrap().guard;
         assert_eq!((guarded.lock_wait, guarded.stale_window), (Span(0), Span(300_000)));
         assert!(!guarded.refuse_stale && defaults.guard.refuse_stale);
+        let named = defaults.clone().apply("operators=root:7,keys=root:/etc/crewfs/demo.keys").unwrap().names;
+        assert_eq!(named.operators, Some(Users::from([0, 7])));
+        assert_eq!(named.keys, Some((0, "/etc/crewfs/demo.keys".into())));
         let rules = defaults.clone().apply("ageing=10m,claims_per_worker=2").unwrap().rules;
         assert_eq!(rules, Rules { ageing: Span(600_000), claims_per_worker: Some(2), ..Rules::default() });
         let named = defaults.clone().apply("workers=root:4321").unwrap().workers;
@@ -311,6 +327,13 @@ mod tests {
             "tasks=",
             "tasks=.x",
             "rw=1",
+            "operators",
+            "operators=",
+            "operators=no such user",
+            "keys",
+            "keys=/etc/crewfs/demo.keys",
+            "keys=root:demo.keys",
+            "keys=no such user:/k",
         ] {
             assert_eq!(defaults.clone().apply(bad).unwrap_err().code, 2, "{bad}");
         }

@@ -1,6 +1,6 @@
 //! A look at every process of the machine that no process can hold up.
 //!
-//! A process in the midst of execve(2) keeps whoever looks at what it has open waiting, for as long as it likes. Such a look is
+//! A process in the midst of execve(2) keeps a program waiting that looks at what it has open, for as long as it likes. Such a look is
 //! left behind: it can be killed, and is, when this program ends.
 
 use std::fs;

@@ -3,14 +3,9 @@
 //! May assume: nothing. Where no manager asked to be told (`NOTIFY_SOCKET`), nothing is said.
 //! Must never: say that all is well while the engine's writer stands still, or no thread of a session is left to serve the kernel.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use sd_notify::NotifyState;
 
 use crate::engine::Engine;
-use crate::fs::Terms;
-use crate::limits::REQUEST_HANGS_MS;
 use crate::queue::TaskState;
 
 /// What was told so far.
@@ -28,10 +23,9 @@ impl Service {
         Service { watched: sd_notify::watchdog_enabled().is_some(), turns: 0, status: String::new() }
     }
 
-    /// To be called about once a second: the writer looks around as often, whether or not it has anything to do.
-    pub(super) fn beat(&mut self, engine: &Engine, sessions: &[Arc<Terms>]) {
+    /// To be called about once a second, with whether both mounts are served: the writer looks around as often, whether or not it has anything to do.
+    pub(super) fn beat(&mut self, engine: &Engine, serves: bool) {
         let turns = engine.turns();
-        let serves = !sessions.iter().any(|terms| terms.hangs(Duration::from_millis(REQUEST_HANGS_MS)));
         if self.watched && turns != std::mem::replace(&mut self.turns, turns) && serves {
             say(&[NotifyState::Watchdog]);
         }

@@ -1,7 +1,7 @@
 //! Who is calling: the only place where a process becomes a worker (C40).
 //!
 //! May assume: `/proc` is that of the pid namespace in which the daemon runs. The thread that asks waits in the kernel for the answer, so that
-//! nobody keeps a lock that its own `/proc/<tid>/stat` takes; of any other process that may not be assumed.
+//! no process keeps a lock that its own `/proc/<tid>/stat` takes; of any other process that may not be assumed.
 //! Must never: decide from a remembered answer without looking whether it is still the same process image. A pid is used
 //! again, and `exec` changes the environment. Look at another process on a thread that serves the kernel (C44).
 //!
@@ -10,10 +10,8 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -23,6 +21,7 @@ use parking_lot::Mutex;
 use super::ancestry::{self, Found, Name, Stands};
 use super::followed::{Alive, Anchor, Follower, Kind};
 use super::lookups::{Asked, Lane, Lookups, News, Task as Work};
+use super::names::{self, Names};
 use super::process::{Image, Stat, age, thread_group};
 use super::{FsError, Request, Result};
 use crate::engine::{Engine, Presence};
@@ -62,7 +61,7 @@ const TOO_MUCH: &str =
     "who asks cannot be found out: its environment, with those of the processes above it, is too large";
 
 impl Nameless {
-    /// The refusal of whatever takes a name.
+    /// The refusal of a call that takes a name.
     pub fn refusal(&self) -> FsError {
         match self {
             Nameless::Misnamed(why) => FsError::because(libc::EACCES, why.to_string()),
@@ -130,7 +129,14 @@ struct Known {
     uid: u32,
     caller: Arc<Caller>,
     presence: Option<Arc<Presence>>,
-    looked: Instant,
+    /// When its request last counted as a sign of life.
+    looked: Option<Instant>,
+}
+
+impl Known {
+    fn is_recent(&self, now: Instant) -> bool {
+        self.looked.is_some_and(|looked| now.since(looked) < Span(SIGN_OF_LIFE_MS))
+    }
 }
 
 /// Which look at a process is meant. None of it is known of one that may not be waiting.
@@ -152,13 +158,13 @@ pub struct Callers {
     known: Mutex<HashMap<u32, Known>>,
     lookups: Lookups,
     pending: Mutex<HashMap<Key, Pending>>,
-    logins: Mutex<HashMap<u32, WorkerName>>,
+    names: Names,
     crowd: Mutex<Arc<[WorkerName]>>,
 }
 
 impl Callers {
     /// Nobody was seen yet. `owner` is the uid that mounted.
-    pub fn new(engine: Arc<Engine>, follower: Arc<Follower>, owner: u32) -> Callers {
+    pub fn new(engine: Arc<Engine>, follower: Arc<Follower>, owner: u32, names: names::Config) -> Callers {
         let crowd = Mutex::new(Arc::new([]) as Arc<[WorkerName]>);
         Callers {
             engine,
@@ -167,7 +173,7 @@ impl Callers {
             known: Mutex::default(),
             lookups: Lookups::default(),
             pending: Mutex::default(),
-            logins: Mutex::default(),
+            names: Names::new(names),
             crowd,
         }
     }
@@ -187,7 +193,7 @@ impl Callers {
             return None;
         }
         let caller = self.recall(req).or_else(|| self.of_process(req))?;
-        // Whoever stood above is gone, and who asks is not: somebody else stands above now.
+        // The process above is gone, and the one that asks is not: another one stands above now.
         let orphaned = whose == Whose::Exactly && caller.anchor.as_ref().is_some_and(Anchor::has_ended);
         (!orphaned).then(|| Serving::of(req, caller))
     }
@@ -231,7 +237,7 @@ impl Callers {
         serve();
     }
 
-    /// Those who wait for this look go on without it.
+    /// The requests that wait for this look go on without it.
     fn give_up(&self, key: Key) -> Vec<(Request, Work)> {
         let mut pending = self.pending.lock();
         let Some(pending) = pending.get_mut(&key) else { return Vec::new() };
@@ -239,7 +245,7 @@ impl Callers {
         std::mem::take(&mut pending.waiting)
     }
 
-    /// What became of a look: those who wait for it are served.
+    /// What became of a look: the requests that wait for it are served.
     fn hear(
         self: &Arc<Self>,
         req: &Request,
@@ -317,7 +323,7 @@ impl Callers {
         Some(known.caller.clone()).filter(|caller| caller.nameless.is_none())
     }
 
-    /// Whom a process works for, whatever it has asked so far. For threads that do not serve the kernel: it waits for a while.
+    /// Whom a process works for, also if it has asked for nothing so far. For threads that do not serve the kernel: it waits for a while.
     pub fn caller_of(&self, process: u32) -> Option<Arc<Caller>> {
         let req = request_of(process)?;
         let found = self.lookups.wait(Lane::of(process, req.uid), move || ancestry::look(process))?;
@@ -412,9 +418,16 @@ impl Callers {
 
     /// One of whom nothing is known was refused something. Its user can read why.
     pub fn refused_unknown(&self, req: &Request, error: &FsError) {
-        if let Some(why) = error.why.as_ref().filter(|_| error.errno == libc::EAGAIN) {
+        if error.errno == libc::EAGAIN {
+            self.tell_user(req.uid, error);
+        }
+    }
+
+    /// A sentence that is for no worker's eyes: it stands where the user of that uid finds it, under the login name.
+    fn tell_user(&self, uid: u32, error: &FsError) {
+        if let Some(why) = &error.why {
             let now = (self.engine.clock())();
-            self.engine.roster().heard(&self.login(req.uid), req.uid, now).refused(now.wall, why.to_string());
+            self.engine.roster().heard(&self.login(uid), uid, now).refused(now.wall, why.to_string());
         }
     }
 
@@ -444,12 +457,10 @@ impl Callers {
                 self.go_on_following(&caller, &state, now);
                 Ok(caller)
             }
-            // A stolen name is no sign of life of its owner; who uses it can read why where that one would.
+            // A stolen name is no sign of life of its owner, who has nothing to do with it: the sentence is for the user who asks.
             Err(error) => {
                 self.remember(req, None, now.instant);
-                if let (Some(presence), Some(why)) = (self.engine.roster().get(name.as_str()), &error.why) {
-                    presence.refused(now.wall, why.to_string());
-                }
+                self.tell_user(req.uid, &error);
                 Err(error)
             }
         }
@@ -511,15 +522,17 @@ impl Callers {
     /// Whose sign of life the requests of this thread are, for the next moments.
     fn remember(&self, req: &Request, presence: Option<Arc<Presence>>, looked: Instant) {
         if let Some(known) = self.known.lock().get_mut(&req.tid) {
-            (known.presence, known.looked) = (presence, looked);
+            (known.presence, known.looked) = (presence, Some(looked));
         }
     }
 
-    /// A name belongs to the uid that used it first (C41).
+    /// A name belongs to the uid that used it first (C41), if it is not a user's from the beginning (C45).
     fn check_name(&self, state: &State, actor: &Actor) -> Result<()> {
-        match state.worker(actor.worker.as_str()) {
-            Some(worker) if worker.uid != actor.uid && actor.uid != 0 => {
-                let (worker, owner) = (actor.worker.clone(), worker.uid);
+        let reserved = self.names.owner(&actor.worker, (self.engine.clock())().instant);
+        let owner = reserved.or_else(|| Some(state.worker(actor.worker.as_str())?.uid));
+        match owner {
+            Some(owner) if owner != actor.uid && actor.uid != 0 => {
+                let worker = actor.worker.clone();
                 Err(FsError::because(libc::EACCES, Refusal::NameTaken { worker, owner }.to_string()))
             }
             _ => Ok(()),
@@ -560,7 +573,7 @@ impl Callers {
         let now = (self.engine.clock())().instant;
         let known = self.known.lock();
         let known = known.get(&req.tid).filter(|known| known.uid == req.uid);
-        known.is_some_and(|known| now.since(known.looked) < Span(SIGN_OF_LIFE_MS))
+        known.is_some_and(|known| known.is_recent(now))
     }
 
     fn keep(&self, req: &Request, stat: Arc<File>, image: Image, caller: Arc<Caller>) {
@@ -568,15 +581,14 @@ impl Callers {
         if known.len() >= CALLERS_REMEMBERED {
             known.clear();
         }
-        let looked = Instant::default();
-        known.insert(req.tid, Known { stat, image, uid: req.uid, caller, presence: None, looked });
+        known.insert(req.tid, Known { stat, image, uid: req.uid, caller, presence: None, looked: None });
     }
 
     /// Somebody did something somewhere: a sign of life of that worker (C30). Cheap enough for every request.
     pub fn seen(&self, req: &Request) {
         let now = (self.engine.clock())();
         if let Some(known) = self.known.lock().get(&req.tid)
-            && now.instant.since(known.looked) < Span(SIGN_OF_LIFE_MS)
+            && known.is_recent(now.instant)
         {
             if let Some(presence) = &known.presence {
                 presence.heard(now);
@@ -594,7 +606,7 @@ impl Callers {
             .and_then(|Stands { pid, started, program, kind }| Anchor::new(pid, started, program, kind));
         let worker = match name {
             Name::Given(worker) => Some(worker),
-            Name::Program(agent, pid) => WorkerName::parse(&format!("{agent}-{pid}")),
+            Name::Program(agent, pid) => self.generated(req, agent, pid),
             Name::None(given) => {
                 let why = format!(
                     "CREWFS_WORKER is {given:?}, which is no worker name: use letters, digits, '.', '_' and '-'"
@@ -613,6 +625,19 @@ impl Callers {
         }
     }
 
+    /// The name of an agent that was given none: another one where a user has taken it in advance, or has used it before a number came again.
+    fn generated(&self, req: &Request, agent: &str, pid: u32) -> Option<WorkerName> {
+        let state = self.engine.state();
+        let taken = |name: &WorkerName| {
+            let known = state.worker(name.as_str()).map(|worker| worker.uid);
+            let known = known.or_else(|| Some(self.engine.roster().get(name.as_str())?.uid));
+            known.is_some_and(|uid| uid != req.uid)
+        };
+        names::of_program(agent, pid)
+            .filter(|name| !taken(name))
+            .or_else(|| names::of_program_of(agent, pid, req.uid))
+    }
+
     fn without_name(&self, req: &Request, process: u32, is_sftp: bool, why: Nameless) -> Caller {
         let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator: false };
         Caller { actor, is_worker: false, process, is_sftp, anchor: None, nameless: Some(why) }
@@ -620,7 +645,7 @@ impl Callers {
 
     /// The user, where nothing above has a name.
     fn by_login(&self, req: &Request, process: u32) -> Arc<Caller> {
-        let operator = self.is_operator(req.uid);
+        let operator = self.names.is_operator(req.uid, self.owner);
         let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator };
         Arc::new(Caller { actor, is_worker: false, process, is_sftp: false, anchor: None, nameless: None })
     }
@@ -630,13 +655,8 @@ impl Callers {
         Arc::new(self.without_name(req, 0, false, Nameless::Unknown(why)))
     }
 
-    /// Whether what a user does is done by an operator, where it is no worker's doing.
-    fn is_operator(&self, uid: u32) -> bool {
-        uid == 0 || uid == self.owner
-    }
-
     fn login(&self, uid: u32) -> WorkerName {
-        self.logins.lock().entry(uid).or_insert_with(|| login_name(uid)).clone()
+        self.names.login(uid, (self.engine.clock())().instant)
     }
 }
 
@@ -644,27 +664,4 @@ impl Callers {
 fn request_of(process: u32) -> Option<Request> {
     let uid = fs::metadata(format!("/proc/{process}")).ok()?.uid();
     Some(Request { tid: process, uid, gid: 0 })
-}
-
-/// The login name of a uid, or `uid-N` where there is none that could name a worker.
-fn login_name(uid: u32) -> WorkerName {
-    let users = fs::read("/etc/passwd").unwrap_or_default();
-    let found = users.split(|b| *b == b'\n').find_map(|line| {
-        let mut fields = line.split(|b| *b == b':');
-        let (name, id) = (fields.next()?, fields.nth(1)?);
-        let id: u32 = OsStr::from_bytes(id).to_str()?.parse().ok()?;
-        if id == uid { WorkerName::parse(std::str::from_utf8(name).ok()?) } else { None }
-    });
-    found.unwrap_or_else(|| WorkerName::parse(&format!("uid-{uid}")).expect("letters and digits"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn root_has_a_login_name() {
-        assert_eq!(login_name(0).as_str(), "root");
-        assert_eq!(login_name(4_000_000_000).as_str(), "uid-4000000000");
-    }
 }

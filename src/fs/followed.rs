@@ -24,7 +24,7 @@ use crate::limits::{DEPARTURE_RETRY_MS, FOLLOWED_PROCESSES};
 use crate::queue::{Command, Instant, LossReason, ProcessEnding, Seq, Span, WorkerName};
 use crate::sys;
 
-/// A process that a worker is known by, by a descriptor: whatever becomes of its number.
+/// A process that a worker is known by, by a descriptor: its number may become that of another one.
 #[derive(Debug, Clone)]
 pub struct Anchor {
     /// Its number.

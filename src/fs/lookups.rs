@@ -11,7 +11,7 @@
 //! descriptors. So when the daemon ends, or is killed, while one hangs, the mounts end and the project is free all the same.
 //!
 //! A look that takes longer than the lane's patience is late: who asked goes on without an answer. After the first one the lane is wary for
-//! a while: its patience is short, and few of its looks are waited for at all. For whoever waits keeps a directory locked in the kernel,
+//! a while: its patience is short, and few of its looks are waited for at all. For a request that waits keeps a directory locked in the kernel,
 //! and others wait for that.
 
 use std::collections::{HashMap, VecDeque};

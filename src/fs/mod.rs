@@ -14,6 +14,7 @@ pub mod files;
 pub mod followed;
 pub mod guard;
 mod lookups;
+pub mod names;
 mod permissions;
 mod process;
 mod rights;

@@ -17,7 +17,8 @@ const VALUE_KEPT: usize = 4 * WORKER_NAME_BYTES;
 /// How much is read of the arguments of an interpreter: its path and that of its script.
 const ARGUMENTS_READ: u64 = 16 << 10;
 /// Programs that are agents.
-const AGENTS: [&str; 8] = ["claude", "codex", "gemini", "opencode", "cursor-agent", "aider", "goose", "amp"];
+pub(super) const AGENTS: [&str; 8] =
+    ["claude", "codex", "gemini", "opencode", "cursor-agent", "aider", "goose", "amp"];
 /// Programs that run agents: the script that they were given counts.
 const INTERPRETERS: [&str; 6] = ["node", "bun", "deno", "python", "python3", "MainThread"];
 /// The flag of a thread that is on its way out (`include/linux/sched.h`; the flags are field 9 of the line).

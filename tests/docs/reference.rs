@@ -255,6 +255,8 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("ANCESTORS", limits::ANCESTORS as u64),
         ("ENVIRONMENT_BYTES", limits::ENVIRONMENT_BYTES as u64),
         ("ENVIRONMENTS_BYTES", limits::ENVIRONMENTS_BYTES as u64),
+        ("NAMES_BELIEVED_MS", limits::NAMES_BELIEVED_MS),
+        ("NAMES_FILE_BYTES", limits::NAMES_FILE_BYTES),
         ("LOOKUP_MS", limits::LOOKUP_MS),
         ("LOOKUP_WARY_MS", limits::LOOKUP_WARY_MS),
         ("WARY_MS", limits::WARY_MS),

@@ -44,7 +44,7 @@ impl Hanging {
 
 impl Drop for Hanging {
     fn drop(&mut self) {
-        // The kernel answers whatever waits for a server that is gone.
+        // The kernel answers the calls that wait for a server that is gone.
         drop(self.input.take());
         let _ = self.server.wait();
         let _ = unmount(&self.place, UnmountFlags::DETACH);

@@ -1,9 +1,10 @@
-//! Who is calling: names from the environment, from the program, from the login, and whom they belong to (C40, C41).
+//! Who is calling: names from the environment, from the program, from the login, and whom they belong to (C40, C41, C45, C46).
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use crate::harness::{Mounted, as_root, project};
-use crate::process::run;
+use crate::process::{run, until};
 
 /// Who the script's `readlink tasks/workers/self` says it is.
 fn name(mounted: &Mounted, worker: &str, script: &str) -> String {
@@ -148,11 +149,12 @@ fn c41_a_name_belongs_to_the_user_who_used_it_first() {
     mounted.sh_as(1002, "w1", "echo stolen > tasks/completed/a").refused("Permission denied");
     mounted.sh_as(1002, "w1", "rm -f tasks/claim/a").refused("Permission denied");
     mounted.sh_as(1002, "w1", "echo stolen > tasks/claim/a").refused("Permission denied");
+    // The sentence is for the user who asked, and not for the owner of the name.
+    let sentence = "the name w1 belongs to uid 1001; set CREWFS_WORKER to a name of your own";
+    let why = mounted.read("workers/uid-1002/why");
+    assert!(why.contains(sentence), "{why}");
     let why = mounted.read("workers/w1/why");
-    assert!(
-        why.contains("the name w1 belongs to uid 1001; set CREWFS_WORKER to a name of your own"),
-        "{why}"
-    );
+    assert!(!why.contains(sentence), "{why}");
     let status = mounted.json("status/a");
     assert_eq!((&status["status"], &status["note"]), (&"claimed".into(), &serde_json::Value::Null));
     mounted.sh("w1", "echo 'root may' > tasks/claim/a").ok();
@@ -180,4 +182,73 @@ fn c22_c24_operators_are_those_who_mounted_without_a_workers_name() {
     assert_eq!(mounted.sh("w1", "cat tasks/paused").ok().lines().count(), 1);
     mounted.operator("rm tasks/paused && touch tasks/claim/a").ok();
     assert_eq!(mounted.json("status/a")["worker"], "root");
+}
+
+#[test]
+fn c45_names_of_users_and_of_keys_are_taken_by_no_other_user() {
+    as_root!();
+    let project = project!();
+    ["a", "b"].iter().for_each(|id| project.task(id, "# T\n"));
+    let keys = project.dir().join("keys");
+    let line = "restrict,command=\"crewfs sftp-server --worker far-1 --root '/p'\" ssh-ed25519 AAAA far-1\n";
+    fs::write(&keys, line).unwrap();
+    let mounted = project.mount(&[&format!("keys=nobody:{}", keys.display())]);
+    for name in ["root", "nobody", "uid-1002", "claude-12.1002", "far-1"] {
+        mounted.sh_as(1001, name, "touch tasks/claim/a").refused("Permission denied");
+        mounted.sh_as(1001, name, "mkdir tasks/workers/self/drain").refused("Permission denied");
+        mounted.sh_as(1001, name, &format!("touch tasks/workers/{name}/drain")).refused("Permission denied");
+        mounted.sh_as(1001, name, &format!("echo gpu > tasks/workers/{name}/capabilities")).refused("");
+    }
+    let why = mounted.read("workers/uid-1001/why");
+    assert!(why.contains("the name far-1 belongs to uid 65534"), "{why}");
+    assert_eq!(mounted.state("a"), "ready");
+    mounted.sh_as(65534, "far-1", "touch tasks/claim/a && touch tasks/completed/a").ok();
+    mounted.sh_as(1002, "", "touch tasks/claim/b && touch tasks/completed/b").ok();
+    assert_eq!(mounted.json("status/b")["worker"], "uid-1002");
+}
+
+#[test]
+fn c45_a_generated_name_that_was_taken_in_advance_is_another_one() {
+    as_root!();
+    let project = project!();
+    project.task("a", "# T\n");
+    let mounted = project.mount(&[]);
+    let claude = project.dir().join("claude");
+    fs::copy("/bin/bash", &claude).unwrap();
+    let (said, go) = (project.dir().join("said"), project.dir().join("go"));
+    fs::write(&said, "").unwrap();
+    fs::set_permissions(&said, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    let script = format!(
+        "echo $$ > {}; until [ -e {} ]; do sleep 0.05; done; cd {} && touch tasks/claim/a && readlink tasks/workers/self; true",
+        said.display(),
+        go.display(),
+        mounted.path().display()
+    );
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=1002", "--regid=1002", "--clear-groups"]).arg(&claude).args(["-c", &script]);
+    command.env_remove("CREWFS_WORKER").current_dir("/").stdout(Stdio::piped());
+    let agent = command.spawn().unwrap();
+    until("the agent runs", || fs::read_to_string(&said).unwrap().ends_with('\n'));
+    let pid = fs::read_to_string(&said).unwrap().trim().to_owned();
+    let taken = format!("claude-{pid}");
+    mounted.sh_as(1001, &taken, &format!("touch tasks/workers/{taken}/drain")).ok();
+    fs::write(&go, "").unwrap();
+    let output = agent.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), format!("{taken}.1002"));
+    let claimed = format!(r#""event":"claimed","task":"a","worker":"{taken}.1002""#);
+    assert!(mounted.read("events.jsonl").contains(&claimed));
+}
+
+#[test]
+fn c46_operators_may_be_named_users_alone() {
+    as_root!();
+    let project = project!();
+    // They need the right to make the name, too.
+    fs::set_permissions(project.tasks(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let mounted = project.mount(&["operators=nobody"]);
+    mounted.operator("touch tasks/paused").refused("Permission denied");
+    let operator = |script: &str| mounted.operator(&format!("setpriv --reuid=65534 --clear-groups {script}"));
+    operator("touch tasks/paused").ok();
+    mounted.operator("rm -f tasks/paused").refused("Permission denied");
+    operator("rm tasks/paused").ok();
 }
