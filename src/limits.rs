@@ -157,8 +157,20 @@ pub const SETTLE_MS: u64 = 100;
 pub const PUBLISH_MS: u64 = 5_000;
 /// Threads that serve the desk, at least: all but one may wait for files to be published, and one hears of the close.
 pub const DESK_THREADS_MIN: usize = 8;
-/// Temporary files that editors may have in `completed/` and `failed/` at one time.
+/// Temporary files that editors may have in `completed/` and `failed/` at one time. For one more, that which was not used for longest
+/// goes (C29).
 pub const SCRATCH_FILES: usize = 1_024;
+/// The same of one user.
+pub const SCRATCH_FILES_OF_A_USER: usize = 128;
+/// What all of them may hold, in bytes.
+pub const SCRATCH_BYTES: usize = 128 * 1024 * 1024;
+/// The same of one user.
+pub const SCRATCH_BYTES_OF_A_USER: usize = 32 * 1024 * 1024;
+const _: () = assert!(SCRATCH_FILES_OF_A_USER < SCRATCH_FILES && SCRATCH_BYTES_OF_A_USER < SCRATCH_BYTES);
+/// Texts and listings of the desk that one user may have open.
+pub const OPEN_TEXTS_OF_A_USER: usize = 8_192;
+/// What these may hold in memory, in bytes; what several have open counts once.
+pub const OPEN_BYTES_OF_A_USER: usize = 256 * 1024 * 1024;
 /// Files left half-written by killed writers that are remembered (C16).
 pub const TORN_FILES: usize = 1_024;
 /// Contents of task files of which it is remembered who wrote them (C35).

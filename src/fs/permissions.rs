@@ -38,7 +38,7 @@ pub(super) fn access_of(file: impl AsFd) -> Result<Access, Errno> {
     Ok(Access { uid: stat.st_uid, gid: stat.st_gid, mode, acl })
 }
 
-/// Whether a file in a directory is surely for everybody to read.
+/// Whether every user may surely read a file in a directory.
 pub(super) fn is_for_everybody(directory: impl AsFd, name: &OsStr) -> bool {
     let path = Path::new("/proc/self/fd").join(directory.as_fd().as_raw_fd().to_string()).join(name);
     let mode = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_or(0, |stat| stat.st_mode);

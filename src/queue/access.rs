@@ -1,7 +1,7 @@
 //! Who may read the file of a task, and so its text (C18): judged as the kernel does, from owner, group, mode and POSIX ACL.
 //!
 //! May assume: the numbers are those of the file system, as the daemon sees them.
-//! Must never: ask anybody who a caller is: that is told.
+//! Must never: look for the user or the groups of a caller: they are given.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ const GROUP_OBJ: u16 = 0x04;
 const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 
-/// What somebody wants to do with a file.
+/// What a caller wants to do with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// Read it.
@@ -71,7 +71,7 @@ impl Access {
 /// Whose eyes see something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Eyes {
-    /// Those of somebody who may read everything.
+    /// Those of a user who may read everything.
     All,
     /// Those of a user, who is in these groups.
     User {
@@ -83,10 +83,10 @@ pub enum Eyes {
 }
 
 impl Eyes {
-    /// Those of a stranger: what they may see, everybody may.
+    /// Those of a user without rights: what they may see, every user may see.
     pub const ANYBODY: Eyes = Eyes::User { uid: u32::MAX, groups: Vec::new() };
 
-    /// Whether they may see what is in a file of which this is known; nothing is known of those that are for everybody.
+    /// Whether they may see what is in a file of which this is known; nothing is known of files that every user may read.
     pub fn may_read<'a>(&self, files: impl IntoIterator<Item = &'a Access>) -> bool {
         match self {
             Eyes::All => true,

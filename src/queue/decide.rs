@@ -234,7 +234,7 @@ fn claim(
         Phase::Completed(_) | Phase::Failed(_) => {
             return Err(Refusal::Finished { task: task.clone(), state: state.state_of(found) });
         }
-        // Why it cannot be claimed is said only to those who may know.
+        // Why it cannot be claimed is said only to a worker who may read it.
         Phase::Rejected(_) | Phase::Open if !eyes.may_read(found.stamp.readers.as_deref()) => {
             return Err(Refusal::Private { task: task.clone(), worker: by.worker.clone() });
         }

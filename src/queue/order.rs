@@ -36,7 +36,7 @@ impl Default for Rules {
 /// A list of words or globs that many tasks may share.
 pub(super) type Words = Arc<[String]>;
 
-/// What a task asks of the worker who may have it: words that it requires, and to be able to read its file where not everybody is.
+/// What a task asks of a worker: the words that it requires, and the right to read its file where not every user has it.
 pub(super) type Demand = (Words, Option<Arc<Access>>);
 
 /// Where a task stands in line: lower goes first. No two tasks have the same.
@@ -159,7 +159,7 @@ impl Order {
         }
     }
 
-    /// The first of the ready tasks for somebody who has these words, and these eyes.
+    /// The first of the ready tasks for a worker that has these words, and these eyes.
     pub(super) fn first(&self, has: impl Fn(&str) -> bool, eyes: &Eyes) -> Option<&TaskId> {
         let mine = self.claimable.iter().filter(|((words, readers), _)| {
             words.iter().all(|word| has(word)) && eyes.may_read(readers.as_deref())

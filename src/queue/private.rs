@@ -1,6 +1,6 @@
-//! For whom the text of a task is: what its file says, and the notes and results that follow from it (C18).
+//! Which users may see the text of a task: what its file says, and the notes and results that follow from it (C18).
 //!
-//! May assume: the owner of a file decides for whom it is, and another file under the same id says nothing of the one before.
+//! May assume: the owner of a file decides who may read it, and another file under the same id says nothing of the one before.
 //! Must never: make a text known because its file is gone, or was replaced by another user's.
 
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl State {
         }
     }
 
-    /// Whether there are texts that are not for everybody.
+    /// Whether there are private texts.
     pub fn has_private(&self) -> bool {
         !self.private.is_empty()
     }
@@ -55,7 +55,7 @@ impl State {
         }
     }
 
-    /// For whom texts are that are not for these eyes, each once: what is shown to two who lack the same is the same.
+    /// The rights of all files that these eyes may not read, each once: two users who lack the same see the same.
     pub fn unseen(&self, eyes: &Eyes) -> Vec<Arc<Access>> {
         if *eyes == Eyes::All || !self.has_private() {
             return Vec::new();

@@ -83,7 +83,7 @@ pub struct State {
     draining_early: OrdSet<WorkerName>,
     /// What workers can do, also those that are not known yet.
     capabilities: OrdMap<WorkerName, Arc<[String]>>,
-    /// Of ids whose text was not for everybody at some time: whoever may read all these files may read what was said of them.
+    /// The rights of the private files that an id has had: a user who may read all of them may see what was said of it.
     pub(super) private: OrdMap<TaskId, Vec<Arc<Access>>>,
 
     // Chosen by the one who mounts.

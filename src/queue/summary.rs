@@ -27,7 +27,7 @@ pub struct Sight<'a> {
     pub default_lease: Span,
     /// Everybody who is known, by name, and when each was last heard of.
     pub workers: &'a [(WorkerName, Instant)],
-    /// For whom it is made.
+    /// The eyes that it is made for.
     pub eyes: &'a Eyes,
     /// What the directory of tasks is called.
     pub tasks: &'a str,

@@ -172,13 +172,13 @@ pub struct FileStamp {
     pub size: u64,
     /// `st_mtime` in nanoseconds since 1970.
     pub mtime_ns: i64,
-    /// Who may read it, where that is or was not everybody.
+    /// Its rights, where it is or was private.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readers: Option<Arc<Access>>,
 }
 
 impl FileStamp {
-    /// Whether it is the same content, whoever may read it.
+    /// Whether it is the same content, whatever the rights are.
     pub fn is_content_of(&self, other: &FileStamp) -> bool {
         (self.ino, self.size, self.mtime_ns) == (other.ino, other.size, other.mtime_ns)
     }

@@ -7,8 +7,8 @@ use super::task::{FileState, Phase, Problem, Task};
 use super::{Eyes, Refusal, State, TaskId, TaskState, WorkerName};
 use crate::limits::NAMED_IN_A_SENTENCE;
 
-/// What stands for a text that is not for the one who asks.
-pub const WITHHELD: &str = "why is said to those who may read its file";
+/// What stands for a text that the caller may not see.
+pub const WITHHELD: &str = "why is said to users who may read its file";
 
 impl State {
     /// Why a task does not move; empty when it does. Whether it could be claimed depends on who asks; where nobody is

@@ -42,6 +42,7 @@ mod sftp_server;
 mod state;
 mod stopping;
 mod tasks_directory;
+mod temporary;
 mod together;
 mod tools;
 mod top;

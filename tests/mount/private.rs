@@ -1,4 +1,4 @@
-//! The text of a task is for those who may read its file (C18).
+//! The text of a task is for users who may read its file (C18).
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -32,7 +32,7 @@ fn only_the_owner_reads(mounted: &Mounted, file: &str) {
     assert!(mounted.read(file).contains("SECRET"), "root reads {file}");
 }
 
-/// A project where everybody may change the queue.
+/// A project where every user may change the queue.
 fn shared(project: &Project) -> Mounted {
     project.is_for_everybody();
     project.mount(&[])
@@ -120,7 +120,7 @@ fn c18_notes_results_and_reasons_of_a_private_task_are_private() {
     )
     .ok();
     only_the_owner_reads(&mounted, "completed/p");
-    // Lines are where they are for everybody, and each is an event.
+    // Every line is at the same place for every user, and is an event.
     let (all, some) = (mounted.read("events.jsonl"), other(&mounted, "cat tasks/events.jsonl").ok());
     assert_eq!(all.len(), some.len());
     for (line, bare) in all.lines().zip(some.lines()) {

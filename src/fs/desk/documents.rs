@@ -77,8 +77,8 @@ struct LossView<'a> {
     reason: String,
 }
 
-/// `caller`: for whom it is shown, if not for everybody. What only those may see who can read the task's file is shown to these eyes
-/// or left out.
+/// `caller`: for whom it is shown, if not for everybody. What is for readers of the
+/// task's file is left out where these eyes may not read it.
 fn view<'a>(
     state: &'a State,
     id: &TaskId,

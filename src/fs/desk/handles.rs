@@ -5,20 +5,22 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use super::super::caller::Caller;
 use super::super::{FsError, Ino, Kind, Result};
-use crate::limits::{CAPABILITIES_BYTES, NOTE_BYTES, RESULT_BYTES, SCRATCH_FILES};
-use crate::queue::{Eyes, Payer, Seq, TaskId, Wall, WorkerName};
+use crate::limits::{
+    CAPABILITIES_BYTES, NOTE_BYTES, OPEN_BYTES_OF_A_USER, OPEN_TEXTS_OF_A_USER, RESULT_BYTES,
+};
+use crate::queue::{Eyes, Payer, Seq, TaskId, WorkerName};
 
 /// One open file or directory.
 pub(super) enum Handle {
     /// A document as it was at open (C1). Writing to it is accepted where opening it for writing was, and has no effect.
-    Document(Vec<u8>),
+    Document(Arc<[u8]>),
     /// A claim, open for writing: what is written is the progress note.
     Note(Mutex<Note>),
     /// A text that is given to the queue when it is closed.
@@ -38,7 +40,7 @@ pub(super) struct Note {
     pub(super) epoch: Seq,
     pub(super) caller: Arc<Caller>,
     /// The document as it was at open.
-    pub(super) shown: Vec<u8>,
+    pub(super) shown: Arc<[u8]>,
     /// What was written since, in the order of writing: offsets mean nothing for a note.
     pub(super) written: Vec<u8>,
 }
@@ -187,31 +189,124 @@ pub(super) struct Line {
 #[derive(Default)]
 pub(super) struct Handles {
     last: AtomicU64,
-    open: Mutex<HashMap<u64, Arc<Handle>>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    handles: HashMap<u64, (u32, Arc<Handle>)>,
+    /// Texts in memory that are open, by their address: by how many handles, how many bytes, and for which user they count.
+    texts: HashMap<usize, (usize, usize, u32)>,
+    /// What each user has open, and how many bytes that holds in memory.
+    users: HashMap<u32, (usize, usize)>,
+    /// Contents of the log and of files, as long as they are open.
+    shared: HashMap<Source, Weak<[u8]>>,
+}
+
+/// Where a text is from that several may have open.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    /// This event.
+    Log(Seq),
+    /// The file of this task.
+    File(TaskId),
+}
+
+impl Handle {
+    /// Where in memory its text lies, and how long that is or may become.
+    fn text(&self) -> Option<(usize, usize)> {
+        match self {
+            Handle::Document(bytes) => Some((bytes.as_ptr() as usize, bytes.len())),
+            Handle::Note(note) => {
+                let note = note.lock();
+                Some((note.shown.as_ptr() as usize, note.shown.len()))
+            }
+            Handle::Draft(_, draft) => Some((Arc::as_ptr(draft) as usize, draft.lock().of.limit())),
+            Handle::Scratch(_) | Handle::Events(_) | Handle::Plain(_) | Handle::Listing(_) => None,
+        }
+        .filter(|(_, bytes)| *bytes > 0)
+    }
 }
 
 impl Handles {
-    pub(super) fn insert(&self, handle: Handle) -> u64 {
+    /// Refuse one more open text of so many bytes to a user who has very many.
+    pub(super) fn admit(&self, uid: u32, bytes: usize) -> Result<()> {
+        let (handles, held) = self.open.lock().users.get(&uid).copied().unwrap_or_default();
+        if handles < OPEN_TEXTS_OF_A_USER && held + bytes <= OPEN_BYTES_OF_A_USER {
+            return Ok(());
+        }
+        Err(FsError::because(
+            libc::ENFILE,
+            format!("uid {uid} has too much open in the queue; close some of it"),
+        ))
+    }
+
+    pub(super) fn insert(&self, uid: u32, handle: Handle) -> u64 {
+        self.insert_shared(uid, &mut self.open.lock(), handle)
+    }
+
+    fn insert_shared(&self, uid: u32, open: &mut Open, handle: Handle) -> u64 {
         let fh = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        self.open.lock().insert(fh, Arc::new(handle));
+        let user = open.users.entry(uid).or_default();
+        user.0 += 1;
+        if let Some((at, bytes)) = handle.text() {
+            let text = open.texts.entry(at).or_insert_with(|| {
+                user.1 += bytes;
+                (0, bytes, uid)
+            });
+            text.0 += 1;
+        }
+        open.handles.insert(fh, (uid, Arc::new(handle)));
         fh
     }
 
     pub(super) fn get(&self, fh: u64) -> Result<Arc<Handle>> {
-        self.open.lock().get(&fh).cloned().ok_or(FsError::new(libc::EBADF))
+        let open = self.open.lock();
+        open.handles.get(&fh).map(|(_, handle)| handle.clone()).ok_or(FsError::new(libc::EBADF))
     }
 
     pub(super) fn remove(&self, fh: u64) -> Option<Arc<Handle>> {
-        self.open.lock().remove(&fh)
+        let mut open = self.open.lock();
+        let (uid, handle) = open.handles.remove(&fh)?;
+        open.let_go(uid, 1, 0);
+        if let Some((at, _)) = handle.text()
+            && let Some(text) = open.texts.get_mut(&at)
+        {
+            text.0 -= 1;
+            if let (0, bytes, uid) = *text {
+                open.texts.remove(&at);
+                open.let_go(uid, 0, bytes);
+            }
+        }
+        Some(handle)
+    }
+
+    /// A text that is open already.
+    pub(super) fn shared(&self, source: &Source) -> Option<Arc<[u8]>> {
+        self.open.lock().shared.get(source)?.upgrade()
+    }
+
+    /// A text that was just read: the same in memory for all who read the same.
+    pub(super) fn share(&self, source: Source, text: Vec<u8>) -> Arc<[u8]> {
+        let mut open = self.open.lock();
+        if let Some(known) = open.shared.get(&source).and_then(Weak::upgrade).filter(|known| **known == text)
+        {
+            return known;
+        }
+        // Texts that are open no more are dropped when there are as many again.
+        if open.shared.len().is_power_of_two() {
+            open.shared.retain(|_, text| text.strong_count() > 0);
+        }
+        let text: Arc<[u8]> = text.into();
+        open.shared.insert(source, Arc::downgrade(&text));
+        text
     }
 
     /// Open a text for writing. It is one file: all who have it open see one text, which is `text` for the first of them.
     pub(super) fn insert_draft(&self, caller: &Arc<Caller>, of: Subject, text: Vec<u8>) -> u64 {
-        let fh = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let mut open = self.open.lock();
         let shared = draft_in(&open, &of).unwrap_or_else(|| Arc::new(Mutex::new(Draft::new(of, text))));
-        open.insert(fh, Arc::new(Handle::Draft(caller.clone(), shared)));
-        fh
+        self.insert_shared(caller.actor.uid, &mut open, Handle::Draft(caller.clone(), shared))
     }
 
     /// The text, if anybody has it open.
@@ -220,82 +315,22 @@ impl Handles {
     }
 }
 
-fn draft_in(open: &HashMap<u64, Arc<Handle>>, of: &Subject) -> Option<Arc<Mutex<Draft>>> {
-    open.values().find_map(|handle| match &**handle {
+impl Open {
+    fn let_go(&mut self, uid: u32, handles: usize, bytes: usize) {
+        if let Some(user) = self.users.get_mut(&uid) {
+            *user = (user.0.saturating_sub(handles), user.1.saturating_sub(bytes));
+            if *user == (0, 0) {
+                self.users.remove(&uid);
+            }
+        }
+    }
+}
+
+fn draft_in(open: &Open, of: &Subject) -> Option<Arc<Mutex<Draft>>> {
+    open.handles.values().find_map(|(_, handle)| match &**handle {
         Handle::Draft(_, draft) => (draft.lock().of == *of).then(|| draft.clone()),
         _ => None,
     })
-}
-
-/// A temporary file in `completed/` or `failed/` (C25). It lives in memory: a crash between writing and renaming it loses
-/// what no worker was told is kept.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Scratch {
-    pub(super) content: Vec<u8>,
-    pub(super) at: Wall,
-    /// The user who made it.
-    pub(super) uid: u32,
-}
-
-/// All temporary files, by number, with the place of those that have a name.
-#[derive(Default)]
-pub(super) struct Scratches(Mutex<ScratchTable>);
-
-#[derive(Default)]
-struct ScratchTable {
-    last: u64,
-    places: HashMap<(Ino, OsString), u64>,
-    files: HashMap<u64, Scratch>,
-}
-
-impl Scratches {
-    /// A new empty file at a place that has none.
-    pub(super) fn create(&self, parent: Ino, name: OsString, file: Scratch) -> Result<u64> {
-        let mut table = self.0.lock();
-        if table.files.len() >= SCRATCH_FILES {
-            return Err(FsError::because(libc::ENOSPC, "too many temporary files here; remove some"));
-        }
-        table.last += 1;
-        let number = table.last;
-        table.places.insert((parent, name), number);
-        table.files.insert(number, file);
-        Ok(number)
-    }
-
-    /// The file at a place.
-    pub(super) fn at(&self, parent: Ino, name: &std::ffi::OsStr) -> Option<u64> {
-        self.0.lock().places.get(&(parent, name.to_os_string())).copied()
-    }
-
-    /// All names in a directory.
-    pub(super) fn names(&self, parent: Ino) -> Vec<(OsString, u64)> {
-        let table = self.0.lock();
-        let here = table.places.iter().filter(|((place, _), _)| *place == parent);
-        here.map(|((_, name), number)| (name.clone(), *number)).collect()
-    }
-
-    /// Look at, or change, a file.
-    pub(super) fn with<T>(&self, number: u64, f: impl FnOnce(&mut Scratch) -> T) -> Result<T> {
-        self.0.lock().files.get_mut(&number).map(f).ok_or(FsError::new(libc::ENOENT))
-    }
-
-    /// Remove the file at a place. Who has it open keeps nothing: temporary files are renamed, not shared.
-    pub(super) fn remove(&self, parent: Ino, name: &std::ffi::OsStr) -> Result<Scratch> {
-        let mut table = self.0.lock();
-        let number = table.places.remove(&(parent, name.to_os_string())).ok_or(FsError::new(libc::ENOENT))?;
-        Ok(table.files.remove(&number).unwrap_or_default())
-    }
-
-    /// Give the file at a place another name.
-    pub(super) fn rename(&self, from: (Ino, &std::ffi::OsStr), to: (Ino, &std::ffi::OsStr)) -> Result<()> {
-        let mut table = self.0.lock();
-        let place = (from.0, from.1.to_os_string());
-        let number = table.places.remove(&place).ok_or(FsError::new(libc::ENOENT))?;
-        if let Some(replaced) = table.places.insert((to.0, to.1.to_os_string()), number) {
-            table.files.remove(&replaced);
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -315,6 +350,44 @@ mod tests {
         }
         assert_eq!(text, before);
         put(&mut text, RESULT_BYTES as u64 - 1, b"y", false, RESULT_BYTES).unwrap();
+    }
+
+    #[test]
+    fn a_text_is_one_in_memory_and_counts_once() {
+        let handles = Handles::default();
+        let document = |text: &str| Handle::Document(handles.share(Source::Log(7), text.into()));
+        let first = handles.insert(1, document("a text"));
+        let second = handles.insert(2, document("a text"));
+        assert!(handles.shared(&Source::Log(7)).is_some() && handles.shared(&Source::Log(8)).is_none());
+        assert_eq!(handles.open.lock().users, HashMap::from([(1, (1, 6)), (2, (1, 0))]));
+        handles.remove(first);
+        assert_eq!(handles.open.lock().users, HashMap::from([(1, (0, 6)), (2, (1, 0))]), "it is open still");
+        handles.remove(second);
+        let open = handles.open.lock();
+        assert!(
+            open.users.is_empty()
+                && open.texts.is_empty()
+                && open.shared[&Source::Log(7)].upgrade().is_none()
+        );
+    }
+
+    #[test]
+    fn a_user_has_so_much_open_and_no_more() {
+        let handles = Handles::default();
+        let large = || Handle::Document(vec![0; RESULT_BYTES].into());
+        let mut last = 0;
+        while handles.admit(1, RESULT_BYTES).is_ok() {
+            last = handles.insert(1, large());
+        }
+        assert_eq!(handles.open.lock().handles.len(), OPEN_BYTES_OF_A_USER / RESULT_BYTES);
+        assert_eq!(handles.admit(1, RESULT_BYTES).unwrap_err().errno, libc::ENFILE);
+        assert!(handles.admit(1, 0).is_ok() && handles.admit(2, RESULT_BYTES).is_ok());
+        handles.remove(last);
+        assert!(handles.admit(1, RESULT_BYTES).is_ok());
+        for _ in 0..OPEN_TEXTS_OF_A_USER {
+            handles.insert(3, Handle::Listing(Mutex::default()));
+        }
+        assert!(handles.admit(3, 0).is_err() && handles.admit(2, 0).is_ok());
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | `publish`, `watch` | from instruction files to tasks |
 //! | `misnamed` | files that look like tasks and are none |
 //! | `members`, `private` | who may change the queue, and who may see what of it |
+//! | `scratch` | temporary files in `completed/` and `failed/` |
 //! | `nodes`, `handles`, `errors` | numbers, open files, errnos |
 
 mod dashboard;
@@ -27,6 +28,7 @@ mod overview;
 mod plain;
 mod private;
 mod publish;
+mod scratch;
 mod show;
 mod synth;
 mod table;
@@ -312,7 +314,7 @@ impl Filesystem for Desk {
         reply: Reply<(Entry, Opened)>,
     ) {
         match self.core.being_made(parent, name) {
-            Some(node) => self.core.create_synthesized(req, parent, name, node, flags, reply),
+            Some(node) => self.core.create_synthesized(req, (parent, name), node, (mode, flags), reply),
             None => {
                 self.core.view.callers.seen(req);
                 let exclusive = flags & libc::O_EXCL != 0;
@@ -438,6 +440,7 @@ impl Filesystem for Desk {
         let Some(handle) = self.core.handles.remove(fh) else { return };
         match &*handle {
             Handle::Plain(_) => self.core.release_plain(ino, fh, handle),
+            Handle::Scratch(number) => self.core.view.scratches.closed(*number),
             _ => self.core.keep_draft(
                 handle,
                 Reply::new(|outcome| {
@@ -462,7 +465,8 @@ impl Filesystem for Desk {
     fn opendir(&self, req: &Request, ino: Ino) -> Result<u64> {
         self.core.view.callers.seen(req);
         if ino == ROOT || is_synthesized(ino) {
-            return Ok(self.core.handles.insert(Handle::Listing(Mutex::default())));
+            self.core.handles.admit(req.uid, 0)?;
+            return Ok(self.core.handles.insert(req.uid, Handle::Listing(Mutex::default())));
         }
         self.core.files.opendir(ino)
     }

@@ -26,7 +26,7 @@ pub(super) struct Overview {
     metrics: Mutex<Renderings>,
 }
 
-/// A document as it was made for those who may not see some texts.
+/// A document as it was made for users who may not see some texts.
 pub(super) struct Rendering {
     /// Who may see these texts.
     pub(super) unseen: Vec<Arc<Access>>,

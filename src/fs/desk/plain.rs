@@ -51,7 +51,10 @@ impl Core {
                 torn: AtomicBool::new(false),
             }
         });
-        Opened { fh: self.handles.insert(Handle::Plain(Plain { file, writing })), ..Opened::default() }
+        Opened {
+            fh: self.handles.insert(req.uid, Handle::Plain(Plain { file, writing })),
+            ..Opened::default()
+        }
     }
 
     pub(super) fn create_plain(

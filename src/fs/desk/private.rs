@@ -1,4 +1,4 @@
-//! What callers may see of tasks whose files are not for everybody (C18).
+//! What callers may see of tasks whose files not every user may read (C18).
 //!
 //! May assume: the queue knows who may read the file of each task.
 //! Must never: show a text of such a task, or one that follows from it, to a caller who may not read that file.
@@ -15,7 +15,7 @@ use super::show::View;
 use crate::queue::{Eyes, Manifest, Record, Refusal, State, TaskId, Wanted, WorkerName};
 
 impl View {
-    /// What a caller may see. Where all is for everybody, nothing is asked of the caller.
+    /// What a caller may see. Where no text is private, the caller's groups are not looked for.
     pub(super) fn eyes(&self, req: &Request, state: &State) -> Eyes {
         if req.uid == 0 || req.uid == self.config.owner_uid {
             return Eyes::All;

@@ -237,7 +237,7 @@ impl Publisher {
         };
         let (mut stamp, key) = (stamp_of(&stat), key_of(&stat));
         stamp.readers = match access_of(&opened) {
-            // Where it was for some only, it is said that it is for everybody now.
+            // Where it was private, it is said that every user may read it now.
             Ok(access) if access.is_for_everybody() && known.is_none_or(|it| it.stamp.readers.is_none()) => {
                 None
             }

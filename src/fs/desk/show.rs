@@ -13,10 +13,11 @@ use super::super::caller::{Caller, Callers};
 use super::super::guard::Guard;
 use super::super::{Attr, FsError, Ino, Kind, Request, Result, Terms, Timestamp};
 use super::documents;
-use super::handles::{Line, Scratches};
+use super::handles::Line;
 use super::nodes::{Directory, Document, Node, Nodes, WorkerFile};
 use super::overview::{Overview, Rendering, Renderings};
 use super::publish::{Publisher, stamp_of};
+use super::scratch::Scratches;
 use super::table::{current_claim, file_of};
 use super::{Config, table};
 use crate::engine::Engine;
@@ -47,6 +48,8 @@ pub(super) struct Shown {
     /// The user of the worker who may write it. Only the owner may set times of its own choice, which is what `touch` does over
     /// SFTP. Whoever mounted owns the rest.
     pub(super) uid: Option<u32>,
+    /// Its group, where that says anything.
+    pub(super) gid: Option<u32>,
 }
 
 /// The view of the desk.
@@ -123,7 +126,7 @@ impl View {
             perm: shown.perm,
             nlink: if shown.kind == Kind::Directory { 2 } else { 1 },
             uid: shown.uid.unwrap_or(self.config.owner_uid),
-            gid: self.config.owner_gid,
+            gid: shown.gid.unwrap_or(self.config.owner_gid),
             rdev: 0,
             size: shown.size,
             blocks: shown.size.div_ceil(512),
@@ -138,13 +141,15 @@ impl View {
     pub(super) fn show(&self, node: &Node, req: &Request) -> Result<Shown> {
         let state = self.engine.state();
         let changed = self.changed(&state);
-        let directory = |perm| Shown { kind: Kind::Directory, perm, size: 0, mtime: changed, uid: None };
+        let directory =
+            |perm| Shown { kind: Kind::Directory, perm, size: 0, mtime: changed, uid: None, gid: None };
         let link = |target: &OsStr, mtime| Shown {
             kind: Kind::Symlink,
             perm: 0o777,
             size: target.len() as u64,
             mtime,
             uid: None,
+            gid: None,
         };
         Ok(match node {
             Node::Directory(Directory::Blocked | Directory::Status | Directory::Workers) => directory(0o555),
@@ -155,17 +160,15 @@ impl View {
                 directory(0o777)
             }
             Node::Made(made) => {
-                Shown { kind: made.kind, perm: 0o666, size: 0, mtime: at(made.at), uid: None }
+                Shown { kind: made.kind, perm: 0o666, size: 0, mtime: at(made.at), uid: None, gid: None }
             }
             Node::Nothing => return Err(ABSENT),
             Node::Next | Node::WorkerSelf => link(&self.target(node, &state, req)?, changed),
-            Node::Scratch(number) => self.scratches.with(*number, |file| Shown {
-                kind: Kind::File,
-                perm: 0o666,
-                size: file.content.len() as u64,
-                mtime: at(file.at),
-                uid: Some(file.uid),
-            })?,
+            Node::Scratch(number) => {
+                let file = self.scratches.stat(*number)?;
+                let (perm, size, mtime) = (file.mode, file.size, at(file.at));
+                Shown { kind: Kind::File, perm, size, mtime, uid: Some(file.uid), gid: Some(file.gid) }
+            }
             Node::Task(..) | Node::ClaimNext | Node::Document(_) | Node::Paused | Node::WorkerFile(..) => {
                 let (content, perm, mtime) = self.file(node, &state, req)?;
                 let (size, mtime) = match &content {
@@ -175,7 +178,7 @@ impl View {
                     Content::Withheld(_) => (0, mtime),
                     Content::Events => (self.engine.log_bytes(), mtime),
                 };
-                Shown { kind: Kind::File, perm, size, mtime, uid: self.writer(node, &state, req) }
+                Shown { kind: Kind::File, perm, size, mtime, uid: self.writer(node, &state, req), gid: None }
             }
         })
     }

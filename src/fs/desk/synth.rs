@@ -12,8 +12,10 @@ use parking_lot::Mutex;
 
 use super::super::caller::Caller;
 use super::super::followed::Alive;
-use super::super::{Attr, Entry, FsError, Ino, Kind, Opened, Reply, Request, Result, SetAttr, Timestamp};
-use super::handles::{Handle, Note, Scratch, Subject, put, slice};
+use super::super::{
+    Attr, Entry, FsError, Ino, Kind, NewMode, Opened, Reply, Request, Result, SetAttr, Timestamp,
+};
+use super::handles::{Handle, Note, Source, Subject, slice};
 use super::nodes::{Directory, Made, Node, WorkerFile, is_synthesized};
 use super::private::hide_texts;
 use super::show::{Content, Shown};
@@ -21,12 +23,10 @@ use super::{Core, NO_TIME, show, table};
 use crate::engine::{Failure, Ticket};
 use crate::limits::{INSTRUCTIONS_BYTES, RESULT_BYTES};
 use crate::log::LogError;
-use crate::queue::{
-    ClaimForm, Command, Content as Text, Ending, Outcome, Payer, Refusal, Seq, State, TaskId,
-};
+use crate::queue::{ClaimForm, Command, Outcome, Payer, Refusal, Seq, State, TaskId};
 
 /// What a call on a name that belongs to crewfs gets.
-fn ours<T>() -> Result<T> {
+pub(super) fn ours<T>() -> Result<T> {
     Err(FsError::because(libc::EPERM, "this name belongs to crewfs"))
 }
 
@@ -77,7 +77,7 @@ impl Core {
     }
 
     /// Who asks for a change of the queue, if that is one who may (C17).
-    fn changer(&self, req: &Request) -> Result<Arc<Caller>> {
+    pub(super) fn changer(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = self.view.caller(req)?;
         match self.view.may_change(req, &caller) {
             Ok(()) => Ok(caller),
@@ -113,7 +113,7 @@ impl Core {
     fn fresh(&self, kind: Kind, ticket: Option<Ticket>) -> Entry {
         let (number, at) = (self.made.fetch_add(1, Ordering::Relaxed), (self.view.engine.clock())().wall);
         let made = Made { number, kind, at, ticket };
-        let shown = Shown { kind, perm: 0o666, size: 0, mtime: show::at(at), uid: None };
+        let shown = Shown { kind, perm: 0o666, size: 0, mtime: show::at(at), uid: None, gid: None };
         let attr = self.view.dress(self.view.nodes.refer(&Node::Made(made)), &shown);
         Entry { attr, entry_ttl: NO_TIME, attr_ttl: NO_TIME }
     }
@@ -128,7 +128,8 @@ impl Core {
 
     /// The attributes of something that was just made, when it is on disk. `open(2)` does not return before this answer.
     pub(super) fn safe(self: &Arc<Core>, ino: Ino, made: Made, reply: Reply<(Attr, Duration)>) {
-        let shown = Shown { kind: made.kind, perm: 0o666, size: 0, mtime: show::at(made.at), uid: None };
+        let shown =
+            Shown { kind: made.kind, perm: 0o666, size: 0, mtime: show::at(made.at), uid: None, gid: None };
         let attr = self.view.dress(ino, &shown);
         match made.ticket {
             None => reply.send(Ok((attr, NO_TIME))),
@@ -143,18 +144,18 @@ impl Core {
     pub(super) fn create_synthesized(
         self: &Arc<Core>,
         req: &Request,
-        parent: Ino,
-        name: &OsStr,
+        (parent, name): (Ino, &OsStr),
         node: Node,
-        flags: i32,
+        (mode, flags): (NewMode, i32),
         reply: Reply<(Entry, Opened)>,
     ) {
         let form = form_of(flags);
         if self.is_scratch(parent, name, &node, form == ClaimForm::Exclusive) {
-            return reply.send(self.changer(req).and_then(|_| self.create_scratch(req, parent, name)));
+            return reply.send(self.create_scratch(req, (parent, name), mode));
         }
         let Some((caller, reply)) = self.begin(req, reply) else { return };
-        let decided = self.wished(req, &node, &caller, form).and_then(|command| {
+        let room = self.handles.admit(req.uid, RESULT_BYTES);
+        let decided = room.and_then(|()| self.wished(req, &node, &caller, form)).and_then(|command| {
             let process = self.before(&caller, &command)?;
             let decided = self.view.engine.decide(command);
             self.after(&caller, process, decided.as_ref().ok().map(|(outcome, _)| outcome));
@@ -165,21 +166,21 @@ impl Core {
             Ok((outcome, ticket)) => {
                 let opened = match (outcome, &node) {
                     (Outcome::Claimed { task, epoch }, _) => {
-                        self.opened(note(&task, epoch, &caller, Vec::new()))
+                        self.opened(req.uid, note(&task, epoch, &caller, Arc::default()))
                     }
                     (Outcome::Finished { finish }, Node::Task(_, task)) => {
                         self.opened_draft(&caller, Subject::Result(task.clone(), finish), Vec::new())
                     }
-                    _ => self.opened(Handle::Document(Vec::new())),
+                    _ => self.opened(req.uid, Handle::Document(Arc::default())),
                 };
                 Ok((self.fresh(Kind::File, Some(ticket)), opened))
             }
         });
     }
 
-    fn opened(&self, handle: Handle) -> Opened {
+    pub(super) fn opened(&self, uid: u32, handle: Handle) -> Opened {
         // Only a draft is put on disk at close; a note is, at each write.
-        Opened { fh: self.handles.insert(handle), direct_io: true, no_flush: true }
+        Opened { fh: self.handles.insert(uid, handle), direct_io: true, no_flush: true }
     }
 
     fn opened_draft(&self, caller: &Arc<Caller>, of: Subject, text: Vec<u8>) -> Opened {
@@ -224,7 +225,7 @@ impl Core {
     ) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         if self.view.scratches.at(parent, name).is_some() {
-            return reply.send(self.view.scratches.remove(parent, name).map(|_| ()));
+            return reply.send(self.unlink_scratch(req, &caller, (parent, name)));
         }
         match table::removing(&node, &caller, &self.view.engine.state()) {
             Ok(command) => self.command(caller, command, reply),
@@ -256,7 +257,7 @@ impl Core {
 
     /// Before a command is decided: of what may be a claim, the process that it shall end with; and what ends a claim must
     /// not come from a connection that has lost it.
-    fn before(&self, caller: &Caller, command: &Command) -> Result<Option<Alive>> {
+    pub(super) fn before(&self, caller: &Caller, command: &Command) -> Result<Option<Alive>> {
         match command {
             Command::Claim { .. } | Command::ClaimNext { .. } => Ok(self.view.callers.alive(caller)),
             Command::Finish { task, .. } | Command::Release { task, .. } => {
@@ -290,69 +291,13 @@ impl Core {
         let exclusive = flags & libc::RENAME_NOREPLACE != 0;
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         if self.view.scratches.at(from.0, from.1).is_some() {
-            return self.rename_scratch(caller, (from.0, from.1), to, exclusive, reply);
+            return self.rename_scratch(req, caller, (from.0, from.1), to, exclusive, reply);
         }
         let state = self.view.engine.state();
         match table::moving(&from.2, &to.2, &caller, (&state, self.view.eyes(req, &state)), exclusive) {
             Ok(command) => self.command(caller, command, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
-    }
-
-    /// Whether a name is that of a temporary file. `exclusive`: the caller asks to be the one that makes it.
-    fn is_scratch(&self, parent: Ino, name: &OsStr, node: &Node, exclusive: bool) -> bool {
-        let finished = Node::Directory(Directory::Completed);
-        let failed = Node::Directory(Directory::Failed);
-        let a_task = match node {
-            Node::Task(_, id) => self.view.engine.state().task(id.as_str()).is_some(),
-            _ => false,
-        };
-        !a_task
-            && table::is_scratch(name, exclusive)
-            && self.view.nodes.get(parent).is_ok_and(|dir| dir == finished || dir == failed)
-    }
-
-    fn create_scratch(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<(Entry, Opened)> {
-        let at = (self.view.engine.clock())().wall;
-        let file = Scratch { content: Vec::new(), at, uid: req.uid };
-        let number = self.view.scratches.create(parent, name.to_os_string(), file)?;
-        Ok((self.entry(&Node::Scratch(number), req)?, self.opened(Handle::Scratch(number))))
-    }
-
-    /// The rename that saves: the temporary file becomes the result, in one step with the end of the task (C25).
-    fn rename_scratch(
-        self: &Arc<Core>,
-        caller: Arc<Caller>,
-        from: (Ino, &OsStr),
-        to: (Ino, &OsStr, Node),
-        exclusive: bool,
-        reply: Reply<()>,
-    ) {
-        if self.is_scratch(to.0, to.1, &to.2, exclusive) {
-            return reply.send(self.view.scratches.rename(from, (to.0, to.1)));
-        }
-        let (task, ending) = match &to.2 {
-            Node::Task(Directory::Completed, task) => (task, Ending::Completed),
-            Node::Task(Directory::Failed, task) => (task, Ending::Failed),
-            _ => return reply.send(ours()),
-        };
-        let content = self.view.scratches.at(from.0, from.1).ok_or(FsError::new(libc::ENOENT));
-        let content = match content.and_then(|n| self.view.scratches.with(n, |file| file.content.clone())) {
-            Ok(content) => content,
-            Err(error) => return reply.send(Err(error)),
-        };
-        let command = table::finishing(task, &caller, ending, Some(Text::new(content)), exclusive);
-        if let Err(error) = self.before(&caller, &command) {
-            return reply.send(Err(self.refused(&caller, error)));
-        }
-        let (core, place) = (self.clone(), (from.0, from.1.to_os_string()));
-        self.view.engine.submit(command, move |outcome| {
-            let outcome = core.answer(&caller, outcome);
-            if outcome.is_ok() {
-                let _ = core.view.scratches.remove(place.0, &place.1);
-            }
-            reply.send(outcome.map(|_| ()));
-        });
     }
 
     pub(super) fn open_synthesized(
@@ -368,8 +313,7 @@ impl Core {
         };
         if let Node::Scratch(number) = node {
             let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
-            let may = if writes { self.changer(req).map(|_| ()) } else { Ok(()) };
-            return reply.send(may.map(|()| self.opened(Handle::Scratch(number))));
+            return reply.send(self.open_scratch(req, number, writes));
         }
         // One open is one moment: a claim that just ended is gone, for whoever opens it to write, too (C22).
         let state = self.view.engine.state();
@@ -382,28 +326,49 @@ impl Core {
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
             return self.open_to_write(req, &node, &state, content, reply);
         }
-        let core = self.clone();
+        let uid = req.uid;
         match content {
-            Content::Bytes(bytes) => reply.send(Ok(self.opened(Handle::Document(bytes.to_vec())))),
+            Content::Bytes(bytes) => reply.send(self.opened_document(uid, bytes)),
             Content::Events => {
-                reply.send(Ok(self.opened(Handle::Events(self.view.eyes(req, &state)))));
+                let events = Handle::Events(self.view.eyes(req, &state));
+                reply.send(self.handles.admit(uid, 0).map(|()| self.opened(uid, events)));
             }
             Content::Instructions(task) => {
-                reply.send(self.instructions(req, &task).map(|text| self.opened(Handle::Document(text))));
+                let text = self.instructions(req, &task);
+                reply.send(text.and_then(|text| self.opened_document(uid, text)));
             }
             Content::Withheld(task) => reply.send(Err(self.view.withheld(req, &task))),
-            Content::Text(text) => self.view.engine.read_text(text.seq, move |text| {
-                reply.send(there(text).map(|text| core.opened(Handle::Document(text))));
-            }),
+            Content::Text(text) => {
+                let source = Source::Log(text.seq);
+                if let Some(known) = self.handles.shared(&source) {
+                    return reply.send(self.opened_document(uid, known));
+                }
+                if let Err(error) = self.handles.admit(uid, text.size as usize) {
+                    return reply.send(Err(error));
+                }
+                let core = self.clone();
+                self.view.engine.read_text(text.seq, move |text| {
+                    let text = there(text).map(|text| core.handles.share(source, text));
+                    reply.send(text.and_then(|text| core.opened_document(uid, text)));
+                });
+            }
         }
     }
 
-    fn instructions(&self, req: &Request, task: &TaskId) -> Result<Vec<u8>> {
+    /// A document that is read: what others have open already costs the user nothing but the handle.
+    fn opened_document(&self, uid: u32, text: Arc<[u8]>) -> Result<Opened> {
+        let mine = if Arc::strong_count(&text) > 1 { 0 } else { text.len() };
+        self.handles.admit(uid, mine)?;
+        Ok(self.opened(uid, Handle::Document(text)))
+    }
+
+    fn instructions(&self, req: &Request, task: &TaskId) -> Result<Arc<[u8]>> {
         use rustix::fs::{Mode, OFlags, openat};
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = openat(self.view.publisher.directory(), table::file_of(task), flags, Mode::empty())?;
         self.view.may_read(req, task, &file)?;
-        super::super::files::read_from(&file, 0, INSTRUCTIONS_BYTES as u32)
+        let text = super::super::files::read_from(&file, 0, INSTRUCTIONS_BYTES as u32)?;
+        Ok(self.handles.share(Source::File(task.clone()), text))
     }
 
     /// Open something for writing: only what the caller holds or finished itself (C22, C24).
@@ -420,6 +385,9 @@ impl Core {
             Ok(right) => right,
             Err(error) => return reply.send(Err(self.refused(&caller, error))),
         };
+        if let Err(error) = self.handles.admit(req.uid, RESULT_BYTES) {
+            return reply.send(Err(self.refused(&caller, error)));
+        }
         // A refusal at close is noticed by few programs. The first result is not refused at all (C35).
         let first = matches!((&right, &content), (Right::Draft(Subject::Result(..)), Content::Bytes(_)));
         if matches!(right, Right::Draft(_))
@@ -429,16 +397,16 @@ impl Core {
             return reply.send(Err(self.refused(&caller, FsError::from(&refusal))));
         }
         let shown = match &content {
-            Content::Bytes(bytes) => bytes.to_vec(),
+            Content::Bytes(bytes) => bytes.clone(),
             Content::Withheld(task) => {
                 return reply.send(Err(self.view.withheld(req, task)));
             }
-            Content::Text(_) | Content::Instructions(_) | Content::Events => Vec::new(),
+            Content::Text(_) | Content::Instructions(_) | Content::Events => Arc::default(),
         };
         match (right, content) {
-            (Right::Nothing, _) => reply.send(Ok(self.opened(Handle::Document(shown)))),
+            (Right::Nothing, _) => reply.send(Ok(self.opened(req.uid, Handle::Document(shown)))),
             (Right::Note(task, epoch), _) => {
-                reply.send(Ok(self.opened(note(&task, epoch, &caller, shown))));
+                reply.send(Ok(self.opened(req.uid, note(&task, epoch, &caller, shown))));
             }
             (Right::Draft(of), Content::Text(text)) => {
                 let core = self.clone();
@@ -446,7 +414,7 @@ impl Core {
                     reply.send(there(text).map(|text| core.opened_draft(&caller, of, text)));
                 });
             }
-            (Right::Draft(of), _) => reply.send(Ok(self.opened_draft(&caller, of, shown))),
+            (Right::Draft(of), _) => reply.send(Ok(self.opened_draft(&caller, of, shown.to_vec()))),
         }
     }
 
@@ -472,6 +440,7 @@ impl Core {
             size,
             mtime: Timestamp::default(),
             uid: None,
+            gid: None,
         });
         shown.size = size;
         Ok(self.view.dress(ino, &shown))
@@ -482,9 +451,7 @@ impl Core {
             Handle::Document(bytes) => Ok(slice(bytes, offset, size)),
             Handle::Note(note) => Ok(slice(&note.lock().shown, offset, size)),
             Handle::Draft(_, draft) => Ok(slice(&draft.lock().text, offset, size)),
-            Handle::Scratch(number) => {
-                self.view.scratches.with(*number, |file| slice(&file.content, offset, size))
-            }
+            Handle::Scratch(number) => self.view.scratches.read(*number, offset, size),
             Handle::Events(eyes) => {
                 let (engine, eyes) = (self.view.engine.clone(), eyes.clone());
                 let show = move |lines: &mut [u8]| hide_texts(lines, &engine.state(), &eyes);
@@ -527,11 +494,7 @@ impl Core {
             Handle::Draft(_, draft) => draft.lock().write(offset, data, append),
             Handle::Scratch(number) => {
                 let at = (self.view.engine.clock())().wall;
-                let write = self.view.scratches.with(*number, |file| {
-                    file.at = at;
-                    put(&mut file.content, offset, data, append, RESULT_BYTES)
-                });
-                write.and_then(|done| done)
+                self.view.scratches.write(*number, offset, data, append, at)
             }
             Handle::Document(_) => Ok(()),
             Handle::Events(_) | Handle::Plain(_) | Handle::Listing(_) => Err(FsError::new(libc::EBADF)),
@@ -588,12 +551,8 @@ impl Core {
             Err(error) => return reply.send(Err(error)),
         };
         if let Node::Scratch(number) = node {
-            let resized = change.size.map_or(Ok(()), |size| {
-                let size = usize::try_from(size).ok().filter(|size| *size <= RESULT_BYTES);
-                let size = size.ok_or(FsError::new(libc::EFBIG))?;
-                self.view.scratches.with(number, |file| file.content.resize(size, 0))
-            });
-            return reply.send(resized.and_then(|()| Ok((self.view.attr(ino, &node, req)?, NO_TIME))));
+            let set = self.set_scratch(req, &caller, ino, number, change);
+            return reply.send(set.map(|attr| (attr, NO_TIME)));
         }
         let open = fh.and_then(|fh| self.handles.get(fh).ok());
         let right = match (&node, open.as_deref()) {
@@ -697,7 +656,7 @@ fn right_to_write(node: &Node, caller: &Caller, state: &State) -> Result<Right> 
     }
 }
 
-fn note(task: &TaskId, epoch: Seq, caller: &Arc<Caller>, shown: Vec<u8>) -> Handle {
+fn note(task: &TaskId, epoch: Seq, caller: &Arc<Caller>, shown: Arc<[u8]>) -> Handle {
     let (task, caller) = (task.clone(), caller.clone());
     Handle::Note(Mutex::new(Note { task, epoch, caller, shown, written: Vec::new() }))
 }

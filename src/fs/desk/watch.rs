@@ -345,7 +345,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Whether a file is not for everybody, or the queue believes so. Who may read it is looked at more closely then.
+    /// Whether some users may not read a file, or the queue believes so. Its rights are looked at more closely then.
     fn is_for_some(&self, task: &Task, name: &OsStr) -> bool {
         task.stamp.readers.is_some() || !is_for_everybody(&self.publisher.directory(), name)
     }

@@ -1,0 +1,406 @@
+//! Temporary files in `completed/` and `failed/`, as editors and agents make them before a rename (C25, C29).
+//!
+//! May assume: the kernel has judged who may read one by its mode, as of any file.
+//! Must never: let one user's files take the place of all others', or change a file that another user made.
+//!
+//! They live in memory: a crash between writing and renaming one loses what no worker was told is kept. Who makes more than its
+//! share loses what it has not used for longest, and has not open.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::super::caller::Caller;
+use super::super::{Attr, Entry, FsError, Ino, NewMode, Opened, Reply, Request, Result, SetAttr};
+use super::handles::{Handle, put, slice};
+use super::nodes::{Directory, Node};
+use super::{Core, table};
+use crate::limits::{
+    RESULT_BYTES, SCRATCH_BYTES, SCRATCH_BYTES_OF_A_USER, SCRATCH_FILES, SCRATCH_FILES_OF_A_USER,
+};
+use crate::queue::{Content, Ending, Wall};
+
+/// A temporary file.
+#[derive(Debug, Clone)]
+pub(super) struct Scratch {
+    content: Vec<u8>,
+    /// When it was changed.
+    at: Wall,
+    uid: u32,
+    gid: u32,
+    mode: u16,
+    /// How many have it open.
+    open: usize,
+    /// When it was used last, as a number that grows.
+    used: u64,
+}
+
+/// What `stat(2)` shows of one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ScratchStat {
+    pub(super) size: u64,
+    pub(super) at: Wall,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mode: u16,
+}
+
+/// What all files together, or those of one user, may be.
+struct Share {
+    files: usize,
+    bytes: usize,
+}
+
+const OF_ALL: Share = Share { files: SCRATCH_FILES, bytes: SCRATCH_BYTES };
+const OF_A_USER: Share = Share { files: SCRATCH_FILES_OF_A_USER, bytes: SCRATCH_BYTES_OF_A_USER };
+
+/// All temporary files, by number, with the place of those that have a name.
+#[derive(Default)]
+pub(super) struct Scratches(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    last: u64,
+    clock: u64,
+    places: HashMap<(Ino, OsString), u64>,
+    files: HashMap<u64, Scratch>,
+}
+
+const ABSENT: FsError = FsError::new(libc::ENOENT);
+
+impl Scratches {
+    /// A new empty file, open, at a place that has none.
+    fn create(&self, place: (Ino, &OsStr), req: &Request, mode: u16, at: Wall) -> Result<u64> {
+        let mut table = self.0.lock();
+        table.make_room(req.uid, 1, 0)?;
+        table.last += 1;
+        table.clock += 1;
+        let (number, used) = (table.last, table.clock);
+        if let Some(replaced) = table.places.insert((place.0, place.1.to_os_string()), number) {
+            table.files.remove(&replaced);
+        }
+        let (content, uid, gid) = (Vec::new(), req.uid, req.gid);
+        table.files.insert(number, Scratch { content, at, uid, gid, mode, open: 1, used });
+        Ok(number)
+    }
+
+    /// The file at a place.
+    pub(super) fn at(&self, parent: Ino, name: &OsStr) -> Option<u64> {
+        self.0.lock().places.get(&(parent, name.to_os_string())).copied()
+    }
+
+    /// All names in a directory.
+    pub(super) fn names(&self, parent: Ino) -> Vec<(OsString, u64)> {
+        let table = self.0.lock();
+        let here = table.places.iter().filter(|((place, _), _)| *place == parent);
+        here.map(|((_, name), number)| (name.clone(), *number)).collect()
+    }
+
+    /// What there is to know of a file.
+    pub(super) fn stat(&self, number: u64) -> Result<ScratchStat> {
+        self.0.lock().file(number).map(|file| ScratchStat {
+            size: file.content.len() as u64,
+            at: file.at,
+            uid: file.uid,
+            gid: file.gid,
+            mode: file.mode,
+        })
+    }
+
+    /// Some of its content.
+    pub(super) fn read(&self, number: u64, offset: u64, size: u32) -> Result<Vec<u8>> {
+        self.0.lock().file(number).map(|file| slice(&file.content, offset, size))
+    }
+
+    pub(super) fn write(&self, number: u64, offset: u64, data: &[u8], append: bool, at: Wall) -> Result<()> {
+        let mut table = self.0.lock();
+        let file = table.file(number)?;
+        let start = if append { file.content.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
+        let more = start.saturating_add(data.len()).min(RESULT_BYTES).saturating_sub(file.content.len());
+        let uid = file.uid;
+        table.make_room(uid, 0, more)?;
+        let file = table.file(number)?;
+        file.at = at;
+        put(&mut file.content, offset, data, append, RESULT_BYTES)
+    }
+
+    fn resize(&self, number: u64, size: u64) -> Result<()> {
+        let size = usize::try_from(size).ok().filter(|size| *size <= RESULT_BYTES);
+        let size = size.ok_or(FsError::new(libc::EFBIG))?;
+        let mut table = self.0.lock();
+        let file = table.file(number)?;
+        let (uid, more) = (file.uid, size.saturating_sub(file.content.len()));
+        table.make_room(uid, 0, more)?;
+        let file = table.file(number)?;
+        file.content.resize(size, 0);
+        file.content.shrink_to_fit();
+        Ok(())
+    }
+
+    fn opened(&self, number: u64) -> Result<()> {
+        self.0.lock().file(number).map(|file| file.open += 1)
+    }
+
+    pub(super) fn closed(&self, number: u64) {
+        if let Ok(file) = self.0.lock().file(number) {
+            file.open = file.open.saturating_sub(1);
+        }
+    }
+
+    /// Remove the file at a place. Who has it open keeps nothing: temporary files are renamed, not shared.
+    fn remove(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        let mut table = self.0.lock();
+        let number = table.places.remove(&(parent, name.to_os_string())).ok_or(ABSENT)?;
+        table.files.remove(&number);
+        Ok(())
+    }
+
+    /// Give the file at a place another name.
+    fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr)) -> Result<()> {
+        let mut table = self.0.lock();
+        let place = (from.0, from.1.to_os_string());
+        let number = table.places.remove(&place).ok_or(ABSENT)?;
+        if let Some(replaced) = table.places.insert((to.0, to.1.to_os_string()), number)
+            && replaced != number
+        {
+            table.files.remove(&replaced);
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    /// A file that is used now.
+    fn file(&mut self, number: u64) -> Result<&mut Scratch> {
+        self.clock += 1;
+        let file = self.files.get_mut(&number).ok_or(ABSENT)?;
+        file.used = self.clock;
+        Ok(file)
+    }
+
+    /// See that there is room for more of a user: what was not used for longest, and is not open, goes.
+    fn make_room(&mut self, uid: u32, files: usize, bytes: usize) -> Result<()> {
+        self.make_room_in(&OF_A_USER, |file| file.uid == uid, files, bytes)
+            .and_then(|()| self.make_room_in(&OF_ALL, |_| true, files, bytes))
+    }
+
+    fn make_room_in(
+        &mut self,
+        share: &Share,
+        belongs: impl Fn(&Scratch) -> bool,
+        files: usize,
+        bytes: usize,
+    ) -> Result<()> {
+        if files == 0 && bytes == 0 {
+            return Ok(());
+        }
+        loop {
+            let theirs = || self.files.iter().filter(|(_, file)| belongs(file));
+            let (count, held) = theirs()
+                .fold((files, bytes), |(count, held), (_, file)| (count + 1, held + file.content.len()));
+            if count <= share.files && held <= share.bytes {
+                return Ok(());
+            }
+            let oldest = theirs().filter(|(_, file)| file.open == 0).min_by_key(|(_, file)| file.used);
+            let Some(oldest) = oldest.map(|(number, _)| *number) else {
+                return Err(FsError::because(
+                    libc::ENOSPC,
+                    "too many temporary files are open here; close some",
+                ));
+            };
+            self.files.remove(&oldest);
+            self.places.retain(|_, number| *number != oldest);
+        }
+    }
+}
+
+impl Core {
+    /// Whether a name is that of a temporary file. `exclusive`: the caller asks to be the one that makes it.
+    pub(super) fn is_scratch(&self, parent: Ino, name: &OsStr, node: &Node, exclusive: bool) -> bool {
+        let finished = Node::Directory(Directory::Completed);
+        let failed = Node::Directory(Directory::Failed);
+        let a_task = match node {
+            Node::Task(_, id) => self.view.engine.state().task(id.as_str()).is_some(),
+            _ => false,
+        };
+        !a_task
+            && table::is_scratch(name, exclusive)
+            && self.view.nodes.get(parent).is_ok_and(|dir| dir == finished || dir == failed)
+    }
+
+    /// Whether the caller may change a temporary file, or take its name away: its own, and operators and root any.
+    fn may_change_scratch(&self, req: &Request, caller: &Caller, number: u64) -> Result<()> {
+        let file = self.view.scratches.stat(number)?;
+        if file.uid == req.uid || req.uid == 0 || caller.actor.operator {
+            return Ok(());
+        }
+        let why = format!("this temporary file was made by uid {}; choose another name", file.uid);
+        Err(self.refused(caller, FsError::because(libc::EACCES, why)))
+    }
+
+    /// `place` has no file: the kernel has looked for one.
+    pub(super) fn create_scratch(
+        &self,
+        req: &Request,
+        place: (Ino, &OsStr),
+        mode: NewMode,
+    ) -> Result<(Entry, Opened)> {
+        let caller = self.changer(req)?;
+        if let Some(number) = self.view.scratches.at(place.0, place.1) {
+            self.may_change_scratch(req, &caller, number)?;
+        }
+        self.handles.admit(req.uid, 0)?;
+        let (mode, at) = ((mode.mode & 0o777 & !mode.umask) as u16, (self.view.engine.clock())().wall);
+        let number = self.view.scratches.create(place, req, mode, at);
+        let number = number.map_err(|error| self.refused(&caller, error))?;
+        Ok((self.entry(&Node::Scratch(number), req)?, self.opened(req.uid, Handle::Scratch(number))))
+    }
+
+    pub(super) fn open_scratch(&self, req: &Request, number: u64, writes: bool) -> Result<Opened> {
+        if writes {
+            let caller = self.changer(req)?;
+            self.may_change_scratch(req, &caller, number)?;
+        }
+        self.handles.admit(req.uid, 0)?;
+        self.view.scratches.opened(number)?;
+        Ok(self.opened(req.uid, Handle::Scratch(number)))
+    }
+
+    pub(super) fn set_scratch(
+        &self,
+        req: &Request,
+        caller: &Caller,
+        ino: Ino,
+        number: u64,
+        change: &SetAttr,
+    ) -> Result<Attr> {
+        self.may_change_scratch(req, caller, number)?;
+        if let Some(size) = change.size {
+            self.view.scratches.resize(number, size)?;
+        }
+        if let Some(mode) = change.mode {
+            self.view.scratches.0.lock().file(number)?.mode = (mode & 0o777) as u16;
+        }
+        self.view.attr(ino, &Node::Scratch(number), req)
+    }
+
+    pub(super) fn unlink_scratch(&self, req: &Request, caller: &Caller, place: (Ino, &OsStr)) -> Result<()> {
+        let number = self.view.scratches.at(place.0, place.1).ok_or(ABSENT)?;
+        self.may_change_scratch(req, caller, number)?;
+        self.view.scratches.remove(place.0, place.1)
+    }
+
+    /// The rename that saves: the temporary file becomes the result, in one step with the end of the task (C25).
+    pub(super) fn rename_scratch(
+        self: &Arc<Core>,
+        req: &Request,
+        caller: Arc<Caller>,
+        from: (Ino, &OsStr),
+        to: (Ino, &OsStr, Node),
+        exclusive: bool,
+        reply: Reply<()>,
+    ) {
+        let replaced = self.view.scratches.at(to.0, to.1);
+        let mine = self.view.scratches.at(from.0, from.1).ok_or(ABSENT).and_then(|number| {
+            self.may_change_scratch(req, &caller, number)?;
+            replaced.map_or(Ok(()), |replaced| self.may_change_scratch(req, &caller, replaced))?;
+            Ok(number)
+        });
+        let number = match mine {
+            Ok(number) => number,
+            Err(error) => return reply.send(Err(error)),
+        };
+        if self.is_scratch(to.0, to.1, &to.2, exclusive) {
+            return reply.send(self.view.scratches.rename(from, (to.0, to.1)));
+        }
+        let (task, ending) = match &to.2 {
+            Node::Task(Directory::Completed, task) => (task, Ending::Completed),
+            Node::Task(Directory::Failed, task) => (task, Ending::Failed),
+            _ => return reply.send(super::synth::ours()),
+        };
+        let content = match self.view.scratches.read(number, 0, RESULT_BYTES as u32) {
+            Ok(content) => content,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let command = table::finishing(task, &caller, ending, Some(Content::new(content)), exclusive);
+        if let Err(error) = self.before(&caller, &command) {
+            return reply.send(Err(self.refused(&caller, error)));
+        }
+        let (core, place) = (self.clone(), (from.0, from.1.to_os_string()));
+        self.view.engine.submit(command, move |outcome| {
+            let outcome = core.answer(&caller, outcome);
+            if outcome.is_ok() {
+                let _ = core.view.scratches.remove(place.0, &place.1);
+            }
+            reply.send(outcome.map(|_| ()));
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(uid: u32) -> Request {
+        Request { tid: 0, uid, gid: uid }
+    }
+
+    /// Make one with so many bytes, and close it.
+    fn make(scratches: &Scratches, uid: u32, name: &str, bytes: usize) -> Result<u64> {
+        let number = scratches.create((1, name.as_ref()), &of(uid), 0o600, Wall(0))?;
+        let written = scratches.write(number, 0, &vec![b'x'; bytes], false, Wall(0));
+        scratches.closed(number);
+        written.map(|()| number)
+    }
+
+    fn count(scratches: &Scratches, uid: u32) -> usize {
+        scratches.0.lock().files.values().filter(|file| file.uid == uid).count()
+    }
+
+    #[test]
+    fn a_user_who_makes_many_loses_its_own_oldest_ones() {
+        let scratches = Scratches::default();
+        make(&scratches, 2, "other", 10).unwrap();
+        for n in 0..SCRATCH_FILES_OF_A_USER * 3 {
+            make(&scratches, 1, &format!(".{n}"), 1).unwrap();
+        }
+        assert_eq!((count(&scratches, 1), count(&scratches, 2)), (SCRATCH_FILES_OF_A_USER, 1));
+        assert!(scratches.at(1, ".0".as_ref()).is_none(), "the oldest went");
+        let last = format!(".{}", SCRATCH_FILES_OF_A_USER * 3 - 1);
+        assert!(scratches.at(1, last.as_ref()).is_some());
+        assert_eq!(scratches.names(1).len(), SCRATCH_FILES_OF_A_USER + 1);
+        // As many bytes are too many, too.
+        for n in 0..2 * SCRATCH_BYTES_OF_A_USER / RESULT_BYTES {
+            make(&scratches, 3, &format!("{n}"), RESULT_BYTES).unwrap();
+        }
+        assert_eq!(count(&scratches, 3), SCRATCH_BYTES_OF_A_USER / RESULT_BYTES);
+    }
+
+    #[test]
+    fn what_is_open_stays() {
+        let scratches = Scratches::default();
+        for n in 0..SCRATCH_FILES_OF_A_USER {
+            scratches.create((1, format!(".{n}").as_ref()), &of(1), 0o600, Wall(0)).unwrap();
+        }
+        assert_eq!(make(&scratches, 1, ".more", 0).unwrap_err().errno, libc::ENOSPC);
+        make(&scratches, 2, ".other", 0).unwrap();
+        let used = scratches.at(1, ".7".as_ref()).unwrap();
+        scratches.closed(used);
+        make(&scratches, 1, ".more", 0).unwrap();
+        assert!(scratches.stat(used).is_err() && scratches.at(1, ".8".as_ref()).is_some());
+    }
+
+    #[test]
+    fn many_users_leave_room_for_one_more() {
+        let scratches = Scratches::default();
+        for uid in 1..=(SCRATCH_FILES / SCRATCH_FILES_OF_A_USER + 2) as u32 {
+            for n in 0..SCRATCH_FILES_OF_A_USER {
+                make(&scratches, uid, &format!(".{uid}.{n}"), 0).unwrap();
+            }
+        }
+        assert_eq!(scratches.0.lock().files.len(), SCRATCH_FILES);
+        assert!(scratches.at(1, ".1.0".as_ref()).is_none());
+    }
+}
