@@ -47,7 +47,7 @@ pub enum Distrust {
         "{0} is one of {1} hard links to a file, which can be changed from elsewhere; give crewfs a file of its own: \
          cp -p {0} {0}.copy && mv {0}.copy {0}"
     )]
-    Linked(PathBuf, u64),
+    Linked(PathBuf, String),
     /// What was opened is not what was made.
     #[error("{0} was replaced while crewfs made it; find out who does that, and try again")]
     Replaced(PathBuf),
@@ -199,7 +199,7 @@ fn judge_file(stat: &Stat, shown: &Path, user: u32) -> Result<(), Distrust> {
     judge_access(stat, shown, user)?;
     // One that was just removed has none.
     if stat.st_nlink > 1 {
-        return Err(Distrust::Linked(shown.to_path_buf(), u64::from(stat.st_nlink)));
+        return Err(Distrust::Linked(shown.to_path_buf(), stat.st_nlink.to_string()));
     }
     Ok(())
 }
