@@ -99,6 +99,7 @@ print(longest * 1000)""#
 fn c44_processes_that_cannot_be_looked_at_delay_no_other_user() {
     as_root!();
     let project = project!(Duration::from_secs(120));
+    project.is_for_everybody();
     std::fs::write(project.source().join("file"), "content").unwrap();
     for id in ["mine0", "mine1", "mine2", "mine3", "theirs"] {
         project.task(id, "# T\n");

@@ -188,6 +188,7 @@ fn c22_c24_operators_are_those_who_mounted_without_a_workers_name() {
 fn c45_names_of_users_and_of_keys_are_taken_by_no_other_user() {
     as_root!();
     let project = project!();
+    project.is_for_everybody();
     ["a", "b"].iter().for_each(|id| project.task(id, "# T\n"));
     let keys = project.dir().join("keys");
     let line = "restrict,command=\"crewfs sftp-server --worker far-1 --root '/p'\" ssh-ed25519 AAAA far-1\n";
@@ -211,6 +212,7 @@ fn c45_names_of_users_and_of_keys_are_taken_by_no_other_user() {
 fn c45_a_generated_name_that_was_taken_in_advance_is_another_one() {
     as_root!();
     let project = project!();
+    project.is_for_everybody();
     project.task("a", "# T\n");
     let mounted = project.mount(&[]);
     let claude = project.dir().join("claude");
@@ -244,7 +246,7 @@ fn c46_operators_may_be_named_users_alone() {
     as_root!();
     let project = project!();
     // They need the right to make the name, too.
-    fs::set_permissions(project.tasks(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    project.is_for_everybody();
     let mounted = project.mount(&["operators=nobody"]);
     mounted.operator("touch tasks/paused").refused("Permission denied");
     let operator = |script: &str| mounted.operator(&format!("setpriv --reuid=65534 --clear-groups {script}"));
