@@ -142,7 +142,7 @@ impl Daemon {
             below(tasks, Opens::Reported)?,
         ];
         let shown = {
-            let tree_config = TreeConfig { tasks: config.tasks.clone().into(), guard: config.guard };
+            let tree_config = TreeConfig { tasks: config.tasks.clone().into(), guard: config.guard.clone() };
             Tree::new(files[0].clone(), tree_config, callers.clone(), engine.clone())
                 .map(Arc::new)
                 .map_err(|error| StartError(format!("the tree cannot be shown: errno {}", error.errno)))?

@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     foreground: bool,
     /// Options, separated by commas: state=DIR, tasks=NAME, lease=30m, lease_max=24h, ageing=1h, claims_per_worker=N,
     /// workers=NAME:NAME, operators=NAME:NAME, keys=USER:FILE, idle_timeout=10m, file_grace=3s, remote_grace=60s, allow_other,
-    /// threads=N, lock_wait=2s, stale_window=1h, stale_writes=refuse.
+    /// threads=N, lock_wait=2s, stale_window=1h, stale_writes=refuse, unguarded=FILE.
     #[arg(short, value_name = "OPTION[,OPTION…]")]
     options: Vec<String>,
 }
@@ -106,7 +106,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
     };
     let options = arguments.options.iter().try_fold(options, |options, list| options.apply(list))?;
     options.check(is_root)?;
-    let lease = options.lease();
+    let (lease, guard) = (options.lease(), options.guard()?);
     // A mount over itself whose daemon is gone does not answer.
     clear_dead(source, mountpoint)?;
     let full_source = resolved(source, is_root, absolute)?;
@@ -129,7 +129,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
         allow_other: options.allow_other,
         threads: options.threads,
         names: options.names,
-        guard: options.guard,
+        guard,
     })
 }
 

@@ -2,11 +2,18 @@
 //!
 //! Must never: pass over an option that is not known.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, Mode, OFlags, fstat};
+use rustix::process::geteuid;
 
 use super::Failure;
 use crate::fs::desk::Users;
 use crate::fs::{guard, names};
+use crate::limits::IGNORE_FILE_BYTES;
 use crate::queue::{Budget, Rules, Span};
 use crate::users::uid_of;
 
@@ -36,12 +43,14 @@ pub(super) struct Options {
     /// `threads=N`
     pub(super) threads: usize,
     /// `lock_wait=SPAN`, `stale_window=SPAN`, `stale_writes=refuse`, `stale_writes=allow`
-    pub(super) guard: guard::Config,
+    guard: guard::Config,
+    /// `unguarded=FILE`
+    unguarded: Option<PathBuf>,
     /// `operators=NAME:NAME`, `keys=USER:FILE`
     pub(super) names: names::Config,
 }
 
-const KNOWN: &str = "state=DIR, tasks=NAME, lease=SPAN, lease_max=SPAN, ageing=SPAN, claims_per_worker=N, workers=NAME:NAME, operators=NAME:NAME, keys=USER:FILE, log_bytes=SIZE, log_events=N, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD";
+const KNOWN: &str = "state=DIR, tasks=NAME, lease=SPAN, lease_max=SPAN, ageing=SPAN, claims_per_worker=N, workers=NAME:NAME, operators=NAME:NAME, keys=USER:FILE, log_bytes=SIZE, log_events=N, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD, unguarded=FILE";
 /// The lease where no other is chosen.
 const LEASE: Span = Span(30 * 60_000);
 /// The longest wait for a lock.
@@ -90,6 +99,7 @@ impl Options {
             allow_other: is_root,
             threads: cores.clamp(4, 64),
             guard: guard::Config::default(),
+            unguarded: None,
             names: names::Config::default(),
         }
     }
@@ -97,6 +107,12 @@ impl Options {
     /// How long a silent worker keeps a task that names no lease.
     pub(super) fn lease(&self) -> Span {
         self.lease.unwrap_or(LEASE.min(self.rules.lease_max))
+    }
+
+    /// What is chosen about the guard, with the rules of the file in which an operator keeps them.
+    pub(super) fn guard(&self) -> Result<guard::Config, Failure> {
+        let unguarded = self.unguarded.as_deref().map(rules_of).transpose()?;
+        Ok(guard::Config { unguarded, ..self.guard.clone() })
     }
 
     /// Whether this user can mount with these options.
@@ -192,6 +208,11 @@ impl Options {
             ("stale_writes", Some("refuse")) => self.guard.refuse_stale = true,
             ("stale_writes", Some("allow")) => self.guard.refuse_stale = false,
             ("stale_writes", _) => return Err(wrong("takes refuse or allow")),
+            ("unguarded", _) => {
+                let file = value.map(PathBuf::from).filter(|file| file.is_absolute());
+                self.unguarded =
+                    Some(file.ok_or_else(|| wrong("takes the path of a file, from the root on"))?);
+            }
             ("keys", _) => {
                 let keys = value.and_then(|value| value.split_once(':'));
                 let keys = keys.and_then(|(user, file)| Some((uid_of(user)?, PathBuf::from(file))));
@@ -231,6 +252,35 @@ fn users(names: &str) -> Result<Users, String> {
     names.split(':').map(|name| uid_of(name).ok_or_else(|| name.to_owned())).collect()
 }
 
+/// The rules in a file that no user can change but root and the one who mounts.
+fn rules_of(file: &Path) -> Result<Arc<str>, Failure> {
+    let failed = |why: &str| {
+        let shown = file.display();
+        Failure::failed(format!(
+            "the option unguarded={shown} cannot be used: {why}; name a file in the language of .gitignore that belongs to root or to you, and that no other user can write"
+        ))
+    };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(file, flags, Mode::empty()).map_err(|error| failed(&error.to_string()))?;
+    let stat = fstat(&opened).map_err(|error| failed(&error.to_string()))?;
+    let is_trusted = [0, geteuid().as_raw()].contains(&stat.st_uid) && stat.st_mode & 0o022 == 0;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(failed("it is no regular file"));
+    }
+    if !is_trusted {
+        return Err(failed("other users can change it"));
+    }
+    let mut text = Vec::new();
+    File::from(opened)
+        .take(IGNORE_FILE_BYTES + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| failed(&error.to_string()))?;
+    if text.len() as u64 > IGNORE_FILE_BYTES {
+        return Err(failed(&format!("it has more than {IGNORE_FILE_BYTES} bytes")));
+    }
+    Ok(String::from_utf8_lossy(&text).into())
+}
+
 /// A number of bytes, or of KiB (`K`), MiB (`M`) or GiB (`G`).
 fn size(text: &str) -> Option<u64> {
     let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30)];
@@ -246,6 +296,25 @@ fn is_plain_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_are_taken_from_a_file_that_others_cannot_change() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("rules");
+        std::fs::write(&file, "target/\n").unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+        let guard = |file: &Path| {
+            Options::defaults(true, 1).apply(&format!("unguarded={}", file.display())).unwrap().guard()
+        };
+        assert_eq!(guard(&file).unwrap().unguarded.as_deref(), Some("target/\n"));
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o664)).unwrap();
+        assert!(guard(&file).unwrap_err().message.contains("other users can change it"));
+        symlink("/etc/hostname", dir.path().join("link")).unwrap();
+        for other in ["link", "missing", "."] {
+            assert!(guard(&dir.path().join(other)).is_err(), "{other}");
+        }
+    }
 
     #[test]
     fn an_ordinary_user_is_told_what_it_takes() {
@@ -310,6 +379,8 @@ mod tests {
             "lease_max",
             "claims_per_worker=0",
             "claims_per_worker",
+            "unguarded",
+            "unguarded=rules",
             "log_bytes=0",
             "log_bytes=1m",
             "log_bytes=99999999999G",

@@ -2,7 +2,8 @@
 //!
 //! May assume: it is told of every change of a file that holds rules, and of every directory that moves.
 //! Must never: follow a symbolic link, or take more than the rules of the project itself: what a user's own git
-//! configuration ignores is not known here. Whether git tracks an ignored file makes no difference.
+//! configuration ignores is not known here. Whether git tracks an ignored file makes no difference. Where an operator has given rules,
+//! it must never take any from the project: who may write in the project would decide what is guarded.
 //!
 //! The rules are git's, as the `ignore` crate reads them: `.gitignore` of each directory up to the root of its repository, the
 //! deeper one first, and then `.git/info/exclude`. A directory with a `.git` of its own is another repository.
@@ -67,14 +68,18 @@ struct Known {
 /// What is exempt in a project. See the top of this file.
 pub(super) struct Exempt {
     files: Arc<Files>,
+    /// The rules of an operator, which take the place of all rules in the project.
+    given: Option<Arc<Level>>,
     /// Counts the times at which rules, or the places they hold for, have changed.
     generation: AtomicU64,
     known: Mutex<Known>,
 }
 
 impl Exempt {
-    pub(super) fn new(files: Arc<Files>) -> Exempt {
-        Exempt { files, generation: AtomicU64::new(0), known: Mutex::default() }
+    /// `given`: the rules of an operator, if there are any, as the text of a `.gitignore` at the root.
+    pub(super) fn new(files: Arc<Files>, given: Option<&str>) -> Exempt {
+        let given = given.map(|text| Arc::new(Level { depth: 0, rules: rules(text.lines()) }));
+        Exempt { files, given, generation: AtomicU64::new(0), known: Mutex::default() }
     }
 
     /// Rules have changed, or a directory has moved: everything is found out again.
@@ -168,6 +173,9 @@ impl Exempt {
 
     /// What holds in a directory that is not exempt itself, with the rules that it adds.
     fn ruled(&self, ino: Ino, path: Vec<OsString>, mut levels: Vec<Arc<Level>>) -> Directory {
+        if let Some(given) = &self.given {
+            return Directory::Ruled { path, levels: vec![given.clone()] };
+        }
         if self.files.exists(ino, OsStr::new(".git")).unwrap_or(false) {
             levels.clear();
             levels.extend(self.level(ino, ".git/info/exclude", path.len()));
@@ -223,6 +231,10 @@ mod tests {
     use std::path::Path;
 
     fn project(files: &[(&str, &str)]) -> (tempfile::TempDir, Exempt) {
+        with_rules(files, None)
+    }
+
+    fn with_rules(files: &[(&str, &str)], given: Option<&str>) -> (tempfile::TempDir, Exempt) {
         let dir = tempfile::tempdir().unwrap();
         for (path, content) in files {
             let path = dir.path().join(path);
@@ -231,7 +243,8 @@ mod tests {
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, dir.path(), flags, Mode::empty()).unwrap();
-        let exempt = Exempt::new(Arc::new(Files::new(root, crate::fs::files::Opens::Reported).unwrap()));
+        let exempt =
+            Exempt::new(Arc::new(Files::new(root, crate::fs::files::Opens::Reported).unwrap()), given);
         (dir, exempt)
     }
 
@@ -291,6 +304,27 @@ mod tests {
                 && is_exempt(&exempt, "sub/.git")
         );
         assert!(!is_exempt(&exempt, "sub/d/a.log"));
+    }
+
+    #[test]
+    fn rules_of_an_operator_take_the_place_of_all_in_the_project() {
+        let files = [
+            (".gitignore", "*\n"),
+            (".git/info/exclude", "*\n"),
+            ("target/debug/x", ""),
+            ("sub/.git", "gitdir: elsewhere\n"),
+            ("sub/.gitignore", "*\n"),
+            ("sub/d/x", ""),
+        ];
+        let (_dir, exempt) = with_rules(&files, Some("target/\n/sub/*.log\n"));
+        for path in [".git/config", "target/debug/x", "sub/a.log", "sub/.git"] {
+            assert!(is_exempt(&exempt, path), "{path}");
+        }
+        for path in ["a.rs", ".gitignore", "sub/.gitignore", "sub/d/x", "sub/d/a.log"] {
+            assert!(!is_exempt(&exempt, path), "{path}");
+        }
+        let (_dir, exempt) = with_rules(&files, Some(""));
+        assert!(!is_exempt(&exempt, "target/debug/x"));
     }
 
     #[test]

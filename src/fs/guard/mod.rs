@@ -68,7 +68,7 @@ use crate::queue::{Instant, Span, Wall, WorkerName};
 pub const LOCK_ATTRIBUTE: &str = "user.crewfs.lock";
 
 /// What can be chosen about the guard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// How long a change waits for another worker's lock (C51).
     pub lock_wait: Span,
@@ -76,11 +76,18 @@ pub struct Config {
     pub stale_window: Span,
     /// Whether that is asked for at all.
     pub refuse_stale: bool,
+    /// What is not guarded (C52), as the text of a `.gitignore` at the root; what git would ignore, if there is none.
+    pub unguarded: Option<Arc<str>>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { lock_wait: Span(2_000), stale_window: Span(60 * 60_000), refuse_stale: true }
+        Config {
+            lock_wait: Span(2_000),
+            stale_window: Span(60 * 60_000),
+            refuse_stale: true,
+            unguarded: None,
+        }
     }
 }
 
@@ -180,19 +187,21 @@ impl Guard {
         callers: Arc<Callers>,
         engine: Arc<Engine>,
     ) -> Guard {
+        let (stale_window, exempt) =
+            (config.stale_window, Exempt::new(files.clone(), config.unguarded.as_deref()));
         Guard {
             config,
             policy,
             descriptors: Descriptors::new(callers.clone()),
             callers,
             clock: engine.clock().clone(),
-            exempt: Exempt::new(files.clone()),
+            exempt,
             files,
             owned: Owned::new(engine),
             table: Arc::new(Mutex::new(Table {
                 locks: Locks::default(),
                 fences: Fences::default(),
-                changes: Changes::new(RECENT_FILES, config.stale_window),
+                changes: Changes::new(RECENT_FILES, stale_window),
                 orphans: Default::default(),
                 mapped: Default::default(),
             })),

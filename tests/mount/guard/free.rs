@@ -83,6 +83,22 @@ fn prepared(mounted: &Mounted) -> (Agent, Agent) {
 }
 
 #[test]
+fn c52_with_rules_of_an_operator_no_worker_switches_the_guard_off() {
+    let project = project!();
+    let rules = project.dir().join("rules");
+    std::fs::write(&rules, "build/\n").unwrap();
+    std::fs::set_permissions(&rules, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let mounted = project.mount(&["lock_wait=0", &format!("unguarded={}", rules.display())]);
+    let (mut one, mut two) = prepared(&mounted);
+    for switches_off in ["0", "new('.gitignore', '*\\n')", "new('sub/.gitignore', '*\\n')"] {
+        one.ok(switches_off);
+        for (path, expected) in [("build/o", true), ("a.log", false), ("src/a.rs", false), ("sub/x", false)] {
+            assert_eq!(is_free(&mut one, &mut two, path), expected, "{path} after {switches_off}");
+        }
+    }
+}
+
+#[test]
 fn c52_what_git_ignores_is_free_as_the_rules_are_now() {
     let project = project!();
     let mounted = project.mount(&["lock_wait=0"]);
