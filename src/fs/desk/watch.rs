@@ -329,7 +329,7 @@ impl Watcher {
             let stat = statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
             let known = state.task(task.as_str()).filter(|task| task.has_whole_file());
             if let Ok(stamp) = stat.map(|stat| stamp_of(&stat))
-                && known.is_none_or(|task| !task.stamp.is_content_of(&stamp) || self.is_for_some(task, &name))
+                && known.is_none_or(|task| !task.stamp.is_content_of(&stamp) || self.is_for_some(task, name))
             {
                 changed.push((stamp.mtime_ns, task.clone()));
             }
@@ -347,7 +347,7 @@ impl Watcher {
 
     /// Whether some users may not read a file, or the queue believes so. Its rights are looked at more closely then.
     fn is_for_some(&self, task: &Task, name: &OsStr) -> bool {
-        task.stamp.readers.is_some() || !is_for_everybody(&self.publisher.directory(), name)
+        task.stamp.readers.is_some() || !is_for_everybody(self.publisher.directory(), name)
     }
 
     /// A file that was found, not told of: it may be open for writing.
