@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use daemonize::{Daemonize, Outcome};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::options::Options;
 use super::settings::Settings;
@@ -44,6 +46,8 @@ pub(super) struct Arguments {
 /// The log of a daemon in the background, in the state directory; the one before it is kept.
 const LOG: &str = "crewfs.log";
 const LOG_BEFORE: &str = "crewfs.log.1";
+/// How long a daemon that could not serve has to end.
+const ENDING: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let config = configure(&arguments)?;
@@ -61,7 +65,11 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             news.read_to_string(&mut said).map_err(Failure::failed)?;
             match said.split_once('\n') {
                 Some(("mounted", _)) => Ok(()),
-                Some(("failed", why)) => Err(Failure::failed(why)),
+                Some(("failed", said)) => {
+                    let (daemon, why) = said.split_once('\n').unwrap_or(("", said));
+                    wait_for_end(daemon);
+                    Err(Failure::failed(why))
+                }
                 _ => Err(Failure::failed("the daemon ended before it could say why; try: crewfs mount -f …")),
             }
         }
@@ -82,11 +90,18 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
                 Err(error) => Err(Failure::failed(error)),
             };
             if let Err(failure) = &served {
-                tell("failed", &failure.message);
+                tell("failed", &format!("{}\n{}", std::process::id(), failure.message));
             }
             served
         }
     }
+}
+
+/// Wait until a daemon that could not serve is gone: until then it may have the project, and another mount would be refused.
+fn wait_for_end(daemon: &str) {
+    let pid = daemon.parse().ok().and_then(Pid::from_raw);
+    let Some(Ok(process)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return };
+    let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&ENDING));
 }
 
 fn configure(arguments: &Arguments) -> Result<Config, Failure> {
