@@ -102,7 +102,7 @@ fn c58_only_what_uses_a_leased_file_waits() {
     let mut holder = Holder::of(project.source(), &names);
     let actions = [
         "assert open(f).read() == 'content'",
-        "open(f, 'a').write('more')",
+        "os.write(os.open(f, os.O_WRONLY | os.O_APPEND), b'more')",
         "os.truncate(f, 3)",
         "open(f, 'w').close()",
         "fd = os.open(f, os.O_RDWR); os.posix_fallocate(fd, 0, 100)",
