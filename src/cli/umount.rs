@@ -14,6 +14,7 @@ use super::{Failure, doctor, place};
 use crate::daemon::Project;
 use crate::mountpoint::{self, Place, unmount_by_helper};
 use crate::mounts::{self, Mount};
+use crate::shown;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -121,7 +122,7 @@ fn users_of(tree: &Mount) -> Vec<String> {
             return Some("this command itself, whose program, input or output is there".to_string());
         }
         let command = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
-        Some(format!("{} (process {pid})", command.trim_end()))
+        Some(format!("{} (process {pid})", shown::line(command.trim_end())))
     };
     processes::of_each(name)
 }

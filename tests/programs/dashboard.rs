@@ -54,6 +54,7 @@ fn the_page_shows_what_queue_json_says_and_goes_on_by_itself() {
         project.task(&format!("t{n:02}"), &format!("# Task {n}\n"));
     }
     project.task("evil", "---\ntitle: </script><img src=x onerror=\"window.taken=1\">\n---\n");
+    project.task("turned", "---\ntitle: \"a\\u202Eb\\x9Bc\\U000E0041d\"\n---\n");
     project.task("waits", "---\nneeds: [nowhere]\n---\n");
     let mut mount = project.mount(&[]);
     let mut browser = Browser::start(project.dir());
@@ -62,6 +63,9 @@ fn the_page_shows_what_queue_json_says_and_goes_on_by_itself() {
     until("the page is there", || shown(&mut browser) == expected(&mount));
     assert_eq!(browser.text("#name"), "mount");
     assert!(browser.text("#stuck").contains("nowhere"), "{}", browser.text("#stuck"));
+
+    let spelled = r"a\u{202e}b\u{9b}c\u{e0041}d";
+    assert!(browser.text("#tasks").contains(spelled), "{}", browser.text("#tasks"));
 
     // Somebody looks for something, and scrolls. Nobody touches the page afterwards.
     let words = "const f = document.querySelector('#filter'); f.value = 't0'; f.dispatchEvent(new Event('input')); f.focus()";
@@ -97,7 +101,7 @@ fn the_page_shows_what_queue_json_says_and_goes_on_by_itself() {
     mount.stop();
     let lost = "document.querySelector('#contact').className";
     assert!(within(SOON, || browser.value(lost) == "lost"), "it says that nobody answers");
-    assert_eq!(shown(&mut browser)[0], "3 of 42", "and still shows what it knows");
+    assert_eq!(shown(&mut browser)[0], "3 of 43", "and still shows what it knows");
 }
 
 #[test]
