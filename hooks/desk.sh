@@ -84,7 +84,7 @@ is_ours() {
 }
 
 # Go to the desk that is mounted at the name $2 in the directory $1. A directory that only looks like a desk is none: what it holds may
-# be anybody's text. It counts on a tree of crewfs, where it is a mount of its own, and over sshfs as a mount of its own
+# be the text of any user. It counts on a tree of crewfs, where it is a mount of its own, and over sshfs as a mount of its own
 # or in the root of one. No link is followed below $1, and after this none can be: we stand in the desk.
 # Below desk_ask only. Sets desk.
 desk_at() {

@@ -1,6 +1,6 @@
 //! Texts that nothing shows any more: results, reasons and notes that were overwritten, or whose task or claim is gone.
 //!
-//! May assume: whoever calls is the writer, and what it tells of is on disk.
+//! May assume: the caller is the writer, and what it tells of is on disk.
 //! Must never: have the log let go of a text that the state shows; do more in one go than the limits say.
 //!
 //! Which texts are left behind follows from the state before a commit and after it. What a crash keeps from being dropped is found

@@ -107,7 +107,7 @@ impl Writer {
         }
     }
 
-    /// Let go of some texts that nothing shows any more. Whoever opened them has read them.
+    /// Let go of some texts that nothing shows any more. A reader that opened them has read them.
     fn drop_superseded(&mut self) {
         if self.shared.broken.read().is_some() {
             return;

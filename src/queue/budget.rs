@@ -1,6 +1,6 @@
-//! What one worker, and one user, may add to the event log in a while: nobody fills the disk of all by repeating a step.
+//! What one worker, and one user, may add to the event log in a while: no user fills the disk of all by repeating a step.
 //!
-//! May assume: whoever calls tells the time, and charges what a decision really adds.
+//! May assume: the caller tells the time, and charges what a decision really adds.
 //! Must never: stand in the way of the end of a claim, or forget a debt before it is paid.
 //!
 //! Each worker and each user has an account of events and one of bytes, which time fills up to a limit. Who has anything in both may
@@ -202,8 +202,8 @@ fn pay<K: Hash + Eq + Clone>(
     *account = account.at(budget, share, now).less(cost, &full);
 }
 
-/// Who pays what for a decision; `None` where nobody does. Whoever takes a task on and ends it pays for no event: that was paid by who
-/// published the task, had it done again, or gave it back.
+/// Which payer pays what for a decision; `None` where it is free. To claim a task and end the claim costs no event: that was paid
+/// by the payer that published the task, had it done again, or gave it back.
 pub fn cost(
     state: &State,
     command: &Command,

@@ -305,7 +305,7 @@ impl State {
         }
     }
 
-    /// The task that goes first, of those that a worker can do and read; for nobody in particular, of those that everybody can.
+    /// The task that goes first, of those that a worker can do and read; for no worker in particular, of those that all can.
     pub fn best_for(&self, worker: Option<&str>, eyes: &Eyes) -> Option<&TaskId> {
         let has = worker.map_or(&[][..], |name| self.capabilities(name));
         self.order.first(|word| has.iter().any(|known| known == word), eyes)

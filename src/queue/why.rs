@@ -12,7 +12,7 @@ pub const WITHHELD: &str = "why is said to users who may read its file";
 
 impl State {
     /// Why a task does not move; empty when it does. Whether it could be claimed depends on who asks; where nobody is
-    /// named, only what holds for everybody counts. Of other tasks it says what these eyes may see.
+    /// named, only what holds for all workers counts. Of other tasks it says what these eyes may see.
     pub fn why(&self, task: &Task, caller: Option<&str>, eyes: &Eyes) -> String {
         match &task.phase {
             Phase::Open if self.state_of(task) == TaskState::Blocked => self.why_blocked(task, eyes),

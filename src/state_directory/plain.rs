@@ -1,4 +1,4 @@
-//! Directories and files that nobody but the user of this process can change, and plain files of other users: judged by descriptor.
+//! Directories and files that only the user of this process can change, and plain files of other users: judged by descriptor.
 //!
 //! May assume: nothing. Another user may have put there what a name leads to, and may replace it at any moment.
 //! Must never: follow a symbolic link, wait for a pipe or for the holder of a lease, or cut, lengthen or read a file before it is
@@ -28,7 +28,7 @@ pub enum Distrust {
     Owner(PathBuf, u32, u32),
     /// Others may change it.
     #[error(
-        "{0} can be changed by others than its owner (mode {1:04o}), so that anybody may have put there what is in it; look at that, \
+        "{0} can be changed by others than its owner (mode {1:04o}), so that other users may have put there what is in it; look at that, \
          and close it: chmod -R go-w {0}"
     )]
     Open(PathBuf, u32),

@@ -83,7 +83,7 @@ fn c70_the_doctor_looks_at_the_state_of_a_project_mounted_or_not() {
         let mut mounted = if in_place { project.mount_in_place(&[]) } else { project.mount(&[]) };
         mounted.sh("w1", "echo '# A' > tasks/a.md && touch tasks/claim/a").ok();
         let said = doctor(Some(mounted.path())).stdout;
-        for part in ["is open to nobody but its owner", "serves", "log.db", "free"] {
+        for part in ["is closed to all users but its owner", "serves", "log.db", "free"] {
             assert!(line(&said, &project, part).starts_with("ok"), "{part} in {said}");
         }
         assert!(said.contains(&format!("process {} serves", mounted.pid())), "{said}");

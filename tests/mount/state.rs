@@ -304,7 +304,7 @@ fn the_doctor_says_where_the_state_is_and_what_became_of_it() {
         assert!(shown.starts_with("ok") && shown.ends_with(&state.display().to_string()), "{shown}");
         let pid = mounted.pid().to_string();
         assert!(said.lines().any(|line| line.contains("serves") && line.contains(&pid)), "{said}");
-        assert!(line(&said, "is open to nobody but its owner").starts_with("ok"), "{said}");
+        assert!(line(&said, "is closed to all users but its owner").starts_with("ok"), "{said}");
     }
     fs::remove_dir_all(&state).unwrap();
     do_task(&mounted, "a").ok();

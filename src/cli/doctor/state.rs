@@ -159,7 +159,7 @@ fn judge_access(shown: &Path, directory: &Stat, trusted: Result<(), OpenError>) 
             "others may look into {shown} (mode {mode:04o}), where all tasks and results are; close it: chmod 700 {shown}"
         ));
     }
-    Good(format!("{shown} is open to nobody but its owner, user {}, and root", directory.st_uid))
+    Good(format!("{shown} is closed to all users but its owner, user {}, and root", directory.st_uid))
 }
 
 fn holder(source: &Path, state: BorrowedFd<'_>, served: Option<&Served>) -> Finding {

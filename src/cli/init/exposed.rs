@@ -1,7 +1,7 @@
 //! Who can change what agents run: a hook, or a file of settings that names one, which a member may write to is run by the agents
 //! of all others. So is one in a directory in which a member may put another file in its place.
 //!
-//! May assume: nothing; the project may be anybody's.
+//! May assume: nothing; the project may belong to any user.
 //! Must never: change a mode. Who works on a project together is for people to say.
 
 use std::path::{Path, PathBuf};
