@@ -224,6 +224,8 @@ $state
 #ageing = \"1h\"
 #claims_per_worker = 1
 #workers = \"alice:bob\"
+#log_bytes = \"1M\"
+#log_events = \"50\"
 #idle_timeout = \"10m\"
 #file_grace = \"3s\"
 #remote_grace = \"60s\"
@@ -231,6 +233,7 @@ $state
 #lock_wait = \"2s\"
 #stale_window = \"1h\"
 #stale_writes = \"refuse\"
+#unguarded = \"$configs/$name.rules\"
 
 # The names of remote workers are for their keys alone: no other user of this machine can take one.
 keys = \"$user:$configs/$name.keys\"

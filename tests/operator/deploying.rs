@@ -222,7 +222,7 @@ fn the_settings_that_are_commented_out_are_the_defaults() {
     let served =
         "crewfs mount --config /etc/crewfs/demo.toml && crewfs umount --config /etc/crewfs/demo.toml";
     machine.ok(served);
-    machine.ok("sed -i 's/^#\\([a-z]\\)/\\1/; /^claims_per_worker/d; /^workers/d' /etc/crewfs/demo.toml");
+    machine.ok("sed -i 's/^#\\([a-z]\\)/\\1/; /^claims_per_worker/d; /^workers/d; /^unguarded/d' /etc/crewfs/demo.toml");
     let settings = machine.ok("grep -v '^#' /etc/crewfs/demo.toml");
     machine.ok(served);
     // Each as the table of the options has it, and none is missing.
@@ -233,8 +233,8 @@ fn the_settings_that_are_commented_out_are_the_defaults() {
         let Some((key, _)) = option.split_once('=') else { continue };
         let line = settings.lines().find(|line| line.starts_with(&format!("{key} = ")));
         match key {
-            // A new project has its state outside of it.
-            "threads" | "claims_per_worker" | "workers" | "state" => {}
+            // A new project has its state outside of it, and operators and keys of its own.
+            "threads" | "claims_per_worker" | "workers" | "unguarded" | "operators" | "keys" | "state" => {}
             _ => assert_eq!(line, Some(&*format!("{key} = \"{default}\"")), "{settings}"),
         }
     }

@@ -135,7 +135,7 @@ fn kill_at_stop(mounted: &mut Mounted, life: Duration) {
 
 /// The events after a position, as the log on the disk has them. Reading checks that they are dense.
 fn from_disk(project: &Project, after: Seq) -> Vec<Record> {
-    let taken = crewfs::daemon::Project::take(&project.behind(), None, false).unwrap();
+    let taken = crewfs::daemon::Project::take(project.source(), None, false).unwrap();
     taken.open_log().unwrap().read(after, usize::MAX >> 1).unwrap()
 }
 
