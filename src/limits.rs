@@ -189,8 +189,9 @@ pub const LOCKED_FILES_OF_A_USER: usize = 16_384;
 /// Locks of one user from which on it is looked now and then which of them are over.
 pub const SWEPT_LOCKS: usize = 4_096;
 const _: () = assert!(SWEPT_LOCKS < LOCKED_FILES_OF_A_USER && LOCKED_FILES_OF_A_USER < LOCKED_FILES);
-/// How long a change waits for one of its user's locks to be over, when there are too many, in milliseconds.
-pub const LOCKS_FULL_MS: u64 = 1_000;
+/// How long a change waits for one of its user's locks to be over, when there are too many, in milliseconds. The kernel keeps the
+/// directory or the file locked meanwhile, for other users too.
+pub const LOCKS_FULL_MS: u64 = 100;
 /// How long an open that made or emptied a file may take to return: until then no descriptor can be seen, in milliseconds.
 pub const OPENING_MS: u64 = 20;
 /// How long a worker that appends waits, after that, for the maker of the file to close it, in milliseconds.

@@ -243,9 +243,12 @@ impl Guard {
                 drop(table);
                 // Whoever only seems to hold it, because an open may not have returned, is soon seen as it is.
                 let seems = rival.opening.since(now.instant);
-                // A worker that appends gives the maker time to close what it has made, as touch(1) does.
-                let more = if rival.made && touch.mode == Mode::Append { MAKING_MS } else { OPENING_MS };
-                let seems = if seems == Span(0) { seems } else { Span(seems.0 + more) };
+                let seems = match (rival.made && touch.mode == Mode::Append, seems) {
+                    // A worker that appends gives the maker time to close what it has made, as touch(1) does.
+                    (true, Span(left)) => Span(left + MAKING_MS),
+                    (false, Span(0)) => Span(0),
+                    (false, Span(left)) => Span(left + OPENING_MS),
+                };
                 let (caller, span) = (caller.clone(), self.patience(caller, change).max(seems));
                 return Ok(Verdict::Wait(Patience(Waits::Held { caller, ino: touch.ino, rival, span })));
             }

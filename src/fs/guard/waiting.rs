@@ -248,7 +248,10 @@ impl Guard {
                 (ino, rival) = (*next, other.clone());
                 continue;
             }
-            if holds && rival.processes.iter().any(|process| self.descriptors.is_stuck(*process)) {
+            // What the holder did since it was looked at may be all that it was stuck with.
+            let unchanged = (*next, &other.worker, other.changes) == (ino, &rival.worker, rival.changes);
+            if holds && unchanged && rival.processes.iter().any(|process| self.descriptors.is_stuck(*process))
+            {
                 let appends = matches!(change, Change::Write { append: true, .. });
                 if appends && self.table.lock().locks.gives_way(ino, &rival) {
                     return self.judge_for(caller, change);
