@@ -80,7 +80,7 @@ const _: () = assert!(WAL_PAGES_IDLE < WAL_PAGES_MAX);
 
 /// Texts that nothing shows any more which the log lets go of in one transaction, at most.
 pub const TEXTS_DROPPED: usize = 256;
-/// Bytes of such texts after which it does so even though somebody waits: 4 MiB. Else it does once a second.
+/// Bytes of such texts after which it does so even though callers wait: 4 MiB. Else it does once a second.
 pub const TEXT_BYTES_SUPERSEDED: u64 = 4 << 20;
 /// Texts of the log that are looked at in one go, after a start, whether something shows them.
 pub const TEXTS_SWEPT: usize = 4_096;

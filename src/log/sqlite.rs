@@ -225,7 +225,7 @@ fn copy(from: &Connection, directory: BorrowedFd<'_>, shown: &Path) -> Result<()
 
 fn copy_unfinished(from: &Connection, directory: BorrowedFd<'_>, shown: &Path) -> Result<(), LogError> {
     let mut to = connection_to(directory, UNFINISHED, shown)?;
-    // Nobody needs the way back from a copy that is not whole.
+    // No process needs the way back from a copy that is not whole.
     to.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = FULL;")?;
     match Backup::new(from, &mut to)?.step(-1)? {
         StepResult::Done => {}

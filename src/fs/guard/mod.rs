@@ -292,11 +292,11 @@ impl Guard {
             let guard = guard.clone();
             move |came: Result<T>| {
                 if let (Ok(_), Some(ino)) = (&came, written) {
-                    // Somebody may have made the kernel drop what is written, and read again what was there before.
+                    // Another worker may have made the kernel drop what is written, and read again what was there before.
                     guard.drop_pages(ino, || {});
                 }
                 if let (Err(_), Some(ino), Some(caller)) = (&came, written, &caller) {
-                    // Meanwhile the kernel has shown it to everybody who read.
+                    // Meanwhile the kernel has shown it to every reader.
                     guard.doubt(ino, &caller.actor.worker, came_in);
                 }
                 reply.send(came);
@@ -306,7 +306,7 @@ impl Guard {
             Ok(grant) => guard.finish(grant, uid, make, after),
             Err(error) => {
                 if let Some(ino) = mapped {
-                    // Pages that were refused are not left where everybody reads them.
+                    // Pages that were refused are not left where other workers read them.
                     guard.drop_pages(ino, || {});
                 }
                 after(Err(error));
