@@ -117,7 +117,7 @@ fn in_place(path: &str, text: &str) -> Result<(), Refused> {
 
 /// A process of the same worker writes it and holds it; then it is killed.
 fn killed(path: &str, text: &str) -> Result<(), Refused> {
-    let script = r#"exec 3> "$0" || exit; echo opened; printf %s "$1" >&3 && echo written; read -r _"#;
+    let script = r#"exec 3> "$0" || exit; echo opened; printf %s "$1" >&3 || exit; echo written; read -r _"#;
     let mut child = Command::new("bash")
         .args(["-c", script, path, text])
         .stdin(Stdio::piped())
@@ -126,11 +126,8 @@ fn killed(path: &str, text: &str) -> Result<(), Refused> {
         .spawn()?;
     let mut said = String::new();
     let mut lines = BufReader::new(child.stdout.take().unwrap());
-    while said != "opened\nwritten\n" {
-        if said == "opened\n" && child.try_wait()?.is_some() || lines.read_line(&mut said)? == 0 {
-            break;
-        }
-    }
+    // A process that is refused ends, and with it the lines.
+    while said != "opened\nwritten\n" && lines.read_line(&mut said)? != 0 {}
     child.kill()?;
     child.wait()?;
     let mut refused = String::new();
