@@ -26,6 +26,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::caller::Whose;
 pub use self::terms::Terms;
 
 /// A node number of one session. Not the inode number of the disk.
@@ -281,6 +282,17 @@ impl<T> Reply<T> {
     }
 }
 
+/// What a request asks that only looks.
+#[derive(Debug, Clone, Copy)]
+pub enum Look<'a> {
+    /// What a name in a directory leads to.
+    Name(Ino, &'a OsStr),
+    /// The attributes of a node.
+    Attributes(Ino),
+    /// Anything else.
+    Other,
+}
+
 /// A filesystem in plain types. One session of the kernel calls it from several threads at once.
 ///
 /// The shapes follow the kernel's requests one to one; what each must do is in fuse(4) and in
@@ -292,6 +304,8 @@ pub trait Filesystem: Send + Sync + 'static {
     /// kernel is told once that opens need no report, every later request carries handle 0, and the kernel keeps contents
     /// and listings by itself.
     fn opens_reported(&self) -> bool;
+    /// How well it must be known who asks, for a request that only looks: exactly, if the answer may depend on it.
+    fn whose(&self, look: Look<'_>) -> Whose;
     /// The session begins, on these terms.
     fn began(&self, terms: Arc<Terms>) {}
 

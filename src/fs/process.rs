@@ -73,16 +73,28 @@ impl Stat {
     fn parse(content: &[u8]) -> Option<Stat> {
         let open = content.iter().position(|b| *b == b'(')?;
         let close = content.iter().rposition(|b| *b == b')')?;
-        let rest = std::str::from_utf8(content.get(close + 2..)?).ok()?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        // Field n of the manual page, which counts from 1, and of which the first two are before `rest`.
-        let number = |n: usize| fields.get(n - 3)?.parse::<u64>().ok();
+        let mut rest = content.get(close + 2..)?.trim_ascii_end().split(|b| *b == b' ');
+        // The field of this number in the manual page, after the one that was asked for before. The first two are before `rest`.
+        let mut passed = 2;
+        let mut field = |number: usize| {
+            let skipped = number - passed - 1;
+            passed = number;
+            rest.nth(skipped)
+        };
+        let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse::<u64>().ok();
+        let has_ended = field(3)? == b"Z";
+        let parent = number(field(4))? as u32;
+        let is_leaving = number(field(9))? & PF_EXITING != 0;
+        let started = number(field(22))?;
+        let stack = number(field(28))?;
+        let environment = number(field(50))?;
+        let status = number(field(52)).map(|status| status as i32);
         Some(Stat {
             command: content[open + 1..close].to_vec(),
-            parent: number(4)? as u32,
-            image: Image { started: number(22)?, stack: number(28)?, environment: number(50)? },
-            status: if fields[0] == "Z" { number(52).map(|status| status as i32) } else { None },
-            leaving: if number(9)? & PF_EXITING != 0 { number(52).map(|status| status as i32) } else { None },
+            parent,
+            image: Image { started, stack, environment },
+            status: status.filter(|_| has_ended),
+            leaving: status.filter(|_| is_leaving),
         })
     }
 }

@@ -20,7 +20,7 @@ use super::convert::{GENERATION, NOTHING, file_attr, file_type, open_flags, requ
 use crate::fs::caller::{Callers, Whose};
 use crate::fs::terms::Asked;
 use crate::fs::{
-    Entry, FileRange, Filesystem, Found, FsError, NewMode, Opened, Reply, Request, SetAttr, Terms,
+    Entry, FileRange, Filesystem, Found, FsError, Look, NewMode, Opened, Reply, Request, SetAttr, Terms,
 };
 use crate::limits;
 
@@ -34,11 +34,6 @@ pub(super) struct Adapter<F> {
 impl<F: Filesystem> Adapter<F> {
     pub(super) fn new(fs: Arc<F>, callers: Arc<Callers>, threads: usize) -> Adapter<F> {
         Adapter { fs, callers, terms: Arc::new(Terms::new(threads, Vec::new())) }
-    }
-
-    /// For what only reads: where opens are not reported, that is a sign of life and no more.
-    fn looks(&self) -> Whose {
-        if self.fs.opens_reported() { Whose::Exactly } else { Whose::Lately }
     }
 
     /// A request, counted if its kind is one that is.
@@ -146,7 +141,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn lookup(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEntry) {
-        serve!(self, Lookup, self.looks(), req, [name], |fs| {
+        serve!(self, Lookup, self.fs.whose(Look::Name(parent.0, name)), req, [name], |fs| {
             // Too common to be logged: asking whether a name exists is not an error.
             match fs.lookup(&req, parent.0, name) {
                 Err(FsError { errno: libc::ENOENT, .. }) => reply.error(Errno::ENOENT),
@@ -164,7 +159,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 
     fn getattr(&self, req: &fuser::Request, ino: INodeNo, fh: Option<FileHandle>, reply: fuser::ReplyAttr) {
         let reply = later!("getattr", ino, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
-        serve!(self, Getattr, Whose::Exactly, req, [], |fs| fs.getattr(
+        serve!(self, Getattr, self.fs.whose(Look::Attributes(ino.0)), req, [], |fs| fs.getattr(
             &req,
             ino.0,
             fh.map(u64::from),
@@ -198,7 +193,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn readlink(&self, req: &fuser::Request, ino: INodeNo, reply: fuser::ReplyData) {
-        serve!(self, Readlink, self.looks(), req, [], |fs| {
+        serve!(self, Readlink, self.fs.whose(Look::Other), req, [], |fs| {
             answer!("readlink", ino, fs.readlink(&req, ino.0), reply, target => reply.data(target.as_bytes()));
         });
     }
@@ -394,7 +389,8 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("fsync", ino, reply, () => reply.ok());
-        serve!(self, Fsync, self.looks(), req, [], |fs| fs.fsync(&req, ino.0, fh.0, datasync, reply));
+        serve!(self, Fsync, self.fs.whose(Look::Other), req, [], |fs| fs
+            .fsync(&req, ino.0, fh.0, datasync, reply));
     }
 
     fn opendir(&self, req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: fuser::ReplyOpen) {
@@ -421,7 +417,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         offset: u64,
         reply: fuser::ReplyDirectory,
     ) {
-        serve!(self, Readdir, self.looks(), req, [], |fs| {
+        serve!(self, Readdir, self.fs.whose(Look::Other), req, [], |fs| {
             let mut reply = reply;
             let listed = fs.readdir(&req, ino.0, fh.0, offset, &mut |line| {
                 !reply.add(INodeNo(line.ino), line.next, file_type(line.kind), line.name)
@@ -438,7 +434,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         offset: u64,
         reply: fuser::ReplyDirectoryPlus,
     ) {
-        serve!(self, Readdirplus, self.looks(), req, [], |fs| {
+        serve!(self, Readdirplus, self.fs.whose(Look::Other), req, [], |fs| {
             let mut reply = reply;
             let listed = fs.readdirplus(&req, ino.0, offset, &mut |line, entry| {
                 let ttl = entry.entry_ttl.min(entry.attr_ttl);
@@ -470,11 +466,12 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("fsyncdir", ino, reply, () => reply.ok());
-        serve!(self, Fsyncdir, self.looks(), req, [], |fs| fs.fsyncdir(&req, ino.0, fh.0, reply));
+        serve!(self, Fsyncdir, self.fs.whose(Look::Other), req, [], |fs| fs
+            .fsyncdir(&req, ino.0, fh.0, reply));
     }
 
     fn statfs(&self, req: &fuser::Request, ino: INodeNo, reply: fuser::ReplyStatfs) {
-        serve!(self, Statfs, self.looks(), req, [], |fs| {
+        serve!(self, Statfs, self.fs.whose(Look::Other), req, [], |fs| {
             answer!("statfs", ino, fs.statfs(&req, ino.0), reply, s => reply.statfs(
                 s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
             ));
@@ -505,7 +502,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         size: u32,
         reply: fuser::ReplyXattr,
     ) {
-        serve!(self, Getxattr, self.looks(), req, [name], |fs| {
+        serve!(self, Getxattr, self.fs.whose(Look::Other), req, [name], |fs| {
             // The kernel asks before most writes, and nearly always there is none.
             match fs.getxattr(&req, ino.0, name) {
                 Err(FsError { errno: libc::ENODATA, .. }) => reply.error(Errno::from_i32(libc::ENODATA)),
@@ -517,7 +514,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn listxattr(&self, req: &fuser::Request, ino: INodeNo, size: u32, reply: fuser::ReplyXattr) {
-        serve!(self, Listxattr, self.looks(), req, [], |fs| {
+        serve!(self, Listxattr, self.fs.whose(Look::Other), req, [], |fs| {
             let names = fs.listxattr(&req, ino.0);
             answer!("listxattr", ino, names, reply, names => send_sized(reply, size, &names));
         });
@@ -555,7 +552,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         whence: i32,
         reply: fuser::ReplyLseek,
     ) {
-        serve!(self, Lseek, self.looks(), req, [], |fs| {
+        serve!(self, Lseek, self.fs.whose(Look::Other), req, [], |fs| {
             let found = fs.lseek(&req, ino.0, fh.0, offset, whence);
             answer!("lseek", ino, found, reply, at => reply.offset(at as i64));
         });

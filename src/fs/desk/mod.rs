@@ -48,12 +48,12 @@ use self::nodes::{Directory, Node, is_synthesized};
 use self::publish::Publisher;
 use self::show::View;
 pub use self::watch::Watch;
-use super::caller::Callers;
+use super::caller::{Callers, Whose};
 use super::files::Files;
 use super::guard::Guard;
 use super::{
-    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kind, NewMode, Opened, ROOT, Reply,
-    Request, Result, SetAttr, StatFs, Terms,
+    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kind, Look, NewMode, Opened, ROOT,
+    Reply, Request, Result, SetAttr, StatFs, Terms,
 };
 use crate::engine::Engine;
 use crate::queue::Span;
@@ -207,6 +207,24 @@ impl Core {
         Ok(Core::plain_entry(self.files.lookup(parent, name)?))
     }
 
+    /// Whether the attributes of a node may depend on who asks.
+    fn depends_on_caller(&self, ino: Ino) -> bool {
+        let depends = |node: Node| self.view.depends_on_caller(&node);
+        is_synthesized(ino) && self.view.nodes.get(ino).map_or(true, depends)
+    }
+
+    /// Whether what a name leads to may depend on who asks.
+    fn name_depends_on_caller(&self, parent: Ino, name: &OsStr) -> bool {
+        if self.view.is_settling() {
+            return true;
+        }
+        let node = match is_synthesized(parent) {
+            true => self.view.nodes.get(parent).ok().and_then(|node| table::in_directory(&node, name)),
+            false => self.synthesized_at(parent, name),
+        };
+        node.is_some_and(|node| self.view.depends_on_caller(&node))
+    }
+
     fn synthesized_at(&self, parent: Ino, name: &OsStr) -> Option<Node> {
         if parent == ROOT { table::at_top(name) } else { None }
     }
@@ -215,6 +233,15 @@ impl Core {
 impl Filesystem for Desk {
     fn opens_reported(&self) -> bool {
         true
+    }
+
+    fn whose(&self, look: Look<'_>) -> Whose {
+        let depends = match look {
+            Look::Attributes(ino) => self.core.depends_on_caller(ino),
+            Look::Name(parent, name) => self.core.name_depends_on_caller(parent, name),
+            Look::Other => true,
+        };
+        if depends { Whose::Exactly } else { Whose::Lately }
     }
 
     fn began(&self, terms: Arc<Terms>) {

@@ -475,13 +475,32 @@ impl View {
         Ok(lines)
     }
 
+    /// Whether a look at a node may depend on who asks. A task that a directory does not list is there for no caller.
+    pub(super) fn depends_on_caller(&self, node: &Node) -> bool {
+        match node {
+            Node::Made(_) | Node::Nothing | Node::Scratch(_) => false,
+            Node::Directory(_) => self.is_settling(),
+            Node::Task(directory, id) => {
+                let state = self.engine.state();
+                state
+                    .task(id.as_str())
+                    .is_some_and(|task| directory.lists().is_none_or(|listed| listed == state.state_of(task)))
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether something was just written that is not published yet: the one that wrote it waits.
+    pub(super) fn is_settling(&self) -> bool {
+        !self.publisher.settling.is_empty()
+    }
+
     /// Wait until what was just written is published.
     pub(super) fn settle(&self, req: &Request) {
-        let settling = &self.publisher.settling;
-        if !settling.is_empty()
+        if self.is_settling()
             && let Ok(caller) = self.caller(req)
         {
-            settling.wait(&caller.actor.worker);
+            self.publisher.settling.wait(&caller.actor.worker);
         }
     }
 

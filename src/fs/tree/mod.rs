@@ -21,12 +21,12 @@ pub use self::root::DESK;
 pub use self::root::HIDDEN;
 use self::root::{Link, Root, is_synthesized};
 use self::watch::{LONG, SHORT, Watch};
-use super::caller::Callers;
+use super::caller::{Callers, Whose};
 use super::files::{Files, is_leased};
 use super::guard::{self, Change, Device, Guard, LOCK_ATTRIBUTE, Name, Policy, Verdict};
 use super::{
-    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kernel, Kind, NewMode, Opened, ROOT,
-    Reply, Request, Result, SetAttr, StatFs, Terms,
+    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kernel, Kind, Look, NewMode, Opened,
+    ROOT, Reply, Request, Result, SetAttr, StatFs, Terms,
 };
 use crate::engine::Engine;
 use crate::shown;
@@ -316,6 +316,14 @@ impl Policy for Arc<Root> {
 impl Filesystem for Tree {
     fn opens_reported(&self) -> bool {
         false
+    }
+
+    fn whose(&self, look: Look<'_>) -> Whose {
+        match look {
+            // The guard may hear of a read by it.
+            Look::Attributes(_) => Whose::Exactly,
+            Look::Name(..) | Look::Other => Whose::Lately,
+        }
     }
 
     fn began(&self, terms: Arc<Terms>) {
