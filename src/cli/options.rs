@@ -2,19 +2,19 @@
 //!
 //! Must never: pass over an option that is not known.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, fstat};
-use rustix::process::geteuid;
+use rustix::fs::{CWD, fstat};
+use rustix::io::Errno;
 
 use super::Failure;
 use crate::fs::desk::Users;
 use crate::fs::{guard, names};
 use crate::limits::IGNORE_FILE_BYTES;
 use crate::queue::{Budget, Rules, Span};
+use crate::state_directory::plain;
 use crate::users::uid_of;
 
 /// What can be chosen at mount time.
@@ -260,21 +260,17 @@ fn rules_of(file: &Path) -> Result<Arc<str>, Failure> {
             "the option unguarded={shown} cannot be used: {why}; name a file in the language of .gitignore that belongs to root or to you, and that no other user can write"
         ))
     };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(file, flags, Mode::empty()).map_err(|error| failed(&error.to_string()))?;
-    let stat = fstat(&opened).map_err(|error| failed(&error.to_string()))?;
-    let is_trusted = [0, geteuid().as_raw()].contains(&stat.st_uid) && stat.st_mode & 0o022 == 0;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(failed("it is no regular file"));
-    }
-    if !is_trusted {
+    let failed_by = |error: io::Error| failed(&error.to_string());
+    let opened = plain::look_at(CWD, file).map_err(|error| match error {
+        Errno::INVAL | Errno::LOOP => failed("it is no regular file"),
+        error => failed_by(error.into()),
+    })?;
+    let stat = fstat(&opened).map_err(|error| failed_by(error.into()))?;
+    if ![0, plain::own()].contains(&stat.st_uid) || stat.st_mode & 0o022 != 0 {
         return Err(failed("other users can change it"));
     }
     let mut text = Vec::new();
-    File::from(opened)
-        .take(IGNORE_FILE_BYTES + 1)
-        .read_to_end(&mut text)
-        .map_err(|error| failed(&error.to_string()))?;
+    opened.take(IGNORE_FILE_BYTES + 1).read_to_end(&mut text).map_err(failed_by)?;
     if text.len() as u64 > IGNORE_FILE_BYTES {
         return Err(failed(&format!("it has more than {IGNORE_FILE_BYTES} bytes")));
     }

@@ -99,7 +99,7 @@ thread_local! {
 pub struct Serving(());
 
 impl Serving {
-    fn nobody() -> Serving {
+    fn unknown() -> Serving {
         Serving(())
     }
 
@@ -187,7 +187,7 @@ impl Callers {
     /// Whether it is known who asks, so that the request can be served by this thread while the answer lives. This waits for nothing.
     pub fn admit(&self, req: &Request, whose: Whose) -> Option<Serving> {
         if req.tid == 0 || whose == Whose::Lately && self.is_known_lately(req) {
-            return Some(Serving::nobody());
+            return Some(Serving::unknown());
         }
         if whose == Whose::Unwaited {
             return None;

@@ -166,7 +166,7 @@ pub fn look_into(path: &Path) -> rustix::io::Result<OwnedFd> {
 ///
 /// # Errors
 /// Those of openat(2); ELOOP for a symbolic link, EINVAL for what is no regular file.
-pub fn look_at(directory: impl AsFd, name: &str) -> rustix::io::Result<File> {
+pub fn look_at(directory: impl AsFd, name: impl Arg + Copy) -> rustix::io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let is_file = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     // Only to open a device may already do something.
