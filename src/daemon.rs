@@ -25,6 +25,7 @@ use self::service::Service;
 use crate::engine::{self, Engine};
 use crate::fs::caller::Callers;
 use crate::fs::desk::{self, Desk, Watch};
+use crate::fs::exits::Endings;
 use crate::fs::files::{Files, Opens, make_directory_like};
 use crate::fs::followed::Follower;
 use crate::fs::guard;
@@ -114,7 +115,11 @@ impl Daemon {
         sys::widen_descriptor_table(Descriptors::in_all(sys::raise_descriptor_limit()));
         sys::clear_umask();
         sys::ignore_lease_breaks();
-        sys::keep_capabilities().map_err(|error| cannot("capabilities cannot be kept", error))?;
+        // Threads have the capabilities of the one that starts them: this is settled before there are any.
+        let endings = Endings::find();
+        sys::keep_capabilities()
+            .and_then(|()| sys::drop_network_capability())
+            .map_err(|error| cannot("capabilities cannot be kept", error))?;
 
         let log = project.open_log().map_err(|error| cannot("the event log does not open", error))?;
         let engine_config = engine::Config {
@@ -128,7 +133,7 @@ impl Daemon {
             .map_err(|error| cannot("the queue cannot be rebuilt from the event log", error))?;
 
         let owner = rustix::process::geteuid().as_raw();
-        let follower = Follower::start(engine.clone(), config.remote_grace)
+        let follower = Follower::start(engine.clone(), config.remote_grace, endings.heard())
             .map_err(|error| cannot("processes cannot be followed", error))?;
         let callers = Arc::new(Callers::new(engine.clone(), follower.clone(), owner, config.names.clone()));
         let opened =
@@ -191,7 +196,7 @@ impl Daemon {
         if let Some(terms) = shown.terms() {
             desk.beside(terms);
         }
-        shown.tell_more(told(config, &project, &engine, files[1].clone())?);
+        shown.tell_more(told(config, &project, &engine, files[1].clone(), &endings)?);
         let desk_options = options(&config.source.join(&config.tasks), desk_threads);
         let desk = Arc::new(desk);
         let mounted = desk_place(&place, tree.device(), &config.tasks).and_then(|(place, target)| {
@@ -288,7 +293,9 @@ fn told(
     project: &Project,
     engine: &Arc<Engine>,
     tasks: Arc<Files>,
-) -> Result<impl Fn() -> Map<String, Value> + Send + Sync + 'static, StartError> {
+    endings: &Endings,
+) -> Result<impl Fn() -> Map<String, Value> + Send + Sync + use<>, StartError> {
+    let (endings_by, endings_why) = endings.told();
     let root = project.root().try_clone().map_err(|e| cannot("a descriptor cannot be copied", e))?;
     let (state, engine, name) = (project.state().clone(), engine.clone(), config.tasks.clone());
     Ok(move || {
@@ -304,6 +311,7 @@ fn told(
                 "broken": engine.broken(),
             },
             "tasks": { "name": name, "in_place": tasks_in_place, "replaced": tasks.replaced() },
+            "endings": { "by": endings_by, "why": endings_why },
         });
         match told {
             Value::Object(told) => told,

@@ -146,6 +146,11 @@ pub const REQUEST_HANGS_MS: u64 = 20_000;
 /// Processes that are followed to their end, at most; each costs a descriptor. Beyond that, whose claim is oldest is left to
 /// its lease (C31).
 pub const FOLLOWED_PROCESSES: usize = 1_024;
+/// Processes whose exits the kernel lets through by their numbers, where it tells exits; beyond that it lets through all. A filter
+/// may have 4,096 steps, and a number takes two.
+pub const WATCHED_EXITS: usize = 2_000;
+/// How long it is waited for the exit code of a process that has ended, where the kernel tells it, in milliseconds.
+pub const EXIT_TOLD_MS: u64 = 1_000;
 /// How much older than a claim a process must be to be taken for one that was there when it was made, in milliseconds: the
 /// kernel tells its age in hundredths of a second.
 pub const SURELY_BEFORE_MS: u64 = 100;

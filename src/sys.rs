@@ -13,10 +13,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, getegid, geteuid, getrlimit, setrlimit, umask};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, WaitOptions, getegid, geteuid, getrlimit, pidfd_open, setrlimit,
+    umask, waitpid,
+};
 use rustix::thread::{
-    CapabilitiesSecureBits, UnshareFlags, capabilities_secure_bits, set_capabilities_secure_bits,
-    unshare_unsafe,
+    CapabilitiesSecureBits, CapabilitySet, UnshareFlags, capabilities, capabilities_secure_bits,
+    remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits, unshare_unsafe,
 };
 
 /// The ids that files are labelled with when no caller is acted for, fixed when first asked for.
@@ -80,6 +84,27 @@ pub fn keep_capabilities() -> io::Result<()> {
         set_capabilities_secure_bits(bits)?;
     }
     Ok(())
+}
+
+/// Let go of the right to arrange networks, which hearing of exits takes at its beginning and never again. Threads inherit what
+/// this one has: call it before any is started.
+///
+/// # Errors
+/// Those of capset(2).
+pub fn drop_network_capability() -> io::Result<()> {
+    let mut sets = capabilities(None)?;
+    let less = CapabilitySet::NET_ADMIN;
+    if sets.permitted.contains(less) {
+        sets.permitted.remove(less);
+        sets.effective.remove(less);
+        sets.inheritable.remove(less);
+        set_capabilities(None, sets)?;
+    }
+    // A program that this one might start is not to have it either. That takes a capability of its own, which an ordinary user lacks.
+    match remove_capability_from_bounding_set(less) {
+        Err(Errno::PERM) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Raise the soft limit of open descriptors to the hard one; the answer is the limit that now holds.
@@ -331,7 +356,7 @@ impl DirectoryWatch {
     /// Read what there is to be heard now, at most what fits in `buffer`; false if there was nothing.
     pub fn read(&self, buffer: &mut [u8], hear: &mut dyn FnMut(Heard<'_>)) -> io::Result<bool> {
         let read = match rustix::io::read(&self.0, &mut *buffer) {
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(false),
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
             read => read?,
         };
         parse_events(&buffer[..read], std::process::id(), hear);
@@ -412,6 +437,67 @@ pub fn status_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
     // SAFETY: the descriptor is open, and the request carries the size of the structure, which outlives the call.
     let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &mut info) };
     (done == 0 && info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then_some(info.exit_code)
+}
+
+/// Whether the kernel keeps how a process ended with its descriptor ([`status_of`]). A process is made for that, and ends at once.
+///
+/// # Errors
+/// Those of fork(2) and pidfd_open(2).
+pub fn endings_are_kept() -> io::Result<bool> {
+    // SAFETY: the new process does nothing but end, which is allowed whatever other threads hold.
+    let child = match unsafe { libc::fork() } {
+        -1 => return Err(io::Error::last_os_error()),
+        // SAFETY: it ends the new process, without any of this program's clean-up.
+        0 => unsafe { libc::_exit(0) },
+        child => Pid::from_raw(child).expect("a process that was made has a number"),
+    };
+    let descriptor = pidfd_open(child, PidfdFlags::empty());
+    waitpid(Some(child), WaitOptions::empty())?;
+    Ok(status_of(descriptor?.as_fd()).is_some())
+}
+
+/// Have the kernel drop all messages to this socket, but those with a number at a place, and with one of several at another: each
+/// is four bytes as this machine writes them, and a place counts bytes from the beginning of a message.
+///
+/// # Errors
+/// Those of setsockopt(2); EINVAL for more than about 2,000 numbers.
+pub fn let_through(
+    socket: impl AsFd,
+    (at, number): (usize, u32),
+    one_of: Option<(usize, &[u32])>,
+) -> io::Result<()> {
+    let step =
+        |code, k, on_true, on_false| libc::sock_filter { code: code as u16, jt: on_true, jf: on_false, k };
+    let load = |at: usize| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at as u32, 0, 0);
+    // What is loaded is taken to be in the order of the network. The next step is left out if it is not the same, or else if it is.
+    let is =
+        |number: u32, then, or| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number.to_be(), then, or);
+    let (drop, pass) =
+        (step(libc::BPF_RET | libc::BPF_K, 0, 0, 0), step(libc::BPF_RET | libc::BPF_K, u32::MAX, 0, 0));
+    let mut steps = vec![load(at), is(number, 1, 0), drop];
+    match one_of {
+        Some((at, numbers)) => {
+            steps.push(load(at));
+            steps.extend(numbers.iter().flat_map(|number| [is(*number, 0, 1), pass]));
+            steps.push(drop);
+        }
+        None => steps.push(pass),
+    }
+    let program = libc::sock_fprog {
+        len: u16::try_from(steps.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: steps.as_mut_ptr(),
+    };
+    // SAFETY: the kernel copies the program, which outlives the call and has the length that is told.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -18,9 +18,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::exits::{Exits, Watch};
 use super::process;
 use crate::engine::{Engine, Failure};
-use crate::limits::{DEPARTURE_RETRY_MS, FOLLOWED_PROCESSES};
+use crate::limits::{DEPARTURE_RETRY_MS, EXIT_TOLD_MS, FOLLOWED_PROCESSES};
 use crate::queue::{Command, Instant, LossReason, ProcessEnding, Seq, Span, WorkerName};
 use crate::sys;
 
@@ -69,10 +70,14 @@ pub struct Alive {
     anchor: Anchor,
     /// A copy for epoll, which tells descriptors apart by their numbers, too.
     pidfd: OwnedFd,
+    /// What tells how it ends, where its descriptor does not.
+    exit: Option<Watch>,
 }
 
 /// The number in epoll that ends the thread.
 const STOP: u64 = 0;
+/// The number in epoll of what tells exits.
+const EXITS: u64 = 1;
 /// Ends of processes that are heard of at once.
 const EVENTS: usize = 64;
 
@@ -88,6 +93,7 @@ struct Shared {
     grace: Span,
     epoll: OwnedFd,
     stop: OwnedFd,
+    exits: Option<Arc<Exits>>,
     table: Mutex<Table>,
 }
 
@@ -114,6 +120,14 @@ struct Followed {
     turn: u64,
 }
 
+/// The last process of a worker has ended.
+struct Ended {
+    worker: WorkerName,
+    followed: Followed,
+    /// How long it is waited for its exit code.
+    until: Instant,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Departure {
     at: Instant,
@@ -122,13 +136,21 @@ struct Departure {
 }
 
 impl Follower {
-    /// Nobody is followed yet. A worker may be without a connection for `grace`.
-    pub fn start(engine: Arc<Engine>, grace: Span) -> std::io::Result<Arc<Follower>> {
+    /// No process is followed yet. A worker may be without a connection for `grace`. `exits` tells how processes end, where their
+    /// descriptors do not.
+    pub fn start(
+        engine: Arc<Engine>,
+        grace: Span,
+        exits: Option<Arc<Exits>>,
+    ) -> std::io::Result<Arc<Follower>> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
-        let table = Mutex::new(Table { last_number: STOP, ..Table::default() });
-        let shared = Arc::new(Shared { engine, grace, epoll, stop, table });
+        if let Some(exits) = &exits {
+            epoll::add(&epoll, exits.socket(), EventData::new_u64(EXITS), EventFlags::IN)?;
+        }
+        let table = Mutex::new(Table { last_number: EXITS, ..Table::default() });
+        let shared = Arc::new(Shared { engine, grace, epoll, stop, exits, table });
         let following = shared.clone();
         let thread = std::thread::Builder::new().name("follower".into()).spawn(move || following.run())?;
         Ok(Arc::new(Follower { shared, thread: Mutex::new(Some(thread)) }))
@@ -147,10 +169,12 @@ impl Follower {
     /// A hold on a process, if it is still there, or was followed to its end. Taken before a claim and kept until that is decided, it
     /// makes sure that an end in between is heard of.
     pub fn hold(&self, worker: &WorkerName, anchor: &Anchor) -> Option<Alive> {
+        // What ends from here on is heard.
+        let exit = self.shared.exits.as_ref().map(|exits| exits.watch(anchor.pid));
         if !self.follows(worker, anchor) && anchor.has_ended() {
             return None;
         }
-        Some(Alive { anchor: anchor.clone(), pidfd: anchor.pidfd.try_clone().ok()? })
+        Some(Alive { anchor: anchor.clone(), pidfd: anchor.pidfd.try_clone().ok()?, exit })
     }
 
     /// From now on, the claims of this worker up to `epoch` end with this process, if it is the worker's last.
@@ -212,8 +236,10 @@ impl Table {
 impl Shared {
     fn run(self: &Arc<Shared>) {
         let mut events = Vec::with_capacity(EVENTS);
+        let mut unsettled = Vec::new();
         loop {
-            let wait = self.next_departure().map(|span| Timespec {
+            let waits = unsettled.iter().map(|ended: &Ended| ended.until).chain(self.next_departure()).min();
+            let wait = waits.map(|at| at.since((self.engine.clock())().instant)).map(|span| Timespec {
                 tv_sec: (span.0 / 1000) as i64,
                 // A moment more, so that it is due then.
                 tv_nsec: (span.0 % 1000 * 1_000_000) as i64 + 999_999,
@@ -226,42 +252,58 @@ impl Shared {
             for event in &events {
                 match event.data.u64() {
                     STOP => return,
-                    number => self.ended(number),
+                    EXITS => {}
+                    number => unsettled.extend(self.ended(number)),
                 }
             }
+            if let Some(exits) = &self.exits {
+                exits.hear();
+            }
+            unsettled.retain(|ended| !self.settle(ended));
             self.depart();
         }
     }
 
-    /// How long it is until somebody is gone for good.
-    fn next_departure(&self) -> Option<Span> {
-        let first = self.table.lock().departures.values().map(|departure| departure.at).min()?;
-        Some(first.since((self.engine.clock())().instant))
+    /// When the next worker is gone for good.
+    fn next_departure(&self) -> Option<Instant> {
+        self.table.lock().departures.values().map(|departure| departure.at).min()
     }
 
-    /// A process ended.
-    fn ended(&self, number: u64) {
-        let Some((worker, followed, was_last)) = self.table.lock().take(number) else { return };
+    /// A process ended, which was the last of its worker.
+    fn ended(&self, number: u64) -> Option<Ended> {
+        let (worker, followed, was_last) = self.table.lock().take(number)?;
         self.forget(&followed);
-        if !was_last {
-            return;
-        }
-        let anchor = followed.process.anchor;
+        let until = (self.engine.clock())().instant.after(Span(EXIT_TOLD_MS));
+        was_last.then_some(Ended { worker, followed, until })
+    }
+
+    /// A worker's last process ended: see what that means, when it is known how, or will not be known.
+    fn settle(&self, ended: &Ended) -> bool {
+        let Ended { worker, followed, until } = ended;
+        let Alive { anchor, exit, .. } = &followed.process;
         let now = (self.engine.clock())().instant;
-        let (at, reason) = match (anchor.kind, ending(&anchor)) {
+        let ending = match ending(anchor, exit.as_ref()) {
+            Some(ending) => ending,
+            // It is told a moment after the end.
+            None if exit.is_some() && now < *until => return false,
+            None => ProcessEnding::Unknown,
+        };
+        let (at, reason) = match (anchor.kind, ending) {
             (Kind::Connection, _) => {
                 (now.after(self.grace), LossReason::ConnectionEnded { away: self.grace })
             }
             // It claimed and went, as a command does, or may have; silence will tell.
-            (Kind::Program, ProcessEnding::Exited(0) | ProcessEnding::Unknown) => return,
+            (Kind::Program, ProcessEnding::Exited(0) | ProcessEnding::Unknown) => return true,
             (Kind::Program | Kind::Agent, ending) => {
-                (now, LossReason::ProcessEnded { program: anchor.program, pid: anchor.pid, ending })
+                let program = anchor.program.clone();
+                (now, LossReason::ProcessEnded { program, pid: anchor.pid, ending })
             }
         };
         let mut table = self.table.lock();
-        let earlier = table.departures.get(&worker).map_or(0, |departure| departure.epoch);
+        let earlier = table.departures.get(worker).map_or(0, |departure| departure.epoch);
         let departure = Departure { at, epoch: followed.epoch.max(earlier), reason };
-        table.departures.insert(worker, departure);
+        table.departures.insert(worker.clone(), departure);
+        true
     }
 
     /// End the claims of those who are gone by now.
@@ -328,11 +370,13 @@ fn has_ended(pidfd: impl AsFd) -> bool {
     poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&now)) != Ok(0)
 }
 
-/// How a process ended. Its parent may wait for it at any moment: before that `/proc` tells, and after it the descriptor.
-fn ending(anchor: &Anchor) -> ProcessEnding {
+/// How a process ended, as far as that is known. Its parent may wait for it at any moment: before that `/proc` tells, and after it the
+/// descriptor, or on older kernels what hears of exits.
+fn ending(anchor: &Anchor, exit: Option<&Watch>) -> Option<ProcessEnding> {
     let told = || sys::status_of(anchor.pidfd.as_fd()).map(process::ending);
     let seen = || process::ending_of(anchor.pid, anchor.started);
-    told().or_else(seen).or_else(told).unwrap_or(ProcessEnding::Unknown)
+    let heard = || exit?.status().map(process::ending);
+    told().or_else(heard).or_else(seen).or_else(told)
 }
 
 #[cfg(test)]
@@ -382,7 +426,7 @@ mod tests {
                 directory: None,
             };
             let engine = Engine::start(Box::new(MemoryLog::default()), config).unwrap();
-            let follower = Follower::start(engine.clone(), Span(1_000)).unwrap();
+            let follower = Follower::start(engine.clone(), Span(1_000), None).unwrap();
             World { engine, follower }
         }
 

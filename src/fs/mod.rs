@@ -10,6 +10,7 @@
 mod ancestry;
 pub mod caller;
 pub mod desk;
+pub mod exits;
 pub mod files;
 pub mod followed;
 pub mod guard;

@@ -167,7 +167,7 @@ fn no_lease_ends_while_the_log_does_not_work() {
 #[test]
 fn an_end_is_not_forgotten_while_the_log_does_not_work() {
     let world = World::new();
-    let follower = Follower::start(world.engine.clone(), Span(0)).unwrap();
+    let follower = Follower::start(world.engine.clone(), Span(0), None).unwrap();
     let mut child = Program::new("cat").stdin(Stdio::piped()).spawn().unwrap();
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
     let started = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();

@@ -270,6 +270,8 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("LOOKERS", limits::LOOKERS as u64),
         ("LOOKUPS_QUEUED", limits::LOOKUPS_QUEUED as u64),
         ("FOLLOWED_PROCESSES", limits::FOLLOWED_PROCESSES as u64),
+        ("WATCHED_EXITS", limits::WATCHED_EXITS as u64),
+        ("EXIT_TOLD_MS", limits::EXIT_TOLD_MS),
         ("TREE_NODES_KEPT", limits::TREE_NODES_KEPT as u64),
         ("LOCKED_FILES", limits::LOCKED_FILES as u64),
         ("LOCKED_FILES_OF_A_USER", limits::LOCKED_FILES_OF_A_USER as u64),

@@ -9,28 +9,18 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use crate::harness::{Mounted, Project, project};
 use crate::process::until;
 
-/// What the tree's root says is in force.
-#[track_caller]
-fn session(mounted: &Mounted) -> Value {
-    let mut value = vec![0; 1 << 16];
-    let length = rustix::fs::getxattr(mounted.path(), "user.crewfs.session", &mut value[..]).unwrap();
-    serde_json::from_slice(&value[..length]).unwrap()
-}
-
 /// How often the kernel asked for these.
 fn asked(mounted: &Mounted, kinds: &[&str]) -> u64 {
-    let session = session(mounted);
+    let session = mounted.session();
     kinds.iter().map(|kind| session["tree"]["requests"][kind].as_u64().unwrap()).sum()
 }
 
 /// Whether changes behind the mount are heard of here; if not, there is nothing to be tested.
 fn is_watched(mounted: &Mounted) -> bool {
-    let session = session(mounted);
+    let session = mounted.session();
     let watched = session["watch"]["by"] == "fanotify";
     if !watched {
         eprintln!("skipped: {}", session["watch"]["why"]);
@@ -310,7 +300,7 @@ fn what_is_lost_is_looked_at_anew() {
     for n in 0..200 {
         until("all is new", || look(n) == ("new".into(), true, ["f".into(), "new".into()].into()));
     }
-    assert!(session(&mounted)["watch"]["lost"].as_u64().unwrap() > 0);
+    assert!(mounted.session()["watch"]["lost"].as_u64().unwrap() > 0);
 }
 
 #[test]
@@ -321,7 +311,7 @@ fn what_is_warm_is_not_asked_for() {
     let kinds = ["lookup", "getattr", "readdir", "readdirplus", "readlink", "read", "opendir"];
     let before = asked(&warm.mounted, &kinds);
     (0..10).for_each(|_| warm.up());
-    assert_eq!(asked(&warm.mounted, &kinds), before, "{}", session(&warm.mounted));
+    assert_eq!(asked(&warm.mounted, &kinds), before, "{}", warm.mounted.session());
 }
 
 #[test]

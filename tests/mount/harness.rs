@@ -352,6 +352,14 @@ impl Mounted {
         serde_json::from_str(&self.read(name)).unwrap()
     }
 
+    /// What the tree's root says is in force.
+    #[track_caller]
+    pub(crate) fn session(&self) -> Value {
+        let mut value = vec![0; 1 << 16];
+        let length = rustix::fs::getxattr(self.path(), "user.crewfs.session", &mut value[..]).unwrap();
+        serde_json::from_slice(&value[..length]).unwrap()
+    }
+
     /// The names in a directory of the desk, in the order in which they are listed.
     #[track_caller]
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
