@@ -7,21 +7,18 @@
 # shellcheck source-path=SCRIPTDIR source=desk.sh
 command -v desk_ask >/dev/null || . "$(dirname "$0")/desk.sh"
 
-give_back() {
+leave() {
     desk_find || return
     facts=$(desk_status <workers/self/status)
     facts_of worker "$facts"
-    # Ids hold no slash, and nothing that a shell reads in another way.
-    for claim in $(facts_of claim "$facts"); do
-        rm -f "claim/$claim"
-    done
+    give_back "$facts"
 }
 
 read_input
 # After these the same agent goes on, with another conversation.
 case $(input_member reason) in clear | resume) exit 0 ;; esac
 [ -z "${CREWFS_KEEP_CLAIMS:-}" ] || exit 0
-worker=$(desk_ask give_back)
+worker=$(desk_ask leave)
 kept=$(kept_in)
 [ -z "$kept" ] || [ -z "$worker" ] || rm -f "$kept/$(session_key "$worker")"
 exit 0

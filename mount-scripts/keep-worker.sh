@@ -30,6 +30,11 @@ end() {
     exit "$1"
 }
 
+# Run a script as the worker.
+as_worker() {
+    desk_ask env CREWFS_WORKER="$name" sh -c "$1" as-worker "$here/../hooks/desk.sh" "$dir" "$tasks"
+}
+
 # As the worker: whether there is something to do, and how much it has finished so far.
 # shellcheck disable=SC2016 # the inner shell is to expand it
 look='
@@ -49,7 +54,7 @@ look='
 # Sets todo and finished. Fails when the mount does not answer; somebody may be mounting it anew, so it is asked a few times.
 ask() {
     tries=5
-    while ! facts=$(desk_ask env CREWFS_WORKER="$name" sh -c "$look" look "$here/../hooks/desk.sh" "$dir" "$tasks") || [ -z "$facts" ]; do
+    while ! facts=$(as_worker "$look") || [ -z "$facts" ]; do
         tries=$((tries - 1))
         [ "$tries" -gt 0 ] && [ ! -e "$run/end" ] || return 1
         sleep 1
@@ -60,6 +65,14 @@ ask() {
         finished=$((finished + number))
     done
 }
+
+# As the worker: give back what it holds, so that others can go on with it.
+# shellcheck disable=SC2016 # the inner shell is to expand it
+leave='
+    . "$1"
+    read_mounts
+    desk_at "$2" "$3" || exit
+    give_back "$(desk_status <workers/self/status)"'
 
 # Run the agent to its end, as the leader of a process group of its own. Its number is left for whoever has to end it.
 # shellcheck disable=SC2016 # the inner shell is to expand it
@@ -107,7 +120,10 @@ while :; do
     else
         tried=$((tried + 1))
         case $todo in stop | drained) continue ;; esac
-        [ "$tried" -lt "$restarts" ] || end 1 "gave up: $tried times in a row the agent ended without having finished a task, the last time with exit code $code; see $log"
+        if [ "$tried" -ge "$restarts" ]; then
+            [ "${CREWFS_KEEP_CLAIMS:-}" ] || as_worker "$leave"
+            end 1 "gave up: $tried times in a row the agent ended without having finished a task, the last time with exit code $code; see $log"
+        fi
         say "ended with exit code $code and finished nothing: starts again in ${pause}s"
     fi
     slept=0

@@ -96,6 +96,23 @@ fn who_finishes_nothing_is_given_up() {
 }
 
 #[test]
+fn what_a_worker_holds_that_is_given_up_comes_back() {
+    let project = project!(LIMIT);
+    let mut mounted = project.mount(&OPTIONS);
+    with_tasks(&mounted, &["a", "b"]);
+    // It ends well, as far as crewfs can know, so that its claims are its own until the lease ends.
+    let agent = ["sh", "-c", "touch tasks/claim/a tasks/claim/b"];
+    let ran = run_within(LIMIT, launcher(&mounted, "1", &["--plain", "--max-restarts", "1"], &agent));
+    assert!(ran.stdout.contains("gave up: 1 times in a row"), "{}", ran.stdout);
+    ran.exits(1, "");
+    let lost = |id: &str| mounted.json(&format!("status/{id}"))["lost_claims"][0]["reason"].clone();
+    for id in ["a", "b"] {
+        assert_eq!((mounted.state(id).as_str(), lost(id)), ("ready", "given back".into()), "{id}");
+    }
+    mounted.stop();
+}
+
+#[test]
 fn while_nothing_is_ready_no_agent_is_started() {
     let project = project!(LIMIT);
     let mut mounted = project.mount(&OPTIONS);
