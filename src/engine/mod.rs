@@ -3,37 +3,41 @@
 //! May assume: a log that keeps its promises, and a clock.
 //! Must never: answer that something happened before the log says so; make a reader wait for the disk.
 //!
-//! A caller hands in a command *and what to do with the answer*, and goes away. The command is judged at once against the
-//! state as it will be ([`ledger`]); the writer takes whatever has gathered while it waited for the last sync, appends it
-//! with one sync, makes the new state public, and answers in order. So the number of callers bounds nothing, and 64
-//! claims share one sync.
+//! A caller submits a command and gets a [`Ticket`]. The command is judged at once against the state as it will be ([`pending`]); the
+//! writer takes what has gathered while it waited for the last sync, appends it with one sync, makes the new state public, and
+//! settles the tickets in order. So the number of callers bounds nothing, and 64 claims share one sync. Where another writer has
+//! appended first, the writer takes over what that wrote, and judges the commands again: a ticket may come to something else
+//! than it looked like.
 //!
-//! Lock order: the ledger, then `published`. The ledger is held for the time of one decision; `published` for that of a
-//! pointer's copy.
+//! Lock order: `pending`, then `published`, then a ticket. `pending` is held for the time of one decision; `published` for that of
+//! a pointer's copy. Answers are given while none is held.
 
 mod counters;
-mod ledger;
+mod pending;
 mod presence;
 mod recent;
 mod reserve;
 mod snapshot;
 mod superseded;
+mod ticket;
 mod writer;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use thiserror::Error;
 
 pub use counters::{Counters, Histogram, Tally};
-use ledger::{Deferred, Ledger};
+use pending::{Deferred, Pending};
 pub use presence::{Presence, Roster};
 use recent::Recent;
 pub use reserve::FILE as RESERVE_FILE;
 pub use snapshot::FILE as SNAPSHOT_FILE;
+use ticket::Slot;
+pub use ticket::Ticket;
 
 use crate::clock::{Clock, Stopwatch};
 use crate::limits::EVENTS_SHOWN;
@@ -56,10 +60,10 @@ pub enum Failure {
     /// The disk is full; what is being worked on can be finished, but nothing new is accepted.
     #[error("the disk is full: claims can be finished, new work cannot be accepted; free some space")]
     DiskFull,
-    /// The step outside of the queue that belongs to the command failed, with this errno.
+    /// What must hold outside of the queue did not, with this errno.
     #[error("{}", std::io::Error::from_raw_os_error(*errno))]
-    Step {
-        /// The errno of the step.
+    Check {
+        /// The errno.
         errno: i32,
     },
     /// The engine has stopped.
@@ -67,58 +71,34 @@ pub enum Failure {
     Stopping,
 }
 
-/// A step outside of the queue that must happen if, and only if, the command is granted: before it is written down, and
-/// with nothing in between. Fails with an errno.
-pub type Step = Box<dyn FnOnce() -> Result<(), i32> + Send>;
+/// Something outside of the queue that must hold when a command is decided, with nothing in between. Fails with an errno. It is asked
+/// under the engine's lock: it must be brief, and may not ask the engine.
+pub type Check = Box<dyn Fn() -> Result<(), i32> + Send>;
 /// A look into the log, on the writer's thread.
 type Query = Box<dyn FnOnce(&mut dyn Log) + Send>;
 
 /// A command, and what belongs to it.
-struct Wish {
+pub struct Submission {
     command: Command,
-    step: Option<Step>,
-    /// Whose doing it is where the command does not say.
-    found: Option<Payer>,
+    check: Option<Check>,
+    payer: Option<Payer>,
 }
 
-impl From<Command> for Wish {
-    fn from(command: Command) -> Wish {
-        Wish { command, step: None, found: None }
+impl From<Command> for Submission {
+    fn from(command: Command) -> Submission {
+        Submission { command, check: None, payer: None }
     }
 }
 
-/// What a decision is to be looked up by later: whether it reached the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ticket {
-    /// How often decisions were lost before this one was made.
-    generation: usize,
-    /// The position that must be on disk.
-    seq: Seq,
-}
-
-/// What is told to somebody who waits for the disk.
-type Answer = Box<dyn FnOnce(Result<(), Failure>) + Send>;
-
-/// An answer that is owed. Whoever drops it, for whatever reason, answers that the engine has stopped.
-struct Owed(Option<Answer>);
-
-impl Owed {
-    fn new(answer: impl FnOnce(Result<(), Failure>) + Send + 'static) -> Owed {
-        Owed(Some(Box::new(answer)))
+impl Submission {
+    /// The same, if this holds when it is decided.
+    pub fn checked(self, check: impl Fn() -> Result<(), i32> + Send + 'static) -> Submission {
+        Submission { check: Some(Box::new(check)), ..self }
     }
 
-    fn pay(mut self, outcome: Result<(), Failure>) {
-        if let Some(answer) = self.0.take() {
-            answer(outcome);
-        }
-    }
-}
-
-impl Drop for Owed {
-    fn drop(&mut self) {
-        if let Some(answer) = self.0.take() {
-            answer(Err(Failure::Stopping));
-        }
+    /// The same, for the one whose doing it is, if the command names no caller.
+    pub fn paid_by(self, payer: Payer) -> Submission {
+        Submission { payer: Some(payer), ..self }
     }
 }
 
@@ -144,7 +124,7 @@ pub struct Engine {
 
 /// What the writer and everybody else share.
 struct Shared {
-    ledger: Mutex<Ledger>,
+    pending: Mutex<Pending>,
     /// The writer waits here for work.
     work: Condvar,
     /// Callers wait here while too much is decided and not on disk.
@@ -161,6 +141,8 @@ struct Shared {
     has_space: AtomicBool,
     /// How often the writer has looked for work.
     turns: AtomicU64,
+    /// The writer's thread.
+    writer: OnceLock<ThreadId>,
     /// Who else wants to know of a new state.
     observer: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -179,49 +161,26 @@ impl Shared {
         Ok(())
     }
 
-    /// Judge a command, if it is taken at present.
-    fn judge(&self, ledger: &mut Ledger, wish: Wish, asked: Stopwatch) -> Result<(Outcome, Ticket), Failure> {
-        self.admit(&wish.command)?;
-        ledger.judge(wish, (self.clock)(), asked)
-    }
-
-    /// Judge a command, and answer when that can be.
-    fn settle(
+    /// Judge a command if it is taken at present, and settle it at once if nothing of it goes to the disk.
+    fn enter(
         &self,
-        mut ledger: MutexGuard<'_, Ledger>,
-        wish: Wish,
+        mut pending: MutexGuard<'_, Pending>,
+        submission: Submission,
         asked: Stopwatch,
-        answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>,
+        slot: Slot,
     ) {
-        match self.judge(&mut ledger, wish, asked) {
-            Ok((outcome, ticket)) => {
-                self.await_disk(ledger, ticket, move |durable| answer(durable.map(|()| outcome)));
-            }
+        let entered = match self.admit(&submission.command) {
+            Ok(()) => pending.enter(submission, (self.clock)(), asked, slot),
+            Err(failure) => Err((slot, Err(failure))),
+        };
+        let wakes = entered.is_ok();
+        drop(pending);
+        if let Err((slot, outcome)) = entered {
             // A refusal promises nothing, so it waits for nothing.
-            Err(failure) => {
-                drop(ledger);
-                answer(Err(failure));
-            }
+            slot.settle(outcome);
         }
-    }
-
-    /// Answer when what a ticket stands for is on disk, or lost: at once, or later by the writer.
-    fn await_disk(
-        &self,
-        mut ledger: MutexGuard<'_, Ledger>,
-        ticket: Ticket,
-        answer: impl FnOnce(Result<(), Failure>) + Send + 'static,
-    ) {
-        match ledger.settled(ticket) {
-            None => {
-                ledger.wait(ticket, Owed::new(answer));
-                self.work.notify_one();
-            }
-            Some(durable) => {
-                drop(ledger);
-                let lost = || Failure::Log("the commit before failed".into());
-                answer(if durable { Ok(()) } else { Err(lost()) });
-            }
+        if wakes {
+            self.work.notify_one();
         }
     }
 }
@@ -236,9 +195,9 @@ impl Engine {
         let loaded = loaded.filter(|state| snapshot::fits(state, &mut *log));
         let mut state = loaded.unwrap_or_default().under(config.rules);
         let snapshot_at = state.tail();
-        writer::catch_up(&mut *log, &mut state)?;
+        writer::catch_up(&mut *log, &mut state, |_| ())?;
         let shared = Arc::new(Shared {
-            ledger: Mutex::new(Ledger::new(state.clone(), config.budget)),
+            pending: Mutex::new(Pending::new(state.clone(), config.budget)),
             work: Condvar::new(),
             room: Condvar::new(),
             log_bytes: AtomicU64::new(log.tail().bytes),
@@ -250,12 +209,14 @@ impl Engine {
             broken: RwLock::new(None),
             has_space: AtomicBool::new(true),
             turns: AtomicU64::new(0),
+            writer: OnceLock::new(),
             observer: OnceLock::new(),
         });
         shared.recent.add(&log.read(log.tail().seq.saturating_sub(EVENTS_SHOWN as u64), EVENTS_SHOWN)?);
         let writer = writer::Writer::new(log, shared.clone(), config, snapshot_at);
         let thread = std::thread::Builder::new().name("writer".into());
         let writer = thread.spawn(move || writer.run()).map_err(|e| LogError::Io(e.to_string()))?;
+        let _ = shared.writer.set(writer.thread().id());
         Ok(Arc::new(Engine { shared, writer: Mutex::new(Some(writer)) }))
     }
 
@@ -266,7 +227,7 @@ impl Engine {
 
     /// The position of the last event that is decided, on disk or not.
     pub fn decided(&self) -> Seq {
-        self.shared.ledger.lock().working().tail()
+        self.shared.pending.lock().tail()
     }
 
     /// The length of all acknowledged events as lines, in bytes.
@@ -315,87 +276,38 @@ impl Engine {
         let _ = self.shared.observer.set(Box::new(observer));
     }
 
-    /// Hand in a command. `answer` is called once: with a refusal at once, on this thread; with anything else when it is
-    /// on disk, on the writer's thread.
-    pub fn submit(&self, command: Command, answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static) {
-        self.hand_in(command.into(), Box::new(answer));
-    }
-
-    /// Hand in a command with a step that must happen with it. See [`Step`].
-    pub fn submit_with(
-        &self,
-        command: Command,
-        step: impl FnOnce() -> Result<(), i32> + Send + 'static,
-        answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
-    ) {
-        self.hand_in(Wish { step: Some(Box::new(step)), ..command.into() }, Box::new(answer));
-    }
-
-    /// Hand in a command that names no caller, for the one whose doing it is.
-    pub fn submit_for(
-        &self,
-        payer: Payer,
-        command: Command,
-        step: impl FnOnce() -> Result<(), i32> + Send + 'static,
-        answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
-    ) {
-        let wish = Wish { command, step: Some(Box::new(step)), found: Some(payer) };
-        self.hand_in(wish, Box::new(answer));
+    /// Hand in a command. A refusal is final at once; anything else when it is on disk. It waits while very much is under way.
+    pub fn submit(&self, submission: impl Into<Submission>) -> Ticket {
+        let (submission, asked) = (submission.into(), Stopwatch::start());
+        let mut pending = self.shared.pending.lock();
+        // The writer makes room: where it submits what follows from an answer, it does not wait for itself.
+        let is_writer = self.shared.writer.get() == Some(&std::thread::current().id());
+        while !is_writer && pending.is_full() {
+            self.shared.room.wait(&mut pending);
+        }
+        if pending.is_stopping() {
+            return Ticket::of(Err(Failure::Stopping));
+        }
+        let (slot, ticket) = Slot::new();
+        if self.shared.broken.read().is_some() {
+            // A change is a reason to try the log again; only the writer can.
+            pending.defer(Deferred { submission, asked, slot });
+            self.shared.work.notify_one();
+        } else {
+            self.shared.enter(pending, submission, asked, slot);
+        }
+        ticket
     }
 
     /// Have a caller pay for events that are about to follow from what it does to a file; a refusal is to come before it does.
     pub fn spend(&self, payer: &Payer, events: u64) -> Result<(), Refusal> {
-        self.shared.ledger.lock().spend(payer, events, (self.shared.clock)())
-    }
-
-    fn hand_in(&self, wish: Wish, answer: Box<dyn FnOnce(Result<Outcome, Failure>) + Send>) {
-        let asked = Stopwatch::start();
-        let mut ledger = self.enter();
-        if ledger.is_stopping() {
-            drop(ledger);
-            return answer(Err(Failure::Stopping));
-        }
-        if self.shared.broken.read().is_some() {
-            // A change is a reason to try the log again; only the writer can.
-            ledger.defer(Deferred { asked, wish, answer });
-            self.shared.work.notify_one();
-            return;
-        }
-        self.shared.settle(ledger, wish, asked, answer);
-    }
-
-    /// Hand in a command and learn at once what comes of it, before it is on disk. Nobody else sees it before it is; and
-    /// nobody may be told that it happened before [`Engine::when_durable`] says so of the ticket.
-    pub fn decide(&self, command: Command) -> Result<(Outcome, Ticket), Failure> {
-        let asked = Stopwatch::start();
-        let mut ledger = self.enter();
-        if ledger.is_stopping() {
-            return Err(Failure::Stopping);
-        }
-        let judged = self.shared.judge(&mut ledger, command.into(), asked);
-        // There is something to write, or a reason to try a broken log again.
-        self.shared.work.notify_one();
-        judged
-    }
-
-    /// Have `answer` called when what a ticket stands for is on disk, or lost.
-    pub fn when_durable(&self, ticket: Ticket, answer: impl FnOnce(Result<(), Failure>) + Send + 'static) {
-        self.shared.await_disk(self.shared.ledger.lock(), ticket, answer);
-    }
-
-    /// The ledger, when there is room in it.
-    fn enter(&self) -> MutexGuard<'_, Ledger> {
-        let mut ledger = self.shared.ledger.lock();
-        while ledger.is_full() {
-            self.shared.room.wait(&mut ledger);
-        }
-        ledger
+        self.shared.pending.lock().spend(payer, events, (self.shared.clock)())
     }
 
     /// Hand in a command and wait for its outcome. Not for threads that serve the kernel.
-    pub fn call(&self, command: Command) -> Result<Outcome, Failure> {
+    pub fn call(&self, submission: impl Into<Submission>) -> Result<Outcome, Failure> {
         let (sender, receiver) = sync_channel(1);
-        self.submit(command, move |outcome| {
+        self.submit(submission).on_durable(move |outcome| {
             let _ = sender.send(outcome);
         });
         receiver.recv().unwrap_or(Err(Failure::Stopping))
@@ -438,16 +350,16 @@ impl Engine {
     /// Look into the log, on the writer's thread. After the end nobody looks: dropping the question drops its reply, which
     /// answers the kernel.
     fn ask(&self, query: impl FnOnce(&mut dyn Log) + Send + 'static) {
-        let mut ledger = self.shared.ledger.lock();
-        if !ledger.is_stopping() {
-            ledger.ask(Box::new(query));
+        let mut pending = self.shared.pending.lock();
+        if !pending.is_stopping() {
+            pending.ask(Box::new(query));
             self.shared.work.notify_one();
         }
     }
 
     /// Finish what was handed in, write a snapshot, and end the writer. Later commands are answered `Stopping`.
     pub fn stop(&self) {
-        self.shared.ledger.lock().stop();
+        self.shared.pending.lock().stop();
         self.shared.work.notify_one();
         self.shared.room.notify_all();
         if let Some(writer) = self.writer.lock().take()

@@ -1,16 +1,15 @@
 //! The writer: the only thread that touches the log.
 //!
 //! May assume: it has the log to itself.
-//! Must never: publish a state that is not in the log, or answer anybody while it holds the ledger.
+//! Must never: publish a state that is not in the log, or settle a ticket while it holds a lock.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::ledger::{Batch, Deferred};
+use super::pending::{Batch, Deferred, Entry};
 use super::reserve::Reserve;
 use super::superseded::Superseded;
 use super::{Config, Failure, Shared, snapshot};
-use crate::clock::Stopwatch;
 use crate::limits::{EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP, REPLAY_EVENTS};
 use crate::log::{Log, LogError, Tail};
 use crate::queue::{Command, Content, Event, Instant, Now, Record, Seq, Span, State, lease};
@@ -46,17 +45,17 @@ impl Writer {
         while !stopping {
             self.shared.turns.fetch_add(1, Ordering::Relaxed);
             let batch = {
-                let mut ledger = self.shared.ledger.lock();
+                let mut pending = self.shared.pending.lock();
                 let idle =
-                    !ledger.has_work() && self.shared.work.wait_for(&mut ledger, TICK.to_std()).timed_out();
-                drop(ledger);
+                    !pending.has_work() && self.shared.work.wait_for(&mut pending, TICK.to_std()).timed_out();
+                drop(pending);
                 if idle {
                     self.tidy();
                 }
                 self.tick();
-                ledger = self.shared.ledger.lock();
-                stopping = ledger.is_stopping();
-                ledger.take()
+                pending = self.shared.pending.lock();
+                stopping = pending.is_stopping();
+                pending.take()
             };
             self.shared.room.notify_all();
             self.work(batch);
@@ -65,11 +64,13 @@ impl Writer {
         if self.shared.broken.read().is_some() {
             self.recover();
         } else if let Err(error) = self.log.stay() {
-            self.fail(error);
+            self.fail(error, Vec::new());
         }
-        // Whoever still waits is answered by what is dropped here: that the engine stops.
-        let unanswered = self.shared.ledger.lock().lost();
+        // The tickets of what still waits are settled by what is dropped here: that the engine stops.
+        let unanswered = self.shared.pending.lock().give_up();
         drop(unanswered);
+        let lost = self.shared.pending.lock().reset((*self.state()).clone());
+        drop(lost);
         self.save_snapshot(EVENTS_BEFORE_SNAPSHOT_AT_STOP);
         if let Some(reserve) = &mut self.reserve {
             reserve.give_up();
@@ -80,31 +81,64 @@ impl Writer {
         self.shared.published.read().clone()
     }
 
-    /// One batch: append, publish, answer.
+    /// One batch: append, publish, settle.
     fn work(&mut self, batch: Batch) {
-        let now = (self.shared.clock)();
         if self.shared.broken.read().is_some() {
             self.recover();
         }
-        for Deferred { asked, wish, answer } in batch.backlog {
+        let Batch { entries, records, state, queries, deferred } = batch;
+        for Deferred { submission, asked, slot } in deferred {
             // What is granted goes to the disk with the next batch.
-            self.shared.settle(self.shared.ledger.lock(), wish, asked, answer);
+            self.shared.enter(self.shared.pending.lock(), submission, asked, slot);
         }
-        if !batch.records.is_empty() {
-            match self.append(&batch.records) {
-                Ok(tail) => {
-                    batch.claims.iter().for_each(|asked| self.shared.counters.claimed(asked.elapsed()));
-                    self.publish(batch.state, tail, &batch.records, now.instant);
-                }
-                Err(error) => self.fail(error),
-            }
-        }
-        for query in batch.queries {
+        self.commit(entries, records, state);
+        for query in queries {
             query(&mut *self.log);
         }
         if self.superseded.presses() {
             self.drop_superseded();
         }
+    }
+
+    /// Append what was decided, and settle its tickets. If another writer was first, it is decided again.
+    fn commit(&mut self, mut entries: Vec<Entry>, mut records: Vec<Record>, mut state: State) {
+        loop {
+            match self.append(&records) {
+                Ok(tail) => {
+                    entries
+                        .iter()
+                        .filter_map(Entry::claim)
+                        .for_each(|asked| self.shared.counters.claimed(asked.elapsed()));
+                    self.advance(state, tail, &records);
+                    self.shared.pending.lock().landed();
+                    return entries.into_iter().for_each(|entry| entry.into_slot().keep());
+                }
+                Err(LogError::Conflict { .. }) => match self.take_over() {
+                    Ok(()) => {
+                        let (state_now, now) = ((*self.state()).clone(), (self.shared.clock)());
+                        let (batch, refused) =
+                            self.shared.pending.lock().judge_again(state_now, entries, now);
+                        refused.into_iter().for_each(|(slot, failure)| slot.settle(Err(failure)));
+                        (entries, records, state) = (batch.entries, batch.records, batch.state);
+                        // What is not decided by this comes with the next batch.
+                        let mut pending = self.shared.pending.lock();
+                        batch.queries.into_iter().for_each(|query| pending.ask(query));
+                        batch.deferred.into_iter().for_each(|deferred| pending.defer(deferred));
+                    }
+                    Err(error) => return self.fail(error, entries),
+                },
+                Err(error) => return self.fail(error, entries),
+            }
+        }
+    }
+
+    /// Make public what others have appended.
+    fn take_over(&mut self) -> Result<(), LogError> {
+        let mut state = (*self.state()).clone();
+        let mut others = Vec::new();
+        catch_up(&mut *self.log, &mut state, |records| others.extend_from_slice(records))?;
+        self.advance(state, self.log.tail(), &others);
+        Ok(())
     }
 
     /// Let go of some texts that nothing shows any more. A reader that opened them has read them.
@@ -115,7 +149,7 @@ impl Writer {
         match self.superseded.step(&mut *self.log) {
             Ok(()) => {}
             Err(LogError::Full) => log::warn!("the disk is full: texts that were overwritten stay for now"),
-            Err(error) => self.fail(error),
+            Err(error) => self.fail(error, Vec::new()),
         }
     }
 
@@ -127,11 +161,11 @@ impl Writer {
         }
         self.ticked = now.instant;
         if let Err(error) = self.log.stay() {
-            return self.fail(error);
+            return self.fail(error, Vec::new());
         }
         self.follow_restoring();
         self.retake_reserve();
-        self.shared.ledger.lock().pass_time(now);
+        self.shared.pending.lock().pass_time(now);
         self.expire(now);
         self.drop_superseded();
         self.save_snapshot(EVENTS_BEFORE_SNAPSHOT);
@@ -152,10 +186,9 @@ impl Writer {
 
     /// End the claims of those who were silent for too long.
     fn expire(&self, now: Now) {
-        let mut ledger = self.shared.ledger.lock();
-        for command in self.expired(ledger.working(), now.instant) {
-            // A lease that somebody ended in the meantime is not an error.
-            let _ = ledger.judge(command.into(), now, Stopwatch::start());
+        let mut pending = self.shared.pending.lock();
+        for command in self.expired(pending.working(), now.instant) {
+            pending.enter_own(command, now);
         }
     }
 
@@ -177,7 +210,12 @@ impl Writer {
         }
     }
 
-    fn publish(&mut self, state: State, tail: Tail, records: &[Record], at: Instant) {
+    /// Make records that are in the log part of the published state, this engine's own and others' alike.
+    fn advance(&mut self, state: State, tail: Tail, records: &[Record]) {
+        if records.is_empty() {
+            return;
+        }
+        let at = (self.shared.clock)().instant;
         self.shared.log_bytes.store(tail.bytes, Ordering::Release);
         self.shared.counters.committed(records);
         self.shared.recent.add(records);
@@ -194,8 +232,6 @@ impl Writer {
             }
         }
         self.tell_observer();
-        let told = self.shared.ledger.lock().reached(tail.seq);
-        told.into_iter().for_each(|owed| owed.pay(Ok(())));
     }
 
     fn tell_observer(&self) {
@@ -204,9 +240,9 @@ impl Writer {
         }
     }
 
-    /// Nothing that was decided since the last commit happened: not what the commit was to hold, and not what was decided
-    /// on top of it in the meantime.
-    fn fail(&mut self, error: LogError) {
+    /// Nothing that was decided since the last commit happened: not these entries, which the commit was to hold, and not what was decided
+    /// on top of them in the meantime.
+    fn fail(&mut self, error: LogError, entries: Vec<Entry>) {
         let failure = match &error {
             LogError::Full => Failure::DiskFull,
             other => {
@@ -215,29 +251,25 @@ impl Writer {
                 Failure::Log(other.to_string())
             }
         };
-        let told = {
-            let mut ledger = self.shared.ledger.lock();
-            let told = ledger.lost();
-            ledger.reset((*self.state()).clone());
-            told
+        let later = {
+            let mut pending = self.shared.pending.lock();
+            pending.landed();
+            pending.reset((*self.state()).clone())
         };
         self.shared.room.notify_all();
-        told.into_iter().for_each(|owed| owed.pay(Err(failure.clone())));
+        let lost = entries.into_iter().map(Entry::into_slot).chain(later);
+        lost.for_each(|slot| slot.settle(Err(failure.clone())));
     }
 
     /// After a failure: open the log again, and make public what is really in it.
     fn recover(&mut self) {
-        let mut state = (*self.state()).clone();
-        match self.log.reopen().and_then(|_| catch_up(&mut *self.log, &mut state)) {
+        match self.log.reopen().and_then(|_| self.take_over()) {
             Ok(()) => {
-                self.shared.log_bytes.store(self.log.tail().bytes, Ordering::Release);
-                let mut ledger = self.shared.ledger.lock();
-                ledger.reset(state.clone());
+                let state = self.state();
+                let lost = self.shared.pending.lock().reset((*state).clone());
                 self.superseded = Superseded::since(&state);
-                *self.shared.published.write() = Arc::new(state);
                 *self.shared.broken.write() = None;
-                drop(ledger);
-                self.tell_observer();
+                drop(lost);
                 log::warn!("the event log works again");
             }
             Err(error) => *self.shared.broken.write() = Some(error.to_string()),
@@ -286,7 +318,12 @@ impl Writer {
 }
 
 /// Apply what the log has and the state has not.
-pub(super) fn catch_up(log: &mut dyn Log, state: &mut State) -> Result<(), LogError> {
+/// `each` sees the records as they come.
+pub(super) fn catch_up(
+    log: &mut dyn Log,
+    state: &mut State,
+    mut each: impl FnMut(&[Record]),
+) -> Result<(), LogError> {
     loop {
         let mut records = log.read(state.tail(), REPLAY_EVENTS)?;
         for record in &mut records {
@@ -299,6 +336,7 @@ pub(super) fn catch_up(log: &mut dyn Log, state: &mut State) -> Result<(), LogEr
             }
             state.apply(record);
         }
+        each(&records);
         if records.len() < REPLAY_EVENTS {
             break;
         }

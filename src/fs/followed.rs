@@ -333,7 +333,7 @@ impl Shared {
             log::debug!("{worker} is gone: {reason}");
             let shared = self.clone();
             let command = Command::Depart { worker: worker.clone(), epoch, reason };
-            self.engine.submit(command, move |outcome| {
+            self.engine.submit(command).on_durable(move |outcome| {
                 if !matches!(outcome, Err(Failure::Log(_) | Failure::ReadOnly(_) | Failure::DiskFull)) {
                     let departures = &mut shared.table.lock().departures;
                     if departures.get(&worker) == Some(&departure) {

@@ -46,7 +46,7 @@ pub struct Tail {
 /// Why a log does not do what it should.
 #[derive(Debug, Error)]
 pub enum LogError {
-    /// Somebody else appended in the meantime, or the caller lost count.
+    /// Another writer appended first, or `expected` is wrong.
     #[error("the log ends at event {}, not at {expected}", tail.seq)]
     Conflict {
         /// What the caller expected.
@@ -86,7 +86,7 @@ pub enum LogError {
 
 /// An append-only sequence of events. See the module for what is promised.
 pub trait Log: Send {
-    /// Where the log ends.
+    /// Where the log ends, as this process has seen it: what others append shows after a [`LogError::Conflict`].
     fn tail(&self) -> Tail;
 
     /// Append `batch`, whose first event must be numbered `expected + 1`, if the log ends at `expected`.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crewfs::engine::{Config, Engine, Failure};
+use crewfs::engine::{Config, Engine, Failure, Submission};
 use crewfs::limits::{LOG_BURST_SECONDS, LOG_SHARES_OF_A_USER};
 use crewfs::log::MemoryLog;
 use crewfs::queue::{
@@ -150,9 +150,7 @@ fn c35_what_a_user_publishes_is_its_own_expense() {
         let stamp = FileStamp { size: n, ..FileStamp::default() };
         let manifest = Manifest::Spec(Spec::titled("t").into());
         let command = Command::Publish { task: task("t"), manifest, stamp };
-        let (sender, receiver) = std::sync::mpsc::channel();
-        engine.submit_for(payer.clone(), command, || Ok(()), move |answer| drop(sender.send(answer)));
-        receiver.recv().unwrap()
+        engine.call(Submission::from(command).paid_by(payer.clone()))
     };
     let made = until_over(&engine, |n| publish_for(&payer, n));
     assert!((AT_ONCE / 2 - 1..=AT_ONCE).contains(&made), "{made}");

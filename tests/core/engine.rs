@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use crewfs::engine::{Config, Engine, Failure};
+use crewfs::engine::{Config, Engine, Failure, Submission, Ticket};
 use crewfs::limits::{
     COMMANDS_IN_A_BATCH, EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP, EVENTS_SHOWN,
 };
@@ -41,7 +41,7 @@ pub fn memory() -> (Control, Arc<Engine>) {
 /// Hand in a command; the answer comes over the channel.
 fn submit(engine: &Engine, command: Command) -> Receiver<Result<Outcome, Failure>> {
     let (sender, receiver) = channel();
-    engine.submit(command, move |outcome| drop(sender.send(outcome)));
+    engine.submit(command).on_durable(move |outcome| drop(sender.send(outcome)));
     receiver
 }
 
@@ -59,17 +59,20 @@ fn assert_same_as_log(engine: &Engine, control: &Control) {
     assert_eq!(engine.log_bytes(), bytes.len() as u64);
 }
 
-/// Work off `tasks` tasks with several threads, and compare what they were told with what the log says.
-fn crowd(control: Control, tasks: usize, threads: usize) {
-    let engine = Engine::start(control.log(), config()).unwrap();
+/// Work off `tasks` tasks with several threads, and compare what they were told with what the log says. The threads share engines, and the
+/// engines a log.
+fn crowd(control: Control, tasks: usize, threads: usize, engines: usize) {
+    let first = Engine::start(control.log(), config()).unwrap();
     for n in 0..tasks {
-        engine.call(publish(&format!("t{n}"))).unwrap();
+        first.call(publish(&format!("t{n}"))).unwrap();
     }
+    let others = (1..engines).map(|_| Engine::start(control.log(), config()).unwrap());
+    let engines: Vec<_> = [first].into_iter().chain(others).collect();
     let barrier = Barrier::new(threads);
     let told = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for n in 0..threads {
-            let (engine, barrier, told) = (&engine, &barrier, &told);
+            let (engine, barrier, told) = (&engines[n % engines.len()], &barrier, &told);
             scope.spawn(move || {
                 let name = format!("w{n}");
                 let mut last = 0;
@@ -100,19 +103,28 @@ fn crowd(control: Control, tasks: usize, threads: usize) {
         assert_eq!(*at(epoch), Event::Claimed { task: task.clone(), worker: worker.clone() });
         assert_eq!(*at(finish), Event::Completed { task, worker: Some(worker), by: None, text: None });
     }
-    assert_same_as_log(&engine, &control);
-    engine.stop();
+    for (n, engine) in engines.iter().enumerate() {
+        // With its next event an engine takes over what others have appended.
+        engine.call(publish(&format!("last{n}"))).unwrap();
+        assert_same_as_log(engine, &control);
+        engine.stop();
+    }
 }
 
 #[test]
 fn every_task_is_claimed_by_one_of_many() {
-    crowd(Control::new(MemoryLog::default()), 400, 8);
+    crowd(Control::new(MemoryLog::default()), 400, 8, 1);
+}
+
+#[test]
+fn every_task_is_claimed_by_one_of_many_over_several_engines() {
+    crowd(Control::new(MemoryLog::default()), 400, 9, 3);
 }
 
 #[test]
 fn every_task_is_claimed_by_one_of_many_on_disk() {
     let (_dir, fd) = directory();
-    crowd(Control::new(SqliteLog::open(fd).unwrap()), 60, 8);
+    crowd(Control::new(SqliteLog::open(fd).unwrap()), 60, 8, 1);
 }
 
 #[test]
@@ -204,11 +216,65 @@ fn what_was_decided_on_top_of_a_failed_batch_fails_with_it() {
     // A refusal promises nothing, so it waits for nothing.
     assert!(matches!(second.recv().unwrap(), Err(Failure::Refused(Refusal::Held { .. }))));
     control.hold(false);
-    assert!(matches!(raced.recv().unwrap(), Err(Failure::Log(_))), "somebody else has appended");
+    assert!(matches!(raced.recv().unwrap(), Err(Failure::Log(_))), "the second attempt fails");
     assert!(matches!(first.recv().unwrap(), Err(Failure::Log(_))));
     nudge(&engine).unwrap();
-    assert!(engine.state().worker("rival").is_some(), "what somebody else appended counts");
+    assert!(engine.state().worker("rival").is_some(), "what another writer appended counts");
     assert_eq!(engine.state().count(TaskState::Ready), 1);
+    assert_same_as_log(&engine, &control);
+}
+
+#[test]
+fn what_another_writer_did_first_is_judged_again() {
+    let (control, engine) = memory();
+    for name in ["a", "b", "c"] {
+        engine.call(publish(name)).unwrap();
+    }
+    control.hold(true);
+    let claim = |id: &str, name: &str| Command::Claim {
+        task: task(id),
+        by: actor(name),
+        form: ClaimForm::Exclusive,
+        eyes: Eyes::All,
+    };
+    let next = engine.submit(claim_next("w1"));
+    control.await_batches(4);
+    // One that is in the batch, one that comes while it is under way, one that stands on it, and one that nothing concerns.
+    let later =
+        [claim("b", "w2"), complete("a", "w1"), claim("c", "w3")].map(|command| engine.submit(command));
+    let claimed = |id: &str, epoch| Some(Ok(Outcome::Claimed { task: task(id), epoch }));
+    assert_eq!(next.decided(), claimed("a", 5));
+    assert_eq!(later[0].decided(), claimed("b", 7));
+    assert!(matches!(later[1].decided(), Some(Ok(Outcome::Finished { finish: 8 }))));
+    assert_eq!(later[2].decided(), claimed("c", 10));
+    let rival = worker("rival");
+    control.append_first(Event::Joined { worker: rival.clone(), uid: 1 });
+    for id in ["a", "b"] {
+        control.append_first(Event::Claimed { task: task(id), worker: rival.clone() });
+    }
+    let (sender, told) = channel();
+    for (n, ticket) in [&next].into_iter().chain(&later).enumerate() {
+        let sender = sender.clone();
+        ticket.on_durable(move |outcome| drop(sender.send((n, outcome))));
+    }
+    control.hold(false);
+    let mut told: Vec<_> = (0..4).map(|_| told.recv().unwrap()).collect();
+    told.sort_by_key(|(n, _)| *n);
+    let told: Vec<_> = told.into_iter().map(|(_, outcome)| outcome).collect();
+    assert_eq!(
+        told[0],
+        Ok(Outcome::Claimed { task: task("c"), epoch: 8 }),
+        "the next one is another one now"
+    );
+    assert!(matches!(&told[1], Err(Failure::Refused(Refusal::Held { .. }))), "{told:?}");
+    assert!(matches!(&told[2], Err(Failure::Refused(Refusal::NotHolder { .. }))), "{told:?}");
+    assert!(matches!(&told[3], Err(Failure::Refused(Refusal::Held { .. }))), "{told:?}");
+    assert_eq!(next.claim(), Some((task("c"), 8)), "and a handle knows it");
+    assert_same_as_log(&engine, &control);
+    assert!(engine.recent().iter().any(|record| record.seq == 6), "what another writer appended is shown");
+    // The same a second time, with several conflicts one after the other.
+    control.fail_next(&[Fault::Race, Fault::Race, Fault::Race]);
+    assert_eq!(engine.call(complete("c", "w1")), Ok(Outcome::Finished { finish: 12 }));
     assert_same_as_log(&engine, &control);
 }
 
@@ -263,23 +329,20 @@ fn a_log_that_lost_what_it_acknowledged_is_not_written_to() {
 }
 
 #[test]
-fn a_step_happens_only_with_its_command() {
+fn what_must_hold_is_asked_when_a_command_is_granted() {
     let (control, engine) = memory();
-    let steps = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::new(AtomicUsize::new(0));
     let call = |command: Command, errno: Option<i32>| {
-        let (sender, receiver) = channel();
-        let steps = steps.clone();
-        let step = move || {
-            steps.fetch_add(1, Ordering::Relaxed);
+        let asked = asked.clone();
+        engine.call(Submission::from(command).checked(move || {
+            asked.fetch_add(1, Ordering::Relaxed);
             errno.map_or(Ok(()), Err)
-        };
-        engine.submit_with(command, step, move |outcome| drop(sender.send(outcome)));
-        receiver.recv().unwrap()
+        }))
     };
-    assert_eq!(call(publish("a"), Some(28)), Err(Failure::Step { errno: 28 }));
+    assert_eq!(call(publish("a"), Some(28)), Err(Failure::Check { errno: 28 }));
     assert!(engine.state().is_empty());
     assert!(matches!(call(complete("a", "w"), None), Err(Failure::Refused(_))));
-    assert_eq!(steps.load(Ordering::Relaxed), 1, "a refused command takes no step");
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "of a refused command nothing is asked");
     assert_eq!(call(publish("a"), None), Ok(Outcome::Done));
     assert_eq!(control.records().len(), 1);
 }
@@ -304,7 +367,7 @@ fn whoever_asks_while_the_engine_stops_is_answered_once() {
         let asked = 3 * COMMANDS_IN_A_BATCH;
         for n in 0..asked {
             let answers = answers.clone();
-            engine.submit(publish(&format!("t{n}")), move |outcome| {
+            engine.submit(publish(&format!("t{n}"))).on_durable(move |outcome| {
                 assert!(matches!(outcome, Ok(_) | Err(Failure::Stopping)));
                 answers.fetch_add(1, Ordering::Relaxed);
             });
@@ -372,7 +435,7 @@ fn a_snapshot_is_written_although_somebody_asks_all_the_time() {
     let engine = Engine::start(Box::new(MemoryLog::default()), with).unwrap();
     for n in 0..=EVENTS_BEFORE_SNAPSHOT {
         let drain = Command::Drain { worker: worker("w"), by: actor("w"), draining: n % 2 == 0 };
-        engine.submit(drain, |outcome| drop(outcome.unwrap()));
+        engine.submit(drain).on_durable(|outcome| drop(outcome.unwrap()));
     }
     for _ in 0..2 {
         nudge(&engine).unwrap();
@@ -457,27 +520,32 @@ fn a_decision_is_known_at_once_and_safe_when_its_ticket_says_so() {
     let (control, engine) = memory();
     engine.call(publish("t")).unwrap();
     control.hold(true);
-    let (outcome, ticket) = engine.decide(claim_next("w1")).unwrap();
-    assert_eq!(outcome, Outcome::Claimed { task: task("t"), epoch: 3 });
-    assert!(engine.decide(claim_next("w2")).is_err(), "it is gone for everybody else");
+    let ticket = engine.submit(claim_next("w1"));
+    let claimed = Ok(Outcome::Claimed { task: task("t"), epoch: 3 });
+    assert_eq!(ticket.decided(), Some(claimed.clone()));
+    let second = engine.submit(claim_next("w2")).decided();
+    assert!(matches!(second, Some(Err(Failure::Refused(_)))), "it is gone for everybody else: {second:?}");
     assert_eq!(engine.state().count(TaskState::Ready), 1, "and nobody sees it yet");
-    let (sender, safe) = channel();
-    engine.when_durable(ticket, move |durable| drop(sender.send(durable)));
+    let told = |ticket: &Ticket| {
+        let (sender, receiver) = channel();
+        ticket.on_durable(move |outcome| drop(sender.send(outcome)));
+        receiver
+    };
+    let safe = told(&ticket);
     control.await_batches(2);
     assert!(safe.try_recv().is_err());
     control.hold(false);
-    assert_eq!(safe.recv().unwrap(), Ok(()));
+    assert_eq!(safe.recv().unwrap(), claimed);
     assert_eq!(engine.state().count(TaskState::Claimed), 1);
 
     // A decision that is lost is told so, whenever its maker asks.
     control.fail_next(&[Fault::Before]);
-    let (_, lost) = engine.decide(complete("t", "w1")).unwrap();
+    let lost = engine.submit(complete("t", "w1"));
+    assert!(lost.decided().is_some_and(|decided| decided.is_ok()));
     engine.barrier();
     nudge(&engine).unwrap();
     for (ticket, kept) in [(lost, false), (ticket, true)] {
-        let (sender, told) = channel();
-        engine.when_durable(ticket, move |durable| drop(sender.send(durable)));
-        assert_eq!(told.recv().unwrap().is_ok(), kept);
+        assert_eq!(told(&ticket).recv().unwrap().is_ok(), kept);
     }
     assert_same_as_log(&engine, &control);
 }

@@ -16,7 +16,7 @@ pub enum Fault {
     After,
     /// The disk is full.
     Full,
-    /// Somebody else appends first.
+    /// Another writer appends first.
     Race,
 }
 
@@ -91,6 +91,13 @@ impl Control {
         self.log.lock().read(0, usize::MAX >> 1).unwrap()
     }
 
+    /// Append an event, as another writer does.
+    pub fn append_first(&self, event: Event) {
+        let mut log = self.log.lock();
+        let seq = log.tail().seq;
+        log.append(seq, &[Record { seq: seq + 1, at: Default::default(), event }]).unwrap();
+    }
+
     /// Put another log in the place of this one, behind the engine's back.
     pub fn replace(&self, log: impl Log + 'static) {
         *self.log.lock() = Box::new(log);
@@ -145,7 +152,7 @@ impl Log for FaultLog {
         };
         match appended {
             Ok(tail) => self.tail = tail,
-            Err(LogError::Conflict { .. }) => {}
+            Err(LogError::Conflict { tail, .. }) => self.tail = tail,
             Err(_) => self.failed = true,
         }
         appended

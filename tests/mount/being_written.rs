@@ -106,9 +106,11 @@ fn c16_a_task_whose_file_is_open_for_writing_cannot_be_claimed() {
     ] {
         let directory = if beneath { project.source() } else { mounted.path() };
         let mut writer = Writer::open(directory, "w2", open);
-        if beneath {
-            mounted.until_state("a", "blocked");
+        if !beneath {
+            mounted.sh("w1", "touch tasks/claim/a").refused("busy");
         }
+        // It is shown when it is on disk.
+        mounted.until_state("a", "blocked");
         cannot_be_claimed(&mounted, "a", open);
         assert_eq!(
             mounted.sh("w1", "readlink tasks/next; touch tasks/claim/next; rm tasks/claim/worse").ok(),

@@ -44,7 +44,7 @@ impl From<&Failure> for FsError {
     fn from(failure: &Failure) -> FsError {
         let errno = match failure {
             Failure::Refused(refusal) => return refusal.into(),
-            Failure::Step { errno } => return FsError::new(*errno),
+            Failure::Check { errno } => return FsError::new(*errno),
             Failure::Log(_) | Failure::Stopping => libc::EIO,
             Failure::ReadOnly(_) => libc::EROFS,
             Failure::DiskFull => libc::ENOSPC,

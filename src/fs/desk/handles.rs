@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::super::caller::Caller;
 use super::super::{FsError, Ino, Kind, Result};
+use crate::engine::Ticket;
 use crate::limits::{
     CAPABILITIES_BYTES, NOTE_BYTES, OPEN_BYTES_OF_A_USER, OPEN_TEXTS_OF_A_USER, RESULT_BYTES,
 };
@@ -36,8 +37,8 @@ pub(super) enum Handle {
 }
 
 pub(super) struct Note {
-    pub(super) task: TaskId,
-    pub(super) epoch: Seq,
+    /// What the claim came to that it is of.
+    pub(super) claim: Ticket,
     pub(super) caller: Arc<Caller>,
     /// The document as it was at open.
     pub(super) shown: Arc<[u8]>,
@@ -60,15 +61,27 @@ impl Note {
 }
 
 /// What a draft is of.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Subject {
     /// The result or reason of this finish of a task.
-    Result(TaskId, Seq),
+    Result(TaskId, Ticket),
     /// What a worker can do.
     Capabilities(WorkerName),
 }
 
 impl Subject {
+    /// Whether both are of the same text.
+    fn is(&self, other: &Subject) -> bool {
+        match (self, other) {
+            (Subject::Result(task, finish), Subject::Result(other_task, other_finish)) => {
+                task == other_task && finish.finish() == other_finish.finish()
+            }
+            (Subject::Capabilities(worker), Subject::Capabilities(other)) => worker == other,
+            (Subject::Result(..), Subject::Capabilities(_))
+            | (Subject::Capabilities(_), Subject::Result(..)) => false,
+        }
+    }
+
     /// How long the text may be, in bytes (C26).
     pub(super) fn limit(&self) -> usize {
         match self {
@@ -328,7 +341,7 @@ impl Open {
 
 fn draft_in(open: &Open, of: &Subject) -> Option<Arc<Mutex<Draft>>> {
     open.handles.values().find_map(|(_, handle)| match &**handle {
-        Handle::Draft(_, draft) => (draft.lock().of == *of).then(|| draft.clone()),
+        Handle::Draft(_, draft) => draft.lock().of.is(of).then(|| draft.clone()),
         _ => None,
     })
 }

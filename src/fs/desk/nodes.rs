@@ -3,6 +3,7 @@
 //! Must never: give one number to two nodes, or change a number while the kernel knows it.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use parking_lot::Mutex;
 
@@ -83,7 +84,7 @@ pub(super) enum WorkerFile {
 }
 
 /// Something that was just made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub(super) struct Made {
     /// Tells it from all others.
     pub(super) number: u64,
@@ -93,6 +94,21 @@ pub(super) struct Made {
     pub(super) at: Wall,
     /// What must be on disk before anybody is told that it was made.
     pub(super) ticket: Option<Ticket>,
+}
+
+/// The number alone tells one from another.
+impl PartialEq for Made {
+    fn eq(&self, other: &Made) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Made {}
+
+impl Hash for Made {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.number.hash(state);
+    }
 }
 
 /// One synthesized node.

@@ -241,7 +241,8 @@ impl Core {
         self.taking_away(req, old.filter(|_| !exchange), step, published);
     }
 
-    /// Do a step that takes a task's file away, if the task allows that.
+    /// Take a task's file away by a step, if the task allows that. The step is done when the queue has it on disk that the file
+    /// goes.
     fn taking_away(
         self: &Arc<Core>,
         req: &Request,
@@ -258,10 +259,17 @@ impl Core {
             Ok(caller) => caller,
             Err(error) => return reply.send(Err(error)),
         };
-        let command = Command::RemoveFile { task, by: caller.actor.clone() };
+        let (id, command) = (task.clone(), Command::RemoveFile { task, by: caller.actor.clone() });
         let core = self.clone();
-        self.view.engine.submit_with(command, step, move |outcome| {
-            reply.send(core.answer(&caller, outcome).map(|_| ()));
+        self.view.engine.submit(command).on_durable(move |outcome| {
+            match core.answer(&caller, outcome) {
+                Err(error) => reply.send(Err(error)),
+                Ok(_) => {
+                    let taken = step().map_err(FsError::new);
+                    // The queue hears how it is now: the step may have failed, or the file was looked at just before it went.
+                    core.view.publisher.publish(&id, move |_| reply.send(taken));
+                }
+            }
         });
     }
 

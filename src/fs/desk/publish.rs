@@ -22,7 +22,7 @@ use rustix::io::Errno;
 
 use super::misnamed::Misnamed;
 use super::table::{file_of, task_of};
-use crate::engine::{Engine, Failure};
+use crate::engine::{Engine, Failure, Submission};
 use crate::fs::ROOT;
 use crate::fs::files::{Files, read_from};
 use crate::fs::permissions::access_of;
@@ -156,7 +156,7 @@ impl Publisher {
     pub(super) fn hold_back(self: &Arc<Self>, task: &TaskId) {
         let (publisher, id) = (self.clone(), task.clone());
         let written = move || if publisher.is_open(&id) { Ok(()) } else { Err(libc::EAGAIN) };
-        self.engine.submit_with(Command::OpenFile { task: task.clone() }, written, |_| ());
+        self.engine.submit(Submission::from(Command::OpenFile { task: task.clone() }).checked(written));
     }
 
     /// Whether a task's file is open for writing, through the desk or beneath it.
@@ -177,11 +177,8 @@ impl Publisher {
             Look::Gone => {
                 let (publisher, id) = (self.clone(), task.clone());
                 let gone = move || if publisher.has_file(&id) { Err(libc::EEXIST) } else { Ok(()) };
-                self.engine.submit_with(
-                    Command::FileGone { task: task.clone() },
-                    gone,
-                    unless_it_changed(done),
-                );
+                let submission = Submission::from(Command::FileGone { task: task.clone() }).checked(gone);
+                self.engine.submit(submission).on_durable(unless_it_changed(done));
             }
             Look::Open => {
                 self.hold_back(task);
@@ -196,7 +193,8 @@ impl Publisher {
                     _ => Ok(()),
                 };
                 let command = Command::Publish { task: task.clone(), manifest, stamp };
-                self.engine.submit_for(payer, command, whole, unless_it_changed(done));
+                let submission = Submission::from(command).checked(whole).paid_by(payer);
+                self.engine.submit(submission).on_durable(unless_it_changed(done));
             }
         }
     }
@@ -360,7 +358,7 @@ fn unless_it_changed(
 ) -> impl FnOnce(std::result::Result<Outcome, Failure>) + Send + 'static {
     move |outcome| {
         done(match outcome {
-            Err(Failure::Step { .. }) => Ok(Outcome::Done),
+            Err(Failure::Check { .. }) => Ok(Outcome::Done),
             outcome => outcome,
         });
     }

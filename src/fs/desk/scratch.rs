@@ -329,7 +329,7 @@ impl Core {
             return reply.send(Err(self.refused(&caller, error)));
         }
         let (core, place) = (self.clone(), (from.0, from.1.to_os_string()));
-        self.view.engine.submit(command, move |outcome| {
+        self.view.engine.submit(command).on_durable(move |outcome| {
             let outcome = core.answer(&caller, outcome);
             if outcome.is_ok() {
                 let _ = core.view.scratches.remove(place.0, &place.1);

@@ -133,8 +133,8 @@ impl Core {
         let attr = self.view.dress(ino, &shown);
         match made.ticket {
             None => reply.send(Ok((attr, NO_TIME))),
-            Some(ticket) => self.view.engine.when_durable(ticket, move |durable| {
-                reply.send(durable.map(|()| (attr, NO_TIME)).map_err(|failure| FsError::from(&failure)));
+            Some(ticket) => ticket.on_durable(move |outcome| {
+                reply.send(outcome.map(|_| (attr, NO_TIME)).map_err(|failure| FsError::from(&failure)));
             }),
         }
     }
@@ -155,27 +155,39 @@ impl Core {
         }
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         let room = self.handles.admit(req.uid, RESULT_BYTES);
-        let decided = room.and_then(|()| self.wished(req, &node, &caller, form)).and_then(|command| {
+        let submitted = room.and_then(|()| self.wished(req, &node, &caller, form)).and_then(|command| {
             let process = self.before(&caller, &command)?;
-            let decided = self.view.engine.decide(command);
-            self.after(&caller, process, decided.as_ref().ok().map(|(outcome, _)| outcome));
-            decided.map_err(|failure| FsError::from(&failure))
+            Ok((self.view.engine.submit(command), process))
         });
-        reply.send(match decided {
-            Err(error) => Err(self.refused(&caller, error)),
-            Ok((outcome, ticket)) => {
-                let opened = match (outcome, &node) {
-                    (Outcome::Claimed { task, epoch }, _) => {
-                        self.opened(req.uid, note(&task, epoch, &caller, Arc::default()))
-                    }
-                    (Outcome::Finished { finish }, Node::Task(_, task)) => {
-                        self.opened_draft(&caller, Subject::Result(task.clone(), finish), Vec::new())
-                    }
-                    _ => self.opened(req.uid, Handle::Document(Arc::default())),
-                };
-                Ok((self.fresh(Kind::File, Some(ticket)), opened))
-            }
-        });
+        let (ticket, process) = match submitted {
+            Ok(submitted) => submitted,
+            Err(error) => return reply.send(Err(self.refused(&caller, error))),
+        };
+        let (core, claimer) = (self.clone(), caller.clone());
+        ticket.on_durable(move |outcome| core.after(&claimer, process, outcome.as_ref().ok()));
+        let (core, uid, made) = (self.clone(), req.uid, ticket.clone());
+        let answer = move |decided: std::result::Result<Outcome, Failure>| {
+            reply.send(match decided {
+                Err(failure) => Err(core.refused(&caller, FsError::from(&failure))),
+                Ok(outcome) => {
+                    let opened = match (outcome, node) {
+                        (Outcome::Claimed { .. }, _) => {
+                            core.opened(uid, note(made.clone(), &caller, Arc::default()))
+                        }
+                        (Outcome::Finished { .. }, Node::Task(_, task)) => {
+                            core.opened_draft(&caller, Subject::Result(task, made.clone()), Vec::new())
+                        }
+                        _ => core.opened(uid, Handle::Document(Arc::default())),
+                    };
+                    Ok((core.fresh(Kind::File, Some(made)), opened))
+                }
+            });
+        };
+        match ticket.decided() {
+            Some(decided) => answer(decided),
+            // The log does not work: it is decided when it does.
+            None => ticket.on_durable(answer),
+        }
     }
 
     pub(super) fn opened(&self, uid: u32, handle: Handle) -> Opened {
@@ -249,7 +261,7 @@ impl Core {
         reply: Reply<()>,
     ) {
         let core = self.clone();
-        self.view.engine.submit(command, move |outcome| {
+        self.view.engine.submit(command).on_durable(move |outcome| {
             core.after(&caller, process, outcome.as_ref().ok());
             reply.send(core.answer(&caller, outcome).map(|_| ()));
         });
@@ -406,7 +418,8 @@ impl Core {
         match (right, content) {
             (Right::Nothing, _) => reply.send(Ok(self.opened(req.uid, Handle::Document(shown)))),
             (Right::Note(task, epoch), _) => {
-                reply.send(Ok(self.opened(req.uid, note(&task, epoch, &caller, shown))));
+                let claim = Ticket::known(Outcome::Claimed { task, epoch });
+                reply.send(Ok(self.opened(req.uid, note(claim, &caller, shown))));
             }
             (Right::Draft(of), Content::Text(text)) => {
                 let core = self.clone();
@@ -477,11 +490,10 @@ impl Core {
             Handle::Note(note) => {
                 let mut note = note.lock();
                 let caller = note.caller.clone();
-                let command = note.add(data).map(|text| Command::Note {
-                    task: note.task.clone(),
-                    epoch: note.epoch,
-                    by: caller.actor.clone(),
-                    text: text.trim_end().to_string(),
+                let command = note.add(data).and_then(|text| {
+                    let (task, epoch) = note.claim.claim().ok_or(FsError::new(libc::EBADF))?;
+                    let (by, text) = (caller.actor.clone(), text.trim_end().to_string());
+                    Ok(Command::Note { task, epoch, by, text })
                 });
                 match command {
                     Ok(command) => {
@@ -527,7 +539,7 @@ impl Core {
             _ => return reply.send(Ok(())),
         };
         let core = self.clone();
-        self.view.engine.submit(command, move |outcome| {
+        self.view.engine.submit(command).on_durable(move |outcome| {
             let outcome = core.answer(&caller, outcome);
             if let (Err(error), Handle::Draft(_, draft)) = (&outcome, &*handle) {
                 // What the disk could not take is tried again at the next close; what was refused stays refused.
@@ -647,7 +659,8 @@ fn right_to_write(node: &Node, caller: &Caller, state: &State) -> Result<Right> 
     }
     match task.finish() {
         Some(finish) if finish.worker.as_ref() == Some(me) || caller.actor.operator => {
-            Ok(Right::Draft(Subject::Result(id, finish.when.seq)))
+            let finish = Ticket::known(Outcome::Finished { finish: finish.when.seq });
+            Ok(Right::Draft(Subject::Result(id, finish)))
         }
         _ => {
             let why = format!("it is {}", state.state_of(task));
@@ -656,7 +669,6 @@ fn right_to_write(node: &Node, caller: &Caller, state: &State) -> Result<Right> 
     }
 }
 
-fn note(task: &TaskId, epoch: Seq, caller: &Arc<Caller>, shown: Arc<[u8]>) -> Handle {
-    let (task, caller) = (task.clone(), caller.clone());
-    Handle::Note(Mutex::new(Note { task, epoch, caller, shown, written: Vec::new() }))
+fn note(claim: Ticket, caller: &Arc<Caller>, shown: Arc<[u8]>) -> Handle {
+    Handle::Note(Mutex::new(Note { claim, caller: caller.clone(), shown, written: Vec::new() }))
 }

@@ -188,7 +188,9 @@ pub(super) fn writing(of: &Subject, text: &[u8], caller: &Caller) -> Result<Comm
     let by = caller.actor.clone();
     Ok(match of {
         Subject::Result(task, finish) => {
-            Command::Report { task: task.clone(), finish: *finish, by, text: Content::new(text) }
+            // Opened for writing means finished: there is a position.
+            let finish = finish.finish().unwrap_or_default();
+            Command::Report { task: task.clone(), finish, by, text: Content::new(text) }
         }
         Subject::Capabilities(worker) => match std::str::from_utf8(text) {
             Ok(text) if !text.contains('\0') => {

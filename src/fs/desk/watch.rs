@@ -273,7 +273,7 @@ impl Watcher {
             let key = (id.clone(), since.seq);
             let seen = self.missing.get(&key).copied().unwrap_or_else(Instant::now);
             if seen.elapsed() >= grace {
-                self.engine.submit(Command::Withdraw { task: id.clone() }, |_| ());
+                self.engine.submit(Command::Withdraw { task: id.clone() });
             }
             missing.insert(key, seen);
         }
