@@ -21,7 +21,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::process::{
-    LIMIT, Ran, abort_below, crewfs, crewfs_with_descriptors, detach_below, mounts_below, run, until, within,
+    LIMIT, Ran, abort_below, crewfs, crewfs_with_descriptors, detach_below, mounts_below, run, slow, until,
+    within,
 };
 
 /// How long one test may take; `CREWFS_TEST_LIMIT` says otherwise, in seconds.
@@ -106,7 +107,7 @@ impl Project {
 
     fn watch(&self, limit: Duration) -> (Sender<()>, JoinHandle<()>) {
         let (place, daemons, late) = (self.dir().to_path_buf(), self.daemons.clone(), self.late.clone());
-        let (sender, receiver) = channel();
+        let (limit, (sender, receiver)) = (slow(limit), channel());
         let watchdog = std::thread::spawn(move || {
             if receiver.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
                 eprintln!("the test took longer than {limit:?}: its mounts are aborted, its daemons killed");
@@ -266,7 +267,7 @@ impl Mounted {
                 self.running = false;
                 panic!("the daemon ended with {status}:\n{}", self.stderr());
             }
-            assert!(start.elapsed() < LIMIT, "the mount does not answer");
+            assert!(start.elapsed() < slow(LIMIT), "the mount does not answer");
             let _ = poll(&mut [PollFd::new(&table, PollFlags::PRI)], Some(&a_moment));
         }
     }

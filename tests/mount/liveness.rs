@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Mounted, Project, project};
-use crate::process::until;
+use crate::process::{slow, until};
 
 /// How soon a claim must have returned.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -118,7 +118,7 @@ fn endings_are_told(mounted: &Mounted) -> bool {
 fn returns(mounted: &Mounted, task: &str, reason: &str) {
     let start = Instant::now();
     mounted.until_state(task, "ready");
-    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+    assert!(start.elapsed() < slow(AT_ONCE), "{:?}", start.elapsed());
     let status = mounted.json(&format!("status/{task}"));
     let lost = status["lost_claims"].as_array().unwrap().last().unwrap();
     assert_eq!(lost["reason"], reason);

@@ -15,6 +15,12 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// A limit, on a machine on which everything takes so many times longer (`CREWFS_TEST_SLOWNESS`), as on an emulated one.
+pub(crate) fn slow(limit: Duration) -> Duration {
+    let times = std::env::var("CREWFS_TEST_SLOWNESS").ok().and_then(|times| times.parse().ok());
+    limit * times.unwrap_or(1)
+}
+
 /// Wait until `done`. `what` completes the sentence "waited in vain until …".
 #[track_caller]
 pub(crate) fn until(what: &str, done: impl FnMut() -> bool) {
@@ -23,7 +29,7 @@ pub(crate) fn until(what: &str, done: impl FnMut() -> bool) {
 
 /// Whether `done` comes true in this time.
 pub(crate) fn within(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), slow(limit));
     while !done() {
         if start.elapsed() > limit {
             return false;
@@ -79,7 +85,7 @@ pub(crate) fn run(command: Command) -> Ran {
 /// As [`run`], with a limit of its own.
 #[track_caller]
 pub(crate) fn run_within(limit: Duration, mut command: Command) -> Ran {
-    let what = format!("{command:?}");
+    let (what, limit) = (format!("{command:?}"), slow(limit));
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
     let group = Pid::from_child(&child);

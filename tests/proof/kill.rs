@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::clients::{Client, Clients, worker};
 use crate::forms::{Form, create, current, read, touch};
 use crate::harness::{Mounted, Project, project};
-use crate::process::{LIMIT, crewfs, detach_below};
+use crate::process::{LIMIT, crewfs, detach_below, slow};
 use crate::random::{Random, number, seed};
 
 const CLIENTS: usize = 8;
@@ -338,7 +338,7 @@ impl Worker {
     fn work(&mut self) -> Result<(), Gone> {
         self.remember()?;
         let start = Instant::now();
-        while start.elapsed() < LIMIT {
+        while start.elapsed() < slow(LIMIT) {
             match self.client.random.below(6) {
                 0 | 1 if self.held.len() < 3 => self.claim()?,
                 2 if !self.finished.is_empty() => self.retry()?,

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::process::LIMIT;
+use crate::process::{LIMIT, slow};
 
 /// A directory of markers.
 pub(crate) struct Markers {
@@ -38,7 +38,7 @@ impl Markers {
             fs::write(beneath, "").unwrap();
             let start = Instant::now();
             while !seen.exists() {
-                if start.elapsed() > LIMIT {
+                if start.elapsed() > slow(LIMIT) {
                     return false;
                 }
                 std::thread::sleep(Duration::from_micros(200));

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::{Agent, two};
 use crate::harness::{Mounted, project};
+use crate::process::{slow, until};
 
 /// The daemon counts whole milliseconds.
 const CLOCK: Duration = Duration::from_millis(2);
 const CHANGE: &str = "os.utime('f')";
+const ROUNDS_OF_EXEC: usize = 3;
 
 fn held(mounted: &Mounted) -> (Agent, Agent) {
     let (mut one, two) = two(mounted);
@@ -55,12 +57,12 @@ fn c51_it_is_refused_when_its_time_is_over() {
         {
             let took = refused_after(&mut two, change);
             let (least, most) = (Duration::from_millis(file), Duration::from_millis(file + 600));
-            assert!(least <= took + CLOCK && took < most, "{change} with {wait} ms: {took:?}");
+            assert!(least <= took + CLOCK && took < slow(most), "{change} with {wait} ms: {took:?}");
         }
         for change in ["os.unlink('f')", "os.link('f', 'g')", "os.rename('f', 'g')", "replace('f', 'y')"] {
             let took = refused_after(&mut two, change);
             let (least, most) = (Duration::from_millis(name), Duration::from_millis(name + 600));
-            assert!(least <= took + CLOCK && took < most, "{change} with {wait} ms: {took:?}");
+            assert!(least <= took + CLOCK && took < slow(most), "{change} with {wait} ms: {took:?}");
         }
         assert!(two.why().contains("f is held by w1 since "), "{}", two.why());
     }
@@ -73,7 +75,7 @@ fn c51_what_is_stale_anyway_does_not_wait() {
     let (_one, mut two) = held(&mounted);
     two.ok("os.listdir('.')");
     let took = refused_after(&mut two, "put('f', 'y')");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < slow(Duration::from_secs(5)), "{took:?}");
     let why = two.why();
     assert!(why.contains("f is held by w1 since ") && why.contains(", and changed by w1 at "), "{why}");
     assert!(why.contains("; wait until it is done, then read it again"), "{why}");
@@ -91,7 +93,7 @@ fn c51_what_is_written_through_a_descriptor_is_refused_before_anybody_reads_it()
         two.ok("get('f')");
         three.ok("os.stat('f').st_size");
         let took = refused_after(&mut two, write);
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert!(took < slow(Duration::from_secs(5)), "{took:?}");
         assert_eq!(three.ok("get('f')"), "x");
         assert_eq!(two.ok("get('f')"), "x");
     }
@@ -118,7 +120,7 @@ with ThreadPoolExecutor(64) as pool:
         ));
     }
     let took = start.elapsed();
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(took < slow(Duration::from_secs(8)), "{took:?}");
     assert!(!two.ends_within(Duration::ZERO), "they still wait");
     one.ok("[os.close(fd) for fd in fds]");
     assert_eq!(two.end(), Ok(serde_json::Value::Null));
@@ -135,7 +137,7 @@ fn c51_the_holder_writes_on_however_long_others_would_wait() {
         let start = Instant::now();
         one.ok("os.write(fd, b'on')");
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert!(took < slow(Duration::from_secs(2)), "{took:?}");
         assert_eq!(two.end(), Err("EBUSY".into()), "it was in the way");
     }
 }
@@ -151,7 +153,51 @@ fn c51_who_serves_sftp_never_waits() {
         });
         for change in [CHANGE, "put('f', 'y')", "os.unlink('f')"] {
             let took = refused_after(&mut remote, change);
-            assert!(took < Duration::from_secs(5), "{took:?}");
+            assert!(took < slow(Duration::from_secs(5)), "{took:?}");
         }
+    }
+}
+
+/// What is closed on exec is closed with locks of the process held, and to close a file the kernel waits for the answer to another worker's
+/// change of it. On some kernels each look at that process's files waits for those locks.
+#[test]
+fn c51_a_holder_that_runs_another_program_hangs_nobody() {
+    let project = project!();
+    let mounted = project.mount(&["threads=2"]);
+    let mut three = Agent::new(&mounted, "w3");
+    let changes =
+        ["os.utime('f{n}')", "os.truncate('f{n}', 0)", "os.chmod('f{n}', 0o600)", "put('f{n}', 'y')"];
+    for round in 0..ROUNDS_OF_EXEC {
+        let mut pairs = Vec::new();
+        for (n, change) in changes.iter().enumerate() {
+            let n = round * changes.len() + n;
+            let (mut one, mut two) = (Agent::new(&mounted, "w1"), Agent::new(&mounted, "w2"));
+            one.ok(&format!("fd = os.open('f{n}', os.O_RDWR | os.O_CREAT); os.write(fd, b'x')"));
+            two.ok(&format!("get('f{n}')"));
+            two.begin(&change.replace("{n}", &n.to_string()));
+            pairs.push((one, two));
+        }
+        for (one, _) in &mut pairs {
+            one.begin("os.execvp('sleep', ['sleep', '1000'])");
+        }
+        let start = Instant::now();
+        for n in 0..changes.len() {
+            three.ok(&format!("new('other', 'x'); os.unlink('other'); os.listxattr('f{n}')"));
+        }
+        for (n, (one, two)) in pairs.iter_mut().enumerate() {
+            let n = round * changes.len() + n;
+            // Refused, or made when the holder was seen to have closed the file.
+            let came = two.end();
+            assert!(came.as_ref().err().is_none_or(|errno| errno == "EBUSY"), "{came:?}");
+            until("it runs", || {
+                std::fs::read_to_string(format!("/proc/{}/comm", one.pid())).unwrap() == "sleep\n"
+            });
+            until("nobody holds it", || {
+                two.ok(&format!("get('f{n}')"));
+                two.tell(&format!("put('f{n}', 'z')")).is_ok()
+            });
+        }
+        let took = start.elapsed();
+        assert!(took < slow(Duration::from_secs(8)), "{took:?}");
     }
 }
