@@ -41,29 +41,29 @@ export CREWFS_TEST_SLOWNESS=$slowness
 # shellcheck disable=SC2154
 end=$((minutes * 60))
 
-# Threads that wait where nothing can wake them, with what they wait for.
+# Threads that wait where nothing can wake them, with what they wait for: as the kernel says it by itself, since a look at such a one
+# may wait for the same.
 stuck() {
-    local task
-    for task in /proc/[0-9]*/task/*; do
-        if grep -q '^State:.D' "$task/status" 2>/dev/null; then
-            echo "$task $(sed -n 's/^Name:.//p' "$task/status")"
-            cat "$task/stack"
-        fi
-    done
+    dmesg -C
+    echo w >/proc/sysrq-trigger
+    dmesg
 }
 
-# Run a program, no longer than the guest has; what then still runs says where it hangs.
+# Run a program, no longer than the guest has, and say which tests have ended meanwhile; what then still runs says where it hangs.
 run() {
-    local code=0 child
-    "$@" >/tmp/said 2>&1 &
+    local code=0 child shown
+    : >/tmp/said
+    tail -n +1 -f /tmp/said | grep --line-buffered '^test ' &
+    shown=$!
+    "$@" >>/tmp/said 2>&1 &
     child=$!
     while kill -0 "$child" 2>/dev/null && [ "$SECONDS" -lt "$end" ]; do
         read -r -t 1 <>/tmp/clock
     done
-    if [ "$SECONDS" -ge "$end" ]; then
+    kill "$shown"
+    if kill -0 "$child" 2>/dev/null; then
         echo "@failed $check: not at its end when the guest's time was over"
         stuck
-        cat /tmp/said
         return 124
     fi
     wait "$child" || code=$?
@@ -82,7 +82,7 @@ while read -r check; do
     else
         program=${check%%:*} filters=()
         [ "$program" = "$check" ] || IFS=, read -ra filters <<<"${check#*:}"
-        run "/mnt/$program" --test-threads 3 "${filters[@]}" || code=$?
+        run "/mnt/$program" --test-threads 6 "${filters[@]}" || code=$?
         passed=$(grep -c '^test .* \.\.\. ok$' /tmp/said)
         failed=$(grep -c '^test .* \.\.\. FAILED$' /tmp/said)
         sed -n "s/^test \(.*\) \.\.\. FAILED$/@failed $program \1/p" /tmp/said
