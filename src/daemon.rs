@@ -342,7 +342,7 @@ pub fn check_places(config: &Config) -> Result<(), StartError> {
         Ok(_) => {
             return Err(StartError(format!("{shown} is not a directory, so nothing can be mounted on it")));
         }
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+        Err(error) if error.raw_os_error().is_some_and(mounts::is_of_dead) => {
             return Err(StartError(format!(
                 "{shown} is a dead mount, its daemon is gone; clear it: umount -l {shown}"
             )));

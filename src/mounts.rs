@@ -104,7 +104,13 @@ pub fn read_ahead((major, minor): (u32, u32), kib: u32) -> io::Result<()> {
 
 /// Whether the daemon of this mount is gone. `stat(2)` would not tell: the kernel may still remember its last answer.
 pub fn is_dead(mountpoint: &Path) -> bool {
-    rustix::fs::statfs(mountpoint).is_err_and(|error| error == rustix::io::Errno::NOTCONN)
+    rustix::fs::statfs(mountpoint).is_err_and(|error| is_of_dead(error.raw_os_error()))
+}
+
+/// Whether this error is the answer of a mount whose daemon is gone: since before it was asked, while it was asked, or since before it
+/// had begun to serve.
+pub fn is_of_dead(error: i32) -> bool {
+    [libc::ENOTCONN, libc::ECONNABORTED, libc::ECONNREFUSED].contains(&error)
 }
 
 /// A desk, whose source is a directory of the project, shows no project.

@@ -8,6 +8,7 @@ mod beneath;
 mod completions;
 mod demo;
 mod doctor;
+mod ending;
 mod init;
 mod log;
 mod man;
@@ -25,6 +26,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::mounts;
 
 /// A filesystem in which many coding agents share one project. The task queue is a directory.
 #[derive(Parser)]
@@ -128,7 +131,7 @@ fn exit_code(work: Result<(), Failure>) -> ExitCode {
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     let shown = path.display();
     path.canonicalize().map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOTCONN) => Failure::failed(dead_mount(path)),
+        Some(error) if mounts::is_of_dead(error) => Failure::failed(dead_mount(path)),
         _ => Failure::failed(format!("{shown}: {error}")),
     })
 }

@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use daemonize::{Daemonize, Outcome};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::ending;
 use super::options::Options;
+use super::served::Served;
 use super::settings::Settings;
 use super::umount::take_away;
 use super::{Failure, absolute, place};
 use crate::daemon::{Config, Daemon, Project, TakeError, state_place};
 use crate::mountpoint::{Unresolved, resolve};
-use crate::mounts;
+use crate::mounts::{self, Mount};
 use crate::queue::Budget;
 use crate::shown;
 use crate::state_directory::{FileId, StateDirectory};
@@ -46,8 +46,6 @@ pub(super) struct Arguments {
 /// The log of a daemon in the background, in the state directory; the one before it is kept.
 const LOG: &str = "crewfs.log";
 const LOG_BEFORE: &str = "crewfs.log.1";
-/// How long a daemon that could not serve has to end.
-const ENDING: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let config = configure(&arguments)?;
@@ -67,7 +65,8 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
                 Some(("mounted", _)) => Ok(()),
                 Some(("failed", said)) => {
                     let (daemon, why) = said.split_once('\n').unwrap_or(("", said));
-                    wait_for_end(daemon);
+                    // Until it is gone it may have the project, and another mount would be refused.
+                    daemon.parse().into_iter().for_each(ending::wait_for);
                     Err(Failure::failed(why))
                 }
                 _ => Err(Failure::failed("the daemon ended before it could say why; try: crewfs mount -f …")),
@@ -95,13 +94,6 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             served
         }
     }
-}
-
-/// Wait until a daemon that could not serve is gone: until then it may have the project, and another mount would be refused.
-fn wait_for_end(daemon: &str) {
-    let pid = daemon.parse().ok().and_then(Pid::from_raw);
-    let Some(Ok(process)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return };
-    let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&ENDING));
 }
 
 fn configure(arguments: &Arguments) -> Result<Config, Failure> {
@@ -177,8 +169,8 @@ fn clear_dead(source: &Path, mountpoint: &Path) -> Result<(), Failure> {
     let Ok(mountpoint) = place(mountpoint) else { return Ok(()) };
     let left = || mounts::at(&mountpoint).map_err(Failure::failed);
     while let Some(mount) = left()?
-        && mounts::is_dead(&mountpoint)
         && mount.source == place(source)?
+        && has_ended(&mount)
     {
         // Detaching takes the desk along.
         take_away(&mount, true)?;
@@ -186,9 +178,28 @@ fn clear_dead(source: &Path, mountpoint: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether the daemon of a mount has ended. One that was killed a moment ago may have answered once more, and is waited for.
+fn has_ended(mount: &Mount) -> bool {
+    let is_dead = || mounts::is_dead(&mount.mountpoint);
+    is_dead() || Served::find(&mount.source).is_none_or(|daemon| ending::is_over(daemon.pid)) && is_dead()
+}
+
 fn take(config: &Config) -> Result<Project, Failure> {
     crate::daemon::check_places(config).map_err(Failure::failed)?;
-    Project::take(&config.source, config.state.as_deref(), true).map_err(|error| match error {
+    let (source, state) = (&config.source, config.state.as_deref());
+    let take = || Project::take(source, state, true);
+    let is_over = |daemon: Option<u32>| daemon.is_none_or(ending::is_over);
+    let taken = match take() {
+        // A daemon that was killed has the project until the kernel has closed its files.
+        Err(TakeError::Held(_))
+            if is_over(Project::last_holder(source, state).map(|holder| holder.pid))
+                && is_over(Served::find(source).map(|daemon| daemon.pid)) =>
+        {
+            take()
+        }
+        taken => taken,
+    };
+    taken.map_err(|error| match error {
         TakeError::Held(_) => Failure::failed(format!("{error}; one daemon at a time serves a project")),
         TakeError::Other(error) => Failure::failed(error),
     })

@@ -82,7 +82,7 @@ impl Project {
         let place = state.map_or_else(|| source.join(state_directory::NAME), Path::to_path_buf);
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(TakeError::Held(holder(&place))),
+            Err(Errno::WOULDBLOCK) => return Err(TakeError::Held(holder(&place, true))),
             Err(error) => return Err(cannot("the project cannot be locked", error).into()),
         }
         let lock = Locked(lock);
@@ -105,6 +105,11 @@ impl Project {
             check_owner(&state, source, &root, create)?;
         }
         Ok(Project { root, _lock: lock, state: Arc::new(state) })
+    }
+
+    /// The last daemon that has said that it serves it, whether or not it still does.
+    pub fn last_holder(source: &Path, state: Option<&Path>) -> Option<Holder> {
+        holder(&state.map_or_else(|| source.join(state_directory::NAME), Path::to_path_buf), false)
     }
 
     /// Whether no daemon has it, as far as can be seen without taking it.
@@ -161,11 +166,10 @@ impl Drop for Locked {
     }
 }
 
-/// The daemon that has the state directory at this place, if it can be read who that is.
-fn holder(place: &Path) -> Option<Holder> {
+/// The daemon that has, or last had, the state directory at this place, if it can be read who that is.
+fn holder(place: &Path, has_it_still: bool) -> Option<Holder> {
     let file = plain::look_at(plain::look_into(place).ok()?, LOCK).ok()?;
-    // What an earlier daemon has left there says nothing.
-    if flock(&file, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK) {
+    if has_it_still && flock(&file, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK) {
         return None;
     }
     let mut said = Vec::new();

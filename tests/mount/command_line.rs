@@ -212,6 +212,28 @@ fn c61_the_daemon_ends_when_somebody_unmounts_either_part_or_asks_it_to() {
 }
 
 #[test]
+fn c71_right_after_the_daemon_was_killed_it_is_mounted_again() {
+    let project = project!();
+    for place in [project.mountpoint(), project.source()] {
+        let mount = || {
+            let mut command = crewfs();
+            command.arg("mount").arg(project.source()).args((place != project.source()).then_some(place));
+            command.args(["-o", "allow_other"]);
+            run(command).ok();
+        };
+        mount();
+        for _ in 0..8 {
+            let lock = fs::read_to_string(project.behind().join(".crewfs/lock")).unwrap();
+            let holder: serde_json::Value = serde_json::from_str(&lock).unwrap();
+            let pid = rustix::process::Pid::from_raw(holder["pid"].as_i64().unwrap() as i32).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            mount();
+        }
+        project.crewfs(["umount".as_ref(), place.as_os_str()]).ok();
+    }
+}
+
+#[test]
 fn crewfs_log_is_the_same_with_and_without_a_mount() {
     let project = project!();
     project.task("a", "# A\n");

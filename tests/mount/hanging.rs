@@ -1,13 +1,13 @@
-//! Processes that cannot be looked at, and others who work meanwhile (C44).
+//! Processes that cannot be looked at, and others who work meanwhile (C44); a daemon that cannot end (C71).
 
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use crate::harness::{Mounted, Project, as_root, project};
-use crate::process::{run_within, slow, until};
+use crate::process::{crewfs, mounts_below, run_within, slow, until, within};
 
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mount/hanging.py");
 /// Far less than the time for which the processes hang, and more than a busy machine needs.
@@ -160,6 +160,40 @@ fn c44_a_daemon_ends_and_frees_the_project_while_it_looks_at_what_hangs() {
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
     });
     drop(hanging);
+}
+
+#[test]
+fn c71_a_daemon_that_is_just_ending_is_waited_for() {
+    as_root!();
+    let project = project!();
+    let hanging = Hanging::new(&project);
+    let inside = project.source().join("inside");
+    std::fs::create_dir(&inside).unwrap();
+    mount_bind(&hanging.place, &inside).unwrap();
+    let mounted = project.mount(&[]);
+    let mut reader = mounted.worker("w1");
+    reader.arg("cat inside/file").stdout(Stdio::null()).stderr(Stdio::null());
+    let mut reader = reader.spawn().unwrap();
+    let (_, connection) = mounts_below(&hanging.place)[0];
+    until("the daemon waits for what hangs", || {
+        let waiting = std::fs::read_to_string(format!("/sys/fs/fuse/connections/{connection}/waiting"));
+        waiting.unwrap().trim() != "0"
+    });
+    let daemon = rustix::process::Pid::from_raw(mounted.pid() as i32).unwrap();
+    rustix::process::kill_process(daemon, rustix::process::Signal::KILL).unwrap();
+    let mut again = crewfs();
+    again.arg("mount").arg(project.source()).arg(project.mountpoint());
+    let mut again = again.stderr(Stdio::piped()).spawn().unwrap();
+    // It is killed, and has the project and the mount until its thread comes back from the kernel.
+    assert!(!within(Duration::from_millis(500), || again.try_wait().unwrap().is_some()), "it waits");
+    drop(hanging);
+    until("the new daemon serves", || again.try_wait().unwrap().is_some());
+    let said = again.wait_with_output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    assert!(mounted.read("queue.json").starts_with('{'));
+    let _ = reader.wait();
+    project.crewfs(["umount".as_ref(), project.mountpoint().as_os_str()]).ok();
+    unmount(&inside, UnmountFlags::DETACH).unwrap();
 }
 
 /// The most memory that a process ever had, in KiB.
