@@ -47,6 +47,15 @@ pub enum ConfineError {
     },
 }
 
+impl ConfineError {
+    /// The answer of the kernel.
+    pub fn why(&self) -> &io::Error {
+        match self {
+            ConfineError::NotAllowed(why) | ConfineError::Step { why, .. } => why,
+        }
+    }
+}
+
 fn step<T, E: Into<io::Error>>(what: impl Into<String>, outcome: Result<T, E>) -> Result<T, ConfineError> {
     outcome.map_err(|why| ConfineError::Step { what: what.into(), why: why.into() })
 }
@@ -58,20 +67,10 @@ fn step<T, E: Into<io::Error>>(what: impl Into<String>, outcome: Result<T, E>) -
 /// Whatever keeps it from being confined. The process is of no use then.
 pub fn to(directory: impl AsFd, place: &Path) -> Result<(), ConfineError> {
     let what = || format!("{} cannot be shown", place.display());
-    let (uid, gid) = (geteuid(), getegid());
     // A descriptor stays in the namespace in which it was opened, and nothing of that can be mounted in another one. The current
     // directory goes along.
     step(what(), fchdir(directory))?;
-    let ordinary = !uid.is_root();
-    sys::leave_namespaces(ordinary).map_err(ConfineError::NotAllowed)?;
-    if ordinary {
-        let map = |id: u32| format!("{id} {id} 1");
-        step("group rights cannot be given up", fs::write("/proc/self/setgroups", "deny"))?;
-        step("the user cannot be mapped", fs::write("/proc/self/uid_map", map(uid.as_raw())))?;
-        step("the group cannot be mapped", fs::write("/proc/self/gid_map", map(gid.as_raw())))?;
-    }
-    let propagation = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    step("mounts cannot be made private", mount_change("/", propagation))?;
+    own_namespaces()?;
     let shown = step(what(), openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     step("a new root cannot be made", mount("crewfs", WORKSHOP, "tmpfs", flags, Some(c"mode=0755,size=1m")))?;
@@ -92,6 +91,25 @@ pub fn to(directory: impl AsFd, place: &Path) -> Result<(), ConfineError> {
     step("the new root cannot be entered", chdir("/"))?;
     step("the new root cannot be closed", read_only(Path::new("/")))?;
     step("new privileges cannot be given up", rustix::thread::set_no_new_privs(true))
+}
+
+/// Give this process a mount namespace in which nothing that it mounts is seen outside; and where it is not root, the user namespace that
+/// this takes, in which it is the user that it was.
+///
+/// # Errors
+/// What the machine does not allow.
+pub fn own_namespaces() -> Result<(), ConfineError> {
+    let (uid, gid) = (geteuid(), getegid());
+    let ordinary = !uid.is_root();
+    sys::leave_namespaces(ordinary).map_err(ConfineError::NotAllowed)?;
+    if ordinary {
+        let map = |id: u32| format!("{id} {id} 1");
+        step("group rights cannot be given up", fs::write("/proc/self/setgroups", "deny"))?;
+        step("the user cannot be mapped", fs::write("/proc/self/uid_map", map(uid.as_raw())))?;
+        step("the group cannot be mapped", fs::write("/proc/self/gid_map", map(gid.as_raw())))?;
+    }
+    let propagation = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    step("mounts cannot be made private", mount_change("/", propagation))
 }
 
 /// A path that leads to an open file, wherever it is.

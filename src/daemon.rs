@@ -6,6 +6,7 @@
 //! Start, in this order: the project's directory by descriptor, the lock, the log, the queue in step with the files, the
 //! tree, the desk on it. Stop: the desk, the tree, the writer.
 
+pub mod needs;
 mod project;
 mod service;
 
@@ -187,7 +188,7 @@ impl Daemon {
         };
         let tree_options = options(&config.source, config.threads);
         let tree = Session::mount(shown.clone(), callers.clone(), &place, &target, &tree_options)
-            .map_err(|error| mount_error(&config.mountpoint, &error))?;
+            .map_err(|error| needs::refused(config.mountpoint.display(), &error))?;
         drop(target);
         if let Err(error) = shown.mounted(tree.device(), Arc::new(tree.notifier())) {
             let _ = tree.unmount(&place, true);
@@ -206,7 +207,7 @@ impl Daemon {
             Ok(session) => session,
             Err(error) => {
                 let _ = tree.unmount(&place, true);
-                return Err(mount_error(&config.mountpoint.join(&config.tasks), &error));
+                return Err(needs::refused(config.mountpoint.join(&config.tasks).display(), &error));
             }
         };
         let notifier = session.notifier();
@@ -365,9 +366,6 @@ pub fn check_places(config: &Config) -> Result<(), StartError> {
             source.display()
         )));
     }
-    if !Path::new("/dev/fuse").exists() {
-        return Err(StartError("/dev/fuse is missing; load the kernel module: modprobe fuse".into()));
-    }
     Ok(())
 }
 
@@ -410,21 +408,6 @@ fn tasks_directory(root: &OwnedFd, name: &str) -> Result<OwnedFd, StartError> {
         }
         opened => opened.map_err(failed),
     }
-}
-
-fn mount_error(place: &Path, error: &io::Error) -> StartError {
-    let shown = place.display();
-    StartError(match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => format!(
-            "{shown} cannot be mounted: {error}; mount as root, or install fuse3 and own the directory (for \
-             -o allow_other, also put user_allow_other into /etc/fuse.conf)"
-        ),
-        Some(libc::ENOENT) => {
-            format!("{shown} cannot be mounted: {error}; is fuse3 installed? apt install fuse3")
-        }
-        Some(libc::EBUSY) => format!("{shown} cannot be mounted: it is in use"),
-        _ => format!("{shown} cannot be mounted: {error}"),
-    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod adapter;
 mod convert;
+mod trial;
 
 use std::ffi::OsStr;
 use std::io;
@@ -20,6 +21,7 @@ use rustix::mount::{
 use rustix::process::{getegid, geteuid};
 
 use self::adapter::Adapter;
+pub use self::trial::{Offer, Trial};
 use crate::fs::caller::Callers;
 use crate::fs::{Filesystem, Ino, Kernel};
 use crate::mountpoint::{Device, Place, device_of, unmount_by_helper};

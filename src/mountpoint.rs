@@ -114,8 +114,8 @@ pub fn device_at(path: &Path) -> rustix::io::Result<Device> {
 pub fn open_without_links(path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-        // Before Linux 5.6 there is no such promise but for the last part.
-        Err(Errno::NOSYS) => openat(CWD, path, flags | OFlags::NOFOLLOW, Mode::empty()),
+        // Before Linux 5.6, and in a sandbox that does not know the call, there is no such promise but for the last part.
+        Err(Errno::NOSYS | Errno::PERM) => openat(CWD, path, flags | OFlags::NOFOLLOW, Mode::empty()),
         opened => opened,
     }
 }

@@ -16,6 +16,8 @@ use clap::Args;
 
 use super::Failure;
 use super::out::say;
+use crate::daemon::needs;
+use crate::mounts;
 use crate::queue::{Event, Record};
 
 #[derive(Args)]
@@ -49,6 +51,7 @@ struct Stage {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    needs::check().map_err(Failure::failed)?;
     let mut stage = Stage::set(arguments.keep)?;
     let start = Instant::now();
     let tell = |line: &str| say!("{:5.1}s  {line}", start.elapsed().as_secs_f32());
@@ -122,9 +125,12 @@ impl Stage {
         let stage = Stage { directory, mountpoint, workers: Vec::new(), keep };
         let mut mount = Command::new(std::env::current_exe().map_err(Failure::failed)?);
         mount.arg("mount").arg(&project).arg(&stage.mountpoint).args(["-o", IDLE, "-o", "allow_other"]);
-        let mounted = mount.status().map_err(Failure::failed)?;
-        if !mounted.success() {
-            return Err(Failure::failed("the demo's project could not be mounted"));
+        let mounted = mount.stderr(Stdio::piped()).output().map_err(Failure::failed)?;
+        if !mounted.status.success() {
+            // The reason is all that there is to say.
+            let why = String::from_utf8_lossy(&mounted.stderr);
+            let why = why.trim_end().trim_start_matches("crewfs: ");
+            return Err(Failure::failed(format!("the demo cannot be mounted: {why}")));
         }
         for directory in ["src", "tests", "docs"] {
             let directory = stage.mountpoint.join(directory);
@@ -190,13 +196,16 @@ impl Drop for Stage {
             let _ = worker.kill();
             let _ = worker.wait();
         }
-        if self.keep {
+        let is_mounted = || !mounts::at(&self.mountpoint).is_ok_and(|mount| mount.is_none());
+        if self.keep && is_mounted() {
             say!("It is still mounted at {}. When done: crewfs umount there.", self.mountpoint.display());
             return;
         }
-        let program = std::env::current_exe().unwrap_or_else(|_| "crewfs".into());
-        let _ = Command::new(program).arg("umount").arg(&self.mountpoint).status();
-        if crate::mounts::at(&self.mountpoint).is_ok_and(|mount| mount.is_none()) {
+        if is_mounted() {
+            let program = std::env::current_exe().unwrap_or_else(|_| "crewfs".into());
+            let _ = Command::new(program).arg("umount").arg(&self.mountpoint).status();
+        }
+        if !is_mounted() {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }

@@ -16,7 +16,7 @@ use super::served::Served;
 use super::settings::Settings;
 use super::umount::take_away;
 use super::{Failure, absolute, place};
-use crate::daemon::{Config, Daemon, Project, TakeError, state_place};
+use crate::daemon::{Config, Daemon, Project, TakeError, needs, state_place};
 use crate::mountpoint::{Unresolved, resolve};
 use crate::mounts::{self, Mount};
 use crate::queue::Budget;
@@ -114,6 +114,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
     let options = arguments.options.iter().try_fold(options, |options, list| options.apply(list))?;
     options.check(is_root)?;
     let (lease, guard) = (options.lease(), options.guard()?);
+    needs::check().map_err(Failure::failed)?;
     // A mount over itself whose daemon is gone does not answer.
     clear_dead(source, mountpoint)?;
     let full_source = resolved(source, is_root, absolute)?;

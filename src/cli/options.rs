@@ -158,6 +158,12 @@ impl Options {
                 wrong(&format!("names {name:?}, which is no user of this machine; users that are not in /etc/passwd have numbers"))
             })
         };
+        // mount(8) comes with it for a line of fstab.
+        if key == "remount" {
+            return Err(wrong(
+                "cannot be: options stay as they are while it is mounted; for a tree that cannot be changed: mount -o remount,bind,ro PLACE",
+            ));
+        }
         match (key, value) {
             ("state", Some(path)) if Path::new(path).is_absolute() => self.state = Some(path.into()),
             ("state", _) => return Err(wrong("takes an absolute path, such as /var/lib/crewfs/project")),

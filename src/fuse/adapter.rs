@@ -44,7 +44,7 @@ impl<F: Filesystem> Adapter<F> {
 }
 
 /// What the kernel should do where opens are not reported, by the names under which `crewfs doctor` shows it.
-const UNREPORTED: [(&str, InitFlags); 9] = [
+pub(super) const UNREPORTED: [(&str, InitFlags); 9] = [
     ("opens_not_reported", InitFlags::FUSE_NO_OPEN_SUPPORT),
     ("opendirs_not_reported", InitFlags::FUSE_NO_OPENDIR_SUPPORT),
     ("readdirplus", InitFlags::FUSE_DO_READDIRPLUS),

@@ -131,6 +131,7 @@ fn every_sentence_of_a_command_is_on_the_page_and_no_other() {
     let commands = sources("src/cli").into_iter().chain(
         [
             "src/daemon.rs",
+            "src/daemon/needs.rs",
             "src/daemon/project.rs",
             "src/log/mod.rs",
             "src/confine.rs",

@@ -9,6 +9,7 @@ mod beneath;
 mod budget;
 mod claiming;
 mod command_line;
+mod containers;
 mod doctor;
 mod editors;
 mod file_leases;

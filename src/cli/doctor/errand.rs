@@ -33,6 +33,7 @@ pub(super) fn send(errand: Errand) -> io::Result<Command> {
     let word = match errand {
         Errand::Look => "look",
         Errand::Namespaces => "namespaces",
+        Errand::Mount => "mount",
         Errand::Hooks => "hooks",
     };
     let mut command = Command::new(std::env::current_exe()?);
@@ -41,6 +42,11 @@ pub(super) fn send(errand: Errand) -> io::Result<Command> {
 }
 
 impl Asked {
+    /// A descriptor of the program's process.
+    pub(super) fn process(&self) -> io::Result<OwnedFd> {
+        self.process.try_clone()
+    }
+
     /// What it said, if it ends in time. If not, it is told to end, and left behind: who waits for a dead daemon cannot.
     pub(super) fn answer(self, limit: Duration) -> Option<Output> {
         let answer = self.answer.recv_timeout(limit);

@@ -1,20 +1,12 @@
-//! The machine: device, kernel, helpers, and limits that mounting takes.
+//! The machine: device, helpers, and limits that mounting takes.
 
 use std::fs;
 
 use super::Finding::{self, Good, Problem, Warning};
 use super::number;
+use crate::daemon::needs;
 use crate::sys::{self, DirectoryWatch};
 
-/// Kernels that have what makes the tree fast, oldest first, and what is missing in older ones.
-const KERNELS: [((u32, u32), &str); 4] = [
-    ((5, 1), "listings are asked for each time they are opened"),
-    ((5, 9), "changes behind the mount show only after a second"),
-    ((5, 12), "each write is preceded by a question for file capabilities"),
-    ((5, 13), "for an ordinary user, changes behind the mount show only after a second"),
-];
-/// The oldest kernel that opens files without reporting it.
-const KERNEL_NEEDED: (u32, u32) = (3, 15);
 /// Descriptors below which the daemon must open and close files often.
 const DESCRIPTORS_GOOD: u64 = 4_096;
 /// Watched directories below which a large project has too many.
@@ -24,28 +16,31 @@ const INSTANCES_GOOD: u64 = 16;
 
 pub(super) fn findings() -> Vec<Finding> {
     let is_root = sys::is_root();
-    vec![device(), helper(is_root), others(is_root), kernel(), descriptors(), watching(is_root), inotify()]
+    let mut findings: Vec<_> =
+        needs::processes().err().map(|error| Problem(error.to_string())).into_iter().collect();
+    findings.extend([
+        device(),
+        helper(is_root),
+        others(is_root),
+        descriptors(),
+        watching(is_root),
+        inotify(),
+    ]);
+    findings
 }
 
 fn device() -> Finding {
-    match fs::File::options().read(true).write(true).open("/dev/fuse") {
-        Ok(_) => Good("/dev/fuse can be opened".into()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Problem("/dev/fuse is missing; load the kernel module: modprobe fuse".into())
-        }
-        Err(error) => Problem(format!(
-            "/dev/fuse cannot be opened: {error}; let everybody: chmod 666 /dev/fuse (in a container, pass --device /dev/fuse)"
-        )),
+    match needs::device() {
+        Ok(()) => Good("/dev/fuse can be opened".into()),
+        Err(error) => Problem(error.to_string()),
     }
 }
 
 fn helper(is_root: bool) -> Finding {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join("fusermount3")).find(|file| file.is_file());
-    match found {
-        Some(found) => Good(format!("{} mounts for ordinary users", found.display())),
-        None if is_root => Good("fusermount3 is not installed; root does not need it".into()),
-        None => Problem("fusermount3 is not installed; install it: apt install fuse3".into()),
+    match needs::helper() {
+        Ok(found) => Good(format!("{} mounts for ordinary users", found.display())),
+        Err(error) if is_root => Good(format!("root mounts by itself; for ordinary users: {error}")),
+        Err(error) => Problem(error.to_string()),
     }
 }
 
@@ -58,29 +53,6 @@ fn others(is_root: bool) -> Finding {
             "/etc/fuse.conf does not let ordinary users mount for others; have root put the line user_allow_other into it"
                 .into(),
         ),
-    }
-}
-
-fn kernel() -> Finding {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    judge_kernel(&release)
-}
-
-fn judge_kernel(release: &str) -> Finding {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
-    let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
-        return Warning(format!("the kernel calls itself {release:?}, which says nothing about its age"));
-    };
-    let version = (major, minor);
-    if version < KERNEL_NEEDED {
-        let (major, minor) = KERNEL_NEEDED;
-        return Problem(format!("Linux {release} is too old; at least {major}.{minor} is needed"));
-    }
-    let missing: Vec<&str> =
-        KERNELS.iter().filter(|(since, _)| version < *since).map(|(_, without)| *without).collect();
-    match missing.is_empty() {
-        true => Good(format!("Linux {release} has all that crewfs can use")),
-        false => Warning(format!("Linux {release}: {}; a newer kernel mends that", missing.join("; "))),
     }
 }
 
@@ -126,19 +98,5 @@ fn inotify() -> Finding {
         None => {
             Warning("there is no inotify: task files put there behind the mount are found every 2 s".into())
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kernels_are_judged_by_their_version() {
-        assert!(matches!(judge_kernel("6.18.44-fc"), Good(_)));
-        assert!(matches!(judge_kernel("5.10.0-28-amd64"), Warning(said) if said.contains("capabilities")));
-        assert!(matches!(judge_kernel("5.15.0"), Good(_)));
-        assert!(matches!(judge_kernel("3.10.0-1160.el7"), Problem(_)));
-        assert!(matches!(judge_kernel("plan9"), Warning(_)));
     }
 }

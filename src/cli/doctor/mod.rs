@@ -10,11 +10,13 @@ mod dead;
 mod disk;
 mod errand;
 mod hooks;
+mod kernel;
 mod keys;
 mod look;
 mod machine;
 mod mount;
 mod remote;
+mod rights;
 mod sshd;
 mod state;
 mod units;
@@ -50,6 +52,8 @@ enum Errand {
     Namespaces,
     /// Look at the hooks of a project.
     Hooks,
+    /// Mount something that is seen nowhere else.
+    Mount,
 }
 
 /// One line of the report.
@@ -70,10 +74,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         (Some(Errand::Look), Some(place)) => return look::errand(place),
         (Some(Errand::Namespaces), _) => return remote::errand(),
         (Some(Errand::Hooks), Some(place)) => return hooks::errand(place),
+        (Some(Errand::Mount), _) => return kernel::errand(),
         _ => {}
     }
     let named = arguments.mountpoint.as_deref().map(Named::find).transpose()?;
     let mut findings = machine::findings();
+    findings.extend(kernel::findings());
+    findings.extend(rights::findings());
     findings.push(clock::finding());
     findings.extend(dead::findings(named.as_ref().and_then(|named| named.mounted_at.as_deref())));
     findings.extend(units::findings());

@@ -1,0 +1,256 @@
+//! The kernel: whether it has what crewfs takes, and what is lost where it has not. It is called, not judged by its version.
+//!
+//! Must never: leave a mount anywhere; what is mounted is in a process of its own, in a mount namespace of its own.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create, openat, openat2};
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use serde_json::{Map, Value, json};
+
+use super::Errand;
+use super::Finding::{self, Good, Problem, Warning};
+use super::errand::{ask, send};
+use crate::cli::{Failure, out};
+use crate::confine::{self, ConfineError};
+use crate::daemon::needs;
+use crate::fuse::{Offer, Trial};
+use crate::limits::DOCTOR_SILENT_MS;
+use crate::sys;
+
+/// The oldest kernel on which crewfs is supported, and the version of FUSE's protocol that came with it.
+const OLDEST: (&str, u32) = ("5.10", 32);
+
+/// What FUSE offers since when, and what is lost without it.
+const FEATURES: [(&str, &str, &str); 9] = [
+    ("opens_not_reported", "3.16", "nothing can be mounted"),
+    ("opendirs_not_reported", "5.1", "listings are asked for each time they are opened"),
+    ("readdirplus", "3.9", "a listing is followed by a question for each file in it"),
+    ("readdirplus_auto", "3.9", "each listing brings attributes along, needed or not"),
+    ("handle_killpriv_v2", "5.11", "each write is preceded by a question for file capabilities"),
+    ("cache_symlinks", "4.20", "the target of a symbolic link is asked for each time"),
+    ("async_dio", "3.13", "direct reads and writes go one after the other"),
+    ("max_pages", "4.20", "reads and writes go in pieces of 128 KiB"),
+    ("posix_acl", "4.9", "the mask of an ACL counts as the rights of the group"),
+];
+
+/// What came of mounting something.
+struct Tried {
+    offer: Option<Offer>,
+    /// The error, if it was refused.
+    refused: Option<i32>,
+    /// Whether the kernel told how the process ended that tried it.
+    tells_endings: bool,
+}
+
+pub(super) fn findings() -> Vec<Finding> {
+    let mut findings = calls();
+    // Without the device or the capability, the reason is said already, or is here.
+    if let Err(error) = needs::right()
+        && sys::is_root()
+    {
+        findings.push(Problem(error.to_string()));
+    }
+    let tried = match (needs::device(), needs::right()) {
+        (Ok(()), Ok(())) => attempt(),
+        _ => None,
+    };
+    if let Some(tried) = &tried {
+        findings.extend(judge(tried));
+    }
+    if findings.iter().all(|finding| matches!(finding, Good(_))) {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        findings.push(Good(match tried.and_then(|tried| tried.offer) {
+            Some(_) => format!("Linux {release} has all that crewfs can use"),
+            None => format!(
+                "Linux {release} has the calls that crewfs takes; what its FUSE offers is seen at a mount: crewfs doctor MOUNTPOINT"
+            ),
+        }));
+    }
+    findings
+}
+
+/// System calls, each tried on nothing of importance.
+fn calls() -> Vec<Finding> {
+    let found = |outcome: rustix::io::Result<OwnedFd>| outcome.map(drop);
+    let lookup = openat2(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    let process = pidfd_open(getpid(), PidfdFlags::empty());
+    let append = memfd_create("crewfs", MemfdFlags::CLOEXEC)
+        .and_then(|file| pwritev2(file.as_fd(), &[IoSlice::new(b"x")], 0, ReadWriteFlags::APPEND).map(drop));
+    [
+        judge_call(
+            "openat2",
+            "5.6",
+            found(lookup),
+            "the rules of .gitignore are not read, and what a task names as its context is not found",
+        ),
+        judge_call(
+            "pidfd_open",
+            "5.3",
+            found(process),
+            "the end of a process ends no claim, leases alone do",
+        ),
+        judge_call("RWF_APPEND", "4.16", append, "nothing can be appended to a file"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A complaint if a call is not to be had.
+fn judge_call(call: &str, since: &str, outcome: rustix::io::Result<()>, lost: &str) -> Option<Finding> {
+    let error = match outcome {
+        // A filter answers so, or that it does not allow it.
+        Err(error @ (Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM)) => error,
+        _ => return None,
+    };
+    Some(Problem(format!(
+        "{call} is not to be had ({error}): {lost}; Linux {since} has it, and a seccomp filter must allow it (for a container: \
+         --security-opt seccomp=unconfined, or a newer profile)"
+    )))
+}
+
+/// Have something mounted by a process that does nothing else; nothing where that cannot be tried.
+fn attempt() -> Option<Tried> {
+    let asked = send(Errand::Mount).and_then(ask).ok()?;
+    let process = asked.process().ok()?;
+    let said = asked.answer(Duration::from_millis(DOCTOR_SILENT_MS))?;
+    let said: Value = serde_json::from_slice(&said.stdout).ok()?;
+    let features = said["features"].as_object();
+    let offer = features.zip(said["minor"].as_u64()).map(|(features, minor)| Offer {
+        minor: minor as u32,
+        features: FEATURES
+            .iter()
+            .map(|(name, ..)| (*name, features.get(*name) == Some(&true.into())))
+            .collect(),
+    });
+    let refused = said["refused"].as_i64().map(|errno| errno as i32);
+    Some(Tried { offer, refused, tells_endings: sys::status_of(process.as_fd()).is_some() })
+}
+
+fn judge(tried: &Tried) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match tried.refused {
+        Some(errno) => {
+            let error = std::io::Error::from_raw_os_error(errno);
+            findings.push(Problem(needs::refused("a project", &error).to_string()));
+        }
+        None if sys::is_root() => findings.push(Good("root can mount: it was tried, out of sight".into())),
+        None => {}
+    }
+    if let Some(offer) = &tried.offer {
+        let (oldest, minor) = OLDEST;
+        if offer.minor < minor {
+            findings.push(Problem(format!(
+                "the FUSE of this kernel is of version 7.{}, and that of Linux {oldest} is 7.{minor}: crewfs is not supported before \
+                 Linux {oldest}; use a newer kernel",
+                offer.minor
+            )));
+        }
+        for (name, since, lost) in
+            FEATURES.iter().filter(|(name, ..)| offer.features.contains(&(*name, false)))
+        {
+            findings.push(Warning(format!("this kernel does not offer {name}: {lost}; Linux {since} does")));
+        }
+    }
+    if !tried.tells_endings {
+        findings.push(Warning(
+            "this kernel does not tell how a process of others ended: claims of programs that are no agents and end badly wait for their \
+             leases; Linux 6.15 does"
+                .into(),
+        ));
+    }
+    findings
+}
+
+/// The child's part.
+pub(super) fn errand() -> Result<(), Failure> {
+    let (mut said, (offer, refused)) = (Map::new(), tried()?);
+    if let Some(offer) = offer {
+        said.insert("minor".into(), offer.minor.into());
+        let features = offer.features.into_iter().map(|(name, offered)| (name.to_owned(), json!(offered)));
+        said.insert("features".into(), Value::Object(features.collect()));
+    }
+    said.insert("refused".into(), refused.map_or(Value::Null, Value::from));
+    out::write(Value::Object(said).to_string().as_bytes());
+    Ok(())
+}
+
+/// What the kernel offers, and the error by which it refuses.
+fn tried() -> Result<(Option<Offer>, Option<i32>), Failure> {
+    // In the namespace in which the daemon will mount: root of a user namespace may not mount in every one.
+    if sys::is_root()
+        && let Err(error) = Trial::make()
+    {
+        return Ok((None, error.raw_os_error()));
+    }
+    let is_private = match confine::own_namespaces() {
+        Ok(()) => true,
+        // The root directory is where nothing is mounted: in a chroot.
+        Err(ConfineError::Step { why, .. }) if why.raw_os_error() == Some(libc::EINVAL) => false,
+        Err(error @ ConfineError::Step { .. }) if sys::is_root() => {
+            return Ok((None, error.why().raw_os_error()));
+        }
+        Err(error) => return Err(Failure::failed(error)),
+    };
+    let trial = match Trial::make() {
+        Ok(trial) => trial,
+        Err(error) => return Ok((None, error.raw_os_error())),
+    };
+    let offer = trial.offer().map_err(Failure::failed)?;
+    if !is_private {
+        return Ok((Some(offer), None));
+    }
+    let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(Failure::failed)?;
+    let refused = trial.appear(&root).err().and_then(|error| error.raw_os_error());
+    Ok((Some(offer), refused))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_is_not_to_be_had_is_a_problem_with_what_it_costs() {
+        for error in [Errno::NOSYS, Errno::PERM] {
+            let said = judge_call("openat2", "5.6", Err(error), "it rains");
+            assert!(matches!(said, Some(Problem(said)) if said.contains(": it rains; Linux 5.6 has it")));
+        }
+        assert_eq!(judge_call("openat2", "5.6", Ok(()), "it rains"), None);
+        assert_eq!(judge_call("openat2", "5.6", Err(Errno::MFILE), "it rains"), None, "it is there");
+        assert_eq!(calls(), [], "all kernels on which this is tested have them");
+    }
+
+    #[test]
+    fn what_an_older_kernel_lacks_is_said_with_what_is_lost() {
+        let offer = |minor, lacks: &str| Offer {
+            minor,
+            features: FEATURES.iter().map(|(name, ..)| (*name, *name != lacks)).collect(),
+        };
+        let judge = |offer, tells_endings| judge(&Tried { offer: Some(offer), refused: None, tells_endings });
+        let complaints = |findings: Vec<Finding>| -> Vec<Finding> {
+            findings.into_iter().filter(|finding| !matches!(finding, Good(_))).collect()
+        };
+        assert_eq!(complaints(judge(offer(45, ""), true)), []);
+        let said = complaints(judge(offer(32, "handle_killpriv_v2"), false));
+        assert!(
+            matches!(&said[..], [Warning(slow), Warning(leases)] if slow.contains("file capabilities; Linux 5.11") && leases.contains("6.15"))
+        );
+        let said = complaints(judge(offer(31, ""), true));
+        assert!(
+            matches!(&said[..], [Problem(old)] if old.contains("7.31") && old.contains("before Linux 5.10"))
+        );
+    }
+
+    #[test]
+    fn each_feature_that_the_tree_uses_is_explained() {
+        let names: Vec<&str> = FEATURES.iter().map(|(name, ..)| *name).collect();
+        // Where nothing can be mounted, there is nothing to compare with.
+        let Ok(trial) = Trial::make() else { return };
+        let offered: Vec<&str> = trial.offer().unwrap().features.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, offered);
+    }
+}
