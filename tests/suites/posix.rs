@@ -27,8 +27,9 @@ naptime = 0.01
 entries = [["nobody", "nogroup"], ["games", "games"]]
 "#;
 
-/// mount(8) leaves the remounting to a helper for FUSE, which would mount anew; the kernel can do it by itself.
-const REMOUNT: &str = "#!/bin/sh\nexec /bin/mount -i \"$@\"\n";
+/// mount(8) leaves the remounting to a helper for FUSE, which would mount anew; the kernel can do it by itself. From util-linux 2.39 on it
+/// also passes options on that FUSE lets nothing change, unless it uses the older call.
+const REMOUNT: &str = "#!/bin/sh\nLIBMOUNT_FORCE_MOUNT2=always exec /bin/mount -i \"$@\"\n";
 
 /// What differs for root.
 const KNOWN: [Known; 1] = [(
