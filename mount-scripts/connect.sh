@@ -69,7 +69,7 @@ case $tasks in
 esac
 
 command -v sshfs >/dev/null || fail "sshfs is not installed; install it, on Debian: apt-get install sshfs"
-[ -e /dev/fuse ] || fail "there is no /dev/fuse; load the kernel module: modprobe fuse; in a container, pass the device on: --device /dev/fuse"
+[ -e /dev/fuse ] || fail "there is no /dev/fuse; load the kernel module: modprobe fuse; in a container, start it with --cap-add SYS_ADMIN --device /dev/fuse"
 if [ -n "$identity" ]; then
     [ -r "$identity" ] || fail "the key $identity cannot be read; make one: ssh-keygen -t ed25519 -f $identity"
     # sshfs starts ssh again whenever it reconnects, from the root directory.

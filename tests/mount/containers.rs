@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Mounted, Project, as_root, project};
@@ -300,16 +301,8 @@ fn first_child(pid: u32) -> String {
 fn c71_a_container_sees_the_mount_of_a_new_daemon_where_the_directory_above_is_shown_as_a_slave() {
     as_root!();
     let project = project!();
-    let shared = project.dir().join("crews");
+    let shared = shared(&project);
     let place = shared.join("demo");
-    fs::create_dir_all(&place).unwrap();
-    run({
-        let mut command = Command::new("sh");
-        let script = "mount --bind \"$0\" \"$0\" && mount --make-shared \"$0\"";
-        command.args(["-c", script]).arg(&shared);
-        command
-    })
-    .ok();
     let mut mounted = project.mount_at(&place, &[]);
     let container = |propagation: &str, source: &Path, target: &str| -> std::process::Child {
         let script = "mkdir -p \"$2\" && mount --rbind \"$1\" \"$2\" && exec sleep 1000";
@@ -332,12 +325,7 @@ fn c71_a_container_sees_the_mount_of_a_new_daemon_where_the_directory_above_is_s
         until("the container sees the mount", || sees(container.id(), target));
     }
     mounted.kill9();
-    run({
-        let mut command = crewfs();
-        command.arg("umount").arg(&place);
-        command
-    })
-    .ok();
+    project.crewfs(["umount".as_ref(), place.as_os_str()]).ok();
     let mut again: Mounted = project.mount_at(&place, &[]);
     let seen = containers.each_ref().map(|(container, target)| (*target, sees(container.id(), target)));
     assert_eq!(seen, [("slave", true), ("private", false), ("alone", false)]);
@@ -346,12 +334,52 @@ fn c71_a_container_sees_the_mount_of_a_new_daemon_where_the_directory_above_is_s
         container.wait().unwrap();
     }
     again.stop();
-    run({
-        let mut command = Command::new("umount");
-        command.arg(&shared);
-        command
-    })
-    .ok();
+    unmount(&shared, UnmountFlags::DETACH).unwrap();
+}
+
+/// A directory on a shared mount of its own, as `/srv/crews` on a host.
+fn shared(project: &Project) -> std::path::PathBuf {
+    let shared = project.dir().join("crews");
+    fs::create_dir_all(shared.join("demo")).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "mount --bind \"$0\" \"$0\" && mount --make-shared \"$0\""]).arg(&shared);
+    run(command).ok();
+    shared
+}
+
+#[test]
+fn c71_the_mount_of_a_daemon_in_a_container_is_seen_outside_and_cleared_by_the_next_one() {
+    as_root!();
+    let project = project!();
+    let shared = shared(&project);
+    let place = shared.join("demo");
+    let queue = place.join("tasks/queue.json");
+    // A container shares this directory alone, in both directions.
+    let script = "mount --make-private /proc && mount -t proc proc /proc && exec \"$@\"";
+    let start = || {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation=unchanged", "--pid", "--fork", "--kill-child"]);
+        command.args(["sh", "-c", script, "sh"]).arg(crewfs().get_program());
+        command.arg("mount").arg(project.source()).arg(&place).arg("-f").env_remove("CREWFS_WORKER");
+        command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let end = |container: &mut std::process::Child, signal: Signal| {
+        let daemon = first_child(container.id()).parse().ok().and_then(Pid::from_raw).unwrap();
+        kill_process(daemon, signal).unwrap();
+        container.wait().unwrap();
+    };
+    let mut first = start();
+    until("it is seen outside", || queue.exists());
+    end(&mut first, Signal::KILL);
+    until("it is dead outside too", || {
+        fs::read(&queue).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    });
+    let mut second = start();
+    until("the next one is seen outside", || queue.exists());
+    assert_eq!(mounts_below(&place).len(), 2, "the dead one is gone");
+    end(&mut second, Signal::TERM);
+    until("it is unmounted outside too", || mounts_below(&place).is_empty());
+    unmount(&shared, UnmountFlags::DETACH).unwrap();
 }
 
 #[test]

@@ -42,11 +42,6 @@ pub(super) fn send(errand: Errand) -> io::Result<Command> {
 }
 
 impl Asked {
-    /// A descriptor of the program's process.
-    pub(super) fn process(&self) -> io::Result<OwnedFd> {
-        self.process.try_clone()
-    }
-
     /// What it said, if it ends in time. If not, it is told to end, and left behind: who waits for a dead daemon cannot.
     pub(super) fn answer(self, limit: Duration) -> Option<Output> {
         let answer = self.answer.recv_timeout(limit);

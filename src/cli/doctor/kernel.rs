@@ -17,6 +17,7 @@ use super::errand::{ask, send};
 use crate::cli::{Failure, out};
 use crate::confine::{self, ConfineError};
 use crate::daemon::needs;
+use crate::fs::exits::Endings;
 use crate::fuse::{Offer, Trial};
 use crate::limits::DOCTOR_SILENT_MS;
 use crate::sys;
@@ -42,12 +43,11 @@ struct Tried {
     offer: Option<Offer>,
     /// The error, if it was refused.
     refused: Option<i32>,
-    /// Whether the kernel told how the process ended that tried it.
-    tells_endings: bool,
 }
 
 pub(super) fn findings() -> Vec<Finding> {
     let mut findings = calls();
+    findings.extend(endings(&Endings::find()));
     // Without the device or the capability, the reason is said already, or is here.
     if let Err(error) = needs::right()
         && sys::is_root()
@@ -113,10 +113,18 @@ fn judge_call(call: &str, since: &str, outcome: rustix::io::Result<()>, lost: &s
     )))
 }
 
+/// Whether it is told how the processes of workers end.
+fn endings(endings: &Endings) -> Option<Finding> {
+    let Endings::Untold(error) = endings else { return None };
+    Some(Warning(format!(
+        "how a process of others ended is not told here ({error}): claims of programs that are no agents and end badly wait for their leases; \
+         Linux 6.15 tells it to every daemon, and older kernels to root with CAP_NET_ADMIN, outside of containers"
+    )))
+}
+
 /// Have something mounted by a process that does nothing else; nothing where that cannot be tried.
 fn attempt() -> Option<Tried> {
     let asked = send(Errand::Mount).and_then(ask).ok()?;
-    let process = asked.process().ok()?;
     let said = asked.answer(Duration::from_millis(DOCTOR_SILENT_MS))?;
     let said: Value = serde_json::from_slice(&said.stdout).ok()?;
     let features = said["features"].as_object();
@@ -128,7 +136,7 @@ fn attempt() -> Option<Tried> {
             .collect(),
     });
     let refused = said["refused"].as_i64().map(|errno| errno as i32);
-    Some(Tried { offer, refused, tells_endings: sys::status_of(process.as_fd()).is_some() })
+    Some(Tried { offer, refused })
 }
 
 fn judge(tried: &Tried) -> Vec<Finding> {
@@ -155,13 +163,6 @@ fn judge(tried: &Tried) -> Vec<Finding> {
         {
             findings.push(Warning(format!("this kernel does not offer {name}: {lost}; Linux {since} does")));
         }
-    }
-    if !tried.tells_endings {
-        findings.push(Warning(
-            "this kernel does not tell how a process of others ended: claims of programs that are no agents and end badly wait for their \
-             leases; Linux 6.15 does"
-                .into(),
-        ));
     }
     findings
 }
@@ -230,18 +231,25 @@ mod tests {
             minor,
             features: FEATURES.iter().map(|(name, ..)| (*name, *name != lacks)).collect(),
         };
-        let judge = |offer, tells_endings| judge(&Tried { offer: Some(offer), refused: None, tells_endings });
+        let judge = |offer| judge(&Tried { offer: Some(offer), refused: None });
         let complaints = |findings: Vec<Finding>| -> Vec<Finding> {
             findings.into_iter().filter(|finding| !matches!(finding, Good(_))).collect()
         };
-        assert_eq!(complaints(judge(offer(45, ""), true)), []);
-        let said = complaints(judge(offer(32, "handle_killpriv_v2"), false));
-        assert!(
-            matches!(&said[..], [Warning(slow), Warning(leases)] if slow.contains("file capabilities; Linux 5.11") && leases.contains("6.15"))
-        );
-        let said = complaints(judge(offer(31, ""), true));
+        assert_eq!(complaints(judge(offer(45, ""))), []);
+        let said = complaints(judge(offer(32, "handle_killpriv_v2")));
+        assert!(matches!(&said[..], [Warning(slow)] if slow.contains("file capabilities; Linux 5.11")));
+        let said = complaints(judge(offer(31, "")));
         assert!(
             matches!(&said[..], [Problem(old)] if old.contains("7.31") && old.contains("before Linux 5.10"))
+        );
+    }
+
+    #[test]
+    fn that_exits_are_not_told_is_said() {
+        assert_eq!(endings(&Endings::Kept), None);
+        let said = endings(&Endings::Untold(std::io::ErrorKind::Unsupported.into()));
+        assert!(
+            matches!(said, Some(Warning(said)) if said.contains("(unsupported)") && said.contains("6.15"))
         );
     }
 

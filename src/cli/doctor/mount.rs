@@ -80,6 +80,13 @@ fn in_force(session: &Value) -> Vec<Finding> {
             number(&watch["lost"])
         )));
     }
+    if session["endings"]["by"] == "nothing" {
+        findings.push(Warning(format!(
+            "how processes end is not told to this daemon ({}): claims of programs that are no agents and end badly wait for their leases; \
+             Linux 6.15 tells it, and older kernels tell root with CAP_NET_ADMIN, outside of containers",
+            session["endings"]["why"].as_str().unwrap_or("no reason is given")
+        )));
+    }
     findings.push(Good(format!("{} threads serve the tree", number(&tree["threads"]))));
     findings
 }
@@ -95,6 +102,7 @@ mod tests {
         let session = json!({
             "tree": {"threads": 4, "kernel": {"readdirplus": true}},
             "watch": {"by": "nothing", "why": "it rains", "unwatched_seconds": 1},
+            "endings": {"by": "nothing", "why": "it snows"},
         });
         let findings = in_force(&session);
         let has = |part: &str, good: bool| {
@@ -105,5 +113,6 @@ mod tests {
         };
         assert!(has("readdirplus: ", true) && has("max_pages is not in force", false));
         assert!(has("lives 1 s: it rains", false) && has("4 threads", true));
+        assert!(has("not told to this daemon (it snows)", false));
     }
 }
