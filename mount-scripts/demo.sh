@@ -3,8 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-mount-scripts/install-needs.sh gcc libc6-dev
+crewfs=$(mount-scripts/build.sh)
 mount-scripts/prepare-fuse.sh
-cargo build --release --locked
-target/release/crewfs demo "$@"
-echo "The program is $(pwd)/target/release/crewfs; to have it in your path: cargo install --path ."
+"$crewfs" demo "$@"
+echo "The program is $crewfs; it runs on any Linux of this kind of machine. To have it in your path: install it in /usr/local/bin"

@@ -109,7 +109,7 @@ if [ -z "$binary" ]; then
     if [ -x "$binary" ]; then :
     elif found=$(command -v crewfs); then binary=$found
     elif [ ! -e "$root/Cargo.toml" ] || ! command -v cargo >/dev/null; then
-        fail "there is no crewfs to install; build it as yourself: cargo build --release; then run this again, or name it: --binary PATH"
+        fail "there is no crewfs to install; install its package or its tarball, or build it as yourself: mount-scripts/build.sh; then run this again, or name it: --binary PATH"
     fi
 fi
 case $binary in
@@ -155,7 +155,7 @@ packages() {
 program() {
     if [ ! -x "$binary" ]; then
         if [ "$binary" != "$(dirname "$here")/target/release/crewfs" ]; then fail "$binary is no program; name crewfs itself: --binary PATH"; fi
-        change "build crewfs" cargo build --release --locked --manifest-path "$(dirname "$here")/Cargo.toml"
+        change "build crewfs" "$here/build.sh"
         [ -x "$binary" ] || return 0
     fi
     "$binary" --version 2>/dev/null | grep -q '^crewfs ' || fail "$binary does not run, or is not crewfs: \"$binary --version\" does not say so; name another one: --binary PATH"
@@ -302,7 +302,7 @@ system_files() {
     shared /sbin/mount.crewfs 755 "$here/mount.crewfs"
     shared /sbin/umount.fuse.crewfs 755 "$here/umount.crewfs"
     apparmor
-    for packaged in /lib/systemd/system /usr/lib/systemd/system; do
+    for packaged in /lib/systemd/system /usr/lib/systemd/system /usr/local/lib/systemd/system; do
         [ ! -e "$packaged/crewfs@.service" ] || return 0
     done
     shared /etc/systemd/system/crewfs@.service 644 "$here/crewfs@.service"

@@ -1,37 +1,120 @@
 #!/bin/sh
-# Build the Debian package into target/debian.
-# May assume: Debian or Ubuntu, Rust, and root or sudo for what is missing.
+# Build what operators install, into target/package: a Debian package, and a tarball with an installer. Both hold the files that are
+# listed here once, and the program in them runs on any Linux. For another machine, name it as rustup does:
+# package.sh aarch64-unknown-linux-gnu. The last two lines that are printed are where the two lie.
+# May assume: Debian or its like, Rust, and root or sudo for what is missing.
 # Must never: write outside of the directory that cargo builds in.
 set -eu
 cd "$(dirname "$0")/.."
 
-mount-scripts/install-needs.sh gcc libc6-dev dpkg-dev
-target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-PATH=$target/tools/bin:$PATH
-command -v cargo-deb >/dev/null || cargo install --quiet --locked --root "$target/tools" cargo-deb@3.8.0
-cargo build --locked --release
-crewfs=$target/release/crewfs
-
-# What the program says of itself, where Cargo.toml looks for it.
-made=$target/package
+# What the program says of itself is the same on each machine, and only that of this one runs here.
+crewfs=$(mount-scripts/build.sh)
+mount-scripts/install-needs.sh binutils dpkg >&2
+version=$("$crewfs" --version | cut -d' ' -f2)
+made=$(dirname "$(dirname "$crewfs")")/package
 rm -rf "$made"
 "$crewfs" man "$made/man"
-for shell in bash zsh fish; do "$crewfs" completions "$shell" > "$made/crewfs.$shell"; done
-version=$("$crewfs" --version | cut -d' ' -f2)
-date=$(date -R -u ${SOURCE_DATE_EPOCH:+-d "@$SOURCE_DATE_EPOCH"})
-cat > "$made/changelog" <<END
+gzip -9n "$made"/man/*
+for shell in bash zsh fish; do "$crewfs" completions "$shell" >"$made/crewfs.$shell"; done
+
+program=$crewfs strip=strip machine=$(uname -m)
+if [ -n "${1:-}" ]; then
+    program=$(mount-scripts/build.sh "$1")
+    machine=${1%%-*}
+    [ "$machine" = "$(uname -m)" ] || strip=$machine-linux-gnu-strip
+fi
+case $machine in
+    x86_64) architecture=amd64 ;;
+    aarch64) architecture=arm64 ;;
+    *) architecture=$machine ;;
+esac
+
+# The files, as a package lays them out below /usr. Each is for all to read, and those that run here run there.
+tree=$made/debian/usr
+# to PLACE FILE…: copy files or directories below a place.
+to() {
+    place=$tree/$1 && shift
+    mkdir -p "$place"
+    cp -R "$@" "$place"
+}
+# as NAME FILE: copy a file that has another name there.
+as() {
+    mkdir -p "$(dirname "$tree/$1")"
+    cp "$2" "$tree/$1"
+}
+to bin "$program"
+"$strip" "$tree/bin/crewfs"
+to sbin mount-scripts/mount.crewfs
+as sbin/umount.fuse.crewfs mount-scripts/umount.crewfs
+to lib/systemd/system mount-scripts/crewfs@.service
+to share/man/man1 "$made"/man/*
+as share/bash-completion/completions/crewfs "$made/crewfs.bash"
+as share/zsh/vendor-completions/_crewfs "$made/crewfs.zsh"
+as share/fish/vendor_completions.d/crewfs.fish "$made/crewfs.fish"
+to share/crewfs hooks templates
+to share/crewfs/mount-scripts mount-scripts/*.sh mount-scripts/apparmor-crewfs
+# What builds stays with the sources.
+for script in build demo need-rust package; do rm "$tree/share/crewfs/mount-scripts/$script.sh"; done
+to share/doc/crewfs README.md
+to share/doc/crewfs/docs docs/*.md
+
+# The tarball: these files, the license, and the installer with what the package has done before and after.
+name=crewfs-$version-$machine-linux
+date=${SOURCE_DATE_EPOCH:-$(date +%s)}
+cp -R "$tree" "$made/$name"
+mkdir "$made/$name/share/zsh/site-functions"
+mv "$made/$name/share/zsh/vendor-completions/_crewfs" "$made/$name/share/zsh/site-functions"
+rmdir "$made/$name/share/zsh/vendor-completions"
+cp LICENSE "$made/$name/share/doc/crewfs"
+cp mount-scripts/tarball/install.sh mount-scripts/debian/postinst mount-scripts/debian/prerm "$made/$name/share/crewfs"
+ln -s share/crewfs/install.sh "$made/$name"
+chmod -R u=rwX,go=rX "$made/$name"
+tar -C "$made" --sort=name --mtime="@$date" --owner=0 --group=0 --numeric-owner -c "$name" | gzip -9n >"$made/$name.tar.gz"
+
+# The package: these files, and what Debian wants to know.
+{
+    # One of the two licenses is on every Debian.
+    sed '/^The Apache License/,$d' LICENSE | sed '$d'
+    echo 'The text of the Apache License, version 2.0, is in /usr/share/common-licenses/Apache-2.0.'
+    echo
+    echo "The program contains parts of the GNU C Library $(dpkg-query -W -f '${source:Version}' libc6-dev), whose license, the LGPL, is in"
+    echo '/usr/share/common-licenses/LGPL-2.1. With another one, it is built from its sources by mount-scripts/build.sh.'
+} >"$tree/share/doc/crewfs/copyright"
+gzip -9nc >"$tree/share/doc/crewfs/changelog.Debian.gz" <<END
 crewfs ($version-1) unstable; urgency=medium
 
   * Version $version.
 
- -- The crewfs developers <crewfs@localhost>  $date
+ -- The crewfs developers <crewfs@localhost>  $(date -R -u -d "@$date")
 END
-# One of the two licenses is on every Debian.
-sed '/^The Apache License/,$d' LICENSE | sed '$d' > "$made/license"
-echo 'The text of the Apache License, version 2.0, is in /usr/share/common-licenses/Apache-2.0.' >> "$made/license"
-cat > "$made/lintian" <<END
+mkdir -p "$tree/share/lintian/overrides"
+cat >"$tree/share/lintian/overrides/crewfs" <<END
 # Whoever publishes a package of it puts an address of theirs here.
 crewfs: bogus-mail-host *
 crewfs: bogus-mail-host-in-debian-changelog *
+# It is linked statically, to run where the libraries are older than where it was built.
+crewfs: shared-library-lacks-prerequisites [usr/bin/crewfs]
 END
-cargo deb --no-build --strip --no-dbgsym
+chmod -R u=rwX,go=rX "$made/debian"
+mkdir "$made/debian/DEBIAN"
+cp mount-scripts/debian/* "$made/debian/DEBIAN"
+(cd "$made/debian" && find usr -type f | LC_ALL=C sort | xargs -d '\n' md5sum) >"$made/debian/DEBIAN/md5sums"
+cat >"$made/debian/DEBIAN/control" <<END
+Package: crewfs
+Version: $version-1
+Architecture: $architecture
+Maintainer: The crewfs developers <crewfs@localhost>
+Installed-Size: $(du -sk --apparent-size "$tree" | cut -f1)
+Depends: fuse3
+Recommends: openssh-server
+Suggests: sshfs
+Section: admin
+Priority: optional
+Description: $(sed -n 's/^description = "\(.*\)"$/\1/p' Cargo.toml)
+ Mounted with crewfs, a project's directory is a place where many coding agents
+ work together: the directory tasks/ is a queue, creating a file in it claims a
+ task for exactly one worker, and no worker overwrites what it has not read.
+END
+chmod 755 "$made"/debian/DEBIAN/p*
+SOURCE_DATE_EPOCH=$date dpkg-deb --root-owner-group -Zxz --build "$made/debian" "$made" >&2
+printf '%s\n' "$made/crewfs_$version-1_$architecture.deb" "$made/$name.tar.gz"

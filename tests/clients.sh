@@ -5,6 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+mount-scripts/need-rust.sh
 mount-scripts/prepare-fuse.sh
 mount-scripts/install-needs.sh gcc libc6-dev git iproute2 util-linux
 command -v npm >/dev/null || mount-scripts/install-needs.sh nodejs npm

@@ -1,22 +1,31 @@
 #!/bin/sh
-# Build the Debian package, look at what is in it, and install, upgrade, remove and purge it in a Debian of its own.
-# May assume: Debian, root, and a registry of packages that can be reached. Must never: install anything of it on this machine.
+# Build what operators install, the Debian package and the tarball, look at what is in them, and in a Debian 11, 12 and 13 of their
+# own install each, let it work, and take it away again (userland.sh). Run twice, the systems are there from the first time.
+# May assume: Debian or its like, root or sudo, Rust, and Debian's mirror. Must never: install anything of it on this machine.
 set -eu
 cd "$(dirname "$0")/.."
+as_root=
+[ "$(id -u)" = 0 ] || as_root=sudo
+# What only root uses is not in everybody's path.
+PATH=$PATH:/usr/sbin:/sbin
 
-mount-scripts/install-needs.sh lintian man-db bash debootstrap shellcheck
-mount-scripts/package.sh
-target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-for deb in "$target"/debian/crewfs_*.deb; do :; done
+mount-scripts/need-rust.sh
+mount-scripts/install-needs.sh lintian man-db bash debootstrap debian-archive-keyring systemd-container shellcheck binutils
+built=$(mount-scripts/package.sh)
+echo "$built"
+deb=$(echo "$built" | sed -n '/\.deb$/p') tarball=$(echo "$built" | sed -n '/\.tar\.gz$/p')
+tools=$(dirname "$(dirname "$deb")")/tools
 work=$(mktemp -d)
-trap 'rm -rf --one-file-system "$work"' EXIT
+trap '$as_root rm -rf --one-file-system "$work"' EXIT
 
 step() { echo "== $1"; }
 fail() { echo "package.sh: $1" >&2 && exit 1; }
 
-step "what is in it"
+step "what is in them"
 dpkg-deb -x "$deb" "$work/files"
 dpkg-deb -e "$deb" "$work/control"
+mkdir "$work/unpacked"
+tar -C "$work/unpacked" --strip-components=1 -xf "$tarball"
 for file in usr/bin/crewfs usr/sbin/mount.crewfs usr/sbin/umount.fuse.crewfs 'usr/lib/systemd/system/crewfs@.service' \
     usr/share/man/man1/crewfs.1.gz usr/share/man/man1/crewfs-mount.1.gz usr/share/doc/crewfs/copyright \
     usr/share/bash-completion/completions/crewfs usr/share/zsh/vendor-completions/_crewfs \
@@ -24,8 +33,25 @@ for file in usr/bin/crewfs usr/sbin/mount.crewfs usr/sbin/umount.fuse.crewfs 'us
     usr/share/crewfs/mount-scripts/connect.sh usr/share/crewfs/hooks/stop.sh usr/share/crewfs/templates/task-instruction.md; do
     [ -s "$work/files/$file" ] || fail "$file is not in the package"
 done
-grep -q '^Depends:.*fuse3' "$work/control/control" || fail "the package does not depend on fuse3"
+grep -q '^Depends: fuse3$' "$work/control/control" || fail "the package depends on something else than fuse3"
 shellcheck "$work"/control/postinst "$work"/control/prerm "$work"/control/postrm
+# They differ in what only one of them needs, and in the directory in which zsh looks.
+for only in doc/crewfs/copyright doc/crewfs/changelog.Debian.gz lintian/overrides/crewfs; do rm "$work/files/usr/share/$only"; done
+for only in doc/crewfs/LICENSE crewfs/install.sh crewfs/postinst crewfs/prerm; do [ -s "$work/unpacked/share/$only" ] || fail "share/$only is not in the tarball"; done
+in_one=$(cd "$work/files/usr" && find . -type f -exec sha256sum {} + | sed 's/vendor-completions/site-functions/' | sort)
+in_other=$(cd "$work/unpacked" && find . -type f ! -name LICENSE ! -name install.sh ! -name postinst ! -name prerm -exec sha256sum {} + | sort)
+[ "$in_one" = "$in_other" ] || fail "the tarball has other files than the package"
+
+step "the program asks for nothing of the system"
+crewfs=$work/unpacked/bin/crewfs
+readelf -lW "$crewfs" >"$work/headers"
+readelf -dW "$crewfs" >>"$work/headers"
+objdump -T "$crewfs" >"$work/symbols" 2>&1
+! grep -E 'INTERP|NEEDED' "$work/headers" || fail "the program needs libraries: it is not linked statically"
+! grep GLIBC "$work/symbols" || fail "the program needs a C library of at least this version"
+mkdir "$work/empty"
+cp "$crewfs" "$work/empty"
+$as_root chroot "$work/empty" /crewfs --version
 
 step "lintian"
 # Documents and scripts are the sources' own; what lintian calls an error is one.
@@ -41,28 +67,56 @@ done
 step "completions"
 bash -n "$work/files/usr/share/bash-completion/completions/crewfs"
 
-step "a Debian of its own"
-# shellcheck source=/dev/null
-debootstrap --variant=minbase --include=fuse3 "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$work/root" >"$work/debootstrap.log" 2>&1 ||
-    { cat "$work/debootstrap.log" >&2 && fail "no Debian could be made"; }
-cp "$deb" "$work/root/crewfs.deb"
-inside() { chroot "$work/root" env DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
-inside dpkg -i /crewfs.deb
-inside crewfs --version
-inside crewfs mount --help | grep -q -- '-o' || fail "the installed program does not work"
-inside mkdir -p /etc/crewfs /srv/project /etc/systemd/system/multi-user.target.wants
-inside sh -c 'echo "source = \"/srv/project\"" > /etc/crewfs/project.toml'
-inside ln -s /usr/lib/systemd/system/crewfs@.service '/etc/systemd/system/multi-user.target.wants/crewfs@project.service'
-step "an upgrade"
-inside dpkg -i /crewfs.deb
-step "removal, and purge: projects and what was configured stay"
-inside dpkg -r crewfs
-[ ! -e "$work/root/usr/bin/crewfs" ] || fail "removal leaves the program"
-inside dpkg -P crewfs
-for kept in srv/project etc/crewfs/project.toml; do
-    [ -e "$work/root/$kept" ] || fail "purge took $kept, which is not the package's"
+step "a Debian 11, 12 and 13"
+making=''
+for release in bullseye bookworm trixie; do
+    tests/operator/machine.sh "$tools/debian-$release" "$release" fuse3 &
+    making="$making $!"
 done
-[ ! -L "$work/root/etc/systemd/system/multi-user.target.wants/crewfs@project.service" ] || fail "purge leaves an enabled unit"
-left=$(inside find / -xdev -path '*crewfs*' -not -path '/etc/crewfs*' -not -name crewfs.deb -not -path '/proc/*')
-[ -z "$left" ] || fail "purge leaves $left"
-echo "the package is as it should be: $deb"
+for one in $making; do wait "$one" || fail "a system to install in is missing, for the reason above"; done
+mkdir "$work/given"
+cp "$deb" "$work/given/crewfs.deb"
+cp "$tarball" "$work/given/crewfs.tar.gz"
+cp tests/userland.sh "$work/given"
+# Side by side, as they wait most of the time. What is written there goes to memory, and with the system.
+in_debian() {
+    $as_root env SYSTEMD_SECCOMP=0 timeout 120 systemd-nspawn --quiet --register=no --keep-unit --private-network --volatile=overlay \
+        --bind=/dev/fuse --resolv-conf=off --timezone=off --link-journal=no --as-pid2 --machine="crewfs-$2-$1-$$" \
+        --bind-ro="$work/given:/opt/given" --directory="$tools/debian-$1" sh /opt/given/userland.sh "$2" </dev/null >"$work/$1.$2" 2>&1
+}
+running=''
+for release in bullseye bookworm trixie; do
+    for what in package tarball; do
+        in_debian "$release" "$what" &
+        running="$running $!:$release:$what"
+    done
+done
+failed=''
+for one in $running; do
+    release=$(echo "$one" | cut -d: -f2) what=$(echo "$one" | cut -d: -f3)
+    if wait "${one%%:*}"; then
+        echo "$release: the $what is installed, works, and goes"
+    else
+        cat "$work/$release.$what"
+        failed="$failed $release:$what"
+    fi
+done
+[ -z "$failed" ] || fail "these do not do what they should, as it says above:$failed"
+
+step "a small system, without any library"
+(cd "$work" && apt-get download busybox-static >/dev/null 2>&1) ||
+    { $as_root apt-get update >/dev/null && cd "$work" && apt-get download busybox-static >/dev/null; }
+small=$work/small
+dpkg-deb -x "$work"/busybox-static_*.deb "$small"
+mkdir -p "$small/proc" "$small/dev" "$small/tmp" "$small/srv" "$small/opt/given" "$small/etc" "$small/usr/bin" "$small/usr/sbin" "$small/sbin"
+touch "$small/dev/null" "$small/dev/fuse"
+cp "$work"/given/* "$small/opt/given"
+# What is mounted there is seen by what runs there alone, and goes with it.
+# shellcheck disable=SC2016
+$as_root timeout 120 unshare --mount --pid --fork sh -eu -c '
+    mount -t proc proc "$1/proc"
+    for device in null fuse; do mount --bind "/dev/$device" "$1/dev/$device"; done
+    chroot "$1" /bin/busybox --install -s
+    exec chroot "$1" /bin/sh /opt/given/userland.sh small' small "$small" </dev/null || fail "crewfs does not run without libraries"
+echo "the package and the tarball are as they should be:"
+echo "$built"

@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 as_root=
 [ "$(id -u)" = 0 ] || as_root=sudo
 
+mount-scripts/need-rust.sh
 mount-scripts/prepare-fuse.sh
 mount-scripts/install-needs.sh ca-certificates gcc libc6-dev git rsync python3 util-linux e2fsprogs vim nano emacs-nox jq \
     shellcheck stress-ng libacl1-dev acl attr make patch sqlite3 ripgrep inotify-tools chromium tmux dash busybox \
@@ -68,7 +69,7 @@ case $(stat -c %a "$device") in
 esac
 
 failed=''
-shellcheck -x hooks/*.sh mount-scripts/*.sh mount-scripts/*mount.crewfs mount-scripts/debian/* tests/*.sh tests/operator/*.sh \
+shellcheck -x hooks/*.sh mount-scripts/*.sh mount-scripts/*mount.crewfs mount-scripts/debian/* mount-scripts/tarball/* tests/*.sh tests/operator/*.sh \
     tests/use-cases/*.sh tests/kernels/*.sh src/cli/demo/*.sh .ci/run || failed='  shellcheck: what it says stands before the tests
 '
 

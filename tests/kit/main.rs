@@ -1,6 +1,8 @@
 //! The agent kit, used for real: `crewfs init` on projects of several kinds, the launcher with workers that crash and a mount
-//! that goes away, every template and guide, parsed or run; and `tests/run.sh`.
+//! that goes away, every template and guide, parsed or run; `tests/run.sh`, and what
+//! the scripts that build say without Rust.
 
+mod building;
 mod init;
 mod launcher;
 mod pages;
