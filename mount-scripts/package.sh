@@ -11,7 +11,8 @@ cd "$(dirname "$0")/.."
 crewfs=$(mount-scripts/build.sh)
 mount-scripts/install-needs.sh binutils dpkg >&2
 version=$("$crewfs" --version | cut -d' ' -f2)
-made=$(dirname "$(dirname "$crewfs")")/package
+results=$(dirname "$(dirname "$crewfs")")/package
+made=$results/made
 rm -rf "$made"
 "$crewfs" man "$made/man"
 gzip -9n "$made"/man/*
@@ -69,7 +70,7 @@ cp LICENSE "$made/$name/share/doc/crewfs"
 cp mount-scripts/tarball/install.sh mount-scripts/debian/postinst mount-scripts/debian/prerm "$made/$name/share/crewfs"
 ln -s share/crewfs/install.sh "$made/$name"
 chmod -R u=rwX,go=rX "$made/$name"
-tar -C "$made" --sort=name --mtime="@$date" --owner=0 --group=0 --numeric-owner -c "$name" | gzip -9n >"$made/$name.tar.gz"
+tar -C "$made" --sort=name --mtime="@$date" --owner=0 --group=0 --numeric-owner -c "$name" | gzip -9n >"$results/$name.tar.gz"
 
 # The package: these files, and what Debian wants to know.
 {
@@ -94,6 +95,7 @@ crewfs: bogus-mail-host *
 crewfs: bogus-mail-host-in-debian-changelog *
 # It is linked statically, to run where the libraries are older than where it was built.
 crewfs: shared-library-lacks-prerequisites [usr/bin/crewfs]
+crewfs: statically-linked-binary [usr/bin/crewfs]
 END
 chmod -R u=rwX,go=rX "$made/debian"
 mkdir "$made/debian/DEBIAN"
@@ -116,5 +118,6 @@ Description: $(sed -n 's/^description = "\(.*\)"$/\1/p' Cargo.toml)
  task for exactly one worker, and no worker overwrites what it has not read.
 END
 chmod 755 "$made"/debian/DEBIAN/p*
-SOURCE_DATE_EPOCH=$date dpkg-deb --root-owner-group -Zxz --build "$made/debian" "$made" >&2
-printf '%s\n' "$made/crewfs_$version-1_$architecture.deb" "$made/$name.tar.gz"
+SOURCE_DATE_EPOCH=$date dpkg-deb --root-owner-group -Zxz --build "$made/debian" "$results" >&2
+rm -r "$made"
+printf '%s\n' "$results/crewfs_$version-1_$architecture.deb" "$results/$name.tar.gz"

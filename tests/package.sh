@@ -34,7 +34,7 @@ for file in usr/bin/crewfs usr/sbin/mount.crewfs usr/sbin/umount.fuse.crewfs 'us
     [ -s "$work/files/$file" ] || fail "$file is not in the package"
 done
 grep -q '^Depends: fuse3$' "$work/control/control" || fail "the package depends on something else than fuse3"
-shellcheck "$work"/control/postinst "$work"/control/prerm "$work"/control/postrm
+shellcheck "$work"/control/p*
 # They differ in what only one of them needs, and in the directory in which zsh looks.
 for only in doc/crewfs/copyright doc/crewfs/changelog.Debian.gz lintian/overrides/crewfs; do rm "$work/files/usr/share/$only"; done
 for only in doc/crewfs/LICENSE crewfs/install.sh crewfs/postinst crewfs/prerm; do [ -s "$work/unpacked/share/$only" ] || fail "share/$only is not in the tarball"; done
