@@ -6,6 +6,8 @@
 //! The file is two lines of JSON: a head that says what follows, and the state.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -92,6 +94,70 @@ pub fn save(directory: &StateDirectory, state: &State) -> io::Result<()> {
     }
     directory.rename(UNFINISHED, FILE)?;
     Ok(())
+}
+
+/// Writes snapshots on a thread of its own, one at a time: a commit does not wait for them.
+pub struct Snapshots {
+    directory: Arc<StateDirectory>,
+    /// The position of the last one on disk.
+    at: Seq,
+    writing: Option<JoinHandle<Option<Seq>>>,
+}
+
+impl Snapshots {
+    /// The one on disk is of position `at`.
+    pub fn new(directory: Arc<StateDirectory>, at: Seq) -> Snapshots {
+        Snapshots { directory, at, writing: None }
+    }
+
+    /// The last one was taken away.
+    pub fn forget(&mut self) {
+        self.at = 0;
+    }
+
+    /// Begin to write one, if it is worth so many events and none is under way.
+    pub fn begin(&mut self, state: Arc<State>, events: u64) {
+        if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.finish();
+        }
+        if self.writing.is_some() || !self.is_worth(&state, events) {
+            return;
+        }
+        let directory = self.directory.clone();
+        let thread = std::thread::Builder::new().name("snapshot".into());
+        match thread.spawn(move || written(&directory, &state)) {
+            Ok(writing) => self.writing = Some(writing),
+            Err(error) => log::warn!("no snapshot could be written, a start will take longer: {error}"),
+        }
+    }
+
+    /// Wait for one that is under way; then write one, if it is worth so many events.
+    pub fn end(&mut self, state: &State, events: u64) {
+        self.finish();
+        if self.is_worth(state, events) {
+            self.at = written(&self.directory, state).unwrap_or(self.at);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            self.at = writing.join().ok().flatten().unwrap_or(self.at);
+        }
+    }
+
+    /// A snapshot costs as much as there are tasks: it must be worth as many events.
+    fn is_worth(&self, state: &State, events: u64) -> bool {
+        state.tail() - self.at >= events.max(state.len() as u64 / 4)
+    }
+}
+
+/// The position of the snapshot, if it could be written.
+fn written(directory: &StateDirectory, state: &State) -> Option<Seq> {
+    let saved = save(directory, state);
+    saved
+        .inspect_err(|error| log::warn!("no snapshot could be written, a start will take longer: {error}"))
+        .ok()
+        .map(|()| state.tail())
 }
 
 /// FNV-1a, which finds torn and flipped bytes; nobody attacks this file.

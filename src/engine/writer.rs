@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering;
 
 use super::pending::{Batch, Deferred, Entry};
 use super::reserve::Reserve;
+use super::snapshot::Snapshots;
 use super::superseded::Superseded;
-use super::{Config, Failure, Shared, snapshot};
+use super::{Config, Failure, Shared};
 use crate::limits::{EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP, REPLAY_EVENTS};
 use crate::log::{Log, LogError, Tail};
 use crate::queue::{Command, Content, Event, Instant, Now, Record, Seq, Span, State, lease};
@@ -23,7 +24,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     config: Config,
     reserve: Option<Reserve>,
-    snapshot_at: Seq,
+    snapshots: Option<Snapshots>,
     superseded: Superseded,
     ticked: Instant,
     /// How often the state directory had been restored when this was last looked at.
@@ -35,7 +36,8 @@ impl Writer {
         let reserve = config.directory.clone().map(Reserve::take);
         let ticked = (config.clock)().instant;
         let superseded = Superseded::since(&shared.published.read());
-        let writer = Writer { log, shared, config, reserve, snapshot_at, superseded, ticked, restored: 0 };
+        let snapshots = config.directory.clone().map(|directory| Snapshots::new(directory, snapshot_at));
+        let writer = Writer { log, shared, config, reserve, snapshots, superseded, ticked, restored: 0 };
         writer.note_space();
         writer
     }
@@ -71,7 +73,10 @@ impl Writer {
         drop(unanswered);
         let lost = self.shared.pending.lock().reset((*self.state()).clone());
         drop(lost);
-        self.save_snapshot(EVENTS_BEFORE_SNAPSHOT_AT_STOP);
+        let (state, is_full) = (self.state(), self.is_full());
+        if let Some(snapshots) = self.snapshots.as_mut().filter(|_| !is_full) {
+            snapshots.end(&state, EVENTS_BEFORE_SNAPSHOT_AT_STOP);
+        }
         if let Some(reserve) = &mut self.reserve {
             reserve.give_up();
         }
@@ -168,7 +173,10 @@ impl Writer {
         self.shared.pending.lock().pass_time(now);
         self.expire(now);
         self.drop_superseded();
-        self.save_snapshot(EVENTS_BEFORE_SNAPSHOT);
+        let (state, is_full) = (self.state(), self.is_full());
+        if let Some(snapshots) = self.snapshots.as_mut().filter(|_| !is_full) {
+            snapshots.begin(state, EVENTS_BEFORE_SNAPSHOT);
+        }
     }
 
     /// What lay beside the log went with it, and only the log comes back by itself.
@@ -176,7 +184,7 @@ impl Writer {
         let Some(directory) = &self.config.directory else { return };
         let restored = directory.restored();
         if restored != std::mem::replace(&mut self.restored, restored) {
-            self.snapshot_at = 0;
+            self.snapshots.iter_mut().for_each(Snapshots::forget);
             if let Some(reserve) = &mut self.reserve {
                 reserve.forget();
                 reserve.retake();
@@ -300,20 +308,9 @@ impl Writer {
         self.note_space();
     }
 
-    fn save_snapshot(&mut self, events: u64) {
-        let state = self.state();
-        // A snapshot costs as much as there are tasks: it must be worth as many events.
-        let worth = events.max(state.len() as u64 / 4);
-        let Some(directory) = &self.config.directory else { return };
-        // On a full disk, the last space is for work to be finished.
-        let full = self.reserve.as_ref().is_some_and(|reserve| !reserve.held());
-        if full || state.tail() - self.snapshot_at < worth {
-            return;
-        }
-        match snapshot::save(directory, &state) {
-            Ok(()) => self.snapshot_at = state.tail(),
-            Err(error) => log::warn!("no snapshot could be written, a start will take longer: {error}"),
-        }
+    /// On a full disk, the last space is for work to be finished, and not for a snapshot.
+    fn is_full(&self) -> bool {
+        self.reserve.as_ref().is_some_and(|reserve| !reserve.held())
     }
 }
 
