@@ -136,6 +136,8 @@ struct Running {
     since: Stopwatch,
     told: Told,
     late: bool,
+    /// The wait in which it was seen, by its number, and since when.
+    waits: Option<(u64, Stopwatch)>,
 }
 
 impl Inside {
@@ -286,7 +288,7 @@ impl Crew {
             };
             inside.next += 1;
             let (number, since) = (inside.next, Stopwatch::start());
-            inside.running.push(Running { number, thread, since, told, late: false });
+            inside.running.push(Running { number, thread, since, told, late: false, waits: None });
             drop(inside);
             work();
             inside = self.inside.lock();
@@ -353,17 +355,23 @@ impl Crew {
 }
 
 impl Running {
-    fn is_late(&self, patience: Duration) -> bool {
+    fn is_late(&mut self, patience: Duration) -> bool {
         let elapsed = self.since.elapsed();
-        elapsed >= Duration::from_millis(LOOKUP_LONGEST_MS) || elapsed >= patience && !self.is_at_work()
+        elapsed >= Duration::from_millis(LOOKUP_LONGEST_MS) || elapsed >= patience && self.stands_still()
     }
 
-    /// Whether the thread would go on if it had a processor: on a busy machine no lock is in its way.
-    fn is_at_work(&self) -> bool {
+    /// Whether the thread waits, and has been in that same wait for a while. One that would go on if it had a processor does not, nor does one
+    /// that waits again and again, for locks that others keep briefly: on a busy machine that takes long, and comes to its end.
+    fn stands_still(&mut self) -> bool {
         let status =
             fs::read_to_string(format!("/proc/self/task/{}/status", self.thread)).unwrap_or_default();
-        let state = status.lines().find_map(|line| line.strip_prefix("State:"));
-        state.is_some_and(|state| state.trim_start().starts_with('R'))
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim_start);
+        let wait = field("voluntary_ctxt_switches:").and_then(|count| count.parse().ok());
+        let wait = wait.filter(|_| !field("State:").is_some_and(|state| state.starts_with('R')));
+        if self.waits.map(|(known, _)| known) != wait {
+            self.waits = wait.map(|wait| (wait, Stopwatch::start()));
+        }
+        self.waits.is_some_and(|(_, since)| since.elapsed() >= Duration::from_millis(LOOKUP_WARY_MS))
     }
 }
 
@@ -403,6 +411,17 @@ mod tests {
         assert_eq!((asked, all(&told, 1)), (Asked::Soon, vec![News::Late]));
         drop(release);
         assert_eq!(all(&told, 1), [News::Done]);
+    }
+
+    #[test]
+    fn a_look_that_goes_on_is_waited_for() {
+        let (lookups, start) = (Lookups::default(), Stopwatch::start());
+        let look = move || {
+            while start.elapsed() < Duration::from_millis(3 * LOOKUP_MS) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        assert_eq!(lookups.wait(A, look), Some(()), "it waits often, and never for long");
     }
 
     #[test]
