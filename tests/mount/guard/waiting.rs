@@ -102,7 +102,8 @@ fn c51_what_is_written_through_a_descriptor_is_refused_before_anybody_reads_it()
 #[test]
 fn c51_many_who_wait_hold_up_nobody_else() {
     let project = project!();
-    let mounted = project.mount(&["lock_wait=20s,threads=2"]);
+    let mounted =
+        project.mount(&[&format!("lock_wait={}s,threads=2", slow(Duration::from_secs(20)).as_secs())]);
     let (mut one, mut two) = two(&mounted);
     let mut three = Agent::new(&mounted, "w3");
     one.ok("import resource; fds = [os.open(f'f{n}', os.O_RDWR | os.O_CREAT) for n in range(64)]; [os.write(fd, b'x') for fd in fds]");
