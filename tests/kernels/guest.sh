@@ -46,7 +46,7 @@ end=$((minutes * 60))
 stuck() {
     dmesg -C
     echo w >/proc/sysrq-trigger
-    dmesg
+    dmesg --color=never
 }
 
 # Run a program, no longer than the guest has, and say which tests have ended meanwhile; what then still runs says where it hangs.

@@ -9,7 +9,7 @@ use crate::process::{slow, until};
 /// The daemon counts whole milliseconds.
 const CLOCK: Duration = Duration::from_millis(2);
 const CHANGE: &str = "os.utime('f')";
-const ROUNDS_OF_EXEC: usize = 3;
+const ROUNDS_OF_EXEC: usize = 2;
 
 fn held(mounted: &Mounted) -> (Agent, Agent) {
     let (mut one, two) = two(mounted);
