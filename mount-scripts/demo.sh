@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 crewfs=$(mount-scripts/build.sh)
 mount-scripts/prepare-fuse.sh
 "$crewfs" demo "$@"
-echo "The program is $crewfs; it runs on any Linux of this kind of machine. To have it in your path: install it in /usr/local/bin"
+echo "The program is $crewfs; it runs on any Linux of this kind of machine. To have it in your path: sudo install $crewfs /usr/local/bin"

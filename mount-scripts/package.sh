@@ -90,7 +90,7 @@ crewfs ($version-1) unstable; urgency=medium
 END
 mkdir -p "$tree/share/lintian/overrides"
 cat >"$tree/share/lintian/overrides/crewfs" <<END
-# Whoever publishes a package of it puts an address of theirs here.
+# The publisher of a package puts an address here.
 crewfs: bogus-mail-host *
 crewfs: bogus-mail-host-in-debian-changelog *
 # It is linked statically, to run where the libraries are older than where it was built.

@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 as_root=
 [ "$(id -u)" = 0 ] || as_root=sudo
-# What only root uses is not in everybody's path.
+# What only root uses is not in each user's path.
 PATH=$PATH:/usr/sbin:/sbin
 
 mount-scripts/need-rust.sh

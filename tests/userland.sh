@@ -6,7 +6,7 @@ set -eu
 export DEBIAN_FRONTEND=noninteractive PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 fail() { echo "userland.sh: $1" >&2 && exit 1; }
 
-# says TEXT COMMAND…: whether a command says this, whatever comes of it.
+# says TEXT COMMAND…: whether a command says this, with any exit code.
 says() {
     text=$1 && shift
     said=$("$@" 2>&1) || true

@@ -131,7 +131,7 @@ new=$(
 mkdir -p "$prefix/share/crewfs" 2>/dev/null || true
 [ -w "$prefix/share/crewfs" ] ||
     fail "$prefix cannot be written to; run this with sudo, or name a directory of yours: install.sh --prefix ~/.local"
-# Written before anything is installed, and with what was there before: whatever ends this script, all can be taken away.
+# Written before anything is installed, and with what was there before: however this script ends, all can be taken away.
 before=$(cat "$list" 2>/dev/null || true)
 printf '%s\n' "$before" "$new" | sed '/^$/d' | sort -u >"$list.new"
 mv "$list.new" "$list"

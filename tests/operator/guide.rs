@@ -12,7 +12,7 @@ const SERVER: &str = "server.example";
 const USER: &str = "agent";
 
 /// What `mount-scripts/package.sh` makes, as far as the page needs it. It lies on the disk: what a machine writes elsewhere is memory.
-const TARBALL: &str = "
+pub(crate) const TARBALL: &str = "
 mkdir /srv/.made; cd /srv/.made; name=crewfs-0-$(uname -m)-linux; scripts=/opt/crewfs/mount-scripts
 mkdir -p $name/bin $name/sbin $name/lib/systemd/system $name/share/crewfs
 cp /opt/crewfs/crewfs $name/bin

@@ -7,6 +7,7 @@
 mod cgroup;
 mod deploying;
 mod guide;
+mod installing;
 mod logins;
 mod machine;
 mod mounting;
