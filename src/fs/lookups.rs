@@ -145,8 +145,11 @@ impl Inside {
         self.last_late.is_some_and(|late| late.elapsed() < Duration::from_millis(WARY_MS))
     }
 
-    fn patience(&self) -> Duration {
-        Duration::from_millis(if self.is_wary() { LOOKUP_WARY_MS } else { LOOKUP_MS })
+    /// How long a look may take, and how long if it goes on all that time.
+    fn patience(&self) -> (Duration, Duration) {
+        let (most, most_at_work) =
+            if self.is_wary() { (LOOKUP_WARY_MS, LOOKUP_MS) } else { (LOOKUP_MS, LOOKUP_LONGEST_MS) };
+        (Duration::from_millis(most), Duration::from_millis(most_at_work))
     }
 
     /// Whether no thread can look any more, because all that there may be hang.
@@ -355,9 +358,9 @@ impl Crew {
 }
 
 impl Running {
-    fn is_late(&mut self, patience: Duration) -> bool {
+    fn is_late(&mut self, (most, most_at_work): (Duration, Duration)) -> bool {
         let elapsed = self.since.elapsed();
-        elapsed >= Duration::from_millis(LOOKUP_LONGEST_MS) || elapsed >= patience && self.stands_still()
+        elapsed >= most_at_work || elapsed >= most && self.stands_still()
     }
 
     /// Whether the thread waits, and has been in that same wait for a while. One that would go on if it had a processor does not, nor does one

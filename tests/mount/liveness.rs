@@ -124,7 +124,10 @@ fn returns(mounted: &Mounted, task: &str, reason: &str) {
     if lost["reason"] != reason {
         // An older kernel tells it only until the parent has waited for the process.
         let untold = reason.split_once(") ").map(|(process, _)| format!("{process}) ended"));
-        assert!(!endings_are_told(mounted) && lost["reason"].as_str() == untold.as_deref(), "{lost} for {reason}");
+        assert!(
+            !endings_are_told(mounted) && lost["reason"].as_str() == untold.as_deref(),
+            "{lost} for {reason}"
+        );
     }
 }
 
