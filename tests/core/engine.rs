@@ -541,8 +541,10 @@ fn a_decision_is_known_at_once_and_safe_when_its_ticket_says_so() {
 
     // A decision that is lost is told so, whenever its maker asks.
     control.fail_next(&[Fault::Before]);
+    control.hold(true);
     let lost = engine.submit(complete("t", "w1"));
     assert!(lost.decided().is_some_and(|decided| decided.is_ok()));
+    control.hold(false);
     engine.barrier();
     nudge(&engine).unwrap();
     for (ticket, kept) in [(lost, false), (ticket, true)] {
