@@ -444,7 +444,7 @@ pub fn status_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
 /// # Errors
 /// Those of fork(2) and pidfd_open(2).
 pub fn endings_are_kept() -> io::Result<bool> {
-    // SAFETY: the new process does nothing but end, which is allowed whatever other threads hold.
+    // SAFETY: the new process does nothing but end, which is allowed even if other threads hold locks.
     let child = match unsafe { libc::fork() } {
         -1 => return Err(io::Error::last_os_error()),
         // SAFETY: it ends the new process, without any of this program's clean-up.

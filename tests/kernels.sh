@@ -51,11 +51,11 @@ guest=''
 # shellcheck disable=SC2317
 ended() {
     [ -z "$guest" ] || kill "$guest" 2>/dev/null || true
-    rm -rf "$dir/work"
+    rm -rf "$dir/scratch"
 }
 trap ended EXIT
 trap 'exit 130' HUP INT TERM
-rm -rf "$dir/work" && mkdir "$dir/work"
+rm -rf "$dir/scratch" && mkdir "$dir/scratch"
 
 # The first that apt asks for this release, in either form that it takes. They are apt's variables, not those of the shell.
 # shellcheck disable=SC2016
@@ -76,26 +76,26 @@ prepare() {
     local series=$1 folder=$dir/kernel-$1 package version part modules
     [ ! -e "$folder/made" ] || return 0
     step "the kernel $series"
-    if [ ! -e "$dir/work/lists" ]; then
+    if [ ! -e "$dir/scratch/lists" ]; then
         mkdir -p "$dir/apt/lists/partial" "$dir/apt/cache/archives/partial"
         : >"$dir/apt/status"
         for part in $suites; do
             echo "deb $mirror $part main"
             echo "deb ${mirror%/*}/debian-security $part-security main"
         done >"$dir/apt/sources"
-        apt apt-get update >"$dir/work/apt" 2>&1 || { cat "$dir/work/apt" >&2 && fail "Debian's lists cannot be had"; }
-        touch "$dir/work/lists"
+        apt apt-get update >"$dir/scratch/apt" 2>&1 || { cat "$dir/scratch/apt" >&2 && fail "Debian's lists cannot be had"; }
+        touch "$dir/scratch/lists"
     fi
     package=$(apt apt-cache show linux-image-amd64 | sed -n "s/^Depends: \(linux-image-$series\.[^ ]*\) .*/\1/p" | head -n 1)
     [ -n "$package" ] || fail "Debian's $suites have no kernel $series"
     version=${package#linux-image-}
-    rm -rf "$folder" "$dir/work/kernel"
-    mkdir -p "$folder" "$dir/work/kernel"
-    (cd "$dir/work/kernel" && apt apt-get download "$package" busybox-static >"$dir/work/apt" 2>&1) ||
-        { cat "$dir/work/apt" >&2 && fail "$package cannot be had"; }
-    for part in "$dir"/work/kernel/*.deb; do dpkg-deb -x "$part" "$dir/work/kernel/files" && rm "$part"; done
-    cp "$dir/work/kernel/files/boot/vmlinuz-$version" "$folder/vmlinuz"
-    modules=$(find "$dir/work/kernel/files" -path '*/lib/modules' -type d)
+    rm -rf "$folder" "$dir/scratch/kernel"
+    mkdir -p "$folder" "$dir/scratch/kernel"
+    (cd "$dir/scratch/kernel" && apt apt-get download "$package" busybox-static >"$dir/scratch/apt" 2>&1) ||
+        { cat "$dir/scratch/apt" >&2 && fail "$package cannot be had"; }
+    for part in "$dir"/scratch/kernel/*.deb; do dpkg-deb -x "$part" "$dir/scratch/kernel/files" && rm "$part"; done
+    cp "$dir/scratch/kernel/files/boot/vmlinuz-$version" "$folder/vmlinuz"
+    modules=$(find "$dir/scratch/kernel/files" -path '*/lib/modules' -type d)
     # What no guest has.
     for part in sound drivers/gpu drivers/net drivers/media drivers/infiniband drivers/staging drivers/iio drivers/scsi; do
         rm -rf "$modules/$version/kernel/$part"
@@ -103,9 +103,9 @@ prepare() {
     depmod -b "${modules%/lib/modules}" "$version"
 
     # It loads what leads to the disks, and goes on there.
-    local start=$dir/work/kernel/start
+    local start=$dir/scratch/kernel/start
     mkdir -p "$start"/{dev,proc,root,modules}
-    cp "$(find "$dir/work/kernel/files" -path '*bin/busybox')" "$start/busybox"
+    cp "$(find "$dir/scratch/kernel/files" -path '*bin/busybox')" "$start/busybox"
     for part in virtio_pci virtio_blk ext4; do
         modprobe -d "${modules%/lib/modules}" -S "$version" --show-depends "$part"
     done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' | while read -r part; do
@@ -116,10 +116,10 @@ prepare() {
             *) cp "$part" "$start/modules/$name" ;;
         esac
         echo "/busybox insmod /modules/$name"
-    done >"$dir/work/kernel/load"
+    done >"$dir/scratch/kernel/load"
     {
         printf '#!/busybox sh\n/busybox mount -t devtmpfs dev /dev\n'
-        cat "$dir/work/kernel/load"
+        cat "$dir/scratch/kernel/load"
         printf '/busybox mount -t ext4 /dev/vda /root\n'
         printf '/busybox mount -t ext4 /dev/vdb /root/mnt\n/busybox mount -t ext4 -o ro /dev/vdc /root/lib/modules\n'
         printf 'exec /busybox switch_root /root /mnt/guest.sh\n'
@@ -159,15 +159,15 @@ step "the tests"
 # With any of them comes the program that they test.
 programs=(--test mount)
 for check in "${checks[@]}"; do [ "$check" = demo ] || programs+=(--test "${check%%:*}"); done
-cargo test --locked --no-run "${programs[@]}" >"$dir/work/built" 2>&1 || { cat "$dir/work/built" >&2 && fail "the tests cannot be built"; }
-target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd) files=$dir/work/files
+cargo test --locked --no-run "${programs[@]}" >"$dir/scratch/built" 2>&1 || { cat "$dir/scratch/built" >&2 && fail "the tests cannot be built"; }
+target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd) files=$dir/scratch/files
 mkdir -p "$files/sources" "$files/target/debug/deps"
 git ls-files -z | xargs -0 cp --parents -dt "$files/sources"
 objcopy --strip-debug target/debug/crewfs "$files/target/debug/crewfs"
 for check in "${checks[@]}"; do
     program=${check%%:*}
     if [ "$program" != demo ] && [ ! -e "$files/$program" ]; then
-        built=$(sed -n "s|^ *Executable tests/$program/main.rs (\(.*\))$|\1|p" "$dir/work/built")
+        built=$(sed -n "s|^ *Executable tests/$program/main.rs (\(.*\))$|\1|p" "$dir/scratch/built")
         [ -n "$built" ] || fail "there is no program of tests named $program"
         objcopy --strip-debug "$built" "$files/target/debug/deps/$program"
         ln -s "$target/debug/deps/$program" "$files/$program"
@@ -176,7 +176,7 @@ for check in "${checks[@]}"; do
 done >"$files/checks"
 printf "sources='%s'\ntarget='%s'\nslowness=%s\nminutes=%s\n" "$PWD" "$target" "$slowness" "$minutes" >"$files/settings"
 cp tests/kernels/guest.sh "$files/guest.sh"
-image "$files" "$dir/work/files.img" 512
+image "$files" "$dir/scratch/files.img" 512
 
 # Boot one in which the check stands, with this way to run it. What it says is in its folder.
 boot() {
@@ -204,7 +204,7 @@ for kernel in ${kernels//,/ }; do
     folder=$dir/kernel-$kernel
     begin=$SECONDS
     disks=()
-    for disk in "$dir/root.img" "$dir/work/files.img" "$folder/modules.img"; do
+    for disk in "$dir/root.img" "$dir/scratch/files.img" "$folder/modules.img"; do
         disks+=(-drive "file=$disk,format=raw,if=virtio,snapshot=on,cache=unsafe")
     done
     boot "$folder" "$accel" $((minutes * 60 + 60)) "${disks[@]}" || true
