@@ -96,6 +96,12 @@ impl Submission {
         Submission { check: Some(Box::new(check)), ..self }
     }
 
+    /// Whether what must hold does.
+    fn holds(&self) -> Result<(), Failure> {
+        let Some(check) = &self.check else { return Ok(()) };
+        check().map_err(|errno| Failure::Check { errno })
+    }
+
     /// The same, for the one whose doing it is, if the command names no caller.
     pub fn paid_by(self, payer: Payer) -> Submission {
         Submission { payer: Some(payer), ..self }

@@ -108,7 +108,7 @@ impl Pending {
     }
 
     fn judge(&mut self, submission: &Submission, now: Now) -> Result<(Outcome, Vec<Event>), Failure> {
-        let Submission { command, check, payer } = submission;
+        let Submission { command, payer, .. } = submission;
         let decision = decide(&self.working, command)?;
         let price = match decision.events.is_empty() {
             true => None,
@@ -119,7 +119,7 @@ impl Pending {
         {
             self.accounts.check(payer, now.instant)?;
         }
-        check.as_ref().map_or(Ok(()), |check| check().map_err(|errno| Failure::Check { errno }))?;
+        submission.holds()?;
         if let Some((payer, cost)) = &price {
             self.accounts.charge(payer, cost, now.instant);
         }
@@ -149,14 +149,10 @@ impl Pending {
         let mut refused = Vec::new();
         for entry in batch.into_iter().chain(later) {
             // It is paid for.
-            let Submission { command, check, .. } = &entry.submission;
-            let checked = || check.as_ref().map_or(Ok(()), |check| check());
-            match decide(&self.working, command) {
-                Err(refusal) => refused.push((entry.slot, refusal.into())),
-                Ok(decision) => match checked() {
-                    Err(errno) => refused.push((entry.slot, Failure::Check { errno })),
-                    Ok(()) => self.push(entry, decision.outcome, decision.events, now),
-                },
+            let decision = decide(&self.working, &entry.submission.command).map_err(Failure::from);
+            match decision.and_then(|decision| entry.submission.holds().map(|()| decision)) {
+                Ok(decision) => self.push(entry, decision.outcome, decision.events, now),
+                Err(failure) => refused.push((entry.slot, failure)),
             }
         }
         (self.take(), refused)
