@@ -24,15 +24,15 @@ use thiserror::Error;
 pub use self::project::{Holder, Project, TakeError, state_place};
 use self::service::Service;
 use crate::engine::{self, Engine};
-use crate::fs::caller::Callers;
 use crate::fs::desk::{self, Desk, Watch};
-use crate::fs::exits::Endings;
 use crate::fs::files::{Files, Opens, make_directory_like};
-use crate::fs::followed::Follower;
 use crate::fs::guard;
-use crate::fs::names;
+use crate::fs::identity::callers::Callers;
+use crate::fs::identity::exits::Endings;
+use crate::fs::identity::names;
+use crate::fs::identity::process_watch::Follower;
 use crate::fs::tree::{DESK, Tree, TreeConfig};
-use crate::fs::{Kernel, Terms};
+use crate::fs::{Kernel, SessionInfo};
 use crate::fuse::{MountOptions, Session};
 use crate::limits::{DESK_THREADS_MIN, Descriptors, READ_AHEAD_KIB, REQUEST_HANGS_MS, TREE_NODES_KEPT};
 use crate::mountpoint::{Device, Place, device_of};
@@ -104,7 +104,7 @@ pub struct Daemon {
     engine: Arc<Engine>,
     files: [Arc<Files>; 2],
     /// Those of both sessions.
-    terms: Vec<Arc<Terms>>,
+    terms: Vec<Arc<SessionInfo>>,
     /// Held until the end: nobody else may serve the project before the log is closed.
     _project: Project,
 }

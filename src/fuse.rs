@@ -22,7 +22,7 @@ use rustix::process::{getegid, geteuid};
 
 use self::adapter::Adapter;
 pub use self::trial::{Offer, Trial};
-use crate::fs::caller::Callers;
+use crate::fs::identity::callers::Callers;
 use crate::fs::{Filesystem, Ino, Kernel};
 use crate::mountpoint::{Device, Place, device_of, unmount_by_helper};
 use crate::mounts;

@@ -11,7 +11,8 @@ use rustix::io::Errno;
 
 use super::Failure;
 use crate::fs::desk::Users;
-use crate::fs::{guard, names};
+use crate::fs::guard;
+use crate::fs::identity::names;
 use crate::limits::IGNORE_FILE_BYTES;
 use crate::queue::{Budget, Rules, Span};
 use crate::state_directory::plain;

@@ -13,9 +13,9 @@
 //! a pointer's copy. Answers are given while none is held.
 
 mod counters;
+mod event_tail;
+mod heartbeat;
 mod pending;
-mod presence;
-mod recent;
 mod reserve;
 mod snapshot;
 mod superseded;
@@ -31,9 +31,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use thiserror::Error;
 
 pub use counters::{Counters, Histogram, Tally};
+use event_tail::Recent;
+pub use heartbeat::{Presence, Roster};
 use pending::{Deferred, Pending};
-pub use presence::{Presence, Roster};
-use recent::Recent;
 pub use reserve::FILE as RESERVE_FILE;
 pub use snapshot::FILE as SNAPSHOT_FILE;
 use ticket::Slot;

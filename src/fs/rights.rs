@@ -16,7 +16,7 @@ const FOWNER: u32 = 3;
 /// `CAP_FSETID` of Linux: to keep set-id bits where others lose them.
 const FSETID: u32 = 4;
 
-/// Whose a file is.
+/// The owner of a file, and its group.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {
     /// Its owner.

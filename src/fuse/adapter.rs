@@ -17,10 +17,11 @@ use fuser::{
 use log::{debug, error};
 
 use super::convert::{GENERATION, NOTHING, file_attr, file_type, open_flags, request, time_change};
-use crate::fs::caller::{Callers, Whose};
-use crate::fs::terms::Asked;
+use crate::fs::identity::callers::Callers;
+use crate::fs::session_info::Asked;
 use crate::fs::{
-    Entry, FileRange, Filesystem, Found, FsError, Look, NewMode, Opened, Reply, Request, SetAttr, Terms,
+    CallerCheck, Entry, FileRange, Filesystem, Found, FsError, NewMode, Opened, ReadRequest, Reply, Request,
+    SessionInfo, SetAttr,
 };
 use crate::limits;
 
@@ -28,12 +29,12 @@ use crate::limits;
 pub(super) struct Adapter<F> {
     fs: Arc<F>,
     callers: Arc<Callers>,
-    terms: Arc<Terms>,
+    terms: Arc<SessionInfo>,
 }
 
 impl<F: Filesystem> Adapter<F> {
     pub(super) fn new(fs: Arc<F>, callers: Arc<Callers>, threads: usize) -> Adapter<F> {
-        Adapter { fs, callers, terms: Arc::new(Terms::new(threads, Vec::new())) }
+        Adapter { fs, callers, terms: Arc::new(SessionInfo::new(threads, Vec::new())) }
     }
 
     /// A request, counted if its kind is one that is.
@@ -72,9 +73,9 @@ fn name_of(errno: i32) -> io::Error {
 /// Serve a request: now if it is known who asks, or else when it is, by another thread. What the request lends is copied for that
 /// one.
 macro_rules! serve {
-    ($self:ident, $asked:ident, $whose:expr, $req:ident, [$($lent:ident),*], |$fs:ident| $serve:expr) => {{
-        let ($req, whose, _at_work) = ($self.asked(Asked::$asked, $req), $whose, $self.terms.takes_up());
-        match $self.callers.admit(&$req, whose) {
+    ($self:ident, $asked:ident, $check:expr, $req:ident, [$($lent:ident),*], |$fs:ident| $serve:expr) => {{
+        let ($req, check, _at_work) = ($self.asked(Asked::$asked, $req), $check, $self.terms.takes_up());
+        match $self.callers.admit(&$req, check) {
             Some(_serving) => {
                 let $fs = &$self.fs;
                 $serve
@@ -87,7 +88,7 @@ macro_rules! serve {
                     $(let $lent = &*$lent;)*
                     $serve
                 };
-                $self.callers.find_out(&$req, whose, Box::new(serve));
+                $self.callers.find_out(&$req, check, Box::new(serve));
             }
         }
     }};
@@ -131,7 +132,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let agreed = wanted & offered;
         config.add_capabilities(agreed).expect("only what is offered");
         let features = UNREPORTED.iter().map(|(name, flag)| (*name, agreed.contains(*flag))).collect();
-        self.terms = Arc::new(Terms::new(self.terms.threads, features));
+        self.terms = Arc::new(SessionInfo::new(self.terms.threads, features));
         self.fs.began(self.terms.clone());
         let bounds = config
             .set_max_write(limits::MAX_WRITE)
@@ -141,7 +142,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn lookup(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEntry) {
-        serve!(self, Lookup, self.fs.whose(Look::Name(parent.0, name)), req, [name], |fs| {
+        serve!(self, Lookup, self.fs.caller_check(ReadRequest::Lookup(parent.0, name)), req, [name], |fs| {
             // Too common to be logged: asking whether a name exists is not an error.
             match fs.lookup(&req, parent.0, name) {
                 Err(FsError { errno: libc::ENOENT, .. }) => reply.error(Errno::ENOENT),
@@ -159,7 +160,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 
     fn getattr(&self, req: &fuser::Request, ino: INodeNo, fh: Option<FileHandle>, reply: fuser::ReplyAttr) {
         let reply = later!("getattr", ino, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
-        serve!(self, Getattr, self.fs.whose(Look::Attributes(ino.0)), req, [], |fs| fs.getattr(
+        serve!(self, Getattr, self.fs.caller_check(ReadRequest::Getattr(ino.0)), req, [], |fs| fs.getattr(
             &req,
             ino.0,
             fh.map(u64::from),
@@ -189,11 +190,11 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let change = SetAttr { mode, uid, gid, size, atime, mtime };
         let reply = later!("setattr", ino, reply, (attr, ttl) => reply.attr(&ttl, &file_attr(&attr)));
         let fh = fh.map(u64::from);
-        serve!(self, Setattr, Whose::Exactly, req, [], |fs| fs.setattr(&req, ino.0, fh, &change, reply));
+        serve!(self, Setattr, CallerCheck::Exact, req, [], |fs| fs.setattr(&req, ino.0, fh, &change, reply));
     }
 
     fn readlink(&self, req: &fuser::Request, ino: INodeNo, reply: fuser::ReplyData) {
-        serve!(self, Readlink, self.fs.whose(Look::Other), req, [], |fs| {
+        serve!(self, Readlink, self.fs.caller_check(ReadRequest::Other), req, [], |fs| {
             answer!("readlink", ino, fs.readlink(&req, ino.0), reply, target => reply.data(target.as_bytes()));
         });
     }
@@ -210,7 +211,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     ) {
         let reply = later!("mknod", parent, reply, entry => send_entry(reply, &entry));
         let mode = NewMode { mode, umask };
-        serve!(self, Mknod, Whose::Exactly, req, [name], |fs| {
+        serve!(self, Mknod, CallerCheck::Exact, req, [name], |fs| {
             fs.mknod(&req, parent.0, name, mode, rdev, reply);
         });
     }
@@ -226,7 +227,8 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     ) {
         let reply = later!("mkdir", parent, reply, entry => send_entry(reply, &entry));
         let mode = NewMode { mode, umask };
-        serve!(self, Mkdir, Whose::Exactly, req, [name], |fs| fs.mkdir(&req, parent.0, name, mode, reply));
+        serve!(self, Mkdir, CallerCheck::Exact, req, [name], |fs| fs
+            .mkdir(&req, parent.0, name, mode, reply));
     }
 
     fn symlink(
@@ -239,7 +241,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     ) {
         let reply = later!("symlink", parent, reply, entry => send_entry(reply, &entry));
         let target = target.as_os_str();
-        serve!(self, Symlink, Whose::Exactly, req, [name, target], |fs| {
+        serve!(self, Symlink, CallerCheck::Exact, req, [name, target], |fs| {
             fs.symlink(&req, parent.0, name, target, reply);
         });
     }
@@ -253,7 +255,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEntry,
     ) {
         let reply = later!("link", ino, reply, entry => send_entry(reply, &entry));
-        serve!(self, Link, Whose::Exactly, req, [name], |fs| fs.link(&req, ino.0, parent.0, name, reply));
+        serve!(self, Link, CallerCheck::Exact, req, [name], |fs| fs.link(&req, ino.0, parent.0, name, reply));
     }
 
     fn create(
@@ -270,19 +272,19 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
             send_created(reply, &entry, &opened)
         });
         let mode = NewMode { mode, umask };
-        serve!(self, Create, Whose::Exactly, req, [name], |fs| {
+        serve!(self, Create, CallerCheck::Exact, req, [name], |fs| {
             fs.create(&req, parent.0, name, mode, flags, reply);
         });
     }
 
     fn unlink(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
         let reply = later!("unlink", parent, reply, () => reply.ok());
-        serve!(self, Unlink, Whose::Exactly, req, [name], |fs| fs.unlink(&req, parent.0, name, reply));
+        serve!(self, Unlink, CallerCheck::Exact, req, [name], |fs| fs.unlink(&req, parent.0, name, reply));
     }
 
     fn rmdir(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
         let reply = later!("rmdir", parent, reply, () => reply.ok());
-        serve!(self, Rmdir, Whose::Exactly, req, [name], |fs| fs.rmdir(&req, parent.0, name, reply));
+        serve!(self, Rmdir, CallerCheck::Exact, req, [name], |fs| fs.rmdir(&req, parent.0, name, reply));
     }
 
     fn rename(
@@ -296,7 +298,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("rename", parent, reply, () => reply.ok());
-        serve!(self, Rename, Whose::Exactly, req, [name, new_name], |fs| {
+        serve!(self, Rename, CallerCheck::Exact, req, [name, new_name], |fs| {
             fs.rename(&req, parent.0, name, new_parent.0, new_name, flags.bits(), reply);
         });
     }
@@ -307,7 +309,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
             return reply.error(Errno::ENOSYS);
         }
         let reply = later!("open", ino, reply, opened => send_opened(reply, &opened));
-        serve!(self, Open, Whose::Exactly, req, [], |fs| fs.open(&req, ino.0, flags.0, reply));
+        serve!(self, Open, CallerCheck::Exact, req, [], |fs| fs.open(&req, ino.0, flags.0, reply));
     }
 
     fn read(
@@ -342,8 +344,8 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let reply = later!("write", ino, reply, written => reply.written(written));
         // With O_DIRECT a program may go on, and become another one, before it is answered (io_submit(2)).
         let direct = flags.0 & libc::O_DIRECT != 0;
-        let whose = if direct { Whose::Unwaited } else { Whose::Exactly };
-        serve!(self, Write, whose, req, [data], |fs| {
+        let check = if direct { CallerCheck::ExactUnwaited } else { CallerCheck::Exact };
+        serve!(self, Write, check, req, [data], |fs| {
             fs.write(&req, ino.0, fh.0, offset, data, flags.0, cached, reply);
         });
     }
@@ -389,7 +391,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("fsync", ino, reply, () => reply.ok());
-        serve!(self, Fsync, self.fs.whose(Look::Other), req, [], |fs| fs
+        serve!(self, Fsync, self.fs.caller_check(ReadRequest::Other), req, [], |fs| fs
             .fsync(&req, ino.0, fh.0, datasync, reply));
     }
 
@@ -403,7 +405,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
                 false => reply.opened(FileHandle(0), keep),
             };
         }
-        serve!(self, Opendir, Whose::Exactly, req, [], |fs| {
+        serve!(self, Opendir, CallerCheck::Exact, req, [], |fs| {
             let opened = fs.opendir(&req, ino.0);
             answer!("opendir", ino, opened, reply, fh => reply.opened(FileHandle(fh), FopenFlags::empty()));
         });
@@ -417,7 +419,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         offset: u64,
         reply: fuser::ReplyDirectory,
     ) {
-        serve!(self, Readdir, self.fs.whose(Look::Other), req, [], |fs| {
+        serve!(self, Readdir, self.fs.caller_check(ReadRequest::Other), req, [], |fs| {
             let mut reply = reply;
             let listed = fs.readdir(&req, ino.0, fh.0, offset, &mut |line| {
                 !reply.add(INodeNo(line.ino), line.next, file_type(line.kind), line.name)
@@ -434,7 +436,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         offset: u64,
         reply: fuser::ReplyDirectoryPlus,
     ) {
-        serve!(self, Readdirplus, self.fs.whose(Look::Other), req, [], |fs| {
+        serve!(self, Readdirplus, self.fs.caller_check(ReadRequest::Other), req, [], |fs| {
             let mut reply = reply;
             let listed = fs.readdirplus(&req, ino.0, offset, &mut |line, entry| {
                 let ttl = entry.entry_ttl.min(entry.attr_ttl);
@@ -466,12 +468,12 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("fsyncdir", ino, reply, () => reply.ok());
-        serve!(self, Fsyncdir, self.fs.whose(Look::Other), req, [], |fs| fs
+        serve!(self, Fsyncdir, self.fs.caller_check(ReadRequest::Other), req, [], |fs| fs
             .fsyncdir(&req, ino.0, fh.0, reply));
     }
 
     fn statfs(&self, req: &fuser::Request, ino: INodeNo, reply: fuser::ReplyStatfs) {
-        serve!(self, Statfs, self.fs.whose(Look::Other), req, [], |fs| {
+        serve!(self, Statfs, self.fs.caller_check(ReadRequest::Other), req, [], |fs| {
             answer!("statfs", ino, fs.statfs(&req, ino.0), reply, s => reply.statfs(
                 s.blocks, s.bfree, s.bavail, s.files, s.ffree, s.bsize, s.namelen, s.frsize,
             ));
@@ -489,7 +491,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("setxattr", ino, reply, () => reply.ok());
-        serve!(self, Setxattr, Whose::Exactly, req, [name, value], |fs| {
+        serve!(self, Setxattr, CallerCheck::Exact, req, [name, value], |fs| {
             fs.setxattr(&req, ino.0, name, value, flags, reply);
         });
     }
@@ -502,7 +504,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         size: u32,
         reply: fuser::ReplyXattr,
     ) {
-        serve!(self, Getxattr, self.fs.whose(Look::Other), req, [name], |fs| {
+        serve!(self, Getxattr, self.fs.caller_check(ReadRequest::Other), req, [name], |fs| {
             // The kernel asks before most writes, and nearly always there is none.
             match fs.getxattr(&req, ino.0, name) {
                 Err(FsError { errno: libc::ENODATA, .. }) => reply.error(Errno::from_i32(libc::ENODATA)),
@@ -514,7 +516,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn listxattr(&self, req: &fuser::Request, ino: INodeNo, size: u32, reply: fuser::ReplyXattr) {
-        serve!(self, Listxattr, self.fs.whose(Look::Other), req, [], |fs| {
+        serve!(self, Listxattr, self.fs.caller_check(ReadRequest::Other), req, [], |fs| {
             let names = fs.listxattr(&req, ino.0);
             answer!("listxattr", ino, names, reply, names => send_sized(reply, size, &names));
         });
@@ -522,7 +524,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 
     fn removexattr(&self, req: &fuser::Request, ino: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
         let reply = later!("removexattr", ino, reply, () => reply.ok());
-        serve!(self, Removexattr, Whose::Exactly, req, [name], |fs| {
+        serve!(self, Removexattr, CallerCheck::Exact, req, [name], |fs| {
             fs.removexattr(&req, ino.0, name, reply);
         });
     }
@@ -538,7 +540,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyEmpty,
     ) {
         let reply = later!("fallocate", ino, reply, () => reply.ok());
-        serve!(self, Fallocate, Whose::Exactly, req, [], |fs| {
+        serve!(self, Fallocate, CallerCheck::Exact, req, [], |fs| {
             fs.fallocate(&req, ino.0, fh.0, offset, length, mode, reply);
         });
     }
@@ -552,7 +554,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         whence: i32,
         reply: fuser::ReplyLseek,
     ) {
-        serve!(self, Lseek, self.fs.whose(Look::Other), req, [], |fs| {
+        serve!(self, Lseek, self.fs.caller_check(ReadRequest::Other), req, [], |fs| {
             let found = fs.lseek(&req, ino.0, fh.0, offset, whence);
             answer!("lseek", ino, found, reply, at => reply.offset(at as i64));
         });
@@ -574,7 +576,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let from = FileRange { ino: ino.0, fh: fh.0, offset };
         let to = FileRange { ino: ino_out.0, fh: fh_out.0, offset: offset_out };
         let reply = later!("copy_file_range", ino_out, reply, copied => reply.written(copied));
-        serve!(self, CopyFileRange, Whose::Exactly, req, [], |fs| {
+        serve!(self, CopyFileRange, CallerCheck::Exact, req, [], |fs| {
             fs.copy_file_range(&req, from, to, length, reply);
         });
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crewfs::clock::Clock;
 use crewfs::engine::{Config, Engine, Failure};
-use crewfs::fs::followed::{Anchor, Follower, Kind};
+use crewfs::fs::identity::process_watch::{Anchor, Follower, Kind};
 use crewfs::limits::WORKERS_PRESENT;
 use crewfs::log::MemoryLog;
 use crewfs::queue::{

@@ -181,7 +181,7 @@ impl Known {
         told
     }
 
-    /// Whose doing an event is; nobody's that of the files.
+    /// CallerCheck doing an event is; nobody's that of the files.
     fn actor(&self, event: &Event) -> Option<WorkerName> {
         let task = event.task().and_then(|id| self.state.task(id.as_str()));
         let holder = task.and_then(|task| Some(task.claim()?.worker.clone()));

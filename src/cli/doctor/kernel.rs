@@ -17,7 +17,7 @@ use super::errand::{ask, send};
 use crate::cli::{Failure, out};
 use crate::confine::{self, ConfineError};
 use crate::daemon::needs;
-use crate::fs::exits::Endings;
+use crate::fs::identity::exits::Endings;
 use crate::fuse::{Offer, Trial};
 use crate::limits::DOCTOR_SILENT_MS;
 use crate::sys;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::super::caller::Caller;
+use super::super::identity::callers::Caller;
 use super::super::{FsError, Ino, Kind, Result};
 use crate::engine::Ticket;
 use crate::limits::{

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::caller::Caller;
+use super::super::identity::callers::Caller;
 use super::super::permissions::{access_of, allow};
 use super::super::{FsError, Request, Result};
 use super::show::View;

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
-use super::super::Terms;
+use super::super::SessionInfo;
 use super::documents;
 use super::show::View;
 use crate::engine::Histogram;
@@ -128,9 +128,10 @@ fn about_the_sessions(page: &mut Page, view: &View) {
         Type::Counter,
         "What the kernel asked since the start, by mount and kind of request.",
     );
-    let sessions: [Option<&Terms>; 2] = [0, 1].map(|n: usize| view.sessions[n].get().map(|terms| &**terms));
+    let sessions: [Option<&SessionInfo>; 2] =
+        [0, 1].map(|n: usize| view.sessions[n].get().map(|terms| &**terms));
     for (session, terms) in ["tree", "desk"].into_iter().zip(sessions) {
-        for (kind, count) in terms.into_iter().flat_map(Terms::asked) {
+        for (kind, count) in terms.into_iter().flat_map(SessionInfo::asked) {
             page.sample(&[("session", session), ("kind", kind)], count as f64);
         }
     }

@@ -25,7 +25,7 @@ mod metrics;
 mod misnamed;
 mod nodes;
 mod overview;
-mod plain;
+mod passthrough;
 mod private;
 mod publish;
 mod scratch;
@@ -48,12 +48,12 @@ use self::nodes::{Directory, Node, is_synthesized};
 use self::publish::Publisher;
 use self::show::View;
 pub use self::watch::Watch;
-use super::caller::{Callers, Whose};
 use super::files::Files;
 use super::guard::Guard;
+use super::identity::callers::Callers;
 use super::{
-    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kind, Look, NewMode, Opened, ROOT,
-    Reply, Request, Result, SetAttr, StatFs, Terms,
+    Attr, CallerCheck, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kind, NewMode, Opened,
+    ROOT, ReadRequest, Reply, Request, Result, SessionInfo, SetAttr, StatFs,
 };
 use crate::engine::Engine;
 use crate::queue::Span;
@@ -146,12 +146,12 @@ impl Desk {
     }
 
     /// The terms on which it is served, once it is mounted.
-    pub fn terms(&self) -> Option<Arc<Terms>> {
+    pub fn terms(&self) -> Option<Arc<SessionInfo>> {
         self.core.view.sessions[1].get().cloned()
     }
 
     /// The tree beside it is served on these terms.
-    pub fn beside(&self, tree: Arc<Terms>) {
+    pub fn beside(&self, tree: Arc<SessionInfo>) {
         let _ = self.core.view.sessions[0].set(tree);
     }
 
@@ -235,16 +235,16 @@ impl Filesystem for Desk {
         true
     }
 
-    fn whose(&self, look: Look<'_>) -> Whose {
-        let depends = match look {
-            Look::Attributes(ino) => self.core.depends_on_caller(ino),
-            Look::Name(parent, name) => self.core.name_depends_on_caller(parent, name),
-            Look::Other => true,
+    fn caller_check(&self, read: ReadRequest<'_>) -> CallerCheck {
+        let depends = match read {
+            ReadRequest::Getattr(ino) => self.core.depends_on_caller(ino),
+            ReadRequest::Lookup(parent, name) => self.core.name_depends_on_caller(parent, name),
+            ReadRequest::Other => true,
         };
-        if depends { Whose::Exactly } else { Whose::Lately }
+        if depends { CallerCheck::Exact } else { CallerCheck::Recent }
     }
 
-    fn began(&self, terms: Arc<Terms>) {
+    fn began(&self, terms: Arc<SessionInfo>) {
         let _ = self.core.view.sessions[1].set(terms);
     }
 

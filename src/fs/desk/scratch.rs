@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::super::caller::Caller;
+use super::super::identity::callers::Caller;
 use super::super::{Attr, Entry, FsError, Ino, NewMode, Opened, Reply, Request, Result, SetAttr};
 use super::handles::{Handle, put, slice};
 use super::nodes::{Directory, Node};

@@ -9,9 +9,9 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, statat};
 
-use super::super::caller::{Caller, Callers};
 use super::super::guard::Guard;
-use super::super::{Attr, FsError, Ino, Kind, Request, Result, Terms, Timestamp};
+use super::super::identity::callers::{Caller, Callers};
+use super::super::{Attr, FsError, Ino, Kind, Request, Result, SessionInfo, Timestamp};
 use super::documents;
 use super::handles::Line;
 use super::nodes::{Directory, Document, Node, Nodes, WorkerFile};
@@ -67,7 +67,7 @@ pub(super) struct View {
     opened_at: Wall,
     pub(super) overview: Overview,
     /// What the two sessions are asked: the tree's, and the desk's own.
-    pub(super) sessions: [OnceLock<Arc<Terms>>; 2],
+    pub(super) sessions: [OnceLock<Arc<SessionInfo>>; 2],
     /// The newest `queue.json`: thousands of tasks are not written out for every `stat`.
     queue: Mutex<Renderings>,
     /// What `locks` of each worker last showed, and since when: nothing tells when a lock ends.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::super::caller::Caller;
-use super::super::followed::Alive;
+use super::super::identity::callers::Caller;
+use super::super::identity::process_watch::Alive;
 use super::super::{
     Attr, Entry, FsError, Ino, Kind, NewMode, Opened, Reply, Request, Result, SetAttr, Timestamp,
 };

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 
-use super::super::caller::Caller;
+use super::super::identity::callers::Caller;
 use super::super::{FsError, Result};
 use super::handles::Subject;
 use super::misnamed::is_kept_beside;

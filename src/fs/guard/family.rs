@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::descriptors::{Descriptors, Sight, processes};
+use super::open_files::{Descriptors, Sight, processes};
 use crate::fs::Ino;
 
 /// How often the children of a process are read at most until two readings agree.

@@ -6,13 +6,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::exempt::makes_rules;
+use super::gitignore::makes_rules;
 use super::locks::{Hand, Holder, Mode};
 use super::owned::{Reach, owner_of};
-use super::recent::Recent;
+use super::versions::Recent;
 use super::waiting::{Patience, Waits};
 use super::{Change, Guard, LOCK_ATTRIBUTE, Name, Orphan, Verdict};
-use crate::fs::caller::Caller;
+use crate::fs::identity::callers::Caller;
 use crate::fs::{FsError, Ino, Kind, Request, Result, SetAttr};
 use crate::limits::{DIRECTORY_WAIT_MS, MAKING_MS, OPENING_MS, WRITE_SHOWN_MS};
 use crate::queue::{Instant, Span, WorkerName};

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use crate::fs::Ino;
-use crate::fs::caller::Caller;
+use crate::fs::identity::callers::Caller;
 use crate::limits::{LOCK_PROCESSES, LOCKED_FILES, LOCKED_FILES_OF_A_USER, OPENING_MS, SWEPT_LOCKS};
 use crate::queue::{Instant, Now, Span, Wall, WorkerName};
 

@@ -23,16 +23,16 @@
 //! Lock order: the table, alone. It is never held over a system call.
 
 mod change;
-mod descriptors;
-mod exempt;
 mod family;
 mod fences;
-mod forgetting;
+mod gitignore;
+mod invalidator;
 mod judge;
 mod locks;
+mod open_files;
 mod owned;
-mod recent;
 mod sweeping;
+mod versions;
 mod waiting;
 
 use std::collections::HashMap;
@@ -44,20 +44,20 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use self::change::{Change, Name};
-pub use self::descriptors::Device;
-use self::descriptors::{Descriptors, Sight};
-use self::exempt::Exempt;
 use self::family::Scan;
 use self::fences::Fences;
-use self::forgetting::Forgetting;
+use self::gitignore::Exempt;
+use self::invalidator::Forgetting;
 use self::judge::Grant;
 use self::locks::{Hand, Holder, Locks, Mode};
+pub use self::open_files::Device;
+use self::open_files::{Descriptors, Sight};
 use self::owned::{Owned, Reach};
-use self::recent::{Changes, Look};
 use self::sweeping::Sweeper;
+use self::versions::{Changes, Look};
 use self::waiting::{Patience, Room};
-use super::caller::{Caller, Callers};
 use super::files::Files;
+use super::identity::callers::{Caller, Callers};
 use super::{Attr, FsError, Ino, Kernel, Kind, Reply, Request, Result};
 use crate::clock::Clock;
 use crate::engine::{Engine, Tally};
@@ -342,7 +342,7 @@ impl Guard {
 
     /// Something happened behind the mount to an entry of this name; to any, if none is named.
     pub fn changed_behind(&self, name: Option<&OsStr>) {
-        if name.is_none_or(exempt::makes_rules) {
+        if name.is_none_or(gitignore::makes_rules) {
             self.exempt.rules_changed();
         }
     }

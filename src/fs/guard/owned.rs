@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ignore::gitignore::Gitignore;
 use parking_lot::Mutex;
 
-use super::exempt::rules;
+use super::gitignore::rules;
 use crate::engine::Engine;
 use crate::queue::{Actor, Seq, TaskId, TaskState, Wall, WorkerName, owned_files, owned_roots};
 

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::descriptors::{maps, processes};
 use super::family::Scan;
 use super::judge::Grant;
 use super::locks::Holder;
+use super::open_files::{maps, processes};
 use super::{Change, Guard, Sight, Verdict};
-use crate::fs::caller::Caller;
+use crate::fs::identity::callers::Caller;
 use crate::fs::{FsError, Ino, Result};
 use crate::limits::{
     LOCKED_FILES_OF_A_USER, LOCKS_FULL_MS, MAPPED_WAIT_MS, WAITING_CHANGES, WAITING_CHANGES_OF_A_USER,

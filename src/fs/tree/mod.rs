@@ -21,12 +21,12 @@ pub use self::root::DESK;
 pub use self::root::HIDDEN;
 use self::root::{Link, Root, is_synthesized};
 use self::watch::{LONG, SHORT, Watch};
-use super::caller::{Callers, Whose};
 use super::files::{Files, is_leased};
 use super::guard::{self, Change, Device, Guard, LOCK_ATTRIBUTE, Name, Policy, Verdict};
+use super::identity::callers::Callers;
 use super::{
-    Attr, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kernel, Kind, Look, NewMode, Opened,
-    ROOT, Reply, Request, Result, SetAttr, StatFs, Terms,
+    Attr, CallerCheck, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kernel, Kind, NewMode,
+    Opened, ROOT, ReadRequest, Reply, Request, Result, SessionInfo, SetAttr, StatFs,
 };
 use crate::engine::Engine;
 use crate::shown;
@@ -54,7 +54,7 @@ struct Core {
     root: Arc<Root>,
     guard: Arc<Guard>,
     watch: Arc<Watch>,
-    terms: OnceLock<Arc<Terms>>,
+    terms: OnceLock<Arc<SessionInfo>>,
     /// What the daemon has to say of itself.
     more: OnceLock<More>,
 }
@@ -75,7 +75,7 @@ type More = Box<dyn Fn() -> serde_json::Map<String, serde_json::Value> + Send + 
 
 impl Tree {
     /// The terms on which it is served, once it is.
-    pub fn terms(&self) -> Option<Arc<Terms>> {
+    pub fn terms(&self) -> Option<Arc<SessionInfo>> {
         self.core.terms.get().cloned()
     }
 
@@ -318,15 +318,15 @@ impl Filesystem for Tree {
         false
     }
 
-    fn whose(&self, look: Look<'_>) -> Whose {
-        match look {
+    fn caller_check(&self, read: ReadRequest<'_>) -> CallerCheck {
+        match read {
             // The guard may hear of a read by it.
-            Look::Attributes(_) => Whose::Exactly,
-            Look::Name(..) | Look::Other => Whose::Lately,
+            ReadRequest::Getattr(_) => CallerCheck::Exact,
+            ReadRequest::Lookup(..) | ReadRequest::Other => CallerCheck::Recent,
         }
     }
 
-    fn began(&self, terms: Arc<Terms>) {
+    fn began(&self, terms: Arc<SessionInfo>) {
         let _ = self.core.terms.set(terms);
     }
 

@@ -1,4 +1,4 @@
-//! What a process and those above it say of who it is (C40). Plain answers: what becomes of them, [`super::caller`] decides.
+//! What a process and those above it say of who it is (C40). Plain answers: what becomes of them, [`super::callers`] decides.
 //!
 //! May assume: it is called by a thread that may hang for ever ([`super::lookups`]): it looks into the memory of processes.
 //! Must never: keep a descriptor, or take longer than it takes to read [`ENVIRONMENTS_BYTES`].
@@ -6,8 +6,8 @@
 //! A name is looked for in this order: `CREWFS_WORKER` in the environment of the process or its nearest ancestor that has
 //! it; the nearest of them that is a known agent program; the login name of the user, which is not looked for here.
 
-use super::followed::Kind;
 use super::process::{Image, Stat, Variable, agent_program, serves_sftp, thread_group, variable_of};
+use super::process_watch::Kind;
 use crate::limits::{ANCESTORS, ENVIRONMENTS_BYTES};
 use crate::queue::WorkerName;
 

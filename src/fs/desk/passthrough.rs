@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::super::files::{append_to, read_from, write_to};
-use super::super::process::leaving;
+use super::super::identity::process::leaving;
 use super::super::{Attr, Entry, FsError, Ino, NewMode, Opened, ROOT, Reply, Request, Result, SetAttr};
 use super::handles::{Handle, Line, Plain, Writing};
 use super::nodes::is_synthesized;

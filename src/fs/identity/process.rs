@@ -110,7 +110,7 @@ pub(super) fn ending_of(pid: u32, started: u64) -> Option<ProcessEnding> {
 /// It may be asked while the thread waits for this answer. `/proc/<tid>/stat` may not: a thread that closes files in the midst of
 /// execve(2) holds a lock that reading it takes. So `status` is asked first, which takes no lock of the process: a thread that has
 /// let go of its memory is in no execve(2).
-pub(super) fn leaving(tid: u32) -> Option<ProcessEnding> {
+pub(in crate::fs) fn leaving(tid: u32) -> Option<ProcessEnding> {
     let status = fs::read(format!("/proc/{tid}/status")).ok()?;
     let has_memory = status.windows(MEMORY.len()).any(|line| line == MEMORY);
     if has_memory { None } else { Stat::open(tid)?.1.leaving.map(ending) }

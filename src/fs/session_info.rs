@@ -116,7 +116,7 @@ const ASKED: [(Asked, &str); 31] = [
 
 /// What one session has agreed on with the kernel.
 #[derive(Debug, Default)]
-pub struct Terms {
+pub struct SessionInfo {
     /// How many threads serve it.
     pub threads: usize,
     /// What would be good to have, by name, and whether the kernel has it.
@@ -128,7 +128,7 @@ pub struct Terms {
 
 /// A thread is at a request while this lives. One that is parked is at no thread.
 #[derive(Debug)]
-pub struct AtWork<'a>(&'a Terms);
+pub struct AtWork<'a>(&'a SessionInfo);
 
 impl Drop for AtWork<'_> {
     fn drop(&mut self) {
@@ -136,10 +136,10 @@ impl Drop for AtWork<'_> {
     }
 }
 
-impl Terms {
+impl SessionInfo {
     /// Terms under which nothing was asked yet.
-    pub fn new(threads: usize, features: Vec<(&'static str, bool)>) -> Terms {
-        Terms { threads, features, ..Terms::default() }
+    pub fn new(threads: usize, features: Vec<(&'static str, bool)>) -> SessionInfo {
+        SessionInfo { threads, features, ..SessionInfo::default() }
     }
 
     /// Whether the kernel has this feature.
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_session_hangs_when_all_its_threads_are_at_one_request_for_long() {
-        let terms = Terms::new(2, Vec::new());
+        let terms = SessionInfo::new(2, Vec::new());
         let mine = terms.takes_up();
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_request_is_counted_under_its_name() {
-        let terms = Terms::new(4, vec![("readdirplus", true)]);
+        let terms = SessionInfo::new(4, vec![("readdirplus", true)]);
         for (n, (asked, _)) in ASKED.iter().enumerate() {
             assert_eq!(*asked as usize, n);
             (0..n).for_each(|_| terms.count(*asked));

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use crate::fs::Ino;
-use crate::fs::caller::Callers;
+use crate::fs::identity::callers::Callers;
 use crate::limits::MAPPINGS_READ;
 
 /// A device number: major and minor.

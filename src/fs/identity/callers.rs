@@ -19,12 +19,12 @@ use std::sync::mpsc::channel;
 use parking_lot::Mutex;
 
 use super::ancestry::{self, Found, Name, Stands};
-use super::followed::{Alive, Anchor, Follower, Kind};
 use super::lookups::{Asked, Lane, Lookups, News, Task as Work};
 use super::names::{self, Names};
 use super::process::{Image, Stat, age, thread_group};
-use super::{FsError, Request, Result};
+use super::process_watch::{Alive, Anchor, Follower, Kind};
 use crate::engine::{Engine, Presence};
+use crate::fs::{CallerCheck, FsError, Request, Result};
 use crate::limits::{CALLERS_REMEMBERED, CROWD, SIGN_OF_LIFE_MS, SURELY_BEFORE_MS};
 use crate::queue::{Actor, Instant, Now, Refusal, Seq, Span, State, Task, WorkerName};
 
@@ -76,17 +76,6 @@ impl Nameless {
             Nameless::Unknown(why) => why,
         }
     }
-}
-
-/// How well a request must be known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    /// It is only a sign of life: who asked a moment ago still does.
-    Lately,
-    /// Something depends on who asks now.
-    Exactly,
-    /// The same, and the thread that asked perhaps does not wait for the answer, and may be at anything.
-    Unwaited,
 }
 
 thread_local! {
@@ -185,23 +174,23 @@ impl Callers {
     }
 
     /// Whether it is known who asks, so that the request can be served by this thread while the answer lives. This waits for nothing.
-    pub fn admit(&self, req: &Request, whose: Whose) -> Option<Serving> {
-        if req.tid == 0 || whose == Whose::Lately && self.is_known_lately(req) {
+    pub fn admit(&self, req: &Request, check: CallerCheck) -> Option<Serving> {
+        if req.tid == 0 || check == CallerCheck::Recent && self.is_known_lately(req) {
             return Some(Serving::unknown());
         }
-        if whose == Whose::Unwaited {
+        if check == CallerCheck::ExactUnwaited {
             return None;
         }
         let caller = self.recall(req).or_else(|| self.of_process(req))?;
         // The process above is gone, and the one that asks is not: another one stands above now.
-        let orphaned = whose == Whose::Exactly && caller.anchor.as_ref().is_some_and(Anchor::has_ended);
+        let orphaned = check == CallerCheck::Exact && caller.anchor.as_ref().is_some_and(Anchor::has_ended);
         (!orphaned).then(|| Serving::of(req, caller))
     }
 
     /// Find out who asks, and serve the request then, or when that takes too long.
-    pub fn find_out(self: &Arc<Self>, req: &Request, whose: Whose, serve: Work) {
-        let stat = if whose == Whose::Unwaited { None } else { Stat::open(req.tid) };
-        if whose != Whose::Unwaited && stat.is_none() {
+    pub fn find_out(self: &Arc<Self>, req: &Request, check: CallerCheck, serve: Work) {
+        let stat = if check == CallerCheck::ExactUnwaited { None } else { Stat::open(req.tid) };
+        if check != CallerCheck::ExactUnwaited && stat.is_none() {
             return self.serve(req, self.by_login(req, 0), serve);
         }
         let (stat, image) = match stat {

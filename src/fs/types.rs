@@ -1,0 +1,230 @@
+//! The vocabulary of both filesystems: node numbers, attributes, requests, and the parts of answers.
+//!
+//! Must never: do anything. These are values; their shapes follow the kernel's protocol (fuse(4)) without naming a library for it.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+/// A node number of one session. Not the inode number of the disk.
+pub type Ino = u64;
+/// The node number of a session's root directory, fixed by the kernel's protocol.
+pub const ROOT: Ino = 1;
+
+/// Who asks, as the kernel tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// The **thread** id of the caller; 0 when the kernel itself asks, or the caller is outside our pid namespace.
+    pub tid: u32,
+    /// The caller's filesystem uid.
+    pub uid: u32,
+    /// The caller's filesystem gid.
+    pub gid: u32,
+}
+
+/// A request that changes nothing, as far as the check of its caller depends on it.
+#[derive(Debug, Clone, Copy)]
+pub enum ReadRequest<'a> {
+    /// LOOKUP of a name in a directory.
+    Lookup(Ino, &'a OsStr),
+    /// GETATTR of a node.
+    Getattr(Ino),
+    /// Any other.
+    Other,
+}
+
+/// How exactly the caller of a request must be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallerCheck {
+    /// The request is only a sign of life. The worker that the thread belonged to a moment ago is good enough.
+    Recent,
+    /// The answer depends on the worker that calls now.
+    Exact,
+    /// As [`CallerCheck::Exact`], for a request whose thread may not wait for the answer and may be in any state.
+    ExactUnwaited,
+}
+
+/// What kind of file a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A Unix socket.
+    Socket,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+}
+
+impl Kind {
+    /// The kind that the type bits of a `st_mode` mean; `None` for bits that mean nothing.
+    pub fn from_mode(mode: u32) -> Option<Kind> {
+        Some(match mode & libc::S_IFMT {
+            libc::S_IFREG => Kind::File,
+            libc::S_IFDIR => Kind::Directory,
+            libc::S_IFLNK => Kind::Symlink,
+            libc::S_IFIFO => Kind::Fifo,
+            libc::S_IFSOCK => Kind::Socket,
+            libc::S_IFCHR => Kind::CharDevice,
+            libc::S_IFBLK => Kind::BlockDevice,
+            _ => return None,
+        })
+    }
+}
+
+/// A point in time as `stat(2)` gives it: seconds since 1970 (negative before), and nanoseconds below 10⁹.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Timestamp {
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub seconds: i64,
+    /// Nanoseconds into that second.
+    pub nanos: u32,
+}
+
+/// What `stat(2)` shows of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// The node's number in this session, shown as `st_ino`.
+    pub ino: Ino,
+    /// The file type.
+    pub kind: Kind,
+    /// Permission bits with set-id and sticky bits, `0o7777` at most.
+    pub perm: u16,
+    /// Hard links.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number, for device nodes.
+    pub rdev: u32,
+    /// Length in bytes.
+    pub size: u64,
+    /// Space used, in 512-byte blocks.
+    pub blocks: u64,
+    /// Preferred I/O size in bytes.
+    pub blksize: u32,
+    /// Last access.
+    pub atime: Timestamp,
+    /// Last change of content.
+    pub mtime: Timestamp,
+    /// Last change of anything.
+    pub ctime: Timestamp,
+}
+
+/// A name that was found or made, and how long the kernel may believe it.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// The node.
+    pub attr: Attr,
+    /// How long the name may be taken to mean this node.
+    pub entry_ttl: Duration,
+    /// How long the attributes may be taken as they are.
+    pub attr_ttl: Duration,
+}
+
+/// What a name was found to mean.
+#[derive(Debug, Clone, Copy)]
+pub enum Found {
+    /// A node.
+    Entry(Entry),
+    /// Nothing, and how long the kernel may believe that.
+    Nothing(Duration),
+}
+
+/// An open file, and what the kernel may do with it by itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Opened {
+    /// The handle that later requests carry.
+    pub fh: u64,
+    /// Reads and writes go to the daemon one by one, past the page cache.
+    pub direct_io: bool,
+    /// `close(2)` need not be reported.
+    pub no_flush: bool,
+}
+
+/// One end of a time change: a value, or "now" by the disk's own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeChange {
+    /// Set to this time.
+    To(Timestamp),
+    /// Set to the present.
+    Now,
+}
+
+/// What a SETATTR wants changed; `None` leaves a field alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SetAttr {
+    /// New mode bits.
+    pub mode: Option<u32>,
+    /// New owner.
+    pub uid: Option<u32>,
+    /// New group.
+    pub gid: Option<u32>,
+    /// New length in bytes (`truncate`, and `open` with O_TRUNC).
+    pub size: Option<u64>,
+    /// New access time.
+    pub atime: Option<TimeChange>,
+    /// New modification time.
+    pub mtime: Option<TimeChange>,
+}
+
+/// The mode that something is to be made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewMode {
+    /// As the caller said it. Of a node it holds the type bits.
+    pub mode: u32,
+    /// The caller's umask. It counts where the directory has no default ACL.
+    pub umask: u32,
+}
+
+/// One line of a directory listing.
+#[derive(Debug, Clone)]
+pub struct DirEntry<'a> {
+    /// The number shown as `d_ino`.
+    pub ino: Ino,
+    /// Where the listing goes on after this line; never 0.
+    pub next: u64,
+    /// The file type.
+    pub kind: Kind,
+    /// The name.
+    pub name: &'a OsStr,
+}
+
+/// What `statfs(2)` shows, in blocks of `frsize` bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StatFs {
+    /// Blocks in all.
+    pub blocks: u64,
+    /// Blocks free.
+    pub bfree: u64,
+    /// Blocks free for everybody.
+    pub bavail: u64,
+    /// Inodes in all.
+    pub files: u64,
+    /// Inodes free.
+    pub ffree: u64,
+    /// Preferred I/O size in bytes.
+    pub bsize: u32,
+    /// Longest name in bytes.
+    pub namelen: u32,
+    /// Size of a block in bytes.
+    pub frsize: u32,
+}
+
+/// Where a copy starts, at one of its ends.
+#[derive(Debug, Clone, Copy)]
+pub struct FileRange {
+    /// The file.
+    pub ino: Ino,
+    /// Its handle, 0 where opens are not reported.
+    pub fh: u64,
+    /// Where in the file, in bytes.
+    pub offset: u64,
+}
