@@ -24,13 +24,13 @@ use thiserror::Error;
 pub use self::project::{Holder, Project, TakeError, state_place};
 use self::service::Service;
 use crate::engine::{self, Engine};
-use crate::fs::desk::{self, Desk, Watch};
+use crate::fs::desk::{self, Desk, DeskWatch};
 use crate::fs::files::{Files, Opens, make_directory_like};
 use crate::fs::guard;
 use crate::fs::identity::callers::Callers;
-use crate::fs::identity::exits::Endings;
+use crate::fs::identity::exits::ExitStatusSource;
 use crate::fs::identity::names;
-use crate::fs::identity::process_watch::Follower;
+use crate::fs::identity::process_watch::ProcessWatch;
 use crate::fs::tree::{DESK, Tree, TreeConfig};
 use crate::fs::{Kernel, SessionInfo};
 use crate::fuse::{MountOptions, Session};
@@ -99,8 +99,8 @@ pub struct Daemon {
     tree: Session,
     shown: Arc<Tree>,
     desk: Session,
-    watch: Watch,
-    follower: Arc<Follower>,
+    watch: DeskWatch,
+    follower: Arc<ProcessWatch>,
     engine: Arc<Engine>,
     files: [Arc<Files>; 2],
     /// Those of both sessions.
@@ -117,7 +117,7 @@ impl Daemon {
         sys::clear_umask();
         sys::ignore_lease_breaks();
         // Threads have the capabilities of the one that starts them: this is settled before there are any.
-        let endings = Endings::find();
+        let endings = ExitStatusSource::find();
         sys::keep_capabilities()
             .and_then(|()| sys::drop_network_capability())
             .map_err(|error| cannot("capabilities cannot be kept", error))?;
@@ -134,7 +134,7 @@ impl Daemon {
             .map_err(|error| cannot("the queue cannot be rebuilt from the event log", error))?;
 
         let owner = rustix::process::geteuid().as_raw();
-        let follower = Follower::start(engine.clone(), config.remote_grace, endings.heard())
+        let follower = ProcessWatch::start(engine.clone(), config.remote_grace, endings.heard())
             .map_err(|error| cannot("processes cannot be followed", error))?;
         let callers = Arc::new(Callers::new(engine.clone(), follower.clone(), owner, config.names.clone()));
         let opened =
@@ -294,7 +294,7 @@ fn told(
     project: &Project,
     engine: &Arc<Engine>,
     tasks: Arc<Files>,
-    endings: &Endings,
+    endings: &ExitStatusSource,
 ) -> Result<impl Fn() -> Map<String, Value> + Send + Sync + use<>, StartError> {
     let (endings_by, endings_why) = endings.told();
     let root = project.root().try_clone().map_err(|e| cannot("a descriptor cannot be copied", e))?;

@@ -233,10 +233,10 @@ pub fn clock_is_synchronised() -> Option<bool> {
 }
 
 /// What names a file for as long as it exists, whatever it is called: `struct file_handle` without its length.
-pub type Handle = Box<[u8]>;
+pub type FileHandle = Box<[u8]>;
 
 /// The handle of what a descriptor stands for; an `O_PATH` one does.
-pub fn handle_of(fd: BorrowedFd<'_>) -> io::Result<Handle> {
+pub fn handle_of(fd: BorrowedFd<'_>) -> io::Result<FileHandle> {
     /// `MAX_HANDLE_SZ` of Linux.
     const LARGEST: usize = 128;
     // The length of the handle, its type, the handle.
@@ -296,7 +296,7 @@ pub enum Heard<'a> {
         by_us: bool,
         /// Whether the name came or went; else what it means has changed.
         name_changed: bool,
-        /// The [`Handle`] of the directory.
+        /// The [`FileHandle`] of the directory.
         directory: &'a [u8],
         /// The name.
         name: &'a OsStr,

@@ -11,9 +11,9 @@ use crate::queue::{Content, Record};
 
 /// The last events, oldest first.
 #[derive(Default)]
-pub(super) struct Recent(Mutex<VecDeque<Record>>);
+pub(super) struct EventTail(Mutex<VecDeque<Record>>);
 
-impl Recent {
+impl EventTail {
     /// These are on disk now.
     pub(super) fn add(&self, records: &[Record]) {
         let new = &records[records.len().saturating_sub(EVENTS_SHOWN)..];
@@ -51,7 +51,7 @@ mod tests {
             at: Wall(0),
             event: Event::Reported { task: task.clone(), text: Content::new(vec![b'x'; 5_000]) },
         };
-        let recent = Recent::default();
+        let recent = EventTail::default();
         let many = EVENTS_SHOWN as u64 * 2;
         recent.add(&(1..=many).map(record).collect::<Vec<_>>());
         recent.add(&[record(many + 1)]);

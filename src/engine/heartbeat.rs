@@ -14,7 +14,7 @@ use crate::queue::{Instant, Now, Wall, WorkerName};
 
 /// What is known of one worker without asking the log.
 #[derive(Debug)]
-pub struct Presence {
+pub struct Heartbeat {
     /// The worker.
     pub name: WorkerName,
     /// The uid that used the name first since the start.
@@ -25,7 +25,7 @@ pub struct Presence {
     last_refusal: Mutex<Option<(Wall, String)>>,
 }
 
-impl Presence {
+impl Heartbeat {
     /// The worker did something.
     pub fn heard(&self, now: Now) {
         self.last_heard.fetch_max(now.instant.0, Relaxed);
@@ -64,7 +64,7 @@ pub struct Roster {
     /// The latest time at which somebody who is not here can have been heard of: the start, or when the last one was
     /// forgotten. It counts for all of them, so that nobody loses a claim by being forgotten.
     others_heard: AtomicU64,
-    workers: RwLock<HashMap<WorkerName, Arc<Presence>>>,
+    workers: RwLock<HashMap<WorkerName, Arc<Heartbeat>>>,
 }
 
 impl Roster {
@@ -74,7 +74,7 @@ impl Roster {
     }
 
     /// The worker did something now. The answer can be kept to say so again without a look-up.
-    pub fn heard(&self, name: &WorkerName, uid: u32, now: Now) -> Arc<Presence> {
+    pub fn heard(&self, name: &WorkerName, uid: u32, now: Now) -> Arc<Heartbeat> {
         if let Some(known) = self.workers.read().get(name) {
             known.heard(now);
             return known.clone();
@@ -87,7 +87,7 @@ impl Roster {
             workers.remove(&oldest.name);
         }
         let presence = workers.entry(name.clone()).or_insert_with(|| {
-            Arc::new(Presence {
+            Arc::new(Heartbeat {
                 name: name.clone(),
                 uid,
                 last_heard: AtomicU64::new(now.instant.0),
@@ -100,12 +100,12 @@ impl Roster {
     }
 
     /// What is known of a worker.
-    pub fn get(&self, name: &str) -> Option<Arc<Presence>> {
+    pub fn get(&self, name: &str) -> Option<Arc<Heartbeat>> {
         self.workers.read().get(name).cloned()
     }
 
     /// Everybody, by name.
-    pub fn all(&self) -> Vec<Arc<Presence>> {
+    pub fn all(&self) -> Vec<Arc<Heartbeat>> {
         let mut all: Vec<_> = self.workers.read().values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all

@@ -31,13 +31,13 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use thiserror::Error;
 
 pub use counters::{Counters, Histogram, Tally};
-use event_tail::Recent;
-pub use heartbeat::{Presence, Roster};
+use event_tail::EventTail;
+pub use heartbeat::{Heartbeat, Roster};
 use pending::{Deferred, Pending};
 pub use reserve::FILE as RESERVE_FILE;
 pub use snapshot::FILE as SNAPSHOT_FILE;
-use ticket::Slot;
 pub use ticket::Ticket;
+use ticket::TicketSlot;
 
 use crate::clock::{Clock, Stopwatch};
 use crate::limits::EVENTS_SHOWN;
@@ -124,12 +124,12 @@ pub struct Config {
 
 /// A handle on the writer and on the state that it publishes.
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the writer and everybody else share.
-struct Shared {
+struct EngineShared {
     pending: Mutex<Pending>,
     /// The writer waits here for work.
     work: Condvar,
@@ -139,7 +139,7 @@ struct Shared {
     log_bytes: AtomicU64,
     roster: Roster,
     counters: Counters,
-    recent: Recent,
+    recent: EventTail,
     clock: Clock,
     /// Why nothing can be changed, while that is so.
     broken: RwLock<Option<String>>,
@@ -153,7 +153,7 @@ struct Shared {
     observer: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
-impl Shared {
+impl EngineShared {
     /// Whether a command of this kind is taken at present.
     fn admit(&self, command: &Command) -> Result<(), Failure> {
         if let Some(why) = &*self.broken.read() {
@@ -173,7 +173,7 @@ impl Shared {
         mut pending: MutexGuard<'_, Pending>,
         submission: Submission,
         asked: Stopwatch,
-        slot: Slot,
+        slot: TicketSlot,
     ) {
         let entered = match self.admit(&submission.command) {
             Ok(()) => pending.enter(submission, (self.clock)(), asked, slot),
@@ -202,7 +202,7 @@ impl Engine {
         let mut state = loaded.unwrap_or_default().under(config.rules);
         let snapshot_at = state.tail();
         writer::catch_up(&mut *log, &mut state, |_| ())?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(EngineShared {
             pending: Mutex::new(Pending::new(state.clone(), config.budget)),
             work: Condvar::new(),
             room: Condvar::new(),
@@ -210,7 +210,7 @@ impl Engine {
             published: RwLock::new(Arc::new(state)),
             roster: Roster::new((config.clock)().instant),
             counters: Counters::default(),
-            recent: Recent::default(),
+            recent: EventTail::default(),
             clock: config.clock.clone(),
             broken: RwLock::new(None),
             has_space: AtomicBool::new(true),
@@ -294,7 +294,7 @@ impl Engine {
         if pending.is_stopping() {
             return Ticket::of(Err(Failure::Stopping));
         }
-        let (slot, ticket) = Slot::new();
+        let (slot, ticket) = TicketSlot::new();
         if self.shared.broken.read().is_some() {
             // A change is a reason to try the log again; only the writer can.
             pending.defer(Deferred { submission, asked, slot });

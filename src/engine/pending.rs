@@ -7,7 +7,7 @@
 //! CREATE: if that came after the disk's, one claim at a time would get through. So a command is judged at
 //! once, against the state as it will be, by the thread that brings it; the writer takes what has gathered to the disk.
 
-use super::ticket::Slot;
+use super::ticket::TicketSlot;
 use super::{Failure, Query, Submission};
 use crate::clock::Stopwatch;
 use crate::limits::COMMANDS_IN_A_BATCH;
@@ -16,21 +16,21 @@ use crate::queue::{
 };
 
 /// A command that is decided, whose events are among the records.
-pub(super) struct Entry {
+pub(super) struct PendingCommand {
     submission: Submission,
     asked: Stopwatch,
-    slot: Slot,
+    slot: TicketSlot,
     /// Whether it claims something, which the counters time.
     claims: bool,
 }
 
-impl Entry {
+impl PendingCommand {
     /// Since when a claim was asked for, if this is one.
     pub(super) fn claim(&self) -> Option<&Stopwatch> {
         self.claims.then_some(&self.asked)
     }
 
-    pub(super) fn into_slot(self) -> Slot {
+    pub(super) fn into_slot(self) -> TicketSlot {
         self.slot
     }
 }
@@ -39,12 +39,12 @@ impl Entry {
 pub(super) struct Deferred {
     pub(super) submission: Submission,
     pub(super) asked: Stopwatch,
-    pub(super) slot: Slot,
+    pub(super) slot: TicketSlot,
 }
 
 /// What the next commit takes along.
 pub(super) struct Batch {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<PendingCommand>,
     pub(super) records: Vec<Record>,
     /// The state after the last of them.
     pub(super) state: State,
@@ -58,7 +58,7 @@ pub(super) struct Pending {
     working: State,
     /// What each may add to the log. Decisions that are lost stay paid.
     accounts: Accounts,
-    entries: Vec<Entry>,
+    entries: Vec<PendingCommand>,
     records: Vec<Record>,
     /// Entries that have events.
     changes: usize,
@@ -93,8 +93,8 @@ impl Pending {
         submission: Submission,
         now: Now,
         asked: Stopwatch,
-        slot: Slot,
-    ) -> Result<(), (Slot, Result<Outcome, Failure>)> {
+        slot: TicketSlot,
+    ) -> Result<(), (TicketSlot, Result<Outcome, Failure>)> {
         self.pass_time(now);
         let (outcome, events) = match self.judge(&submission, now) {
             Ok(decision) => decision,
@@ -103,7 +103,7 @@ impl Pending {
         if events.is_empty() && self.entries.is_empty() && !self.in_flight {
             return Err((slot, Ok(outcome)));
         }
-        self.push(Entry { submission, asked, slot, claims: false }, outcome, events, now);
+        self.push(PendingCommand { submission, asked, slot, claims: false }, outcome, events, now);
         Ok(())
     }
 
@@ -126,7 +126,7 @@ impl Pending {
         Ok((decision.outcome, decision.events))
     }
 
-    fn push(&mut self, mut entry: Entry, outcome: Outcome, events: Vec<Event>, now: Now) {
+    fn push(&mut self, mut entry: PendingCommand, outcome: Outcome, events: Vec<Event>, now: Now) {
         self.changes += usize::from(!events.is_empty());
         entry.claims = !events.is_empty() && matches!(outcome, Outcome::Claimed { .. });
         events.into_iter().for_each(|event| self.adopt(event, now));
@@ -140,9 +140,9 @@ impl Pending {
     pub(super) fn judge_again(
         &mut self,
         state: State,
-        batch: Vec<Entry>,
+        batch: Vec<PendingCommand>,
         now: Now,
-    ) -> (Batch, Vec<(Slot, Failure)>) {
+    ) -> (Batch, Vec<(TicketSlot, Failure)>) {
         let later = std::mem::take(&mut self.entries);
         self.reset(state);
         self.pass_time(now);
@@ -160,7 +160,7 @@ impl Pending {
 
     /// A command of the engine's own, of which no caller waits to hear.
     pub(super) fn enter_own(&mut self, command: Command, now: Now) {
-        let (slot, _) = Slot::new();
+        let (slot, _) = TicketSlot::new();
         // One that no longer applies is no error.
         let _ = self.enter(command.into(), now, Stopwatch::start(), slot);
     }
@@ -247,11 +247,11 @@ impl Pending {
     }
 
     /// Go on from what the log says. What was decided and not written is lost: those to be told so.
-    pub(super) fn reset(&mut self, state: State) -> Vec<Slot> {
+    pub(super) fn reset(&mut self, state: State) -> Vec<TicketSlot> {
         self.working = state;
         self.records.clear();
         self.changes = 0;
-        std::mem::take(&mut self.entries).into_iter().map(Entry::into_slot).collect()
+        std::mem::take(&mut self.entries).into_iter().map(PendingCommand::into_slot).collect()
     }
 
     /// Commands that still wait for the log, when the engine stops.

@@ -24,7 +24,7 @@ const UNFINISHED: &str = "snapshot.json.new";
 const FORMAT: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct SnapshotHead {
     crewfs_snapshot: u32,
     seq: Seq,
     bytes: usize,
@@ -65,7 +65,7 @@ pub fn fits(state: &State, log: &mut dyn Log) -> bool {
 
 fn parse(content: &[u8]) -> Result<State, String> {
     let end = content.iter().position(|b| *b == b'\n').ok_or("it has no head")?;
-    let head: Head = serde_json::from_slice(&content[..end]).map_err(|e| e.to_string())?;
+    let head: SnapshotHead = serde_json::from_slice(&content[..end]).map_err(|e| e.to_string())?;
     let body = &content[end + 1..];
     if head.crewfs_snapshot != FORMAT {
         return Err(format!("it has format {}, not {FORMAT}", head.crewfs_snapshot));
@@ -80,7 +80,12 @@ fn parse(content: &[u8]) -> Result<State, String> {
 /// Write a snapshot of `state`. It replaces the one before in one step, when it is whole and on disk.
 pub fn save(directory: &StateDirectory, state: &State) -> io::Result<()> {
     let body = serde_json::to_vec(state)?;
-    let head = Head { crewfs_snapshot: FORMAT, seq: state.tail(), bytes: body.len(), check: checksum(&body) };
+    let head = SnapshotHead {
+        crewfs_snapshot: FORMAT,
+        seq: state.tail(),
+        bytes: body.len(),
+        check: checksum(&body),
+    };
     let mut file = directory.open(UNFINISHED, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
     let written = file
         .write_all(&serde_json::to_vec(&head)?)

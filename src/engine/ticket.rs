@@ -15,9 +15,9 @@ type Answer = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
 
 /// What becomes of a command. Copies are of the same command.
 #[derive(Clone)]
-pub struct Ticket(Arc<Mutex<State>>);
+pub struct Ticket(Arc<Mutex<TicketState>>);
 
-enum State {
+enum TicketState {
     /// It is not on disk yet. It is decided as soon as the log works, and may be decided anew if another writer was first.
     Pending { decided: Option<Outcome>, waiting: Vec<Answer> },
     /// This is final.
@@ -38,15 +38,15 @@ impl Ticket {
 
     /// That of a command for which this is final.
     pub(super) fn of(outcome: Result<Outcome, Failure>) -> Ticket {
-        Ticket(Arc::new(Mutex::new(State::Final(outcome))))
+        Ticket(Arc::new(Mutex::new(TicketState::Final(outcome))))
     }
 
     /// What the command comes to as it looks now. Before it is on disk, no other caller may hear of it. `None` while the log does not
     /// work: then it is not decided yet.
     pub fn decided(&self) -> Option<Result<Outcome, Failure>> {
         match &*self.0.lock() {
-            State::Pending { decided, .. } => decided.clone().map(Ok),
-            State::Final(outcome) => Some(outcome.clone()),
+            TicketState::Pending { decided, .. } => decided.clone().map(Ok),
+            TicketState::Final(outcome) => Some(outcome.clone()),
         }
     }
 
@@ -54,8 +54,8 @@ impl Ticket {
     /// refused, or lost.
     pub fn on_durable(&self, answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static) {
         let outcome = match &mut *self.0.lock() {
-            State::Pending { waiting, .. } => return waiting.push(Box::new(answer)),
-            State::Final(outcome) => outcome.clone(),
+            TicketState::Pending { waiting, .. } => return waiting.push(Box::new(answer)),
+            TicketState::Final(outcome) => outcome.clone(),
         };
         answer(outcome);
     }
@@ -78,18 +78,19 @@ impl Ticket {
 }
 
 /// The engine's side of a ticket.
-pub(super) struct Slot(Ticket);
+pub(super) struct TicketSlot(Ticket);
 
-impl Slot {
+impl TicketSlot {
     /// Of a command that is not decided yet.
-    pub(super) fn new() -> (Slot, Ticket) {
-        let ticket = Ticket(Arc::new(Mutex::new(State::Pending { decided: None, waiting: Vec::new() })));
-        (Slot(ticket.clone()), ticket)
+    pub(super) fn new() -> (TicketSlot, Ticket) {
+        let ticket =
+            Ticket(Arc::new(Mutex::new(TicketState::Pending { decided: None, waiting: Vec::new() })));
+        (TicketSlot(ticket.clone()), ticket)
     }
 
     /// The command is decided; that is not on disk yet.
     pub(super) fn decide(&self, outcome: Outcome) {
-        if let State::Pending { decided, .. } = &mut *self.0.0.lock() {
+        if let TicketState::Pending { decided, .. } = &mut *self.0.0.lock() {
             *decided = Some(outcome);
         }
     }
@@ -106,16 +107,16 @@ impl Slot {
     }
 
     fn finish(&self, outcome: Result<Outcome, Failure>) {
-        let before = std::mem::replace(&mut *self.0.0.lock(), State::Final(outcome.clone()));
-        if let State::Pending { waiting, .. } = before {
+        let before = std::mem::replace(&mut *self.0.0.lock(), TicketState::Final(outcome.clone()));
+        if let TicketState::Pending { waiting, .. } = before {
             waiting.into_iter().for_each(|answer| answer(outcome.clone()));
         }
     }
 }
 
-impl Drop for Slot {
+impl Drop for TicketSlot {
     fn drop(&mut self) {
-        if matches!(&*self.0.0.lock(), State::Pending { .. }) {
+        if matches!(&*self.0.0.lock(), TicketState::Pending { .. }) {
             self.finish(Err(Failure::Stopping));
         }
     }

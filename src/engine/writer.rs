@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::pending::{Batch, Deferred, Entry};
+use super::pending::{Batch, Deferred, PendingCommand};
 use super::reserve::Reserve;
 use super::snapshot::Snapshots;
 use super::superseded::Superseded;
-use super::{Config, Failure, Shared};
+use super::{Config, EngineShared, Failure};
 use crate::limits::{EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP, REPLAY_EVENTS};
 use crate::log::{Log, LogError, Tail};
 use crate::queue::{Command, Content, Event, Instant, Now, Record, Seq, Span, State, lease};
@@ -21,7 +21,7 @@ const TICK: Span = Span(1_000);
 
 pub(super) struct Writer {
     log: Box<dyn Log>,
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     config: Config,
     reserve: Option<Reserve>,
     snapshots: Option<Snapshots>,
@@ -32,7 +32,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(log: Box<dyn Log>, shared: Arc<Shared>, config: Config, snapshot_at: Seq) -> Writer {
+    pub(super) fn new(
+        log: Box<dyn Log>,
+        shared: Arc<EngineShared>,
+        config: Config,
+        snapshot_at: Seq,
+    ) -> Writer {
         let reserve = config.directory.clone().map(Reserve::take);
         let ticked = (config.clock)().instant;
         let superseded = Superseded::since(&shared.published.read());
@@ -106,13 +111,13 @@ impl Writer {
     }
 
     /// Append what was decided, and settle its tickets. If another writer was first, it is decided again.
-    fn commit(&mut self, mut entries: Vec<Entry>, mut records: Vec<Record>, mut state: State) {
+    fn commit(&mut self, mut entries: Vec<PendingCommand>, mut records: Vec<Record>, mut state: State) {
         loop {
             match self.append(&records) {
                 Ok(tail) => {
                     entries
                         .iter()
-                        .filter_map(Entry::claim)
+                        .filter_map(PendingCommand::claim)
                         .for_each(|asked| self.shared.counters.claimed(asked.elapsed()));
                     self.advance(state, tail, &records);
                     self.shared.pending.lock().landed();
@@ -250,7 +255,7 @@ impl Writer {
 
     /// Nothing that was decided since the last commit happened: not these entries, which the commit was to hold, and not what was decided
     /// on top of them in the meantime.
-    fn fail(&mut self, error: LogError, entries: Vec<Entry>) {
+    fn fail(&mut self, error: LogError, entries: Vec<PendingCommand>) {
         let failure = match &error {
             LogError::Full => Failure::DiskFull,
             other => {
@@ -265,7 +270,7 @@ impl Writer {
             pending.reset((*self.state()).clone())
         };
         self.shared.room.notify_all();
-        let lost = entries.into_iter().map(Entry::into_slot).chain(later);
+        let lost = entries.into_iter().map(PendingCommand::into_slot).chain(later);
         lost.for_each(|slot| slot.settle(Err(failure.clone())));
     }
 

@@ -22,6 +22,6 @@ pub use self::error::{FsError, Result};
 pub use self::filesystem::{Filesystem, Kernel, Reply};
 pub use self::session_info::SessionInfo;
 pub use self::types::{
-    Attr, CallerCheck, DirEntry, Entry, FileRange, Found, Ino, Kind, NewMode, Opened, ROOT, ReadRequest,
+    Attr, CallerCheck, DirEntry, Entry, FileKind, FileRange, Found, Ino, NewMode, Opened, ROOT, ReadRequest,
     Request, SetAttr, StatFs, TimeChange, Timestamp,
 };

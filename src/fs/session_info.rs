@@ -15,7 +15,7 @@ use crate::clock::Stopwatch;
 
 /// Requests that are counted one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum RequestKind {
     /// LOOKUP
     Lookup,
     /// GETATTR
@@ -80,38 +80,38 @@ pub enum Asked {
     CopyFileRange,
 }
 
-const ASKED: [(Asked, &str); 31] = [
-    (Asked::Lookup, "lookup"),
-    (Asked::Getattr, "getattr"),
-    (Asked::Setattr, "setattr"),
-    (Asked::Readlink, "readlink"),
-    (Asked::Mknod, "mknod"),
-    (Asked::Mkdir, "mkdir"),
-    (Asked::Symlink, "symlink"),
-    (Asked::Link, "link"),
-    (Asked::Create, "create"),
-    (Asked::Unlink, "unlink"),
-    (Asked::Rmdir, "rmdir"),
-    (Asked::Rename, "rename"),
-    (Asked::Open, "open"),
-    (Asked::Read, "read"),
-    (Asked::Write, "write"),
-    (Asked::Flush, "flush"),
-    (Asked::Release, "release"),
-    (Asked::Fsync, "fsync"),
-    (Asked::Opendir, "opendir"),
-    (Asked::Readdir, "readdir"),
-    (Asked::Readdirplus, "readdirplus"),
-    (Asked::Releasedir, "releasedir"),
-    (Asked::Fsyncdir, "fsyncdir"),
-    (Asked::Statfs, "statfs"),
-    (Asked::Setxattr, "setxattr"),
-    (Asked::Getxattr, "getxattr"),
-    (Asked::Listxattr, "listxattr"),
-    (Asked::Removexattr, "removexattr"),
-    (Asked::Fallocate, "fallocate"),
-    (Asked::Lseek, "lseek"),
-    (Asked::CopyFileRange, "copy_file_range"),
+const ASKED: [(RequestKind, &str); 31] = [
+    (RequestKind::Lookup, "lookup"),
+    (RequestKind::Getattr, "getattr"),
+    (RequestKind::Setattr, "setattr"),
+    (RequestKind::Readlink, "readlink"),
+    (RequestKind::Mknod, "mknod"),
+    (RequestKind::Mkdir, "mkdir"),
+    (RequestKind::Symlink, "symlink"),
+    (RequestKind::Link, "link"),
+    (RequestKind::Create, "create"),
+    (RequestKind::Unlink, "unlink"),
+    (RequestKind::Rmdir, "rmdir"),
+    (RequestKind::Rename, "rename"),
+    (RequestKind::Open, "open"),
+    (RequestKind::Read, "read"),
+    (RequestKind::Write, "write"),
+    (RequestKind::Flush, "flush"),
+    (RequestKind::Release, "release"),
+    (RequestKind::Fsync, "fsync"),
+    (RequestKind::Opendir, "opendir"),
+    (RequestKind::Readdir, "readdir"),
+    (RequestKind::Readdirplus, "readdirplus"),
+    (RequestKind::Releasedir, "releasedir"),
+    (RequestKind::Fsyncdir, "fsyncdir"),
+    (RequestKind::Statfs, "statfs"),
+    (RequestKind::Setxattr, "setxattr"),
+    (RequestKind::Getxattr, "getxattr"),
+    (RequestKind::Listxattr, "listxattr"),
+    (RequestKind::Removexattr, "removexattr"),
+    (RequestKind::Fallocate, "fallocate"),
+    (RequestKind::Lseek, "lseek"),
+    (RequestKind::CopyFileRange, "copy_file_range"),
 ];
 
 /// What one session has agreed on with the kernel.
@@ -148,7 +148,7 @@ impl SessionInfo {
     }
 
     /// The kernel asked.
-    pub fn count(&self, asked: Asked) {
+    pub fn count(&self, asked: RequestKind) {
         self.asked[asked as usize].fetch_add(1, Ordering::Relaxed);
     }
 

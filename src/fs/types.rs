@@ -45,7 +45,7 @@ pub enum CallerCheck {
 
 /// What kind of file a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum FileKind {
     /// A regular file.
     File,
     /// A directory.
@@ -62,17 +62,17 @@ pub enum Kind {
     BlockDevice,
 }
 
-impl Kind {
+impl FileKind {
     /// The kind that the type bits of a `st_mode` mean; `None` for bits that mean nothing.
-    pub fn from_mode(mode: u32) -> Option<Kind> {
+    pub fn from_mode(mode: u32) -> Option<FileKind> {
         Some(match mode & libc::S_IFMT {
-            libc::S_IFREG => Kind::File,
-            libc::S_IFDIR => Kind::Directory,
-            libc::S_IFLNK => Kind::Symlink,
-            libc::S_IFIFO => Kind::Fifo,
-            libc::S_IFSOCK => Kind::Socket,
-            libc::S_IFCHR => Kind::CharDevice,
-            libc::S_IFBLK => Kind::BlockDevice,
+            libc::S_IFREG => FileKind::File,
+            libc::S_IFDIR => FileKind::Directory,
+            libc::S_IFLNK => FileKind::Symlink,
+            libc::S_IFIFO => FileKind::Fifo,
+            libc::S_IFSOCK => FileKind::Socket,
+            libc::S_IFCHR => FileKind::CharDevice,
+            libc::S_IFBLK => FileKind::BlockDevice,
             _ => return None,
         })
     }
@@ -93,7 +93,7 @@ pub struct Attr {
     /// The node's number in this session, shown as `st_ino`.
     pub ino: Ino,
     /// The file type.
-    pub kind: Kind,
+    pub kind: FileKind,
     /// Permission bits with set-id and sticky bits, `0o7777` at most.
     pub perm: u16,
     /// Hard links.
@@ -192,7 +192,7 @@ pub struct DirEntry<'a> {
     /// Where the listing goes on after this line; never 0.
     pub next: u64,
     /// The file type.
-    pub kind: Kind,
+    pub kind: FileKind,
     /// The name.
     pub name: &'a OsStr,
 }

@@ -18,7 +18,7 @@ use log::{debug, error};
 
 use super::convert::{GENERATION, NOTHING, file_attr, file_type, open_flags, request, time_change};
 use crate::fs::identity::callers::Callers;
-use crate::fs::session_info::Asked;
+use crate::fs::session_info::RequestKind;
 use crate::fs::{
     CallerCheck, Entry, FileRange, Filesystem, Found, FsError, NewMode, Opened, ReadRequest, Reply, Request,
     SessionInfo, SetAttr,
@@ -38,7 +38,7 @@ impl<F: Filesystem> Adapter<F> {
     }
 
     /// A request, counted if its kind is one that is.
-    fn asked(&self, asked: Asked, req: &fuser::Request) -> Request {
+    fn asked(&self, asked: RequestKind, req: &fuser::Request) -> Request {
         self.terms.count(asked);
         request(req)
     }
@@ -74,7 +74,7 @@ fn name_of(errno: i32) -> io::Error {
 /// one.
 macro_rules! serve {
     ($self:ident, $asked:ident, $check:expr, $req:ident, [$($lent:ident),*], |$fs:ident| $serve:expr) => {{
-        let ($req, check, _at_work) = ($self.asked(Asked::$asked, $req), $check, $self.terms.takes_up());
+        let ($req, check, _at_work) = ($self.asked(RequestKind::$asked, $req), $check, $self.terms.takes_up());
         match $self.callers.admit(&$req, check) {
             Some(_serving) => {
                 let $fs = &$self.fs;
@@ -325,7 +325,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     ) {
         let _at_work = self.terms.takes_up();
         let reply = later!("read", ino, reply, data => send_data(reply, data));
-        self.fs.read(&self.asked(Asked::Read, req), ino.0, fh.0, offset, size, flags.0, reply);
+        self.fs.read(&self.asked(RequestKind::Read, req), ino.0, fh.0, offset, size, flags.0, reply);
     }
 
     fn write(
@@ -363,7 +363,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         }
         let _at_work = self.terms.takes_up();
         let reply = later!("flush", ino, reply, () => reply.ok());
-        self.fs.flush(&self.asked(Asked::Flush, req), ino.0, fh.0, reply);
+        self.fs.flush(&self.asked(RequestKind::Flush, req), ino.0, fh.0, reply);
     }
 
     fn release(
@@ -376,7 +376,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _flush: bool,
         reply: fuser::ReplyEmpty,
     ) {
-        self.terms.count(Asked::Release);
+        self.terms.count(RequestKind::Release);
         let _at_work = self.terms.takes_up();
         self.fs.release(ino.0, fh.0);
         reply.ok();
@@ -397,7 +397,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 
     fn opendir(&self, req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: fuser::ReplyOpen) {
         if !self.fs.opens_reported() {
-            self.terms.count(Asked::Opendir);
+            self.terms.count(RequestKind::Opendir);
             // Said once, where the kernel knows what that means; else it is told each time to keep what it knows.
             let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
             return match self.terms.has("opendirs_not_reported") {
@@ -454,7 +454,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _flags: OpenFlags,
         reply: fuser::ReplyEmpty,
     ) {
-        self.terms.count(Asked::Releasedir);
+        self.terms.count(RequestKind::Releasedir);
         self.fs.releasedir(ino.0, fh.0);
         reply.ok();
     }

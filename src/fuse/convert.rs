@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, FopenFlags, Generation, INodeNo, TimeOrNow};
 
-use crate::fs::{Attr, Kind, Opened, Request, TimeChange, Timestamp};
+use crate::fs::{Attr, FileKind, Opened, Request, TimeChange, Timestamp};
 
 /// Numbers are never given to another file while the kernel knows them, so one generation is enough.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -41,15 +41,15 @@ pub(super) fn open_flags(opened: &Opened) -> FopenFlags {
     flags
 }
 
-pub(super) fn file_type(kind: Kind) -> FileType {
+pub(super) fn file_type(kind: FileKind) -> FileType {
     match kind {
-        Kind::File => FileType::RegularFile,
-        Kind::Directory => FileType::Directory,
-        Kind::Symlink => FileType::Symlink,
-        Kind::Fifo => FileType::NamedPipe,
-        Kind::Socket => FileType::Socket,
-        Kind::CharDevice => FileType::CharDevice,
-        Kind::BlockDevice => FileType::BlockDevice,
+        FileKind::File => FileType::RegularFile,
+        FileKind::Directory => FileType::Directory,
+        FileKind::Symlink => FileType::Symlink,
+        FileKind::Fifo => FileType::NamedPipe,
+        FileKind::Socket => FileType::Socket,
+        FileKind::CharDevice => FileType::CharDevice,
+        FileKind::BlockDevice => FileType::BlockDevice,
     }
 }
 

@@ -52,7 +52,7 @@ pub const HEADER_BYTES: usize = 100;
 /// A log on disk.
 pub struct SqliteLog {
     directory: Arc<StateDirectory>,
-    opened: Option<Opened>,
+    opened: Option<OpenDatabase>,
     tail: Tail,
     /// Pages in the write-ahead log since it was last emptied.
     wal_pages: u64,
@@ -61,7 +61,7 @@ pub struct SqliteLog {
 }
 
 /// A connection, and where its files were when they were opened.
-struct Opened {
+struct OpenDatabase {
     connection: Connection,
     /// A write failed: what is in the files is known only when they are opened anew.
     failed: bool,
@@ -263,7 +263,7 @@ fn connection_to(directory: BorrowedFd<'_>, name: &str, shown: &Path) -> Result<
     Ok(connection)
 }
 
-fn connect(within: Arc<OwnedFd>, shown: &Path) -> Result<(Opened, Tail), LogError> {
+fn connect(within: Arc<OwnedFd>, shown: &Path) -> Result<(OpenDatabase, Tail), LogError> {
     let connection = connection_to(within.as_fd(), FILE, shown)?;
     // Whoever has the log keeps it: waiting would not help.
     connection.busy_timeout(std::time::Duration::ZERO)?;
@@ -298,7 +298,7 @@ fn connect(within: Arc<OwnedFd>, shown: &Path) -> Result<(Opened, Tail), LogErro
         .unwrap_or_default();
     // SQLite opens both once, and keeps them until it closes the connection.
     let files = [FILE, WAL].map(|name| (name, FileId::at(&within, name).ok()));
-    Ok((Opened { connection, failed: false, files, _within: within }, tail))
+    Ok((OpenDatabase { connection, failed: false, files, _within: within }, tail))
 }
 
 fn check_kind(fresh: bool, application: i64, format: i64) -> Result<(), LogError> {

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use super::TaskId;
-use super::order::{Demand, Rank, Words};
 use super::overlap::Globs;
+use super::ready_index::{Demand, Rank, Words};
 use crate::limits::RESERVATIONS;
 
 /// All tasks with the same globs.
@@ -34,11 +34,11 @@ struct Area {
 }
 
 /// A ready task that stands before all others of its area that ask the same.
-type Head = (Demand, Rank, TaskId);
+type AreaHead = (Demand, Rank, TaskId);
 
 /// What others see of an area.
-struct Face {
-    heads: Vec<Head>,
+struct AreaView {
+    heads: Vec<AreaHead>,
     ready: usize,
     /// The one who would reserve.
     barred: Option<(Rank, TaskId)>,
@@ -54,26 +54,26 @@ impl Area {
         self.bars.is_empty() && self.reserved.get_min().is_none_or(|(first, _)| rank <= *first)
     }
 
-    fn face(&self) -> Face {
+    fn face(&self) -> AreaView {
         let firsts = self.waiting.iter().filter_map(|(demand, line)| {
             let (rank, id) = line.get_min()?;
             Some((demand.clone(), *rank, id.clone()))
         });
         if !self.bars.is_empty() {
             let first = firsts.min_by_key(|(_, rank, _)| *rank).filter(|(_, rank, _)| rank.is_ripe());
-            return Face { heads: Vec::new(), ready: 0, barred: first.map(|(_, rank, id)| (rank, id)) };
+            return AreaView { heads: Vec::new(), ready: 0, barred: first.map(|(_, rank, id)| (rank, id)) };
         }
         let heads = firsts.filter(|(_, rank, _)| self.admits(*rank)).collect();
         let ready = match self.reserved.get_min() {
             None => self.waiting.values().map(OrdMap::len).sum(),
             Some((first, _)) => self.waiting.values().map(|line| line.range(..=*first).count()).sum(),
         };
-        Face { heads, ready, barred: None }
+        AreaView { heads, ready, barred: None }
     }
 }
 
 /// A change among the heads.
-pub(super) enum Step {
+pub(super) enum HeadChange {
     /// It is one now.
     Come(Demand, Rank, TaskId),
     /// It is none any more.
@@ -81,7 +81,7 @@ pub(super) enum Step {
 }
 
 /// What a change made of the heads, step by step.
-pub(super) type Turn = Vec<Step>;
+pub(super) type HeadChanges = Vec<HeadChange>;
 
 /// Areas by the directories that their globs spell out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -148,8 +148,8 @@ impl Areas {
     }
 
     /// A task waits.
-    pub(super) fn waits(&mut self, owns: &Words, demand: &Demand, rank: Rank, id: &TaskId) -> Turn {
-        let mut turn = Turn::new();
+    pub(super) fn waits(&mut self, owns: &Words, demand: &Demand, rank: Rank, id: &TaskId) -> HeadChanges {
+        let mut turn = HeadChanges::new();
         self.open(owns);
         self.change(owns, &mut turn, |area| {
             area.waiting.entry(demand.clone()).or_default().insert(rank, id.clone());
@@ -159,8 +159,8 @@ impl Areas {
     }
 
     /// It waits no more.
-    pub(super) fn left(&mut self, owns: &Words, demand: &Demand, rank: Rank) -> Turn {
-        let mut turn = Turn::new();
+    pub(super) fn left(&mut self, owns: &Words, demand: &Demand, rank: Rank) -> HeadChanges {
+        let mut turn = HeadChanges::new();
         self.change(owns, &mut turn, |area| {
             if let Some(line) = area.waiting.get_mut(demand) {
                 line.remove(&rank);
@@ -175,8 +175,8 @@ impl Areas {
     }
 
     /// Somebody works on a task.
-    pub(super) fn claimed(&mut self, owns: &Words, id: &TaskId) -> Turn {
-        let mut turn = Turn::new();
+    pub(super) fn claimed(&mut self, owns: &Words, id: &TaskId) -> HeadChanges {
+        let mut turn = HeadChanges::new();
         self.open(owns);
         self.change(owns, &mut turn, |area| drop(area.claimed.insert(id.clone())));
         if let Some(area) = self.areas.get(owns) {
@@ -190,8 +190,8 @@ impl Areas {
     }
 
     /// Nobody does any more.
-    pub(super) fn released(&mut self, owns: &Words, id: &TaskId) -> Turn {
-        let mut turn = Turn::new();
+    pub(super) fn released(&mut self, owns: &Words, id: &TaskId) -> HeadChanges {
+        let mut turn = HeadChanges::new();
         for other in self.overlapping(owns) {
             self.change(&other, &mut turn, |area| drop(area.bars.remove(id)));
         }
@@ -241,7 +241,7 @@ impl Areas {
     }
 
     /// Change one area, and what others see of it.
-    fn change(&mut self, owns: &Words, turn: &mut Turn, change: impl FnOnce(&mut Area)) {
+    fn change(&mut self, owns: &Words, turn: &mut HeadChanges, change: impl FnOnce(&mut Area)) {
         let Some(area) = self.areas.get_mut(owns) else { return };
         let before = area.face();
         change(Arc::make_mut(area));
@@ -255,12 +255,12 @@ impl Areas {
                 self.barred.insert(rank, (id, owns.clone()));
             }
         }
-        turn.extend(before.heads.into_iter().map(|(demand, rank, _)| Step::Gone(demand, rank)));
-        turn.extend(after.heads.into_iter().map(|(demand, rank, id)| Step::Come(demand, rank, id)));
+        turn.extend(before.heads.into_iter().map(|(demand, rank, _)| HeadChange::Gone(demand, rank)));
+        turn.extend(after.heads.into_iter().map(|(demand, rank, id)| HeadChange::Come(demand, rank, id)));
     }
 
     /// Let those reserve who are to, and no others.
-    fn settle(&mut self, turn: &mut Turn) {
+    fn settle(&mut self, turn: &mut HeadChanges) {
         let wanted: OrdMap<Rank, (TaskId, Words)> =
             self.barred.iter().take(RESERVATIONS).map(|(rank, by)| (*rank, by.clone())).collect();
         if wanted == self.reserving {

@@ -43,7 +43,7 @@ fn head_of(text: &[u8]) -> String {
 
 /// A text, or what is known of one that lies beside its event.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "Written", try_from = "Written")]
+#[serde(into = "StoredText", try_from = "StoredText")]
 pub struct Content {
     digest: Digest,
     whole: Option<Vec<u8>>,
@@ -91,33 +91,33 @@ impl std::fmt::Debug for Content {
 /// As it stands in the log: as text where it is UTF-8, so that the log can be read; else as hexadecimal digits, so that nothing is lost.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum StoredText {
     Text(String),
     Hex { hex: String },
     Beside(Digest),
 }
 
-impl From<Content> for Written {
+impl From<Content> for StoredText {
     fn from(content: Content) -> Self {
         match content.whole.map(String::from_utf8) {
-            Some(Ok(text)) => Written::Text(text),
+            Some(Ok(text)) => StoredText::Text(text),
             Some(Err(error)) => {
                 let hex = error.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-                Written::Hex { hex }
+                StoredText::Hex { hex }
             }
-            None => Written::Beside(content.digest),
+            None => StoredText::Beside(content.digest),
         }
     }
 }
 
-impl TryFrom<Written> for Content {
+impl TryFrom<StoredText> for Content {
     type Error = String;
 
-    fn try_from(written: Written) -> Result<Self, String> {
+    fn try_from(written: StoredText) -> Result<Self, String> {
         let hex = match written {
-            Written::Text(text) => return Ok(Content::new(text)),
-            Written::Beside(digest) => return Ok(Content { digest, whole: None }),
-            Written::Hex { hex } => hex,
+            StoredText::Text(text) => return Ok(Content::new(text)),
+            StoredText::Beside(digest) => return Ok(Content { digest, whole: None }),
+            StoredText::Hex { hex } => hex,
         };
         let digits = hex.as_bytes().chunks(2);
         let bytes =

@@ -19,9 +19,9 @@ mod event;
 mod instructions;
 pub mod lease;
 mod names;
-mod order;
 mod overlap;
 mod private;
+mod ready_index;
 mod refusal;
 mod state;
 mod stuck;
@@ -39,12 +39,12 @@ pub use decide::decide;
 pub use event::{Event, LossReason, ProcessEnding, Record};
 pub use instructions::{bounded as bounded_warnings, owned_files, parse as parse_instructions};
 pub use names::{TaskId, WorkerName};
-pub use order::Rules;
 pub use overlap::roots as owned_roots;
+pub use ready_index::Rules;
 pub use refusal::Refusal;
 pub use state::{State, TaskState};
 pub use stuck::Stuck;
-pub use summary::{Misname, Sight, Summary};
+pub use summary::{Misname, Summary, SummaryInput};
 pub use task::{
     Claim, FileStamp, FileState, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task,
     TextRef, When,

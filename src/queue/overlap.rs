@@ -63,7 +63,7 @@ impl Set {
 
 /// One state of an automaton: what it reads, and where that leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
+enum AutomatonState {
     /// One of these, on to the next state.
     One(Set),
     /// Any number of these.
@@ -82,7 +82,7 @@ enum State {
 
 /// One glob.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Glob(Vec<State>);
+struct Glob(Vec<AutomatonState>);
 
 impl Glob {
     /// The automaton of one line; `None` for one that matches nothing, such as a comment.
@@ -110,8 +110,8 @@ impl Glob {
         parser.run();
         let mut states = parser.states;
         match file {
-            true => states.push(State::File),
-            false => states.extend([State::End, State::Below]),
+            true => states.push(AutomatonState::File),
+            false => states.extend([AutomatonState::End, AutomatonState::Below]),
         }
         Some(Glob(states))
     }
@@ -121,8 +121,8 @@ impl Glob {
         let mut literal = String::new();
         for state in &self.0 {
             match state {
-                State::One(Set::One(c)) => literal.push(*c),
-                State::File | State::End => {
+                AutomatonState::One(Set::One(c)) => literal.push(*c),
+                AutomatonState::File | AutomatonState::End => {
                     literal.push('/');
                     break;
                 }
@@ -136,13 +136,13 @@ impl Glob {
     /// What can be read in a state, and the state after it.
     fn moves(&self, at: usize) -> impl Iterator<Item = (Set, usize)> {
         let both = match &self.0[at] {
-            State::One(set) => [Some((set.clone(), at + 1)), None],
-            State::Many(set) => [Some((set.clone(), at)), None],
-            State::Directories => [Some((Set::One('/'), at)), Some((Set::NotSlash, at + 1))],
-            State::Directory => [Some((Set::One('/'), at - 1)), Some((Set::NotSlash, at))],
-            State::File => [None, None],
-            State::End => [Some((Set::One('/'), at + 1)), None],
-            State::Below => [Some((Set::Any, at)), None],
+            AutomatonState::One(set) => [Some((set.clone(), at + 1)), None],
+            AutomatonState::Many(set) => [Some((set.clone(), at)), None],
+            AutomatonState::Directories => [Some((Set::One('/'), at)), Some((Set::NotSlash, at + 1))],
+            AutomatonState::Directory => [Some((Set::One('/'), at - 1)), Some((Set::NotSlash, at))],
+            AutomatonState::File => [None, None],
+            AutomatonState::End => [Some((Set::One('/'), at + 1)), None],
+            AutomatonState::Below => [Some((Set::Any, at)), None],
         };
         both.into_iter().flatten()
     }
@@ -150,22 +150,26 @@ impl Glob {
     /// The state that can be gone to without reading anything.
     fn skips_to(&self, at: usize) -> Option<usize> {
         match self.0[at] {
-            State::Many(_) => Some(at + 1),
-            State::Directories => Some(at + 2),
-            State::One(_) | State::Directory | State::File | State::End | State::Below => None,
+            AutomatonState::Many(_) => Some(at + 1),
+            AutomatonState::Directories => Some(at + 2),
+            AutomatonState::One(_)
+            | AutomatonState::Directory
+            | AutomatonState::File
+            | AutomatonState::End
+            | AutomatonState::Below => None,
         }
     }
 
     fn accepts(&self, at: usize) -> bool {
-        matches!(self.0[at], State::File | State::End | State::Below)
+        matches!(self.0[at], AutomatonState::File | AutomatonState::End | AutomatonState::Below)
     }
 
     fn overlaps(&self, other: &Glob) -> bool {
         // Most pairs differ in a name that both spell out.
         for (a, b) in self.0.iter().zip(&other.0) {
             match (a, b) {
-                (State::One(Set::One(a)), State::One(Set::One(b))) if a == b => {}
-                (State::One(Set::One(_)), State::One(Set::One(_))) => return false,
+                (AutomatonState::One(Set::One(a)), AutomatonState::One(Set::One(b))) if a == b => {}
+                (AutomatonState::One(Set::One(_)), AutomatonState::One(Set::One(_))) => return false,
                 _ => break,
             }
         }
@@ -206,7 +210,7 @@ fn has_ending(name: &str) -> bool {
 struct Parser {
     rest: Vec<char>,
     at: usize,
-    states: Vec<State>,
+    states: Vec<AutomatonState>,
 }
 
 impl Parser {
@@ -221,16 +225,16 @@ impl Parser {
     }
 
     fn one(&mut self, set: Set) {
-        self.states.push(State::One(set));
+        self.states.push(AutomatonState::One(set));
     }
 
     fn many(&mut self, set: Set) {
-        self.states.push(State::Many(set));
+        self.states.push(AutomatonState::Many(set));
     }
 
     fn directories(&mut self) {
-        if self.states.last() != Some(&State::Directory) {
-            self.states.extend([State::Directories, State::Directory]);
+        if self.states.last() != Some(&AutomatonState::Directory) {
+            self.states.extend([AutomatonState::Directories, AutomatonState::Directory]);
         }
     }
 

@@ -82,9 +82,9 @@ mod tests {
         Eyes::User { uid, groups: vec![uid] }
     }
 
-    struct World(State, TaskId);
+    struct TestQueue(State, TaskId);
 
-    impl World {
+    impl TestQueue {
         fn apply(&mut self, event: Event) {
             self.0.apply(&Record { seq: self.0.tail() + 1, at: Wall(0), event });
         }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_owner_of_a_file_decides_and_nobody_else() {
-        let mut world = World(State::default(), TaskId::parse("t").unwrap());
+        let mut world = TestQueue(State::default(), TaskId::parse("t").unwrap());
         world.publish(1, access(5, 0o600));
         assert_eq!((world.sees(5), world.sees(6)), ((true, true), (false, false)));
         assert!(
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn very_many_files_are_for_nobody() {
-        let mut world = World(State::default(), TaskId::parse("t").unwrap());
+        let mut world = TestQueue(State::default(), TaskId::parse("t").unwrap());
         (0..=PRIVATE_FILES_OF_A_TASK as u32).for_each(|n| world.publish(n.into(), access(n, 0o600)));
         assert_eq!(world.sees(3), (false, false));
         assert!(world.0.shows_history(&world.1, &Eyes::All));

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use super::order::{Demand, Order, Place, Rules, Standing};
+use super::ready_index::{Demand, IndexEntry, ReadyIndex, ReadyPlace, Rules};
 use super::task::{
     Claim, FileState, Finish, Loss, Manifest, Moment, Note, Phase, Problem, Spec, Task, TextRef,
 };
@@ -91,7 +91,7 @@ pub struct State {
 
     // Derived from the above.
     /// Where those stand that wait to be claimed.
-    order: Order,
+    order: ReadyIndex,
     /// All others, and those that wait for something else than files that others own.
     others: OrdMap<TaskState, OrdSet<TaskId>>,
     /// When something about a task changes by itself.
@@ -187,8 +187,8 @@ impl State {
         (self.needed_by, self.cyclic, self.unsettled) = Default::default();
         for (id, task) in std::mem::take(&mut self.tasks) {
             let mut task = Arc::unwrap_or_clone(task);
-            task.place = Place::of(&task, self.last_at, &self.rules);
-            self.order.enter(&id, &Standing::of(&task));
+            task.place = ReadyPlace::of(&task, self.last_at, &self.rules);
+            self.order.enter(&id, &IndexEntry::of(&task));
             self.index(&id, &task);
             self.tasks.insert(id, Arc::new(task));
         }
@@ -511,7 +511,7 @@ impl State {
 
     fn withdraw(&mut self, id: &TaskId, moment: Moment) {
         let Some(task) = self.tasks.remove(id) else { return };
-        self.order.leave(id, &Standing::of(&task));
+        self.order.leave(id, &IndexEntry::of(&task));
         self.unindex(id, &task);
         match &task.phase {
             Phase::Completed(_) => {
@@ -533,10 +533,11 @@ impl State {
     fn put(&mut self, id: &TaskId, before: Option<Arc<Task>>, mut after: Task, changed: Moment) {
         after.changed = changed;
         self.settle(&mut after);
-        after.place = Place::of(&after, self.last_at, &self.rules);
+        after.place = ReadyPlace::of(&after, self.last_at, &self.rules);
         let holder = |task: &Task| task.claim().map(|claim| claim.worker.clone());
         let (old, new) = (before.as_deref().and_then(holder), holder(&after));
-        let standing = (before.as_deref().map_or(Standing::Neither, Standing::of), Standing::of(&after));
+        let standing =
+            (before.as_deref().map_or(IndexEntry::Neither, IndexEntry::of), IndexEntry::of(&after));
         if standing.0 != standing.1 {
             self.order.leave(id, &standing.0);
             self.order.enter(id, &standing.1);
@@ -671,7 +672,7 @@ impl Task {
             waits_since: None,
             losses: Vec::new(),
             ousted: OrdSet::new(),
-            place: Place::default(),
+            place: ReadyPlace::default(),
         }
     }
 

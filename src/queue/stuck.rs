@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::summary::{MINUTE_MS, Misname, Sight, is_zero};
+use super::summary::{MINUTE_MS, Misname, SummaryInput, is_zero};
 use super::task::Finish;
 use super::why::{WITHHELD, named};
 use super::{Claim, LossReason, Phase, Span, State, Task, TaskId, TaskState, Wall, WorkerName, lease};
@@ -20,7 +20,7 @@ const GIVEN_BACK: usize = 3;
 /// Why something does not move. Worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum StuckKind {
     /// Nothing can be changed, as the log does not work.
     Log,
     /// No new work is accepted, as the disk is full.
@@ -51,7 +51,7 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stuck {
     /// What sort of thing.
-    pub kind: Kind,
+    pub kind: StuckKind,
     /// The task that it is about, existing or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
@@ -71,13 +71,13 @@ pub struct Stuck {
 }
 
 /// All that does not move, in no order. `causes` are what blocked tasks wait for in vain, with how many they are.
-pub(super) fn all(state: &State, sight: &Sight<'_>, causes: &BTreeMap<&TaskId, usize>) -> Vec<Stuck> {
+pub(super) fn all(state: &State, sight: &SummaryInput<'_>, causes: &BTreeMap<&TaskId, usize>) -> Vec<Stuck> {
     let now = sight.now;
     let tasks = sight.tasks;
     let mut stuck = Vec::new();
     if let Some(since) = state.paused() {
         stuck.push(Stuck {
-            kind: Kind::Paused,
+            kind: StuckKind::Paused,
             task: None,
             worker: None,
             since: since.at,
@@ -109,17 +109,17 @@ pub(super) fn all(state: &State, sight: &Sight<'_>, causes: &BTreeMap<&TaskId, u
             Phase::Rejected(problem) => {
                 let next = format!("mend {tasks}/{id}.md");
                 let why = if shown(id, task) { problem.to_string() } else { WITHHELD.into() };
-                add(Kind::Rejected, None, task.changed.at, why, Some(next));
+                add(StuckKind::Rejected, None, task.changed.at, why, Some(next));
             }
             Phase::Failed(finish) => {
                 let next = format!("mv {tasks}/failed/{id} {tasks}/ready/");
                 let why = if shown(id, task) { reason(finish) } else { WITHHELD.into() };
-                add(Kind::Failed, finish.worker.as_ref(), finish.when.at, why, Some(next));
+                add(StuckKind::Failed, finish.worker.as_ref(), finish.when.at, why, Some(next));
             }
             Phase::Claimed(claim) => {
                 if let Some((since, why)) = silence(state, task, claim, sight) {
                     let next = format!("rm {tasks}/claim/{id}");
-                    add(Kind::Lease, Some(&claim.worker), since, why, Some(next));
+                    add(StuckKind::Lease, Some(&claim.worker), since, why, Some(next));
                 }
             }
             Phase::Open | Phase::Completed(_) => {}
@@ -132,7 +132,7 @@ pub(super) fn all(state: &State, sight: &Sight<'_>, causes: &BTreeMap<&TaskId, u
             && deadline < now.wall
         {
             let why = format!("it is {}, and was to be done before {deadline}", state.state_of(task));
-            add(Kind::Overdue, worker, deadline, why, None);
+            add(StuckKind::Overdue, worker, deadline, why, None);
         }
         if let Some(last) = task.losses.iter().rfind(|loss| loss.reason.counts_as_attempt()) {
             let lost = task.losses.iter().filter(|loss| loss.reason.counts_as_attempt()).count();
@@ -141,7 +141,7 @@ pub(super) fn all(state: &State, sight: &Sight<'_>, causes: &BTreeMap<&TaskId, u
                 "{lost} of {allowed} attempts are used up; the last was {}'s: {}",
                 last.worker, last.reason
             );
-            add(Kind::LostClaims, worker, last.at, why, None);
+            add(StuckKind::LostClaims, worker, last.at, why, None);
         }
         let given_back = || task.losses.iter().filter(|loss| loss.reason == LossReason::GivenBack);
         if let Some(last) = given_back().next_back().filter(|_| task.is_open()) {
@@ -149,7 +149,7 @@ pub(super) fn all(state: &State, sight: &Sight<'_>, causes: &BTreeMap<&TaskId, u
             if times >= GIVEN_BACK {
                 let why = format!("it was given back {times} times, the last time by {}", last.worker);
                 let next = format!("read what the workers said, and mend {tasks}/{id}.md");
-                add(Kind::GivenBack, None, last.at, why, Some(next));
+                add(StuckKind::GivenBack, None, last.at, why, Some(next));
             }
         }
     }
@@ -157,7 +157,7 @@ pub(super) fn all(state: &State, sight: &Sight<'_>, causes: &BTreeMap<&TaskId, u
 }
 
 /// There is work, and nobody to do it.
-fn nobody(state: &State, sight: &Sight<'_>) -> Option<Stuck> {
+fn nobody(state: &State, sight: &SummaryInput<'_>) -> Option<Stuck> {
     let ready = state.count(TaskState::Ready);
     let alone = ready > 0
         && state.paused().is_none()
@@ -167,7 +167,7 @@ fn nobody(state: &State, sight: &Sight<'_>) -> Option<Stuck> {
     let since = state.last_at();
     let waited = sight.now.wall.0.saturating_sub(since.0).max(0) as u64;
     (alone && waited >= NOBODY.0).then(|| Stuck {
-        kind: Kind::Nobody,
+        kind: StuckKind::Nobody,
         task: None,
         worker: None,
         since,
@@ -178,7 +178,7 @@ fn nobody(state: &State, sight: &Sight<'_>) -> Option<Stuck> {
 }
 
 /// What is wrong beside the tasks.
-fn out_of_order(state: &State, sight: &Sight<'_>) -> Vec<Stuck> {
+fn out_of_order(state: &State, sight: &SummaryInput<'_>) -> Vec<Stuck> {
     let stuck = |kind, since, why, next| Stuck {
         kind,
         task: None,
@@ -191,18 +191,18 @@ fn out_of_order(state: &State, sight: &Sight<'_>) -> Vec<Stuck> {
     let tasks = sight.tasks;
     let misnamed = sight.misnamed.iter().map(|Misname { name, why, better, since }| {
         let next = format!("rename it to {tasks}/{better}");
-        stuck(Kind::Misnamed, *since, format!("{name:?} is no task: {why}"), next)
+        stuck(StuckKind::Misnamed, *since, format!("{name:?} is no task: {why}"), next)
     });
     let mut all: Vec<Stuck> = misnamed.collect();
     // The time of these is not kept. The last event is the last of which it is known that it worked.
     let since = state.last_at();
     if let Some(why) = &sight.broken_log {
         let why = format!("the event log does not work, so nothing can be changed: {why}");
-        all.push(stuck(Kind::Log, since, why, "read the log of crewfs, and run crewfs doctor".into()));
+        all.push(stuck(StuckKind::Log, since, why, "read the log of crewfs, and run crewfs doctor".into()));
     }
     if sight.disk_full {
         let why = "the disk is full: claims can be finished, new work is not accepted".into();
-        all.push(stuck(Kind::Disk, since, why, "free some space on the disk of the project".into()));
+        all.push(stuck(StuckKind::Disk, since, why, "free some space on the disk of the project".into()));
     }
     all
 }
@@ -212,7 +212,7 @@ fn missing(state: &State, id: &TaskId, holds_up: usize, tasks: &str) -> Stuck {
     let named = named(&needing.iter().map(|id| id.as_str()).collect::<Vec<_>>());
     let since = needing.iter().filter_map(|id| Some(state.task(id.as_str())?.changed.at)).min();
     Stuck {
-        kind: Kind::Missing,
+        kind: StuckKind::Missing,
         task: Some(id.clone()),
         worker: None,
         since: since.unwrap_or(state.last_at()),
@@ -223,7 +223,7 @@ fn missing(state: &State, id: &TaskId, holds_up: usize, tasks: &str) -> Stuck {
 }
 
 /// Of a claim whose holder is silent for more than half of its lease: since when, and what comes of it.
-fn silence(state: &State, task: &Task, claim: &Claim, sight: &Sight<'_>) -> Option<(Wall, String)> {
+fn silence(state: &State, task: &Task, claim: &Claim, sight: &SummaryInput<'_>) -> Option<(Wall, String)> {
     let found = sight.workers.binary_search_by(|(name, _)| name.cmp(&claim.worker)).ok()?;
     let heard = sight.workers[found].1;
     let (now, lease) = (sight.now, lease::of(state, task, sight.default_lease));

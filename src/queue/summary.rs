@@ -20,7 +20,7 @@ pub(super) const MINUTE_MS: u64 = 60_000;
 const STEPS: usize = 60;
 
 /// What the summary is made from besides the state.
-pub struct Sight<'a> {
+pub struct SummaryInput<'a> {
     /// The time.
     pub now: Now,
     /// The lease of a task that names none.
@@ -146,7 +146,7 @@ pub(super) fn is_zero(n: &usize) -> bool {
 
 impl Summary {
     /// The queue as it is.
-    pub fn of(state: &State, sight: &Sight<'_>) -> Summary {
+    pub fn of(state: &State, sight: &SummaryInput<'_>) -> Summary {
         let now = sight.now.wall;
         let count = |of| state.count(of);
         let tasks = Tasks {
@@ -191,7 +191,7 @@ impl Summary {
     }
 }
 
-fn workers(state: &State, sight: &Sight<'_>) -> Workers {
+fn workers(state: &State, sight: &SummaryInput<'_>) -> Workers {
     let mut workers = Workers { total: sight.workers.len(), ..Workers::default() };
     for (name, _) in sight.workers {
         let holds = state.worker(name.as_str()).is_some_and(|worker| !worker.claims.is_empty());
@@ -284,7 +284,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::queue::stuck::Kind;
+    use crate::queue::stuck::StuckKind;
     use crate::queue::{Content, Event, Manifest, Record, Spec};
     use crate::queue::{LossReason, When};
 
@@ -341,7 +341,7 @@ mod tests {
         fn summary(&self, minute: i64) -> Summary {
             let now = Now { wall: Wall(minute * MINUTE), instant: Instant(minute as u64 * MINUTE_MS) };
             let default_lease = Span(30 * MINUTE_MS);
-            let sight = Sight {
+            let sight = SummaryInput {
                 now,
                 default_lease,
                 workers: &self.workers,
@@ -355,7 +355,7 @@ mod tests {
         }
     }
 
-    fn kinds(summary: &Summary) -> Vec<(Kind, String, usize)> {
+    fn kinds(summary: &Summary) -> Vec<(StuckKind, String, usize)> {
         let kind = |stuck: &Stuck| {
             (stuck.kind, stuck.task.as_ref().map(TaskId::to_string).unwrap_or_default(), stuck.holds_up)
         };
@@ -393,7 +393,7 @@ mod tests {
         let paused = story.summary(30);
         assert_eq!((paused.eta, paused.paused), (None, Some(Wall(30 * MINUTE))));
         assert!(paused.throughput.per_hour.is_some());
-        assert_eq!(kinds(&paused)[0].0, Kind::Paused);
+        assert_eq!(kinds(&paused)[0].0, StuckKind::Paused);
     }
 
     #[test]
@@ -403,7 +403,7 @@ mod tests {
         story.published(0, "d", &["c", "ghost"]).published(0, "e", &["ghost"]).published(0, "f", &[]);
         let before = story.summary(1);
         assert_eq!((before.held_up, before.remaining), (2, 4), "{before:?}");
-        assert_eq!(kinds(&before), [(Kind::Missing, "ghost".into(), 2)]);
+        assert_eq!(kinds(&before), [(StuckKind::Missing, "ghost".into(), 2)]);
         assert_eq!(before.stuck[0].why, "it does not exist, and is needed by d, e");
         story.failed(2, "a", "no compiler\nand more");
         let after = story.summary(3);
@@ -426,7 +426,7 @@ mod tests {
         }
         assert_eq!(kinds(&story.summary(25)), []);
         let summary = story.summary(30);
-        assert_eq!(kinds(&summary), [(Kind::Lease, "w1".into(), 0)]);
+        assert_eq!(kinds(&summary), [(StuckKind::Lease, "w1".into(), 0)]);
         assert_eq!(summary.stuck[0].why, "w1 was not heard of for 20m; its claim ends in 10m");
         assert_eq!(summary.stuck[0].since, Wall(10 * MINUTE));
         assert_eq!((summary.workers.working, summary.workers.idle), (2, 0));
@@ -442,14 +442,14 @@ mod tests {
             story.at(minute + 35, Event::Returned { task: id("a"), worker: name("w1"), reason });
         }
         let summary = story.summary(77);
-        assert_eq!(kinds(&summary), [(Kind::LostClaims, "a".into(), 0)]);
+        assert_eq!(kinds(&summary), [(StuckKind::LostClaims, "a".into(), 0)]);
         let why = "2 of 3 attempts are used up; the last was w1's: its lease ran out after 30m of silence";
         assert_eq!(summary.stuck[0].why, why);
         let summary = story.summary(100);
         let expected = [
-            (Kind::Nobody, String::new(), 0),
-            (Kind::Overdue, "a".into(), 0),
-            (Kind::LostClaims, "a".into(), 0),
+            (StuckKind::Nobody, String::new(), 0),
+            (StuckKind::Overdue, "a".into(), 0),
+            (StuckKind::LostClaims, "a".into(), 0),
         ];
         assert_eq!(kinds(&summary), expected);
         assert_eq!(summary.stuck[0].why, "1 ready, and no worker was heard of for 24m");
@@ -468,7 +468,7 @@ mod tests {
             story.at(minute, Event::Returned { task: id("a"), worker: name("w1"), reason });
         }
         let summary = story.summary(4);
-        assert_eq!(kinds(&summary), [(Kind::GivenBack, "a".into(), 0)]);
+        assert_eq!(kinds(&summary), [(StuckKind::GivenBack, "a".into(), 0)]);
         assert_eq!(summary.stuck[0].why, "it was given back 3 times, the last time by w1");
         assert_eq!(summary.stuck[0].since, Wall(3 * MINUTE));
         assert_eq!(kinds(&story.claimed(4, "a", "w2").summary(4)), []);
@@ -493,8 +493,11 @@ mod tests {
             .at(1, Event::Paused { paused: true, by: name("o") })
             .summary(1)
             .stuck;
-        let kinds: Vec<Kind> = stuck.iter().map(|one| one.kind).collect();
-        assert_eq!(kinds, [Kind::Log, Kind::Disk, Kind::Paused, Kind::Misnamed, Kind::Misnamed]);
+        let kinds: Vec<StuckKind> = stuck.iter().map(|one| one.kind).collect();
+        assert_eq!(
+            kinds,
+            [StuckKind::Log, StuckKind::Disk, StuckKind::Paused, StuckKind::Misnamed, StuckKind::Misnamed]
+        );
         assert_eq!(stuck[0].why, "the event log does not work, so nothing can be changed: no");
         assert_eq!(stuck[3].why, "\"a b.md\" is no task: why");
         assert_eq!(stuck[3].next.as_deref(), Some("rename it to tasks/a-b.md"));
@@ -522,6 +525,6 @@ mod tests {
         story.published(2, "waits", &["t100"]);
         let summary = story.summary(3);
         assert_eq!((summary.stuck.len(), summary.stuck_more), (STUCK_SHOWN, 5));
-        assert_eq!(kinds(&summary)[0], (Kind::Failed, "t100".into(), 1));
+        assert_eq!(kinds(&summary)[0], (StuckKind::Failed, "t100".into(), 1));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
-use super::order::Place;
+use super::ready_index::ReadyPlace;
 use super::{Access, Content, Digest, LossReason, Seq, Span, TaskId, Wall, WorkerName};
 use crate::limits::NAMED_IN_A_SENTENCE;
 
@@ -348,7 +348,7 @@ pub struct Task {
     pub ousted: OrdSet<WorkerName>,
     /// What follows from the time and the rules.
     #[serde(skip)]
-    pub(super) place: Place,
+    pub(super) place: ReadyPlace,
 }
 
 impl Task {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crewfs::clock::Clock;
 use crewfs::engine::{Config, Engine, Failure};
-use crewfs::fs::identity::process_watch::{Anchor, Follower, Kind};
+use crewfs::fs::identity::process_watch::{Anchor, AnchorKind, ProcessWatch};
 use crewfs::limits::WORKERS_PRESENT;
 use crewfs::log::MemoryLog;
 use crewfs::queue::{
@@ -167,11 +167,11 @@ fn no_lease_ends_while_the_log_does_not_work() {
 #[test]
 fn an_end_is_not_forgotten_while_the_log_does_not_work() {
     let world = World::new();
-    let follower = Follower::start(world.engine.clone(), Span(0), None).unwrap();
+    let follower = ProcessWatch::start(world.engine.clone(), Span(0), None).unwrap();
     let mut child = Program::new("cat").stdin(Stdio::piped()).spawn().unwrap();
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
     let started = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
-    let anchor = Anchor::new(child.id(), started, "cat".into(), Kind::Agent).unwrap();
+    let anchor = Anchor::new(child.id(), started, "cat".into(), AnchorKind::Agent).unwrap();
     world.engine.call(publish("t")).unwrap();
     let Ok(Outcome::Claimed { epoch, .. }) = world.engine.call(claim_next("w")) else { panic!("no claim") };
     follower.follow(&worker("w"), follower.hold(&worker("w"), &anchor).unwrap(), epoch);

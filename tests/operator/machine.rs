@@ -21,7 +21,7 @@ const SCRIPT: Duration = Duration::from_secs(60);
 /// A machine, or the end of the test where there can be none.
 macro_rules! machine {
     ($kind:ident) => {
-        match crate::machine::Machine::start(crate::machine::Kind::$kind) {
+        match crate::machine::Machine::start(crate::machine::FileKind::$kind) {
             Some(machine) => machine,
             None => return,
         }
@@ -31,7 +31,7 @@ pub(crate) use machine;
 
 /// What runs in it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FileKind {
     /// systemd, as on a server.
     Booted,
     /// Nothing: a container like those that only hold programs.
@@ -47,7 +47,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn start(kind: Kind) -> Option<Machine> {
+    pub(crate) fn start(kind: FileKind) -> Option<Machine> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let root = match ready() {
             Ok(root) => root,
@@ -78,8 +78,8 @@ impl Machine {
             .arg("--directory")
             .arg(root);
         match kind {
-            Kind::Booted => command.arg("--boot"),
-            Kind::Bare => command.args(["--as-pid2", "sleep", "infinity"]),
+            FileKind::Booted => command.arg("--boot"),
+            FileKind::Bare => command.args(["--as-pid2", "sleep", "infinity"]),
         };
         let said = srv.path().with_extension("console");
         let console = fs::File::create(&said).unwrap();
@@ -98,7 +98,7 @@ impl Machine {
         let comm = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let leader = machine.leader.as_raw_nonzero().to_string();
         match kind {
-            Kind::Booted => {
+            FileKind::Booted => {
                 until("systemd is started", || comm(&leader) == "systemd\n");
                 let mut said = String::new();
                 until("the machine is up", || {
@@ -107,7 +107,7 @@ impl Machine {
                 });
                 assert_eq!(said, "running\n");
             }
-            Kind::Bare => until("the container's program runs", || {
+            FileKind::Bare => until("the container's program runs", || {
                 children(&leader).iter().any(|child| comm(child) == "sleep\n")
             }),
         }

@@ -17,7 +17,7 @@ use super::errand::{ask, send};
 use crate::cli::{Failure, out};
 use crate::confine::{self, ConfineError};
 use crate::daemon::needs;
-use crate::fs::identity::exits::Endings;
+use crate::fs::identity::exits::ExitStatusSource;
 use crate::fuse::{Offer, Trial};
 use crate::limits::DOCTOR_SILENT_MS;
 use crate::sys;
@@ -47,7 +47,7 @@ struct Tried {
 
 pub(super) fn findings() -> Vec<Finding> {
     let mut findings = calls();
-    findings.extend(endings(&Endings::find()));
+    findings.extend(endings(&ExitStatusSource::find()));
     // Without the device or the capability, the reason is said already, or is here.
     if let Err(error) = needs::right()
         && sys::is_root()
@@ -114,8 +114,8 @@ fn judge_call(call: &str, since: &str, outcome: rustix::io::Result<()>, lost: &s
 }
 
 /// Whether it is told how the processes of workers end.
-fn endings(endings: &Endings) -> Option<Finding> {
-    let Endings::Untold(error) = endings else { return None };
+fn endings(endings: &ExitStatusSource) -> Option<Finding> {
+    let ExitStatusSource::Untold(error) = endings else { return None };
     Some(Warning(format!(
         "how a process of others ended is not told here ({error}): claims of programs that are no agents and end badly wait for their leases; \
          Linux 6.15 tells it to every daemon, and older kernels to root with CAP_NET_ADMIN, outside of containers"
@@ -246,8 +246,8 @@ mod tests {
 
     #[test]
     fn that_exits_are_not_told_is_said() {
-        assert_eq!(endings(&Endings::Kept), None);
-        let said = endings(&Endings::Untold(std::io::ErrorKind::Unsupported.into()));
+        assert_eq!(endings(&ExitStatusSource::Kept), None);
+        let said = endings(&ExitStatusSource::Untold(std::io::ErrorKind::Unsupported.into()));
         assert!(
             matches!(said, Some(Warning(said)) if said.contains("(unsupported)") && said.contains("6.15"))
         );

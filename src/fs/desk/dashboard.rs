@@ -19,19 +19,19 @@ const PAGE: &str = include_str!("dashboard.html");
 
 /// What the page shows besides the summary.
 #[derive(Serialize)]
-struct Crew<'a> {
-    workers: Vec<Worker<'a>>,
+struct DashboardExtras<'a> {
+    workers: Vec<WorkerRow<'a>>,
     workers_more: usize,
     tasks: Vec<Row<'a>>,
     tasks_more: usize,
-    events: Vec<Told>,
+    events: Vec<RefusalRow>,
 }
 
 /// A task: id, state, worker, title, what there is to say of it, when it was published and changed in milliseconds.
 type Row<'a> = (&'a TaskId, TaskState, Option<&'a str>, String, String, i64, i64);
 
 #[derive(Serialize)]
-struct Worker<'a> {
+struct WorkerRow<'a> {
     worker: String,
     status: &'static str,
     task: Option<&'a TaskId>,
@@ -42,7 +42,7 @@ struct Worker<'a> {
 }
 
 #[derive(Serialize)]
-struct Told {
+struct RefusalRow {
     at: Wall,
     event: &'static str,
     task: Option<TaskId>,
@@ -58,11 +58,11 @@ pub(super) fn page(view: &View, state: &State, summary: &Summary, eyes: &Eyes) -
         let told = told(record);
         match told.task.as_ref().is_none_or(|task| state.shows_history(task, eyes)) {
             true => told,
-            false => Told { text: String::new(), ..told },
+            false => RefusalRow { text: String::new(), ..told },
         }
     };
     let events = view.engine.recent().iter().rev().map(told).collect();
-    filled(summary, &Crew { workers, workers_more, tasks, tasks_more, events })
+    filled(summary, &DashboardExtras { workers, workers_more, tasks, tasks_more, events })
 }
 
 fn filled(summary: &impl Serialize, crew: &impl Serialize) -> Vec<u8> {
@@ -120,14 +120,14 @@ fn row<'a>(state: &'a State, id: &'a TaskId, task: &'a Task, eyes: &Eyes) -> Row
 }
 
 /// Those who work first; of the others, who was heard of last.
-fn workers<'a>(view: &View, state: &'a State, eyes: &Eyes) -> (Vec<Worker<'a>>, usize) {
+fn workers<'a>(view: &View, state: &'a State, eyes: &Eyes) -> (Vec<WorkerRow<'a>>, usize) {
     let roster = view.engine.roster();
     let mut workers: Vec<_> = documents::everybody(state, &view.engine)
         .into_iter()
         .map(|name| {
             let known = state.worker(name.as_str());
             let task = known.and_then(|worker| worker.claims.last());
-            Worker {
+            WorkerRow {
                 status: documents::status_of(state, &name),
                 task,
                 note: documents::note_of(state, &name, eyes).map_or_else(String::new, cut),
@@ -147,7 +147,7 @@ fn workers<'a>(view: &View, state: &'a State, eyes: &Eyes) -> (Vec<Worker<'a>>, 
 }
 
 /// One event, whatever it is, by the names that all of them share.
-fn told(record: &Record) -> Told {
+fn told(record: &Record) -> RefusalRow {
     let event = serde_json::to_value(&record.event).unwrap_or_default();
     let text = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
     let by =
@@ -155,7 +155,7 @@ fn told(record: &Record) -> Told {
     let reason = event.get("reason").and_then(|reason| reason.get("kind")).and_then(Value::as_str);
     let text = reason.map_or_else(|| text("text").to_string(), |reason| reason.replace('_', " "));
     let text = cut(text.lines().next().unwrap_or_default());
-    Told { at: record.at, event: record.event.name(), task: record.event.task().cloned(), by, text }
+    RefusalRow { at: record.at, event: record.event.name(), task: record.event.task().cloned(), by, text }
 }
 
 fn cut(text: &str) -> String {

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::engine::{Engine, Presence};
+use crate::engine::{Engine, Heartbeat};
 use crate::queue::{
     Eyes, FileState, Loss, Lost, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, WorkerName,
     lease,
@@ -205,7 +205,7 @@ pub(super) fn status_of(state: &State, name: &WorkerName) -> &'static str {
 fn worker_view<'a>(
     state: &'a State,
     name: &WorkerName,
-    presence: Option<&Presence>,
+    presence: Option<&Heartbeat>,
     eyes: &Eyes,
 ) -> WorkerView<'a> {
     let worker = state.worker(name.as_str());
@@ -220,7 +220,7 @@ fn worker_view<'a>(
         completed: worker.map_or(0, |w| w.completed),
         failed: worker.map_or(0, |w| w.failed),
         joined: worker.map(|w| w.joined.at),
-        last_heard: presence.map(Presence::last_heard_wall),
+        last_heard: presence.map(Heartbeat::last_heard_wall),
     }
 }
 

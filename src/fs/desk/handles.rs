@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::super::identity::callers::Caller;
-use super::super::{FsError, Ino, Kind, Result};
+use super::super::{FileKind, FsError, Ino, Result};
 use crate::engine::Ticket;
 use crate::limits::{
     CAPABILITIES_BYTES, NOTE_BYTES, OPEN_BYTES_OF_A_USER, OPEN_TEXTS_OF_A_USER, RESULT_BYTES,
@@ -19,11 +19,11 @@ use crate::limits::{
 use crate::queue::{Eyes, Payer, Seq, TaskId, WorkerName};
 
 /// One open file or directory.
-pub(super) enum Handle {
+pub(super) enum OpenHandle {
     /// A document as it was at open (C1). Writing to it is accepted where opening it for writing was, and has no effect.
     Document(Arc<[u8]>),
     /// A claim, open for writing: what is written is the progress note.
-    Note(Mutex<Note>),
+    Note(Mutex<NoteHandle>),
     /// A text that is given to the queue when it is closed.
     Draft(Arc<Caller>, Arc<Mutex<Draft>>),
     /// A temporary file.
@@ -33,10 +33,10 @@ pub(super) enum Handle {
     /// A real file of the project.
     Plain(Plain),
     /// A directory that is listed from memory.
-    Listing(Mutex<Vec<Line>>),
+    Listing(Mutex<Vec<ListingLine>>),
 }
 
-pub(super) struct Note {
+pub(super) struct NoteHandle {
     /// What the claim came to that it is of.
     pub(super) claim: Ticket,
     pub(super) caller: Arc<Caller>,
@@ -46,7 +46,7 @@ pub(super) struct Note {
     pub(super) written: Vec<u8>,
 }
 
-impl Note {
+impl NoteHandle {
     /// The note with `data` added to it.
     pub(super) fn add(&mut self, data: &[u8]) -> Result<String> {
         if self.written.len() + data.len() > NOTE_BYTES {
@@ -192,9 +192,9 @@ pub(super) struct Plain {
 }
 
 /// One line of a listing.
-pub(super) struct Line {
+pub(super) struct ListingLine {
     pub(super) ino: Ino,
-    pub(super) kind: Kind,
+    pub(super) kind: FileKind,
     pub(super) name: OsString,
 }
 
@@ -207,7 +207,7 @@ pub(super) struct Handles {
 
 #[derive(Default)]
 struct Open {
-    handles: HashMap<u64, (u32, Arc<Handle>)>,
+    handles: HashMap<u64, (u32, Arc<OpenHandle>)>,
     /// Texts in memory that are open, by their address: by how many handles, how many bytes, and for which user they count.
     texts: HashMap<usize, (usize, usize, u32)>,
     /// What each user has open, and how many bytes that holds in memory.
@@ -225,17 +225,20 @@ pub(super) enum Source {
     File(TaskId),
 }
 
-impl Handle {
+impl OpenHandle {
     /// Where in memory its text lies, and how long that is or may become.
     fn text(&self) -> Option<(usize, usize)> {
         match self {
-            Handle::Document(bytes) => Some((bytes.as_ptr() as usize, bytes.len())),
-            Handle::Note(note) => {
+            OpenHandle::Document(bytes) => Some((bytes.as_ptr() as usize, bytes.len())),
+            OpenHandle::Note(note) => {
                 let note = note.lock();
                 Some((note.shown.as_ptr() as usize, note.shown.len()))
             }
-            Handle::Draft(_, draft) => Some((Arc::as_ptr(draft) as usize, draft.lock().of.limit())),
-            Handle::Scratch(_) | Handle::Events(_) | Handle::Plain(_) | Handle::Listing(_) => None,
+            OpenHandle::Draft(_, draft) => Some((Arc::as_ptr(draft) as usize, draft.lock().of.limit())),
+            OpenHandle::Scratch(_)
+            | OpenHandle::Events(_)
+            | OpenHandle::Plain(_)
+            | OpenHandle::Listing(_) => None,
         }
         .filter(|(_, bytes)| *bytes > 0)
     }
@@ -254,11 +257,11 @@ impl Handles {
         ))
     }
 
-    pub(super) fn insert(&self, uid: u32, handle: Handle) -> u64 {
+    pub(super) fn insert(&self, uid: u32, handle: OpenHandle) -> u64 {
         self.insert_shared(uid, &mut self.open.lock(), handle)
     }
 
-    fn insert_shared(&self, uid: u32, open: &mut Open, handle: Handle) -> u64 {
+    fn insert_shared(&self, uid: u32, open: &mut Open, handle: OpenHandle) -> u64 {
         let fh = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let user = open.users.entry(uid).or_default();
         user.0 += 1;
@@ -273,12 +276,12 @@ impl Handles {
         fh
     }
 
-    pub(super) fn get(&self, fh: u64) -> Result<Arc<Handle>> {
+    pub(super) fn get(&self, fh: u64) -> Result<Arc<OpenHandle>> {
         let open = self.open.lock();
         open.handles.get(&fh).map(|(_, handle)| handle.clone()).ok_or(FsError::new(libc::EBADF))
     }
 
-    pub(super) fn remove(&self, fh: u64) -> Option<Arc<Handle>> {
+    pub(super) fn remove(&self, fh: u64) -> Option<Arc<OpenHandle>> {
         let mut open = self.open.lock();
         let (uid, handle) = open.handles.remove(&fh)?;
         open.let_go(uid, 1, 0);
@@ -319,7 +322,7 @@ impl Handles {
     pub(super) fn insert_draft(&self, caller: &Arc<Caller>, of: Subject, text: Vec<u8>) -> u64 {
         let mut open = self.open.lock();
         let shared = draft_in(&open, &of).unwrap_or_else(|| Arc::new(Mutex::new(Draft::new(of, text))));
-        self.insert_shared(caller.actor.uid, &mut open, Handle::Draft(caller.clone(), shared))
+        self.insert_shared(caller.actor.uid, &mut open, OpenHandle::Draft(caller.clone(), shared))
     }
 
     /// The text, if anybody has it open.
@@ -341,7 +344,7 @@ impl Open {
 
 fn draft_in(open: &Open, of: &Subject) -> Option<Arc<Mutex<Draft>>> {
     open.handles.values().find_map(|(_, handle)| match &**handle {
-        Handle::Draft(_, draft) => draft.lock().of.is(of).then(|| draft.clone()),
+        OpenHandle::Draft(_, draft) => draft.lock().of.is(of).then(|| draft.clone()),
         _ => None,
     })
 }
@@ -368,7 +371,7 @@ mod tests {
     #[test]
     fn a_text_is_one_in_memory_and_counts_once() {
         let handles = Handles::default();
-        let document = |text: &str| Handle::Document(handles.share(Source::Log(7), text.into()));
+        let document = |text: &str| OpenHandle::Document(handles.share(Source::Log(7), text.into()));
         let first = handles.insert(1, document("a text"));
         let second = handles.insert(2, document("a text"));
         assert!(handles.shared(&Source::Log(7)).is_some() && handles.shared(&Source::Log(8)).is_none());
@@ -387,7 +390,7 @@ mod tests {
     #[test]
     fn a_user_has_so_much_open_and_no_more() {
         let handles = Handles::default();
-        let large = || Handle::Document(vec![0; RESULT_BYTES].into());
+        let large = || OpenHandle::Document(vec![0; RESULT_BYTES].into());
         let mut last = 0;
         while handles.admit(1, RESULT_BYTES).is_ok() {
             last = handles.insert(1, large());
@@ -398,7 +401,7 @@ mod tests {
         handles.remove(last);
         assert!(handles.admit(1, RESULT_BYTES).is_ok());
         for _ in 0..OPEN_TEXTS_OF_A_USER {
-            handles.insert(3, Handle::Listing(Mutex::default()));
+            handles.insert(3, OpenHandle::Listing(Mutex::default()));
         }
         assert!(handles.admit(3, 0).is_err() && handles.admit(2, 0).is_ok());
     }

@@ -42,18 +42,18 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use self::handles::{Handle, Handles, Line};
+use self::handles::{Handles, ListingLine, OpenHandle};
 pub use self::members::Users;
-use self::nodes::{Directory, Node, is_synthesized};
+use self::nodes::{DeskDirectory, DeskNode, is_synthesized};
 use self::publish::Publisher;
 use self::show::View;
-pub use self::watch::Watch;
+pub use self::watch::DeskWatch;
 use super::files::Files;
 use super::guard::Guard;
 use super::identity::callers::Callers;
 use super::{
-    Attr, CallerCheck, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kind, NewMode, Opened,
-    ROOT, ReadRequest, Reply, Request, Result, SessionInfo, SetAttr, StatFs,
+    Attr, CallerCheck, DirEntry, Entry, FileKind, FileRange, Filesystem, Found, FsError, Ino, NewMode,
+    Opened, ROOT, ReadRequest, Reply, Request, Result, SessionInfo, SetAttr, StatFs,
 };
 use crate::engine::Engine;
 use crate::queue::Span;
@@ -91,18 +91,18 @@ pub struct Config {
 
 /// The desk of one project.
 pub struct Desk {
-    core: Arc<Core>,
+    core: Arc<DeskCore>,
 }
 
 /// What the methods and their parked answers share.
-struct Core {
+struct DeskCore {
     files: Arc<Files>,
     view: View,
     handles: Handles,
     /// Numbers for what is made.
     made: AtomicU64,
     /// Directories whose attributes the kernel may believe at present.
-    believed: [AtomicBool; Directory::ALL.len()],
+    believed: [AtomicBool; DeskDirectory::ALL.len()],
     /// Makes the kernel forget a node's attributes.
     invalidate: OnceLock<Box<dyn Fn(Ino) + Send + Sync>>,
 }
@@ -126,7 +126,7 @@ impl Desk {
         let publisher = Arc::new(Publisher::new(engine.clone(), files.clone(), project, may_wait, roots));
         let view = View::new(engine, callers, guard, publisher, config);
         Desk {
-            core: Arc::new(Core {
+            core: Arc::new(DeskCore {
                 files,
                 view,
                 handles: Handles::default(),
@@ -156,18 +156,18 @@ impl Desk {
     }
 
     /// Bring the queue in step with the files, and keep it so. Returns when all that is there now is handed in.
-    pub fn watch(&self) -> std::io::Result<Watch> {
+    pub fn watch(&self) -> std::io::Result<DeskWatch> {
         let view = &self.core.view;
-        let terms = watch::Terms { name: view.config.tasks.clone(), grace: view.config.file_grace };
-        let watch = Watch::start(view.engine.clone(), view.publisher.clone(), terms)?;
+        let terms = watch::DeskWatchConfig { name: view.config.tasks.clone(), grace: view.config.file_grace };
+        let watch = DeskWatch::start(view.engine.clone(), view.publisher.clone(), terms)?;
         view.engine.barrier();
         Ok(watch)
     }
 }
 
-impl Core {
+impl DeskCore {
     /// A node as the kernel wants it, with one more reference.
-    fn entry(&self, node: &Node, req: &Request) -> Result<Entry> {
+    fn entry(&self, node: &DeskNode, req: &Request) -> Result<Entry> {
         let ttl = self.ttl(node);
         let shown = self.view.show(node, req)?;
         let attr = self.view.dress(self.view.nodes.refer(node), &shown);
@@ -177,18 +177,18 @@ impl Core {
     /// The directories changed, or are about to: nobody believes what was said of them.
     fn disbelieve(&self) {
         let Some(invalidate) = self.invalidate.get() else { return };
-        for (directory, believed) in Directory::ALL.into_iter().zip(&self.believed) {
+        for (directory, believed) in DeskDirectory::ALL.into_iter().zip(&self.believed) {
             if believed.swap(false, Ordering::AcqRel) {
-                invalidate(self.view.nodes.shown(&Node::Directory(directory)));
+                invalidate(self.view.nodes.shown(&DeskNode::Directory(directory)));
             }
         }
     }
 
     /// How long a node may be believed. To be asked for before the node is looked at: if it changes in between, the
     /// kernel is told.
-    fn ttl(&self, node: &Node) -> Duration {
+    fn ttl(&self, node: &DeskNode) -> Duration {
         match node {
-            Node::Directory(directory) => {
+            DeskNode::Directory(directory) => {
                 self.believed[*directory as usize].store(true, Ordering::Release);
                 UNTIL_TOLD
             }
@@ -204,12 +204,12 @@ impl Core {
             let node = self.view.find(parent, name, req)?;
             return self.entry(&node, req);
         }
-        Ok(Core::plain_entry(self.files.lookup(parent, name)?))
+        Ok(DeskCore::plain_entry(self.files.lookup(parent, name)?))
     }
 
     /// Whether the attributes of a node may depend on who asks.
     fn depends_on_caller(&self, ino: Ino) -> bool {
-        let depends = |node: Node| self.view.depends_on_caller(&node);
+        let depends = |node: DeskNode| self.view.depends_on_caller(&node);
         is_synthesized(ino) && self.view.nodes.get(ino).map_or(true, depends)
     }
 
@@ -225,7 +225,7 @@ impl Core {
         node.is_some_and(|node| self.view.depends_on_caller(&node))
     }
 
-    fn synthesized_at(&self, parent: Ino, name: &OsStr) -> Option<Node> {
+    fn synthesized_at(&self, parent: Ino, name: &OsStr) -> Option<DeskNode> {
         if parent == ROOT { table::at_top(name) } else { None }
     }
 }
@@ -294,20 +294,20 @@ impl Filesystem for Desk {
     fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, rdev: u32, reply: Reply<Entry>) {
         if let Some(node) = self.core.being_made(parent, name) {
             return match mode.mode & libc::S_IFMT {
-                libc::S_IFREG => self.core.make_durably(req, node, Kind::File, reply),
+                libc::S_IFREG => self.core.make_durably(req, node, FileKind::File, reply),
                 _ => reply.send(Err(FsError::because(libc::EPERM, "only files can be made here"))),
             };
         }
         let made = self.core.files.mknod(req, parent, name, mode, rdev);
-        self.core.appeared(parent, name, made.map(Core::plain_entry), reply);
+        self.core.appeared(parent, name, made.map(DeskCore::plain_entry), reply);
     }
 
     fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, reply: Reply<Entry>) {
         if let Some(node) = self.core.being_made(parent, name) {
-            return self.core.make_durably(req, node, Kind::Directory, reply);
+            return self.core.make_durably(req, node, FileKind::Directory, reply);
         }
         let made = self.core.files.mkdir(req, parent, name, mode);
-        self.core.appeared(parent, name, made.map(Core::plain_entry), reply);
+        self.core.appeared(parent, name, made.map(DeskCore::plain_entry), reply);
     }
 
     fn symlink(&self, req: &Request, parent: Ino, name: &OsStr, target: &OsStr, reply: Reply<Entry>) {
@@ -316,14 +316,14 @@ impl Filesystem for Desk {
                 .send(Err(FsError::because(libc::EPERM, "symbolic links cannot be made here; use touch")));
         }
         let made = self.core.files.symlink(req, parent, name, target);
-        self.core.appeared(parent, name, made.map(Core::plain_entry), reply);
+        self.core.appeared(parent, name, made.map(DeskCore::plain_entry), reply);
     }
 
     fn link(&self, req: &Request, ino: Ino, parent: Ino, name: &OsStr, reply: Reply<Entry>) {
         match (is_synthesized(ino), self.core.being_made(parent, name)) {
             (false, None) => {
                 let made = self.core.files.link(ino, parent, name);
-                self.core.appeared(parent, name, made.map(Core::plain_entry), reply);
+                self.core.appeared(parent, name, made.map(DeskCore::plain_entry), reply);
             }
             (true, Some(node)) => self.core.link_synthesized(req, ino, node, reply),
             (false, Some(node)) => self.core.brought_in(req, &node, reply),
@@ -412,8 +412,8 @@ impl Filesystem for Desk {
             Err(error) => return reply.send(Err(error)),
         };
         match &*handle {
-            Handle::Plain(file) => {
-                let read = Core::read_plain(file, offset, size);
+            OpenHandle::Plain(file) => {
+                let read = DeskCore::read_plain(file, offset, size);
                 answer_without(handle, read, reply);
             }
             _ => self.core.read_synthesized(&handle, offset, size, reply),
@@ -435,10 +435,10 @@ impl Filesystem for Desk {
         // Pages that were written through a mapping carry any handle that is open for writing, or none.
         match self.core.handles.get(fh) {
             Ok(handle) => match &*handle {
-                Handle::Plain(file) => {
+                OpenHandle::Plain(file) => {
                     // With O_APPEND, pages written back carry the flag, too, and have a place of their own.
                     let append = flags & libc::O_APPEND != 0 && !cached;
-                    let written = Core::write_plain(file, offset, data, append);
+                    let written = DeskCore::write_plain(file, offset, data, append);
                     answer_without(handle, written, reply);
                 }
                 other => self.core.write_synthesized(other, offset, data, flags, reply),
@@ -453,7 +453,7 @@ impl Filesystem for Desk {
     fn flush(&self, req: &Request, ino: Ino, fh: u64, reply: Reply<()>) {
         match self.core.handles.get(fh) {
             Ok(handle) => match &*handle {
-                Handle::Plain(file) => {
+                OpenHandle::Plain(file) => {
                     self.core.flush_plain(req, ino, fh, file);
                     answer_without(handle, Ok(()), reply);
                 }
@@ -466,8 +466,8 @@ impl Filesystem for Desk {
     fn release(&self, ino: Ino, fh: u64) {
         let Some(handle) = self.core.handles.remove(fh) else { return };
         match &*handle {
-            Handle::Plain(_) => self.core.release_plain(ino, fh, handle),
-            Handle::Scratch(number) => self.core.view.scratches.closed(*number),
+            OpenHandle::Plain(_) => self.core.release_plain(ino, fh, handle),
+            OpenHandle::Scratch(number) => self.core.view.scratches.closed(*number),
             _ => self.core.keep_draft(
                 handle,
                 Reply::new(|outcome| {
@@ -493,7 +493,7 @@ impl Filesystem for Desk {
         self.core.view.callers.seen(req);
         if ino == ROOT || is_synthesized(ino) {
             self.core.handles.admit(req.uid, 0)?;
-            return Ok(self.core.handles.insert(req.uid, Handle::Listing(Mutex::default())));
+            return Ok(self.core.handles.insert(req.uid, OpenHandle::Listing(Mutex::default())));
         }
         self.core.files.opendir(ino)
     }
@@ -511,7 +511,7 @@ impl Filesystem for Desk {
             return core.files.readdir(ino, fh, offset, sink).map(|_| ());
         }
         let handle = core.handles.get(fh)?;
-        let Handle::Listing(listing) = &*handle else { return Err(FsError::new(libc::ENOTDIR)) };
+        let OpenHandle::Listing(listing) = &*handle else { return Err(FsError::new(libc::ENOTDIR)) };
         let mut listing = listing.lock();
         if offset == 0 {
             // One listing is one moment; from the start it is a new one, as rewinddir(3) promises.
@@ -602,13 +602,13 @@ impl Filesystem for Desk {
     }
 }
 
-impl Core {
+impl DeskCore {
     fn attributes(&self, req: &Request, ino: Ino, fh: Option<u64>) -> Result<(Attr, Duration)> {
         if !is_synthesized(ino) {
             return Ok((self.files.getattr(ino)?, if ino == ROOT { A_MOMENT } else { NO_TIME }));
         }
         let node = self.view.nodes.get(ino)?;
-        if matches!(node, Node::Directory(_)) {
+        if matches!(node, DeskNode::Directory(_)) {
             self.view.settle(req);
         }
         let ttl = self.ttl(&node);
@@ -616,11 +616,11 @@ impl Core {
         Ok((self.attr_of_open(ino, &node, open.as_deref(), req)?, ttl))
     }
 
-    fn list(&self, ino: Ino, req: &Request) -> Result<Vec<Line>> {
+    fn list(&self, ino: Ino, req: &Request) -> Result<Vec<ListingLine>> {
         if ino == ROOT {
             return self.list_plain_root(req);
         }
-        let dots = [".", ".."].map(|name| Line { ino, kind: Kind::Directory, name: name.into() });
+        let dots = [".", ".."].map(|name| ListingLine { ino, kind: FileKind::Directory, name: name.into() });
         let listed = self.view.list(ino, &self.view.nodes.get(ino)?, req)?;
         Ok(dots.into_iter().chain(listed).collect())
     }
@@ -628,7 +628,7 @@ impl Core {
 
 /// Answer when this thread has let go of the handle. After the last answer the kernel may close it, and whether a file is open for
 /// writing is then asked of the disk: no descriptor of the daemon may be left.
-fn answer_without<T>(handle: Arc<Handle>, answer: Result<T>, reply: Reply<T>) {
+fn answer_without<T>(handle: Arc<OpenHandle>, answer: Result<T>, reply: Reply<T>) {
     drop(handle);
     reply.send(answer);
 }

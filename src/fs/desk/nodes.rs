@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 
 use parking_lot::Mutex;
 
-use super::super::{FsError, Ino, Kind, Result};
+use super::super::{FileKind, FsError, Ino, Result};
 use crate::engine::Ticket;
 use crate::queue::{TaskId, TaskState, Wall, WorkerName};
 
@@ -21,7 +21,7 @@ pub(super) fn is_synthesized(ino: Ino) -> bool {
 
 /// The directories of the desk. Each but the last two lists the tasks of one state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Directory {
+pub(super) enum DeskDirectory {
     Ready,
     Blocked,
     Claim,
@@ -32,30 +32,30 @@ pub(super) enum Directory {
     Workers,
 }
 
-impl Directory {
+impl DeskDirectory {
     /// The state whose tasks it lists; `None` for those that list everything of a kind.
     pub(super) fn lists(self) -> Option<TaskState> {
         match self {
-            Directory::Ready => Some(TaskState::Ready),
-            Directory::Blocked => Some(TaskState::Blocked),
-            Directory::Claim => Some(TaskState::Claimed),
-            Directory::Completed => Some(TaskState::Completed),
-            Directory::Failed => Some(TaskState::Failed),
-            Directory::Rejected => Some(TaskState::Rejected),
-            Directory::Status | Directory::Workers => None,
+            DeskDirectory::Ready => Some(TaskState::Ready),
+            DeskDirectory::Blocked => Some(TaskState::Blocked),
+            DeskDirectory::Claim => Some(TaskState::Claimed),
+            DeskDirectory::Completed => Some(TaskState::Completed),
+            DeskDirectory::Failed => Some(TaskState::Failed),
+            DeskDirectory::Rejected => Some(TaskState::Rejected),
+            DeskDirectory::Status | DeskDirectory::Workers => None,
         }
     }
 
     /// All of them.
-    pub(super) const ALL: [Directory; 8] = [
-        Directory::Ready,
-        Directory::Blocked,
-        Directory::Claim,
-        Directory::Completed,
-        Directory::Failed,
-        Directory::Rejected,
-        Directory::Status,
-        Directory::Workers,
+    pub(super) const ALL: [DeskDirectory; 8] = [
+        DeskDirectory::Ready,
+        DeskDirectory::Blocked,
+        DeskDirectory::Claim,
+        DeskDirectory::Completed,
+        DeskDirectory::Failed,
+        DeskDirectory::Rejected,
+        DeskDirectory::Status,
+        DeskDirectory::Workers,
     ];
 }
 
@@ -85,11 +85,11 @@ pub(super) enum WorkerFile {
 
 /// Something that was just made.
 #[derive(Debug, Clone)]
-pub(super) struct Made {
+pub(super) struct CreatedNode {
     /// Tells it from all others.
     pub(super) number: u64,
     /// What its maker asked for: the answer to a MKDIR must be a directory, that to a CREATE a file.
-    pub(super) kind: Kind,
+    pub(super) kind: FileKind,
     /// When.
     pub(super) at: Wall,
     /// What must be on disk before anybody is told that it was made.
@@ -97,15 +97,15 @@ pub(super) struct Made {
 }
 
 /// The number alone tells one from another.
-impl PartialEq for Made {
-    fn eq(&self, other: &Made) -> bool {
+impl PartialEq for CreatedNode {
+    fn eq(&self, other: &CreatedNode) -> bool {
         self.number == other.number
     }
 }
 
-impl Eq for Made {}
+impl Eq for CreatedNode {}
 
-impl Hash for Made {
+impl Hash for CreatedNode {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.number.hash(state);
     }
@@ -113,11 +113,11 @@ impl Hash for Made {
 
 /// One synthesized node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Node {
+pub(super) enum DeskNode {
     /// A directory of the desk.
-    Directory(Directory),
+    Directory(DeskDirectory),
     /// A task's entry in one of them.
-    Task(Directory, TaskId),
+    Task(DeskDirectory, TaskId),
     /// `next`: a symbolic link to the best task.
     Next,
     /// `claim/next`: the caller's own claim.
@@ -135,42 +135,42 @@ pub(super) enum Node {
     /// A temporary file of an editor, in `completed/` or `failed/`.
     Scratch(u64),
     /// What somebody just made, as its maker has it. Whoever looks for the name finds the task's entry instead.
-    Made(Made),
+    Made(CreatedNode),
     /// A name in a synthesized directory that can mean nothing.
     Nothing,
 }
 
-impl Node {
-    pub(super) fn kind(&self) -> Kind {
+impl DeskNode {
+    pub(super) fn kind(&self) -> FileKind {
         match self {
-            Node::Directory(_) | Node::Worker(_) => Kind::Directory,
-            Node::Made(made) => made.kind,
-            Node::Next | Node::WorkerSelf => Kind::Symlink,
-            Node::Task(..)
-            | Node::ClaimNext
-            | Node::Document(_)
-            | Node::Paused
-            | Node::WorkerFile(..)
-            | Node::Scratch(_)
-            | Node::Nothing => Kind::File,
+            DeskNode::Directory(_) | DeskNode::Worker(_) => FileKind::Directory,
+            DeskNode::Made(made) => made.kind,
+            DeskNode::Next | DeskNode::WorkerSelf => FileKind::Symlink,
+            DeskNode::Task(..)
+            | DeskNode::ClaimNext
+            | DeskNode::Document(_)
+            | DeskNode::Paused
+            | DeskNode::WorkerFile(..)
+            | DeskNode::Scratch(_)
+            | DeskNode::Nothing => FileKind::File,
         }
     }
 }
 
 /// Which number is which node.
 #[derive(Default)]
-pub(super) struct Nodes(Mutex<Table>);
+pub(super) struct Nodes(Mutex<NodeTable>);
 
 #[derive(Default)]
-struct Table {
+struct NodeTable {
     next: u64,
-    numbers: HashMap<Node, Ino>,
-    nodes: HashMap<Ino, (Node, u64)>,
+    numbers: HashMap<DeskNode, Ino>,
+    nodes: HashMap<Ino, (DeskNode, u64)>,
 }
 
 impl Nodes {
     /// The number of a node, with one more reference to it.
-    pub(super) fn refer(&self, node: &Node) -> Ino {
+    pub(super) fn refer(&self, node: &DeskNode) -> Ino {
         let mut table = self.0.lock();
         if let Some(&ino) = table.numbers.get(node) {
             if let Some((_, count)) = table.nodes.get_mut(&ino) {
@@ -186,12 +186,12 @@ impl Nodes {
     }
 
     /// The number to show for a node that is only listed.
-    pub(super) fn shown(&self, node: &Node) -> Ino {
+    pub(super) fn shown(&self, node: &DeskNode) -> Ino {
         self.0.lock().numbers.get(node).copied().unwrap_or(SYNTHESIZED)
     }
 
     /// The node of a number.
-    pub(super) fn get(&self, ino: Ino) -> Result<Node> {
+    pub(super) fn get(&self, ino: Ino) -> Result<DeskNode> {
         self.0.lock().nodes.get(&ino).map(|(node, _)| node.clone()).ok_or(FsError::new(libc::ESTALE))
     }
 
@@ -216,13 +216,13 @@ mod tests {
     #[test]
     fn a_node_keeps_its_number_until_the_last_reference_is_gone() {
         let nodes = Nodes::default();
-        let next = nodes.refer(&Node::Next);
-        assert_eq!(nodes.refer(&Node::Next), next);
-        assert_ne!(nodes.refer(&Node::Paused), next);
+        let next = nodes.refer(&DeskNode::Next);
+        assert_eq!(nodes.refer(&DeskNode::Next), next);
+        assert_ne!(nodes.refer(&DeskNode::Paused), next);
         nodes.forget(next, 1);
-        assert_eq!(nodes.get(next).unwrap(), Node::Next);
+        assert_eq!(nodes.get(next).unwrap(), DeskNode::Next);
         nodes.forget(next, 1);
         assert!(nodes.get(next).is_err());
-        assert_ne!(nodes.refer(&Node::Next), next, "a number is not used twice");
+        assert_ne!(nodes.refer(&DeskNode::Next), next, "a number is not used twice");
     }
 }

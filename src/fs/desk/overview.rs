@@ -16,7 +16,7 @@ use super::nodes::Document;
 use super::show::{View, time};
 use super::{dashboard, documents, metrics};
 use crate::limits::{OVERVIEW_MS, RENDERINGS_KEPT};
-use crate::queue::{Access, Eyes, Instant, Moment, Now, Seq, Sight, Span, State, Summary};
+use crate::queue::{Access, Eyes, Instant, Moment, Now, Seq, Span, State, Summary, SummaryInput};
 
 /// What was shown last.
 #[derive(Default)]
@@ -98,7 +98,7 @@ impl View {
         });
         let workers: Vec<_> = heard.collect();
         let (default_lease, tasks) = (self.config.lease, self.config.tasks.as_str());
-        let sight = Sight {
+        let sight = SummaryInput {
             now,
             default_lease,
             eyes,

@@ -12,12 +12,12 @@ use std::time::Duration;
 use super::super::files::{append_to, read_from, write_to};
 use super::super::identity::process::leaving;
 use super::super::{Attr, Entry, FsError, Ino, NewMode, Opened, ROOT, Reply, Request, Result, SetAttr};
-use super::handles::{Handle, Line, Plain, Writing};
+use super::handles::{ListingLine, OpenHandle, Plain, Writing};
 use super::nodes::is_synthesized;
-use super::{Core, NO_TIME, table};
+use super::{DeskCore, NO_TIME, table};
 use crate::queue::{Command, Payer, ProcessEnding, TaskId};
 
-impl Core {
+impl DeskCore {
     /// The task that a name in a directory holds the instructions of.
     pub(super) fn task_at(&self, parent: Ino, name: &OsStr) -> Option<TaskId> {
         if parent == ROOT { table::task_of(name) } else { None }
@@ -52,7 +52,7 @@ impl Core {
             }
         });
         Opened {
-            fh: self.handles.insert(req.uid, Handle::Plain(Plain { file, writing })),
+            fh: self.handles.insert(req.uid, OpenHandle::Plain(Plain { file, writing })),
             ..Opened::default()
         }
     }
@@ -68,7 +68,7 @@ impl Core {
         self.pay(req, self.task_at(parent, name).as_ref())?;
         let (attr, file) = self.files.create(req, parent, name, mode, exclusive)?;
         let opened = self.open_handle(req, attr.ino, file, true, true);
-        Ok((Core::plain_entry(attr), opened))
+        Ok((DeskCore::plain_entry(attr), opened))
     }
 
     pub(super) fn open_plain(&self, req: &Request, ino: Ino, flags: i32) -> Result<Opened> {
@@ -123,8 +123,8 @@ impl Core {
     }
 
     /// The last descriptor was closed: what was written is complete, unless the file is open by another handle.
-    pub(super) fn release_plain(&self, ino: Ino, fh: u64, handle: Arc<Handle>) {
-        let Handle::Plain(Plain { file, writing: Some(writing) }) = &*handle else { return };
+    pub(super) fn release_plain(&self, ino: Ino, fh: u64, handle: Arc<OpenHandle>) {
+        let OpenHandle::Plain(Plain { file, writing: Some(writing) }) = &*handle else { return };
         let stat = rustix::fs::fstat(file);
         let (wrote, torn) = (writing.wrote.load(Ordering::Acquire), writing.torn.load(Ordering::Acquire));
         let (task, writer) = (self.task_of(ino), writing.by.clone());
@@ -202,7 +202,13 @@ impl Core {
     }
 
     /// Remove a name. The task of an instruction file stays for a while, since the file may come back (C14).
-    pub(super) fn unlink_plain(self: &Arc<Core>, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>) {
+    pub(super) fn unlink_plain(
+        self: &Arc<DeskCore>,
+        req: &Request,
+        parent: Ino,
+        name: &OsStr,
+        reply: Reply<()>,
+    ) {
         let step = {
             let (files, name) = (self.files.clone(), name.to_os_string());
             move || files.unlink(parent, &name).map_err(|error| error.errno)
@@ -211,7 +217,7 @@ impl Core {
     }
 
     pub(super) fn rename_plain(
-        self: &Arc<Core>,
+        self: &Arc<DeskCore>,
         req: &Request,
         from: (Ino, &OsStr),
         to: (Ino, &OsStr),
@@ -244,7 +250,7 @@ impl Core {
     /// Take a task's file away by a step, if the task allows that. The step is done when the queue has it on disk that the file
     /// goes.
     fn taking_away(
-        self: &Arc<Core>,
+        self: &Arc<DeskCore>,
         req: &Request,
         task: Option<TaskId>,
         step: impl FnOnce() -> std::result::Result<(), i32> + Send + 'static,
@@ -279,13 +285,13 @@ impl Core {
     }
 
     /// All names in the top directory: the project's own, then the synthesized ones that exist now.
-    pub(super) fn list_plain_root(&self, req: &Request) -> Result<Vec<Line>> {
+    pub(super) fn list_plain_root(&self, req: &Request) -> Result<Vec<ListingLine>> {
         let mut lines = Vec::new();
         let fh = self.files.opendir(ROOT)?;
         let listed = self.files.readdir(ROOT, fh, 0, &mut |entry| {
             if table::at_top(entry.name).is_none() {
                 let (ino, kind, name) = (entry.ino, entry.kind, entry.name.to_os_string());
-                lines.push(Line { ino, kind, name });
+                lines.push(ListingLine { ino, kind, name });
             }
             true
         });
@@ -294,7 +300,7 @@ impl Core {
         for (name, node) in table::TOP {
             if self.view.is_listed(&node, req) {
                 let (ino, kind) = (self.view.nodes.shown(&node), node.kind());
-                lines.push(Line { ino, kind, name: name.into() });
+                lines.push(ListingLine { ino, kind, name: name.into() });
             }
         }
         Ok(lines)

@@ -37,7 +37,7 @@ type FileKey = (u64, u64);
 
 /// A file that is open for writing through the desk.
 #[derive(Default)]
-struct Written {
+struct OpenWriter {
     handles: usize,
     /// Who wrote last, as far as that is known.
     by: Option<Payer>,
@@ -56,7 +56,7 @@ pub(super) struct Publisher {
     roots: Vec<String>,
     /// Files that look like tasks and are none.
     pub(super) misnamed: Misnamed,
-    writers: Arc<Mutex<HashMap<FileKey, Written>>>,
+    writers: Arc<Mutex<HashMap<FileKey, OpenWriter>>>,
     /// Contents that killed writers left behind, oldest first. They stay what they are when the file is renamed.
     torn: Mutex<VecDeque<(FileKey, FileStamp)>>,
     /// Who wrote which content through the mount, oldest first.
@@ -174,17 +174,17 @@ impl Publisher {
     ) {
         let state = self.engine.state();
         match self.look(task, state.task(task.as_str()).map(|known| &**known)) {
-            Look::Gone => {
+            FileLook::Gone => {
                 let (publisher, id) = (self.clone(), task.clone());
                 let gone = move || if publisher.has_file(&id) { Err(libc::EEXIST) } else { Ok(()) };
                 let submission = Submission::from(Command::FileGone { task: task.clone() }).checked(gone);
                 self.engine.submit(submission).on_durable(unless_it_changed(done));
             }
-            Look::Open => {
+            FileLook::Open => {
                 self.hold_back(task);
                 done(Ok(Outcome::Done));
             }
-            Look::There(file, stamp, manifest) => {
+            FileLook::There(file, stamp, manifest) => {
                 let (writers, payer) = (self.writers.clone(), self.payer(task, file, &stamp));
                 // Whether it is written is asked once more when it is published, with nothing in between: it may have been
                 // opened while it was read.
@@ -201,36 +201,36 @@ impl Publisher {
 
     /// `known` is what the queue shows of the task. The queue may have heard of more by now: that the file was
     /// opened, say. So what is as known is told as well.
-    fn look(&self, task: &TaskId, known: Option<&Task>) -> Look {
+    fn look(&self, task: &TaskId, known: Option<&Task>) -> FileLook {
         let file = file_of(task);
         // It was one for an older crewfs.
         if task_of(file.as_ref()).is_none() {
-            return Look::Gone;
+            return FileLook::Gone;
         }
         let problem = |message: String| Manifest::Problem(Arc::new(Problem { line: 0, message }));
         // Not blocking: a pipe of that name must not stop the queue.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let opened = match openat(self.directory(), &file, flags, Mode::empty()) {
             Ok(opened) => opened,
-            Err(Errno::NOENT) => return Look::Gone,
+            Err(Errno::NOENT) => return FileLook::Gone,
             // Another process has a lease on it: it may be written to, and nothing tells.
-            Err(Errno::AGAIN) => return Look::Open,
+            Err(Errno::AGAIN) => return FileLook::Open,
             // A symbolic link could lead anywhere, and change without anybody noticing.
             Err(Errno::LOOP) => {
                 let link =
                     format!("{file} is a symbolic link; write the instructions into a file of that name");
-                return Look::There(None, FileStamp::default(), problem(link));
+                return FileLook::There(None, FileStamp::default(), problem(link));
             }
             Err(error) => {
                 let why = format!("{file} cannot be read: {error}");
-                return Look::There(None, FileStamp::default(), problem(why));
+                return FileLook::There(None, FileStamp::default(), problem(why));
             }
         };
         let stat = match rustix::fs::fstat(&opened) {
             Ok(stat) => stat,
             Err(error) => {
                 let why = format!("{file} cannot be read: {error}");
-                return Look::There(None, FileStamp::default(), problem(why));
+                return FileLook::There(None, FileStamp::default(), problem(why));
             }
         };
         let (mut stamp, key) = (stamp_of(&stat), key_of(&stat));
@@ -242,28 +242,28 @@ impl Publisher {
             Ok(access) => Some(Arc::new(access)),
             Err(error) => {
                 let why = format!("{file} cannot be read: {error}");
-                return Look::There(None, FileStamp::default(), problem(why));
+                return FileLook::There(None, FileStamp::default(), problem(why));
             }
         };
         if self.is_written(&stat) {
-            return Look::Open;
+            return FileLook::Open;
         }
         if let Some(known) = known.filter(|known| known.has_whole_file() && known.stamp == stamp) {
-            return Look::There(Some(key), stamp, known.manifest.clone());
+            return FileLook::There(Some(key), stamp, known.manifest.clone());
         }
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             let not_regular = problem(format!("{file} is not a regular file"));
-            return Look::There(Some(key), stamp, not_regular);
+            return FileLook::There(Some(key), stamp, not_regular);
         }
         if self.is_torn(key, &stamp) {
             let torn = problem("its writer was killed before it was done; write it again".into());
-            return Look::There(Some(key), stamp, torn);
+            return FileLook::There(Some(key), stamp, torn);
         }
         if stamp.size > INSTRUCTIONS_BYTES {
             let size = stamp.size;
             let why = format!("{file} has {size} bytes; instructions may have {INSTRUCTIONS_BYTES}");
             let large = problem(format!("{why}: put data into other files and name them"));
-            return Look::There(Some(key), stamp, large);
+            return FileLook::There(Some(key), stamp, large);
         }
         let manifest = match read_from(&opened, 0, INSTRUCTIONS_BYTES as u32 + 1) {
             Ok(content) => self.with_warnings(parse_instructions(task, &content, &self.roots)),
@@ -272,7 +272,7 @@ impl Publisher {
                 problem(format!("{file} cannot be read: {why}"))
             }
         };
-        Look::There(Some(key), stamp, manifest)
+        FileLook::There(Some(key), stamp, manifest)
     }
 
     /// Whether this content was left behind by a killed writer. Any other content of the file is whole again.
@@ -335,15 +335,15 @@ impl Publisher {
     ///
     /// # Errors
     /// ENOENT while the project has no such directory, and whatever else keeps it from being opened.
-    pub(super) fn follow(&self, name: &str) -> std::result::Result<Followed, Errno> {
+    pub(super) fn follow(&self, name: &str) -> std::result::Result<DirectoryState, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let there = openat(&self.project, name, flags, Mode::empty())?;
         let (now, before) = (rustix::fs::fstat(&there)?, rustix::fs::fstat(self.directory())?);
         if key_of(&now) == key_of(&before) {
-            return Ok(Followed::Same);
+            return Ok(DirectoryState::Same);
         }
         let replaced = self.files.replace_root(there);
-        replaced.map(|()| Followed::Another).map_err(|error| Errno::from_raw_os_error(error.errno))
+        replaced.map(|()| DirectoryState::Another).map_err(|error| Errno::from_raw_os_error(error.errno))
     }
 
     /// Make the directory again, like the project's own.
@@ -366,14 +366,14 @@ fn unless_it_changed(
 
 /// What became of the directory of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Followed {
+pub(super) enum DirectoryState {
     /// It is at its place.
     Same,
     /// Another one is, and is followed now.
     Another,
 }
 
-enum Look {
+enum FileLook {
     /// There is no such file.
     Gone,
     /// It is open for writing.

@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 
 use super::super::identity::callers::Caller;
 use super::super::{Attr, Entry, FsError, Ino, NewMode, Opened, Reply, Request, Result, SetAttr};
-use super::handles::{Handle, put, slice};
-use super::nodes::{Directory, Node};
-use super::{Core, table};
+use super::handles::{OpenHandle, put, slice};
+use super::nodes::{DeskDirectory, DeskNode};
+use super::{DeskCore, table};
 use crate::limits::{
     RESULT_BYTES, SCRATCH_BYTES, SCRATCH_BYTES_OF_A_USER, SCRATCH_FILES, SCRATCH_FILES_OF_A_USER,
 };
@@ -48,20 +48,21 @@ pub(super) struct ScratchStat {
 }
 
 /// What all files together, or those of one user, may be.
-struct Share {
+struct ScratchUsage {
     files: usize,
     bytes: usize,
 }
 
-const OF_ALL: Share = Share { files: SCRATCH_FILES, bytes: SCRATCH_BYTES };
-const OF_A_USER: Share = Share { files: SCRATCH_FILES_OF_A_USER, bytes: SCRATCH_BYTES_OF_A_USER };
+const OF_ALL: ScratchUsage = ScratchUsage { files: SCRATCH_FILES, bytes: SCRATCH_BYTES };
+const OF_A_USER: ScratchUsage =
+    ScratchUsage { files: SCRATCH_FILES_OF_A_USER, bytes: SCRATCH_BYTES_OF_A_USER };
 
 /// All temporary files, by number, with the place of those that have a name.
 #[derive(Default)]
-pub(super) struct Scratches(Mutex<Table>);
+pub(super) struct Scratches(Mutex<ScratchTable>);
 
 #[derive(Default)]
-struct Table {
+struct ScratchTable {
     last: u64,
     clock: u64,
     places: HashMap<(Ino, OsString), u64>,
@@ -171,7 +172,7 @@ impl Scratches {
     }
 }
 
-impl Table {
+impl ScratchTable {
     /// A file that is used now.
     fn file(&mut self, number: u64) -> Result<&mut Scratch> {
         self.clock += 1;
@@ -188,7 +189,7 @@ impl Table {
 
     fn make_room_in(
         &mut self,
-        share: &Share,
+        share: &ScratchUsage,
         belongs: impl Fn(&Scratch) -> bool,
         files: usize,
         bytes: usize,
@@ -216,13 +217,13 @@ impl Table {
     }
 }
 
-impl Core {
+impl DeskCore {
     /// Whether a name is that of a temporary file. `exclusive`: the caller asks to be the one that makes it.
-    pub(super) fn is_scratch(&self, parent: Ino, name: &OsStr, node: &Node, exclusive: bool) -> bool {
-        let finished = Node::Directory(Directory::Completed);
-        let failed = Node::Directory(Directory::Failed);
+    pub(super) fn is_scratch(&self, parent: Ino, name: &OsStr, node: &DeskNode, exclusive: bool) -> bool {
+        let finished = DeskNode::Directory(DeskDirectory::Completed);
+        let failed = DeskNode::Directory(DeskDirectory::Failed);
         let a_task = match node {
-            Node::Task(_, id) => self.view.engine.state().task(id.as_str()).is_some(),
+            DeskNode::Task(_, id) => self.view.engine.state().task(id.as_str()).is_some(),
             _ => false,
         };
         !a_task
@@ -255,7 +256,7 @@ impl Core {
         let (mode, at) = ((mode.mode & 0o777 & !mode.umask) as u16, (self.view.engine.clock())().wall);
         let number = self.view.scratches.create(place, req, mode, at);
         let number = number.map_err(|error| self.refused(&caller, error))?;
-        Ok((self.entry(&Node::Scratch(number), req)?, self.opened(req.uid, Handle::Scratch(number))))
+        Ok((self.entry(&DeskNode::Scratch(number), req)?, self.opened(req.uid, OpenHandle::Scratch(number))))
     }
 
     pub(super) fn open_scratch(&self, req: &Request, number: u64, writes: bool) -> Result<Opened> {
@@ -265,7 +266,7 @@ impl Core {
         }
         self.handles.admit(req.uid, 0)?;
         self.view.scratches.opened(number)?;
-        Ok(self.opened(req.uid, Handle::Scratch(number)))
+        Ok(self.opened(req.uid, OpenHandle::Scratch(number)))
     }
 
     pub(super) fn set_scratch(
@@ -283,7 +284,7 @@ impl Core {
         if let Some(mode) = change.mode {
             self.view.scratches.0.lock().file(number)?.mode = (mode & 0o777) as u16;
         }
-        self.view.attr(ino, &Node::Scratch(number), req)
+        self.view.attr(ino, &DeskNode::Scratch(number), req)
     }
 
     pub(super) fn unlink_scratch(&self, req: &Request, caller: &Caller, place: (Ino, &OsStr)) -> Result<()> {
@@ -294,11 +295,11 @@ impl Core {
 
     /// The rename that saves: the temporary file becomes the result, in one step with the end of the task (C25).
     pub(super) fn rename_scratch(
-        self: &Arc<Core>,
+        self: &Arc<DeskCore>,
         req: &Request,
         caller: Arc<Caller>,
         from: (Ino, &OsStr),
-        to: (Ino, &OsStr, Node),
+        to: (Ino, &OsStr, DeskNode),
         exclusive: bool,
         reply: Reply<()>,
     ) {
@@ -316,8 +317,8 @@ impl Core {
             return reply.send(self.view.scratches.rename(from, (to.0, to.1)));
         }
         let (task, ending) = match &to.2 {
-            Node::Task(Directory::Completed, task) => (task, Ending::Completed),
-            Node::Task(Directory::Failed, task) => (task, Ending::Failed),
+            DeskNode::Task(DeskDirectory::Completed, task) => (task, Ending::Completed),
+            DeskNode::Task(DeskDirectory::Failed, task) => (task, Ending::Failed),
             _ => return reply.send(super::synth::ours()),
         };
         let content = match self.view.scratches.read(number, 0, RESULT_BYTES as u32) {

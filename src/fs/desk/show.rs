@@ -11,10 +11,10 @@ use rustix::fs::{AtFlags, statat};
 
 use super::super::guard::Guard;
 use super::super::identity::callers::{Caller, Callers};
-use super::super::{Attr, FsError, Ino, Kind, Request, Result, SessionInfo, Timestamp};
+use super::super::{Attr, FileKind, FsError, Ino, Request, Result, SessionInfo, Timestamp};
 use super::documents;
-use super::handles::Line;
-use super::nodes::{Directory, Document, Node, Nodes, WorkerFile};
+use super::handles::ListingLine;
+use super::nodes::{DeskDirectory, DeskNode, Document, Nodes, WorkerFile};
 use super::overview::{Overview, Rendering, Renderings};
 use super::publish::{Publisher, stamp_of};
 use super::scratch::Scratches;
@@ -26,7 +26,7 @@ use crate::queue::{Eyes, Instant, Moment, Phase, State, Task, TaskId, TextRef, W
 use crate::shown;
 
 /// What a reader of a node gets.
-pub(super) enum Content {
+pub(super) enum NodeContent {
     /// A document made from the state.
     Bytes(Arc<[u8]>),
     /// A text that lies in the log.
@@ -41,7 +41,7 @@ pub(super) enum Content {
 
 /// A node as it is now.
 pub(super) struct Shown {
-    pub(super) kind: Kind,
+    pub(super) kind: FileKind,
     pub(super) perm: u16,
     pub(super) size: u64,
     pub(super) mtime: Timestamp,
@@ -105,16 +105,16 @@ impl View {
     }
 
     /// The node of a name in a synthesized directory, if it exists now.
-    pub(super) fn find(&self, parent: Ino, name: &OsStr, req: &Request) -> Result<Node> {
+    pub(super) fn find(&self, parent: Ino, name: &OsStr, req: &Request) -> Result<DeskNode> {
         if let Some(number) = self.scratches.at(parent, name) {
-            return Ok(Node::Scratch(number));
+            return Ok(DeskNode::Scratch(number));
         }
         let node = table::in_directory(&self.nodes.get(parent)?, name).ok_or(ABSENT)?;
         self.show(&node, req).map(|_| node)
     }
 
     /// The attributes of a node that exists.
-    pub(super) fn attr(&self, ino: Ino, node: &Node, req: &Request) -> Result<Attr> {
+    pub(super) fn attr(&self, ino: Ino, node: &DeskNode, req: &Request) -> Result<Attr> {
         Ok(self.dress(ino, &self.show(node, req)?))
     }
 
@@ -124,7 +124,7 @@ impl View {
             ino,
             kind: shown.kind,
             perm: shown.perm,
-            nlink: if shown.kind == Kind::Directory { 2 } else { 1 },
+            nlink: if shown.kind == FileKind::Directory { 2 } else { 1 },
             uid: shown.uid.unwrap_or(self.config.owner_uid),
             gid: shown.gid.unwrap_or(self.config.owner_gid),
             rdev: 0,
@@ -138,13 +138,13 @@ impl View {
     }
 
     /// How a node looks now; ENOENT if there is no such thing at present.
-    pub(super) fn show(&self, node: &Node, req: &Request) -> Result<Shown> {
+    pub(super) fn show(&self, node: &DeskNode, req: &Request) -> Result<Shown> {
         let state = self.engine.state();
         let changed = self.changed(&state);
         let directory =
-            |perm| Shown { kind: Kind::Directory, perm, size: 0, mtime: changed, uid: None, gid: None };
+            |perm| Shown { kind: FileKind::Directory, perm, size: 0, mtime: changed, uid: None, gid: None };
         let link = |target: &OsStr, mtime| Shown {
-            kind: Kind::Symlink,
+            kind: FileKind::Symlink,
             perm: 0o777,
             size: target.len() as u64,
             mtime,
@@ -152,49 +152,64 @@ impl View {
             gid: None,
         };
         Ok(match node {
-            Node::Directory(Directory::Blocked | Directory::Status | Directory::Workers) => directory(0o555),
+            DeskNode::Directory(DeskDirectory::Blocked | DeskDirectory::Status | DeskDirectory::Workers) => {
+                directory(0o555)
+            }
             // Names are made, moved and removed here by workers of every uid; what they may do is judged by the queue.
-            Node::Directory(_) => directory(0o777),
-            Node::Worker(name) => {
+            DeskNode::Directory(_) => directory(0o777),
+            DeskNode::Worker(name) => {
                 self.worker(name, &state, req)?;
                 directory(0o777)
             }
-            Node::Made(made) => {
+            DeskNode::Made(made) => {
                 Shown { kind: made.kind, perm: 0o666, size: 0, mtime: at(made.at), uid: None, gid: None }
             }
-            Node::Nothing => return Err(ABSENT),
-            Node::Next | Node::WorkerSelf => link(&self.target(node, &state, req)?, changed),
-            Node::Scratch(number) => {
+            DeskNode::Nothing => return Err(ABSENT),
+            DeskNode::Next | DeskNode::WorkerSelf => link(&self.target(node, &state, req)?, changed),
+            DeskNode::Scratch(number) => {
                 let file = self.scratches.stat(*number)?;
                 let (perm, size, mtime) = (file.mode, file.size, at(file.at));
-                Shown { kind: Kind::File, perm, size, mtime, uid: Some(file.uid), gid: Some(file.gid) }
+                Shown { kind: FileKind::File, perm, size, mtime, uid: Some(file.uid), gid: Some(file.gid) }
             }
-            Node::Task(..) | Node::ClaimNext | Node::Document(_) | Node::Paused | Node::WorkerFile(..) => {
+            DeskNode::Task(..)
+            | DeskNode::ClaimNext
+            | DeskNode::Document(_)
+            | DeskNode::Paused
+            | DeskNode::WorkerFile(..) => {
                 let (content, perm, mtime) = self.file(node, &state, req)?;
                 let (size, mtime) = match &content {
-                    Content::Bytes(bytes) => (bytes.len() as u64, mtime),
-                    Content::Text(text) => (text.size, time(Moment { seq: text.seq, at: text.at })),
-                    Content::Instructions(task) => self.instructions(task)?,
-                    Content::Withheld(_) => (0, mtime),
-                    Content::Events => (self.engine.log_bytes(), mtime),
+                    NodeContent::Bytes(bytes) => (bytes.len() as u64, mtime),
+                    NodeContent::Text(text) => (text.size, time(Moment { seq: text.seq, at: text.at })),
+                    NodeContent::Instructions(task) => self.instructions(task)?,
+                    NodeContent::Withheld(_) => (0, mtime),
+                    NodeContent::Events => (self.engine.log_bytes(), mtime),
                 };
-                Shown { kind: Kind::File, perm, size, mtime, uid: self.writer(node, &state, req), gid: None }
+                Shown {
+                    kind: FileKind::File,
+                    perm,
+                    size,
+                    mtime,
+                    uid: self.writer(node, &state, req),
+                    gid: None,
+                }
             }
         })
     }
 
     /// The user of the one worker who may write a node.
-    fn writer(&self, node: &Node, state: &State, req: &Request) -> Option<u32> {
+    fn writer(&self, node: &DeskNode, state: &State, req: &Request) -> Option<u32> {
         let worker = match node {
-            Node::ClaimNext => return Some(req.uid),
-            Node::Task(Directory::Claim | Directory::Completed | Directory::Failed, id) => {
+            DeskNode::ClaimNext => return Some(req.uid),
+            DeskNode::Task(DeskDirectory::Claim | DeskDirectory::Completed | DeskDirectory::Failed, id) => {
                 match &state.task(id.as_str())?.phase {
                     Phase::Claimed(claim) => &claim.worker,
                     Phase::Completed(finish) | Phase::Failed(finish) => finish.worker.as_ref()?,
                     Phase::Open | Phase::Rejected(_) => return None,
                 }
             }
-            Node::WorkerFile(name, WorkerFile::Note | WorkerFile::Capabilities | WorkerFile::Drain) => name,
+            DeskNode::WorkerFile(name, WorkerFile::Note | WorkerFile::Capabilities | WorkerFile::Drain) => {
+                name
+            }
             _ => return None,
         };
         state.worker(worker.as_str()).map(|worker| worker.uid)
@@ -206,18 +221,18 @@ impl View {
     }
 
     /// What an open of a file reads in this state.
-    pub(super) fn content(&self, node: &Node, state: &State, req: &Request) -> Result<Content> {
+    pub(super) fn content(&self, node: &DeskNode, state: &State, req: &Request) -> Result<NodeContent> {
         Ok(self.file(node, state, req)?.0)
     }
 
     /// Where a symbolic link leads.
-    pub(super) fn target(&self, node: &Node, state: &State, req: &Request) -> Result<OsString> {
+    pub(super) fn target(&self, node: &DeskNode, state: &State, req: &Request) -> Result<OsString> {
         match node {
-            Node::Next => {
+            DeskNode::Next => {
                 let task = self.best(state, req).ok_or(ABSENT)?;
                 Ok(format!("ready/{task}").into())
             }
-            Node::WorkerSelf => Ok(self.callers.reader(req)?.actor.worker.as_str().into()),
+            DeskNode::WorkerSelf => Ok(self.callers.reader(req)?.actor.worker.as_str().into()),
             _ => Err(FsError::new(libc::EINVAL)),
         }
     }
@@ -227,46 +242,46 @@ impl View {
         state.best_for(self.worker_of(req).as_deref(), &self.eyes(req, state))
     }
 
-    fn file(&self, node: &Node, state: &State, req: &Request) -> Result<(Content, u16, Timestamp)> {
+    fn file(&self, node: &DeskNode, state: &State, req: &Request) -> Result<(NodeContent, u16, Timestamp)> {
         let changed = self.changed(state);
-        let document = |bytes: Vec<u8>, mtime| Ok((Content::Bytes(bytes.into()), 0o444, mtime));
+        let document = |bytes: Vec<u8>, mtime| Ok((NodeContent::Bytes(bytes.into()), 0o444, mtime));
         match node {
-            Node::Task(directory, id) => self.task(*directory, id, state, req),
-            Node::ClaimNext => {
+            DeskNode::Task(directory, id) => self.task(*directory, id, state, req),
+            DeskNode::ClaimNext => {
                 let caller = self.callers.reader(req)?;
                 let id = current_claim(state, &caller).filter(|_| caller.nameless.is_none()).ok_or(ABSENT)?;
-                self.task(Directory::Claim, &id, state, req)
+                self.task(DeskDirectory::Claim, &id, state, req)
             }
-            Node::Document(Document::Queue) => {
-                Ok((Content::Bytes(self.queue(state, &self.eyes(req, state))), 0o444, changed))
+            DeskNode::Document(Document::Queue) => {
+                Ok((NodeContent::Bytes(self.queue(state, &self.eyes(req, state))), 0o444, changed))
             }
-            Node::Document(Document::Workers) => {
+            DeskNode::Document(Document::Workers) => {
                 let heard = self.engine.roster().all().iter().map(|p| p.last_heard_wall()).max();
                 let mtime = heard.map_or(changed, |wall| changed.max(at(wall)));
                 document(documents::workers(state, &self.engine, &self.eyes(req, state)), mtime)
             }
-            Node::Document(Document::Events) => Ok((Content::Events, 0o444, changed)),
-            Node::Document(moving @ (Document::Summary | Document::Dashboard | Document::Metrics)) => {
+            DeskNode::Document(Document::Events) => Ok((NodeContent::Events, 0o444, changed)),
+            DeskNode::Document(moving @ (Document::Summary | Document::Dashboard | Document::Metrics)) => {
                 let (bytes, mtime) = self.overview(*moving, state, &self.eyes(req, state));
-                Ok((Content::Bytes(bytes), 0o444, mtime))
+                Ok((NodeContent::Bytes(bytes), 0o444, mtime))
             }
-            Node::Paused => {
+            DeskNode::Paused => {
                 let since = state.paused().ok_or(ABSENT)?;
                 let text = format!("paused since {}\n", since.at).into_bytes();
-                Ok((Content::Bytes(text.into()), 0o644, time(since)))
+                Ok((NodeContent::Bytes(text.into()), 0o644, time(since)))
             }
-            Node::WorkerFile(name, file) => self.worker_file(name, *file, state, req),
+            DeskNode::WorkerFile(name, file) => self.worker_file(name, *file, state, req),
             _ => Err(FsError::new(libc::EISDIR)),
         }
     }
 
     fn task(
         &self,
-        directory: Directory,
+        directory: DeskDirectory,
         id: &TaskId,
         state: &State,
         req: &Request,
-    ) -> Result<(Content, u16, Timestamp)> {
+    ) -> Result<(NodeContent, u16, Timestamp)> {
         let task: &Task = state.task(id.as_str()).ok_or(ABSENT)?;
         if directory.lists().is_some_and(|listed| listed != state.state_of(task)) {
             return Err(ABSENT);
@@ -275,24 +290,28 @@ impl View {
         let eyes = self.eyes(req, state);
         let sentence = || {
             let why = state.why(task, caller().as_deref(), &eyes);
-            Content::Bytes((shown::line(&why) + "\n").as_bytes().into())
+            NodeContent::Bytes((shown::line(&why) + "\n").as_bytes().into())
         };
-        let status = || Content::Bytes(documents::task(state, id, task, caller().as_deref(), &eyes).into());
+        let status =
+            || NodeContent::Bytes(documents::task(state, id, task, caller().as_deref(), &eyes).into());
         // What a task waits for changes with other tasks, and with what the caller can do.
         let (own, any) = (time(task.changed), self.changed(state));
-        if !matches!(directory, Directory::Ready | Directory::Claim | Directory::Status)
+        if !matches!(directory, DeskDirectory::Ready | DeskDirectory::Claim | DeskDirectory::Status)
             && !state.shows(id, task, &eyes)
         {
-            return Ok((Content::Withheld(id.clone()), 0o444, any));
+            return Ok((NodeContent::Withheld(id.clone()), 0o444, any));
         }
         Ok(match (directory, &task.phase) {
-            (Directory::Ready, _) => (Content::Instructions(id.clone()), 0o444, own),
-            (Directory::Blocked, _) => (sentence(), 0o444, any),
-            (Directory::Rejected, _) => (sentence(), 0o444, own),
-            (Directory::Claim, _) => (status(), 0o666, own),
-            (Directory::Completed | Directory::Failed, Phase::Completed(finish) | Phase::Failed(finish)) => {
+            (DeskDirectory::Ready, _) => (NodeContent::Instructions(id.clone()), 0o444, own),
+            (DeskDirectory::Blocked, _) => (sentence(), 0o444, any),
+            (DeskDirectory::Rejected, _) => (sentence(), 0o444, own),
+            (DeskDirectory::Claim, _) => (status(), 0o666, own),
+            (
+                DeskDirectory::Completed | DeskDirectory::Failed,
+                Phase::Completed(finish) | Phase::Failed(finish),
+            ) => {
                 let text = finish.text.clone();
-                (text.map_or(Content::Bytes(Arc::default()), Content::Text), 0o666, own)
+                (text.map_or(NodeContent::Bytes(Arc::default()), NodeContent::Text), 0o666, own)
             }
             _ => (status(), 0o444, any),
         })
@@ -312,7 +331,7 @@ impl View {
         name: &WorkerName,
         file: WorkerFile,
         req: &Request,
-    ) -> Option<(Content, u16, Timestamp)> {
+    ) -> Option<(NodeContent, u16, Timestamp)> {
         if !matches!(file, WorkerFile::Why | WorkerFile::ShouldStop) {
             return None;
         }
@@ -323,7 +342,7 @@ impl View {
             WorkerFile::ShouldStop => String::new(),
             _ => return None,
         };
-        Some((Content::Bytes(text.into_bytes().into()), 0o444, self.opened))
+        Some((NodeContent::Bytes(text.into_bytes().into()), 0o444, self.opened))
     }
 
     fn worker_file(
@@ -332,7 +351,7 @@ impl View {
         file: WorkerFile,
         state: &State,
         req: &Request,
-    ) -> Result<(Content, u16, Timestamp)> {
+    ) -> Result<(NodeContent, u16, Timestamp)> {
         self.worker(name, state, req)?;
         if let Some(answer) = self.to_nameless(name, file, req) {
             return Ok(answer);
@@ -364,7 +383,7 @@ impl View {
             WorkerFile::Task => {
                 let claims = state.worker(name.as_str()).map_or(&[][..], |worker| &worker.claims);
                 let task = claims.last().ok_or(ABSENT)?;
-                return Ok((Content::Instructions(task.clone()), 0o444, changed));
+                return Ok((NodeContent::Instructions(task.clone()), 0o444, changed));
             }
             // The note of the youngest claim, which `task` and `claim/next` mean too.
             WorkerFile::Note => (documents::note(state, name, &self.eyes(req, state)), 0o666, changed),
@@ -386,7 +405,7 @@ impl View {
                 (Vec::new(), 0o644, changed)
             }
         };
-        Ok((Content::Bytes(bytes.into()), perm, mtime))
+        Ok((NodeContent::Bytes(bytes.into()), perm, mtime))
     }
 
     /// The files that a worker holds for writing, one a line, and when that became so.
@@ -427,60 +446,66 @@ impl View {
     }
 
     /// Whether a node of the top is there at present. Cheaper than to show it.
-    pub(super) fn is_listed(&self, node: &Node, req: &Request) -> bool {
+    pub(super) fn is_listed(&self, node: &DeskNode, req: &Request) -> bool {
         match node {
-            Node::Next => self.best(&self.engine.state(), req).is_some(),
-            Node::Paused => self.engine.state().paused().is_some(),
+            DeskNode::Next => self.best(&self.engine.state(), req).is_some(),
+            DeskNode::Paused => self.engine.state().paused().is_some(),
             _ => true,
         }
     }
 
     /// Everything in a synthesized directory, in the order in which it is listed.
-    pub(super) fn list(&self, parent: Ino, directory: &Node, req: &Request) -> Result<Vec<Line>> {
+    pub(super) fn list(&self, parent: Ino, directory: &DeskNode, req: &Request) -> Result<Vec<ListingLine>> {
         let state = self.engine.state();
         let mut lines = Vec::new();
-        let mut add = |node: Node, name: &str| {
-            lines.push(Line { ino: self.nodes.shown(&node), kind: node.kind(), name: name.into() });
+        let mut add = |node: DeskNode, name: &str| {
+            lines.push(ListingLine { ino: self.nodes.shown(&node), kind: node.kind(), name: name.into() });
         };
         match directory {
-            Node::Directory(Directory::Workers) => {
+            DeskNode::Directory(DeskDirectory::Workers) => {
                 let mut names = documents::everybody(&state, &self.engine);
                 let caller = self.callers.reader(req)?;
                 if caller.is_worker && !names.contains(&caller.actor.worker) {
                     names.push(caller.actor.worker.clone());
                 }
-                add(Node::WorkerSelf, "self");
-                names.into_iter().for_each(|name| add(Node::Worker(name.clone()), name.as_str()));
+                add(DeskNode::WorkerSelf, "self");
+                names.into_iter().for_each(|name| add(DeskNode::Worker(name.clone()), name.as_str()));
             }
-            Node::Directory(directory) => match directory.lists() {
+            DeskNode::Directory(directory) => match directory.lists() {
                 Some(listed) => {
-                    state.listed(listed).for_each(|id| add(Node::Task(*directory, id.clone()), id.as_str()));
+                    state
+                        .listed(listed)
+                        .for_each(|id| add(DeskNode::Task(*directory, id.clone()), id.as_str()));
                 }
                 None => {
-                    state.tasks().for_each(|(id, _)| add(Node::Task(*directory, id.clone()), id.as_str()))
+                    state.tasks().for_each(|(id, _)| add(DeskNode::Task(*directory, id.clone()), id.as_str()))
                 }
             },
-            Node::Worker(name) => {
+            DeskNode::Worker(name) => {
                 for (file, kind) in table::WORKER {
                     if self.worker_file(name, kind, &state, req).is_ok() {
-                        add(Node::WorkerFile(name.clone(), kind), file);
+                        add(DeskNode::WorkerFile(name.clone(), kind), file);
                     }
                 }
             }
             _ => {}
         }
         for (name, number) in self.scratches.names(parent) {
-            lines.push(Line { ino: self.nodes.shown(&Node::Scratch(number)), kind: Kind::File, name });
+            lines.push(ListingLine {
+                ino: self.nodes.shown(&DeskNode::Scratch(number)),
+                kind: FileKind::File,
+                name,
+            });
         }
         Ok(lines)
     }
 
     /// Whether a look at a node may depend on who asks. A task that a directory does not list is there for no caller.
-    pub(super) fn depends_on_caller(&self, node: &Node) -> bool {
+    pub(super) fn depends_on_caller(&self, node: &DeskNode) -> bool {
         match node {
-            Node::Made(_) | Node::Nothing | Node::Scratch(_) => false,
-            Node::Directory(_) => self.is_settling(),
-            Node::Task(directory, id) => {
+            DeskNode::Made(_) | DeskNode::Nothing | DeskNode::Scratch(_) => false,
+            DeskNode::Directory(_) => self.is_settling(),
+            DeskNode::Task(directory, id) => {
                 let state = self.engine.state();
                 state
                     .task(id.as_str())

@@ -11,15 +11,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::super::identity::callers::Caller;
-use super::super::identity::process_watch::Alive;
+use super::super::identity::process_watch::LiveProcess;
 use super::super::{
-    Attr, Entry, FsError, Ino, Kind, NewMode, Opened, Reply, Request, Result, SetAttr, Timestamp,
+    Attr, Entry, FileKind, FsError, Ino, NewMode, Opened, Reply, Request, Result, SetAttr, Timestamp,
 };
-use super::handles::{Handle, Note, Source, Subject, slice};
-use super::nodes::{Directory, Made, Node, WorkerFile, is_synthesized};
+use super::handles::{NoteHandle, OpenHandle, Source, Subject, slice};
+use super::nodes::{CreatedNode, DeskDirectory, DeskNode, WorkerFile, is_synthesized};
 use super::private::hide_texts;
-use super::show::{Content, Shown};
-use super::{Core, NO_TIME, show, table};
+use super::show::{NodeContent, Shown};
+use super::{DeskCore, NO_TIME, show, table};
 use crate::engine::{Failure, Ticket};
 use crate::limits::{INSTRUCTIONS_BYTES, RESULT_BYTES};
 use crate::log::LogError;
@@ -30,14 +30,14 @@ pub(super) fn ours<T>() -> Result<T> {
     Err(FsError::because(libc::EPERM, "this name belongs to crewfs"))
 }
 
-impl Core {
+impl DeskCore {
     /// The synthesized node that a name stands for, whether or not it exists; `None` for an ordinary file.
-    pub(super) fn being_made(&self, parent: Ino, name: &OsStr) -> Option<Node> {
+    pub(super) fn being_made(&self, parent: Ino, name: &OsStr) -> Option<DeskNode> {
         if !is_synthesized(parent) {
             return self.synthesized_at(parent, name);
         }
         let node = self.view.nodes.get(parent).ok().and_then(|dir| table::in_directory(&dir, name));
-        Some(node.unwrap_or(Node::Nothing))
+        Some(node.unwrap_or(DeskNode::Nothing))
     }
 
     /// The outcome of a command for the caller: a refusal is also written down where the worker can read it.
@@ -85,9 +85,9 @@ impl Core {
         }
     }
 
-    fn wished(&self, req: &Request, node: &Node, caller: &Caller, form: ClaimForm) -> Result<Command> {
+    fn wished(&self, req: &Request, node: &DeskNode, caller: &Caller, form: ClaimForm) -> Result<Command> {
         match node {
-            Node::Nothing => {
+            DeskNode::Nothing => {
                 Err(FsError::because(libc::ENOENT, "this can be no task: its name is not an id"))
             }
             node => table::making(node, caller, form, self.view.eyes(req, &self.view.engine.state())),
@@ -95,7 +95,13 @@ impl Core {
     }
 
     /// Make a node by a call whose answer ends it (`mkdir`, `mknod`): it is given when the outcome is on disk.
-    pub(super) fn make_durably(self: &Arc<Core>, req: &Request, node: Node, kind: Kind, reply: Reply<Entry>) {
+    pub(super) fn make_durably(
+        self: &Arc<DeskCore>,
+        req: &Request,
+        node: DeskNode,
+        kind: FileKind,
+        reply: Reply<Entry>,
+    ) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         match self.wished(req, &node, &caller, ClaimForm::Exclusive) {
             Ok(command) => self.fulfil(caller, command, kind, reply),
@@ -103,31 +109,37 @@ impl Core {
         }
     }
 
-    fn fulfil(self: &Arc<Core>, caller: Arc<Caller>, command: Command, kind: Kind, reply: Reply<Entry>) {
+    fn fulfil(
+        self: &Arc<DeskCore>,
+        caller: Arc<Caller>,
+        command: Command,
+        kind: FileKind,
+        reply: Reply<Entry>,
+    ) {
         let core = self.clone();
         self.command(caller, command, Reply::from(reply, move |()| core.fresh(kind, None)));
     }
 
     /// What somebody just made, as it is to its maker: empty, and a node of its own. By its name everybody, its maker too,
     /// finds the entry of the task; and by then that may be gone again.
-    fn fresh(&self, kind: Kind, ticket: Option<Ticket>) -> Entry {
+    fn fresh(&self, kind: FileKind, ticket: Option<Ticket>) -> Entry {
         let (number, at) = (self.made.fetch_add(1, Ordering::Relaxed), (self.view.engine.clock())().wall);
-        let made = Made { number, kind, at, ticket };
+        let made = CreatedNode { number, kind, at, ticket };
         let shown = Shown { kind, perm: 0o666, size: 0, mtime: show::at(at), uid: None, gid: None };
-        let attr = self.view.dress(self.view.nodes.refer(&Node::Made(made)), &shown);
+        let attr = self.view.dress(self.view.nodes.refer(&DeskNode::Made(made)), &shown);
         Entry { attr, entry_ttl: NO_TIME, attr_ttl: NO_TIME }
     }
 
     /// Something that was just made, if the number is that of one.
-    pub(super) fn made(&self, ino: Ino) -> Option<Made> {
+    pub(super) fn made(&self, ino: Ino) -> Option<CreatedNode> {
         match self.view.nodes.get(ino) {
-            Ok(Node::Made(made)) if is_synthesized(ino) => Some(made),
+            Ok(DeskNode::Made(made)) if is_synthesized(ino) => Some(made),
             _ => None,
         }
     }
 
     /// The attributes of something that was just made, when it is on disk. `open(2)` does not return before this answer.
-    pub(super) fn safe(self: &Arc<Core>, ino: Ino, made: Made, reply: Reply<(Attr, Duration)>) {
+    pub(super) fn safe(self: &Arc<DeskCore>, ino: Ino, made: CreatedNode, reply: Reply<(Attr, Duration)>) {
         let shown =
             Shown { kind: made.kind, perm: 0o666, size: 0, mtime: show::at(made.at), uid: None, gid: None };
         let attr = self.view.dress(ino, &shown);
@@ -140,12 +152,12 @@ impl Core {
     }
 
     /// `open(O_CREAT)`. The kernel holds the directory's lock until this is answered, and asks for the attributes after:
-    /// so the decision is answered here, and that it is on disk there ([`Core::safe`]).
+    /// so the decision is answered here, and that it is on disk there ([`DeskCore::safe`]).
     pub(super) fn create_synthesized(
-        self: &Arc<Core>,
+        self: &Arc<DeskCore>,
         req: &Request,
         (parent, name): (Ino, &OsStr),
-        node: Node,
+        node: DeskNode,
         (mode, flags): (NewMode, i32),
         reply: Reply<(Entry, Opened)>,
     ) {
@@ -174,12 +186,12 @@ impl Core {
                         (Outcome::Claimed { .. }, _) => {
                             core.opened(uid, note(made.clone(), &caller, Arc::default()))
                         }
-                        (Outcome::Finished { .. }, Node::Task(_, task)) => {
+                        (Outcome::Finished { .. }, DeskNode::Task(_, task)) => {
                             core.opened_draft(&caller, Subject::Result(task, made.clone()), Vec::new())
                         }
-                        _ => core.opened(uid, Handle::Document(Arc::default())),
+                        _ => core.opened(uid, OpenHandle::Document(Arc::default())),
                     };
-                    Ok((core.fresh(Kind::File, Some(made)), opened))
+                    Ok((core.fresh(FileKind::File, Some(made)), opened))
                 }
             });
         };
@@ -190,7 +202,7 @@ impl Core {
         }
     }
 
-    pub(super) fn opened(&self, uid: u32, handle: Handle) -> Opened {
+    pub(super) fn opened(&self, uid: u32, handle: OpenHandle) -> Opened {
         // Only a draft is put on disk at close; a note is, at each write.
         Opened { fh: self.handles.insert(uid, handle), direct_io: true, no_flush: true }
     }
@@ -200,7 +212,13 @@ impl Core {
         Opened { fh, direct_io: true, no_flush: false }
     }
 
-    pub(super) fn link_synthesized(self: &Arc<Core>, req: &Request, ino: Ino, to: Node, reply: Reply<Entry>) {
+    pub(super) fn link_synthesized(
+        self: &Arc<DeskCore>,
+        req: &Request,
+        ino: Ino,
+        to: DeskNode,
+        reply: Reply<Entry>,
+    ) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         let state = self.view.engine.state();
         let wished = self.view.nodes.get(ino).and_then(|from| {
@@ -218,7 +236,7 @@ impl Core {
 
     /// An ordinary file is moved or linked onto a synthesized name. That is not the same filesystem to the caller, which
     /// then copies; but what is held by another is refused at once, before anybody removes it to make room.
-    pub(super) fn brought_in<T>(&self, req: &Request, to: &Node, reply: Reply<T>) {
+    pub(super) fn brought_in<T>(&self, req: &Request, to: &DeskNode, reply: Reply<T>) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         let error = match table::held_by_another(&self.view.engine.state(), &caller, to) {
             Ok(()) => FsError::new(libc::EXDEV),
@@ -228,11 +246,11 @@ impl Core {
     }
 
     pub(super) fn unlink_synthesized(
-        self: &Arc<Core>,
+        self: &Arc<DeskCore>,
         req: &Request,
         parent: Ino,
         name: &OsStr,
-        node: Node,
+        node: DeskNode,
         reply: Reply<()>,
     ) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
@@ -245,7 +263,7 @@ impl Core {
         }
     }
 
-    fn command(self: &Arc<Core>, caller: Arc<Caller>, command: Command, reply: Reply<()>) {
+    fn command(self: &Arc<DeskCore>, caller: Arc<Caller>, command: Command, reply: Reply<()>) {
         let process = match self.before(&caller, &command) {
             Ok(process) => process,
             Err(error) => return reply.send(Err(self.refused(&caller, error))),
@@ -254,9 +272,9 @@ impl Core {
     }
 
     fn submit(
-        self: &Arc<Core>,
+        self: &Arc<DeskCore>,
         caller: Arc<Caller>,
-        process: Option<Alive>,
+        process: Option<LiveProcess>,
         command: Command,
         reply: Reply<()>,
     ) {
@@ -269,7 +287,7 @@ impl Core {
 
     /// Before a command is decided: of what may be a claim, the process that it shall end with; and what ends a claim must
     /// not come from a connection that has lost it.
-    pub(super) fn before(&self, caller: &Caller, command: &Command) -> Result<Option<Alive>> {
+    pub(super) fn before(&self, caller: &Caller, command: &Command) -> Result<Option<LiveProcess>> {
         match command {
             Command::Claim { .. } | Command::ClaimNext { .. } => Ok(self.view.callers.alive(caller)),
             Command::Finish { task, .. } | Command::Release { task, .. } => {
@@ -283,17 +301,17 @@ impl Core {
         }
     }
 
-    fn after(&self, caller: &Caller, process: Option<Alive>, outcome: Option<&Outcome>) {
+    fn after(&self, caller: &Caller, process: Option<LiveProcess>, outcome: Option<&Outcome>) {
         if let (Some(process), Some(Outcome::Claimed { epoch, .. })) = (process, outcome) {
             self.view.callers.claimed(caller, process, *epoch);
         }
     }
 
     pub(super) fn rename_synthesized(
-        self: &Arc<Core>,
+        self: &Arc<DeskCore>,
         req: &Request,
-        from: (Ino, &OsStr, Node),
-        to: (Ino, &OsStr, Node),
+        from: (Ino, &OsStr, DeskNode),
+        to: (Ino, &OsStr, DeskNode),
         flags: u32,
         reply: Reply<()>,
     ) {
@@ -313,7 +331,7 @@ impl Core {
     }
 
     pub(super) fn open_synthesized(
-        self: &Arc<Core>,
+        self: &Arc<DeskCore>,
         req: &Request,
         ino: Ino,
         flags: i32,
@@ -323,7 +341,7 @@ impl Core {
             Ok(node) => node,
             Err(error) => return reply.send(Err(error)),
         };
-        if let Node::Scratch(number) = node {
+        if let DeskNode::Scratch(number) = node {
             let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
             return reply.send(self.open_scratch(req, number, writes));
         }
@@ -340,17 +358,17 @@ impl Core {
         }
         let uid = req.uid;
         match content {
-            Content::Bytes(bytes) => reply.send(self.opened_document(uid, bytes)),
-            Content::Events => {
-                let events = Handle::Events(self.view.eyes(req, &state));
+            NodeContent::Bytes(bytes) => reply.send(self.opened_document(uid, bytes)),
+            NodeContent::Events => {
+                let events = OpenHandle::Events(self.view.eyes(req, &state));
                 reply.send(self.handles.admit(uid, 0).map(|()| self.opened(uid, events)));
             }
-            Content::Instructions(task) => {
+            NodeContent::Instructions(task) => {
                 let text = self.instructions(req, &task);
                 reply.send(text.and_then(|text| self.opened_document(uid, text)));
             }
-            Content::Withheld(task) => reply.send(Err(self.view.withheld(req, &task))),
-            Content::Text(text) => {
+            NodeContent::Withheld(task) => reply.send(Err(self.view.withheld(req, &task))),
+            NodeContent::Text(text) => {
                 let source = Source::Log(text.seq);
                 if let Some(known) = self.handles.shared(&source) {
                     return reply.send(self.opened_document(uid, known));
@@ -371,7 +389,7 @@ impl Core {
     fn opened_document(&self, uid: u32, text: Arc<[u8]>) -> Result<Opened> {
         let mine = if Arc::strong_count(&text) > 1 { 0 } else { text.len() };
         self.handles.admit(uid, mine)?;
-        Ok(self.opened(uid, Handle::Document(text)))
+        Ok(self.opened(uid, OpenHandle::Document(text)))
     }
 
     fn instructions(&self, req: &Request, task: &TaskId) -> Result<Arc<[u8]>> {
@@ -385,11 +403,11 @@ impl Core {
 
     /// Open something for writing: only what the caller holds or finished itself (C22, C24).
     fn open_to_write(
-        self: &Arc<Core>,
+        self: &Arc<DeskCore>,
         req: &Request,
-        node: &Node,
+        node: &DeskNode,
         state: &State,
-        content: Content,
+        content: NodeContent,
         reply: Reply<Opened>,
     ) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
@@ -401,7 +419,7 @@ impl Core {
             return reply.send(Err(self.refused(&caller, error)));
         }
         // A refusal at close is noticed by few programs. The first result is not refused at all (C35).
-        let first = matches!((&right, &content), (Right::Draft(Subject::Result(..)), Content::Bytes(_)));
+        let first = matches!((&right, &content), (Right::Draft(Subject::Result(..)), NodeContent::Bytes(_)));
         if matches!(right, Right::Draft(_))
             && !first
             && let Err(refusal) = self.view.engine.spend(&Payer::from(&caller.actor), 0)
@@ -409,19 +427,19 @@ impl Core {
             return reply.send(Err(self.refused(&caller, FsError::from(&refusal))));
         }
         let shown = match &content {
-            Content::Bytes(bytes) => bytes.clone(),
-            Content::Withheld(task) => {
+            NodeContent::Bytes(bytes) => bytes.clone(),
+            NodeContent::Withheld(task) => {
                 return reply.send(Err(self.view.withheld(req, task)));
             }
-            Content::Text(_) | Content::Instructions(_) | Content::Events => Arc::default(),
+            NodeContent::Text(_) | NodeContent::Instructions(_) | NodeContent::Events => Arc::default(),
         };
         match (right, content) {
-            (Right::Nothing, _) => reply.send(Ok(self.opened(req.uid, Handle::Document(shown)))),
+            (Right::Nothing, _) => reply.send(Ok(self.opened(req.uid, OpenHandle::Document(shown)))),
             (Right::Note(task, epoch), _) => {
                 let claim = Ticket::known(Outcome::Claimed { task, epoch });
                 reply.send(Ok(self.opened(req.uid, note(claim, &caller, shown))));
             }
-            (Right::Draft(of), Content::Text(text)) => {
+            (Right::Draft(of), NodeContent::Text(text)) => {
                 let core = self.clone();
                 self.view.engine.read_text(text.seq, move |text| {
                     reply.send(there(text).map(|text| core.opened_draft(&caller, of, text)));
@@ -435,20 +453,20 @@ impl Core {
     pub(super) fn attr_of_open(
         &self,
         ino: Ino,
-        node: &Node,
-        open: Option<&Handle>,
+        node: &DeskNode,
+        open: Option<&OpenHandle>,
         req: &Request,
     ) -> Result<Attr> {
         let shown = self.view.show(node, req);
         let size = match open {
-            Some(Handle::Document(bytes)) => bytes.len() as u64,
-            Some(Handle::Note(note)) => note.lock().shown.len() as u64,
-            Some(Handle::Draft(_, draft)) => draft.lock().text.len() as u64,
+            Some(OpenHandle::Document(bytes)) => bytes.len() as u64,
+            Some(OpenHandle::Note(note)) => note.lock().shown.len() as u64,
+            Some(OpenHandle::Draft(_, draft)) => draft.lock().text.len() as u64,
             _ => return Ok(self.view.dress(ino, &shown?)),
         };
         // What is open stays readable when its name is gone.
         let mut shown = shown.unwrap_or(Shown {
-            kind: Kind::File,
+            kind: FileKind::File,
             perm: 0o444,
             size,
             mtime: Timestamp::default(),
@@ -459,27 +477,33 @@ impl Core {
         Ok(self.view.dress(ino, &shown))
     }
 
-    pub(super) fn read_synthesized(&self, handle: &Handle, offset: u64, size: u32, reply: Reply<Vec<u8>>) {
+    pub(super) fn read_synthesized(
+        &self,
+        handle: &OpenHandle,
+        offset: u64,
+        size: u32,
+        reply: Reply<Vec<u8>>,
+    ) {
         let read = match handle {
-            Handle::Document(bytes) => Ok(slice(bytes, offset, size)),
-            Handle::Note(note) => Ok(slice(&note.lock().shown, offset, size)),
-            Handle::Draft(_, draft) => Ok(slice(&draft.lock().text, offset, size)),
-            Handle::Scratch(number) => self.view.scratches.read(*number, offset, size),
-            Handle::Events(eyes) => {
+            OpenHandle::Document(bytes) => Ok(slice(bytes, offset, size)),
+            OpenHandle::Note(note) => Ok(slice(&note.lock().shown, offset, size)),
+            OpenHandle::Draft(_, draft) => Ok(slice(&draft.lock().text, offset, size)),
+            OpenHandle::Scratch(number) => self.view.scratches.read(*number, offset, size),
+            OpenHandle::Events(eyes) => {
                 let (engine, eyes) = (self.view.engine.clone(), eyes.clone());
                 let show = move |lines: &mut [u8]| hide_texts(lines, &engine.state(), &eyes);
                 return self.view.engine.read_events(offset, size as usize, show, |bytes| {
                     reply.send(bytes.map_err(FsError::from));
                 });
             }
-            Handle::Plain(_) | Handle::Listing(_) => Err(FsError::new(libc::EBADF)),
+            OpenHandle::Plain(_) | OpenHandle::Listing(_) => Err(FsError::new(libc::EBADF)),
         };
         reply.send(read);
     }
 
     pub(super) fn write_synthesized(
-        self: &Arc<Core>,
-        handle: &Handle,
+        self: &Arc<DeskCore>,
+        handle: &OpenHandle,
         offset: u64,
         data: &[u8],
         flags: i32,
@@ -487,7 +511,7 @@ impl Core {
     ) {
         let (written, append) = (data.len() as u32, flags & libc::O_APPEND != 0);
         let done = match handle {
-            Handle::Note(note) => {
+            OpenHandle::Note(note) => {
                 let mut note = note.lock();
                 let caller = note.caller.clone();
                 let command = note.add(data).and_then(|text| {
@@ -503,30 +527,32 @@ impl Core {
                     Err(error) => Err(error),
                 }
             }
-            Handle::Draft(_, draft) => draft.lock().write(offset, data, append),
-            Handle::Scratch(number) => {
+            OpenHandle::Draft(_, draft) => draft.lock().write(offset, data, append),
+            OpenHandle::Scratch(number) => {
                 let at = (self.view.engine.clock())().wall;
                 self.view.scratches.write(*number, offset, data, append, at)
             }
-            Handle::Document(_) => Ok(()),
-            Handle::Events(_) | Handle::Plain(_) | Handle::Listing(_) => Err(FsError::new(libc::EBADF)),
+            OpenHandle::Document(_) => Ok(()),
+            OpenHandle::Events(_) | OpenHandle::Plain(_) | OpenHandle::Listing(_) => {
+                Err(FsError::new(libc::EBADF))
+            }
         };
         reply.send(done.map(|()| written));
     }
 
     /// One descriptor of a draft is closed. A shell's `>` closes one before it writes the first byte: that a text was emptied, and no
     /// more, is put on disk with the close after that.
-    pub(super) fn flush_draft(self: &Arc<Core>, handle: Arc<Handle>, reply: Reply<()>) {
+    pub(super) fn flush_draft(self: &Arc<DeskCore>, handle: Arc<OpenHandle>, reply: Reply<()>) {
         match &*handle {
-            Handle::Draft(_, draft) if std::mem::take(&mut draft.lock().emptied) => reply.send(Ok(())),
+            OpenHandle::Draft(_, draft) if std::mem::take(&mut draft.lock().emptied) => reply.send(Ok(())),
             _ => self.keep_draft(handle, reply),
         }
     }
 
     /// Put a draft on disk, if it is not there yet.
-    pub(super) fn keep_draft(self: &Arc<Core>, handle: Arc<Handle>, reply: Reply<()>) {
+    pub(super) fn keep_draft(self: &Arc<DeskCore>, handle: Arc<OpenHandle>, reply: Reply<()>) {
         let (caller, command) = match &*handle {
-            Handle::Draft(caller, draft) => {
+            OpenHandle::Draft(caller, draft) => {
                 let mut draft = draft.lock();
                 if !std::mem::take(&mut draft.dirty) {
                     return reply.send(Ok(()));
@@ -541,7 +567,7 @@ impl Core {
         let core = self.clone();
         self.view.engine.submit(command).on_durable(move |outcome| {
             let outcome = core.answer(&caller, outcome);
-            if let (Err(error), Handle::Draft(_, draft)) = (&outcome, &*handle) {
+            if let (Err(error), OpenHandle::Draft(_, draft)) = (&outcome, &*handle) {
                 // What the disk could not take is tried again at the next close; what was refused stays refused.
                 draft.lock().dirty = matches!(error.errno, libc::EIO | libc::EROFS | libc::ENOSPC);
             }
@@ -550,7 +576,7 @@ impl Core {
     }
 
     pub(super) fn set_synthesized(
-        self: &Arc<Core>,
+        self: &Arc<DeskCore>,
         req: &Request,
         ino: Ino,
         fh: Option<u64>,
@@ -562,21 +588,21 @@ impl Core {
             Ok(node) => node,
             Err(error) => return reply.send(Err(error)),
         };
-        if let Node::Scratch(number) = node {
+        if let DeskNode::Scratch(number) = node {
             let set = self.set_scratch(req, &caller, ino, number, change);
             return reply.send(set.map(|attr| (attr, NO_TIME)));
         }
         let open = fh.and_then(|fh| self.handles.get(fh).ok());
         let right = match (&node, open.as_deref()) {
-            (_, Some(Handle::Draft(_, draft))) => Right::Draft(draft.lock().of.clone()),
-            (Node::Made(_), _) => Right::Nothing,
+            (_, Some(OpenHandle::Draft(_, draft))) => Right::Draft(draft.lock().of.clone()),
+            (DeskNode::Made(_), _) => Right::Nothing,
             _ => match right_to_write(&node, &caller, &self.view.engine.state()) {
                 Ok(right) => right,
                 Err(error) => return reply.send(Err(self.refused(&caller, error))),
             },
         };
         match (right, change.size, open.as_deref()) {
-            (Right::Draft(_), Some(size), Some(Handle::Draft(_, draft))) => {
+            (Right::Draft(_), Some(size), Some(OpenHandle::Draft(_, draft))) => {
                 if let Err(error) = draft.lock().resize(size) {
                     return reply.send(Err(error));
                 }
@@ -636,13 +662,15 @@ enum Right {
 }
 
 /// What the caller may write to a node, if anything.
-fn right_to_write(node: &Node, caller: &Caller, state: &State) -> Result<Right> {
+fn right_to_write(node: &DeskNode, caller: &Caller, state: &State) -> Result<Right> {
     let id = match node {
-        Node::Task(Directory::Claim | Directory::Completed | Directory::Failed, id) => id.clone(),
-        Node::ClaimNext => table::current_claim(state, caller).ok_or(FsError::new(libc::ENOENT))?,
-        Node::WorkerFile(worker, WorkerFile::Note) => table::noted_claim(worker, state, caller)?,
-        Node::Paused | Node::WorkerFile(_, WorkerFile::Drain) => return Ok(Right::Nothing),
-        Node::WorkerFile(worker, WorkerFile::Capabilities) => {
+        DeskNode::Task(DeskDirectory::Claim | DeskDirectory::Completed | DeskDirectory::Failed, id) => {
+            id.clone()
+        }
+        DeskNode::ClaimNext => table::current_claim(state, caller).ok_or(FsError::new(libc::ENOENT))?,
+        DeskNode::WorkerFile(worker, WorkerFile::Note) => table::noted_claim(worker, state, caller)?,
+        DeskNode::Paused | DeskNode::WorkerFile(_, WorkerFile::Drain) => return Ok(Right::Nothing),
+        DeskNode::WorkerFile(worker, WorkerFile::Capabilities) => {
             table::may_equip(worker, caller)?;
             return Ok(Right::Draft(Subject::Capabilities(worker.clone())));
         }
@@ -669,6 +697,6 @@ fn right_to_write(node: &Node, caller: &Caller, state: &State) -> Result<Right> 
     }
 }
 
-fn note(claim: Ticket, caller: &Arc<Caller>, shown: Arc<[u8]>) -> Handle {
-    Handle::Note(Mutex::new(Note { claim, caller: caller.clone(), shown, written: Vec::new() }))
+fn note(claim: Ticket, caller: &Arc<Caller>, shown: Arc<[u8]>) -> OpenHandle {
+    OpenHandle::Note(Mutex::new(NoteHandle { claim, caller: caller.clone(), shown, written: Vec::new() }))
 }

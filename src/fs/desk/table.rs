@@ -10,27 +10,27 @@ use super::super::identity::callers::Caller;
 use super::super::{FsError, Result};
 use super::handles::Subject;
 use super::misnamed::is_kept_beside;
-use super::nodes::{Directory, Document, Node, WorkerFile};
+use super::nodes::{DeskDirectory, DeskNode, Document, WorkerFile};
 use crate::queue::{ClaimForm, Command, Content, Ending, Eyes, Refusal, State, TaskId, WorkerName};
 
 /// The top of the desk.
-pub(super) const TOP: [(&str, Node); 16] = [
-    ("ready", Node::Directory(Directory::Ready)),
-    ("blocked", Node::Directory(Directory::Blocked)),
-    ("claim", Node::Directory(Directory::Claim)),
-    ("completed", Node::Directory(Directory::Completed)),
-    ("failed", Node::Directory(Directory::Failed)),
-    ("rejected", Node::Directory(Directory::Rejected)),
-    ("status", Node::Directory(Directory::Status)),
-    ("workers", Node::Directory(Directory::Workers)),
-    ("next", Node::Next),
-    ("queue.json", Node::Document(Document::Queue)),
-    ("workers.json", Node::Document(Document::Workers)),
-    ("events.jsonl", Node::Document(Document::Events)),
-    ("summary.json", Node::Document(Document::Summary)),
-    ("dashboard.html", Node::Document(Document::Dashboard)),
-    ("metrics.prom", Node::Document(Document::Metrics)),
-    ("paused", Node::Paused),
+pub(super) const TOP: [(&str, DeskNode); 16] = [
+    ("ready", DeskNode::Directory(DeskDirectory::Ready)),
+    ("blocked", DeskNode::Directory(DeskDirectory::Blocked)),
+    ("claim", DeskNode::Directory(DeskDirectory::Claim)),
+    ("completed", DeskNode::Directory(DeskDirectory::Completed)),
+    ("failed", DeskNode::Directory(DeskDirectory::Failed)),
+    ("rejected", DeskNode::Directory(DeskDirectory::Rejected)),
+    ("status", DeskNode::Directory(DeskDirectory::Status)),
+    ("workers", DeskNode::Directory(DeskDirectory::Workers)),
+    ("next", DeskNode::Next),
+    ("queue.json", DeskNode::Document(Document::Queue)),
+    ("workers.json", DeskNode::Document(Document::Workers)),
+    ("events.jsonl", DeskNode::Document(Document::Events)),
+    ("summary.json", DeskNode::Document(Document::Summary)),
+    ("dashboard.html", DeskNode::Document(Document::Dashboard)),
+    ("metrics.prom", DeskNode::Document(Document::Metrics)),
+    ("paused", DeskNode::Paused),
 ];
 
 /// The files in a worker's directory.
@@ -46,21 +46,21 @@ pub(super) const WORKER: [(&str, WorkerFile); 8] = [
 ];
 
 /// The node of a name at the top; whether it exists at present is another question.
-pub(super) fn at_top(name: &OsStr) -> Option<Node> {
+pub(super) fn at_top(name: &OsStr) -> Option<DeskNode> {
     TOP.iter().find(|(known, _)| *known == name).map(|(_, node)| node.clone())
 }
 
 /// The node that a name in a directory means, whether or not it exists at present.
-pub(super) fn in_directory(directory: &Node, name: &OsStr) -> Option<Node> {
+pub(super) fn in_directory(directory: &DeskNode, name: &OsStr) -> Option<DeskNode> {
     let name = name.to_str()?;
     match directory {
-        Node::Directory(Directory::Workers) if name == "self" => Some(Node::WorkerSelf),
-        Node::Directory(Directory::Workers) => WorkerName::parse(name).map(Node::Worker),
-        Node::Directory(Directory::Claim) if name == "next" => Some(Node::ClaimNext),
-        Node::Directory(directory) => TaskId::parse(name).map(|task| Node::Task(*directory, task)),
-        Node::Worker(worker) => {
+        DeskNode::Directory(DeskDirectory::Workers) if name == "self" => Some(DeskNode::WorkerSelf),
+        DeskNode::Directory(DeskDirectory::Workers) => WorkerName::parse(name).map(DeskNode::Worker),
+        DeskNode::Directory(DeskDirectory::Claim) if name == "next" => Some(DeskNode::ClaimNext),
+        DeskNode::Directory(directory) => TaskId::parse(name).map(|task| DeskNode::Task(*directory, task)),
+        DeskNode::Worker(worker) => {
             let (_, file) = WORKER.iter().find(|(known, _)| *known == name)?;
-            Some(Node::WorkerFile(worker.clone(), *file))
+            Some(DeskNode::WorkerFile(worker.clone(), *file))
         }
         _ => None,
     }
@@ -93,19 +93,23 @@ fn refuse<T>(errno: i32, why: impl Into<std::borrow::Cow<'static, str>>) -> Resu
 }
 
 /// What making `node` means, and in which form the caller makes it.
-pub(super) fn making(node: &Node, caller: &Caller, form: ClaimForm, eyes: Eyes) -> Result<Command> {
+pub(super) fn making(node: &DeskNode, caller: &Caller, form: ClaimForm, eyes: Eyes) -> Result<Command> {
     let by = caller.actor.clone();
     let exclusive = form == ClaimForm::Exclusive;
     Ok(match node {
-        Node::Task(Directory::Claim, task) => Command::Claim { task: task.clone(), by, form, eyes },
-        Node::ClaimNext => Command::ClaimNext { by, form, eyes },
-        Node::Task(Directory::Completed, task) => finishing(task, caller, Ending::Completed, None, exclusive),
-        Node::Task(Directory::Failed, task) => finishing(task, caller, Ending::Failed, None, exclusive),
-        Node::Task(_, task) => {
+        DeskNode::Task(DeskDirectory::Claim, task) => Command::Claim { task: task.clone(), by, form, eyes },
+        DeskNode::ClaimNext => Command::ClaimNext { by, form, eyes },
+        DeskNode::Task(DeskDirectory::Completed, task) => {
+            finishing(task, caller, Ending::Completed, None, exclusive)
+        }
+        DeskNode::Task(DeskDirectory::Failed, task) => {
+            finishing(task, caller, Ending::Failed, None, exclusive)
+        }
+        DeskNode::Task(_, task) => {
             return refuse(libc::EPERM, format!("a task is made by writing its instructions: {task}.md"));
         }
-        Node::Paused => Command::Pause { by, paused: true },
-        Node::WorkerFile(worker, WorkerFile::Drain) => {
+        DeskNode::Paused => Command::Pause { by, paused: true },
+        DeskNode::WorkerFile(worker, WorkerFile::Drain) => {
             Command::Drain { worker: worker.clone(), by, draining: true }
         }
         _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be made"),
@@ -125,55 +129,57 @@ pub(super) fn finishing(
 
 /// What renaming one node to another means.
 pub(super) fn moving(
-    from: &Node,
-    to: &Node,
+    from: &DeskNode,
+    to: &DeskNode,
     caller: &Caller,
     (state, eyes): (&State, Eyes),
     exclusive: bool,
 ) -> Result<Command> {
-    use Directory::{Claim, Completed, Failed, Ready, Rejected};
+    use DeskDirectory::{Claim, Completed, Failed, Ready, Rejected};
     let by = caller.actor.clone();
     // What stands for the best task, or for the caller's claim, is as good as its name.
     let from = match from {
-        Node::Next if matches!(to, Node::ClaimNext) => {
+        DeskNode::Next if matches!(to, DeskNode::ClaimNext) => {
             return Ok(Command::ClaimNext { by, form: ClaimForm::Exclusive, eyes });
         }
-        Node::Next => match state.best_for(Some(caller.actor.worker.as_str()), &eyes) {
-            Some(task) => Node::Task(Ready, task.clone()),
+        DeskNode::Next => match state.best_for(Some(caller.actor.worker.as_str()), &eyes) {
+            Some(task) => DeskNode::Task(Ready, task.clone()),
             None => return refuse(libc::ENOENT, "no task is ready"),
         },
-        Node::ClaimNext => match current_claim(state, caller) {
-            Some(task) => Node::Task(Claim, task),
+        DeskNode::ClaimNext => match current_claim(state, caller) {
+            Some(task) => DeskNode::Task(Claim, task),
             None => return refuse(libc::ENOENT, "you hold no claim"),
         },
         other => other.clone(),
     };
     let (there, task) = match &from {
-        Node::Task(there, task) => (*there, task),
+        DeskNode::Task(there, task) => (*there, task),
         _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be moved"),
     };
     // Who holds a claim has `claim/next` already (C21).
-    if matches!(to, Node::ClaimNext)
+    if matches!(to, DeskNode::ClaimNext)
         && let Some(task) = current_claim(state, caller)
     {
         return Err(FsError::from(&Refusal::AlreadyYours { task }));
     }
     Ok(match (there, to) {
-        (_, Node::Task(_, other)) if other != task => {
+        (_, DeskNode::Task(_, other)) if other != task => {
             held_by_another(state, caller, to)?;
             return refuse(libc::EPERM, format!("{task} keeps its name wherever it is moved"));
         }
         // Only a ready task can be claimed; the judge says why another cannot (C22).
-        (Directory::Status, _) => {
+        (DeskDirectory::Status, _) => {
             return refuse(libc::EPERM, "status/ is for reading; move what is in ready/");
         }
-        (_, Node::Task(Claim, _) | Node::ClaimNext) => {
+        (_, DeskNode::Task(Claim, _) | DeskNode::ClaimNext) => {
             Command::Claim { task: task.clone(), by, form: ClaimForm::Exclusive, eyes }
         }
-        (Claim, Node::Task(Completed, _)) => finishing(task, caller, Ending::Completed, None, exclusive),
-        (Claim, Node::Task(Failed, _)) => finishing(task, caller, Ending::Failed, None, exclusive),
-        (Claim, Node::Task(Ready, _)) => Command::Release { task: task.clone(), by },
-        (Completed | Failed | Rejected, Node::Task(Ready, _)) => Command::Retry { task: task.clone(), by },
+        (Claim, DeskNode::Task(Completed, _)) => finishing(task, caller, Ending::Completed, None, exclusive),
+        (Claim, DeskNode::Task(Failed, _)) => finishing(task, caller, Ending::Failed, None, exclusive),
+        (Claim, DeskNode::Task(Ready, _)) => Command::Release { task: task.clone(), by },
+        (Completed | Failed | Rejected, DeskNode::Task(Ready, _)) => {
+            Command::Retry { task: task.clone(), by }
+        }
         _ => {
             return refuse(
                 libc::EPERM,
@@ -211,22 +217,22 @@ pub(super) fn may_equip(worker: &WorkerName, caller: &Caller) -> Result<()> {
 }
 
 /// What removing a node means.
-pub(super) fn removing(node: &Node, caller: &Caller, state: &State) -> Result<Command> {
+pub(super) fn removing(node: &DeskNode, caller: &Caller, state: &State) -> Result<Command> {
     let by = caller.actor.clone();
     Ok(match node {
-        Node::Task(Directory::Claim, task) => Command::Release { task: task.clone(), by },
-        Node::ClaimNext => match current_claim(state, caller) {
+        DeskNode::Task(DeskDirectory::Claim, task) => Command::Release { task: task.clone(), by },
+        DeskNode::ClaimNext => match current_claim(state, caller) {
             Some(task) => Command::Release { task, by },
             None => return refuse(libc::ENOENT, "you hold no claim"),
         },
-        Node::Paused => Command::Pause { by, paused: false },
-        Node::WorkerFile(worker, WorkerFile::Drain) => {
+        DeskNode::Paused => Command::Pause { by, paused: false },
+        DeskNode::WorkerFile(worker, WorkerFile::Drain) => {
             Command::Drain { worker: worker.clone(), by, draining: false }
         }
-        Node::Task(Directory::Completed | Directory::Failed, task) => {
+        DeskNode::Task(DeskDirectory::Completed | DeskDirectory::Failed, task) => {
             Command::Forget { task: task.clone(), by }
         }
-        Node::Task(_, task) => {
+        DeskNode::Task(_, task) => {
             return refuse(libc::EPERM, format!("to withdraw the task, remove its instructions: {task}.md"));
         }
         _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be removed"),
@@ -234,8 +240,8 @@ pub(super) fn removing(node: &Node, caller: &Caller, state: &State) -> Result<Co
 }
 
 /// The refusal of whatever would put something in the place of another worker's claim (C22).
-pub(super) fn held_by_another(state: &State, caller: &Caller, to: &Node) -> Result<()> {
-    let Node::Task(Directory::Claim, task) = to else { return Ok(()) };
+pub(super) fn held_by_another(state: &State, caller: &Caller, to: &DeskNode) -> Result<()> {
+    let DeskNode::Task(DeskDirectory::Claim, task) = to else { return Ok(()) };
     match state.task(task.as_str()).and_then(|t| t.claim()) {
         Some(claim) if claim.worker != caller.actor.worker => {
             let (task, holder, since) = (task.clone(), claim.worker.clone(), claim.since);

@@ -19,7 +19,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 
-use super::publish::{Followed, Publisher, stamp_of};
+use super::publish::{DirectoryState, Publisher, stamp_of};
 use super::table::{file_of, task_of};
 use crate::engine::{Engine, Failure};
 use crate::fs::permissions::is_for_everybody;
@@ -27,7 +27,7 @@ use crate::limits::{RESCAN_MS, SETTLE_MS, UNSETTLED_MS};
 use crate::queue::{Command, FileState, Seq, Span, Task, TaskId};
 
 /// What the watch goes by.
-pub(super) struct Terms {
+pub(super) struct DeskWatchConfig {
     /// The name of the directory in the project.
     pub(super) name: String,
     /// How long a task outlives its file.
@@ -35,7 +35,7 @@ pub(super) struct Terms {
 }
 
 /// A thread that keeps the queue in step with the directory.
-pub struct Watch {
+pub struct DeskWatch {
     stop: OwnedFd,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -43,7 +43,7 @@ pub struct Watch {
 struct Watcher {
     engine: Arc<Engine>,
     publisher: Arc<Publisher>,
-    terms: Terms,
+    terms: DeskWatchConfig,
     inotify: Option<OwnedFd>,
     stopped: OwnedFd,
     /// Set when a publishing failed for a reason that may pass: everything is looked at again.
@@ -57,7 +57,7 @@ struct Watcher {
 
 /// What the kernel told.
 #[derive(Default)]
-struct News {
+struct DirectoryEvents {
     /// Files that are complete, or gone.
     changed: BTreeSet<TaskId>,
     /// Files whose attributes were changed.
@@ -70,13 +70,13 @@ struct News {
     moved: bool,
 }
 
-impl Watch {
+impl DeskWatch {
     /// Bring the queue in step with the directory as it is, and keep it so.
     pub(super) fn start(
         engine: Arc<Engine>,
         publisher: Arc<Publisher>,
-        terms: Terms,
-    ) -> std::io::Result<Watch> {
+        terms: DeskWatchConfig,
+    ) -> std::io::Result<DeskWatch> {
         let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (again, missing, homeless) = (Arc::default(), BTreeMap::new(), None);
         let mut watcher =
@@ -84,7 +84,7 @@ impl Watch {
         watcher.watch_directory();
         watcher.scan()?;
         let thread = std::thread::Builder::new().name("watch".into()).spawn(move || watcher.run())?;
-        Ok(Watch { stop, thread: Mutex::new(Some(thread)) })
+        Ok(DeskWatch { stop, thread: Mutex::new(Some(thread)) })
     }
 
     /// End the thread.
@@ -168,9 +168,9 @@ impl Watcher {
     }
 
     /// Everything that the kernel has to tell.
-    fn hear(&self, inotify: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> News {
+    fn hear(&self, inotify: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> DirectoryEvents {
         let mut reader = inotify::Reader::new(inotify, buffer);
-        let mut news = News::default();
+        let mut news = DirectoryEvents::default();
         // Until there is nothing more to read: EAGAIN.
         while let Ok(event) = reader.next() {
             let events = event.events();
@@ -283,11 +283,11 @@ impl Watcher {
     /// Go where the project's tasks directory is. Whether everything has to be looked at anew.
     fn follow(&mut self, moved: bool) -> bool {
         match self.publisher.follow(&self.terms.name) {
-            Ok(Followed::Same) => {
+            Ok(DirectoryState::Same) => {
                 self.homeless = None;
                 false
             }
-            Ok(Followed::Another) => {
+            Ok(DirectoryState::Another) => {
                 log::warn!("the tasks directory was replaced beneath the mount; the new one is served");
                 self.homeless = None;
                 self.watch_directory();

@@ -16,7 +16,7 @@ use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2, retry_on_intr};
 
 use super::paths::Out;
 use super::{Files, look_at};
-use crate::fs::{FsError, Ino, Kind, Result};
+use crate::fs::{FileKind, FsError, Ino, Result};
 use crate::limits;
 
 /// A descriptor for content.
@@ -213,10 +213,10 @@ impl Files {
             return;
         }
         let opened = match self.kind(ino) {
-            Ok(Kind::File) => {
+            Ok(FileKind::File) => {
                 self.open_access(ino, true).or_else(|_| self.open_access(ino, false)).map(|(fd, _)| fd)
             }
-            Ok(Kind::Directory) => self.open_directory(ino),
+            Ok(FileKind::Directory) => self.open_directory(ino),
             _ => return,
         };
         if let Ok(fd) = opened {
@@ -227,7 +227,7 @@ impl Files {
     /// Open a regular file: by its last known name, which is quicker, if the file is still found there, or else by its descriptor.
     /// `access` changes nothing.
     fn open_known(&self, ino: Ino, access: OFlags) -> Result<OwnedFd> {
-        if self.kind(ino)? == Kind::File
+        if self.kind(ino)? == FileKind::File
             && let Some((dir, name, id)) = self.way_at_hand(ino)
         {
             // Something else may have the name by now: a pipe must not keep us waiting.
@@ -244,8 +244,8 @@ impl Files {
     /// Not blocking: a process that has a lease on the file would keep us waiting.
     fn open_content(&self, ino: Ino, flags: OFlags) -> Result<OwnedFd> {
         match self.kind(ino)? {
-            Kind::File => Ok(self.reopen(&*self.descriptor(ino)?, flags | OFlags::NONBLOCK)?),
-            Kind::Directory => Err(FsError::new(libc::EISDIR)),
+            FileKind::File => Ok(self.reopen(&*self.descriptor(ino)?, flags | OFlags::NONBLOCK)?),
+            FileKind::Directory => Err(FsError::new(libc::EISDIR)),
             _ => Err(FsError::new(libc::EINVAL)),
         }
     }

@@ -15,31 +15,31 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, fsync, opena
 use rustix::io::{Errno, retry_on_intr};
 
 use super::Files;
-use crate::fs::{DirEntry, FsError, Ino, Kind, Result};
+use crate::fs::{DirEntry, FileKind, FsError, Ino, Result};
 use crate::limits;
 
-struct Line {
+struct RawEntry {
     ino: Ino,
     next: u64,
-    kind: Kind,
+    kind: FileKind,
     name: OsString,
 }
 
 /// An open directory, and the lines read from the disk that nobody has taken yet.
-pub(super) struct Directory {
+pub(super) struct OpenDirectory {
     fd: Arc<OwnedFd>,
     /// Where `lines` starts.
     position: u64,
-    lines: VecDeque<Line>,
+    lines: VecDeque<RawEntry>,
     /// Used since [`Files::close_idle`] looked last.
     used: bool,
     /// Others move the position of the descriptor, too.
     is_shared: bool,
 }
 
-impl Directory {
-    fn new(fd: Arc<OwnedFd>, is_shared: bool) -> Directory {
-        Directory { fd, position: 0, lines: VecDeque::new(), used: true, is_shared }
+impl OpenDirectory {
+    fn new(fd: Arc<OwnedFd>, is_shared: bool) -> OpenDirectory {
+        OpenDirectory { fd, position: 0, lines: VecDeque::new(), used: true, is_shared }
     }
 }
 
@@ -52,12 +52,12 @@ impl Files {
         Ok(fh)
     }
 
-    fn open_listing(&self, ino: Ino) -> Result<Directory> {
+    fn open_listing(&self, ino: Ino) -> Result<OpenDirectory> {
         match self.open_directory(ino) {
             Err(error) if error.errno == libc::EACCES => {
-                self.last(ino).map(|fd| Directory::new(fd, true)).ok_or(error)
+                self.last(ino).map(|fd| OpenDirectory::new(fd, true)).ok_or(error)
             }
-            opened => Ok(Directory::new(Arc::new(opened?), false)),
+            opened => Ok(OpenDirectory::new(Arc::new(opened?), false)),
         }
     }
 
@@ -124,7 +124,7 @@ impl Files {
     fn list_open(
         &self,
         ino: Ino,
-        directory: &mut Directory,
+        directory: &mut OpenDirectory,
         offset: u64,
         sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<bool> {
@@ -135,7 +135,7 @@ impl Files {
             directory.position = offset;
         }
         loop {
-            while let Some(Line { ino, next, kind, name }) = directory.lines.front() {
+            while let Some(RawEntry { ino, next, kind, name }) = directory.lines.front() {
                 let next = *next;
                 if !sink(DirEntry { ino: *ino, next, kind: *kind, name }) {
                     return Ok(false);
@@ -161,11 +161,11 @@ impl Files {
         Ok(retry_on_intr(|| fsync(&fd))?)
     }
 
-    fn directory(&self, fh: u64) -> Result<Arc<Mutex<Directory>>> {
+    fn directory(&self, fh: u64) -> Result<Arc<Mutex<OpenDirectory>>> {
         self.directories.lock().get(&fh).cloned().ok_or(FsError::new(libc::EBADF))
     }
 
-    fn refill(&self, ino: Ino, directory: &mut Directory) -> Result<()> {
+    fn refill(&self, ino: Ino, directory: &mut OpenDirectory) -> Result<()> {
         let mut buffer = Vec::with_capacity(limits::DIRECTORY_BATCH);
         let _alone = if directory.is_shared { Some(self.listing.lock()) } else { None };
         if directory.is_shared {
@@ -181,7 +181,7 @@ impl Files {
             };
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             if let Some(kind) = kind_of(&directory.fd, name, entry.file_type()) {
-                directory.lines.push_back(Line {
+                directory.lines.push_back(RawEntry {
                     ino: entry.ino(),
                     next: entry.next_entry_cookie(),
                     kind,
@@ -207,9 +207,9 @@ impl Files {
 }
 
 /// The kind, asked of the file itself where the directory does not say; `None` for an entry that is gone by now.
-fn kind_of(dir: &OwnedFd, name: &OsStr, listed: FileType) -> Option<Kind> {
+fn kind_of(dir: &OwnedFd, name: &OsStr, listed: FileType) -> Option<FileKind> {
     match listed {
-        FileType::Unknown => Kind::from_mode(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode),
-        listed => Kind::from_mode(listed.as_raw_mode()),
+        FileType::Unknown => FileKind::from_mode(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode),
+        listed => FileKind::from_mode(listed.as_raw_mode()),
     }
 }

@@ -14,8 +14,8 @@ use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
 use std::hash::BuildHasher;
 
-use crate::fs::{FsError, Ino, Kind, ROOT, Result};
-use crate::sys::Handle;
+use crate::fs::{FileKind, FsError, Ino, ROOT, Result};
+use crate::sys::FileHandle;
 
 /// Node numbers from here on are counted up, and mean no number of the disk.
 const ALLOCATED: Ino = 1 << 61;
@@ -26,40 +26,40 @@ const ALLOCATED: Ino = 1 << 61;
 pub(super) struct FileId {
     pub(super) dev: u64,
     pub(super) ino: u64,
-    pub(super) kind: Kind,
+    pub(super) kind: FileKind,
     /// In nanoseconds since 1970; 0 where that is not known, or does not stay the same.
     pub(super) born: i64,
 }
 
 /// Where a node was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Location {
     pub(super) parent: Ino,
     pub(super) name: OsString,
 }
 
-impl Place {
+impl Location {
     pub(super) fn is(&self, parent: Ino, name: &OsStr) -> bool {
         self.parent == parent && self.name == name
     }
 }
 
 #[derive(Debug)]
-struct Node {
+struct Inode {
     id: FileId,
     /// References that the kernel holds.
     lookups: u64,
     /// Nodes whose place is in this one.
     children: u64,
     /// `None`: the root, or a file whose last known name is gone.
-    place: Option<Place>,
+    place: Option<Location>,
     /// What leads to the file whatever it is called; of a node without a descriptor, where the daemon may use it.
-    handle: Option<Handle>,
+    handle: Option<FileHandle>,
 }
 
 /// The table. See the top of this file.
 pub(super) struct Inodes {
-    nodes: HashMap<Ino, Node>,
+    nodes: HashMap<Ino, Inode>,
     /// By device and inode number, where a node's number is not the inode's own: most files cost nothing here.
     numbers: HashMap<(u64, u64), Ino>,
     /// The node that was last seen at a place, by the place's hash: the place itself is compared with that of the node. Of two
@@ -76,14 +76,14 @@ pub(super) struct Inodes {
 /// A node that is no more.
 pub(super) struct Gone {
     pub(super) ino: Ino,
-    pub(super) kind: Kind,
+    pub(super) kind: FileKind,
     /// Where it was seen last.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<Location>,
 }
 
 impl Inodes {
     pub(super) fn new(root: FileId) -> Inodes {
-        let node = Node { id: root, lookups: 1, children: 0, place: None, handle: None };
+        let node = Inode { id: root, lookups: 1, children: 0, place: None, handle: None };
         Inodes {
             nodes: HashMap::from([(ROOT, node)]),
             numbers: HashMap::from([((root.dev, root.ino), ROOT)]),
@@ -127,34 +127,34 @@ impl Inodes {
     }
 
     /// Where a node was last seen.
-    pub(super) fn place(&self, ino: Ino) -> Option<&Place> {
+    pub(super) fn place(&self, ino: Ino) -> Option<&Location> {
         self.nodes.get(&ino)?.place.as_ref()
     }
 
     /// What kind of file a node is.
-    pub(super) fn kind(&self, ino: Ino) -> Result<Kind> {
+    pub(super) fn kind(&self, ino: Ino) -> Result<FileKind> {
         self.nodes.get(&ino).map(|node| node.id.kind).ok_or(FsError::new(libc::ESTALE))
     }
 
     /// All nodes and their last known names.
-    pub(super) fn places(&self) -> impl Iterator<Item = (Ino, Option<&Place>)> {
+    pub(super) fn places(&self) -> impl Iterator<Item = (Ino, Option<&Location>)> {
         self.nodes.iter().map(|(ino, node)| (*ino, node.place.as_ref()))
     }
 
     /// How to get to a node: by this name, if the file that is found there is this one.
-    pub(super) fn way(&self, ino: Ino) -> Result<(Place, FileId)> {
+    pub(super) fn way(&self, ino: Ino) -> Result<(Location, FileId)> {
         let node = self.nodes.get(&ino).ok_or(FsError::new(libc::ESTALE))?;
         node.place.clone().map(|place| (place, node.id)).ok_or(FsError::new(libc::ESTALE))
     }
 
     /// The other way to a node, and what file must be found there.
-    pub(super) fn handle(&self, ino: Ino) -> Option<(Handle, FileId)> {
+    pub(super) fn handle(&self, ino: Ino) -> Option<(FileHandle, FileId)> {
         let node = self.nodes.get(&ino)?;
         Some((node.handle.clone()?, node.id))
     }
 
     /// Remember the other way to a node.
-    pub(super) fn set_handle(&mut self, ino: Ino, handle: Handle) {
+    pub(super) fn set_handle(&mut self, ino: Ino, handle: FileHandle) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.handle = Some(handle);
         }
@@ -176,7 +176,7 @@ impl Inodes {
     /// `since` is the [`Inodes::removals`] from before the disk was asked. If it is still the same, the name stands.
     /// Otherwise the name may be one just removed: lookups that revalidate are not ordered against removals by the kernel.
     pub(super) fn found(&mut self, id: FileId, parent: Ino, name: &OsStr, since: u64) -> Ino {
-        let place = || Some(Place { parent, name: name.to_owned() });
+        let place = || Some(Location { parent, name: name.to_owned() });
         match self.known(id) {
             Some(ino) => {
                 let node = self.nodes.get_mut(&ino).expect("numbers and nodes agree");
@@ -189,7 +189,7 @@ impl Inodes {
             }
             None => {
                 let ino = self.allocate(id);
-                self.nodes.insert(ino, Node { id, lookups: 1, children: 0, place: None, handle: None });
+                self.nodes.insert(ino, Inode { id, lookups: 1, children: 0, place: None, handle: None });
                 self.settle(ino, place());
                 ino
             }
@@ -208,7 +208,7 @@ impl Inodes {
     pub(super) fn moved(&mut self, id: FileId, from: (Ino, &OsStr), to: (Ino, &OsStr)) {
         self.removals += 1;
         if let Some(ino) = self.placed_at(id, from.0, from.1) {
-            self.settle(ino, Some(Place { parent: to.0, name: to.1.to_owned() }));
+            self.settle(ino, Some(Location { parent: to.0, name: to.1.to_owned() }));
         }
     }
 
@@ -231,7 +231,7 @@ impl Inodes {
     pub(super) fn regained(&mut self, ino: Ino, parent: Ino, name: &OsStr) {
         let is_lost = self.nodes.get(&ino).is_some_and(|node| node.place.is_none());
         if ino != ROOT && is_lost && self.nodes.contains_key(&parent) {
-            self.settle(ino, Some(Place { parent, name: name.to_owned() }));
+            self.settle(ino, Some(Location { parent, name: name.to_owned() }));
         }
     }
 
@@ -271,7 +271,7 @@ impl Inodes {
     }
 
     /// Give a referenced node another place, and keep the parents' counts true.
-    fn settle(&mut self, ino: Ino, place: Option<Place>) {
+    fn settle(&mut self, ino: Ino, place: Option<Location>) {
         if let Some(place) = &place {
             self.placed.insert(self.hash(place.parent, &place.name), ino);
             if let Some(parent) = self.nodes.get_mut(&place.parent) {
@@ -292,7 +292,7 @@ impl Inodes {
     }
 
     /// The node is at this place no longer; another one may be.
-    fn unplace(&mut self, ino: Ino, place: Option<&Place>) {
+    fn unplace(&mut self, ino: Ino, place: Option<&Location>) {
         let Some(place) = place else { return };
         let hash = self.hash(place.parent, &place.name);
         if self.placed.get(&hash) == Some(&ino) {
@@ -324,12 +324,12 @@ impl Inodes {
 mod tests {
     use super::*;
 
-    fn id(ino: u64, kind: Kind) -> FileId {
+    fn id(ino: u64, kind: FileKind) -> FileId {
         FileId { dev: 7, ino, kind, born: 0 }
     }
 
     fn table() -> Inodes {
-        Inodes::new(id(1000, Kind::Directory))
+        Inodes::new(id(1000, FileKind::Directory))
     }
 
     fn found(table: &mut Inodes, id: FileId, parent: Ino, name: &str) -> Ino {
@@ -344,42 +344,42 @@ mod tests {
     #[test]
     fn a_file_keeps_the_number_of_the_disk() {
         let mut table = table();
-        assert_eq!(found(&mut table, id(50, Kind::File), ROOT, "a"), 50);
-        assert_eq!(found(&mut table, id(50, Kind::File), ROOT, "hard link"), 50);
-        assert_eq!(found(&mut table, id(1000, Kind::Directory), ROOT, "bind mount of the root"), ROOT);
+        assert_eq!(found(&mut table, id(50, FileKind::File), ROOT, "a"), 50);
+        assert_eq!(found(&mut table, id(50, FileKind::File), ROOT, "hard link"), 50);
+        assert_eq!(found(&mut table, id(1000, FileKind::Directory), ROOT, "bind mount of the root"), ROOT);
     }
 
     #[test]
     fn other_devices_and_reserved_numbers_are_counted_apart() {
         let mut table = table();
-        let one = found(&mut table, id(ROOT, Kind::File), ROOT, "inode one");
-        let other = found(&mut table, FileId { dev: 8, ..id(50, Kind::File) }, ROOT, "other device");
+        let one = found(&mut table, id(ROOT, FileKind::File), ROOT, "inode one");
+        let other = found(&mut table, FileId { dev: 8, ..id(50, FileKind::File) }, ROOT, "other device");
         assert!(one > ALLOCATED && other > ALLOCATED && one != other);
     }
 
     #[test]
     fn a_reused_inode_number_of_another_kind_is_another_node() {
         let mut table = table();
-        let file = found(&mut table, id(50, Kind::File), ROOT, "a");
-        let dir = found(&mut table, id(50, Kind::Directory), ROOT, "d");
+        let file = found(&mut table, id(50, FileKind::File), ROOT, "a");
+        let dir = found(&mut table, id(50, FileKind::Directory), ROOT, "d");
         assert_ne!(file, dir);
         table.forget(file, 1);
-        assert_eq!(found(&mut table, id(50, Kind::Directory), ROOT, "d"), dir);
+        assert_eq!(found(&mut table, id(50, FileKind::Directory), ROOT, "d"), dir);
     }
 
     #[test]
     fn a_reused_inode_number_of_another_birth_is_another_node() {
         let mut table = table();
-        let older = found(&mut table, id(50, Kind::Directory), ROOT, "d");
-        let younger = FileId { born: 1, ..id(50, Kind::Directory) };
+        let older = found(&mut table, id(50, FileKind::Directory), ROOT, "d");
+        let younger = FileId { born: 1, ..id(50, FileKind::Directory) };
         assert_ne!(found(&mut table, younger, ROOT, "d"), older);
     }
 
     #[test]
     fn references_are_counted() {
         let mut table = table();
-        found(&mut table, id(50, Kind::File), ROOT, "a");
-        found(&mut table, id(50, Kind::File), ROOT, "a");
+        found(&mut table, id(50, FileKind::File), ROOT, "a");
+        found(&mut table, id(50, FileKind::File), ROOT, "a");
         assert!(table.forget(50, 1).is_empty());
         assert!(table.way(50).is_ok());
         assert_eq!(table.forget(50, 1).len(), 1);
@@ -389,8 +389,8 @@ mod tests {
     #[test]
     fn a_directory_stays_while_a_child_has_its_place_in_it() {
         let mut table = table();
-        found(&mut table, id(50, Kind::Directory), ROOT, "d");
-        found(&mut table, id(51, Kind::File), 50, "a");
+        found(&mut table, id(50, FileKind::Directory), ROOT, "d");
+        found(&mut table, id(51, FileKind::File), 50, "a");
         assert!(table.forget(50, 1).is_empty());
         let gone: Vec<Ino> = table.forget(51, 1).into_iter().map(|gone| gone.ino).collect();
         assert_eq!(gone, [51, 50]);
@@ -400,8 +400,8 @@ mod tests {
     #[test]
     fn a_file_without_a_name_has_no_way_to_it() {
         let mut table = table();
-        found(&mut table, id(50, Kind::File), ROOT, "a");
-        table.removed(id(50, Kind::File), ROOT, OsStr::new("a"));
+        found(&mut table, id(50, FileKind::File), ROOT, "a");
+        table.removed(id(50, FileKind::File), ROOT, OsStr::new("a"));
         assert_eq!(table.way(50).err().map(|e| e.errno), Some(libc::ESTALE));
         assert_eq!(table.forget(50, 1).len(), 1);
     }
@@ -409,35 +409,35 @@ mod tests {
     #[test]
     fn removing_another_hard_link_changes_nothing() {
         let mut table = table();
-        found(&mut table, id(50, Kind::File), ROOT, "a");
-        found(&mut table, id(50, Kind::File), ROOT, "b");
-        table.removed(id(50, Kind::File), ROOT, OsStr::new("a"));
+        found(&mut table, id(50, FileKind::File), ROOT, "a");
+        found(&mut table, id(50, FileKind::File), ROOT, "b");
+        table.removed(id(50, FileKind::File), ROOT, OsStr::new("a"));
         assert_eq!(name(&table, 50).as_deref(), Some("b"));
     }
 
     #[test]
     fn a_hard_link_that_is_found_later_is_a_way_again() {
         let mut table = table();
-        found(&mut table, id(50, Kind::File), ROOT, "a");
-        table.removed(id(50, Kind::File), ROOT, OsStr::new("a"));
-        found(&mut table, id(50, Kind::File), ROOT, "b");
+        found(&mut table, id(50, FileKind::File), ROOT, "a");
+        table.removed(id(50, FileKind::File), ROOT, OsStr::new("a"));
+        found(&mut table, id(50, FileKind::File), ROOT, "b");
         assert_eq!(name(&table, 50).as_deref(), Some("b"));
     }
 
     #[test]
     fn a_name_read_before_a_removal_is_not_believed_after_it() {
         let mut table = table();
-        found(&mut table, id(50, Kind::File), ROOT, "a");
+        found(&mut table, id(50, FileKind::File), ROOT, "a");
         let since = table.removals();
-        table.removed(id(50, Kind::File), ROOT, OsStr::new("a"));
-        table.found(id(50, Kind::File), ROOT, OsStr::new("a"), since);
+        table.removed(id(50, FileKind::File), ROOT, OsStr::new("a"));
+        table.found(id(50, FileKind::File), ROOT, OsStr::new("a"), since);
         assert_eq!(name(&table, 50), None);
     }
 
     #[test]
     fn a_place_leads_to_the_node_that_was_seen_there_last() {
         let mut table = table();
-        let (old, new) = (id(50, Kind::File), id(51, Kind::File));
+        let (old, new) = (id(50, FileKind::File), id(51, FileKind::File));
         found(&mut table, old, ROOT, "a");
         assert_eq!(table.named(ROOT, OsStr::new("a")), Some(50));
         found(&mut table, new, ROOT, "a");
@@ -460,10 +460,10 @@ mod tests {
     #[test]
     fn a_rename_moves_the_place() {
         let mut table = table();
-        found(&mut table, id(50, Kind::Directory), ROOT, "d");
-        found(&mut table, id(51, Kind::File), ROOT, "a");
-        table.moved(id(51, Kind::File), (ROOT, OsStr::new("a")), (50, OsStr::new("b")));
-        assert_eq!(table.place(51), Some(&Place { parent: 50, name: "b".into() }));
+        found(&mut table, id(50, FileKind::Directory), ROOT, "d");
+        found(&mut table, id(51, FileKind::File), ROOT, "a");
+        table.moved(id(51, FileKind::File), (ROOT, OsStr::new("a")), (50, OsStr::new("b")));
+        assert_eq!(table.place(51), Some(&Location { parent: 50, name: "b".into() }));
         assert_eq!((table.nodes[&ROOT].children, table.nodes[&50].children), (1, 1));
     }
 }

@@ -17,16 +17,16 @@ const ROUND: Duration = Duration::from_millis(5);
 
 /// The requests that wait for leases.
 #[derive(Default)]
-pub struct Leases(Arc<Mutex<Waiting>>);
+pub struct Leases(Arc<Mutex<LeaseQueue>>);
 
 #[derive(Default)]
-struct Waiting {
+struct LeaseQueue {
     /// Whether a thread goes round.
     served: bool,
-    parked: Vec<Parked>,
+    parked: Vec<LeasedRequest>,
 }
 
-struct Parked {
+struct LeasedRequest {
     uid: u32,
     until: Instant,
     operation: Box<dyn Operation>,
@@ -70,12 +70,16 @@ impl Leases {
         }
         waiting.served = true;
         let until = Instant::now() + Duration::from_millis(LEASE_WAIT_MS);
-        waiting.parked.push(Parked { uid, until, operation: Box::new(Waits { attempt, done: Some(done) }) });
+        waiting.parked.push(LeasedRequest {
+            uid,
+            until,
+            operation: Box::new(WaitingReply { attempt, done: Some(done) }),
+        });
     }
 }
 
 /// Ends when nothing waits any more.
-fn go_round(waiting: &Mutex<Waiting>) {
+fn go_round(waiting: &Mutex<LeaseQueue>) {
     loop {
         std::thread::sleep(ROUND);
         let parked = std::mem::take(&mut waiting.lock().parked);
@@ -101,12 +105,12 @@ trait Operation: Send {
     fn is_answered(&mut self, last: bool) -> bool;
 }
 
-struct Waits<A, D> {
+struct WaitingReply<A, D> {
     attempt: A,
     done: Option<D>,
 }
 
-impl<T, A: FnMut() -> Result<T> + Send, D: FnOnce(Result<T>) + Send> Operation for Waits<A, D> {
+impl<T, A: FnMut() -> Result<T> + Send, D: FnOnce(Result<T>) + Send> Operation for WaitingReply<A, D> {
     fn is_answered(&mut self, last: bool) -> bool {
         let came = (self.attempt)();
         if is_leased(&came) && !last {

@@ -10,7 +10,7 @@ use crate::fs::Ino;
 /// "No slot", at either end of the list.
 const NONE: usize = usize::MAX;
 
-struct Slot<V> {
+struct LruSlot<V> {
     key: Ino,
     value: V,
     newer: usize,
@@ -22,7 +22,7 @@ pub(super) struct Lru<V> {
     capacity: usize,
     index: HashMap<Ino, usize>,
     /// Always as long as `index`: a removed slot is filled with the last one.
-    slots: Vec<Slot<V>>,
+    slots: Vec<LruSlot<V>>,
     newest: usize,
     oldest: usize,
 }
@@ -51,7 +51,7 @@ impl<V> Lru<V> {
         }
         let evicted = if self.slots.len() == self.capacity { self.pop_oldest() } else { None };
         let slot = self.slots.len();
-        self.slots.push(Slot { key, value, newer: NONE, older: NONE });
+        self.slots.push(LruSlot { key, value, newer: NONE, older: NONE });
         self.index.insert(key, slot);
         self.link_newest(slot);
         evicted
@@ -96,7 +96,7 @@ impl<V> Lru<V> {
     /// The least recently used entries, the oldest first.
     pub(super) fn oldest(&self, count: usize) -> Vec<Ino> {
         let oldest = self.slots.get(self.oldest);
-        let newer = |slot: &&Slot<V>| self.slots.get(slot.newer);
+        let newer = |slot: &&LruSlot<V>| self.slots.get(slot.newer);
         std::iter::successors(oldest, newer).map(|slot| slot.key).take(count).collect()
     }
 
@@ -121,7 +121,7 @@ impl<V> Lru<V> {
     }
 
     fn unlink(&mut self, slot: usize) {
-        let Slot { newer, older, .. } = self.slots[slot];
+        let LruSlot { newer, older, .. } = self.slots[slot];
         match newer {
             NONE => self.newest = older,
             newer => self.slots[newer].older = older,

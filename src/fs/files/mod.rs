@@ -45,14 +45,14 @@ use rustix::io::Errno;
 
 use self::data::Data;
 pub use self::data::{Appended, append_to, read_from, write_to};
-use self::directories::Directory;
-use self::inodes::{FileId, Inodes, Place};
+use self::directories::OpenDirectory;
+use self::inodes::{FileId, Inodes, Location};
 pub use self::leased::{Leases, is_leased};
 use self::lru::Lru;
 pub use self::names::make_directory_like;
 pub use self::paths::Opens;
 use self::paths::{Out, Paths};
-use super::{Attr, FsError, Ino, Kind, ROOT, Result, Timestamp};
+use super::{Attr, FileKind, FsError, Ino, ROOT, Result, Timestamp};
 use crate::limits::{self, Descriptors};
 use crate::sys::{handle_of, open_handle};
 
@@ -65,7 +65,7 @@ pub struct There {
     /// Its node, if the kernel knows it.
     pub ino: Option<Ino>,
     /// What it is.
-    pub kind: Kind,
+    pub kind: FileKind,
     /// How many names it has.
     pub links: u32,
 }
@@ -93,10 +93,10 @@ pub struct Files {
     lasting: Mutex<Paths>,
     /// Held while a directory is listed by such a descriptor, whose position is shared.
     listing: Mutex<()>,
-    directories: Mutex<HashMap<u64, Arc<Mutex<Directory>>>>,
+    directories: Mutex<HashMap<u64, Arc<Mutex<OpenDirectory>>>>,
     next_directory: AtomicU64,
     /// Directories that are listed without being opened, by node.
-    listings: Mutex<Lru<Arc<Mutex<Directory>>>>,
+    listings: Mutex<Lru<Arc<Mutex<OpenDirectory>>>>,
     leases: Leases,
 }
 
@@ -109,7 +109,7 @@ impl Files {
         let keeps_births = KEEPS_BIRTHS.contains(&(fstatfs(&root)?.f_type as u64));
         let births = (keeps_births && has_birth(&stat)).then(|| device(&stat));
         let id = identify(&stat, births)?;
-        if id.kind != Kind::Directory {
+        if id.kind != FileKind::Directory {
             return Err(FsError::because(libc::ENOTDIR, "the root of the project is not a directory"));
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -220,7 +220,7 @@ impl Files {
         let way = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let fd = self.making_room(|| openat2(&dir, path, flags, Mode::empty(), way)).ok()?;
         let stat = look_at(&fd).ok()?;
-        let fits = Kind::from_mode(stat.stx_mode.into()) == Some(Kind::File) && stat.stx_size <= most;
+        let fits = FileKind::from_mode(stat.stx_mode.into()) == Some(FileKind::File) && stat.stx_size <= most;
         if fits { read_from(&fd, 0, most as u32).ok() } else { None }
     }
 
@@ -276,7 +276,7 @@ impl Files {
         let mut directories = Vec::new();
         for (removed, path, _out, _data) in closed {
             gone(removed.ino);
-            if removed.kind == Kind::Directory {
+            if removed.kind == FileKind::Directory {
                 let _listing = self.listings.lock().remove(removed.ino);
                 directories.push(Forgotten { ino: removed.ino, path, place: removed.place });
             }
@@ -352,7 +352,7 @@ impl Files {
     /// Every node that the kernel knows, with its last known name.
     pub fn all_known(&self) -> Vec<(Ino, Option<(Ino, OsString)>)> {
         let inodes = self.inodes.lock();
-        let place = |place: &Place| (place.parent, place.name.clone());
+        let place = |place: &Location| (place.parent, place.name.clone());
         inodes.places().map(|(ino, at)| (ino, at.map(place))).collect()
     }
 
@@ -404,9 +404,9 @@ impl Files {
     }
 
     /// Keep a descriptor of a node, unless it has one. While there is no room, keep its handle.
-    fn keep_path(&self, ino: Ino, fd: OwnedFd, kind: Kind) -> Arc<OwnedFd> {
+    fn keep_path(&self, ino: Ino, fd: OwnedFd, kind: FileKind) -> Arc<OwnedFd> {
         let (mut out, fd) = (Out::new(), Arc::new(fd));
-        let kept = self.paths.lock().insert(ino, fd.clone(), kind == Kind::Directory, &mut out);
+        let kept = self.paths.lock().insert(ino, fd.clone(), kind == FileKind::Directory, &mut out);
         if !kept {
             self.keep_handle(ino, &fd);
         }
@@ -574,7 +574,7 @@ pub struct Forgotten {
     /// Its number until now.
     pub ino: Ino,
     path: Option<Arc<OwnedFd>>,
-    place: Option<Place>,
+    place: Option<Location>,
 }
 
 /// Filesystems, by their `f_type` of statfs(2), on which a file's time of birth is there and never changes. Not among them:
@@ -602,7 +602,7 @@ fn has_birth(stat: &Statx) -> bool {
 }
 
 fn identify(stat: &Statx, births: Option<u64>) -> Result<FileId> {
-    let kind = Kind::from_mode(stat.stx_mode.into()).ok_or(FsError::new(libc::EIO))?;
+    let kind = FileKind::from_mode(stat.stx_mode.into()).ok_or(FsError::new(libc::EIO))?;
     let dev = device(stat);
     let born = if births == Some(dev) && has_birth(stat) {
         stat.stx_btime.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(stat.stx_btime.tv_nsec.into())
@@ -624,7 +624,7 @@ fn attr(ino: Ino, stat: &Statx) -> Result<Attr> {
     let time = |time: StatxTimestamp| Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec };
     Ok(Attr {
         ino,
-        kind: Kind::from_mode(stat.stx_mode.into()).ok_or(FsError::new(libc::EIO))?,
+        kind: FileKind::from_mode(stat.stx_mode.into()).ok_or(FsError::new(libc::EIO))?,
         perm: stat.stx_mode & 0o7777,
         nlink: stat.stx_nlink,
         uid: stat.stx_uid,

@@ -17,7 +17,7 @@ use rustix::process::geteuid;
 use super::data::Data;
 use super::inodes::FileId;
 use super::{Files, look, look_at};
-use crate::fs::{Attr, FsError, Ino, Kind, NewMode, Request, Result};
+use crate::fs::{Attr, FileKind, FsError, Ino, NewMode, Request, Result};
 use crate::sys;
 
 impl Files {
@@ -85,7 +85,7 @@ impl Files {
         drop(acting);
         let attr = self.count(&look_at(&fd)?, parent, name, since)?;
         if let Ok(path) = self.reopen(&fd, OFlags::PATH) {
-            self.keep_path(attr.ino, path, Kind::File);
+            self.keep_path(attr.ino, path, FileKind::File);
         }
         self.keep_data(Data::new(attr.ino, fd.clone(), OFlags::RDWR));
         Ok((attr, fd))
@@ -151,7 +151,7 @@ impl Files {
     }
 
     /// What kind of file a node is, as far as known without asking the disk.
-    pub fn kind(&self, ino: Ino) -> Result<Kind> {
+    pub fn kind(&self, ino: Ino) -> Result<FileKind> {
         self.inodes.lock().kind(ino)
     }
 }

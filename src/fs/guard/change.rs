@@ -8,17 +8,17 @@ use crate::fs::{FileRange, Ino, SetAttr};
 
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
+pub struct EntryName {
     /// The directory.
     pub parent: Ino,
     /// The name in it.
     pub name: OsString,
 }
 
-impl Name {
+impl EntryName {
     /// The name `name` in `parent`.
-    pub fn new(parent: Ino, name: &OsStr) -> Name {
-        Name { parent, name: name.to_owned() }
+    pub fn new(parent: Ino, name: &OsStr) -> EntryName {
+        EntryName { parent, name: name.to_owned() }
     }
 }
 
@@ -56,33 +56,33 @@ pub enum Change {
     /// Make and open a regular file.
     Create {
         /// Its name.
-        at: Name,
+        at: EntryName,
         /// How it is opened, as open(2) is told.
         flags: i32,
     },
     /// Make a regular file, pipe, socket or device.
-    Mknod(Name),
+    Mknod(EntryName),
     /// Make a directory.
-    Mkdir(Name),
+    Mkdir(EntryName),
     /// Make a symbolic link.
-    Symlink(Name),
+    Symlink(EntryName),
     /// Make a hard link.
     Link {
         /// The file.
         ino: Ino,
         /// Its further name.
-        to: Name,
+        to: EntryName,
     },
     /// Remove a name that is not a directory.
-    Unlink(Name),
+    Unlink(EntryName),
     /// Remove an empty directory.
-    Rmdir(Name),
+    Rmdir(EntryName),
     /// Rename, or exchange two names.
     Rename {
         /// The name that moves.
-        from: Name,
+        from: EntryName,
         /// Where it moves to.
-        to: Name,
+        to: EntryName,
         /// Whether what is at `to` moves to `from` instead of going away.
         exchange: bool,
     },

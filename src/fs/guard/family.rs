@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::open_files::{Descriptors, Sight, processes};
+use super::open_files::{OpenFiles, OpenState, processes};
 use crate::fs::Ino;
 
 /// How often the children of a process are read at most until two readings agree.
@@ -19,8 +19,8 @@ const READINGS: usize = 4;
 
 /// One look at a few processes: each is looked at once, when it is first needed.
 #[derive(Default)]
-pub(super) struct Scan {
-    seen: HashMap<u32, Seen>,
+pub(super) struct ProcessScan {
+    seen: HashMap<u32, ScannedProcess>,
     /// The children of every process, where the kernel does not tell them one by one.
     all_children: Option<HashMap<u32, Vec<u32>>>,
     may_wait: bool,
@@ -28,7 +28,7 @@ pub(super) struct Scan {
 
 /// What was seen of one process.
 #[derive(Default)]
-struct Seen {
+struct ScannedProcess {
     /// The files of the tree that it has open for writing.
     files: HashSet<Ino>,
     /// Whether it may not be looked at.
@@ -36,10 +36,10 @@ struct Seen {
     children: Option<Vec<u32>>,
 }
 
-impl Scan {
+impl ProcessScan {
     /// For a thread that may wait for other processes.
-    pub(super) fn patient() -> Scan {
-        Scan { may_wait: true, ..Scan::default() }
+    pub(super) fn patient() -> ProcessScan {
+        ProcessScan { may_wait: true, ..ProcessScan::default() }
     }
 
     /// Whether the thread may wait for other processes, as those that serve the kernel may not.
@@ -48,12 +48,12 @@ impl Scan {
     }
 
     /// How a process has a file open for writing.
-    pub(super) fn sight(&mut self, descriptors: &Descriptors, process: u32, ino: Ino) -> Sight {
+    pub(super) fn sight(&mut self, descriptors: &OpenFiles, process: u32, ino: Ino) -> OpenState {
         let seen = self.look(descriptors, process);
         match (seen.hidden, seen.files.contains(&ino)) {
-            (true, _) => Sight::Hidden,
+            (true, _) => OpenState::Hidden,
             (false, true) => descriptors.sight(process, ino),
-            (false, false) => Sight::Done,
+            (false, false) => OpenState::Done,
         }
     }
 
@@ -61,7 +61,7 @@ impl Scan {
     /// process that passes a descriptor on and closes it is seen with it, or its child is.
     pub(super) fn family(
         &mut self,
-        descriptors: &Descriptors,
+        descriptors: &OpenFiles,
         roots: impl IntoIterator<Item = u32>,
     ) -> Vec<u32> {
         let (mut family, mut known) = (Vec::new(), HashSet::new());
@@ -76,7 +76,7 @@ impl Scan {
     }
 
     /// All files of the tree that these processes have open for writing.
-    pub(super) fn open_files(&mut self, descriptors: &Descriptors, processes: &[u32]) -> HashSet<Ino> {
+    pub(super) fn open_files(&mut self, descriptors: &OpenFiles, processes: &[u32]) -> HashSet<Ino> {
         let mut files = HashSet::new();
         for process in processes {
             files.extend(&self.look(descriptors, *process).files);
@@ -84,9 +84,9 @@ impl Scan {
         files
     }
 
-    fn look(&mut self, descriptors: &Descriptors, process: u32) -> &mut Seen {
+    fn look(&mut self, descriptors: &OpenFiles, process: u32) -> &mut ScannedProcess {
         self.seen.entry(process).or_insert_with(|| {
-            let mut seen = Seen::default();
+            let mut seen = ScannedProcess::default();
             if process != std::process::id() {
                 match descriptors.open_for_writing(process) {
                     Ok(open) => seen.files.extend(open.into_iter().map(|(ino, _)| ino)),
@@ -98,7 +98,7 @@ impl Scan {
     }
 
     fn children(&mut self, process: u32) -> &[u32] {
-        let Scan { seen, all_children, .. } = self;
+        let ProcessScan { seen, all_children, .. } = self;
         let seen = seen.entry(process).or_default();
         seen.children.get_or_insert_with(|| {
             if process == std::process::id() {
@@ -183,24 +183,24 @@ mod tests {
         let path = dir.path().join("f");
         fs::write(&path, "").unwrap();
         let meta = fs::metadata(&path).unwrap();
-        let descriptors = Descriptors::default();
+        let descriptors = OpenFiles::default();
         descriptors.mounted((rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev())));
         let (mut child, grandchild) = generations(&path);
         for all_children in [None, Some(children_of_all())] {
-            let mut scan = Scan { all_children, ..Scan::default() };
+            let mut scan = ProcessScan { all_children, ..ProcessScan::default() };
             let family = scan.family(&descriptors, [child.id()]);
             assert_eq!((family[0], family.len(), family[2]), (child.id(), 3, grandchild), "{family:?}");
             assert_eq!(scan.seen.len(), 3);
-            assert_eq!(scan.sight(&descriptors, child.id(), meta.ino()), Sight::Done, "it never had it");
-            assert_eq!(scan.sight(&descriptors, grandchild, meta.ino()), Sight::Appending);
+            assert_eq!(scan.sight(&descriptors, child.id(), meta.ino()), OpenState::Done, "it never had it");
+            assert_eq!(scan.sight(&descriptors, grandchild, meta.ino()), OpenState::Appending);
             assert!(scan.open_files(&descriptors, &family).contains(&meta.ino()));
             assert!(!scan.open_files(&descriptors, &family[..1]).contains(&meta.ino()));
         }
         drop(child.stdin.take());
         child.wait().unwrap();
-        let mut scan = Scan::default();
+        let mut scan = ProcessScan::default();
         assert_eq!(scan.family(&descriptors, [child.id()]), [child.id()]);
-        assert_eq!(scan.sight(&descriptors, child.id(), meta.ino()), Sight::Done);
+        assert_eq!(scan.sight(&descriptors, child.id(), meta.ino()), OpenState::Done);
     }
 
     #[test]
@@ -208,12 +208,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = fs::File::create(dir.path().join("f")).unwrap();
         let meta = file.metadata().unwrap();
-        let descriptors = Descriptors::default();
+        let descriptors = OpenFiles::default();
         descriptors.mounted((rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev())));
-        let mut scan = Scan::default();
+        let mut scan = ProcessScan::default();
         let me = std::process::id();
-        assert_eq!(scan.sight(&descriptors, me, meta.ino()), Sight::Done);
+        assert_eq!(scan.sight(&descriptors, me, meta.ino()), OpenState::Done);
         assert_eq!(scan.family(&descriptors, [me, me]), [me]);
-        assert_eq!(scan.sight(&descriptors, 0, meta.ino()), Sight::Hidden);
+        assert_eq!(scan.sight(&descriptors, 0, meta.ino()), OpenState::Hidden);
     }
 }

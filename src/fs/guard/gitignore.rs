@@ -36,22 +36,22 @@ struct Level {
 }
 
 /// What holds in a directory.
-enum Directory {
+enum DirectoryRules {
     /// Nothing in it is guarded.
     Exempt,
     /// These rules say what is not; the outermost first.
     Ruled { path: Vec<OsString>, levels: Vec<Arc<Level>> },
 }
 
-struct Place {
+struct KnownDirectory {
     parent: Ino,
     name: OsString,
-    holds: Arc<Directory>,
+    holds: Arc<DirectoryRules>,
 }
 
 /// What is to be known of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct IgnoreVerdict {
     /// Whether it is exempt.
     pub(super) exempt: bool,
     /// Whether a change of it may change what is exempt.
@@ -59,27 +59,27 @@ pub(super) struct Verdict {
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownRules {
     generation: u64,
-    files: HashMap<Ino, Verdict>,
-    directories: HashMap<Ino, Place>,
+    files: HashMap<Ino, IgnoreVerdict>,
+    directories: HashMap<Ino, KnownDirectory>,
 }
 
 /// What is exempt in a project. See the top of this file.
-pub(super) struct Exempt {
+pub(super) struct GitIgnore {
     files: Arc<Files>,
     /// The rules of an operator, which take the place of all rules in the project.
     given: Option<Arc<Level>>,
     /// Counts the times at which rules, or the places they hold for, have changed.
     generation: AtomicU64,
-    known: Mutex<Known>,
+    known: Mutex<KnownRules>,
 }
 
-impl Exempt {
+impl GitIgnore {
     /// `given`: the rules of an operator, if there are any, as the text of a `.gitignore` at the root.
-    pub(super) fn new(files: Arc<Files>, given: Option<&str>) -> Exempt {
+    pub(super) fn new(files: Arc<Files>, given: Option<&str>) -> GitIgnore {
         let given = given.map(|text| Arc::new(Level { depth: 0, rules: rules(text.lines()) }));
-        Exempt { files, given, generation: AtomicU64::new(0), known: Mutex::default() }
+        GitIgnore { files, given, generation: AtomicU64::new(0), known: Mutex::default() }
     }
 
     /// Rules have changed, or a directory has moved: everything is found out again.
@@ -96,7 +96,7 @@ impl Exempt {
 
     /// What is to be known of a file. One without a name, because it was deleted, is nobody else's any more; one of whose
     /// names only that is known which was taken away is still everybody's.
-    pub(super) fn file(&self, ino: Ino) -> Verdict {
+    pub(super) fn file(&self, ino: Ino) -> IgnoreVerdict {
         let generation = self.generation.load(Ordering::Acquire);
         {
             let known = self.known.lock();
@@ -108,9 +108,10 @@ impl Exempt {
         }
         let Some((parent, name)) = self.files.place(ino) else {
             let exempt = !self.files.getattr(ino).is_ok_and(|attr| attr.nlink > 0);
-            return Verdict { exempt, makes_rules: false };
+            return IgnoreVerdict { exempt, makes_rules: false };
         };
-        let verdict = Verdict { exempt: self.name(parent, &name, false), makes_rules: makes_rules(&name) };
+        let verdict =
+            IgnoreVerdict { exempt: self.name(parent, &name, false), makes_rules: makes_rules(&name) };
         self.remember(generation, |known| {
             if known.files.len() >= EXEMPTIONS_KEPT {
                 known.files.clear();
@@ -123,19 +124,21 @@ impl Exempt {
     /// Whether a name is exempt, whether or not there is something by that name.
     pub(super) fn name(&self, parent: Ino, name: &OsStr, is_directory: bool) -> bool {
         match &*self.directory(parent) {
-            Directory::Exempt => true,
-            Directory::Ruled { path, levels } => name == ".git" || ignored(path, levels, name, is_directory),
+            DirectoryRules::Exempt => true,
+            DirectoryRules::Ruled { path, levels } => {
+                name == ".git" || ignored(path, levels, name, is_directory)
+            }
         }
     }
 
-    fn directory(&self, ino: Ino) -> Arc<Directory> {
+    fn directory(&self, ino: Ino) -> Arc<DirectoryRules> {
         let generation = self.generation.load(Ordering::Acquire);
         // Below a directory that is not there any more nothing can be changed either.
         let place = self.files.place(ino);
         let (parent, name) = match place {
             Some(place) => place,
             None if ino == ROOT => (ROOT, OsString::new()),
-            None => return Arc::new(Directory::Exempt),
+            None => return Arc::new(DirectoryRules::Exempt),
         };
         {
             let known = self.known.lock();
@@ -151,11 +154,13 @@ impl Exempt {
             self.ruled(ROOT, Vec::new(), Vec::new())
         } else {
             match &*self.directory(parent) {
-                Directory::Exempt => Directory::Exempt,
-                Directory::Ruled { path, levels } if name == ".git" || ignored(path, levels, &name, true) => {
-                    Directory::Exempt
+                DirectoryRules::Exempt => DirectoryRules::Exempt,
+                DirectoryRules::Ruled { path, levels }
+                    if name == ".git" || ignored(path, levels, &name, true) =>
+                {
+                    DirectoryRules::Exempt
                 }
-                Directory::Ruled { path, levels } => {
+                DirectoryRules::Ruled { path, levels } => {
                     let mut path = path.clone();
                     path.push(name.clone());
                     self.ruled(ino, path, levels.clone())
@@ -166,22 +171,22 @@ impl Exempt {
             if known.directories.len() >= EXEMPTIONS_KEPT {
                 known.directories.clear();
             }
-            known.directories.insert(ino, Place { parent, name, holds: holds.clone() });
+            known.directories.insert(ino, KnownDirectory { parent, name, holds: holds.clone() });
         });
         holds
     }
 
     /// What holds in a directory that is not exempt itself, with the rules that it adds.
-    fn ruled(&self, ino: Ino, path: Vec<OsString>, mut levels: Vec<Arc<Level>>) -> Directory {
+    fn ruled(&self, ino: Ino, path: Vec<OsString>, mut levels: Vec<Arc<Level>>) -> DirectoryRules {
         if let Some(given) = &self.given {
-            return Directory::Ruled { path, levels: vec![given.clone()] };
+            return DirectoryRules::Ruled { path, levels: vec![given.clone()] };
         }
         if self.files.exists(ino, OsStr::new(".git")).unwrap_or(false) {
             levels.clear();
             levels.extend(self.level(ino, ".git/info/exclude", path.len()));
         }
         levels.extend(self.level(ino, ".gitignore", path.len()));
-        Directory::Ruled { path, levels }
+        DirectoryRules::Ruled { path, levels }
     }
 
     fn level(&self, directory: Ino, file: &str, depth: usize) -> Option<Arc<Level>> {
@@ -190,14 +195,14 @@ impl Exempt {
         (!rules.is_empty()).then(|| Arc::new(Level { depth, rules }))
     }
 
-    fn remember(&self, generation: u64, what: impl FnOnce(&mut Known)) {
+    fn remember(&self, generation: u64, what: impl FnOnce(&mut KnownRules)) {
         let mut known = self.known.lock();
         if known.generation != generation {
             // What was found out while rules changed is for nobody else.
             if generation != self.generation.load(Ordering::Acquire) {
                 return;
             }
-            *known = Known { generation, ..Known::default() };
+            *known = KnownRules { generation, ..KnownRules::default() };
         }
         what(&mut known);
     }
@@ -230,11 +235,11 @@ mod tests {
     use rustix::fs::{CWD, Mode, OFlags, openat};
     use std::path::Path;
 
-    fn project(files: &[(&str, &str)]) -> (tempfile::TempDir, Exempt) {
+    fn project(files: &[(&str, &str)]) -> (tempfile::TempDir, GitIgnore) {
         with_rules(files, None)
     }
 
-    fn with_rules(files: &[(&str, &str)], given: Option<&str>) -> (tempfile::TempDir, Exempt) {
+    fn with_rules(files: &[(&str, &str)], given: Option<&str>) -> (tempfile::TempDir, GitIgnore) {
         let dir = tempfile::tempdir().unwrap();
         for (path, content) in files {
             let path = dir.path().join(path);
@@ -244,11 +249,11 @@ mod tests {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, dir.path(), flags, Mode::empty()).unwrap();
         let exempt =
-            Exempt::new(Arc::new(Files::new(root, crate::fs::files::Opens::Reported).unwrap()), given);
+            GitIgnore::new(Arc::new(Files::new(root, crate::fs::files::Opens::Reported).unwrap()), given);
         (dir, exempt)
     }
 
-    fn is_exempt(exempt: &Exempt, path: &str) -> bool {
+    fn is_exempt(exempt: &GitIgnore, path: &str) -> bool {
         let path = Path::new(path);
         let mut parent = ROOT;
         for component in path.parent().unwrap() {
@@ -332,7 +337,7 @@ mod tests {
         let (dir, exempt) = project(&[(".gitignore", "a\n"), ("d/x", "")]);
         let file = exempt.files.lookup(ROOT, OsStr::new(".gitignore")).unwrap().ino;
         assert!(is_exempt(&exempt, "a") && !is_exempt(&exempt, "d/b"));
-        assert_eq!(exempt.file(file), Verdict { exempt: false, makes_rules: true });
+        assert_eq!(exempt.file(file), IgnoreVerdict { exempt: false, makes_rules: true });
         std::fs::write(dir.path().join(".gitignore"), "b\n").unwrap();
         assert!(is_exempt(&exempt, "a"));
         exempt.rules_changed();

@@ -10,33 +10,35 @@ use crate::fs::{Ino, Kernel};
 use crate::limits::FORGETTING_QUEUE;
 
 /// What is to be forgotten.
-enum Order {
+enum Invalidation {
     AttributesOf(Vec<Ino>),
     Content(Ino, Box<dyn FnOnce() + Send>),
 }
 
 /// The way to that thread. It ends when this is dropped.
-pub(super) struct Forgetting {
-    orders: SyncSender<Order>,
+pub(super) struct Invalidator {
+    orders: SyncSender<Invalidation>,
     kernel: Arc<dyn Kernel>,
 }
 
-impl Forgetting {
-    pub(super) fn start(kernel: Arc<dyn Kernel>) -> std::io::Result<Forgetting> {
+impl Invalidator {
+    pub(super) fn start(kernel: Arc<dyn Kernel>) -> std::io::Result<Invalidator> {
         let (orders, receiver) = sync_channel(FORGETTING_QUEUE);
         let teller = kernel.clone();
         std::thread::Builder::new().name("forgetting".into()).spawn(move || {
             for order in receiver {
                 match order {
-                    Order::AttributesOf(all) => all.into_iter().for_each(|ino| teller.forget_attributes(ino)),
-                    Order::Content(ino, then) => {
+                    Invalidation::AttributesOf(all) => {
+                        all.into_iter().for_each(|ino| teller.forget_attributes(ino))
+                    }
+                    Invalidation::Content(ino, then) => {
                         teller.forget_content(ino);
                         then();
                     }
                 }
             }
         })?;
-        Ok(Forgetting { orders, kernel })
+        Ok(Invalidator { orders, kernel })
     }
 
     /// The attributes of a file, before this returns: whoever was answered after that is seen when opening it. The kernel
@@ -47,18 +49,18 @@ impl Forgetting {
 
     /// The attributes of many files, so that whoever opens them asks for them, and is seen.
     pub(super) fn attributes_of(&self, all: Vec<Ino>) {
-        self.order(Order::AttributesOf(all));
+        self.order(Invalidation::AttributesOf(all));
     }
 
     /// The content of a file, so that whoever reads it asks for it; `then` is called when that is so, or cannot be.
     pub(super) fn content(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
-        self.order(Order::Content(ino, Box::new(then)));
+        self.order(Invalidation::Content(ino, Box::new(then)));
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: Invalidation) {
         if let Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) =
             self.orders.try_send(order)
-            && let Order::Content(_, then) = order
+            && let Invalidation::Content(_, then) = order
         {
             then();
         }

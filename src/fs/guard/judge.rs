@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::gitignore::makes_rules;
-use super::locks::{Hand, Holder, Mode};
+use super::locks::{Hand, LockHolder, Mode};
 use super::owned::{Reach, owner_of};
-use super::versions::Recent;
-use super::waiting::{Patience, Waits};
-use super::{Change, Guard, LOCK_ATTRIBUTE, Name, Orphan, Verdict};
+use super::versions::LastChange;
+use super::waiting::{Patience, WaitReason};
+use super::{Change, EntryName, Guard, LOCK_ATTRIBUTE, Orphan, Verdict};
 use crate::fs::identity::callers::Caller;
-use crate::fs::{FsError, Ino, Kind, Request, Result, SetAttr};
+use crate::fs::{FileKind, FsError, Ino, Request, Result, SetAttr};
 use crate::limits::{DIRECTORY_WAIT_MS, MAKING_MS, OPENING_MS, WRITE_SHOWN_MS};
 use crate::queue::{Instant, Span, WorkerName};
 
@@ -134,7 +134,7 @@ impl Guard {
             Some(Some(caller)) => self.judge_for(&caller, &Change::WriteMapped { ino }),
             // Nobody has the file open or mapped any more: whoever has stored there is gone, and the pages are everybody's.
             Some(None) => Verdict::Granted(Grant::default()),
-            None => Verdict::Wait(Patience(Waits::Unknown(ino))),
+            None => Verdict::Wait(Patience(WaitReason::Unknown(ino))),
         }
     }
 
@@ -196,7 +196,7 @@ impl Guard {
     }
 
     /// Whether a process that is known to work for a holder is seen to have the file open for writing.
-    fn is_writing(&self, ino: Ino, holder: &Holder) -> bool {
+    fn is_writing(&self, ino: Ino, holder: &LockHolder) -> bool {
         holder.processes.iter().any(|process| self.has_open(*process, ino))
     }
 
@@ -250,7 +250,7 @@ impl Guard {
                     (false, Span(left)) => Span(left + OPENING_MS),
                 };
                 let (caller, span) = (caller.clone(), self.patience(caller, change).max(seems));
-                return Ok(Verdict::Wait(Patience(Waits::Held { caller, ino: touch.ino, rival, span })));
+                return Ok(Verdict::Wait(Patience(WaitReason::Held { caller, ino: touch.ino, rival, span })));
             }
         }
         let one_more = grant.makes && grant.opens.is_some()
@@ -258,7 +258,7 @@ impl Guard {
         if one_more && table.locks.is_full(uid) {
             drop(table);
             self.sweeper.want(uid);
-            return Ok(Verdict::Wait(Patience(Waits::Full(caller.clone()))));
+            return Ok(Verdict::Wait(Patience(WaitReason::Full(caller.clone()))));
         }
         for touch in &files {
             table.locks.take(touch.ino, worker, touch.mode, Hand::of(caller), opens, now);
@@ -345,12 +345,20 @@ impl Guard {
     }
 
     fn attributes(&self, touches: &mut Touches, ino: Ino) {
-        if matches!(self.files.kind(ino), Ok(Kind::File)) && self.guards(ino, self.exempt.file(ino).exempt) {
+        if matches!(self.files.kind(ino), Ok(FileKind::File))
+            && self.guards(ino, self.exempt.file(ino).exempt)
+        {
             touches.files.push(Touch::marking(ino));
         }
     }
 
-    fn renaming(&self, touches: &mut Touches, from: &Name, to: &Name, exchange: bool) -> Result<()> {
+    fn renaming(
+        &self,
+        touches: &mut Touches,
+        from: &EntryName,
+        to: &EntryName,
+        exchange: bool,
+    ) -> Result<()> {
         let grant = &mut touches.grant;
         grant.rules = makes_rules(&from.name) || makes_rules(&to.name);
         let (mover, victim) = (self.victim(from)?, self.victim(to)?);
@@ -388,9 +396,9 @@ impl Guard {
     }
 
     /// The regular file at a name.
-    fn victim(&self, at: &Name) -> Result<Option<Victim>> {
+    fn victim(&self, at: &EntryName) -> Result<Option<Victim>> {
         let Some(found) = self.files.found_at(at.parent, &at.name)? else { return Ok(None) };
-        let Some(ino) = found.ino.filter(|_| found.kind == Kind::File) else { return Ok(None) };
+        let Some(ino) = found.ino.filter(|_| found.kind == FileKind::File) else { return Ok(None) };
         let guarded = self.guards(ino, self.exempt.name(at.parent, &at.name, false));
         Ok(Some(Victim { ino, last: found.links <= 1, guarded }))
     }
@@ -409,9 +417,9 @@ impl Guard {
         noted && self.files.getattr(ino).is_ok_and(|attr| attr.nlink > 1)
     }
 
-    fn is_directory(&self, at: &Name) -> bool {
+    fn is_directory(&self, at: &EntryName) -> bool {
         let found = self.files.found_at(at.parent, &at.name);
-        matches!(found, Ok(Some(found)) if found.kind == Kind::Directory)
+        matches!(found, Ok(Some(found)) if found.kind == FileKind::Directory)
     }
 
     /// Whether what is to be changed belongs to somebody else's claimed task.
@@ -438,11 +446,12 @@ impl Guard {
             }
         };
         let node = |ino: Ino| {
-            let is_directory = matches!(self.files.kind(ino), Ok(Kind::Directory));
+            let is_directory = matches!(self.files.kind(ino), Ok(FileKind::Directory));
             check(self.files.path(ino), if is_directory { Reach::Directory } else { Reach::File })
         };
-        let name =
-            |at: &Name, reach: Reach| check(self.files.path(at.parent).map(|dir| dir.join(&at.name)), reach);
+        let name = |at: &EntryName, reach: Reach| {
+            check(self.files.path(at.parent).map(|dir| dir.join(&at.name)), reach)
+        };
         match change {
             Change::Write { ino, .. }
             | Change::WriteMapped { ino }
@@ -457,7 +466,7 @@ impl Guard {
             Change::Mkdir(at) | Change::Rmdir(at) => name(at, Reach::Directory),
             Change::Link { ino, to } => node(*ino).and_then(|()| name(to, Reach::File)),
             Change::Rename { from, to, .. } => {
-                let reach = |at: &Name| if self.is_directory(at) { Reach::Whole } else { Reach::File };
+                let reach = |at: &EntryName| if self.is_directory(at) { Reach::Whole } else { Reach::File };
                 let mover = reach(from);
                 name(from, mover)?;
                 // A directory may carry anything to where it goes.
@@ -466,7 +475,13 @@ impl Guard {
         }
     }
 
-    fn stale(&self, ino: Ino, worker: &WorkerName, unread: &Recent, held: Option<&Holder>) -> FsError {
+    fn stale(
+        &self,
+        ino: Ino,
+        worker: &WorkerName,
+        unread: &LastChange,
+        held: Option<&LockHolder>,
+    ) -> FsError {
         self.counters.refusals.count("stale");
         // The next read must come to us, or it would be refused again.
         if let Some(forgetting) = self.forgetting.get() {
@@ -493,7 +508,7 @@ impl Guard {
     }
 
     /// The refusal of a change that has waited long enough.
-    pub(super) fn held(&self, caller: Option<&Caller>, ino: Ino, holder: &Holder) -> FsError {
+    pub(super) fn held(&self, caller: Option<&Caller>, ino: Ino, holder: &LockHolder) -> FsError {
         self.counters.refusals.count("locked");
         let why = format!(
             "{} is held by {} since {}; try again when it is done",

@@ -27,7 +27,7 @@ pub(super) enum Mode {
 
 /// A worker who holds a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Holder {
+pub(super) struct LockHolder {
     pub(super) worker: WorkerName,
     /// The user for whom it counts.
     pub(super) uid: u32,
@@ -71,27 +71,27 @@ impl Hand {
 /// The table of locks.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
-    held: HashMap<Ino, Vec<Holder>>,
-    users: HashMap<u32, Share>,
+    held: HashMap<Ino, Vec<LockHolder>>,
+    users: HashMap<u32, UserLocks>,
 }
 
 /// The locks of one user.
 #[derive(Debug)]
-struct Share {
+struct UserLocks {
     held: usize,
     /// How many they must be for the next sweep to be worth its while.
     due: usize,
 }
 
-impl Default for Share {
-    fn default() -> Share {
-        Share { held: 0, due: SWEPT_LOCKS }
+impl Default for UserLocks {
+    fn default() -> UserLocks {
+        UserLocks { held: 0, due: SWEPT_LOCKS }
     }
 }
 
 impl Locks {
     /// Who keeps `worker` from changing the file in this way.
-    pub(super) fn rival(&self, ino: Ino, worker: &WorkerName, mode: Mode) -> Option<&Holder> {
+    pub(super) fn rival(&self, ino: Ino, worker: &WorkerName, mode: Mode) -> Option<&LockHolder> {
         self.held
             .get(&ino)?
             .iter()
@@ -114,7 +114,7 @@ impl Locks {
         let opening = if opens { now.instant.after(Span(OPENING_MS)) } else { Instant::default() };
         let at = holders.iter().position(|holder| holder.worker == *worker).unwrap_or_else(|| {
             users.entry(uid).or_default().held += 1;
-            holders.push(Holder {
+            holders.push(LockHolder {
                 worker: worker.clone(),
                 uid,
                 mode,
@@ -159,12 +159,12 @@ impl Locks {
 
     /// The holder was seen to wait for the file, which is locked for a worker that appends to it. If it has made the file and written nothing,
     /// it lets appending be. touch(1) is such a one: it waits to set the times of what it has made.
-    pub(super) fn gives_way(&mut self, ino: Ino, seen: &Holder) -> bool {
+    pub(super) fn gives_way(&mut self, ino: Ino, seen: &LockHolder) -> bool {
         let holder = self.of(ino, &seen.worker).filter(|it| it.changes == seen.changes && it.made);
         holder.map(|holder| holder.mode = Mode::Mark).is_some()
     }
 
-    fn of(&mut self, ino: Ino, worker: &WorkerName) -> Option<&mut Holder> {
+    fn of(&mut self, ino: Ino, worker: &WorkerName) -> Option<&mut LockHolder> {
         self.held.get_mut(&ino)?.iter_mut().find(|holder| holder.worker == *worker)
     }
 
@@ -185,7 +185,7 @@ impl Locks {
     }
 
     /// The holder was seen to be done with the file. If it has changed the file since it was known as `seen`, it was too early.
-    pub(super) fn release(&mut self, ino: Ino, seen: &Holder) {
+    pub(super) fn release(&mut self, ino: Ino, seen: &LockHolder) {
         let Some(holders) = self.held.get_mut(&ino) else { return };
         let over = holders.extract_if(.., |it| it.worker == seen.worker && it.changes == seen.changes);
         over.for_each(|holder| give_back(&mut self.users, holder.uid));
@@ -224,7 +224,7 @@ impl Locks {
     }
 
     /// The holder was seen to have the file open for nothing but appending, which is all that it does from now on.
-    pub(super) fn only_appends(&mut self, ino: Ino, seen: &Holder) {
+    pub(super) fn only_appends(&mut self, ino: Ino, seen: &LockHolder) {
         let holders = self.held.get_mut(&ino).into_iter().flatten();
         for holder in holders.filter(|holder| holder.worker == seen.worker && holder.changes == seen.changes)
         {
@@ -233,17 +233,17 @@ impl Locks {
     }
 
     /// Who holds a file.
-    pub(super) fn holders(&self, ino: Ino) -> &[Holder] {
+    pub(super) fn holders(&self, ino: Ino) -> &[LockHolder] {
         self.held.get(&ino).map_or(&[], |holders| holders)
     }
 
     /// Everything that is held: at most, for nobody has looked.
-    pub(super) fn all(&self) -> impl Iterator<Item = (Ino, &Holder)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (Ino, &LockHolder)> {
         self.held.iter().flat_map(|(ino, holders)| holders.iter().map(|holder| (*ino, holder)))
     }
 }
 
-fn give_back(users: &mut HashMap<u32, Share>, uid: u32) {
+fn give_back(users: &mut HashMap<u32, UserLocks>, uid: u32) {
     if let Some(share) = users.get_mut(&uid) {
         share.held -= 1;
         if share.held == 0 {

@@ -43,22 +43,22 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub use self::change::{Change, Name};
-use self::family::Scan;
+pub use self::change::{Change, EntryName};
+use self::family::ProcessScan;
 use self::fences::Fences;
-use self::gitignore::Exempt;
-use self::invalidator::Forgetting;
+use self::gitignore::GitIgnore;
+use self::invalidator::Invalidator;
 use self::judge::Grant;
-use self::locks::{Hand, Holder, Locks, Mode};
-pub use self::open_files::Device;
-use self::open_files::{Descriptors, Sight};
+use self::locks::{Hand, LockHolder, Locks, Mode};
+pub use self::open_files::DeviceNumber;
+use self::open_files::{OpenFiles, OpenState};
 use self::owned::{Owned, Reach};
 use self::sweeping::Sweeper;
-use self::versions::{Changes, Look};
-use self::waiting::{Patience, Room};
+use self::versions::{ReadPurpose, Versions};
+use self::waiting::{ParkedChanges, Patience};
 use super::files::Files;
 use super::identity::callers::{Caller, Callers};
-use super::{Attr, FsError, Ino, Kernel, Kind, Reply, Request, Result};
+use super::{Attr, FileKind, FsError, Ino, Kernel, Reply, Request, Result};
 use crate::clock::Clock;
 use crate::engine::{Engine, Tally};
 use crate::limits::{MAPPED_KNOWN_MS, RECENT_BELIEVED_MS, RECENT_FILES, UNSEEN_LOCK_MS};
@@ -98,26 +98,26 @@ pub trait Policy: Send + Sync {
 }
 
 /// What a change came to, as far as the guard wants to know.
-pub trait Made {
+pub trait ChangeOutcome {
     /// The file that was made.
     fn made(&self) -> Option<Ino> {
         None
     }
 }
 
-impl Made for () {}
-impl Made for u32 {}
-impl Made for Attr {
+impl ChangeOutcome for () {}
+impl ChangeOutcome for u32 {}
+impl ChangeOutcome for Attr {
     fn made(&self) -> Option<Ino> {
-        (self.kind == Kind::File).then_some(self.ino)
+        (self.kind == FileKind::File).then_some(self.ino)
     }
 }
 
 /// What has been noticed of files.
-struct Table {
+struct FileTable {
     locks: Locks,
     fences: Fences,
-    changes: Changes,
+    changes: Versions,
     /// Files that lost their last name and may still be open.
     orphans: HashMap<Ino, Orphan>,
     /// Who stored through a mapping last, if that could be found out, and when it was looked for.
@@ -166,12 +166,12 @@ pub struct Guard {
     files: Arc<Files>,
     callers: Arc<Callers>,
     clock: Clock,
-    exempt: Exempt,
+    exempt: GitIgnore,
     owned: Owned,
-    descriptors: Descriptors,
-    table: Arc<Mutex<Table>>,
-    forgetting: OnceLock<Forgetting>,
-    room: Room,
+    descriptors: OpenFiles,
+    table: Arc<Mutex<FileTable>>,
+    forgetting: OnceLock<Invalidator>,
+    room: ParkedChanges,
     sweeper: Sweeper,
     counters: Counters,
     /// How large the crowd was when all recent changes were last made known to it.
@@ -188,25 +188,25 @@ impl Guard {
         engine: Arc<Engine>,
     ) -> Guard {
         let (stale_window, exempt) =
-            (config.stale_window, Exempt::new(files.clone(), config.unguarded.as_deref()));
+            (config.stale_window, GitIgnore::new(files.clone(), config.unguarded.as_deref()));
         Guard {
             config,
             policy,
-            descriptors: Descriptors::new(callers.clone()),
+            descriptors: OpenFiles::new(callers.clone()),
             callers,
             clock: engine.clock().clone(),
             exempt,
             files,
             owned: Owned::new(engine),
-            table: Arc::new(Mutex::new(Table {
+            table: Arc::new(Mutex::new(FileTable {
                 locks: Locks::default(),
                 fences: Fences::default(),
-                changes: Changes::new(RECENT_FILES, stale_window),
+                changes: Versions::new(RECENT_FILES, stale_window),
                 orphans: Default::default(),
                 mapped: Default::default(),
             })),
             forgetting: OnceLock::new(),
-            room: Room::default(),
+            room: ParkedChanges::default(),
             sweeper: Sweeper::default(),
             counters: Counters::default(),
             crowd: AtomicUsize::new(0),
@@ -214,9 +214,9 @@ impl Guard {
     }
 
     /// The tree is mounted: as this device, by a kernel that can be told to forget. Changes can be parked from now on.
-    pub fn start(self: &Arc<Self>, device: Device, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
+    pub fn start(self: &Arc<Self>, device: DeviceNumber, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
         self.descriptors.mounted(device);
-        let _ = self.forgetting.set(Forgetting::start(kernel)?);
+        let _ = self.forgetting.set(Invalidator::start(kernel)?);
         sweeping::start(self)?;
         waiting::start(self)
     }
@@ -239,7 +239,7 @@ impl Guard {
     }
 
     /// Make a change if and when it may be made, and answer.
-    pub fn run<T: Made + Send + 'static>(
+    pub fn run<T: ChangeOutcome + Send + 'static>(
         self: &Arc<Self>,
         req: &Request,
         change: Change,
@@ -254,14 +254,14 @@ impl Guard {
     }
 
     /// Make a change that was granted, and take note of it.
-    pub fn carry_out<T: Made>(&self, grant: Grant, make: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub fn carry_out<T: ChangeOutcome>(&self, grant: Grant, make: impl FnOnce() -> Result<T>) -> Result<T> {
         let made = make()?;
         self.note(grant, made.made());
         Ok(made)
     }
 
     /// The same, when no lease is in its way. The kernel keeps the file locked until the answer, so what was judged stays true.
-    pub fn finish<T: Made + Send + 'static>(
+    pub fn finish<T: ChangeOutcome + Send + 'static>(
         self: &Arc<Self>,
         grant: Grant,
         uid: u32,
@@ -274,7 +274,7 @@ impl Guard {
     }
 
     /// Make a change when whoever is in its way is done, and answer.
-    pub fn park<T: Made + Send + 'static>(
+    pub fn park<T: ChangeOutcome + Send + 'static>(
         self: &Arc<Self>,
         patience: Patience,
         change: Change,
@@ -337,7 +337,7 @@ impl Guard {
 
     /// Whether a process is seen to have a file open for writing.
     fn has_open(&self, process: u32, ino: Ino) -> bool {
-        matches!(self.descriptors.sight(process, ino), Sight::Writing | Sight::Appending)
+        matches!(self.descriptors.sight(process, ino), OpenState::Writing | OpenState::Appending)
     }
 
     /// Something happened behind the mount to an entry of this name; to any, if none is named.
@@ -379,9 +379,9 @@ impl Guard {
             table.mapped.remove(&ino);
         }
         let look = match (anew, table.locks.is_opening(ino, &caller.actor.worker)) {
-            (true, false) => Look::Anew,
-            (true, true) => Look::Opening,
-            (false, _) => Look::Onward,
+            (true, false) => ReadPurpose::Anew,
+            (true, true) => ReadPurpose::Opening,
+            (false, _) => ReadPurpose::Onward,
         };
         table.changes.looked(ino, &caller.actor.worker, look, now);
         // Not to read on: to drop the pages makes this answer void, and the size in it is how far that read will go.
@@ -442,7 +442,7 @@ impl Guard {
     /// Who has a file for writing, and since when (C55): by a lock, or by a claimed task.
     pub fn holder(&self, ino: Ino) -> Option<String> {
         let holders = self.table.lock().locks.holders(ino).to_vec();
-        let mut scan = Scan::default();
+        let mut scan = ProcessScan::default();
         let held = holders.into_iter().find(|holder| self.still_holds(ino, holder, &mut scan));
         if let Some(holder) = held {
             return Some(format!("{} since {}", holder.worker, holder.since));
@@ -455,12 +455,12 @@ impl Guard {
 
     /// The files that a worker holds for writing, by their paths, in order (C55).
     pub fn held_by(&self, worker: &WorkerName) -> Vec<String> {
-        let held: Vec<(Ino, Holder)> = {
+        let held: Vec<(Ino, LockHolder)> = {
             let table = self.table.lock();
             let theirs = table.locks.all().filter(|(_, holder)| holder.worker == *worker);
             theirs.map(|(ino, holder)| (ino, holder.clone())).collect()
         };
-        let mut scan = Scan::default();
+        let mut scan = ProcessScan::default();
         let held = held.into_iter().filter(|(ino, holder)| self.still_holds(*ino, holder, &mut scan));
         let mut paths: Vec<String> = held.map(|(ino, _)| self.shown(ino)).collect();
         paths.sort();
@@ -549,7 +549,7 @@ impl Guard {
     }
 
     /// Whether a holder is not done with a file yet. If it is, the lock is released.
-    fn still_holds(&self, ino: Ino, holder: &Holder, scan: &mut Scan) -> bool {
+    fn still_holds(&self, ino: Ino, holder: &LockHolder, scan: &mut ProcessScan) -> bool {
         let looked = (self.clock)().instant;
         if looked < holder.opening && self.descriptors.exists(holder.opener) {
             return true;
@@ -559,11 +559,11 @@ impl Guard {
         let fenced = |process: &u32| self.table.lock().fences.stands(ino, *process);
         for process in holder.processes.iter().filter(|process| !fenced(process)) {
             match scan.sight(&self.descriptors, *process, ino) {
-                Sight::Writing => return true,
-                Sight::Appending if holder.mode <= Mode::Append => return true,
-                Sight::Appending => appends = true,
-                Sight::Hidden => hidden = true,
-                Sight::Done => {}
+                OpenState::Writing => return true,
+                OpenState::Appending if holder.mode <= Mode::Append => return true,
+                OpenState::Appending => appends = true,
+                OpenState::Hidden => hidden = true,
+                OpenState::Done => {}
             }
         }
         // Another process of the worker may have the file open without having changed it: one that passed the descriptor on, or got it.
@@ -571,7 +571,7 @@ impl Guard {
         let others = family.iter().filter(|process| !holder.processes.contains(process) && !fenced(process));
         for process in others {
             let sight = scan.sight(&self.descriptors, *process, ino);
-            if !matches!(sight, Sight::Writing | Sight::Appending) {
+            if !matches!(sight, OpenState::Writing | OpenState::Appending) {
                 continue;
             }
             let caller = match may_wait {
@@ -581,7 +581,7 @@ impl Guard {
             match caller {
                 Some(caller) if caller.actor.worker == holder.worker => {
                     self.table.lock().locks.also(ino, &holder.worker, *process);
-                    if sight == Sight::Writing {
+                    if sight == OpenState::Writing {
                         return true;
                     }
                     appends = true;
@@ -606,7 +606,7 @@ impl Guard {
     }
 
     /// The processes that may have a file open for a holder, and others of its worker.
-    fn family(&self, holder: &Holder, scan: &mut Scan) -> Vec<u32> {
+    fn family(&self, holder: &LockHolder, scan: &mut ProcessScan) -> Vec<u32> {
         let (mut others, anchors) = self.callers.processes_of(&holder.worker);
         let roots = holder.processes.iter().chain(&holder.anchors).copied().chain(anchors);
         let mut family = scan.family(&self.descriptors, roots);

@@ -19,11 +19,11 @@ use crate::fs::identity::callers::Callers;
 use crate::limits::MAPPINGS_READ;
 
 /// A device number: major and minor.
-pub type Device = (u32, u32);
+pub type DeviceNumber = (u32, u32);
 
 /// What was seen of a process and a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sight {
+pub(super) enum OpenState {
     /// It has the file open for writing.
     Writing,
     /// It has, but only to append (O_APPEND).
@@ -36,25 +36,25 @@ pub(super) enum Sight {
 
 /// Looks at the descriptors of other processes.
 #[derive(Default)]
-pub(super) struct Descriptors {
+pub(super) struct OpenFiles {
     /// The device of the tree's mount.
-    device: OnceLock<Device>,
+    device: OnceLock<DeviceNumber>,
     /// Has lookers; without it, a thread looks itself.
     callers: Option<Arc<Callers>>,
 }
 
-impl Descriptors {
-    pub(super) fn new(callers: Arc<Callers>) -> Descriptors {
-        Descriptors { device: OnceLock::new(), callers: Some(callers) }
+impl OpenFiles {
+    pub(super) fn new(callers: Arc<Callers>) -> OpenFiles {
+        OpenFiles { device: OnceLock::new(), callers: Some(callers) }
     }
 
     /// The tree is mounted now, as this device.
-    pub(super) fn mounted(&self, device: Device) {
+    pub(super) fn mounted(&self, device: DeviceNumber) {
         let _ = self.device.set(device);
     }
 
     /// The device of the tree's mount, once it is mounted.
-    pub(super) fn device(&self) -> Option<Device> {
+    pub(super) fn device(&self) -> Option<DeviceNumber> {
         self.device.get().copied()
     }
 
@@ -64,16 +64,16 @@ impl Descriptors {
     }
 
     /// How a process has a file open for writing.
-    pub(super) fn sight(&self, process: u32, ino: Ino) -> Sight {
+    pub(super) fn sight(&self, process: u32, ino: Ino) -> OpenState {
         match self.open_for_writing(process) {
             Ok(open) => match open.iter().filter(|(open, _)| *open == ino).map(|(_, appends)| *appends).min()
             {
-                Some(true) => Sight::Appending,
-                Some(false) => Sight::Writing,
-                None => Sight::Done,
+                Some(true) => OpenState::Appending,
+                Some(false) => OpenState::Writing,
+                None => OpenState::Done,
             },
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => Sight::Hidden,
-            Err(_) => Sight::Done,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => OpenState::Hidden,
+            Err(_) => OpenState::Done,
         }
     }
 
@@ -104,7 +104,7 @@ impl Descriptors {
     }
 }
 
-fn open_for_writing(process: u32, device: Option<Device>) -> io::Result<Vec<(Ino, bool)>> {
+fn open_for_writing(process: u32, device: Option<DeviceNumber>) -> io::Result<Vec<(Ino, bool)>> {
     let mut found = Vec::new();
     if open_by(&format!("/proc/{process}/fd"), device, &mut found)? {
         return Ok(found);
@@ -117,7 +117,7 @@ fn open_for_writing(process: u32, device: Option<Device>) -> io::Result<Vec<(Ino
 }
 
 /// Whether there are any descriptors in a directory of `/proc`; those that are ours are added to `found`.
-fn open_by(directory: &str, device: Option<Device>, found: &mut Vec<(Ino, bool)>) -> io::Result<bool> {
+fn open_by(directory: &str, device: Option<DeviceNumber>, found: &mut Vec<(Ino, bool)>) -> io::Result<bool> {
     let mut any = false;
     for descriptor in fs::read_dir(directory)? {
         let link = descriptor?.path();
@@ -141,7 +141,7 @@ fn open_by(directory: &str, device: Option<Device>, found: &mut Vec<(Ino, bool)>
 }
 
 /// Whether a process has a file mapped so that what it stores reaches it.
-pub(super) fn maps(process: u32, (major, minor): Device, ino: Ino) -> bool {
+pub(super) fn maps(process: u32, (major, minor): DeviceNumber, ino: Ino) -> bool {
     let device = format!("{major:02x}:{minor:02x}");
     let Ok(maps) = File::open(format!("/proc/{process}/maps")) else { return false };
     BufReader::new(maps.take(MAPPINGS_READ)).lines().map_while(io::Result::ok).any(|line| {
@@ -181,33 +181,33 @@ mod tests {
         fs::write(&path, "").unwrap();
         let meta = fs::metadata(&path).unwrap();
         let device = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-        let descriptors = Descriptors::default();
+        let descriptors = OpenFiles::default();
         descriptors.mounted(device);
         let me = std::process::id();
         let sight = || descriptors.sight(me, meta.ino());
 
         let reading = fs::File::open(&path).unwrap();
-        assert_eq!(sight(), Sight::Done);
+        assert_eq!(sight(), OpenState::Done);
         let appending = fs::File::options().append(true).open(&path).unwrap();
         let _another = fs::File::create(&other).unwrap();
-        assert_eq!(sight(), Sight::Appending);
+        assert_eq!(sight(), OpenState::Appending);
         let writing = fs::File::options().write(true).open(&path).unwrap();
-        assert_eq!(sight(), Sight::Writing);
+        assert_eq!(sight(), OpenState::Writing);
         drop(writing);
-        assert_eq!(sight(), Sight::Appending);
+        assert_eq!(sight(), OpenState::Appending);
         drop(appending);
-        assert_eq!(sight(), Sight::Done);
+        assert_eq!(sight(), OpenState::Done);
         drop(reading);
-        assert_eq!(descriptors.sight(0, meta.ino()), Sight::Hidden);
-        assert_eq!(descriptors.sight(u32::MAX >> 2, meta.ino()), Sight::Done);
+        assert_eq!(descriptors.sight(0, meta.ino()), OpenState::Hidden);
+        assert_eq!(descriptors.sight(u32::MAX >> 2, meta.ino()), OpenState::Done);
     }
 
     #[test]
     fn files_of_another_device_are_not_ours() {
         let dir = tempfile::tempdir().unwrap();
         let file = fs::File::create(dir.path().join("f")).unwrap();
-        let descriptors = Descriptors::default();
+        let descriptors = OpenFiles::default();
         descriptors.mounted((999, 999));
-        assert_eq!(descriptors.sight(std::process::id(), file.metadata().unwrap().ino()), Sight::Done);
+        assert_eq!(descriptors.sight(std::process::id(), file.metadata().unwrap().ino()), OpenState::Done);
     }
 }

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::queue::{Actor, Seq, TaskId, TaskState, Wall, WorkerName, owned_files, owned_roots};
 
 /// A claimed task that owns files.
-pub(super) struct Owner {
+pub(super) struct OwningTask {
     pub(super) task: TaskId,
     pub(super) worker: WorkerName,
     pub(super) since: Wall,
@@ -26,7 +26,7 @@ pub(super) struct Owner {
     roots: Vec<String>,
 }
 
-impl Owner {
+impl OwningTask {
     /// Whether the path, or a directory above it, is matched.
     fn owns(&self, path: &Path, is_directory: bool) -> bool {
         self.globs.matched_path_or_any_parents(path, is_directory).is_ignore()
@@ -41,14 +41,14 @@ impl Owner {
 /// All owners at present.
 pub(super) struct Owned {
     engine: Arc<Engine>,
-    known: Mutex<Known>,
+    known: Mutex<KnownOwners>,
 }
 
 /// The owners as of a position in the log.
 #[derive(Default)]
-struct Known {
+struct KnownOwners {
     at: Option<Seq>,
-    owners: Arc<[Arc<Owner>]>,
+    owners: Arc<[Arc<OwningTask>]>,
 }
 
 impl Owned {
@@ -57,7 +57,7 @@ impl Owned {
     }
 
     /// Everybody who owns files now.
-    pub(super) fn owners(&self) -> Arc<[Arc<Owner>]> {
+    pub(super) fn owners(&self) -> Arc<[Arc<OwningTask>]> {
         let state = self.engine.state();
         let mut known = self.known.lock();
         if known.at == Some(state.tail()) {
@@ -72,7 +72,7 @@ impl Owned {
             }
             let same = before.iter().find(|owner| owner.epoch == claim.epoch() && owner.task == *id);
             Some(same.cloned().unwrap_or_else(|| {
-                Arc::new(Owner {
+                Arc::new(OwningTask {
                     task: id.clone(),
                     worker: claim.worker.clone(),
                     since: claim.since.at,
@@ -83,7 +83,7 @@ impl Owned {
                 })
             }))
         });
-        *known = Known { at: Some(state.tail()), owners: claimed.collect() };
+        *known = KnownOwners { at: Some(state.tail()), owners: claimed.collect() };
         known.owners.clone()
     }
 }
@@ -102,12 +102,12 @@ pub(super) enum Reach {
 /// Who owns what is at this path, so that this actor may not change it. Nothing is kept from operators, and nothing that another
 /// user claims from root.
 pub(super) fn owner_of<'a>(
-    owners: &'a [Arc<Owner>],
+    owners: &'a [Arc<OwningTask>],
     path: &Path,
     reach: Reach,
     actor: Option<&Actor>,
-) -> Option<&'a Owner> {
-    let free = |owner: &Owner| match actor {
+) -> Option<&'a OwningTask> {
+    let free = |owner: &OwningTask| match actor {
         Some(actor) => owner.worker == actor.worker || actor.operator || actor.uid == 0 && owner.uid != 0,
         None => false,
     };
@@ -131,8 +131,8 @@ fn globs_of(task: &TaskId, owns: &[String]) -> Gitignore {
 mod tests {
     use super::*;
 
-    fn owner(worker: &str, globs: &[&str]) -> Arc<Owner> {
-        Arc::new(Owner {
+    fn owner(worker: &str, globs: &[&str]) -> Arc<OwningTask> {
+        Arc::new(OwningTask {
             task: TaskId::parse("t").unwrap(),
             worker: WorkerName::parse(worker).unwrap(),
             since: Wall(0),

@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::family::Scan;
-use super::locks::Holder;
-use super::{Guard, Sight};
+use super::family::ProcessScan;
+use super::locks::LockHolder;
+use super::{Guard, OpenState};
 use crate::fs::Ino;
 
 /// The users whose locks are to be swept. See the top of this file.
 #[derive(Default)]
 pub(super) struct Sweeper {
-    wanted: Mutex<Wanted>,
+    wanted: Mutex<SweepState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Wanted {
+struct SweepState {
     closed: bool,
     /// Each once, the one that waits longest first.
     users: VecDeque<u32>,
@@ -85,12 +85,12 @@ impl Guard {
     /// Release the locks of a user whose holders are done. Each process is looked at once.
     fn sweep(&self, uid: u32) {
         let looked = (self.clock)().instant;
-        let held: Vec<(Ino, Holder)> = {
+        let held: Vec<(Ino, LockHolder)> = {
             let table = self.table.lock();
             let theirs = table.locks.all().filter(|(_, holder)| holder.uid == uid);
             theirs.map(|(ino, holder)| (ino, holder.clone())).collect()
         };
-        let mut scan = Scan::default();
+        let mut scan = ProcessScan::default();
         let (mut roots, mut others) = (Vec::new(), Vec::new());
         for worker in held.iter().map(|(_, holder)| &holder.worker).collect::<HashSet<_>>() {
             let (processes, anchors) = self.callers.processes_of(worker);
@@ -101,13 +101,13 @@ impl Guard {
         let mut processes = scan.family(&self.descriptors, roots);
         processes.append(&mut others);
         let open = scan.open_files(&self.descriptors, &processes);
-        let done: Vec<(Ino, Holder)> = held
+        let done: Vec<(Ino, LockHolder)> = held
             .into_iter()
             .filter(|(ino, holder)| {
                 let mut processes = holder.processes.iter();
                 looked >= holder.opening
                     && !open.contains(ino)
-                    && !processes.any(|it| scan.sight(&self.descriptors, *it, *ino) == Sight::Hidden)
+                    && !processes.any(|it| scan.sight(&self.descriptors, *it, *ino) == OpenState::Hidden)
             })
             .collect();
         let mut table = self.table.lock();

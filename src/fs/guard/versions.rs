@@ -23,13 +23,13 @@ struct Reader {
     worker: WorkerName,
     /// When, last.
     at: Instant,
-    /// [`Recent::voided`] when it looked last.
+    /// [`LastChange::voided`] when it looked last.
     looked: Option<u64>,
 }
 
 /// The last change of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Recent {
+pub(super) struct LastChange {
     /// Who made it.
     pub(super) by: WorkerName,
     /// When, for people.
@@ -60,9 +60,9 @@ pub(super) struct Recent {
     doubted: Instant,
 }
 
-impl Recent {
-    fn new(by: &WorkerName, now: Now) -> Recent {
-        Recent {
+impl LastChange {
+    fn new(by: &WorkerName, now: Now) -> LastChange {
+        LastChange {
             by: by.clone(),
             at: now.wall,
             instant: now.instant,
@@ -85,7 +85,7 @@ impl Recent {
         self.readers.push(Reader { worker: worker.clone(), at, looked });
     }
 
-    /// [`Recent::voided`] when somebody looked last.
+    /// [`LastChange::voided`] when somebody looked last.
     fn looked(&self, reader: &WorkerName) -> Option<u64> {
         self.readers.iter().find(|known| known.worker == *reader)?.looked
     }
@@ -100,7 +100,7 @@ impl Recent {
 
 /// What somebody looks at a file for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum ReadPurpose {
     /// To open it.
     Anew,
     /// The same, by an open that has made or emptied it just now.
@@ -111,26 +111,26 @@ pub(super) enum Look {
 
 /// The table of recent changes.
 #[derive(Debug)]
-pub(super) struct Changes {
+pub(super) struct Versions {
     most: usize,
     /// For how long a change counts as recent.
     window: Span,
-    files: HashMap<Ino, Recent>,
+    files: HashMap<Ino, LastChange>,
     /// The changes in order, with those that are no longer the last of their file.
     order: VecDeque<(Ino, Instant)>,
     /// Who was refused lately, and when last.
     refused: HashMap<WorkerName, Instant>,
 }
 
-impl Changes {
+impl Versions {
     /// A table of at most so many files.
-    pub(super) fn new(most: usize, window: Span) -> Changes {
-        Changes { most, window, files: HashMap::new(), order: VecDeque::new(), refused: HashMap::new() }
+    pub(super) fn new(most: usize, window: Span) -> Versions {
+        Versions { most, window, files: HashMap::new(), order: VecDeque::new(), refused: HashMap::new() }
     }
 
     /// A worker changed a file. `blind`: what was in it before is in it still, whether or not the worker knows that.
     pub(super) fn changed(&mut self, ino: Ino, by: &WorkerName, blind: bool, now: Now) {
-        let mut recent = Recent::new(by, now);
+        let mut recent = LastChange::new(by, now);
         if let Some(known) = self.files.get_mut(&ino)
             && Self::fresh(known, self.window, now.instant)
         {
@@ -193,13 +193,13 @@ impl Changes {
     }
 
     /// A worker looks at a file, and may read what the kernel has of it.
-    pub(super) fn looked(&mut self, ino: Ino, by: &WorkerName, look: Look, now: Instant) {
+    pub(super) fn looked(&mut self, ino: Ino, by: &WorkerName, look: ReadPurpose, now: Instant) {
         self.turned_to(ino, by);
         if let Some(recent) = self.files.get_mut(&ino) {
-            if look != Look::Onward {
+            if look != ReadPurpose::Onward {
                 recent.midway.retain(|(reader, _)| reader != by);
             }
-            if look == Look::Anew && recent.changer == *by {
+            if look == ReadPurpose::Anew && recent.changer == *by {
                 recent.reopened = Some(now);
             }
             recent.note_reader(by, Some(recent.voided), now);
@@ -287,12 +287,12 @@ impl Changes {
     }
 
     /// The change that a worker has not seen yet.
-    pub(super) fn unread(&self, ino: Ino, worker: &WorkerName, now: Instant) -> Option<&Recent> {
+    pub(super) fn unread(&self, ino: Ino, worker: &WorkerName, now: Instant) -> Option<&LastChange> {
         self.recent(ino, now).filter(|recent| !recent.read_by.contains(worker))
     }
 
     /// The last change of a file, if it is recent.
-    pub(super) fn recent(&self, ino: Ino, now: Instant) -> Option<&Recent> {
+    pub(super) fn recent(&self, ino: Ino, now: Instant) -> Option<&LastChange> {
         self.files.get(&ino).filter(|recent| Self::fresh(recent, self.window, now))
     }
 
@@ -312,7 +312,7 @@ impl Changes {
         self.files.keys().copied().collect()
     }
 
-    fn fresh(recent: &Recent, window: Span, now: Instant) -> bool {
+    fn fresh(recent: &LastChange, window: Span, now: Instant) -> bool {
         now.since(recent.instant) < window
     }
 
@@ -352,13 +352,13 @@ mod tests {
     }
 
     /// Somebody opens a file and reads it.
-    fn read(table: &mut Changes, ino: Ino, who: &str, at: Instant) {
-        table.looked(ino, &name(who), Look::Onward, at);
+    fn read(table: &mut Versions, ino: Ino, who: &str, at: Instant) {
+        table.looked(ino, &name(who), ReadPurpose::Onward, at);
         table.read(ino, &name(who), false, at);
     }
 
-    fn table(most: usize) -> Changes {
-        Changes::new(most, Span(10_000))
+    fn table(most: usize) -> Versions {
+        Versions::new(most, Span(10_000))
     }
 
     #[test]
@@ -376,8 +376,8 @@ mod tests {
     #[test]
     fn a_copy_made_while_falling_back_is_no_reading() {
         let mut table = table(10);
-        let reads = |table: &mut Changes, ino: Ino, writable: bool, at: u64| {
-            table.looked(ino, &name("b"), Look::Anew, Instant(at));
+        let reads = |table: &mut Versions, ino: Ino, writable: bool, at: u64| {
+            table.looked(ino, &name("b"), ReadPurpose::Anew, Instant(at));
             table.read(ino, &name("b"), writable, Instant(at));
             table.unread(ino, &name("b"), Instant(at)).is_none()
         };
@@ -433,13 +433,13 @@ mod tests {
     fn who_reads_on_across_a_change_has_not_read_it() {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
-        table.looked(7, &name("b"), Look::Anew, Instant(1));
+        table.looked(7, &name("b"), ReadPurpose::Anew, Instant(1));
         read(&mut table, 7, "b", Instant(1));
         table.changed(7, &name("a"), false, at(2));
-        table.looked(7, &name("b"), Look::Onward, Instant(3));
+        table.looked(7, &name("b"), ReadPurpose::Onward, Instant(3));
         read(&mut table, 7, "b", Instant(3));
         assert!(table.unread(7, &name("b"), Instant(3)).is_some(), "the rest of an older one");
-        table.looked(7, &name("b"), Look::Anew, Instant(4));
+        table.looked(7, &name("b"), ReadPurpose::Anew, Instant(4));
         read(&mut table, 7, "b", Instant(4));
         assert!(table.unread(7, &name("b"), Instant(4)).is_none(), "opened anew");
     }
@@ -453,16 +453,16 @@ mod tests {
         let then = 2;
         read(&mut table, 7, "a", Instant(then));
         read(&mut table, 7, "c", Instant(then));
-        table.looked(7, &name("d"), Look::Anew, Instant(then));
+        table.looked(7, &name("d"), ReadPurpose::Anew, Instant(then));
         table.doubt(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
-        let unread = |table: &Changes| {
+        let unread = |table: &Versions| {
             ["a", "b", "c", "d"].map(|worker| table.unread(7, &name(worker), Instant(then + 1)).is_some())
         };
         assert_eq!(unread(&table), [false, false, true, true], "a goes on writing");
-        table.looked(7, &name("a"), Look::Opening, Instant(then));
+        table.looked(7, &name("a"), ReadPurpose::Opening, Instant(then));
         table.doubt(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
         assert!(!unread(&table)[0], "a begins to write");
-        table.looked(7, &name("a"), Look::Anew, Instant(then));
+        table.looked(7, &name("a"), ReadPurpose::Anew, Instant(then));
         table.doubt(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
         assert_eq!(unread(&table), [true, false, true, true], "a begins anew");
         let doubted = |ms| table.is_doubted(7, Instant(then + 1 + ms));
@@ -473,11 +473,11 @@ mod tests {
     fn what_is_read_while_the_kernel_may_not_know_the_size_counts_for_nothing() {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
-        table.looked(7, &name("b"), Look::Anew, Instant(1));
+        table.looked(7, &name("b"), ReadPurpose::Anew, Instant(1));
         table.voided(7);
         table.read(7, &name("b"), false, Instant(1));
         assert!(table.unread(7, &name("b"), Instant(1)).is_some(), "the answer was void");
-        table.looked(7, &name("b"), Look::Onward, Instant(1));
+        table.looked(7, &name("b"), ReadPurpose::Onward, Instant(1));
         table.read(7, &name("b"), false, Instant(1));
         assert!(table.unread(7, &name("b"), Instant(1)).is_none());
         table.read(7, &name("c"), false, Instant(1));

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::family::Scan;
+use super::family::ProcessScan;
 use super::judge::Grant;
-use super::locks::Holder;
+use super::locks::LockHolder;
 use super::open_files::{maps, processes};
-use super::{Change, Guard, Sight, Verdict};
+use super::{Change, Guard, OpenState, Verdict};
 use crate::fs::identity::callers::Caller;
 use crate::fs::{FsError, Ino, Result};
 use crate::limits::{
@@ -33,14 +33,14 @@ const ROUND: Duration = Duration::from_millis(3);
 const SLACK: Span = Span(250);
 
 /// Why a change waits, and for how long.
-pub struct Patience(pub(super) Waits);
+pub struct Patience(pub(super) WaitReason);
 
 impl Patience {
     /// Who asks, if that is known.
     pub(super) fn caller(&self) -> Option<Arc<Caller>> {
         match &self.0 {
-            Waits::Held { caller, .. } | Waits::Full(caller) => Some(caller.clone()),
-            Waits::Unknown(_) => None,
+            WaitReason::Held { caller, .. } | WaitReason::Full(caller) => Some(caller.clone()),
+            WaitReason::Unknown(_) => None,
         }
     }
 
@@ -51,7 +51,7 @@ impl Patience {
 
 /// What is waited for.
 #[derive(Clone)]
-pub(super) enum Waits {
+pub(super) enum WaitReason {
     /// Another worker holds the file.
     Held {
         /// Who asks.
@@ -59,7 +59,7 @@ pub(super) enum Waits {
         /// The file.
         ino: Ino,
         /// Who holds it.
-        rival: Holder,
+        rival: LockHolder,
         /// How long it may wait.
         span: Span,
     },
@@ -69,15 +69,15 @@ pub(super) enum Waits {
     Unknown(Ino),
 }
 
-impl Waits {
+impl WaitReason {
     fn is_unknown(&self) -> bool {
-        matches!(self, Waits::Unknown(_))
+        matches!(self, WaitReason::Unknown(_))
     }
 }
 
 type Resume = Box<dyn FnOnce(Result<Grant>) + Send>;
 
-struct Parked {
+struct ParkedChange {
     change: Change,
     patience: Patience,
     until: Instant,
@@ -85,25 +85,25 @@ struct Parked {
 }
 
 #[derive(Default)]
-struct Inside {
+struct ParkedState {
     closed: bool,
     next: u64,
     /// In the order in which they came.
-    parked: BTreeMap<u64, Parked>,
+    parked: BTreeMap<u64, ParkedChange>,
 }
 
 /// The room. See the top of this file.
 #[derive(Default)]
-pub(super) struct Room {
-    inside: Mutex<Inside>,
+pub(super) struct ParkedChanges {
+    inside: Mutex<ParkedState>,
     changed: Condvar,
 }
 
 /// Start the threads. They end when the room is closed, or the guard is gone.
 pub(super) fn start(guard: &Arc<Guard>) -> std::io::Result<()> {
-    let look_out: fn(&Arc<Guard>) = |guard| attend_all(guard, false);
-    let find_out: fn(&Arc<Guard>) = |guard| attend_all(guard, true);
-    for (name, serve) in [("lookout", look_out), ("finder", find_out), ("usher", usher)] {
+    let retry: fn(&Arc<Guard>) = |guard| attend_all(guard, false);
+    let find_mappers: fn(&Arc<Guard>) = |guard| attend_all(guard, true);
+    for (name, serve) in [("retry", retry), ("mappers", find_mappers), ("deadlines", deadlines)] {
         let guard = Arc::downgrade(guard);
         std::thread::Builder::new().name(name.into()).spawn(move || {
             while let Some(guard) = Weak::upgrade(&guard).filter(|guard| !guard.room.inside.lock().closed) {
@@ -114,13 +114,13 @@ pub(super) fn start(guard: &Arc<Guard>) -> std::io::Result<()> {
     Ok(())
 }
 
-impl Room {
+impl ParkedChanges {
     /// Let a change wait.
     pub(super) fn enter(&self, guard: &Guard, patience: Patience, change: Change, resume: Resume) {
         let span = match &patience.0 {
-            Waits::Held { span, .. } => *span,
-            Waits::Full(_) => Span(LOCKS_FULL_MS),
-            Waits::Unknown(_) => Span(MAPPED_WAIT_MS),
+            WaitReason::Held { span, .. } => *span,
+            WaitReason::Full(_) => Span(LOCKS_FULL_MS),
+            WaitReason::Unknown(_) => Span(MAPPED_WAIT_MS),
         };
         // The clock counts whole milliseconds; no wait is shorter than was promised.
         let until = (guard.clock)().instant.after(if span == Span(0) { span } else { Span(span.0 + 1) });
@@ -133,7 +133,7 @@ impl Room {
         }
         let number = inside.next;
         inside.next += 1;
-        inside.parked.insert(number, Parked { change, patience, until, resume });
+        inside.parked.insert(number, ParkedChange { change, patience, until, resume });
         self.changed.notify_all();
     }
 
@@ -147,16 +147,16 @@ impl Room {
         drop(parked);
     }
 
-    fn leave(&self, number: u64) -> Option<Parked> {
+    fn leave(&self, number: u64) -> Option<ParkedChange> {
         self.inside.lock().parked.remove(&number)
     }
 }
 
 /// Answer whoever is out of patience.
-fn usher(guard: &Arc<Guard>) {
+fn deadlines(guard: &Arc<Guard>) {
     let mut inside = guard.room.inside.lock();
     let now = (guard.clock)().instant;
-    let late = |parked: &Parked| now >= parked.until.after(SLACK);
+    let late = |parked: &ParkedChange| now >= parked.until.after(SLACK);
     let number = inside.parked.iter().find(|(_, parked)| late(parked)).map(|(number, _)| *number);
     let Some(parked) = number.and_then(|number| inside.parked.remove(&number)) else {
         let next = inside.parked.values().map(|parked| parked.until.after(SLACK)).min();
@@ -182,7 +182,7 @@ fn attend_all(guard: &Arc<Guard>, unknown: bool) {
         }
         mine
     };
-    let mut scan = Scan::patient();
+    let mut scan = ProcessScan::patient();
     for number in &numbers {
         guard.attend(*number, &mut scan);
     }
@@ -194,7 +194,7 @@ fn attend_all(guard: &Arc<Guard>, unknown: bool) {
 
 impl Guard {
     /// See whether a parked change can be answered.
-    fn attend(&self, number: u64, scan: &mut Scan) {
+    fn attend(&self, number: u64, scan: &mut ProcessScan) {
         let (change, waits, until) = {
             let inside = self.room.inside.lock();
             let Some(parked) = inside.parked.get(&number) else { return };
@@ -202,9 +202,11 @@ impl Guard {
         };
         let is_unknown = waits.is_unknown();
         let verdict = match waits {
-            Waits::Held { caller, ino, rival, .. } => self.attend_held(&caller, &change, ino, rival, scan),
-            Waits::Full(caller) => self.judge_for(&caller, &change),
-            Waits::Unknown(ino) => self.attend_unknown(ino, scan),
+            WaitReason::Held { caller, ino, rival, .. } => {
+                self.attend_held(&caller, &change, ino, rival, scan)
+            }
+            WaitReason::Full(caller) => self.judge_for(&caller, &change),
+            WaitReason::Unknown(ino) => self.attend_unknown(ino, scan),
         };
         let answer = match verdict {
             Verdict::Granted(grant) => Ok(grant),
@@ -232,8 +234,8 @@ impl Guard {
         caller: &Arc<Caller>,
         change: &Change,
         mut ino: Ino,
-        mut rival: Holder,
-        scan: &mut Scan,
+        mut rival: LockHolder,
+        scan: &mut ProcessScan,
     ) -> Verdict {
         loop {
             let looked = (self.clock)().instant;
@@ -241,7 +243,7 @@ impl Guard {
             // Also if it holds the file: by that look it may be a worker that only appends, and no rival. Or it has changed the file again,
             // and waiting has become pointless.
             let verdict = self.judge_for(caller, change);
-            let Verdict::Wait(Patience(Waits::Held { ino: next, rival: other, .. })) = &verdict else {
+            let Verdict::Wait(Patience(WaitReason::Held { ino: next, rival: other, .. })) = &verdict else {
                 return verdict;
             };
             if !holds && (other.worker != rival.worker || *next != ino) {
@@ -266,7 +268,7 @@ impl Guard {
     }
 
     /// Find out who stores through a mapping, and judge for that worker.
-    fn attend_unknown(&self, ino: Ino, scan: &mut Scan) -> Verdict {
+    fn attend_unknown(&self, ino: Ino, scan: &mut ProcessScan) -> Verdict {
         if self.known_mapper(ino).is_none() {
             let holders = self.table.lock().locks.holders(ino).to_vec();
             // A process that maps a file has opened it, or got it from one that has: the daemon has heard of most of them.
@@ -279,7 +281,10 @@ impl Guard {
             // Programs unmap before they close, and closing is what writes the pages.
             if suspects.is_empty() {
                 let writes = |process: &u32| {
-                    matches!(scan.sight(&self.descriptors, *process, ino), Sight::Writing | Sight::Appending)
+                    matches!(
+                        scan.sight(&self.descriptors, *process, ino),
+                        OpenState::Writing | OpenState::Appending
+                    )
                 };
                 suspects = self.suspects(likely.into_iter().filter(writes));
             }
@@ -313,8 +318,8 @@ impl Guard {
     /// What comes of a change that has waited long enough.
     fn give_up(&self, patience: &Patience) -> Result<Grant> {
         match &patience.0 {
-            Waits::Held { caller, ino, rival, .. } => Err(self.held(Some(caller), *ino, rival)),
-            Waits::Full(caller) => {
+            WaitReason::Held { caller, ino, rival, .. } => Err(self.held(Some(caller), *ino, rival)),
+            WaitReason::Full(caller) => {
                 let why = format!(
                     "the processes of uid {} have {LOCKED_FILES_OF_A_USER} files open for writing, and crewfs guards no more of one user; close some",
                     caller.actor.uid
@@ -323,7 +328,7 @@ impl Guard {
                 Err(FsError::because(libc::ENOLCK, why))
             }
             // Pages that were stored are gone if they are refused. That is for those who are known to be in the wrong.
-            Waits::Unknown(_) => Ok(Grant::default()),
+            WaitReason::Unknown(_) => Ok(Grant::default()),
         }
     }
 }

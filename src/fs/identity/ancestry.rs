@@ -7,13 +7,13 @@
 //! it; the nearest of them that is a known agent program; the login name of the user, which is not looked for here.
 
 use super::process::{Image, Stat, Variable, agent_program, serves_sftp, thread_group, variable_of};
-use super::process_watch::Kind;
+use super::process_watch::AnchorKind;
 use crate::limits::{ANCESTORS, ENVIRONMENTS_BYTES};
 use crate::queue::WorkerName;
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Ancestry {
     /// Which process image was looked at; none if the thread cannot be seen.
     pub(super) image: Option<Image>,
     /// The process that the thread belongs to; 0 if it cannot be seen.
@@ -21,14 +21,14 @@ pub(super) struct Found {
     /// Whether it serves an SFTP client.
     pub(super) is_sftp: bool,
     /// What it is called.
-    pub(super) name: Name,
+    pub(super) name: NameSource,
     /// The process whose end is the end of this worker, if there is one.
-    pub(super) anchor: Option<Stands>,
+    pub(super) anchor: Option<AnchorProcess>,
 }
 
 /// What a process is called.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Name {
+pub(super) enum NameSource {
     /// It, or one above it, was given this name.
     Given(WorkerName),
     /// It was given something that is no name.
@@ -43,38 +43,39 @@ pub(super) enum Name {
 
 /// The process that a worker stands and falls with.
 #[derive(Debug)]
-pub(super) struct Stands {
+pub(super) struct AnchorProcess {
     pub(super) pid: u32,
     pub(super) started: u64,
     pub(super) program: String,
-    pub(super) kind: Kind,
+    pub(super) kind: AnchorKind,
 }
 
 /// Look at a thread and at what is above it.
-pub(super) fn look(tid: u32) -> Found {
+pub(super) fn look(tid: u32) -> Ancestry {
     let Some((_, stat)) = Stat::open(tid) else {
-        return Found { image: None, process: 0, is_sftp: false, name: Name::Login, anchor: None };
+        return Ancestry { image: None, process: 0, is_sftp: false, name: NameSource::Login, anchor: None };
     };
     let (image, process, is_sftp) = (Some(stat.image), thread_group(tid), serves_sftp(&stat.command));
     let mut budget = ENVIRONMENTS_BYTES;
     let (name, anchor) = name_of(tid, stat, &mut budget);
-    let connection = if is_sftp { stands(process, Kind::Connection) } else { None };
-    let anchor = if matches!(name, Name::None(_) | Name::TooMuch) { None } else { connection.or(anchor) };
-    Found { image, process, is_sftp, name, anchor }
+    let connection = if is_sftp { stands(process, AnchorKind::Connection) } else { None };
+    let anchor =
+        if matches!(name, NameSource::None(_) | NameSource::TooMuch) { None } else { connection.or(anchor) };
+    Ancestry { image, process, is_sftp, name, anchor }
 }
 
-fn name_of(tid: u32, stat: Stat, budget: &mut usize) -> (Name, Option<Stands>) {
+fn name_of(tid: u32, stat: Stat, budget: &mut usize) -> (NameSource, Option<AnchorProcess>) {
     let (mut program, mut at) = (None, Some((tid, stat)));
     for _ in 0..ANCESTORS {
         let Some((pid, stat)) = at else { break };
         match variable_of(pid, budget) {
             Variable::Value(value) => {
                 return match std::str::from_utf8(&value).ok().and_then(WorkerName::parse) {
-                    Some(worker) => (Name::Given(worker), carrier(thread_group(pid), &value, budget)),
-                    None => (Name::None(String::from_utf8_lossy(&value).into_owned()), None),
+                    Some(worker) => (NameSource::Given(worker), carrier(thread_group(pid), &value, budget)),
+                    None => (NameSource::None(String::from_utf8_lossy(&value).into_owned()), None),
                 };
             }
-            Variable::TooMuch => return (Name::TooMuch, None),
+            Variable::TooMuch => return (NameSource::TooMuch, None),
             Variable::Absent => {}
         }
         if program.is_none() {
@@ -83,8 +84,8 @@ fn name_of(tid: u32, stat: Stat, budget: &mut usize) -> (Name, Option<Stands>) {
         at = parent(&stat);
     }
     match program {
-        Some((agent, pid)) => (Name::Program(agent, pid), stands(pid, Kind::Agent)),
-        None => (Name::Login, None),
+        Some((agent, pid)) => (NameSource::Program(agent, pid), stands(pid, AnchorKind::Agent)),
+        None => (NameSource::Login, None),
     }
 }
 
@@ -92,7 +93,7 @@ fn name_of(tid: u32, stat: Stat, budget: &mut usize) -> (Name, Option<Stands>) {
 ///
 /// All above it that carry the name too are the same worker: the topmost agent among them, or else the topmost of all. But
 /// an agent may have been told to give the name to what it starts, and not carry it itself.
-fn carrier(pid: u32, name: &[u8], budget: &mut usize) -> Option<Stands> {
+fn carrier(pid: u32, name: &[u8], budget: &mut usize) -> Option<AnchorProcess> {
     let (mut top, mut at, mut agent) = (pid, Stat::open(pid)?.1, None);
     for _ in 0..ANCESTORS {
         if agent_program(top, &at.command).is_some() {
@@ -108,16 +109,16 @@ fn carrier(pid: u32, name: &[u8], budget: &mut usize) -> Option<Stands> {
         (top, at) = (above, stat);
     }
     match agent {
-        Some(agent) => stands(agent, Kind::Agent),
-        None => stands(top, Kind::Program),
+        Some(agent) => stands(agent, AnchorKind::Agent),
+        None => stands(top, AnchorKind::Program),
     }
 }
 
-fn stands(pid: u32, kind: Kind) -> Option<Stands> {
+fn stands(pid: u32, kind: AnchorKind) -> Option<AnchorProcess> {
     let (_, stat) = Stat::open(pid)?;
     // A process may call itself anything.
     let program = String::from_utf8_lossy(&stat.command).replace(char::is_control, "?");
-    Some(Stands { pid, started: stat.image.started, program, kind })
+    Some(AnchorProcess { pid, started: stat.image.started, program, kind })
 }
 
 /// The process above, if it is one of those that a worker can be known by.

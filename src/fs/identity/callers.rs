@@ -18,12 +18,12 @@ use std::sync::mpsc::channel;
 
 use parking_lot::Mutex;
 
-use super::ancestry::{self, Found, Name, Stands};
-use super::lookups::{Asked, Lane, Lookups, News, Task as Work};
+use super::ancestry::{self, Ancestry, AnchorProcess, NameSource};
+use super::lookups::{Job, Lane, LookupEvent, LookupPromise, Lookups};
 use super::names::{self, Names};
 use super::process::{Image, Stat, age, thread_group};
-use super::process_watch::{Alive, Anchor, Follower, Kind};
-use crate::engine::{Engine, Presence};
+use super::process_watch::{Anchor, AnchorKind, LiveProcess, ProcessWatch};
+use crate::engine::{Engine, Heartbeat};
 use crate::fs::{CallerCheck, FsError, Request, Result};
 use crate::limits::{CALLERS_REMEMBERED, CROWD, SIGN_OF_LIFE_MS, SURELY_BEFORE_MS};
 use crate::queue::{Actor, Instant, Now, Refusal, Seq, Span, State, Task, WorkerName};
@@ -111,18 +111,18 @@ impl Drop for Serving {
     }
 }
 
-struct Known {
+struct KnownThread {
     /// Its `/proc/<tid>/stat`, kept open: it never becomes that of another process, and one read tells the image.
     stat: Arc<File>,
     image: Image,
     uid: u32,
     caller: Arc<Caller>,
-    presence: Option<Arc<Presence>>,
+    presence: Option<Arc<Heartbeat>>,
     /// When its request last counted as a sign of life.
     looked: Option<Instant>,
 }
 
-impl Known {
+impl KnownThread {
     fn is_recent(&self, now: Instant) -> bool {
         self.looked.is_some_and(|looked| now.since(looked) < Span(SIGN_OF_LIFE_MS))
     }
@@ -133,27 +133,32 @@ type Key = (u32, u32, Option<Image>);
 
 /// A look that is under way.
 #[derive(Default)]
-struct Pending {
+struct PendingLookup {
     late: bool,
-    waiting: Vec<(Request, Work)>,
+    waiting: Vec<(Request, Job)>,
 }
 
 /// All callers seen lately.
 pub struct Callers {
     engine: Arc<Engine>,
-    follower: Arc<Follower>,
+    follower: Arc<ProcessWatch>,
     /// The uid that mounted: its people are operators.
     owner: u32,
-    known: Mutex<HashMap<u32, Known>>,
+    known: Mutex<HashMap<u32, KnownThread>>,
     lookups: Lookups,
-    pending: Mutex<HashMap<Key, Pending>>,
+    pending: Mutex<HashMap<Key, PendingLookup>>,
     names: Names,
     crowd: Mutex<Arc<[WorkerName]>>,
 }
 
 impl Callers {
     /// Nobody was seen yet. `owner` is the uid that mounted.
-    pub fn new(engine: Arc<Engine>, follower: Arc<Follower>, owner: u32, names: names::Config) -> Callers {
+    pub fn new(
+        engine: Arc<Engine>,
+        follower: Arc<ProcessWatch>,
+        owner: u32,
+        names: names::Config,
+    ) -> Callers {
         let crowd = Mutex::new(Arc::new([]) as Arc<[WorkerName]>);
         Callers {
             engine,
@@ -188,7 +193,7 @@ impl Callers {
     }
 
     /// Find out who asks, and serve the request then, or when that takes too long.
-    pub fn find_out(self: &Arc<Self>, req: &Request, check: CallerCheck, serve: Work) {
+    pub fn find_out(self: &Arc<Self>, req: &Request, check: CallerCheck, serve: Job) {
         let stat = if check == CallerCheck::ExactUnwaited { None } else { Stat::open(req.tid) };
         if check != CallerCheck::ExactUnwaited && stat.is_none() {
             return self.serve(req, self.by_login(req, 0), serve);
@@ -206,28 +211,29 @@ impl Callers {
                     drop(pending);
                     return self.serve(req, self.unknown(req, LATE), serve);
                 }
-                None => pending.insert(key, Pending { late: false, waiting: vec![(*req, serve)] }),
+                None => pending.insert(key, PendingLookup { late: false, waiting: vec![(*req, serve)] }),
             };
         }
         let (callers, tid, caller) = (self.clone(), req.tid, *req);
-        let heard = move |news, found: Option<Found>| callers.hear(&caller, key, stat.as_ref(), news, found);
+        let heard =
+            move |news, found: Option<Ancestry>| callers.hear(&caller, key, stat.as_ref(), news, found);
         let asked = self.lookups.ask(Lane::of(req.tid, req.uid), move || ancestry::look(tid), heard);
-        if asked != Asked::Soon {
+        if asked != LookupPromise::Soon {
             let waiting = match asked {
-                Asked::Sometime => self.give_up(key),
+                LookupPromise::Sometime => self.give_up(key),
                 _ => self.pending.lock().remove(&key).map_or_else(Vec::new, |pending| pending.waiting),
             };
             waiting.into_iter().for_each(|(req, serve)| self.serve(&req, self.unknown(&req, LATE), serve));
         }
     }
 
-    fn serve(&self, req: &Request, caller: Arc<Caller>, serve: Work) {
+    fn serve(&self, req: &Request, caller: Arc<Caller>, serve: Job) {
         let _serving = Serving::of(req, caller);
         serve();
     }
 
     /// The requests that wait for this look go on without it.
-    fn give_up(&self, key: Key) -> Vec<(Request, Work)> {
+    fn give_up(&self, key: Key) -> Vec<(Request, Job)> {
         let mut pending = self.pending.lock();
         let Some(pending) = pending.get_mut(&key) else { return Vec::new() };
         pending.late = true;
@@ -240,9 +246,9 @@ impl Callers {
         req: &Request,
         key: Key,
         stat: Option<&Arc<File>>,
-        news: News,
-        found: Option<Found>,
-    ) -> Vec<Work> {
+        news: LookupEvent,
+        found: Option<Ancestry>,
+    ) -> Vec<Job> {
         let caller = match found {
             Some(found) => {
                 let image = found.image;
@@ -255,12 +261,12 @@ impl Callers {
             None => self.unknown(req, LATE),
         };
         let waiting = match news {
-            News::Late => self.give_up(key),
+            LookupEvent::Late => self.give_up(key),
             _ => self.pending.lock().remove(&key).map_or_else(Vec::new, |pending| pending.waiting),
         };
         let mut waiting = waiting.into_iter().map(|(req, serve)| {
             let (callers, caller) = (self.clone(), caller.clone());
-            Box::new(move || callers.serve(&req, caller, serve)) as Work
+            Box::new(move || callers.serve(&req, caller, serve)) as Job
         });
         // This thread goes on with one of them; others do with the rest.
         let first = waiting.next();
@@ -342,7 +348,9 @@ impl Callers {
                 let _ = tell.send((process, found));
                 Vec::new()
             };
-            if self.lookups.ask(Lane::of(process, req.uid), move || look(process), heard) != Asked::Never {
+            if self.lookups.ask(Lane::of(process, req.uid), move || look(process), heard)
+                != LookupPromise::Never
+            {
                 missing.insert(process);
             }
         }
@@ -375,7 +383,7 @@ impl Callers {
     pub fn connection_began(&self, process: u32) -> Option<u64> {
         let known = self.known.lock();
         let caller = &known.get(&process)?.caller;
-        let anchor = caller.anchor.as_ref().filter(|anchor| anchor.kind == Kind::Connection)?;
+        let anchor = caller.anchor.as_ref().filter(|anchor| anchor.kind == AnchorKind::Connection)?;
         (caller.process == process).then_some(anchor.started)
     }
 
@@ -477,7 +485,7 @@ impl Callers {
         let Some(claim) = claim.filter(|_| !self.follower.follows(worker, anchor)) else { return };
         // What came later is perhaps only a command that has nothing to do with the claim.
         let held = Span(now.wall.0.saturating_sub(claim.since.at.0).max(0) as u64 + SURELY_BEFORE_MS);
-        if (anchor.kind != Kind::Program || age(anchor.started).is_some_and(|age| age > held))
+        if (anchor.kind != AnchorKind::Program || age(anchor.started).is_some_and(|age| age > held))
             && let Some(process) = self.alive(caller)
         {
             self.follower.follow(worker, process, claim.epoch());
@@ -485,12 +493,12 @@ impl Callers {
     }
 
     /// The claim was made: from now on it ends with that process.
-    pub fn claimed(&self, caller: &Caller, process: Alive, epoch: Seq) {
+    pub fn claimed(&self, caller: &Caller, process: LiveProcess, epoch: Seq) {
         self.follower.follow(&caller.actor.worker, process, epoch);
     }
 
     /// The process that the caller stands and falls with. For a claim, to be taken before that is decided.
-    pub fn alive(&self, caller: &Caller) -> Option<Alive> {
+    pub fn alive(&self, caller: &Caller) -> Option<LiveProcess> {
         self.follower.hold(&caller.actor.worker, caller.anchor.as_ref()?)
     }
 
@@ -498,7 +506,7 @@ impl Callers {
     /// connection has claimed it again. What it still sends, perhaps long after its client is gone, was meant for the claim that is over.
     pub fn superseded(&self, caller: &Caller, task: &Task) -> Option<String> {
         let worker = &caller.actor.worker;
-        let anchor = caller.anchor.as_ref().filter(|anchor| anchor.kind == Kind::Connection)?;
+        let anchor = caller.anchor.as_ref().filter(|anchor| anchor.kind == AnchorKind::Connection)?;
         let claim = task.claim().filter(|claim| claim.worker == *worker)?;
         let last = self.follower.last_claim(worker, anchor).filter(|last| *last < claim.epoch())?;
         let lost = task.losses.iter().rev().find(|loss| loss.worker == *worker && loss.epoch <= last)?;
@@ -509,7 +517,7 @@ impl Callers {
     }
 
     /// Whose sign of life the requests of this thread are, for the next moments.
-    fn remember(&self, req: &Request, presence: Option<Arc<Presence>>, looked: Instant) {
+    fn remember(&self, req: &Request, presence: Option<Arc<Heartbeat>>, looked: Instant) {
         if let Some(known) = self.known.lock().get_mut(&req.tid) {
             (known.presence, known.looked) = (presence, Some(looked));
         }
@@ -570,7 +578,8 @@ impl Callers {
         if known.len() >= CALLERS_REMEMBERED {
             known.clear();
         }
-        known.insert(req.tid, Known { stat, image, uid: req.uid, caller, presence: None, looked: None });
+        known
+            .insert(req.tid, KnownThread { stat, image, uid: req.uid, caller, presence: None, looked: None });
     }
 
     /// Somebody did something somewhere: a sign of life of that worker (C30). Cheap enough for every request.
@@ -589,21 +598,24 @@ impl Callers {
     }
 
     /// What a look has found, as one who asks.
-    fn caller(&self, req: &Request, found: Found) -> Caller {
-        let Found { process, is_sftp, name, anchor, .. } = found;
-        let anchor = anchor
-            .and_then(|Stands { pid, started, program, kind }| Anchor::new(pid, started, program, kind));
+    fn caller(&self, req: &Request, found: Ancestry) -> Caller {
+        let Ancestry { process, is_sftp, name, anchor, .. } = found;
+        let anchor = anchor.and_then(|AnchorProcess { pid, started, program, kind }| {
+            Anchor::new(pid, started, program, kind)
+        });
         let worker = match name {
-            Name::Given(worker) => Some(worker),
-            Name::Program(agent, pid) => self.generated(req, agent, pid),
-            Name::None(given) => {
+            NameSource::Given(worker) => Some(worker),
+            NameSource::Program(agent, pid) => self.generated(req, agent, pid),
+            NameSource::None(given) => {
                 let why = format!(
                     "CREWFS_WORKER is {given:?}, which is no worker name: use letters, digits, '.', '_' and '-'"
                 );
                 return self.without_name(req, process, is_sftp, Nameless::Misnamed(why.into()));
             }
-            Name::TooMuch => return self.without_name(req, process, is_sftp, Nameless::Unknown(TOO_MUCH)),
-            Name::Login => None,
+            NameSource::TooMuch => {
+                return self.without_name(req, process, is_sftp, Nameless::Unknown(TOO_MUCH));
+            }
+            NameSource::Login => None,
         };
         match worker {
             Some(worker) => {

@@ -46,47 +46,47 @@ const STATUS: usize = DETAILS + 8;
 const MESSAGE_BYTES: usize = 256;
 
 /// By what it is known how a process ended for which another one has waited.
-pub enum Endings {
+pub enum ExitStatusSource {
     /// Its descriptor tells.
     Kept,
     /// The kernel tells this process alone.
-    Heard(Arc<Exits>),
+    Heard(Arc<ProcessConnector>),
     /// Nothing does, for this reason.
     Untold(io::Error),
 }
 
-impl Endings {
+impl ExitStatusSource {
     /// What there is on this machine. To hear of exits takes `CAP_NET_ADMIN` and the first user, pid and network namespace of the machine.
-    pub fn find() -> Endings {
+    pub fn find() -> ExitStatusSource {
         if sys::endings_are_kept().unwrap_or(false) {
-            return Endings::Kept;
+            return ExitStatusSource::Kept;
         }
-        match Exits::open() {
-            Ok(exits) => Endings::Heard(Arc::new(exits)),
-            Err(error) => Endings::Untold(error),
+        match ProcessConnector::open() {
+            Ok(exits) => ExitStatusSource::Heard(Arc::new(exits)),
+            Err(error) => ExitStatusSource::Untold(error),
         }
     }
 
     /// What hears of exits, if that is needed and possible.
-    pub fn heard(&self) -> Option<Arc<Exits>> {
+    pub fn heard(&self) -> Option<Arc<ProcessConnector>> {
         match self {
-            Endings::Heard(exits) => Some(exits.clone()),
-            Endings::Kept | Endings::Untold(_) => None,
+            ExitStatusSource::Heard(exits) => Some(exits.clone()),
+            ExitStatusSource::Kept | ExitStatusSource::Untold(_) => None,
         }
     }
 
     /// What tells, in a word, and else why nothing does.
     pub fn told(&self) -> (&'static str, Option<String>) {
         match self {
-            Endings::Kept => ("descriptor", None),
-            Endings::Heard(_) => ("connector", None),
-            Endings::Untold(error) => ("nothing", Some(error.to_string())),
+            ExitStatusSource::Kept => ("descriptor", None),
+            ExitStatusSource::Heard(_) => ("connector", None),
+            ExitStatusSource::Untold(error) => ("nothing", Some(error.to_string())),
         }
     }
 }
 
 /// What the kernel tells of how processes end.
-pub struct Exits {
+pub struct ProcessConnector {
     socket: OwnedFd,
     watched: Mutex<HashMap<u32, Watched>>,
 }
@@ -100,13 +100,13 @@ struct Watched {
 }
 
 /// While it lives, it is heard how a process ends.
-pub(super) struct Watch {
-    exits: Arc<Exits>,
+pub(super) struct ExitWatch {
+    exits: Arc<ProcessConnector>,
     process: u32,
 }
 
-impl Exits {
-    fn open() -> io::Result<Exits> {
+impl ProcessConnector {
+    fn open() -> io::Result<ProcessConnector> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(netlink::CONNECTOR))?;
         bind(&socket, &SocketAddrNetlink::new(0, PROCESSES))?;
@@ -121,7 +121,7 @@ impl Exits {
         if answer != 0 {
             return Err(io::Error::from_raw_os_error(answer as i32));
         }
-        let exits = Exits { socket, watched: Mutex::default() };
+        let exits = ProcessConnector { socket, watched: Mutex::default() };
         exits.let_through(&HashMap::new())?;
         Ok(exits)
     }
@@ -132,7 +132,7 @@ impl Exits {
     }
 
     /// Hear how this process ends, from now on.
-    pub(super) fn watch(self: &Arc<Exits>, process: u32) -> Watch {
+    pub(super) fn watch(self: &Arc<ProcessConnector>, process: u32) -> ExitWatch {
         let mut watched = self.watched.lock();
         watched.entry(process).or_default().watches += 1;
         if watched[&process].watches == 1
@@ -140,7 +140,7 @@ impl Exits {
         {
             log::warn!("it will not be heard how process {process} ends: {error}");
         }
-        Watch { exits: self.clone(), process }
+        ExitWatch { exits: self.clone(), process }
     }
 
     /// Read what was told. It waits for nothing.
@@ -167,14 +167,14 @@ impl Exits {
     }
 }
 
-impl Watch {
+impl ExitWatch {
     /// The status of the process as wait(2) tells it, if that was heard.
     pub(super) fn status(&self) -> Option<i32> {
         self.exits.watched.lock().get(&self.process)?.status
     }
 }
 
-impl Drop for Watch {
+impl Drop for ExitWatch {
     fn drop(&mut self) {
         let mut watched = self.exits.watched.lock();
         if let Some(known) = watched.get_mut(&self.process) {
@@ -187,7 +187,7 @@ impl Drop for Watch {
     }
 }
 
-impl std::fmt::Debug for Watch {
+impl std::fmt::Debug for ExitWatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Watch").field(&self.process).finish()
     }
@@ -240,8 +240,8 @@ mod tests {
     use super::*;
 
     /// What tells exits, if this process may hear it.
-    fn exits() -> Option<Arc<Exits>> {
-        match Exits::open() {
+    fn exits() -> Option<Arc<ProcessConnector>> {
+        match ProcessConnector::open() {
             Ok(exits) => Some(Arc::new(exits)),
             Err(error) => {
                 assert!(std::env::var_os("CI").is_none(), "exits are not told: {error}");
@@ -257,7 +257,7 @@ mod tests {
         Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap()
     }
 
-    fn until_told(exits: &Exits, watch: &Watch) -> i32 {
+    fn until_told(exits: &ProcessConnector, watch: &ExitWatch) -> i32 {
         loop {
             exits.hear();
             if let Some(status) = watch.status() {
@@ -283,7 +283,8 @@ mod tests {
     fn only_what_is_watched_is_told() {
         let Some(exits) = exits() else { return };
         let children: Vec<Child> = (0..20).map(|_| shell("exit 5")).collect();
-        let watches: Vec<Watch> = children.iter().step_by(2).map(|child| exits.watch(child.id())).collect();
+        let watches: Vec<ExitWatch> =
+            children.iter().step_by(2).map(|child| exits.watch(child.id())).collect();
         let again = exits.watch(children[0].id());
         drop(again);
         for mut child in children {

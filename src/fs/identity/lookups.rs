@@ -54,7 +54,7 @@ impl Lane {
 
 /// What is to be said about a look that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum LookupEvent {
     /// It is done.
     Done,
     /// It takes too long. It may be done later.
@@ -65,7 +65,7 @@ pub(super) enum News {
 
 /// What comes of asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum LookupPromise {
     /// News will come soon.
     Soon,
     /// It is looked, but this lane has made others wait enough.
@@ -75,41 +75,41 @@ pub(super) enum Asked {
 }
 
 /// Something to be done by a thread that may wait.
-pub(super) type Task = Box<dyn FnOnce() + Send>;
+pub(super) type Job = Box<dyn FnOnce() + Send>;
 /// Is told what becomes of a look, and answers what is to be done now.
-type Told = Arc<dyn Fn(News) -> Vec<Task> + Send + Sync>;
+type EventHandler = Arc<dyn Fn(LookupEvent) -> Vec<Job> + Send + Sync>;
 
 /// The lanes.
 #[derive(Default)]
-pub(super) struct Lookups(Arc<Shared>);
+pub(super) struct Lookups(Arc<LookupShared>);
 
 #[derive(Default)]
-struct Shared {
-    lanes: Mutex<HashMap<Lane, Arc<Crew>>>,
-    usher: Mutex<Usher>,
+struct LookupShared {
+    lanes: Mutex<HashMap<Lane, Arc<LaneThreads>>>,
+    deadlines: Mutex<DeadlineThread>,
     wake: Condvar,
 }
 
 #[derive(Default)]
-struct Usher {
+struct DeadlineThread {
     started: bool,
     rests: bool,
 }
 
 /// The threads of a lane.
 #[derive(Default)]
-struct Crew {
-    inside: Mutex<Inside>,
+struct LaneThreads {
+    inside: Mutex<LaneState>,
     to_look: Condvar,
     to_run: Condvar,
 }
 
 #[derive(Default)]
-struct Inside {
+struct LaneState {
     next: u64,
-    queued: VecDeque<Look>,
+    queued: VecDeque<QueuedLookup>,
     running: Vec<Running>,
-    tasks: VecDeque<Task>,
+    tasks: VecDeque<Job>,
     lookers: Threads,
     runners: Threads,
     /// Since the last look that was late.
@@ -125,22 +125,22 @@ struct Threads {
     idle: usize,
 }
 
-struct Look {
+struct QueuedLookup {
     work: Box<dyn FnOnce() + Send>,
-    told: Told,
+    told: EventHandler,
 }
 
 struct Running {
     number: u64,
     thread: i32,
     since: Stopwatch,
-    told: Told,
+    told: EventHandler,
     late: bool,
     /// The wait in which it was seen, by its number, and since when.
     waits: Option<(u64, Stopwatch)>,
 }
 
-impl Inside {
+impl LaneState {
     fn is_wary(&self) -> bool {
         self.last_late.is_some_and(|late| late.elapsed() < Duration::from_millis(WARY_MS))
     }
@@ -164,8 +164,8 @@ impl Lookups {
         &self,
         lane: Lane,
         look: impl FnOnce() -> T + Send + 'static,
-        heard: impl Fn(News, Option<T>) -> Vec<Task> + Send + Sync + 'static,
-    ) -> Asked {
+        heard: impl Fn(LookupEvent, Option<T>) -> Vec<Job> + Send + Sync + 'static,
+    ) -> LookupPromise {
         let found = Arc::new(Mutex::new(None));
         let slot = found.clone();
         let work = Box::new(move || {
@@ -173,7 +173,7 @@ impl Lookups {
             *slot.lock() = Some(came);
         });
         let told = Arc::new(move |news| {
-            let found = if news == News::Done { found.lock().take() } else { None };
+            let found = if news == LookupEvent::Done { found.lock().take() } else { None };
             heard(news, found)
         });
         let crew = self.crew(lane);
@@ -182,12 +182,12 @@ impl Lookups {
             inside.late.retain(|late| late.elapsed() < SECOND);
             let enough = inside.is_wary() && inside.late.len() >= LATE_LOOKUPS_A_SECOND;
             if inside.is_stuck() || inside.queued.len() >= LOOKUPS_QUEUED {
-                return Asked::Never;
+                return LookupPromise::Never;
             }
-            inside.queued.push_back(Look { work, told });
+            inside.queued.push_back(QueuedLookup { work, told });
             crew.begin_looker(&mut inside);
             crew.begin_runner(&mut inside);
-            if enough { Asked::Sometime } else { Asked::Soon }
+            if enough { LookupPromise::Sometime } else { LookupPromise::Soon }
         };
         crew.to_look.notify_one();
         self.keep_time();
@@ -205,11 +205,11 @@ impl Lookups {
             let _ = tell.try_send(found);
             Vec::new()
         });
-        if asked == Asked::Soon { told.recv().ok().flatten() } else { None }
+        if asked == LookupPromise::Soon { told.recv().ok().flatten() } else { None }
     }
 
     /// Go on with something by a thread of this lane.
-    pub(super) fn run(&self, lane: Lane, task: Task) {
+    pub(super) fn run(&self, lane: Lane, task: Job) {
         let crew = self.crew(lane);
         let mut inside = crew.inside.lock();
         inside.tasks.push_back(task);
@@ -219,36 +219,36 @@ impl Lookups {
         self.keep_time();
     }
 
-    fn crew(&self, lane: Lane) -> Arc<Crew> {
+    fn crew(&self, lane: Lane) -> Arc<LaneThreads> {
         self.0.lanes.lock().entry(lane).or_default().clone()
     }
 
     fn keep_time(&self) {
-        let mut usher = self.0.usher.lock();
-        if !usher.started {
+        let mut deadlines = self.0.deadlines.lock();
+        if !deadlines.started {
             let shared = self.0.clone();
             let thread = std::thread::Builder::new().name("lookups".into());
-            usher.started = thread.spawn(move || shared.keep_time()).is_ok();
-        } else if usher.rests {
-            usher.rests = false;
+            deadlines.started = thread.spawn(move || shared.keep_time()).is_ok();
+        } else if deadlines.rests {
+            deadlines.rests = false;
             self.0.wake.notify_one();
         }
     }
 }
 
-impl Shared {
+impl LookupShared {
     fn keep_time(&self) {
         let mut idle = 0;
         loop {
-            let crews: Vec<Arc<Crew>> = self.lanes.lock().values().cloned().collect();
+            let crews: Vec<Arc<LaneThreads>> = self.lanes.lock().values().cloned().collect();
             let busy = crews.iter().filter(|crew| crew.look_around()).count() > 0;
             idle = if busy { 0 } else { idle + 1 };
-            let mut usher = self.usher.lock();
+            let mut deadlines = self.deadlines.lock();
             if idle < ROUNDS_IDLE {
-                self.wake.wait_for(&mut usher, ROUND);
+                self.wake.wait_for(&mut deadlines, ROUND);
             } else {
-                usher.rests = true;
-                self.wake.wait(&mut usher);
+                deadlines.rests = true;
+                self.wake.wait(&mut deadlines);
                 idle = 0;
             }
         }
@@ -256,8 +256,8 @@ impl Shared {
 }
 
 // Threads are started by those that have the daemon's descriptors, never by a looker: a thread shares the table of the one that starts it.
-impl Crew {
-    fn begin_looker(self: &Arc<Crew>, inside: &mut Inside) {
+impl LaneThreads {
+    fn begin_looker(self: &Arc<LaneThreads>, inside: &mut LaneState) {
         if inside.lookers.idle < inside.queued.len() && inside.lookers.all < LOOKERS {
             let crew = self.clone();
             let thread = std::thread::Builder::new().name("looker".into()).spawn(move || crew.look());
@@ -265,7 +265,7 @@ impl Crew {
         }
     }
 
-    fn begin_runner(self: &Arc<Crew>, inside: &mut Inside) {
+    fn begin_runner(self: &Arc<LaneThreads>, inside: &mut LaneState) {
         if inside.runners.idle <= inside.tasks.len() && inside.runners.all < LOOKERS {
             let crew = self.clone();
             let thread = std::thread::Builder::new().name("asked-for".into()).spawn(move || crew.go_on());
@@ -279,7 +279,7 @@ impl Crew {
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
         let mut inside = self.inside.lock();
         loop {
-            let Some(Look { work, told }) = inside.queued.pop_front() else {
+            let Some(QueuedLookup { work, told }) = inside.queued.pop_front() else {
                 inside.lookers.idle += 1;
                 let rested = self.to_look.wait_for(&mut inside, IDLE).timed_out();
                 inside.lookers.idle -= 1;
@@ -297,7 +297,7 @@ impl Crew {
             inside = self.inside.lock();
             if let Some(at) = inside.running.iter().position(|running| running.number == number) {
                 let Running { told, .. } = inside.running.swap_remove(at);
-                self.tell(&mut inside, told, News::Done);
+                self.tell(&mut inside, told, LookupEvent::Done);
             }
         }
     }
@@ -321,13 +321,13 @@ impl Crew {
         }
     }
 
-    fn tell(&self, inside: &mut Inside, told: Told, news: News) {
+    fn tell(&self, inside: &mut LaneState, told: EventHandler, news: LookupEvent) {
         inside.tasks.push_back(Box::new(move || told(news).into_iter().for_each(|task| task())));
         self.to_run.notify_one();
     }
 
     /// Tell of what is late, and start threads where work waits for one. Whether anything is under way.
-    fn look_around(self: &Arc<Crew>) -> bool {
+    fn look_around(self: &Arc<LaneThreads>) -> bool {
         let mut inside = self.inside.lock();
         let patience = inside.patience();
         let mut late = Vec::new();
@@ -341,11 +341,11 @@ impl Crew {
             let now = Stopwatch::start();
             inside.last_late = Some(now);
             inside.late.push_back(now);
-            self.tell(&mut inside, told, News::Late);
+            self.tell(&mut inside, told, LookupEvent::Late);
         }
         if inside.is_stuck() {
-            for Look { told, .. } in std::mem::take(&mut inside.queued) {
-                self.tell(&mut inside, told, News::Dropped);
+            for QueuedLookup { told, .. } in std::mem::take(&mut inside.queued) {
+                self.tell(&mut inside, told, LookupEvent::Dropped);
             }
         }
         self.begin_looker(&mut inside);
@@ -387,7 +387,7 @@ mod tests {
     const B: Lane = Lane::User(2);
 
     /// A look that hangs until the other end is dropped.
-    fn hang(lookups: &Lookups, lane: Lane, tell: &Sender<News>) -> (Asked, Sender<()>) {
+    fn hang(lookups: &Lookups, lane: Lane, tell: &Sender<LookupEvent>) -> (LookupPromise, Sender<()>) {
         let (release, released) = channel::<()>();
         let tell = tell.clone();
         let asked = lookups.ask(
@@ -411,9 +411,9 @@ mod tests {
     fn a_look_that_hangs_is_late_and_told_when_it_is_done() {
         let (lookups, (tell, told)) = (Lookups::default(), channel());
         let (asked, release) = hang(&lookups, A, &tell);
-        assert_eq!((asked, all(&told, 1)), (Asked::Soon, vec![News::Late]));
+        assert_eq!((asked, all(&told, 1)), (LookupPromise::Soon, vec![LookupEvent::Late]));
         drop(release);
-        assert_eq!(all(&told, 1), [News::Done]);
+        assert_eq!(all(&told, 1), [LookupEvent::Done]);
     }
 
     #[test]
@@ -434,20 +434,20 @@ mod tests {
         let (_, behind) = hang(&lookups, A, &tell);
         // Several threads tell of them, in any order.
         let news = all(&told, LOOKERS + 1);
-        let count = |of: News| news.iter().filter(|news| **news == of).count();
+        let count = |of: LookupEvent| news.iter().filter(|news| **news == of).count();
         assert_eq!(
-            (count(News::Late), count(News::Dropped)),
+            (count(LookupEvent::Late), count(LookupEvent::Dropped)),
             (LOOKERS, 1),
             "nothing can look at the last: {news:?}"
         );
-        assert_eq!(hang(&lookups, A, &tell).0, Asked::Never);
+        assert_eq!(hang(&lookups, A, &tell).0, LookupPromise::Never);
         assert_eq!(lookups.wait(B, || 7), Some(7));
         assert_eq!(lookups.wait(A, || 7), None);
         drop((hanging, behind));
-        assert!(all(&told, LOOKERS).iter().all(|news| *news == News::Done));
+        assert!(all(&told, LOOKERS).iter().all(|news| *news == LookupEvent::Done));
         assert_eq!(
             lookups.ask(A, || (), |_, _| Vec::new()),
-            Asked::Sometime,
+            LookupPromise::Sometime,
             "it has made others wait enough"
         );
     }

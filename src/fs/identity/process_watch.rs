@@ -18,7 +18,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::exits::{Exits, Watch};
+use super::exits::{ExitWatch, ProcessConnector};
 use super::process;
 use crate::engine::{Engine, Failure};
 use crate::limits::{DEPARTURE_RETRY_MS, EXIT_TOLD_MS, FOLLOWED_PROCESSES};
@@ -35,14 +35,14 @@ pub struct Anchor {
     /// The program that it ran when it was found.
     pub program: String,
     /// What its end means.
-    pub kind: Kind,
+    pub kind: AnchorKind,
     pidfd: Arc<OwnedFd>,
 }
 
 impl Anchor {
     /// A process that was seen a moment ago, if it is there still. Numbers are given out in turn, so that one is not used again
     /// within a moment. It waits for nothing: to see whether it is the same would take a lock of that process.
-    pub fn new(pid: u32, started: u64, program: String, kind: Kind) -> Option<Anchor> {
+    pub fn new(pid: u32, started: u64, program: String, kind: AnchorKind) -> Option<Anchor> {
         let pidfd = pidfd_open(Pid::from_raw(pid as i32)?, PidfdFlags::empty()).ok()?;
         Some(Anchor { pid, started, program, kind, pidfd: Arc::new(pidfd) })
     }
@@ -55,7 +55,7 @@ impl Anchor {
 
 /// What the end of a process means for the claims of its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum AnchorKind {
     /// An agent: they end with it.
     Agent,
     /// Some program, which may have been there just to claim: they end with it if it did not end well.
@@ -66,12 +66,12 @@ pub enum Kind {
 
 /// A process that was there when it was looked for.
 #[derive(Debug)]
-pub struct Alive {
+pub struct LiveProcess {
     anchor: Anchor,
     /// A copy for epoll, which tells descriptors apart by their numbers, too.
     pidfd: OwnedFd,
     /// What tells how it ends, where its descriptor does not.
-    exit: Option<Watch>,
+    exit: Option<ExitWatch>,
 }
 
 /// The number in epoll that ends the thread.
@@ -82,24 +82,24 @@ const EXITS: u64 = 1;
 const EVENTS: usize = 64;
 
 /// Follows processes.
-pub struct Follower {
-    shared: Arc<Shared>,
+pub struct ProcessWatch {
+    shared: Arc<WatchShared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Shared {
+struct WatchShared {
     engine: Arc<Engine>,
     /// How long a worker may be without a connection.
     grace: Span,
     epoll: OwnedFd,
     stop: OwnedFd,
-    exits: Option<Arc<Exits>>,
-    table: Mutex<Table>,
+    exits: Option<Arc<ProcessConnector>>,
+    table: Mutex<AnchorTable>,
 }
 
 #[derive(Default)]
-struct Table {
-    workers: HashMap<WorkerName, Vec<Followed>>,
+struct AnchorTable {
+    workers: HashMap<WorkerName, Vec<WatchedAnchor>>,
     /// Whose process each number in epoll stands for.
     numbers: HashMap<u64, WorkerName>,
     last_number: u64,
@@ -111,9 +111,9 @@ struct Table {
     complained: bool,
 }
 
-struct Followed {
+struct WatchedAnchor {
     number: u64,
-    process: Alive,
+    process: LiveProcess,
     /// The last claim that was made through it.
     epoch: Seq,
     /// When that was.
@@ -121,9 +121,9 @@ struct Followed {
 }
 
 /// The last process of a worker has ended.
-struct Ended {
+struct AnchorEnd {
     worker: WorkerName,
-    followed: Followed,
+    followed: WatchedAnchor,
     /// How long it is waited for its exit code.
     until: Instant,
 }
@@ -135,25 +135,25 @@ struct Departure {
     reason: LossReason,
 }
 
-impl Follower {
+impl ProcessWatch {
     /// No process is followed yet. A worker may be without a connection for `grace`. `exits` tells how processes end, where their
     /// descriptors do not.
     pub fn start(
         engine: Arc<Engine>,
         grace: Span,
-        exits: Option<Arc<Exits>>,
-    ) -> std::io::Result<Arc<Follower>> {
+        exits: Option<Arc<ProcessConnector>>,
+    ) -> std::io::Result<Arc<ProcessWatch>> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
         if let Some(exits) = &exits {
             epoll::add(&epoll, exits.socket(), EventData::new_u64(EXITS), EventFlags::IN)?;
         }
-        let table = Mutex::new(Table { last_number: EXITS, ..Table::default() });
-        let shared = Arc::new(Shared { engine, grace, epoll, stop, exits, table });
+        let table = Mutex::new(AnchorTable { last_number: EXITS, ..AnchorTable::default() });
+        let shared = Arc::new(WatchShared { engine, grace, epoll, stop, exits, table });
         let following = shared.clone();
         let thread = std::thread::Builder::new().name("follower".into()).spawn(move || following.run())?;
-        Ok(Arc::new(Follower { shared, thread: Mutex::new(Some(thread)) }))
+        Ok(Arc::new(ProcessWatch { shared, thread: Mutex::new(Some(thread)) }))
     }
 
     /// Whether a worker's process is followed.
@@ -168,17 +168,17 @@ impl Follower {
 
     /// A hold on a process, if it is still there, or was followed to its end. Taken before a claim and kept until that is decided, it
     /// makes sure that an end in between is heard of.
-    pub fn hold(&self, worker: &WorkerName, anchor: &Anchor) -> Option<Alive> {
+    pub fn hold(&self, worker: &WorkerName, anchor: &Anchor) -> Option<LiveProcess> {
         // What ends from here on is heard.
         let exit = self.shared.exits.as_ref().map(|exits| exits.watch(anchor.pid));
         if !self.follows(worker, anchor) && anchor.has_ended() {
             return None;
         }
-        Some(Alive { anchor: anchor.clone(), pidfd: anchor.pidfd.try_clone().ok()?, exit })
+        Some(LiveProcess { anchor: anchor.clone(), pidfd: anchor.pidfd.try_clone().ok()?, exit })
     }
 
     /// From now on, the claims of this worker up to `epoch` end with this process, if it is the worker's last.
-    pub fn follow(&self, worker: &WorkerName, process: Alive, epoch: Seq) {
+    pub fn follow(&self, worker: &WorkerName, process: LiveProcess, epoch: Seq) {
         let mut table = self.shared.table.lock();
         table.turn += 1;
         let turn = table.turn;
@@ -196,7 +196,7 @@ impl Follower {
             return log::warn!("process {} cannot be followed: {error}", process.anchor.pid);
         }
         table.numbers.insert(number, worker.clone());
-        let followed = Followed { number, process, epoch, turn };
+        let followed = WatchedAnchor { number, process, epoch, turn };
         table.workers.entry(worker.clone()).or_default().push(followed);
     }
 
@@ -209,16 +209,16 @@ impl Follower {
     }
 }
 
-impl Table {
-    fn find(&mut self, worker: &WorkerName, anchor: &Anchor) -> Option<&mut Followed> {
-        let same = |known: &&mut Followed| {
+impl AnchorTable {
+    fn find(&mut self, worker: &WorkerName, anchor: &Anchor) -> Option<&mut WatchedAnchor> {
+        let same = |known: &&mut WatchedAnchor| {
             (known.process.anchor.pid, known.process.anchor.started) == (anchor.pid, anchor.started)
         };
         self.workers.get_mut(worker)?.iter_mut().find(same)
     }
 
     /// Take a process out; and the worker, if this was its last.
-    fn take(&mut self, number: u64) -> Option<(WorkerName, Followed, bool)> {
+    fn take(&mut self, number: u64) -> Option<(WorkerName, WatchedAnchor, bool)> {
         let worker = self.numbers.remove(&number)?;
         let processes = self.workers.get_mut(&worker)?;
         let at = processes.iter().position(|followed| followed.number == number)?;
@@ -233,12 +233,13 @@ impl Table {
     }
 }
 
-impl Shared {
-    fn run(self: &Arc<Shared>) {
+impl WatchShared {
+    fn run(self: &Arc<WatchShared>) {
         let mut events = Vec::with_capacity(EVENTS);
         let mut unsettled = Vec::new();
         loop {
-            let waits = unsettled.iter().map(|ended: &Ended| ended.until).chain(self.next_departure()).min();
+            let waits =
+                unsettled.iter().map(|ended: &AnchorEnd| ended.until).chain(self.next_departure()).min();
             let wait = waits.map(|at| at.since((self.engine.clock())().instant)).map(|span| Timespec {
                 tv_sec: (span.0 / 1000) as i64,
                 // A moment more, so that it is due then.
@@ -270,17 +271,17 @@ impl Shared {
     }
 
     /// A process ended, which was the last of its worker.
-    fn ended(&self, number: u64) -> Option<Ended> {
+    fn ended(&self, number: u64) -> Option<AnchorEnd> {
         let (worker, followed, was_last) = self.table.lock().take(number)?;
         self.forget(&followed);
         let until = (self.engine.clock())().instant.after(Span(EXIT_TOLD_MS));
-        was_last.then_some(Ended { worker, followed, until })
+        was_last.then_some(AnchorEnd { worker, followed, until })
     }
 
     /// A worker's last process ended: see what that means, when it is known how, or will not be known.
-    fn settle(&self, ended: &Ended) -> bool {
-        let Ended { worker, followed, until } = ended;
-        let Alive { anchor, exit, .. } = &followed.process;
+    fn settle(&self, ended: &AnchorEnd) -> bool {
+        let AnchorEnd { worker, followed, until } = ended;
+        let LiveProcess { anchor, exit, .. } = &followed.process;
         let now = (self.engine.clock())().instant;
         let ending = match ending(anchor, exit.as_ref()) {
             Some(ending) => ending,
@@ -289,12 +290,12 @@ impl Shared {
             None => ProcessEnding::Unknown,
         };
         let (at, reason) = match (anchor.kind, ending) {
-            (Kind::Connection, _) => {
+            (AnchorKind::Connection, _) => {
                 (now.after(self.grace), LossReason::ConnectionEnded { away: self.grace })
             }
             // It claimed and went, as a command does, or may have; silence will tell.
-            (Kind::Program, ProcessEnding::Exited(0) | ProcessEnding::Unknown) => return true,
-            (Kind::Program | Kind::Agent, ending) => {
+            (AnchorKind::Program, ProcessEnding::Exited(0) | ProcessEnding::Unknown) => return true,
+            (AnchorKind::Program | AnchorKind::Agent, ending) => {
                 let program = anchor.program.clone();
                 (now, LossReason::ProcessEnded { program, pid: anchor.pid, ending })
             }
@@ -307,12 +308,12 @@ impl Shared {
     }
 
     /// End the claims of those who are gone by now.
-    fn depart(self: &Arc<Shared>) {
+    fn depart(self: &Arc<WatchShared>) {
         let now = (self.engine.clock())().instant;
         let mut due = Vec::new();
         {
             let mut table = self.table.lock();
-            let Table { workers, departures, .. } = &mut *table;
+            let AnchorTable { workers, departures, .. } = &mut *table;
             departures.retain(|worker, departure| {
                 if departure.at > now {
                     return true;
@@ -345,7 +346,7 @@ impl Shared {
     }
 
     /// Leave the process that claimed least lately to its lease.
-    fn drop_oldest(&self, table: &mut Table) {
+    fn drop_oldest(&self, table: &mut AnchorTable) {
         let oldest = table.workers.values().flatten().min_by_key(|followed| followed.turn);
         let Some((_, followed, _)) = oldest.map(|oldest| oldest.number).and_then(|oldest| table.take(oldest))
         else {
@@ -360,7 +361,7 @@ impl Shared {
     }
 
     /// Hear of a process no longer, whoever else has a copy of its descriptor.
-    fn forget(&self, followed: &Followed) {
+    fn forget(&self, followed: &WatchedAnchor) {
         let _ = epoll::delete(&self.epoll, &followed.process.pidfd);
     }
 }
@@ -372,7 +373,7 @@ fn has_ended(pidfd: impl AsFd) -> bool {
 
 /// How a process ended, as far as that is known. Its parent may wait for it at any moment: before that `/proc` tells, and after it the
 /// descriptor, or on older kernels what hears of exits.
-fn ending(anchor: &Anchor, exit: Option<&Watch>) -> Option<ProcessEnding> {
+fn ending(anchor: &Anchor, exit: Option<&ExitWatch>) -> Option<ProcessEnding> {
     let told = || sys::status_of(anchor.pidfd.as_fd()).map(process::ending);
     let seen = || process::ending_of(anchor.pid, anchor.started);
     let heard = || exit?.status().map(process::ending);
@@ -393,11 +394,11 @@ mod tests {
     /// A process that lives until its input ends.
     fn process() -> (Child, Anchor) {
         let child = std::process::Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let anchor = of(child.id(), Kind::Agent);
+        let anchor = of(child.id(), AnchorKind::Agent);
         (child, anchor)
     }
 
-    fn of(pid: u32, kind: Kind) -> Anchor {
+    fn of(pid: u32, kind: AnchorKind) -> Anchor {
         let started = Stat::open(pid).unwrap().1.image.started;
         Anchor::new(pid, started, "cat".into(), kind).unwrap()
     }
@@ -411,13 +412,13 @@ mod tests {
         WorkerName::parse(&format!("w{n}")).unwrap()
     }
 
-    struct World {
+    struct TestProcesses {
         engine: Arc<Engine>,
-        follower: Arc<Follower>,
+        follower: Arc<ProcessWatch>,
     }
 
-    impl World {
-        fn new() -> World {
+    impl TestProcesses {
+        fn new() -> TestProcesses {
             let config = engine::Config {
                 default_lease: Span(3_600_000),
                 rules: Rules::default(),
@@ -426,8 +427,8 @@ mod tests {
                 directory: None,
             };
             let engine = Engine::start(Box::new(MemoryLog::default()), config).unwrap();
-            let follower = Follower::start(engine.clone(), Span(1_000), None).unwrap();
-            World { engine, follower }
+            let follower = ProcessWatch::start(engine.clone(), Span(1_000), None).unwrap();
+            TestProcesses { engine, follower }
         }
 
         /// Make a task and claim it; the claim's epoch.
@@ -458,7 +459,7 @@ mod tests {
         }
     }
 
-    impl Drop for World {
+    impl Drop for TestProcesses {
         fn drop(&mut self) {
             self.follower.stop();
             self.engine.stop();
@@ -467,7 +468,7 @@ mod tests {
 
     #[test]
     fn a_process_is_held_until_it_has_ended() {
-        let world = World::new();
+        let world = TestProcesses::new();
         let (mut child, anchor) = process();
         assert!(world.follower.hold(&name(1), &anchor).is_some());
         child.kill().unwrap();
@@ -482,7 +483,7 @@ mod tests {
 
     #[test]
     fn an_end_between_the_look_and_the_claim_is_heard_of() {
-        let world = World::new();
+        let world = TestProcesses::new();
         let (mut child, anchor) = process();
         let alive = world.follower.hold(&name(1), &anchor).unwrap();
         kill(&mut child);
@@ -494,7 +495,7 @@ mod tests {
 
     #[test]
     fn what_was_not_claimed_through_it_or_before_it_ended_stays() {
-        let world = World::new();
+        let world = TestProcesses::new();
         let (mut child, anchor) = process();
         let epoch = world.claim("a", &name(1));
         let alive = world.follower.hold(&name(1), &anchor).unwrap();
@@ -508,9 +509,9 @@ mod tests {
 
     #[test]
     fn the_claims_of_a_process_that_ended_pass_to_the_next_of_its_name() {
-        let world = World::new();
+        let world = TestProcesses::new();
         let (mut first, (mut second, heir)) = (process(), process());
-        first.1.kind = Kind::Connection;
+        first.1.kind = AnchorKind::Connection;
         let epoch = world.claim("a", &name(1));
         let alive = world.follower.hold(&name(1), &first.1).unwrap();
         world.follower.follow(&name(1), alive, epoch);
@@ -532,8 +533,8 @@ mod tests {
     #[test]
     fn of_too_many_the_first_are_left_to_their_leases() {
         sys::raise_descriptor_limit();
-        let world = World::new();
-        let me = of(std::process::id(), Kind::Agent);
+        let world = TestProcesses::new();
+        let me = of(std::process::id(), AnchorKind::Agent);
         let follow = |n| {
             let Some(alive) = world.follower.hold(&name(n), &me) else { return false };
             world.follower.follow(&name(n), alive, 0);

@@ -20,13 +20,13 @@ use serde_json::json;
 pub use self::root::DESK;
 pub use self::root::HIDDEN;
 use self::root::{Link, Root, is_synthesized};
-use self::watch::{LONG, SHORT, Watch};
+use self::watch::{LONG, SHORT, TreeWatch};
 use super::files::{Files, is_leased};
-use super::guard::{self, Change, Device, Guard, LOCK_ATTRIBUTE, Name, Policy, Verdict};
+use super::guard::{self, Change, DeviceNumber, EntryName, Guard, LOCK_ATTRIBUTE, Policy, Verdict};
 use super::identity::callers::Callers;
 use super::{
-    Attr, CallerCheck, DirEntry, Entry, FileRange, Filesystem, Found, FsError, Ino, Kernel, Kind, NewMode,
-    Opened, ROOT, ReadRequest, Reply, Request, Result, SessionInfo, SetAttr, StatFs,
+    Attr, CallerCheck, DirEntry, Entry, FileKind, FileRange, Filesystem, Found, FsError, Ino, Kernel,
+    NewMode, Opened, ROOT, ReadRequest, Reply, Request, Result, SessionInfo, SetAttr, StatFs,
 };
 use crate::engine::Engine;
 use crate::shown;
@@ -45,15 +45,15 @@ pub struct TreeConfig {
 
 /// The project's files as a filesystem.
 pub struct Tree {
-    core: Arc<Core>,
+    core: Arc<TreeCore>,
 }
 
 /// What the methods and their parked answers share.
-struct Core {
+struct TreeCore {
     files: Arc<Files>,
     root: Arc<Root>,
     guard: Arc<Guard>,
-    watch: Arc<Watch>,
+    watch: Arc<TreeWatch>,
     terms: OnceLock<Arc<SessionInfo>>,
     /// What the daemon has to say of itself.
     more: OnceLock<More>,
@@ -61,7 +61,7 @@ struct Core {
 
 /// Where a WRITE puts its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Target {
+enum WriteTarget {
     /// At this offset.
     Offset(u64),
     /// At the file's end, wherever the kernel believes that to be.
@@ -86,16 +86,16 @@ impl Tree {
         callers: Arc<Callers>,
         engine: Arc<Engine>,
     ) -> Result<Tree> {
-        let watch = Arc::new(Watch::new(files.clone(), config.tasks.clone()));
+        let watch = Arc::new(TreeWatch::new(files.clone(), config.tasks.clone()));
         let root = Arc::new(Root::new(files.clone(), config.tasks.clone())?);
         let policy = Box::new(root.clone());
         let guard = Arc::new(Guard::new(config.guard, policy, files.clone(), callers, engine));
         let (terms, more) = (OnceLock::new(), OnceLock::new());
-        Ok(Tree { core: Arc::new(Core { files, root, guard, watch, terms, more }) })
+        Ok(Tree { core: Arc::new(TreeCore { files, root, guard, watch, terms, more }) })
     }
 
     /// The tree is mounted now, as this device. From now on `kernel` is told what to forget, and changes can wait.
-    pub fn mounted(&self, device: Device, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
+    pub fn mounted(&self, device: DeviceNumber, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
         let guard = self.core.guard.clone();
         self.core.guard.start(device, kernel.clone())?;
         self.core.watch.tell(kernel, Box::new(move |name| guard.changed_behind(name)))
@@ -141,26 +141,26 @@ impl Tree {
         req: &Request,
         change: Change,
         reply: Reply<Entry>,
-        mut make: impl FnMut(&Core) -> Result<Attr> + Send + 'static,
+        mut make: impl FnMut(&TreeCore) -> Result<Attr> + Send + 'static,
     ) {
         let (core, maker) = (self.core.clone(), self.core.clone());
         self.core.guard.run(req, change, reply.from(move |attr| core.entry(attr)), move || make(&maker));
     }
 
     /// Make any other change.
-    fn change<T: guard::Made + Send + 'static>(
+    fn change<T: guard::ChangeOutcome + Send + 'static>(
         &self,
         req: &Request,
         change: Change,
         reply: Reply<T>,
-        mut make: impl FnMut(&Core) -> Result<T> + Send + 'static,
+        mut make: impl FnMut(&TreeCore) -> Result<T> + Send + 'static,
     ) {
         let core = self.core.clone();
         self.core.guard.run(req, change, reply, move || make(&core));
     }
 }
 
-impl Core {
+impl TreeCore {
     /// A node that was found or made, where the kernel may believe it for as long as its last known name allows.
     fn entry(&self, attr: Attr) -> Entry {
         let parent = self.files.parent_of(attr.ino).unwrap_or(ROOT);
@@ -169,11 +169,11 @@ impl Core {
 
     fn entry_in(&self, parent: Ino, attr: Attr) -> Entry {
         let attr = self.watched(attr);
-        let one_name = attr.kind == Kind::Directory || attr.nlink == 1;
+        let one_name = attr.kind == FileKind::Directory || attr.nlink == 1;
         let entry_ttl = if one_name && self.watch.covers(parent) { LONG } else { SHORT };
         let attr_ttl = match attr.kind {
-            Kind::Directory => self.attr_ttl(&attr),
-            Kind::File => self.guard.attr_ttl(attr.ino, entry_ttl),
+            FileKind::Directory => self.attr_ttl(&attr),
+            FileKind::File => self.guard.attr_ttl(attr.ino, entry_ttl),
             _ => entry_ttl,
         };
         Entry { attr, entry_ttl, attr_ttl }
@@ -182,7 +182,7 @@ impl Core {
     /// A directory that the kernel is about to hear of is watched from now on.
     fn watched(&self, attr: Attr) -> Attr {
         match attr.kind {
-            Kind::Directory if self.watch.add(attr.ino) => self.files.getattr(attr.ino).unwrap_or(attr),
+            FileKind::Directory if self.watch.add(attr.ino) => self.files.getattr(attr.ino).unwrap_or(attr),
             _ => attr,
         }
     }
@@ -192,13 +192,13 @@ impl Core {
     fn attr_ttl(&self, attr: &Attr) -> Duration {
         let ttl = match (attr.kind, self.files.parent_of(attr.ino)) {
             _ if is_synthesized(attr.ino) => LONG,
-            (Kind::Directory, _) if self.watch.covers(attr.ino) => LONG,
-            (Kind::Directory, _) => SHORT,
+            (FileKind::Directory, _) if self.watch.covers(attr.ino) => LONG,
+            (FileKind::Directory, _) => SHORT,
             (_, None) => Duration::ZERO,
             (_, Some(parent)) if attr.nlink == 1 && self.watch.covers(parent) => LONG,
             _ => SHORT,
         };
-        if attr.kind == Kind::File { self.guard.attr_ttl(attr.ino, ttl) } else { ttl }
+        if attr.kind == FileKind::File { self.guard.attr_ttl(attr.ino, ttl) } else { ttl }
     }
 
     fn link_entry(&self, link: Link) -> Entry {
@@ -220,7 +220,7 @@ impl Core {
     ) -> Result<()> {
         if ino == DESK {
             for (name, next) in [(".", 1), ("..", 2)].into_iter().skip(offset as usize) {
-                let line = DirEntry { ino, next, kind: Kind::Directory, name: OsStr::new(name) };
+                let line = DirEntry { ino, next, kind: FileKind::Directory, name: OsStr::new(name) };
                 if !sink(line, Some(self.desk_entry())) {
                     break;
                 }
@@ -242,13 +242,13 @@ impl Core {
                 continue;
             }
             let name = link.name();
-            let line = DirEntry { ino: link.ino(), next: link.ino(), kind: Kind::Symlink, name };
+            let line = DirEntry { ino: link.ino(), next: link.ino(), kind: FileKind::Symlink, name };
             if !sink(line, Some(self.link_entry(link))) {
                 return Ok(());
             }
         }
         if offset != DESK {
-            let line = DirEntry { ino: DESK, next: DESK, kind: Kind::Directory, name: self.root.desk() };
+            let line = DirEntry { ino: DESK, next: DESK, kind: FileKind::Directory, name: self.root.desk() };
             sink(line, Some(self.desk_entry()));
         }
         Ok(())
@@ -265,13 +265,13 @@ impl Core {
         shown::json(&session)
     }
 
-    fn write(&self, req: &Request, ino: Ino, target: Target, data: &[u8], direct: bool) -> Result<u32> {
-        if !matches!(target, Target::Page(_)) {
+    fn write(&self, req: &Request, ino: Ino, target: WriteTarget, data: &[u8], direct: bool) -> Result<u32> {
+        if !matches!(target, WriteTarget::Page(_)) {
             self.drop_set_ids(req, ino)?;
         }
         let written = match target {
-            Target::Page(offset) | Target::Offset(offset) => self.files.write(ino, offset, data)?,
-            Target::End { believed } => {
+            WriteTarget::Page(offset) | WriteTarget::Offset(offset) => self.files.write(ino, offset, data)?,
+            WriteTarget::End { believed } => {
                 let appended = self.files.append(ino, data)?;
                 if appended.end != believed + u64::from(appended.written) {
                     // The kernel has put the data into its pages where it took the end to be.
@@ -400,28 +400,28 @@ impl Filesystem for Tree {
     }
 
     fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, rdev: u32, reply: Reply<Entry>) {
-        let (at, caller) = (Name::new(parent, name), *req);
+        let (at, caller) = (EntryName::new(parent, name), *req);
         self.make(req, Change::Mknod(at.clone()), reply, move |core| {
             core.files.mknod(&caller, parent, &at.name, mode, rdev)
         });
     }
 
     fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, reply: Reply<Entry>) {
-        let (at, caller) = (Name::new(parent, name), *req);
+        let (at, caller) = (EntryName::new(parent, name), *req);
         self.make(req, Change::Mkdir(at.clone()), reply, move |core| {
             core.files.mkdir(&caller, parent, &at.name, mode)
         });
     }
 
     fn symlink(&self, req: &Request, parent: Ino, name: &OsStr, target: &OsStr, reply: Reply<Entry>) {
-        let (at, caller, target) = (Name::new(parent, name), *req, target.to_owned());
+        let (at, caller, target) = (EntryName::new(parent, name), *req, target.to_owned());
         self.make(req, Change::Symlink(at.clone()), reply, move |core| {
             core.files.symlink(&caller, parent, &at.name, &target)
         });
     }
 
     fn link(&self, req: &Request, ino: Ino, parent: Ino, name: &OsStr, reply: Reply<Entry>) {
-        let to = Name::new(parent, name);
+        let to = EntryName::new(parent, name);
         self.make(req, Change::Link { ino, to: to.clone() }, reply, move |core| {
             core.files.link(ino, parent, &to.name)
         });
@@ -437,7 +437,7 @@ impl Filesystem for Tree {
         reply: Reply<(Entry, Opened)>,
     ) {
         let exclusive = flags & libc::O_EXCL != 0;
-        let (at, caller) = (Name::new(parent, name), *req);
+        let (at, caller) = (EntryName::new(parent, name), *req);
         // No handle: a RELEASE would never come for it.
         let reply = reply.from(|entry| (entry, Opened::default()));
         self.make(req, Change::Create { at: at.clone(), flags }, reply, move |core| {
@@ -447,12 +447,12 @@ impl Filesystem for Tree {
     }
 
     fn unlink(&self, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>) {
-        let at = Name::new(parent, name);
+        let at = EntryName::new(parent, name);
         self.change(req, Change::Unlink(at.clone()), reply, move |core| core.files.unlink(parent, &at.name));
     }
 
     fn rmdir(&self, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>) {
-        let at = Name::new(parent, name);
+        let at = EntryName::new(parent, name);
         self.change(req, Change::Rmdir(at.clone()), reply, move |core| core.files.rmdir(parent, &at.name));
     }
 
@@ -466,7 +466,7 @@ impl Filesystem for Tree {
         flags: u32,
         reply: Reply<()>,
     ) {
-        let (from, to) = (Name::new(parent, name), Name::new(new_parent, new_name));
+        let (from, to) = (EntryName::new(parent, name), EntryName::new(new_parent, new_name));
         let exchange = flags & libc::RENAME_EXCHANGE != 0;
         let (change, caller) = (Change::Rename { from: from.clone(), to: to.clone(), exchange }, *req);
         self.change(req, change, reply, move |core| {
@@ -505,15 +505,15 @@ impl Filesystem for Tree {
     ) {
         let core = &self.core;
         let target = match cached {
-            true => Target::Page(offset),
-            false if flags & libc::O_APPEND != 0 => Target::End { believed: offset },
-            false => Target::Offset(offset),
+            true => WriteTarget::Page(offset),
+            false if flags & libc::O_APPEND != 0 => WriteTarget::End { believed: offset },
+            false => WriteTarget::Offset(offset),
         };
         let direct = flags & libc::O_DIRECT != 0;
         let change = match target {
-            Target::Page(_) => Change::WriteMapped { ino },
-            Target::Offset(_) => Change::Write { ino, append: false },
-            Target::End { .. } => Change::Write { ino, append: true },
+            WriteTarget::Page(_) => Change::WriteMapped { ino },
+            WriteTarget::Offset(_) => Change::Write { ino, append: false },
+            WriteTarget::End { .. } => Change::Write { ino, append: true },
         };
         // Not by `change`: what is written is copied only if it has to wait.
         match core.guard.judge(req, &change) {

@@ -8,8 +8,8 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use crate::fs::files::Files;
-use crate::fs::guard::{Change, Name, Policy};
-use crate::fs::{Attr, FsError, Ino, Kind, ROOT, Result};
+use crate::fs::guard::{Change, EntryName, Policy};
+use crate::fs::{Attr, FileKind, FsError, Ino, ROOT, Result};
 
 /// Where crewfs keeps its own state, in the project's directory on the disk.
 pub const HIDDEN: &str = ".crewfs";
@@ -79,7 +79,7 @@ impl Root {
 
     /// The attributes of that directory.
     pub(super) fn desk_attr(&self) -> Attr {
-        Attr { ino: DESK, kind: Kind::Directory, nlink: 2, size: 0, blocks: 0, ..self.desk }
+        Attr { ino: DESK, kind: FileKind::Directory, nlink: 2, size: 0, blocks: 0, ..self.desk }
     }
 
     /// The link of that name, where the project has nothing of its own by that name.
@@ -101,7 +101,15 @@ impl Root {
 
     pub(super) fn attr(&self, link: Link) -> Attr {
         let size = self.target(link).len() as u64;
-        Attr { ino: link.ino(), kind: Kind::Symlink, perm: 0o777, nlink: 1, size, blocks: 0, ..self.model }
+        Attr {
+            ino: link.ino(),
+            kind: FileKind::Symlink,
+            perm: 0o777,
+            nlink: 1,
+            size,
+            blocks: 0,
+            ..self.model
+        }
     }
 
     /// What stands for the attributes of `.` and `..` in a listing, at which nobody looks.
@@ -116,7 +124,7 @@ impl Root {
         target
     }
 
-    fn may_make(&self, at: &Name) -> Result<()> {
+    fn may_make(&self, at: &EntryName) -> Result<()> {
         if self.hides(at.parent, &at.name) {
             return Err(hidden());
         }
@@ -130,7 +138,7 @@ impl Root {
         }
     }
 
-    fn may_take_away(&self, at: &Name) -> Result<()> {
+    fn may_take_away(&self, at: &EntryName) -> Result<()> {
         if self.hides(at.parent, &at.name) {
             return Err(FsError::new(libc::ENOENT));
         }
@@ -146,7 +154,7 @@ impl Root {
         }
     }
 
-    fn may_replace(&self, at: &Name) -> Result<()> {
+    fn may_replace(&self, at: &EntryName) -> Result<()> {
         if self.hides(at.parent, &at.name) { Err(hidden()) } else { self.may_take_away(at) }
     }
 
@@ -233,8 +241,8 @@ mod tests {
             .unwrap()
     }
 
-    fn at(name: &str) -> Name {
-        Name::new(ROOT, OsStr::new(name))
+    fn at(name: &str) -> EntryName {
+        EntryName::new(ROOT, OsStr::new(name))
     }
 
     fn errno(root: &Root, change: Change) -> Option<i32> {
@@ -264,9 +272,9 @@ mod tests {
         assert_eq!(errno(&root, Change::Rmdir(at("tasks"))), Some(libc::EBUSY));
         assert_eq!(errno(&root, onto("tasks")), Some(libc::EBUSY));
         assert_eq!(errno(&root, Change::Mkdir(at("tasks"))), Some(libc::EEXIST));
-        let below = Name { parent: DESK, name: "x".into() };
+        let below = EntryName { parent: DESK, name: "x".into() };
         assert_eq!(errno(&root, Change::Mkdir(below)), Some(libc::EPERM));
-        let below = Name::new(50, OsStr::new(HIDDEN));
+        let below = EntryName::new(50, OsStr::new(HIDDEN));
         assert_eq!(errno(&root, Change::Create { at: below, flags: 0 }), None);
     }
 

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use crate::fs::files::{Files, Forgotten};
 use crate::fs::{Ino, Kernel, ROOT};
 use crate::limits;
-use crate::sys::{DirectoryWatch, Handle, Heard, handle_of};
+use crate::sys::{DirectoryWatch, FileHandle, Heard, handle_of};
 
 /// How long the kernel may believe what it is told as soon as it changes.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
@@ -40,13 +40,13 @@ const NO_NAME: &str = "\u{1}crewfs";
 pub(super) type Listener = Box<dyn Fn(Option<&OsStr>) + Send + Sync>;
 
 /// The watch over one project.
-pub(super) struct Watch {
+pub(super) struct TreeWatch {
     files: Arc<Files>,
     /// The tasks directory in the root. The desk covers it, and to forget its name would take the desk away.
     tasks: OsString,
     /// The marks, or why there are none.
     marks: Result<DirectoryWatch, String>,
-    table: RwLock<Table>,
+    table: RwLock<WatchedDirectories>,
     /// Names that the kernel was told are missing, and may believe so for long.
     missing: Mutex<HashSet<(Ino, OsString)>>,
     kernel: OnceLock<Arc<dyn Kernel>>,
@@ -59,18 +59,18 @@ pub(super) struct Watch {
 
 /// The directories that the kernel knows.
 #[derive(Default)]
-struct Table {
+struct WatchedDirectories {
     /// With their handles; `None` for those that cannot be watched.
-    nodes: HashMap<Ino, Option<Handle>>,
-    by_handle: HashMap<Handle, Ino>,
+    nodes: HashMap<Ino, Option<FileHandle>>,
+    by_handle: HashMap<FileHandle, Ino>,
 }
 
 /// What was heard of an entry.
 #[derive(Default)]
-struct Changes(BTreeMap<(Ino, OsString), bool>);
+struct HeardChanges(BTreeMap<(Ino, OsString), bool>);
 
-impl Watch {
-    pub(super) fn new(files: Arc<Files>, tasks: OsString) -> Watch {
+impl TreeWatch {
+    pub(super) fn new(files: Arc<Files>, tasks: OsString) -> TreeWatch {
         let marks = if files.keeps_births(ROOT) {
             DirectoryWatch::new().map_err(|error| format!("fanotify is not to be had: {error}"))
         } else {
@@ -79,7 +79,7 @@ impl Watch {
         if let Err(why) = &marks {
             log::warn!("changes behind the mount show only after a second: {why}");
         }
-        let watch = Watch {
+        let watch = TreeWatch {
             files,
             tasks,
             marks,
@@ -124,7 +124,7 @@ impl Watch {
         marked
     }
 
-    fn mark(&self, marks: &DirectoryWatch, directory: Ino) -> Option<Handle> {
+    fn mark(&self, marks: &DirectoryWatch, directory: Ino) -> Option<FileHandle> {
         if !self.files.keeps_births(directory) {
             return None;
         }
@@ -177,7 +177,7 @@ impl Watch {
 
     /// From now on, tell the kernel what has changed, also of what happened so far.
     pub(super) fn tell(
-        self: &Arc<Watch>,
+        self: &Arc<TreeWatch>,
         kernel: Arc<dyn Kernel>,
         listener: Listener,
     ) -> std::io::Result<()> {
@@ -233,7 +233,7 @@ impl Watch {
             if !fds[0].revents().is_empty() {
                 return;
             }
-            let (mut changes, mut lost) = (Changes::default(), false);
+            let (mut changes, mut lost) = (HeardChanges::default(), false);
             let heard = marks.read(&mut buffer, &mut |heard| match heard {
                 Heard::Entry { by_us: true, .. } => {}
                 Heard::Entry { name_changed, directory, name, .. } => {
@@ -263,7 +263,7 @@ impl Watch {
         parent == ROOT && (name == self.tasks || name == super::HIDDEN)
     }
 
-    fn forget(&self, changes: &Changes, kernel: &dyn Kernel) {
+    fn forget(&self, changes: &HeardChanges, kernel: &dyn Kernel) {
         let mut directories = BTreeMap::new();
         for (_, name) in changes.0.keys() {
             self.listener.get().into_iter().for_each(|heard| heard(Some(name)));
@@ -355,7 +355,7 @@ impl Watch {
     }
 }
 
-impl Changes {
+impl HeardChanges {
     fn note(&mut self, directory: Ino, name: &OsStr, name_changed: bool) {
         *self.0.entry((directory, name.to_owned())).or_insert(false) |= name_changed;
     }

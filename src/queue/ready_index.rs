@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::areas::{Areas, Step, Turn};
+use super::areas::{Areas, HeadChange, HeadChanges};
 use super::task::Task;
 use super::{Access, Eyes, Seq, Span, TaskId, Wall};
 
@@ -56,16 +56,16 @@ impl Rank {
 
 /// What follows for a task from the time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ReadyPlace {
     /// Where it stands in line, if it waits to be claimed.
     pub(super) rank: Option<Rank>,
     /// When something about it changes by itself.
     pub(super) due: Option<Wall>,
 }
 
-impl Place {
+impl ReadyPlace {
     /// The place of a task at this time.
-    pub(super) fn of(task: &Task, now: Wall, rules: &Rules) -> Place {
+    pub(super) fn of(task: &Task, now: Wall, rules: &Rules) -> ReadyPlace {
         let mut due = [None; 3];
         if task.is_unfinished() {
             due[0] = task.deadline();
@@ -83,27 +83,27 @@ impl Place {
             due[2] = task.not_before();
         }
         let due = due.into_iter().flatten().filter(|wall| *wall > now).min();
-        Place { rank, due }
+        ReadyPlace { rank, due }
     }
 }
 
 /// Who stands in line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Waiting {
+pub(super) struct WaitingTask {
     pub(super) id: TaskId,
     owns: Option<Words>,
 }
 
 /// What the indexes know of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum IndexEntry {
     Waits { rank: Rank, demand: Demand, owns: Option<Words> },
     Claimed { owns: Option<Words> },
     Neither,
 }
 
-impl Standing {
-    pub(super) fn of(task: &Task) -> Standing {
+impl IndexEntry {
+    pub(super) fn of(task: &Task) -> IndexEntry {
         let owns = || (!task.spec.owns.is_empty()).then(|| Words::from(&task.spec.owns[..]));
         match (task.place.rank, task.claim()) {
             (Some(rank), _) => {
@@ -111,19 +111,19 @@ impl Standing {
                 requires.sort();
                 requires.dedup();
                 let demand = (requires.into(), task.stamp.readers.clone());
-                Standing::Waits { rank, demand, owns: owns() }
+                IndexEntry::Waits { rank, demand, owns: owns() }
             }
-            (None, Some(_)) => Standing::Claimed { owns: owns() },
-            (None, None) => Standing::Neither,
+            (None, Some(_)) => IndexEntry::Claimed { owns: owns() },
+            (None, None) => IndexEntry::Neither,
         }
     }
 }
 
 /// The line, and what is needed to find the first in it whom somebody may have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Order {
+pub(super) struct ReadyIndex {
     /// All that wait to be claimed, ready or barred.
-    line: OrdMap<Rank, Waiting>,
+    line: OrdMap<Rank, WaitingTask>,
     /// Ready tasks by what they ask: all that own nothing, and of each area the first.
     claimable: OrdMap<Demand, OrdMap<Rank, TaskId>>,
     areas: Areas,
@@ -131,7 +131,7 @@ pub(super) struct Order {
     ready: usize,
 }
 
-impl Order {
+impl ReadyIndex {
     /// How many wait to be claimed, ready or barred.
     pub(super) fn waiting(&self) -> usize {
         self.line.len()
@@ -144,7 +144,7 @@ impl Order {
 
     /// All that wait and are ready, or all that are barred, best first.
     pub(super) fn listed(&self, ready: bool) -> impl Iterator<Item = &TaskId> {
-        let wanted = move |(rank, waiting): &(&Rank, &Waiting)| {
+        let wanted = move |(rank, waiting): &(&Rank, &WaitingTask)| {
             let barred = waiting.owns.as_ref().and_then(|owns| self.areas.barred_by(owns, **rank));
             barred.is_none() == ready
         };
@@ -172,49 +172,49 @@ impl Order {
         self.claimable.keys()
     }
 
-    pub(super) fn enter(&mut self, id: &TaskId, standing: &Standing) {
+    pub(super) fn enter(&mut self, id: &TaskId, standing: &IndexEntry) {
         let turn = match standing {
-            Standing::Waits { rank, demand, owns } => {
-                self.line.insert(*rank, Waiting { id: id.clone(), owns: owns.clone() });
+            IndexEntry::Waits { rank, demand, owns } => {
+                self.line.insert(*rank, WaitingTask { id: id.clone(), owns: owns.clone() });
                 match owns {
                     Some(owns) => self.areas.waits(owns, demand, *rank, id),
                     None => {
                         self.ready += 1;
-                        vec![Step::Come(demand.clone(), *rank, id.clone())]
+                        vec![HeadChange::Come(demand.clone(), *rank, id.clone())]
                     }
                 }
             }
-            Standing::Claimed { owns: Some(owns) } => self.areas.claimed(owns, id),
-            Standing::Claimed { owns: None } | Standing::Neither => return,
+            IndexEntry::Claimed { owns: Some(owns) } => self.areas.claimed(owns, id),
+            IndexEntry::Claimed { owns: None } | IndexEntry::Neither => return,
         };
         self.follow(turn);
     }
 
-    pub(super) fn leave(&mut self, id: &TaskId, standing: &Standing) {
+    pub(super) fn leave(&mut self, id: &TaskId, standing: &IndexEntry) {
         let turn = match standing {
-            Standing::Waits { rank, demand, owns } => {
+            IndexEntry::Waits { rank, demand, owns } => {
                 self.line.remove(rank);
                 match owns {
                     Some(owns) => self.areas.left(owns, demand, *rank),
                     None => {
                         self.ready -= 1;
-                        vec![Step::Gone(demand.clone(), *rank)]
+                        vec![HeadChange::Gone(demand.clone(), *rank)]
                     }
                 }
             }
-            Standing::Claimed { owns: Some(owns) } => self.areas.released(owns, id),
-            Standing::Claimed { owns: None } | Standing::Neither => return,
+            IndexEntry::Claimed { owns: Some(owns) } => self.areas.released(owns, id),
+            IndexEntry::Claimed { owns: None } | IndexEntry::Neither => return,
         };
         self.follow(turn);
     }
 
-    fn follow(&mut self, turn: Turn) {
+    fn follow(&mut self, turn: HeadChanges) {
         for step in turn {
             match step {
-                Step::Come(demand, rank, id) => {
+                HeadChange::Come(demand, rank, id) => {
                     self.claimable.entry(demand).or_default().insert(rank, id);
                 }
-                Step::Gone(demand, rank) => {
+                HeadChange::Gone(demand, rank) => {
                     if let Some(line) = self.claimable.get_mut(&demand) {
                         line.remove(&rank);
                         if line.is_empty() {
