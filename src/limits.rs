@@ -78,6 +78,9 @@ pub const WAL_PAGES_IDLE: u64 = 500;
 pub const WAL_PAGES_MAX: u64 = 4_096;
 const _: () = assert!(WAL_PAGES_IDLE < WAL_PAGES_MAX);
 
+/// Bytes of the log that are read while its connection is locked: a commit waits for no more than that.
+pub const LOG_PIECE_BYTES: usize = 32 << 10;
+
 /// Texts that nothing shows any more which the log lets go of in one transaction, at most.
 pub const TEXTS_DROPPED: usize = 256;
 /// Bytes of such texts after which it does so even though callers wait: 4 MiB. Else it does once a second.

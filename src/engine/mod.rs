@@ -16,6 +16,7 @@ mod counters;
 mod event_tail;
 mod heartbeat;
 mod pending;
+mod reader;
 mod reserve;
 mod snapshot;
 mod superseded;
@@ -34,6 +35,7 @@ pub use counters::{Counters, Histogram, Tally};
 use event_tail::EventTail;
 pub use heartbeat::{Heartbeat, Roster};
 use pending::{Deferred, Pending};
+use reader::Reader;
 pub use reserve::FILE as RESERVE_FILE;
 pub use snapshot::FILE as SNAPSHOT_FILE;
 pub use ticket::Ticket;
@@ -74,8 +76,6 @@ pub enum Failure {
 /// Something outside of the queue that must hold when a command is decided, with nothing in between. Fails with an errno. It is asked
 /// under the engine's lock: it must be brief, and may not ask the engine.
 pub type Check = Box<dyn Fn() -> Result<(), i32> + Send>;
-/// A look into the log, on the writer's thread.
-type Query = Box<dyn FnOnce(&mut dyn Log) + Send>;
 
 /// A command, and what belongs to it.
 pub struct Submission {
@@ -126,6 +126,7 @@ pub struct Config {
 pub struct Engine {
     shared: Arc<EngineShared>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    reader: Reader,
 }
 
 /// What the writer and everybody else share.
@@ -219,11 +220,12 @@ impl Engine {
             observer: OnceLock::new(),
         });
         shared.recent.add(&log.read(log.tail().seq.saturating_sub(EVENTS_SHOWN as u64), EVENTS_SHOWN)?);
+        let reader = Reader::start(log.reader()).map_err(|error| LogError::Io(error.to_string()))?;
         let writer = writer::Writer::new(log, shared.clone(), config, snapshot_at);
         let thread = std::thread::Builder::new().name("writer".into());
         let writer = thread.spawn(move || writer.run()).map_err(|e| LogError::Io(e.to_string()))?;
         let _ = shared.writer.set(writer.thread().id());
-        Ok(Arc::new(Engine { shared, writer: Mutex::new(Some(writer)) }))
+        Ok(Arc::new(Engine { shared, writer: Mutex::new(Some(writer)), reader }))
     }
 
     /// The state as of the last acknowledged event. It stays as it is while the caller holds it.
@@ -322,7 +324,8 @@ impl Engine {
     /// Wait until everything that was handed in before is done. Not for threads that serve the kernel.
     pub fn barrier(&self) {
         let (sender, receiver) = sync_channel::<()>(1);
-        self.ask(move |_| drop(sender));
+        self.shared.pending.lock().wait_with(sender);
+        self.shared.work.notify_one();
         let _ = receiver.recv();
     }
 
@@ -333,7 +336,16 @@ impl Engine {
         answer: impl FnOnce(Result<Option<Vec<u8>>, LogError>) + Send + 'static,
     ) {
         let shared = self.shared.clone();
-        self.ask(move |log| answer(writer::text_of(log, &shared.published.read().clone(), seq)));
+        self.reader.ask(move |log| {
+            let text = log.text(seq);
+            // Judged by a state that is not older than what was read.
+            let state = shared.published.read().clone();
+            let is_shown = || state.tasks().any(|(_, task)| task.texts().any(|(text, _)| text == seq));
+            answer(match text {
+                Ok(None) if is_shown() => Err(LogError::Damaged { seq, why: "its text is missing".into() }),
+                text => text,
+            });
+        });
     }
 
     /// Bytes of `events.jsonl`. `show` may put other bytes in the place of a line's, as many.
@@ -344,23 +356,16 @@ impl Engine {
         show: impl FnOnce(&mut [u8]) + Send + 'static,
         answer: impl FnOnce(Result<Vec<u8>, LogError>) + Send + 'static,
     ) {
-        self.ask(move |log| {
+        // What is committed and not acknowledged yet is not there for a reader.
+        let acknowledged = usize::try_from(self.log_bytes().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = length.min(acknowledged);
+        self.reader.ask(move |log| {
             let lines = log.read_lines(offset, length).map(|(start, mut lines)| {
                 show(&mut lines);
                 (start, lines)
             });
             answer(lines.map(|lines| part(lines, offset, length)));
         });
-    }
-
-    /// Look into the log, on the writer's thread. After the end nobody looks: dropping the question drops its reply, which
-    /// answers the kernel.
-    fn ask(&self, query: impl FnOnce(&mut dyn Log) + Send + 'static) {
-        let mut pending = self.shared.pending.lock();
-        if !pending.is_stopping() {
-            pending.ask(Box::new(query));
-            self.shared.work.notify_one();
-        }
     }
 
     /// Finish what was handed in, write a snapshot, and end the writer. Later commands are answered `Stopping`.
@@ -373,5 +378,6 @@ impl Engine {
         {
             log::error!("the writer ended by a panic; the log is as it was at the last answer");
         }
+        self.reader.stop();
     }
 }

@@ -7,8 +7,10 @@
 //! CREATE: if that came after the disk's, one claim at a time would get through. So a command is judged at
 //! once, against the state as it will be, by the thread that brings it; the writer takes what has gathered to the disk.
 
+use std::sync::mpsc::SyncSender;
+
 use super::ticket::TicketSlot;
-use super::{Failure, Query, Submission};
+use super::{Failure, Submission};
 use crate::clock::Stopwatch;
 use crate::limits::COMMANDS_IN_A_BATCH;
 use crate::queue::{
@@ -48,7 +50,8 @@ pub(super) struct Batch {
     pub(super) records: Vec<Record>,
     /// The state after the last of them.
     pub(super) state: State,
-    pub(super) queries: Vec<Query>,
+    /// Dropped when the batch is on disk.
+    pub(super) barriers: Vec<SyncSender<()>>,
     pub(super) deferred: Vec<Deferred>,
 }
 
@@ -64,7 +67,7 @@ pub(super) struct Pending {
     changes: usize,
     /// Whether the writer has a batch whose fate is not known.
     in_flight: bool,
-    queries: Vec<Query>,
+    barriers: Vec<SyncSender<()>>,
     deferred: Vec<Deferred>,
     stopping: bool,
 }
@@ -78,7 +81,7 @@ impl Pending {
             records: Vec::new(),
             changes: 0,
             in_flight: false,
-            queries: Vec::new(),
+            barriers: Vec::new(),
             deferred: Vec::new(),
             stopping: false,
         }
@@ -188,8 +191,9 @@ impl Pending {
         self.records.push(record);
     }
 
-    pub(super) fn ask(&mut self, query: Query) {
-        self.queries.push(query);
+    /// Drop this when all that was handed in before is on disk or lost.
+    pub(super) fn wait_with(&mut self, barrier: SyncSender<()>) {
+        self.barriers.push(barrier);
     }
 
     pub(super) fn defer(&mut self, deferred: Deferred) {
@@ -218,7 +222,7 @@ impl Pending {
     pub(super) fn has_work(&self) -> bool {
         !self.entries.is_empty()
             || !self.records.is_empty()
-            || !self.queries.is_empty()
+            || !self.barriers.is_empty()
             || !self.deferred.is_empty()
             || self.stopping
     }
@@ -236,7 +240,7 @@ impl Pending {
             entries: std::mem::take(&mut self.entries),
             records: std::mem::take(&mut self.records),
             state: self.working.clone(),
-            queries: std::mem::take(&mut self.queries),
+            barriers: std::mem::take(&mut self.barriers),
             deferred: std::mem::take(&mut self.deferred),
         }
     }

@@ -96,15 +96,13 @@ impl Writer {
         if self.shared.broken.read().is_some() {
             self.recover();
         }
-        let Batch { entries, records, state, queries, deferred } = batch;
+        let Batch { entries, records, state, barriers, deferred } = batch;
         for Deferred { submission, asked, slot } in deferred {
             // What is granted goes to the disk with the next batch.
             self.shared.enter(self.shared.pending.lock(), submission, asked, slot);
         }
         self.commit(entries, records, state);
-        for query in queries {
-            query(&mut *self.log);
-        }
+        drop(barriers);
         if self.superseded.presses() {
             self.drop_superseded();
         }
@@ -132,7 +130,7 @@ impl Writer {
                         (entries, records, state) = (batch.entries, batch.records, batch.state);
                         // What is not decided by this comes with the next batch.
                         let mut pending = self.shared.pending.lock();
-                        batch.queries.into_iter().for_each(|query| pending.ask(query));
+                        batch.barriers.into_iter().for_each(|barrier| pending.wait_with(barrier));
                         batch.deferred.into_iter().for_each(|deferred| pending.defer(deferred));
                     }
                     Err(error) => return self.fail(error, entries),
@@ -332,7 +330,7 @@ pub(super) fn catch_up(
             // The state keeps notes whole. One that was dropped is shown by nothing in the end.
             if let Event::Noted { text, .. } = &mut record.event
                 && text.whole().is_none()
-                && let Some(whole) = log.text(record.seq)?
+                && let Some(whole) = log.reader().text(record.seq)?
             {
                 *text = Content::new(whole);
             }
@@ -349,15 +347,5 @@ pub(super) fn catch_up(
             seq: tail + 1,
             why: format!("events up to {} are missing", state.tail()),
         }),
-    }
-}
-
-/// The text of an event, if something shows it still.
-pub(super) fn text_of(log: &mut dyn Log, state: &State, seq: Seq) -> Result<Option<Vec<u8>>, LogError> {
-    match log.text(seq)? {
-        None if state.tasks().any(|(_, task)| task.texts().any(|(text, _)| text == seq)) => {
-            Err(LogError::Damaged { seq, why: "its text is missing".into() })
-        }
-        text => Ok(text),
     }
 }

@@ -71,10 +71,14 @@ fn l8_bytes_are_the_lines_at_every_offset_and_length() {
         for offset in 0..=whole.len() {
             for length in [0, 1, 7, 100, 5_000] {
                 let expected = &whole.as_bytes()[offset..whole.len().min(offset + length)];
-                assert_eq!(log.read_bytes(offset as u64, length).unwrap(), expected, "{offset} {length}");
+                assert_eq!(
+                    log.reader().read_bytes(offset as u64, length).unwrap(),
+                    expected,
+                    "{offset} {length}"
+                );
             }
         }
-        assert!(log.read_bytes(1 << 40, 10).unwrap().is_empty());
+        assert!(log.reader().read_bytes(1 << 40, 10).unwrap().is_empty());
     });
 }
 
@@ -89,11 +93,11 @@ fn l10_long_texts_lie_beside_their_events_and_can_be_dropped() {
         assert_eq!(log.texts(0, 100).unwrap(), [2, 4, 6]);
         assert_eq!((log.texts(0, 1).unwrap(), log.texts(2, 1).unwrap()), (vec![2], vec![4]));
         let text_of = |seq: Seq| Some(texts[seq as usize - 1].as_bytes().to_vec());
-        (2..=6).for_each(|seq| assert_eq!(log.text(seq).unwrap(), text_of(seq), "{seq}"));
+        (2..=6).for_each(|seq| assert_eq!(log.reader().text(seq).unwrap(), text_of(seq), "{seq}"));
         for none in [0, 1, 7, Seq::MAX] {
-            assert!(matches!(log.text(none), Err(LogError::Damaged { .. })), "{none}");
+            assert!(matches!(log.reader().text(none), Err(LogError::Damaged { .. })), "{none}");
         }
-        let (records, lines) = (log.read(0, 100).unwrap(), log.read_bytes(0, 100_000).unwrap());
+        let (records, lines) = (log.read(0, 100).unwrap(), log.reader().read_bytes(0, 100_000).unwrap());
         for (record, given) in records.iter().zip(&all) {
             let (found, text) = (record.event.text(), given.event.text());
             assert_eq!(found.map(Content::digest), text.map(Content::digest));
@@ -107,9 +111,11 @@ fn l10_long_texts_lie_beside_their_events_and_can_be_dropped() {
         let same = |log: &mut dyn Log| {
             assert_eq!(log.texts(0, 100).unwrap(), [4]);
             let there = [(2, None), (3, text_of(3)), (4, text_of(4)), (5, text_of(5)), (6, None)];
-            there.into_iter().for_each(|(seq, text)| assert_eq!(log.text(seq).unwrap(), text, "{seq}"));
+            there
+                .into_iter()
+                .for_each(|(seq, text)| assert_eq!(log.reader().text(seq).unwrap(), text, "{seq}"));
             assert_eq!((log.read(0, 100).unwrap(), log.tail()), (records.clone(), tail));
-            assert_eq!(log.read_bytes(0, 100_000).unwrap(), lines);
+            assert_eq!(log.reader().read_bytes(0, 100_000).unwrap(), lines);
         };
         same(log);
         assert_eq!(log.reopen().unwrap(), tail);
@@ -141,7 +147,7 @@ fn l10_a_text_that_is_not_the_one_that_was_written_is_damage() {
     let raw = rusqlite::Connection::open(dir.path().join("log.db")).unwrap();
     raw.execute("UPDATE text SET body = x'ff'", []).unwrap();
     drop(raw);
-    let found = SqliteLog::open(fd).unwrap().text(1).unwrap_err();
+    let found = SqliteLog::open(fd).unwrap().reader().text(1).unwrap_err();
     assert!(matches!(found, LogError::Damaged { seq: 1, .. }), "{found}");
 }
 
@@ -160,7 +166,7 @@ fn a_log_of_the_format_before_has_long_texts_in_its_lines() {
     log.drop_texts(&[1]).unwrap();
     assert_eq!(log.read(0, 1).unwrap(), [record(1, &text)]);
     for seq in [1, 2] {
-        assert_eq!(log.text(seq).unwrap().as_deref(), Some(text.as_bytes()), "{seq}");
+        assert_eq!(log.reader().text(seq).unwrap().as_deref(), Some(text.as_bytes()), "{seq}");
     }
     assert_eq!(log.texts(0, 9).unwrap(), [2]);
 }
@@ -217,12 +223,12 @@ fn l6_a_torn_end_is_dropped_and_damage_in_the_middle_is_named() {
     let mut lines = batch(0, 20).iter().map(|record| line(record).len() as u64).collect::<Vec<_>>();
     let start = |seq: u64| lines[..seq as usize - 1].iter().sum::<u64>();
     for (from, damaged) in [(1, 7), (7, 7), (8, 12), (13, 12), (14, 15)] {
-        let found = log.read_bytes(start(from), 100_000).unwrap_err();
+        let found = log.reader().read_bytes(start(from), 100_000).unwrap_err();
         assert!(matches!(found, LogError::Damaged { seq, .. } if seq == damaged), "{from}: {found}");
     }
     let rest = lines.split_off(15).iter().sum::<u64>();
     let end = log.tail().bytes;
-    assert_eq!(log.read_bytes(end - rest, 100_000).unwrap().len() as u64, rest);
+    assert_eq!(log.reader().read_bytes(end - rest, 100_000).unwrap().len() as u64, rest);
 }
 
 #[test]

@@ -28,6 +28,8 @@ mod conformance;
 pub use memory::MemoryLog;
 pub use sqlite::{FILE as LOG_FILE, HEADER_BYTES as LOG_HEADER_BYTES, SqliteLog, check_header};
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::limits::TEXT_IN_LINE_BYTES;
@@ -99,20 +101,8 @@ pub trait Log: Send {
     /// Up to `limit` events after position `after`, in order. Texts that lie beside their events stay there.
     fn read(&mut self, after: Seq, limit: usize) -> Result<Vec<Record>, LogError>;
 
-    /// The events as lines, whole ones, that have something of the `length` bytes from byte `offset` on; and where the first of them
-    /// begins.
-    fn read_lines(&mut self, offset: u64, length: usize) -> Result<(u64, Vec<u8>), LogError>;
-
-    /// Up to `length` bytes from byte `offset` of the events as lines; fewer only at the end.
-    fn read_bytes(&mut self, offset: u64, length: usize) -> Result<Vec<u8>, LogError> {
-        self.read_lines(offset, length).map(|lines| part(lines, offset, length))
-    }
-
-    /// The text that event `seq` carries, wherever it lies; `None` if it was dropped.
-    ///
-    /// # Errors
-    /// [`LogError::Damaged`] when the event carries none, or is not there.
-    fn text(&mut self, seq: Seq) -> Result<Option<Vec<u8>>, LogError>;
+    /// Reads of this log for another thread, also after it was opened anew.
+    fn reader(&self) -> Arc<dyn LogReader>;
 
     /// The events after position `after` beside which texts lie; up to `limit`, in order.
     fn texts(&mut self, after: Seq, limit: usize) -> Result<Vec<Seq>, LogError>;
@@ -136,6 +126,30 @@ pub trait Log: Send {
 
     /// Tidy up while nobody waits. May take a few milliseconds.
     fn idle(&mut self) -> Result<(), LogError>;
+}
+
+/// Reads of a log beside its writer. An append waits for a piece of a read at most.
+pub trait LogReader: Send + Sync {
+    /// The events as lines, whole ones, that have something of the `length` bytes from byte `offset` on; and where the first of them
+    /// begins.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] when a line is not where it was; [`LogError::Io`] while the log does not work.
+    fn read_lines(&self, offset: u64, length: usize) -> Result<(u64, Vec<u8>), LogError>;
+
+    /// Up to `length` bytes from byte `offset` of the events as lines; fewer only at the end.
+    ///
+    /// # Errors
+    /// Those of [`LogReader::read_lines`].
+    fn read_bytes(&self, offset: u64, length: usize) -> Result<Vec<u8>, LogError> {
+        self.read_lines(offset, length).map(|lines| part(lines, offset, length))
+    }
+
+    /// The text that event `seq` carries, wherever it lies; `None` if it was dropped.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] when the event carries none, or is not there.
+    fn text(&self, seq: Seq) -> Result<Option<Vec<u8>>, LogError>;
 }
 
 /// What is asked for of the lines that have some of it.

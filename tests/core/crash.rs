@@ -59,7 +59,7 @@ fn texts_are_whole(log: &mut SqliteLog) {
     assert!(ends.len() < 3 || cuts.contains(&there), "{there:?} is none of {cuts:?}");
     for seq in there {
         let text = record(seq).event.text().unwrap().whole().unwrap().to_vec();
-        assert_eq!(log.text(seq).unwrap(), Some(text));
+        assert_eq!(log.reader().text(seq).unwrap(), Some(text));
     }
 }
 
@@ -132,5 +132,5 @@ fn what_was_acknowledged_before_a_kill_is_there() {
     let all: Vec<_> = (1..=boundary).map(kept).collect();
     assert!(log.read(0, usize::MAX >> 1).unwrap() == all);
     let bytes: String = all.iter().map(crewfs::log::line).collect();
-    assert!(log.read_bytes(0, usize::MAX >> 1).unwrap() == bytes.as_bytes());
+    assert!(log.reader().read_bytes(0, usize::MAX >> 1).unwrap() == bytes.as_bytes());
 }

@@ -517,6 +517,27 @@ fn texts_and_bytes_come_back_from_the_log() {
 }
 
 #[test]
+fn a_read_of_the_log_holds_up_no_commit() {
+    let (control, engine) = memory();
+    engine.call(publish("t")).unwrap();
+    let before = engine.log_bytes();
+    control.hold_reads(true);
+    let (sender, receiver) = channel();
+    engine.read_events(0, usize::MAX >> 1, |_| (), move |bytes| drop(sender.send(bytes)));
+    control.await_held_read();
+    engine.call(claim_next("w")).unwrap();
+    assert!(engine.log_bytes() > before);
+    control.hold_reads(false);
+    // What was acknowledged when it was asked for, and no more.
+    assert_eq!(receiver.recv().unwrap().unwrap().len() as u64, before);
+    // A question that comes after the end is dropped, with its answer.
+    engine.stop();
+    let (sender, receiver) = channel();
+    engine.read_events(0, 9, |_| (), move |bytes| drop(sender.send(bytes)));
+    assert!(receiver.recv().is_err());
+}
+
+#[test]
 fn a_decision_is_known_at_once_and_safe_when_its_ticket_says_so() {
     let (control, engine) = memory();
     engine.call(publish("t")).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crewfs::log::{Log, LogError, Tail};
+use crewfs::log::{Log, LogError, LogReader, Tail};
 use crewfs::queue::{Event, Record, Seq};
 use parking_lot::{Condvar, Mutex};
 
@@ -28,6 +28,9 @@ struct Plan {
     reopen_fails: bool,
     /// Appends wait until this is false.
     held: bool,
+    /// Reads beside the writer wait until this is false, and so many wait.
+    reads_held: bool,
+    reads_waiting: usize,
     /// The batches that came to the disk, by their number of events, failed ones too.
     batches: Vec<usize>,
     /// The positions after which events were read.
@@ -68,6 +71,20 @@ impl Control {
     pub fn hold(&self, held: bool) {
         self.plan.0.lock().held = held;
         self.plan.1.notify_all();
+    }
+
+    /// Let reads beside the writer wait, or go on.
+    pub fn hold_reads(&self, held: bool) {
+        self.plan.0.lock().reads_held = held;
+        self.plan.1.notify_all();
+    }
+
+    /// Wait until a read beside the writer waits.
+    pub fn await_held_read(&self) {
+        let mut plan = self.plan.0.lock();
+        while plan.reads_waiting == 0 {
+            self.plan.1.wait(&mut plan);
+        }
     }
 
     /// Wait until this many batches have come to the disk.
@@ -164,14 +181,8 @@ impl Log for FaultLog {
         self.control.log.lock().read(after, limit)
     }
 
-    fn read_lines(&mut self, offset: u64, length: usize) -> Result<(u64, Vec<u8>), LogError> {
-        self.check()?;
-        self.control.log.lock().read_lines(offset, length)
-    }
-
-    fn text(&mut self, seq: Seq) -> Result<Option<Vec<u8>>, LogError> {
-        self.check()?;
-        self.control.log.lock().text(seq)
+    fn reader(&self) -> Arc<dyn LogReader> {
+        Arc::new(FaultReader(self.control.clone()))
     }
 
     fn texts(&mut self, after: Seq, limit: usize) -> Result<Vec<Seq>, LogError> {
@@ -197,5 +208,35 @@ impl Log for FaultLog {
     fn idle(&mut self) -> Result<(), LogError> {
         self.check()?;
         self.control.log.lock().idle()
+    }
+}
+
+/// Reads of the log that the control has at that moment.
+struct FaultReader(Control);
+
+impl FaultReader {
+    fn wait(&self) {
+        let (plan, changed) = &*self.0.plan;
+        let mut plan = plan.lock();
+        plan.reads_waiting += 1;
+        changed.notify_all();
+        while plan.reads_held {
+            changed.wait(&mut plan);
+        }
+        plan.reads_waiting -= 1;
+    }
+}
+
+impl LogReader for FaultReader {
+    fn read_lines(&self, offset: u64, length: usize) -> Result<(u64, Vec<u8>), LogError> {
+        self.wait();
+        let reader = self.0.log.lock().reader();
+        reader.read_lines(offset, length)
+    }
+
+    fn text(&self, seq: Seq) -> Result<Option<Vec<u8>>, LogError> {
+        self.wait();
+        let reader = self.0.log.lock().reader();
+        reader.text(seq)
     }
 }

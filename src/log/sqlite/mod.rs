@@ -9,19 +9,26 @@
 //! `synchronous=FULL` (one sync a commit). The write-ahead log is emptied while nobody waits, and overwritten in place
 //! after that: a commit then changes no file length, which is what makes its sync cheap.
 //!
+//! The writer and the readers share this connection, since no second one can have the log. Each holds its lock for one call, a reader for
+//! one piece of what it reads.
+//!
 //! Files that are removed stay readable for a connection that has them open. So a log that was taken away is copied from there
 //! to where it belongs, and only when the copy is open, the old connection is closed.
+
+mod reader;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use rustix::fs::{AtFlags, fsync, renameat, unlinkat};
 
-use super::{Log, LogError, Tail, check_batch, parse_line, parts, text_of};
+use self::reader::Reader;
+use super::{Log, LogError, LogReader, Tail, check_batch, parse_line, parts};
 use crate::limits::{WAL_PAGES_IDLE, WAL_PAGES_MAX};
 use crate::queue::{Record, Seq};
 use crate::state_directory::{FileId, StateDirectory, plain};
@@ -52,13 +59,16 @@ pub const HEADER_BYTES: usize = 100;
 /// A log on disk.
 pub struct SqliteLog {
     directory: Arc<StateDirectory>,
-    opened: Option<OpenDatabase>,
+    opened: Shared,
     tail: Tail,
     /// Pages in the write-ahead log since it was last emptied.
     wal_pages: u64,
     /// Whether it was tried to copy the log beside the place to which it cannot be put back, and succeeded.
     rescued: Option<bool>,
 }
+
+/// The connection, if there is one.
+type Shared = Arc<Mutex<Option<OpenDatabase>>>;
 
 /// A connection, and where its files were when they were opened.
 struct OpenDatabase {
@@ -77,22 +87,26 @@ impl SqliteLog {
     /// # Errors
     /// Those of [`Log::reopen`].
     pub fn open(directory: Arc<StateDirectory>) -> Result<SqliteLog, LogError> {
-        let mut log =
-            SqliteLog { directory, opened: None, tail: Tail::default(), wal_pages: 0, rescued: None };
+        let mut log = SqliteLog {
+            directory,
+            opened: Shared::default(),
+            tail: Tail::default(),
+            wal_pages: 0,
+            rescued: None,
+        };
         log.reopen()?;
         Ok(log)
     }
 
-    fn connection(&self) -> Result<&Connection, LogError> {
-        let usable = self.opened.as_ref().filter(|opened| !opened.failed);
-        let usable = usable.ok_or_else(|| LogError::Io("an earlier write failed".into()))?;
-        Ok(&usable.connection)
+    /// The files are kept open until it is known that the next process will find them in their place.
+    fn note_failure(&self) {
+        self.opened.lock().iter_mut().for_each(|opened| opened.failed = true);
     }
 
     fn write(&mut self, batch: &[Record]) -> Result<Tail, LogError> {
         let (mut tail, mut pages) = (self.tail, 0);
-        let connection = self.connection()?;
-        let transaction = connection.unchecked_transaction()?;
+        let opened = self.opened.lock();
+        let transaction = usable(&opened)?.unchecked_transaction()?;
         {
             let mut insert = transaction.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3)")?;
             let mut beside = transaction.prepare_cached("INSERT INTO text VALUES (?1, ?2)")?;
@@ -108,13 +122,14 @@ impl SqliteLog {
             }
         }
         transaction.commit()?;
+        drop(opened);
         self.wal_pages += pages;
         Ok(tail)
     }
 
     fn delete(&mut self, of: &[Seq]) -> Result<(), LogError> {
-        let connection = self.connection()?;
-        let transaction = connection.unchecked_transaction()?;
+        let opened = self.opened.lock();
+        let transaction = usable(&opened)?.unchecked_transaction()?;
         {
             let mut delete = transaction.prepare_cached("DELETE FROM text WHERE seq = ?1")?;
             for seq in of {
@@ -122,6 +137,7 @@ impl SqliteLog {
             }
         }
         transaction.commit()?;
+        drop(opened);
         // What is freed is not written, only the list of it.
         self.wal_pages += 1 + of.len() as u64;
         Ok(())
@@ -129,14 +145,15 @@ impl SqliteLog {
 
     fn checkpoint(&mut self) -> Result<(), LogError> {
         let moved = "PRAGMA wal_checkpoint(RESTART)";
-        self.connection()?.query_row(moved, [], |_| Ok(()))?;
+        usable(&self.opened.lock())?.query_row(moved, [], |_| Ok(()))?;
         self.wal_pages = 0;
         Ok(())
     }
 
     /// What is not where it was, if the log is open.
     fn missing(&self) -> Option<String> {
-        let opened = self.opened.as_ref()?;
+        let opened = self.opened.lock();
+        let opened = opened.as_ref()?;
         if !self.directory.is_in_place() {
             return Some(self.directory.to_string());
         }
@@ -165,7 +182,8 @@ impl SqliteLog {
     }
 
     fn copy_to_its_place(&mut self) -> Result<(), String> {
-        let Some(opened) = &self.opened else { return Err("it is not open".into()) };
+        let mut place = self.opened.lock();
+        let Some(opened) = &*place else { return Err("it is not open".into()) };
         self.directory.put_back()?;
         let cannot = |error: rustix::io::Errno| format!("{}/{FILE} cannot be made: {error}", self.directory);
         // What stands there instead is not ours to destroy.
@@ -184,7 +202,8 @@ impl SqliteLog {
         if tail.seq < self.tail.seq {
             return Err(format!("the copy ends at event {}, not at {}", tail.seq, self.tail.seq));
         }
-        (self.opened, self.tail, self.wal_pages) = (Some(anew), tail, 0);
+        *place = Some(anew);
+        (self.tail, self.wal_pages) = (tail, 0);
         Ok(())
     }
 
@@ -196,7 +215,8 @@ impl SqliteLog {
 
     /// Copy the log beside its place: then it outlives this process even if the place stays taken.
     fn rescue(&mut self) {
-        let Some(opened) = self.opened.as_ref().filter(|_| self.rescued.is_none()) else { return };
+        let opened = self.opened.lock();
+        let Some(opened) = opened.as_ref().filter(|_| self.rescued.is_none()) else { return };
         let copied =
             self.directory.beside().map_err(|error| error.to_string()).and_then(|(beside, shown)| {
                 let copied = copy(&opened.connection, beside.as_fd(), &shown);
@@ -210,6 +230,12 @@ impl SqliteLog {
             }
         }
     }
+}
+
+/// The connection, unless a write of it has failed.
+fn usable(opened: &Option<OpenDatabase>) -> Result<&Connection, LogError> {
+    let usable = opened.as_ref().filter(|opened| !opened.failed);
+    Ok(&usable.ok_or_else(|| LogError::Io("an earlier write failed".into()))?.connection)
 }
 
 /// A copy of the database in `directory`, page by page, that is whole and on disk when it has its name.
@@ -329,7 +355,7 @@ impl Log for SqliteLog {
     }
 
     fn append(&mut self, expected: Seq, batch: &[Record]) -> Result<Tail, LogError> {
-        self.connection()?;
+        usable(&self.opened.lock())?;
         check_batch(self.tail, expected, batch)?;
         match self.write(batch) {
             Ok(tail) => self.tail = tail,
@@ -337,7 +363,7 @@ impl Log for SqliteLog {
             Err(LogError::Full) => return Err(LogError::Full),
             Err(error) => {
                 // Kept until it is known that its files are still where the next one will find them.
-                self.opened.iter_mut().for_each(|opened| opened.failed = true);
+                self.note_failure();
                 return Err(error);
             }
         }
@@ -352,8 +378,8 @@ impl Log for SqliteLog {
     }
 
     fn read(&mut self, after: Seq, limit: usize) -> Result<Vec<Record>, LogError> {
-        let mut select = self
-            .connection()?
+        let opened = self.opened.lock();
+        let mut select = usable(&opened)?
             .prepare_cached("SELECT seq, line FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
         let mut rows = select.query(params![after as i64, limit as i64])?;
         let mut records = Vec::new();
@@ -374,58 +400,14 @@ impl Log for SqliteLog {
         Ok(records)
     }
 
-    fn read_lines(&mut self, offset: u64, length: usize) -> Result<(u64, Vec<u8>), LogError> {
-        let connection = self.connection()?;
-        let mut select_end = connection.prepare_cached("SELECT end FROM event WHERE seq = ?1")?;
-        let mut end_of = |seq: Seq| match seq {
-            0 => Ok(0),
-            _ => match select_end.query_row([seq as i64], |row| row.get::<_, i64>(0)).optional()? {
-                Some(end) => Ok(end as u64),
-                None => Err(LogError::Damaged { seq, why: "it is missing".into() }),
-            },
-        };
-        // The first event that ends after `offset`, by bisection: an index for this would cost every append.
-        let (mut low, mut high) = (1, self.tail.seq + 1);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if end_of(middle)? > offset {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        let mut select =
-            connection.prepare_cached("SELECT seq, end, line FROM event WHERE seq >= ?1 ORDER BY seq")?;
-        let mut rows = select.query([low as i64])?;
-        let first = end_of(low - 1)?;
-        let (mut seq, mut start) = (low, first);
-        let last = offset.saturating_add(length as u64);
-        let mut lines = Vec::with_capacity(length.min(1 << 20));
-        while start < last
-            && let Some(row) = rows.next()?
-        {
-            let (found, end, line) =
-                (row.get::<_, i64>(0)? as Seq, row.get::<_, i64>(1)? as u64, row.get_ref(2)?);
-            let line = line.as_bytes().map_err(rusqlite::Error::from)?;
-            if found != seq || end.checked_sub(start) != Some(line.len() as u64) {
-                return Err(LogError::Damaged { seq, why: "its line is not where it was".into() });
-            }
-            lines.extend_from_slice(line);
-            (seq, start) = (seq + 1, end);
-        }
-        Ok((first, lines))
-    }
-
-    fn text(&mut self, seq: Seq) -> Result<Option<Vec<u8>>, LogError> {
-        let record = seq.checked_sub(1).map_or(Ok(vec![]), |before| self.read(before, 1))?.pop();
-        let record = record.ok_or_else(|| LogError::Damaged { seq, why: "there is no such event".into() })?;
-        let mut select = self.connection()?.prepare_cached("SELECT body FROM text WHERE seq = ?1")?;
-        text_of(&record, select.query_row([seq as i64], |row| row.get(0)).optional()?)
+    fn reader(&self) -> Arc<dyn LogReader> {
+        Arc::new(Reader::new(self.opened.clone()))
     }
 
     fn texts(&mut self, after: Seq, limit: usize) -> Result<Vec<Seq>, LogError> {
+        let opened = self.opened.lock();
         let mut select =
-            self.connection()?.prepare_cached("SELECT seq FROM text WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+            usable(&opened)?.prepare_cached("SELECT seq FROM text WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
         let rows = select.query_map(params![after as i64, limit as i64], |row| {
             row.get::<_, i64>(0).map(|seq| seq as Seq)
         })?;
@@ -435,7 +417,7 @@ impl Log for SqliteLog {
     fn drop_texts(&mut self, of: &[Seq]) -> Result<(), LogError> {
         match self.delete(of) {
             Err(error) if !matches!(error, LogError::Full) => {
-                self.opened.iter_mut().for_each(|opened| opened.failed = true);
+                self.note_failure();
                 Err(error)
             }
             done => done,
@@ -447,9 +429,12 @@ impl Log for SqliteLog {
             self.restore(&missing)?;
             return Ok(self.tail);
         }
-        self.opened = None;
+        let mut place = self.opened.lock();
+        *place = None;
         let (opened, tail) = connect(self.directory.descriptor(), self.directory.shown())?;
-        (self.opened, self.tail) = (Some(opened), tail);
+        *place = Some(opened);
+        drop(place);
+        self.tail = tail;
         self.clear_rescued();
         match self.checkpoint() {
             // Only the emptying failed: the write-ahead log was synced first, so what was read is on disk.

@@ -1,0 +1,45 @@
+//! The reader: the thread that looks into the log for those who show it, so that the writer does not.
+//!
+//! May assume: a read ends. It may wait for a commit.
+//! Must never: change anything.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use crate::log::LogReader;
+
+/// A read of the log, with what becomes of it.
+type Query = Box<dyn FnOnce(&dyn LogReader) + Send>;
+
+/// The thread, while it runs.
+pub(super) struct Reader(Mutex<Option<(Sender<Query>, JoinHandle<()>)>>);
+
+impl Reader {
+    /// Start the thread.
+    pub(super) fn start(log: Arc<dyn LogReader>) -> io::Result<Reader> {
+        let (sender, queries) = channel::<Query>();
+        let thread = std::thread::Builder::new().name("reader".into());
+        let thread = thread.spawn(move || queries.into_iter().for_each(|query| query(&*log)))?;
+        Ok(Reader(Mutex::new(Some((sender, thread)))))
+    }
+
+    /// Have the thread read something. After the end the query is dropped, and its reply with it, which answers the kernel.
+    pub(super) fn ask(&self, query: impl FnOnce(&dyn LogReader) + Send + 'static) {
+        if let Some((sender, _)) = &*self.0.lock() {
+            let _ = sender.send(Box::new(query));
+        }
+    }
+
+    /// Answer what was asked, and end the thread.
+    pub(super) fn stop(&self) {
+        let Some((sender, thread)) = self.0.lock().take() else { return };
+        drop(sender);
+        if thread.join().is_err() {
+            log::error!("the reader of the log ended by a panic");
+        }
+    }
+}
