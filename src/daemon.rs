@@ -13,7 +13,7 @@ mod service;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, fstat, openat};
@@ -197,11 +197,13 @@ impl Daemon {
         if let Some(terms) = shown.terms() {
             desk.beside(terms);
         }
-        shown.tell_more(told(config, &project, &engine, files[1].clone(), &endings)?);
         let desk_options = options(&config.source.join(&config.tasks), desk_threads);
         let desk = Arc::new(desk);
+        shown.tell_more(told(config, &project, &engine, files[1].clone(), &endings, Arc::downgrade(&desk))?);
         let mounted = desk_place(&place, tree.device(), &config.tasks).and_then(|(place, target)| {
-            Session::mount(desk.clone(), callers, &place, &target, &desk_options)
+            let session = Session::mount(desk.clone(), callers, &place, &target, &desk_options)?;
+            prove_create(&desk, &place);
+            Ok(session)
         });
         let session = match mounted {
             Ok(session) => session,
@@ -295,6 +297,7 @@ fn told(
     engine: &Arc<Engine>,
     tasks: Arc<Files>,
     endings: &ExitStatusSource,
+    desk: Weak<Desk>,
 ) -> Result<impl Fn() -> Map<String, Value> + Send + Sync + use<>, StartError> {
     let (endings_by, endings_why) = endings.told();
     let root = project.root().try_clone().map_err(|e| cannot("a descriptor cannot be copied", e))?;
@@ -312,6 +315,7 @@ fn told(
                 "broken": engine.broken(),
             },
             "tasks": { "name": name, "in_place": tasks_in_place, "replaced": tasks.replaced() },
+            "create_waits": desk.upgrade().is_some_and(|desk| desk.create_waits()),
             "endings": { "by": endings_by, "why": endings_why },
         });
         match told {
@@ -381,6 +385,26 @@ fn mountpoint(path: &Path, in_place_of: Option<&OwnedFd>) -> Result<(Place, Owne
         )));
     }
     Ok((place, target))
+}
+
+/// Have the desk prove what this kernel does between a CREATE and the return of open(2).
+fn prove_create(desk: &Desk, place: &Place) {
+    let proven = desk.prove_create(|name| {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        openat(place.open()?, Path::new("claim").join(name), flags, Mode::RUSR)?;
+        Ok(())
+    });
+    match proven {
+        Err(error) => log::warn!(
+            "what this kernel does after a CREATE cannot be seen ({error}), so each one waits for the disk"
+        ),
+        Ok(()) if desk.create_waits() => {
+            log::warn!(
+                "this kernel returns from open(2) without asking for attributes, so each CREATE waits for the disk"
+            );
+        }
+        Ok(()) => {}
+    }
 }
 
 /// The place of the desk, and the directory there. It is looked up in the tree that was just mounted, by descriptor; nothing that

@@ -40,7 +40,12 @@ impl<F: Filesystem> Adapter<F> {
     /// A request, counted if its kind is one that is.
     fn asked(&self, asked: RequestKind, req: &fuser::Request) -> Request {
         self.terms.count(asked);
-        request(req)
+        let mut request = request(req);
+        // The daemon is no worker.
+        if request.tid == std::process::id() {
+            request.tid = 0;
+        }
+        request
     }
 }
 

@@ -41,6 +41,17 @@ fn c20_every_form_claims_and_the_claim_is_on_disk() {
 }
 
 #[test]
+fn c20_it_is_proven_at_each_mount_that_the_kernel_waits_for_a_claim() {
+    let project = project!();
+    project.task("a", "# A\n");
+    let mounted = project.mount(&[]);
+    assert_eq!(mounted.session()["create_waits"], false);
+    // The proof leaves nothing behind, and the daemon is no worker.
+    let listed = mounted.sh("w1", "ls -A tasks/claim tasks/ready; ls tasks/workers").ok();
+    assert_eq!(listed.lines().collect::<Vec<_>>(), ["tasks/claim:", "", "tasks/ready:", "a", "self", "w1"]);
+}
+
+#[test]
 fn c20_c22_who_comes_second_loses_in_every_form() {
     let project = project!();
     project.task("a", "# A\n");

@@ -16,6 +16,7 @@
 //! | `scratch` | temporary files in `completed/` and `failed/` |
 //! | `nodes`, `handles`, `errors` | numbers, open files, errnos |
 
+mod create_probe;
 mod dashboard;
 mod documents;
 mod errors;
@@ -42,6 +43,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use self::create_probe::CreateProbe;
 use self::handles::{Handles, ListingLine, OpenHandle};
 pub use self::members::Users;
 use self::nodes::{DeskDirectory, DeskNode, is_synthesized};
@@ -101,6 +103,7 @@ struct DeskCore {
     handles: Handles,
     /// Numbers for what is made.
     made: AtomicU64,
+    create_probe: CreateProbe,
     /// Directories whose attributes the kernel may believe at present.
     believed: [AtomicBool; DeskDirectory::ALL.len()],
     /// Makes the kernel forget a node's attributes.
@@ -131,6 +134,7 @@ impl Desk {
                 view,
                 handles: Handles::default(),
                 made: AtomicU64::new(0),
+                create_probe: CreateProbe::default(),
                 believed: Default::default(),
                 invalidate: OnceLock::new(),
             }),
@@ -153,6 +157,20 @@ impl Desk {
     /// The tree beside it is served on these terms.
     pub fn beside(&self, tree: Arc<SessionInfo>) {
         let _ = self.core.view.sessions[0].set(tree);
+    }
+
+    /// Prove that the kernel asks for the attributes of a new file before open(2) returns; else CREATE is answered later. `open` makes and
+    /// closes a new file of the name that it is given in `claim/`, and is not a thread that serves the kernel.
+    ///
+    /// # Errors
+    /// Those of `open`. CREATE is answered later then, too.
+    pub fn prove_create(&self, open: impl FnOnce(&OsStr) -> std::io::Result<()>) -> std::io::Result<()> {
+        self.core.create_probe.run(open)
+    }
+
+    /// Whether each CREATE waits for the disk by itself, since it is not proven that the kernel would wait.
+    pub fn create_waits(&self) -> bool {
+        self.core.create_probe.create_waits()
     }
 
     /// Bring the queue in step with the files, and keep it so. Returns when all that is there now is handed in.
@@ -262,6 +280,7 @@ impl Filesystem for Desk {
     }
 
     fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>, reply: Reply<(Attr, Duration)>) {
+        self.core.create_probe.asked(ino);
         match self.core.made(ino) {
             Some(made) => self.core.safe(ino, made, reply),
             None => reply.send(self.core.attributes(req, ino, fh)),
@@ -340,6 +359,9 @@ impl Filesystem for Desk {
         flags: i32,
         reply: Reply<(Entry, Opened)>,
     ) {
+        if self.core.create_probe.is_named(name) {
+            return reply.send(Ok(self.core.create_probed()));
+        }
         match self.core.being_made(parent, name) {
             Some(node) => self.core.create_synthesized(req, (parent, name), node, (mode, flags), reply),
             None => {

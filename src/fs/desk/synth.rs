@@ -196,10 +196,17 @@ impl DeskCore {
             });
         };
         match ticket.decided() {
-            Some(decided) => answer(decided),
-            // The log does not work: it is decided when it does.
-            None => ticket.on_durable(answer),
+            Some(decided) if !self.create_probe.create_waits() => answer(decided),
+            // Or the log does not work: it is decided when it does.
+            _ => ticket.on_durable(answer),
         }
+    }
+
+    /// The node that the probe makes: as a claim's, with nothing behind it.
+    pub(super) fn create_probed(&self) -> (Entry, Opened) {
+        let entry = self.fresh(FileKind::File, None);
+        self.create_probe.is_made(entry.attr.ino);
+        (entry, self.opened(self.view.config.owner_uid, OpenHandle::Document(Arc::default())))
     }
 
     pub(super) fn opened(&self, uid: u32, handle: OpenHandle) -> Opened {
