@@ -5,6 +5,7 @@
 
 mod errors;
 mod links;
+mod modules;
 mod reference;
 mod task_format;
 mod texts;
