@@ -1,9 +1,10 @@
 //! `crewfs completions`: what makes a shell complete the commands, made from their own definition.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::{Shell, generate};
 
-use super::{Cli, Failure, out};
+use super::failure::Failure;
+use super::out;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -11,9 +12,9 @@ pub(super) struct Arguments {
     shell: Shell,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments, mut program: Command) -> Result<(), Failure> {
     let mut text = Vec::new();
-    generate(arguments.shell, &mut Cli::command(), "crewfs", &mut text);
+    generate(arguments.shell, &mut program, "crewfs", &mut text);
     out::write(&text);
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::Failure;
+use super::failure::Failure;
 use super::out::say;
 use crate::daemon::needs;
 use crate::mounts;

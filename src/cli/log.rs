@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::failure::Failure;
 use super::options::Options;
+use super::out;
+use super::paths::canonical;
 use super::settings::Settings;
-use super::{Failure, absolute, out};
 use crate::daemon::{Project, TakeError};
 use crate::limits::REPLAY_EVENTS;
 use crate::log::{Log, line};
@@ -36,11 +38,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(file) => {
             let settings = Settings::read(file)?;
             options = settings.apply(options)?;
-            (absolute(&settings.source)?, settings.mountpoint)
+            (canonical(&settings.source)?, settings.mountpoint)
         }
         None => {
             let source = arguments.source.as_deref().expect("clap asks for it when there is no file");
-            let source = absolute(source)?;
+            let source = canonical(source)?;
             (source.clone(), source)
         }
     };

@@ -5,10 +5,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man;
 
-use super::{Cli, Failure};
+use super::failure::Failure;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -16,11 +16,11 @@ pub(super) struct Arguments {
     directory: PathBuf,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments, program: Command) -> Result<(), Failure> {
     let directory = &arguments.directory;
     let failed = |error| Failure::failed(format!("{}: {error}", directory.display()));
     fs::create_dir_all(directory).map_err(failed)?;
-    let mut program = Cli::command().disable_help_subcommand(true);
+    let mut program = program.disable_help_subcommand(true);
     // Each command learns its full name.
     program.build();
     let commands = program.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
@@ -36,12 +36,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::Cli;
 
     #[test]
     fn every_command_has_a_page_that_describes_each_of_its_options() {
         let directory = tempfile::tempdir().unwrap();
-        run(&Arguments { directory: directory.path().join("man") }).unwrap();
+        run(&Arguments { directory: directory.path().join("man") }, Cli::command()).unwrap();
         let page =
             |name: &str| fs::read_to_string(directory.path().join("man").join(format!("{name}.1"))).unwrap();
         let plain = |page: &str| {

@@ -9,12 +9,14 @@ mod completions;
 mod demo;
 mod doctor;
 mod ending;
+mod failure;
 mod init;
 mod log;
 mod man;
 mod mount;
 mod options;
 mod out;
+mod paths;
 mod processes;
 mod served;
 mod settings;
@@ -22,23 +24,22 @@ mod sftp_server;
 mod top;
 mod umount;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::mounts;
+use self::failure::Failure;
 
 /// A filesystem in which many coding agents share one project. The task queue is a directory.
 #[derive(Parser)]
 #[command(name = "crewfs", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum CliCommand {
     /// Make a project ready for a crew: the tasks directory, guides, hooks for agent programs; or take that out again.
     Init(init::Arguments),
     /// Mount a project, over itself when no other place is named.
@@ -61,34 +62,6 @@ enum Command {
     Man(man::Arguments),
 }
 
-/// Why a command failed, and how it exits.
-#[derive(Debug)]
-struct Failure {
-    code: u8,
-    message: String,
-}
-
-impl Failure {
-    /// It was refused or went wrong.
-    fn failed(message: impl std::fmt::Display) -> Failure {
-        Failure { code: 1, message: message.to_string() }
-    }
-
-    /// It was asked for in a wrong way.
-    fn usage(message: impl std::fmt::Display) -> Failure {
-        Failure { code: 2, message: message.to_string() }
-    }
-
-    /// There is no such mount.
-    fn not_mounted(place: &Path) -> Failure {
-        let place = place.display();
-        Failure {
-            code: 3,
-            message: format!("{place} is not a mount of crewfs; what is: findmnt -t fuse.crewfs"),
-        }
-    }
-}
-
 /// Run the command that the process was started with.
 pub fn main() -> ExitCode {
     let parsed = match Cli::try_parse() {
@@ -104,16 +77,16 @@ pub fn main() -> ExitCode {
         }
     };
     exit_code(match parsed.command {
-        Command::Init(arguments) => init::run(&arguments),
-        Command::Mount(arguments) => mount::run(arguments),
-        Command::Umount(arguments) => umount::run(&arguments),
-        Command::Log(arguments) => log::run(&arguments),
-        Command::Top(arguments) => top::run(&arguments),
-        Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::SftpServer(arguments) => sftp_server::run(&arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Completions(arguments) => completions::run(&arguments),
-        Command::Man(arguments) => man::run(&arguments),
+        CliCommand::Init(arguments) => init::run(&arguments),
+        CliCommand::Mount(arguments) => mount::run(arguments),
+        CliCommand::Umount(arguments) => umount::run(&arguments),
+        CliCommand::Log(arguments) => log::run(&arguments),
+        CliCommand::Top(arguments) => top::run(&arguments),
+        CliCommand::Doctor(arguments) => doctor::run(&arguments),
+        CliCommand::SftpServer(arguments) => sftp_server::run(&arguments),
+        CliCommand::Demo(arguments) => demo::run(&arguments),
+        CliCommand::Completions(arguments) => completions::run(&arguments, Cli::command()),
+        CliCommand::Man(arguments) => man::run(&arguments, Cli::command()),
     })
 }
 
@@ -125,32 +98,4 @@ fn exit_code(work: Result<(), Failure>) -> ExitCode {
         code = if code == 0 { failure.code } else { code };
     }
     ExitCode::from(code)
-}
-
-/// A path as it is without links and relative parts. Not for mount points that may be dead: asking them would fail.
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    let shown = path.display();
-    path.canonicalize().map_err(|error| match error.raw_os_error() {
-        Some(error) if mounts::is_of_dead(error) => Failure::failed(dead_mount(path)),
-        _ => Failure::failed(format!("{shown}: {error}")),
-    })
-}
-
-/// The sentence on a mount whose daemon is gone.
-fn dead_mount(place: &Path) -> String {
-    let shown = place.display();
-    format!("{shown} is a dead mount, its daemon is gone; clear it: crewfs umount {shown}")
-}
-
-/// The place that a path names, although what is mounted there may not answer: only its parent is asked.
-fn place(path: &Path) -> Result<PathBuf, Failure> {
-    let full = std::path::absolute(path).map_err(Failure::failed)?;
-    match (full.parent(), full.file_name()) {
-        (Some(parent), Some(name)) => {
-            let full = absolute(parent)?.join(name);
-            // A link leads to the place; whatever else it is, dead or alive, is the place.
-            if std::fs::read_link(&full).is_ok() { absolute(&full) } else { Ok(full) }
-        }
-        _ => absolute(path),
-    }
 }

@@ -11,11 +11,12 @@ use daemonize::{Daemonize, Outcome};
 use rustix::fs::OFlags;
 
 use super::ending;
+use super::failure::Failure;
 use super::options::Options;
+use super::paths::{canonical, mount_place};
 use super::served::Served;
 use super::settings::Settings;
 use super::umount::take_away;
-use super::{Failure, absolute, place};
 use crate::daemon::{Config, Daemon, Project, TakeError, needs, state_place};
 use crate::mountpoint::{Unresolved, resolve};
 use crate::mounts::{self, Mount};
@@ -117,9 +118,9 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
     needs::check().map_err(Failure::failed)?;
     // A mount over itself whose daemon is gone does not answer.
     clear_dead(source, mountpoint)?;
-    let full_source = resolved(source, is_root, absolute)?;
+    let full_source = resolved(source, is_root, canonical)?;
     let mountpoint =
-        if mountpoint == source { full_source.clone() } else { resolved(mountpoint, is_root, place)? };
+        if mountpoint == source { full_source.clone() } else { resolved(mountpoint, is_root, mount_place)? };
     let source = full_source;
     let state = options.state.as_deref().map(|state| state_place(state, &source, &mountpoint));
     Ok(Config {
@@ -167,10 +168,10 @@ fn resolved(
 /// Take away what an earlier daemon of this project left at this place when it was killed: nobody can use it any more.
 fn clear_dead(source: &Path, mountpoint: &Path) -> Result<(), Failure> {
     // Of a place that there is not, the daemon's own check says what is wrong.
-    let Ok(mountpoint) = place(mountpoint) else { return Ok(()) };
+    let Ok(mountpoint) = mount_place(mountpoint) else { return Ok(()) };
     let left = || mounts::at(&mountpoint).map_err(Failure::failed);
     while let Some(mount) = left()?
-        && mount.source == place(source)?
+        && mount.source == mount_place(source)?
         && has_ended(&mount)
     {
         // Detaching takes the desk along.

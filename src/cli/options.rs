@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, fstat};
 use rustix::io::Errno;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::fs::desk::Users;
 use crate::fs::guard;
 use crate::fs::identity::names;

@@ -10,7 +10,7 @@ use std::fmt::{Arguments, Display};
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::shown;
 
 /// The first error of writing to standard output. Nothing is written after it: a text with a hole in it misleads.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::Failure;
+use super::failure::Failure;
 use super::options::Options;
 use crate::log::LOG_FILE;
 use crate::state_directory;

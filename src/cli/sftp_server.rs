@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::beneath::{self, Links};
-use super::{Failure, dead_mount};
+use super::failure::{Failure, dead_mount};
 use crate::confine::{self, ConfineError};
 use crate::mounts::{self, Mount, Table};
 use crate::queue::WorkerName;

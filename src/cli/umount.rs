@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use rustix::io::Errno;
 
+use super::doctor;
+use super::failure::Failure;
+use super::paths::mount_place;
 use super::processes;
 use super::served::Served;
 use super::settings::Settings;
-use super::{Failure, doctor, place};
 use crate::daemon::Project;
 use crate::mountpoint::{self, Place, unmount_by_helper};
 use crate::mounts::{self, Mount};
@@ -37,8 +39,10 @@ const SOON: Duration = Duration::from_secs(3);
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let said = match &arguments.config {
-        Some(file) => place(&Settings::read(file)?.mountpoint)?,
-        None => place(arguments.mountpoint.as_deref().expect("clap asks for it when there is no file"))?,
+        Some(file) => mount_place(&Settings::read(file)?.mountpoint)?,
+        None => {
+            mount_place(arguments.mountpoint.as_deref().expect("clap asks for it when there is no file"))?
+        }
     };
     // A caller that stands in the mount is not in its own way; the paths are absolute by now.
     let _ = std::env::set_current_dir("/");

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Finding::{self, Good, Warning};
 use super::look::{Look, Seen};
-use crate::cli::dead_mount;
+use crate::cli::failure::dead_mount;
 use crate::cli::served::Served;
 use crate::mounts::{self, Mount};
 

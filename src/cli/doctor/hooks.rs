@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::Errand;
 use super::Finding::{self, Problem, Warning};
 use super::errand::{ask, send};
-use crate::cli::{Failure, init, out};
+use crate::cli::failure::Failure;
+use crate::cli::{init, out};
 use crate::limits::DOCTOR_SILENT_MS;
 
 const SHARED: &str = "shared ";

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::Errand;
 use super::errand::{Asked, ask, send};
-use crate::cli::{Failure, out};
+use crate::cli::failure::Failure;
+use crate::cli::out;
 use crate::fs::tree::SESSION;
 use crate::limits::DOCTOR_SILENT_MS;
 use crate::mounts;

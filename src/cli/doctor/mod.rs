@@ -26,10 +26,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::failure::Failure;
 use super::out::say;
+use super::paths::mount_place;
 use super::served::Served;
 use super::settings::{self, Settings};
-use super::{Failure, place};
 use crate::mounts::{self, Mount};
 use crate::state_directory;
 
@@ -118,7 +119,7 @@ struct Named {
 
 impl Named {
     fn find(path: &Path) -> Result<Named, Failure> {
-        let place = place(path)?;
+        let place = mount_place(path)?;
         let ours = mounts::ours().map_err(Failure::failed)?;
         // The mount at this place, or else one that shows what is there.
         let at = mounts::at(&place).map_err(Failure::failed)?;

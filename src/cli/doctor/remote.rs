@@ -8,7 +8,7 @@ use super::Errand;
 use super::Finding::{self, Good, Warning};
 use super::errand::{ask, send};
 use super::{number, program, sshd};
-use crate::cli::Failure;
+use crate::cli::failure::Failure;
 use crate::cli::sftp_server::SERVERS;
 use crate::confine;
 use crate::limits::DOCTOR_SILENT_MS;

@@ -20,8 +20,9 @@ pub(super) use self::exposed::Exposed;
 use self::kit::{Client, Merged, PARTS, PLUGIN, Part, Way};
 use self::place::{Found, Place};
 use self::record::{Installed, RECORD, Record};
-use super::Failure;
+use super::failure::Failure;
 use super::out::say;
+use super::paths::mount_place;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -55,7 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             "{shown} does not exist; mend the path, or make it first: mkdir -p {shown}"
         )));
     }
-    let directory = super::place(&arguments.directory)?;
+    let directory = mount_place(&arguments.directory)?;
     let mut place = Place::at(directory.clone())?;
     let record = Record::read(&place)?;
     let mut teller = Teller::default();

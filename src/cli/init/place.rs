@@ -19,8 +19,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::super::Failure;
-use super::super::beneath::{self, Links};
+use crate::cli::beneath::{self, Links};
+use crate::cli::failure::Failure;
 use crate::limits::INIT_FILE_BYTES;
 use crate::sys;
 

@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::Failure;
 use super::place::{Found, Place};
+use crate::cli::failure::Failure;
 
 /// Where it is kept, from the root of the project.
 pub(super) const RECORD: &str = ".crew/installed.json";

@@ -23,7 +23,8 @@ use std::time::Duration;
 use clap::Args;
 use ratatui::crossterm::event;
 
-use super::{Failure, out};
+use super::failure::Failure;
+use super::out;
 use crate::clock::{self, Clock};
 use crate::limits::{TOP_ONCE_MS, TOP_SILENT_MS};
 use crate::queue::{Now, Span};

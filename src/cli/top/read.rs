@@ -15,7 +15,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::model::Answer;
-use crate::cli::{Failure, dead_mount, out};
+use crate::cli::failure::{Failure, dead_mount};
+use crate::cli::out;
 use crate::clock::Clock;
 use crate::limits::{TOP_DOCUMENT_BYTES, TOP_EVENT_BYTES, TOP_QUEUE_MS, TOP_REST};
 use crate::queue::{Instant, Span};
