@@ -12,9 +12,9 @@ use rustix::fs::OFlags;
 
 use super::ending;
 use super::failure::Failure;
+use super::find_daemon::RunningDaemon;
 use super::options::Options;
 use super::paths::{canonical, mount_place};
-use super::served::Served;
 use super::settings::Settings;
 use super::umount::take_away;
 use crate::daemon::{Config, Daemon, Project, TakeError, needs, state_place};
@@ -183,7 +183,8 @@ fn clear_dead(source: &Path, mountpoint: &Path) -> Result<(), Failure> {
 /// Whether the daemon of a mount has ended. One that was killed a moment ago may have answered once more, and is waited for.
 fn has_ended(mount: &Mount) -> bool {
     let is_dead = || mounts::is_dead(&mount.mountpoint);
-    is_dead() || Served::find(&mount.source).is_none_or(|daemon| ending::is_over(daemon.pid)) && is_dead()
+    is_dead()
+        || RunningDaemon::find(&mount.source).is_none_or(|daemon| ending::is_over(daemon.pid)) && is_dead()
 }
 
 fn take(config: &Config) -> Result<Project, Failure> {
@@ -195,7 +196,7 @@ fn take(config: &Config) -> Result<Project, Failure> {
         // A daemon that was killed has the project until the kernel has closed its files.
         Err(TakeError::Held(_))
             if is_over(Project::last_holder(source, state).map(|holder| holder.pid))
-                && is_over(Served::find(source).map(|daemon| daemon.pid)) =>
+                && is_over(RunningDaemon::find(source).map(|daemon| daemon.pid)) =>
         {
             take()
         }

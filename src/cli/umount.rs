@@ -9,9 +9,9 @@ use rustix::io::Errno;
 
 use super::doctor;
 use super::failure::Failure;
+use super::find_daemon::RunningDaemon;
 use super::paths::mount_place;
 use super::processes;
-use super::served::Served;
 use super::settings::Settings;
 use crate::daemon::Project;
 use crate::mountpoint::{self, Place, unmount_by_helper};
@@ -168,7 +168,7 @@ fn wait_for_daemon(tree: &Mount) -> Result<(), Failure> {
     if within(SOON, free) {
         return Ok(());
     }
-    if let Some(served) = Served::find(source) {
+    if let Some(served) = RunningDaemon::find(source) {
         // Any user can mount something that is said to show another user's project.
         if !served.is_of(tree.user) {
             return Ok(());

@@ -1,6 +1,6 @@
 //! The clock: what people read in times, and when `not_before` and `deadline` come.
 
-use super::Finding::{self, Good, Warning};
+use super::finding::Finding::{self, Good, Warning};
 use crate::sys;
 
 pub(super) fn finding() -> Finding {

@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
-use super::Finding::{self, Good, Warning};
-use super::look::{Look, Seen};
-use crate::cli::failure::dead_mount;
-use crate::cli::served::Served;
+use super::finding::Finding::{self, Good, Warning};
+use super::liveness::{Liveness, LivenessCheck};
+use crate::cli::failure::{Failure, dead_mount};
+use crate::cli::find_daemon::RunningDaemon;
 use crate::mounts::{self, Mount};
 
 /// What is to be said of all mounts of ours but the one that is looked at by itself.
@@ -20,13 +20,13 @@ pub(super) fn findings(but: Option<&Path>) -> Vec<Finding> {
     };
     let trees = trees(&mounts).into_iter().filter(|tree| Some(tree.mountpoint.as_path()) != but);
     // All at once: many that hang together take no longer than one.
-    let looks: Vec<_> = trees.map(|tree| (tree, Look::begin(&tree.mountpoint))).collect();
+    let checks: Vec<_> = trees.map(|tree| (tree, LivenessCheck::start(&tree.mountpoint))).collect();
     let (mut findings, mut answer) = (Vec::new(), 0);
-    for (tree, look) in looks {
-        match look.map(Look::seen) {
-            Ok(Seen::Alive(_)) => answer += 1,
-            Ok(Seen::Dead) => findings.push(Warning(dead_mount(&tree.mountpoint))),
-            Ok(Seen::Silent) => findings.push(Warning(silent(&tree.mountpoint, &tree.source))),
+    for (tree, check) in checks {
+        match check.map(LivenessCheck::result) {
+            Ok(Liveness::Alive(_)) => answer += 1,
+            Ok(Liveness::Dead) => findings.push(Warning(dead_mount(&tree.mountpoint))),
+            Ok(Liveness::Silent) => findings.push(Warning(silent_mount(&tree.mountpoint, &tree.source))),
             Err(error) => findings.push(Warning(format!(
                 "nobody can be started to look at {}: {error}; look: stat -f {0}",
                 tree.mountpoint.display()
@@ -37,6 +37,18 @@ pub(super) fn findings(but: Option<&Path>) -> Vec<Finding> {
         findings.push(Good(format!("all other mounts of crewfs answer: {answer}")));
     }
     findings
+}
+
+/// Whether the daemon of a mount is gone. A daemon that hangs does not block this call.
+///
+/// # Errors
+/// The message about a mount that does not answer.
+pub(in crate::cli) fn is_dead(mount: &Mount) -> Result<bool, Failure> {
+    match LivenessCheck::start(&mount.mountpoint).map_err(Failure::failed)?.result() {
+        Liveness::Dead => Ok(true),
+        Liveness::Alive(_) => Ok(false),
+        Liveness::Silent => Err(Failure::failed(silent_mount(&mount.mountpoint, &mount.source))),
+    }
 }
 
 /// Those that are not the desk of another one: the desk has the same daemon, and goes with the tree.
@@ -54,11 +66,11 @@ fn trees(mounts: &[Mount]) -> Vec<&Mount> {
 }
 
 /// The sentence on a mount that gives no answer.
-pub(super) fn silent(place: &Path, source: &Path) -> String {
-    said_of_silent(place, Served::find(source).map(|served| (served.pid, served.is_stopped())))
+pub(super) fn silent_mount(place: &Path, source: &Path) -> String {
+    silent_mount_message(place, RunningDaemon::find(source).map(|served| (served.pid, served.is_stopped())))
 }
 
-fn said_of_silent(place: &Path, daemon: Option<(u32, bool)>) -> String {
+fn silent_mount_message(place: &Path, daemon: Option<(u32, bool)>) -> String {
     let shown = place.display();
     match daemon {
         Some((pid, true)) => {
@@ -102,8 +114,8 @@ mod tests {
     #[test]
     fn what_does_not_answer_is_mended_by_what_is_wrong_with_its_daemon() {
         let place = Path::new("/mnt/a");
-        assert!(said_of_silent(place, Some((7, true))).ends_with("kill -CONT 7"));
-        assert!(said_of_silent(place, Some((7, false))).ends_with("kill -9 7; crewfs umount /mnt/a"));
-        assert!(said_of_silent(place, None).ends_with("sudo crewfs doctor /mnt/a"));
+        assert!(silent_mount_message(place, Some((7, true))).ends_with("kill -CONT 7"));
+        assert!(silent_mount_message(place, Some((7, false))).ends_with("kill -9 7; crewfs umount /mnt/a"));
+        assert!(silent_mount_message(place, None).ends_with("sudo crewfs doctor /mnt/a"));
     }
 }

@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use super::Finding::{self, Good, Problem, Warning};
+use super::finding::Finding::{self, Good, Problem, Warning};
 use crate::limits::RESERVED_BYTES;
 
-/// Room below which a disk is soon full, in bytes: a day of a busy crew's logs and results.
+/// FreeSpace below which a disk is soon full, in bytes: a day of a busy crew's logs and results.
 const ROOM_GOOD: u64 = 256 * 1024 * 1024;
 /// Files below which it can soon hold no more.
 const FILES_GOOD: u64 = 1_000;
 
 /// What a disk has left.
 #[derive(Debug, Clone, Copy)]
-struct Room {
+struct FreeSpace {
     bytes: u64,
     /// None where the filesystem makes files as long as there is room.
     files: Option<u64>,
@@ -23,7 +23,7 @@ pub(super) fn findings(shown: &Path, state: &Path, reserved: bool) -> Vec<Findin
     match rustix::fs::statvfs(state) {
         Ok(disk) => {
             let bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-            judge(shown, Room { bytes, files: (disk.f_files > 0).then_some(disk.f_favail) }, reserved)
+            judge(shown, FreeSpace { bytes, files: (disk.f_files > 0).then_some(disk.f_favail) }, reserved)
         }
         Err(error) => vec![Warning(format!(
             "the disk under {} does not tell what is free: {error}; see: df {0}",
@@ -32,8 +32,8 @@ pub(super) fn findings(shown: &Path, state: &Path, reserved: bool) -> Vec<Findin
     }
 }
 
-fn judge(shown: &Path, room: Room, reserved: bool) -> Vec<Finding> {
-    let (shown, bytes) = (shown.display(), room.bytes);
+fn judge(shown: &Path, free: FreeSpace, reserved: bool) -> Vec<Finding> {
+    let (shown, bytes) = (shown.display(), free.bytes);
     let mut findings = Vec::new();
     // The reserve is only taken where it fits twice.
     findings.push(if !reserved && bytes <= 2 * RESERVED_BYTES {
@@ -52,7 +52,7 @@ fn judge(shown: &Path, room: Room, reserved: bool) -> Vec<Finding> {
     } else {
         Good(format!("the disk under {shown} has {} free", size(bytes)))
     });
-    match room.files {
+    match free.files {
         Some(0) => findings.push(Problem(format!(
             "the disk under {shown} can hold no more files; remove some: du -x --inodes {shown} | sort -n | tail"
         ))),
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn judged(bytes: u64, files: Option<u64>, reserved: bool) -> Vec<Finding> {
-        judge(Path::new("/p"), Room { bytes, files }, reserved)
+        judge(Path::new("/p"), FreeSpace { bytes, files }, reserved)
     }
 
     #[test]

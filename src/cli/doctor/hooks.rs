@@ -1,13 +1,12 @@
 //! Whether others than their owner can change the hooks of a project, and the settings of agent programs that name commands.
 //!
-//! Must never: look at the project but in [`errand`]: it may lie in a mount that hangs.
+//! Must never: look at the project but in [`probe`]: it may lie in a mount that hangs.
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::Errand;
-use super::Finding::{self, Problem, Warning};
-use super::errand::{ask, send};
+use super::finding::Finding::{self, Problem, Warning};
+use super::probe::{self, Probe, Query};
 use crate::cli::failure::Failure;
 use crate::cli::{init, out};
 use crate::limits::DOCTOR_SILENT_MS;
@@ -16,11 +15,11 @@ const SHARED: &str = "shared ";
 
 /// What is to be said of the project that is shown here; nothing if it does not answer, which is said elsewhere.
 pub(super) fn findings(place: &Path) -> Vec<Finding> {
-    let asked = send(Errand::Hooks).and_then(|mut command| {
+    let asked = probe::command(Probe::Hooks).and_then(|mut command| {
         command.arg(place);
-        ask(command)
+        Query::start(command)
     });
-    let said = asked.ok().and_then(|asked| asked.answer(Duration::from_millis(DOCTOR_SILENT_MS)));
+    let said = asked.ok().and_then(|query| query.answer(Duration::from_millis(DOCTOR_SILENT_MS)));
     let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
     // A path may hold a line end.
     said.split_terminator('\0')
@@ -33,7 +32,7 @@ pub(super) fn findings(place: &Path) -> Vec<Finding> {
 }
 
 /// The child's part.
-pub(super) fn errand(place: &Path) -> Result<(), Failure> {
+pub(super) fn probe(place: &Path) -> Result<(), Failure> {
     for exposed in init::exposed(place)? {
         let shared = if exposed.is_shared { SHARED } else { "" };
         out::write(format!("{shared}{}: {}\0", exposed.path.display(), exposed.why).as_bytes());

@@ -11,9 +11,8 @@ use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde_json::{Map, Value, json};
 
-use super::Errand;
-use super::Finding::{self, Good, Problem, Warning};
-use super::errand::{ask, send};
+use super::finding::Finding::{self, Good, Problem, Warning};
+use super::probe::{self, Probe, Query};
 use crate::cli::failure::Failure;
 use crate::cli::out;
 use crate::confine::{self, ConfineError};
@@ -40,7 +39,7 @@ const FEATURES: [(&str, &str, &str); 9] = [
 ];
 
 /// What came of mounting something.
-struct Tried {
+struct MountTrial {
     offer: Option<Offer>,
     /// The error, if it was refused.
     refused: Option<i32>,
@@ -56,7 +55,7 @@ pub(super) fn findings() -> Vec<Finding> {
         findings.push(Problem(error.to_string()));
     }
     let tried = match (needs::device(), needs::right()) {
-        (Ok(()), Ok(())) => attempt(),
+        (Ok(()), Ok(())) => try_mount(),
         _ => None,
     };
     if let Some(tried) = &tried {
@@ -124,8 +123,8 @@ fn endings(endings: &ExitStatusSource) -> Option<Finding> {
 }
 
 /// Have something mounted by a process that does nothing else; nothing where that cannot be tried.
-fn attempt() -> Option<Tried> {
-    let asked = send(Errand::Mount).and_then(ask).ok()?;
+fn try_mount() -> Option<MountTrial> {
+    let asked = probe::command(Probe::TrialMount).and_then(Query::start).ok()?;
     let said = asked.answer(Duration::from_millis(DOCTOR_SILENT_MS))?;
     let said: Value = serde_json::from_slice(&said.stdout).ok()?;
     let features = said["features"].as_object();
@@ -137,10 +136,10 @@ fn attempt() -> Option<Tried> {
             .collect(),
     });
     let refused = said["refused"].as_i64().map(|errno| errno as i32);
-    Some(Tried { offer, refused })
+    Some(MountTrial { offer, refused })
 }
 
-fn judge(tried: &Tried) -> Vec<Finding> {
+fn judge(tried: &MountTrial) -> Vec<Finding> {
     let mut findings = Vec::new();
     match tried.refused {
         Some(errno) => {
@@ -169,8 +168,8 @@ fn judge(tried: &Tried) -> Vec<Finding> {
 }
 
 /// The child's part.
-pub(super) fn errand() -> Result<(), Failure> {
-    let (mut said, (offer, refused)) = (Map::new(), tried()?);
+pub(super) fn probe() -> Result<(), Failure> {
+    let (mut said, (offer, refused)) = (Map::new(), trial_mount()?);
     if let Some(offer) = offer {
         said.insert("minor".into(), offer.minor.into());
         let features = offer.features.into_iter().map(|(name, offered)| (name.to_owned(), json!(offered)));
@@ -182,7 +181,7 @@ pub(super) fn errand() -> Result<(), Failure> {
 }
 
 /// What the kernel offers, and the error by which it refuses.
-fn tried() -> Result<(Option<Offer>, Option<i32>), Failure> {
+fn trial_mount() -> Result<(Option<Offer>, Option<i32>), Failure> {
     // In the namespace in which the daemon will mount: root of a user namespace may not mount in every one.
     if sys::is_root()
         && let Err(error) = Trial::make()
@@ -232,7 +231,7 @@ mod tests {
             minor,
             features: FEATURES.iter().map(|(name, ..)| (*name, *name != lacks)).collect(),
         };
-        let judge = |offer| judge(&Tried { offer: Some(offer), refused: None });
+        let judge = |offer| judge(&MountTrial { offer: Some(offer), refused: None });
         let complaints = |findings: Vec<Finding>| -> Vec<Finding> {
             findings.into_iter().filter(|finding| !matches!(finding, Good(_))).collect()
         };

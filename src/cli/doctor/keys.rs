@@ -7,8 +7,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Finding::{self, Good, Problem};
-use super::program;
+use super::finding::Finding::{self, Good, Problem};
+use super::system::program;
 use crate::queue::WorkerName;
 
 /// What gives back some of what `restrict` takes.

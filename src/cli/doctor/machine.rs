@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::Finding::{self, Good, Problem, Warning};
-use super::number;
+use super::finding::Finding::{self, Good, Problem, Warning};
+use super::system::number;
 use crate::daemon::needs;
 use crate::sys::{self, DirectoryWatch};
 

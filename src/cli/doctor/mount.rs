@@ -6,18 +6,18 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::Finding::{self, Good, Problem, Warning};
-use super::dead::silent;
-use super::look::{Look, Seen};
+use super::dead::silent_mount;
+use super::finding::Finding::{self, Good, Problem, Warning};
+use super::liveness::{Liveness, LivenessCheck};
 use crate::cli::failure::dead_mount;
 use crate::mounts;
 
 /// What is to be said of the mount at this place, which shows `source`; and what it says itself, if it answers.
 pub(super) fn findings(place: &Path, source: &Path) -> (Option<Value>, Vec<Finding>) {
-    let session = match Look::begin(place).map(Look::seen) {
-        Ok(Seen::Alive(session)) => session,
-        Ok(Seen::Dead) => return (None, vec![Problem(dead_mount(place))]),
-        Ok(Seen::Silent) => return (None, vec![Problem(silent(place, source))]),
+    let session = match LivenessCheck::start(place).map(LivenessCheck::result) {
+        Ok(Liveness::Alive(session)) => session,
+        Ok(Liveness::Dead) => return (None, vec![Problem(dead_mount(place))]),
+        Ok(Liveness::Silent) => return (None, vec![Problem(silent_mount(place, source))]),
         Err(error) => return (None, vec![Warning(format!("{}: {error}", place.display()))]),
     };
     let mut findings = Vec::new();

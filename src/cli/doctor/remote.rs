@@ -4,10 +4,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Errand;
-use super::Finding::{self, Good, Warning};
-use super::errand::{ask, send};
-use super::{number, program, sshd};
+use super::finding::Finding::{self, Good, Warning};
+use super::probe::{self, Probe, Query};
+use super::sshd;
+use super::system::{number, program};
 use crate::cli::failure::Failure;
 use crate::cli::sftp_server::SERVERS;
 use crate::confine;
@@ -48,14 +48,14 @@ fn sftp_server() -> Finding {
 }
 
 fn namespaces() -> Finding {
-    let attempt = send(Errand::Namespaces).and_then(|mut command| {
+    let attempt = probe::command(Probe::Namespaces).and_then(|mut command| {
         if sys::is_root() {
             // Root always may.
             command.uid(NOBODY).gid(NOBODY);
         }
-        ask(command)
+        Query::start(command)
     });
-    let tried = attempt.map(|asked| asked.answer(Duration::from_millis(DOCTOR_SILENT_MS)));
+    let tried = attempt.map(|query| query.answer(Duration::from_millis(DOCTOR_SILENT_MS)));
     let failed = match tried {
         Ok(Some(said)) if said.status.success() => None,
         Ok(Some(said)) => {
@@ -91,7 +91,7 @@ fn judge(failed: Option<&str>, settings: [Option<u64>; 3]) -> Finding {
 }
 
 /// The child's part: what an ordinary user does to see nothing but a project.
-pub(super) fn errand() -> Result<(), Failure> {
+pub(super) fn probe() -> Result<(), Failure> {
     let any = std::fs::File::open(ANY).map_err(Failure::failed)?;
     confine::to(&any, Path::new(ANY)).map_err(Failure::failed)
 }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::Finding::{self, Problem, Warning};
+use super::finding::Finding::{self, Problem, Warning};
 use crate::sys;
 
 /// An ordinary user that every system has.

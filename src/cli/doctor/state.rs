@@ -11,9 +11,9 @@ use rustix::fs::{AtFlags, Dir, Stat, fstat, statat};
 use rustix::io::Errno;
 use serde_json::Value;
 
-use super::Finding::{self, Good, Problem, Warning};
 use super::disk::{self, size};
-use crate::cli::served::Served;
+use super::finding::Finding::{self, Good, Problem, Warning};
+use crate::cli::find_daemon::RunningDaemon;
 use crate::cli::settings::Settings;
 use crate::clock;
 use crate::engine::{RESERVE_FILE, SNAPSHOT_FILE};
@@ -77,7 +77,7 @@ fn tasks(session: Option<&Value>) -> Option<Finding> {
 }
 
 fn on_the_disk(source: &Path, told: Option<&Value>) -> Vec<Finding> {
-    let served = Served::find(source);
+    let served = RunningDaemon::find(source);
     let said = told.and_then(|told| told["directory"].as_str()).map(PathBuf::from);
     let named = || served.as_ref().map(|served| served.state_named.clone());
     let inside = source.join(state_directory::NAME);
@@ -131,8 +131,8 @@ fn unseen(source: &Path) -> Finding {
 
 /// Whether the youngest mount over a directory has no daemon any more.
 fn mounts_are_dead(place: &Path) -> bool {
-    use super::look::{Look, Seen};
-    Look::begin(place).is_ok_and(|look| look.seen() == Seen::Dead)
+    use super::liveness::{Liveness, LivenessCheck};
+    LivenessCheck::start(place).is_ok_and(|check| check.result() == Liveness::Dead)
 }
 
 /// What is in a directory, by name.
@@ -162,11 +162,11 @@ fn judge_access(shown: &Path, directory: &Stat, trusted: Result<(), OpenError>) 
     Good(format!("{shown} is closed to all users but its owner, user {}, and root", directory.st_uid))
 }
 
-fn holder(source: &Path, state: BorrowedFd<'_>, served: Option<&Served>) -> Finding {
+fn holder(source: &Path, state: BorrowedFd<'_>, served: Option<&RunningDaemon>) -> Finding {
     let said = plain::read(state, LOCK, LOCK_BYTES).ok();
     let holder = said.and_then(|said| serde_json::from_slice::<crate::daemon::Holder>(&said).ok());
     let shown = source.display();
-    let Some(Served { pid, .. }) = served else {
+    let Some(RunningDaemon { pid, .. }) = served else {
         return Good(format!("nobody serves {shown}; it can be mounted: crewfs mount {shown}"));
     };
     match holder.filter(|holder| holder.pid == *pid) {

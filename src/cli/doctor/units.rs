@@ -4,16 +4,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::Finding::{self, Good, Problem, Warning};
-use super::configured;
-use super::errand::ask;
+use super::finding::Finding::{self, Good, Problem, Warning};
+use super::probe::Query;
+use super::system::configured_projects;
 use crate::limits::DOCTOR_SILENT_MS;
 
 /// There while systemd manages the machine.
 const MANAGED: &str = "/run/systemd/system";
 
 pub(super) fn findings() -> Vec<Finding> {
-    let projects = configured();
+    let projects = configured_projects();
     if !Path::new(MANAGED).exists() {
         return match projects.is_empty() {
             true => Vec::new(),
@@ -25,7 +25,7 @@ pub(super) fn findings() -> Vec<Finding> {
     }
     let mut list = Command::new("systemctl");
     list.args(["list-units", "--all", "--plain", "--no-legend", "--no-pager", "crewfs@*.service"]);
-    let said = match ask(list).map(|asked| asked.answer(Duration::from_millis(DOCTOR_SILENT_MS))) {
+    let said = match Query::start(list).map(|query| query.answer(Duration::from_millis(DOCTOR_SILENT_MS))) {
         Ok(Some(output)) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
         _ => {
             return vec![Warning(

@@ -14,7 +14,7 @@ use crate::state_directory::LOCK;
 
 /// A daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Served {
+pub(super) struct RunningDaemon {
     pub(super) pid: u32,
     /// Leads to the state directory on the disk, also where a mount covers it, and when it was taken away.
     pub(super) state: PathBuf,
@@ -22,9 +22,9 @@ pub(super) struct Served {
     pub(super) state_named: PathBuf,
 }
 
-impl Served {
+impl RunningDaemon {
     /// The daemon of the project with this directory, wherever its state is.
-    pub(super) fn find(source: &Path) -> Option<Served> {
+    pub(super) fn find(source: &Path) -> Option<RunningDaemon> {
         let source = source.to_path_buf();
         let found = processes::of_each(move |process| {
             let pid = process.file_name()?.to_str()?.parse().ok()?;
@@ -35,7 +35,7 @@ impl Served {
             leads_to(&source)?;
             let locks = open.iter().filter(|(_, to)| to.file_name() == Some(LOCK.as_ref()));
             let (state, named) = locks.filter_map(|(_, lock)| leads_to(lock.parent()?)).next()?;
-            Some(Served { pid, state: state.join("."), state_named: named.clone() })
+            Some(RunningDaemon { pid, state: state.join("."), state_named: named.clone() })
         });
         found.into_iter().next()
     }
