@@ -35,7 +35,7 @@ pub use counters::{Counters, Histogram, Tally};
 use event_tail::EventTail;
 pub use heartbeat::{Heartbeat, Roster};
 use pending::{Deferred, Pending};
-use reader::Reader;
+use reader::ReaderThread;
 pub use reserve::FILE as RESERVE_FILE;
 pub use snapshot::FILE as SNAPSHOT_FILE;
 pub use ticket::Ticket;
@@ -126,7 +126,7 @@ pub struct Config {
 pub struct Engine {
     shared: Arc<EngineShared>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    reader: Reader,
+    reader: ReaderThread,
 }
 
 /// What the writer and everybody else share.
@@ -220,7 +220,7 @@ impl Engine {
             observer: OnceLock::new(),
         });
         shared.recent.add(&log.read(log.tail().seq.saturating_sub(EVENTS_SHOWN as u64), EVENTS_SHOWN)?);
-        let reader = Reader::start(log.reader()).map_err(|error| LogError::Io(error.to_string()))?;
+        let reader = ReaderThread::start(log.reader()).map_err(|error| LogError::Io(error.to_string()))?;
         let writer = writer::Writer::new(log, shared.clone(), config, snapshot_at);
         let thread = std::thread::Builder::new().name("writer".into());
         let writer = thread.spawn(move || writer.run()).map_err(|e| LogError::Io(e.to_string()))?;

@@ -1,4 +1,4 @@
-//! The reader: the thread that looks into the log for those who show it, so that the writer does not.
+//! The thread that reads the log for answers to callers, so that commits do not wait for reads.
 //!
 //! May assume: a read ends. It may wait for a commit.
 //! Must never: change anything.
@@ -13,18 +13,18 @@ use parking_lot::Mutex;
 use crate::log::LogReader;
 
 /// A read of the log, with what becomes of it.
-type Query = Box<dyn FnOnce(&dyn LogReader) + Send>;
+type LogQuery = Box<dyn FnOnce(&dyn LogReader) + Send>;
 
 /// The thread, while it runs.
-pub(super) struct Reader(Mutex<Option<(Sender<Query>, JoinHandle<()>)>>);
+pub(super) struct ReaderThread(Mutex<Option<(Sender<LogQuery>, JoinHandle<()>)>>);
 
-impl Reader {
+impl ReaderThread {
     /// Start the thread.
-    pub(super) fn start(log: Arc<dyn LogReader>) -> io::Result<Reader> {
-        let (sender, queries) = channel::<Query>();
+    pub(super) fn start(log: Arc<dyn LogReader>) -> io::Result<ReaderThread> {
+        let (sender, queries) = channel::<LogQuery>();
         let thread = std::thread::Builder::new().name("reader".into());
         let thread = thread.spawn(move || queries.into_iter().for_each(|query| query(&*log)))?;
-        Ok(Reader(Mutex::new(Some((sender, thread)))))
+        Ok(ReaderThread(Mutex::new(Some((sender, thread)))))
     }
 
     /// Have the thread read something. After the end the query is dropped, and its reply with it, which answers the kernel.

@@ -10,16 +10,16 @@ use crate::queue::{Record, Seq};
 
 /// A log that ends with its process.
 #[derive(Debug, Default)]
-pub struct MemoryLog(Arc<Mutex<Lines>>);
+pub struct MemoryLog(Arc<Mutex<MemoryLines>>);
 
 #[derive(Debug, Default)]
-struct Lines {
+struct MemoryLines {
     lines: Vec<String>,
     texts: BTreeMap<Seq, Vec<u8>>,
     bytes: u64,
 }
 
-impl Lines {
+impl MemoryLines {
     fn tail(&self) -> Tail {
         Tail { seq: self.lines.len() as Seq, bytes: self.bytes }
     }

@@ -1,13 +1,13 @@
-//! Who may not work beside whom: the files that tasks own by their `owns` globs, and what follows for those that wait.
+//! Which tasks may not be worked on at the same time, by the files that their `owns` globs match.
 //!
-//! May assume: each task is entered once, as waiting or as claimed, and taken out as it was entered.
-//! Must never: compare a task with all others. Tasks with the same globs are one area, and areas are found by the
-//! directories that their globs spell out.
+//! May assume: each task is added once, as waiting or as claimed, and removed as it was added.
+//! Must never: compare a task with all others. Tasks with the same globs are one area, and areas are found by the directories that their
+//! globs spell out.
 //!
-//! A task is *barred* while a claimed task owns some of the same files. So that one who owns much is not passed for ever
-//! by many who own little, the first [`RESERVATIONS`] of those who are barred although they are ripe also *reserve*: who
-//! stands behind such a one in the line, and owns some of the same files, is barred too. Nobody waits for each other: to
-//! reserve, one must be barred by a claim, which ends, and no reservation counts for those before it in the line.
+//! A task is *barred* while a claimed task owns some of the same files. A stream of tasks with few files could bar a task with many files for ever.
+//! So the first [`RESERVATIONS`] ripe tasks that are barred also *reserve*: a task that is behind one of them in the line, and owns some of the same
+//! files, is barred too. There is no deadlock: only a task that a claim bars reserves, claims end, and a reservation does not count for tasks before
+//! it in the line.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,31 +16,31 @@ use imbl::{OrdMap, OrdSet};
 
 use super::TaskId;
 use super::overlap::Globs;
-use super::ready_index::{Demand, Rank, Words};
+use super::rank::{Demand, Rank, Words};
 use crate::limits::RESERVATIONS;
 
 /// All tasks with the same globs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Area {
     globs: Globs,
-    /// Those that wait to be claimed, by what they ask of a worker.
+    /// The tasks that wait to be claimed, by what they ask of a worker.
     waiting: OrdMap<Demand, OrdMap<Rank, TaskId>>,
-    /// Those that are claimed.
+    /// The tasks that are claimed.
     claimed: OrdSet<TaskId>,
-    /// Claimed tasks, of whatever area, that own some of the same files.
+    /// Claimed tasks of any area that own some of the same files.
     bars: OrdSet<TaskId>,
     /// Tasks that reserve some of the same files.
     reserved: OrdMap<Rank, TaskId>,
 }
 
-/// A ready task that stands before all others of its area that ask the same.
+/// The first of the ready tasks of an area that ask the same of a worker.
 type AreaHead = (Demand, Rank, TaskId);
 
-/// What others see of an area.
+/// What the indexes outside of an area see of it.
 struct AreaView {
     heads: Vec<AreaHead>,
     ready: usize,
-    /// The one who would reserve.
+    /// The task that would reserve.
     barred: Option<(Rank, TaskId)>,
 }
 
@@ -49,12 +49,12 @@ impl Area {
         self.waiting.is_empty() && self.claimed.is_empty()
     }
 
-    /// Whether somebody in it is ready who stands at this place.
+    /// Whether a task of this rank in it can be claimed.
     fn admits(&self, rank: Rank) -> bool {
         self.bars.is_empty() && self.reserved.get_min().is_none_or(|(first, _)| rank <= *first)
     }
 
-    fn face(&self) -> AreaView {
+    fn view(&self) -> AreaView {
         let firsts = self.waiting.iter().filter_map(|(demand, line)| {
             let (rank, id) = line.get_min()?;
             Some((demand.clone(), *rank, id.clone()))
@@ -72,15 +72,15 @@ impl Area {
     }
 }
 
-/// A change among the heads.
+/// A change of the heads.
 pub(super) enum HeadChange {
-    /// It is one now.
+    /// This task is a head now.
     Come(Demand, Rank, TaskId),
-    /// It is none any more.
+    /// The task of this rank is no head any more.
     Gone(Demand, Rank),
 }
 
-/// What a change made of the heads, step by step.
+/// Changes of the heads, in their order.
 pub(super) type HeadChanges = Vec<HeadChange>;
 
 /// Areas by the directories that their globs spell out.
@@ -120,16 +120,16 @@ impl Roots {
     }
 }
 
-/// All areas in which somebody waits or works.
+/// All areas with a task that waits or is claimed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Areas {
     areas: OrdMap<Words, Arc<Area>>,
     roots: Roots,
-    /// Those of the areas in which somebody works.
+    /// The roots of areas with a claimed task.
     working: Roots,
-    /// Of each area that is barred: the first in line, if that one is ripe.
+    /// The first task of each barred area, if it is ripe.
     barred: OrdMap<Rank, (TaskId, Words)>,
-    /// Those of them that reserve.
+    /// The tasks among `barred` that reserve.
     reserving: OrdMap<Rank, (TaskId, Words)>,
     ready: usize,
 }
@@ -140,28 +140,34 @@ impl Areas {
         self.ready
     }
 
-    /// Who bars a task that waits: a claimed one, or one that reserves.
+    /// The task that bars a waiting one: a claimed task, or one that reserves.
     pub(super) fn barred_by(&self, owns: &[String], rank: Rank) -> Option<&TaskId> {
         let area = self.areas.get(owns)?;
         let reserved = || area.reserved.get_min().filter(|(first, _)| *first < rank).map(|(_, id)| id);
         area.bars.get_min().or_else(reserved)
     }
 
-    /// A task waits.
-    pub(super) fn waits(&mut self, owns: &Words, demand: &Demand, rank: Rank, id: &TaskId) -> HeadChanges {
-        let mut turn = HeadChanges::new();
+    /// Add a task that waits.
+    pub(super) fn add_waiting(
+        &mut self,
+        owns: &Words,
+        demand: &Demand,
+        rank: Rank,
+        id: &TaskId,
+    ) -> HeadChanges {
+        let mut changes = HeadChanges::new();
         self.open(owns);
-        self.change(owns, &mut turn, |area| {
+        self.change(owns, &mut changes, |area| {
             area.waiting.entry(demand.clone()).or_default().insert(rank, id.clone());
         });
-        self.settle(&mut turn);
-        turn
+        self.settle(&mut changes);
+        changes
     }
 
-    /// It waits no more.
-    pub(super) fn left(&mut self, owns: &Words, demand: &Demand, rank: Rank) -> HeadChanges {
-        let mut turn = HeadChanges::new();
-        self.change(owns, &mut turn, |area| {
+    /// Remove a task that waits.
+    pub(super) fn remove_waiting(&mut self, owns: &Words, demand: &Demand, rank: Rank) -> HeadChanges {
+        let mut changes = HeadChanges::new();
+        self.change(owns, &mut changes, |area| {
             if let Some(line) = area.waiting.get_mut(demand) {
                 line.remove(&rank);
                 if line.is_empty() {
@@ -169,42 +175,42 @@ impl Areas {
                 }
             }
         });
-        self.settle(&mut turn);
+        self.settle(&mut changes);
         self.close(owns);
-        turn
+        changes
     }
 
-    /// Somebody works on a task.
-    pub(super) fn claimed(&mut self, owns: &Words, id: &TaskId) -> HeadChanges {
-        let mut turn = HeadChanges::new();
+    /// Add a claimed task.
+    pub(super) fn add_claimed(&mut self, owns: &Words, id: &TaskId) -> HeadChanges {
+        let mut changes = HeadChanges::new();
         self.open(owns);
-        self.change(owns, &mut turn, |area| drop(area.claimed.insert(id.clone())));
+        self.change(owns, &mut changes, |area| drop(area.claimed.insert(id.clone())));
         if let Some(area) = self.areas.get(owns) {
             self.working.enter(owns, &area.globs);
         }
         for other in self.overlapping(owns) {
-            self.change(&other, &mut turn, |area| drop(area.bars.insert(id.clone())));
+            self.change(&other, &mut changes, |area| drop(area.bars.insert(id.clone())));
         }
-        self.settle(&mut turn);
-        turn
+        self.settle(&mut changes);
+        changes
     }
 
-    /// Nobody does any more.
-    pub(super) fn released(&mut self, owns: &Words, id: &TaskId) -> HeadChanges {
-        let mut turn = HeadChanges::new();
+    /// Remove a claimed task.
+    pub(super) fn remove_claimed(&mut self, owns: &Words, id: &TaskId) -> HeadChanges {
+        let mut changes = HeadChanges::new();
         for other in self.overlapping(owns) {
-            self.change(&other, &mut turn, |area| drop(area.bars.remove(id)));
+            self.change(&other, &mut changes, |area| drop(area.bars.remove(id)));
         }
-        self.change(owns, &mut turn, |area| drop(area.claimed.remove(id)));
+        self.change(owns, &mut changes, |area| drop(area.claimed.remove(id)));
         if let Some(area) = self.areas.get(owns).filter(|area| area.claimed.is_empty()) {
             self.working.leave(owns, &area.globs);
         }
-        self.settle(&mut turn);
+        self.settle(&mut changes);
         self.close(owns);
-        turn
+        changes
     }
 
-    /// Make sure that there is an area of these globs.
+    /// Make the area of these globs, if there is none.
     fn open(&mut self, owns: &Words) {
         if self.areas.contains_key(owns) {
             return;
@@ -233,19 +239,19 @@ impl Areas {
         self.areas.insert(owns.clone(), Arc::new(area));
     }
 
-    /// Forget an area in which nobody is.
+    /// Remove an area without tasks.
     fn close(&mut self, owns: &Words) {
         let Some(area) = self.areas.get(owns).filter(|area| area.is_empty()).cloned() else { return };
         self.areas.remove(owns);
         self.roots.leave(owns, &area.globs);
     }
 
-    /// Change one area, and what others see of it.
-    fn change(&mut self, owns: &Words, turn: &mut HeadChanges, change: impl FnOnce(&mut Area)) {
+    /// Change one area, and what follows outside of it.
+    fn change(&mut self, owns: &Words, changes: &mut HeadChanges, change: impl FnOnce(&mut Area)) {
         let Some(area) = self.areas.get_mut(owns) else { return };
-        let before = area.face();
+        let before = area.view();
         change(Arc::make_mut(area));
-        let after = area.face();
+        let after = area.view();
         self.ready = self.ready + after.ready - before.ready;
         if before.barred != after.barred {
             if let Some((rank, _)) = before.barred {
@@ -255,12 +261,12 @@ impl Areas {
                 self.barred.insert(rank, (id, owns.clone()));
             }
         }
-        turn.extend(before.heads.into_iter().map(|(demand, rank, _)| HeadChange::Gone(demand, rank)));
-        turn.extend(after.heads.into_iter().map(|(demand, rank, id)| HeadChange::Come(demand, rank, id)));
+        changes.extend(before.heads.into_iter().map(|(demand, rank, _)| HeadChange::Gone(demand, rank)));
+        changes.extend(after.heads.into_iter().map(|(demand, rank, id)| HeadChange::Come(demand, rank, id)));
     }
 
-    /// Let those reserve who are to, and no others.
-    fn settle(&mut self, turn: &mut HeadChanges) {
+    /// Have the first barred tasks reserve, and no others.
+    fn settle(&mut self, changes: &mut HeadChanges) {
         let wanted: OrdMap<Rank, (TaskId, Words)> =
             self.barred.iter().take(RESERVATIONS).map(|(rank, by)| (*rank, by.clone())).collect();
         if wanted == self.reserving {
@@ -269,17 +275,17 @@ impl Areas {
         let before = std::mem::replace(&mut self.reserving, wanted.clone());
         for (rank, (_, owns)) in before.iter().filter(|(rank, _)| !wanted.contains_key(*rank)) {
             for other in self.overlapping(owns) {
-                self.change(&other, turn, |area| drop(area.reserved.remove(rank)));
+                self.change(&other, changes, |area| drop(area.reserved.remove(rank)));
             }
         }
         for (rank, (id, owns)) in wanted.iter().filter(|(rank, _)| !before.contains_key(*rank)) {
             for other in self.overlapping(owns) {
-                self.change(&other, turn, |area| drop(area.reserved.insert(*rank, id.clone())));
+                self.change(&other, changes, |area| drop(area.reserved.insert(*rank, id.clone())));
             }
         }
     }
 
-    /// The areas that share files with this one, itself among them.
+    /// The areas that may match a file that this one matches, itself among them.
     fn overlapping(&self, owns: &Words) -> Vec<Words> {
         let Some(area) = self.areas.get(owns) else { return Vec::new() };
         let near = self.roots.near(&area.globs).into_iter();

@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use super::command::{Actor, ClaimForm, Command, Decision, Ending, Outcome};
-use super::event::{Event, LossReason, Record};
+use super::event::{Event, Record};
+use super::loss::LossReason;
 use super::task::{Claim, FileStamp, FileState, Finish, Manifest, Phase, Problem, Task};
 use super::{Content, Eyes, Refusal, Seq, State, TaskId, TaskState, WorkerName};
 

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Content, FileStamp, Manifest, Seq, Span, TaskId, Wall, WorkerName};
+use super::{Content, FileStamp, LossReason, Manifest, Seq, TaskId, Wall, WorkerName};
 
 /// One fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,103 +235,6 @@ impl Event {
             | Event::Capable { .. }
             | Event::TimePassed
             | Event::Paused { .. } => None,
-        }
-    }
-}
-
-/// Why a claim ended without the task being finished.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum LossReason {
-    /// The holder gave it back.
-    GivenBack,
-    /// An operator took it away.
-    TakenAway {
-        /// Who.
-        by: WorkerName,
-    },
-    /// The holder was silent for longer than its lease.
-    LeaseExpired {
-        /// How long it was silent, in milliseconds.
-        silent: Span,
-    },
-    /// The process that the holder was known by ended, and it had no other.
-    ProcessEnded {
-        /// The program that it ran.
-        program: String,
-        /// Its number.
-        pid: u32,
-        /// How it ended.
-        ending: ProcessEnding,
-    },
-    /// The holder's connection ended, and it did not come back.
-    ConnectionEnded {
-        /// How long it stayed away, in milliseconds.
-        away: Span,
-    },
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProcessEnding {
-    /// By itself, with this exit code.
-    Exited(i32),
-    /// By this signal.
-    Killed(i32),
-    /// Nobody told.
-    Unknown,
-}
-
-impl std::fmt::Display for ProcessEnding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            ProcessEnding::Exited(code) => write!(f, "ended with exit code {code}"),
-            ProcessEnding::Killed(signal) => write!(f, "was killed by signal {signal}"),
-            ProcessEnding::Unknown => f.write_str("ended"),
-        }
-    }
-}
-
-impl LossReason {
-    /// The name of each kind, as it stands in the log.
-    pub const NAMES: [&str; 5] =
-        ["given_back", "taken_away", "lease_expired", "process_ended", "connection_ended"];
-
-    /// What kind it is, as it stands in the log.
-    pub fn name(&self) -> &'static str {
-        match self {
-            LossReason::GivenBack => "given_back",
-            LossReason::TakenAway { .. } => "taken_away",
-            LossReason::LeaseExpired { .. } => "lease_expired",
-            LossReason::ProcessEnded { .. } => "process_ended",
-            LossReason::ConnectionEnded { .. } => "connection_ended",
-        }
-    }
-
-    /// Whether the task is at fault as much as the worker: such a loss counts as an attempt (C32).
-    pub fn counts_as_attempt(&self) -> bool {
-        match self {
-            LossReason::LeaseExpired { .. }
-            | LossReason::ProcessEnded { .. }
-            | LossReason::ConnectionEnded { .. } => true,
-            LossReason::GivenBack | LossReason::TakenAway { .. } => false,
-        }
-    }
-}
-
-impl std::fmt::Display for LossReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            LossReason::GivenBack => f.write_str("given back"),
-            LossReason::TakenAway { by } => write!(f, "taken away by {by}"),
-            LossReason::LeaseExpired { silent } => write!(f, "its lease ran out after {silent} of silence"),
-            LossReason::ProcessEnded { program, pid, ending } => {
-                write!(f, "its process ({program}, {pid}) {ending}")
-            }
-            LossReason::ConnectionEnded { away } => {
-                write!(f, "its connection ended and did not come back for {away}")
-            }
         }
     }
 }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use super::ready_index::{Demand, IndexEntry, ReadyIndex, ReadyPlace, Rules};
+use super::rank::{Demand, ReadyPlace};
+use super::ready_index::{IndexEntry, ReadyIndex, Rules, place_of};
 use super::task::{
     Claim, FileState, Finish, Loss, Manifest, Moment, Note, Phase, Problem, Spec, Task, TextRef,
 };
@@ -187,7 +188,7 @@ impl State {
         (self.needed_by, self.cyclic, self.unsettled) = Default::default();
         for (id, task) in std::mem::take(&mut self.tasks) {
             let mut task = Arc::unwrap_or_clone(task);
-            task.place = ReadyPlace::of(&task, self.last_at, &self.rules);
+            task.place = place_of(&task, self.last_at, &self.rules);
             self.order.enter(&id, &IndexEntry::of(&task));
             self.index(&id, &task);
             self.tasks.insert(id, Arc::new(task));
@@ -533,7 +534,7 @@ impl State {
     fn put(&mut self, id: &TaskId, before: Option<Arc<Task>>, mut after: Task, changed: Moment) {
         after.changed = changed;
         self.settle(&mut after);
-        after.place = ReadyPlace::of(&after, self.last_at, &self.rules);
+        after.place = place_of(&after, self.last_at, &self.rules);
         let holder = |task: &Task| task.claim().map(|claim| claim.worker.clone());
         let (old, new) = (before.as_deref().and_then(holder), holder(&after));
         let standing =

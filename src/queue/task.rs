@@ -7,7 +7,7 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
-use super::ready_index::ReadyPlace;
+use super::rank::ReadyPlace;
 use super::{Access, Content, Digest, LossReason, Seq, Span, TaskId, Wall, WorkerName};
 use crate::limits::NAMED_IN_A_SENTENCE;
 

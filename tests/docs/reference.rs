@@ -352,7 +352,7 @@ fn every_kind_of_stuck_is_described() {
     let page = text(PAGE);
     let shown = section(&page, "### Looking at it");
     let script = text("src/fs/desk/dashboard.html");
-    let variants = between(&source, "pub enum FileKind {\n", "\n}\n");
+    let variants = between(&source, "pub enum StuckKind {\n", "\n}\n");
     let names = variants.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(','));
     let snake = |name: &str| match name {
         "LostClaims" => "lost_claims".into(),

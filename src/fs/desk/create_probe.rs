@@ -10,20 +10,23 @@
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::fs::Ino;
+use super::DeskCore;
+use super::handles::OpenHandle;
+use crate::fs::{Entry, FileKind, Ino, Opened};
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct CreateProbe {
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<ProbedFile>>,
     create_waits: AtomicBool,
 }
 
-struct Running {
+struct ProbedFile {
     name: OsString,
     ino: Option<Ino>,
     was_asked: bool,
@@ -38,7 +41,7 @@ impl CreateProbe {
     pub(super) fn run(&self, open: impl FnOnce(&OsStr) -> io::Result<()>) -> io::Result<()> {
         let name =
             OsString::from(format!(".create-probe-{:016x}", RandomState::new().hash_one(std::process::id())));
-        *self.running.lock() = Some(Running { name: name.clone(), ino: None, was_asked: false });
+        *self.running.lock() = Some(ProbedFile { name: name.clone(), ino: None, was_asked: false });
         let opened = open(&name);
         let was_asked = self.running.lock().take().is_some_and(|running| running.was_asked);
         self.create_waits.store(opened.is_err() || !was_asked, Ordering::Relaxed);
@@ -67,6 +70,15 @@ impl CreateProbe {
         if let Some(running) = &mut *self.running.lock() {
             running.was_asked |= running.ino == Some(ino);
         }
+    }
+}
+
+impl DeskCore {
+    /// The node that the probe makes: as a claim's, with nothing behind it.
+    pub(super) fn create_probed(&self) -> (Entry, Opened) {
+        let entry = self.fresh(FileKind::File, None);
+        self.create_probe.is_made(entry.attr.ino);
+        (entry, self.opened(self.view.config.owner_uid, OpenHandle::Document(Arc::default())))
     }
 }
 

@@ -120,9 +120,8 @@ impl DeskCore {
         self.command(caller, command, Reply::from(reply, move |()| core.fresh(kind, None)));
     }
 
-    /// What somebody just made, as it is to its maker: empty, and a node of its own. By its name everybody, its maker too,
-    /// finds the entry of the task; and by then that may be gone again.
-    fn fresh(&self, kind: FileKind, ticket: Option<Ticket>) -> Entry {
+    /// A new node for what its caller made: an empty file or directory. Its name leads to the entry of the task.
+    pub(super) fn fresh(&self, kind: FileKind, ticket: Option<Ticket>) -> Entry {
         let (number, at) = (self.made.fetch_add(1, Ordering::Relaxed), (self.view.engine.clock())().wall);
         let made = CreatedNode { number, kind, at, ticket };
         let shown = Shown { kind, perm: 0o666, size: 0, mtime: show::at(at), uid: None, gid: None };
@@ -200,13 +199,6 @@ impl DeskCore {
             // Or the log does not work: it is decided when it does.
             _ => ticket.on_durable(answer),
         }
-    }
-
-    /// The node that the probe makes: as a claim's, with nothing behind it.
-    pub(super) fn create_probed(&self) -> (Entry, Opened) {
-        let entry = self.fresh(FileKind::File, None);
-        self.create_probe.is_made(entry.attr.ino);
-        (entry, self.opened(self.view.config.owner_uid, OpenHandle::Document(Arc::default())))
     }
 
     pub(super) fn opened(&self, uid: u32, handle: OpenHandle) -> Opened {
@@ -292,8 +284,7 @@ impl DeskCore {
         });
     }
 
-    /// Before a command is decided: of what may be a claim, the process that it shall end with; and what ends a claim must
-    /// not come from a connection that has lost it.
+    /// The process that a claim shall end with. What ends a claim must not come from a connection that has lost it.
     pub(super) fn before(&self, caller: &Caller, command: &Command) -> Result<Option<LiveProcess>> {
         match command {
             Command::Claim { .. } | Command::ClaimNext { .. } => Ok(self.view.callers.alive(caller)),

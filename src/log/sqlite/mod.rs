@@ -27,7 +27,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use rustix::fs::{AtFlags, fsync, renameat, unlinkat};
 
-use self::reader::Reader;
+use self::reader::SqliteReader;
 use super::{Log, LogError, LogReader, Tail, check_batch, parse_line, parts};
 use crate::limits::{WAL_PAGES_IDLE, WAL_PAGES_MAX};
 use crate::queue::{Record, Seq};
@@ -401,7 +401,7 @@ impl Log for SqliteLog {
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
-        Arc::new(Reader::new(self.opened.clone()))
+        Arc::new(SqliteReader::new(self.opened.clone()))
     }
 
     fn texts(&mut self, after: Seq, limit: usize) -> Result<Vec<Seq>, LogError> {

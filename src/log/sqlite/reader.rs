@@ -12,15 +12,15 @@ use crate::log::{LogError, LogReader, parse_line, text_of};
 use crate::queue::Seq;
 
 /// See the module.
-pub(super) struct Reader {
+pub(super) struct SqliteReader {
     opened: Shared,
     /// Where the last reader stopped: an event, and the byte at which its line begins. The next one mostly goes on there.
     last: Mutex<(Seq, u64)>,
 }
 
-impl Reader {
-    pub(super) fn new(opened: Shared) -> Reader {
-        Reader { opened, last: Mutex::new((1, 0)) }
+impl SqliteReader {
+    pub(super) fn new(opened: Shared) -> SqliteReader {
+        SqliteReader { opened, last: Mutex::new((1, 0)) }
     }
 
     /// The first event whose line ends after byte `offset`, and where that line begins.
@@ -80,7 +80,7 @@ fn read_piece(
     Ok(((seq, start), start < last))
 }
 
-impl LogReader for Reader {
+impl LogReader for SqliteReader {
     fn read_lines(&self, offset: u64, length: usize) -> Result<(u64, Vec<u8>), LogError> {
         let last = offset.saturating_add(length as u64);
         let mut lines = Vec::with_capacity(length.min(1 << 20));
