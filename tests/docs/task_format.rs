@@ -36,7 +36,18 @@ fn right_examples_are_tasks_and_wrong_ones_are_rejected_with_the_sentence_shown(
             _ => {}
         }
     }
-    assert!(right >= 3 && wrong >= 10, "{right} right and {wrong} wrong examples were found");
+    assert!(right >= 3 && wrong >= 5, "{right} right and {wrong} wrong examples were found");
+}
+
+#[test]
+fn each_wrong_line_of_front_matter_gets_the_sentence_shown() {
+    let page = text(PAGE);
+    let lines = rows(section(&page, "### One wrong line of front matter"));
+    assert!(lines.len() >= 10, "only {} wrong lines were found", lines.len());
+    for row in lines {
+        let outcome = parse(&format!("---\n{}\n---\n# Task\n", plain(row[0])));
+        assert_eq!(outcome, Err(plain(row[1]).to_string()), "{PAGE}: {}", row[0]);
+    }
 }
 
 #[test]
