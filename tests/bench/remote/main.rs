@@ -1,4 +1,4 @@
-//! What it costs to work from another machine: a project of crewfs by `connect.sh`, beside sshfs as it comes, and beside plain
+//! What it costs to work from another machine: a project of crewfs by `connect.sh`, beside sshfs with its defaults, and beside plain
 //! sshfs without crewfs; on a line of any length. One run prints one table.
 //!
 //! This file holds the options, the rows and the order of the runs; `tests/bench/README.md` says what the rows mean.
@@ -164,7 +164,7 @@ fn title(options: &Options, row: usize) -> String {
 /// Times on the server's machine; of the others, how many times that they took.
 fn table(options: &Options, samples: &BTreeMap<(usize, &str), Vec<f64>>, machine: &str) -> String {
     let mut lines = vec![
-        format!("| | {} |", Way::ALL.map(Way::title).join(" | ")),
+        format!("| work | {} |", Way::ALL.map(Way::title).join(" | ")),
         format!("|---|{}", "---:|".repeat(Way::ALL.len())),
     ];
     for number in 0..ROWS.len() {

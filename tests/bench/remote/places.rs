@@ -23,9 +23,9 @@ pub(crate) enum Way {
     Near,
     /// What `connect.sh` does.
     Connected,
-    /// One sshfs mount as it comes, of what crewfs shows.
+    /// One sshfs mount with its defaults, of what crewfs shows.
     Defaults,
-    /// One sshfs mount as it comes, of the directory itself.
+    /// One sshfs mount with its defaults, of the directory itself.
     Plain,
 }
 
@@ -47,7 +47,7 @@ impl Way {
         match self {
             Way::Near => "on the server, ms",
             Way::Connected => "`connect.sh`",
-            Way::Defaults => "sshfs as it comes",
+            Way::Defaults => "sshfs with its defaults",
             Way::Plain => "sshfs of the directory, no crewfs",
         }
     }

@@ -141,7 +141,7 @@ fn compare(options: &Options) -> Outcome<(Table, Scratch)> {
         chatty: options.bench,
     };
     bench.table.note(format!(
-        "{machine}; median of {} rounds. The source's column is the limit, in milliseconds; the others are times \
+        "{machine}; median of {} rounds. The source's column is the limit, in milliseconds; the others are \
          relative to it.",
         options.rounds
     ));
@@ -151,13 +151,13 @@ fn compare(options: &Options) -> Outcome<(Table, Scratch)> {
     bench.measure(&peers, &rows, options.rounds)?;
     let cold = match (rows.iter().any(|row| row.state == State::Cold), bench.emptying) {
         (false, _) => "",
-        (true, true) => " Cold: after a fresh mount, the kernel's caches emptied, but not the disk's own.",
+        (true, true) => " Cold: after a fresh mount, with empty caches of the kernel, but not of the disk.",
         (true, false) => {
             " Cold: after a fresh mount only; the kernel's caches were not emptied, so the source is not cold."
         }
     };
     bench.table.note(format!(
-        "Each row was done once just before, or what it needs was made through the same mount.{cold}"
+        "Warm rows ran once just before, or their files were made through the same mount.{cold}"
     ));
     Ok((bench.table, scratch))
 }

@@ -64,11 +64,11 @@ impl Peer {
         };
         match self {
             Self::Source | Self::Crewfs => None,
-            Self::Bindfs => Some(format!("bindfs {} as it comes.", version()?)),
+            Self::Bindfs => Some(format!("bindfs {} with its defaults.", version()?)),
             Self::Mergerfs => Some(format!("mergerfs {} with `{MERGERFS}`.", version()?)),
             Self::Example => Some(
                 "fuser's `passthrough` example shows one file, read-only, which it opens as `/etc/profile`, so it can \
-                 do the two rows about one file; it believes attributes for a second."
+                 do the two rows about one file; the kernel caches its attributes for a second."
                     .to_owned(),
             ),
         }

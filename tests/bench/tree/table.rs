@@ -112,7 +112,7 @@ impl fmt::Display for Table {
         if !self.requests.is_empty() {
             writeln!(
                 f,
-                "\n\n| | requests of the kernel to crewfs in one run, of the kinds that it counts |\n|---|---|"
+                "\n\n| row | requests of the kernel to crewfs in one run, of the kinds that it counts |\n|---|---|"
             )?;
             for (row, title) in &self.rows {
                 if let Some(counts) = self.requests.get(row) {
