@@ -1,16 +1,16 @@
 #!/bin/sh
-# The hook for a tool that failed: when the desk has just refused a change of the same file, it tells the agent who holds the
-# file and what to do. The client's error alone says that it is busy. Usage: failed-write.sh CLIENT
-# May assume: nothing. Must never: speak of a refusal that is old, or of another file.
+# The hook for a tool that failed. If crewfs has just refused a change of the same file, it tells the agent which worker holds the
+# file and what to do; the client's error says only that the file is busy. Usage: failed-write.sh CLIENT
+# May assume: nothing. Must never: report an old refusal, or one of another file.
 
 # shellcheck disable=SC2317 # desk_ask calls by name
 # shellcheck source-path=SCRIPTDIR source=desk.sh
 command -v desk_ask >/dev/null || . "$(dirname "$0")/desk.sh"
 
-# In seconds: between a refusal and the hook lie the client's other ways to write, each of which may wait for the lock.
+# In seconds. Between the refusal and the hook the client tries other ways to write, and each may wait for the lock.
 fresh=10
 
-# A time of the desk as seconds. Every month has 31 days here: at the turn of one a refusal may count as old.
+# Convert a time of the desk to seconds. Every month has 31 days here, so at the end of a month a refusal may count as old.
 seconds() {
     echo "$1" | sed 's/^\(....\)-\(..\)-\(..\)T\(..\):\(..\):\(..\).*/1\1 1\2 1\3 1\4 1\5 1\6/' | {
         read -r year month day hour minute second
@@ -18,7 +18,7 @@ seconds() {
     }
 }
 
-# A line of `why` as its facts: when, the file, and what is said of it. What has none of these forms has no facts.
+# Print a line of `why` as facts: the time, the file, and the sentence. A line of any other form has no facts.
 # shellcheck disable=SC2154 # desk.sh sets the parts of the forms
 known() {
     by="$worker_name since $moment" at="$worker_name at $moment"
@@ -34,7 +34,7 @@ known() {
     sed "$@" -e d
 }
 
-# The sentence about a refusal that is fresh, and what its holder does.
+# Print the facts of a fresh refusal, and of the worker that holds the file.
 look() {
     desk_find || return
     why=$(cat workers/self/why)
@@ -42,7 +42,7 @@ look() {
 '*) return ;; esac
     why=$(printf '%s\n' "$why" | known)
     when=$(facts_of when "$why")
-    # Both times are those of the machine that serves the desk.
+    # Both times come from the machine that serves the desk.
     now=$(sed -n "s/^  \"last_heard\": \"\($moment\)\",\{0,1\}\$/\1/p" workers/self/status)
     [ "$when" ] && [ "$now" ] && [ $(($(seconds "$now") - $(seconds "$when"))) -le "$fresh" ] || return
     printf '%s\n' "$why"
@@ -51,7 +51,7 @@ look() {
 }
 
 read_input
-# Through sshfs a refusal arrives under other names.
+# Through sshfs a refusal has another errno.
 case $input in
 *EBUSY* | *EPERM* | *EIO* | *'esource busy'* | *'not permitted'* | *'nput/output error'*) ;;
 *) exit 0 ;;
@@ -63,7 +63,7 @@ file=$(input_member file_path)$(input_member notebook_path)$(input_member filePa
 if [ "$file" ]; then
     case /$file in *"/$path") ;; *) exit 0 ;; esac
 else
-    # A shell command says only in its words which file it meant. What it does not say of the path is not told.
+    # A shell command names the file only in its text. Do not repeat a part of the path that the command does not contain.
     while case $input in *"$path"*) false ;; esac do
         [ "${path#*/}" != "$path" ] || exit 0
         path=${path#*/}

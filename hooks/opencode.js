@@ -1,14 +1,14 @@
-// The plugin for opencode: what the hooks of this directory do for other clients, by running the same scripts.
+// The plugin for opencode: runs the scripts of this directory, which other clients run as hooks.
 // May assume: it lies two directories below the project, as .opencode/plugin/crewfs.js does.
-// Must never: touch the project after it was loaded. A hung mount would hang all of opencode, so the scripts are read once,
-// and run outside of the project, which they are told of.
+// Must never: access the project after it was loaded, because a mount that hangs would hang all of opencode. So the scripts are read
+// once and run outside of the project, whose path they get in a variable.
 
 import { spawn, spawnSync } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
-// In seconds. opencode sets no limit of its own.
+// In seconds. opencode has no limit of its own.
 const LONGEST_WAIT = 3500
 const WRITERS = ["edit", "write", "patch", "apply_patch", "multiedit"]
 
@@ -24,7 +24,7 @@ export const Crewfs = async ({ client, directory }) => {
   const waiting = new Map()
   const context = new Map()
 
-  // The answer of a hook, or nothing: whatever goes wrong, the agent goes on without it.
+  // The answer of a hook, or nothing after any error: the agent then continues without it.
   const run = (hook, input) =>
     new Promise((resolve) => {
       const child = spawn(...command(hook), { cwd: "/", env, stdio: ["pipe", "pipe", "ignore"] })
@@ -49,10 +49,10 @@ export const Crewfs = async ({ client, directory }) => {
 
   const idle = async (id) => {
     const session = await client.session.get({ path: { id } })
-    // A session below another one is a part of that one's turn.
+    // A session with a parent is part of the parent's turn.
     if (!session.data || session.data.parentID || waiting.has(id)) return
     const answer = await run("stop", { hook_event_name: "session.idle", session_id: id })
-    // The user may have spoken meanwhile.
+    // The user may have sent a message meanwhile.
     const silent = waiting.delete(id)
     if (silent && answer?.decision === "block") {
       await client.session.promptAsync({ path: { id }, body: { parts: text(answer.reason) } })
@@ -85,7 +85,7 @@ export const Crewfs = async ({ client, directory }) => {
       if (said) output.output += `\n${said}`
     },
     "experimental.chat.system.transform": async ({ sessionID }, output) => {
-      // The same words each time: a system prompt that changes is read anew and paid for anew.
+      // Use the same text each time: the model reads, and the user pays for, a changed system prompt again.
       if (!context.has(sessionID)) context.set(sessionID, run("session-start", { session_id: sessionID }))
       const said = (await context.get(sessionID))?.hookSpecificOutput?.additionalContext
       if (said) output.system.push(said)

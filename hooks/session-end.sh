@@ -1,7 +1,7 @@
 #!/bin/sh
-# The hook for the end of a session: gives back what the worker holds, so that others can go on with it at once.
-# CREWFS_KEEP_CLAIMS, when it is set to anything, keeps the claims. Usage: session-end.sh CLIENT
-# May assume: nothing. Must never: hold up the end of a session; give anything back while the session goes on.
+# The hook for the end of a session: gives back the worker's claims, so that other workers can take the tasks at once.
+# CREWFS_KEEP_CLAIMS, set to any value, keeps the claims. Usage: session-end.sh CLIENT
+# May assume: nothing. Must never: delay the end of a session; give anything back while the session continues.
 
 # shellcheck disable=SC2317 # desk_ask calls by name
 # shellcheck source-path=SCRIPTDIR source=desk.sh
@@ -15,7 +15,7 @@ leave() {
 }
 
 read_input
-# After these the same agent goes on, with another conversation.
+# After these reasons the same agent continues with another conversation.
 case $(input_member reason) in clear | resume) exit 0 ;; esac
 [ -z "${CREWFS_KEEP_CLAIMS:-}" ] || exit 0
 worker=$(desk_ask leave)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# The hook for the start of a session: asking makes the worker known to the crew, and the answer tells the agent who it is, how
-# to claim and finish, what it holds, and how the queue stands. Usage: session-start.sh CLIENT
-# May assume: nothing. Must never: hold up a session because the mount is gone, dead or hung; use < > $( ) or backticks in
+# The hook for the start of a session: tells the agent its name, how to claim and finish, what it holds, and the state of the
+# queue. Reading the desk also lists the worker there. Usage: session-start.sh CLIENT
+# May assume: nothing. Must never: delay a session because the mount is gone, dead or hangs; use < > $( ) or backticks in
 # its text, which Gemini changes or refuses.
 
 # shellcheck disable=SC2317 # desk_ask calls by name
@@ -18,16 +18,16 @@ look() {
     cat <<TEXT
 You are the worker $worker of a crew that shares this project. Its queue of tasks is the directory $tasks.
 To claim the best task: touch $tasks/claim/next; then read $tasks/workers/self/task and do what it says.
-To note progress, write a line into $tasks/workers/self/note. To finish, write what you did into $tasks/completed/ID; if it cannot be done, write why into $tasks/failed/ID. To give it back: rm $tasks/claim/ID.
-A change that fails with EBUSY (resource busy) was refused because another worker has that file: $tasks/workers/self/why says who, and what to do.
+To note progress, write a line into $tasks/workers/self/note. To finish, write what you did into $tasks/completed/ID; if the task cannot be done, write the reason into $tasks/failed/ID. To give the task back: rm $tasks/claim/ID.
+A change that fails with EBUSY (resource busy) was refused because another worker has that file: $tasks/workers/self/why names that worker, and says what to do.
 TEXT
     if [ "$task" ]; then
-        echo "You hold $task: go on with it."
+        echo "You hold $task: continue with it."
     else
         echo 'You hold nothing now.'
     fi
     if [ -e paused ]; then
-        echo "The queue is paused, nothing can be claimed now. It holds: $queue."
+        echo "The queue is paused: no task can be claimed now. It holds: $queue."
     else
         echo "The queue holds: $queue."
     fi

@@ -138,7 +138,10 @@ fn c62_only_names_and_known_sentences_of_a_desk_are_passed_on() {
         // What is right is passed on, so what is not would be.
         agent.stop(0).is(HELD);
         let told = agent.ask("session-start", 0, "{}").stdout;
-        assert!(told.contains("You hold a: go on with it.\\nThe queue holds: ready 1, total 1."), "{told}");
+        assert!(
+            told.contains("You hold a: continue with it.\\nThe queue holds: ready 1, total 1."),
+            "{told}"
+        );
         let told = agent.ask("failed-write", 0, input("claude", "failed-write")).stdout;
         assert!(told.contains("crewfs refused this change: f is held by w2 since "), "{told}");
 

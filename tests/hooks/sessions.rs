@@ -6,7 +6,7 @@ use crate::agent::{Agent, CLIENTS, SHELLS, install};
 use crate::harness::{Mounted, Project, project};
 use crate::shown::{Shown, looks_like_a_desk, write};
 
-const CONTEXT: &str = "You are the worker w1 of a crew that shares this project. Its queue of tasks is the directory tasks.\\nTo claim the best task: touch tasks/claim/next; then read tasks/workers/self/task and do what it says.\\nTo note progress, write a line into tasks/workers/self/note. To finish, write what you did into tasks/completed/ID; if it cannot be done, write why into tasks/failed/ID. To give it back: rm tasks/claim/ID.\\nA change that fails with EBUSY (resource busy) was refused because another worker has that file: tasks/workers/self/why says who, and what to do.\\n";
+const CONTEXT: &str = "You are the worker w1 of a crew that shares this project. Its queue of tasks is the directory tasks.\\nTo claim the best task: touch tasks/claim/next; then read tasks/workers/self/task and do what it says.\\nTo note progress, write a line into tasks/workers/self/note. To finish, write what you did into tasks/completed/ID; if the task cannot be done, write the reason into tasks/failed/ID. To give the task back: rm tasks/claim/ID.\\nA change that fails with EBUSY (resource busy) was refused because another worker has that file: tasks/workers/self/why names that worker, and says what to do.\\n";
 
 /// How a client is told a text, from its event of this name.
 fn told(client: &str, event: &str, text: &str) -> String {
@@ -40,7 +40,7 @@ fn a_session_that_starts_is_told_who_it_is_and_how_things_stand() {
     assert!(mounted.desk("workers/w1/status").exists(), "asking makes the worker known");
     mounted.sh("w1", "touch tasks/claim/a").ok();
     mounted.operator("touch tasks/paused").ok();
-    let text = "You hold a: go on with it.\\nThe queue is paused, nothing can be claimed now. It holds: blocked 1, claimed 1, completed 0, failed 0, ready 0, rejected 0, total 2.";
+    let text = "You hold a: continue with it.\\nThe queue is paused: no task can be claimed now. It holds: blocked 1, claimed 1, completed 0, failed 0, ready 0, rejected 0, total 2.";
     let agent = Agent::new("codex", "w1", &project, mounted.path());
     let answer = agent.ask("session-start", 0, input);
     answer.is(&told("codex", "SessionStart", &format!("{CONTEXT}{text}")));

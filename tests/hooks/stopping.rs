@@ -126,7 +126,7 @@ fn thirty_answers_in_a_row_with_progress_and_ten_without() {
         for _ in 1..10 {
             agent.stop(60).is(&stop_answer(client, HELD));
         }
-        let said = "crewfs lets this agent stop: it was told 10 times to go on, and nothing was claimed, finished or noted. It still holds a, which goes back when the session or its lease ends";
+        let said = "crewfs lets this agent stop: it was told 10 times to continue, and it claimed, finished and noted nothing. It still holds a; the claim ends with the session or the lease";
         let answer = agent.stop(60);
         let stdout =
             if client == "cursor" { String::new() } else { format!("{{\"systemMessage\":\"{said}\"}}\n") };
@@ -147,7 +147,7 @@ fn sessions_count_for_themselves_and_the_number_can_be_chosen() {
     for session in ["one", "two", "one", "two"] {
         ask(session).is(READY);
     }
-    let told = "it was told 2 times to go on, and nothing was claimed, finished or noted";
+    let told = "it was told 2 times to continue, and it claimed, finished and noted nothing";
     for session in ["one", "two"] {
         assert_eq!(ask(session).stderr, format!("crewfs lets this agent stop: {told}\n"));
     }
@@ -169,7 +169,7 @@ fn a_place_to_count_that_is_not_its_own_is_not_used() {
     let elsewhere = project.dir().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     symlink(&elsewhere, agent.kept()).unwrap();
-    let said = "crewfs lets this agent stop: there is no place of its own to count in; set XDG_RUNTIME_DIR";
+    let said = "crewfs lets this agent stop: it has no private directory for its count; set XDG_RUNTIME_DIR";
     let answer = agent.stop(60);
     assert_eq!(
         (answer.stdout.as_str(), answer.code),
