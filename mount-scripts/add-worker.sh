@@ -1,7 +1,7 @@
 #!/bin/sh
-# Let a worker on another machine into a project: tie its key to its name, and to one command that can do nothing else.
+# Give a worker on another machine access to a project: tie its key to its name, and to one command that can do nothing else.
 # May assume: root; a project that deploy.sh has deployed.
-# Must never: take over anything from the given key but its type and its number; a key can carry options.
+# Must never: use anything of the given key but its type and its number, because a key can carry options.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=mount-scripts/server.sh
@@ -11,10 +11,10 @@ usage() {
     cat <<'END'
 usage: add-worker.sh [PROJECT] WORKER KEY [--replace] [--dry-run]
 
-  PROJECT     what the project is called here; needed where there are several
+  PROJECT     the project's name on this machine; needed if there are several
   WORKER      the worker's name in the project
-  KEY         its public key: the text itself, or a file that holds it, or - for standard input
-  --replace   the worker has a key already: let this one take its place, and end its connections
+  KEY         its public key: the text itself, a file that contains it, or - for standard input
+  --replace   replace the worker's key by this one, and end its connections
   --dry-run   print each step and change nothing
 END
 }
@@ -45,26 +45,26 @@ case $given in
     -) key=$(cat) ;;
     *' '*) key=$given ;;
     *)
-        [ -f "$given" ] || fail "there is no file $given; give the public key itself in quotes, or the file that holds it, such as ~/.ssh/id_ed25519.pub"
+        [ -f "$given" ] || fail "there is no file $given; give the public key itself in quotes, or the file that contains it, such as ~/.ssh/id_ed25519.pub"
         key=$(cat "$given")
         ;;
 esac
 case $key in
-    *"PRIVATE KEY"*) fail "this is a private key, which must never leave the worker's machine; give the public one, in the file that ends with .pub" ;;
+    *"PRIVATE KEY"*) fail "this is a private key, which must never leave the worker's machine; give the public key, in the file that ends with .pub" ;;
     '') fail "the key is empty; make one on the worker's machine: ssh-keygen -t ed25519" ;;
     *"
-"*) fail "the key has more than one line; a worker has one key: give one line, as it is in the file that ends with .pub" ;;
+"*) fail "the key has more than one line; a worker has one key: give one line of the file that ends with .pub" ;;
 esac
-# What follows the number is a comment.
+# The rest of the line is a comment.
 read -r type number _ <<END
 $key
 END
 case $type in
     ssh-ed25519 | ssh-rsa | ecdsa-sha2-nistp256 | ecdsa-sha2-nistp384 | ecdsa-sha2-nistp521 | sk-ssh-ed25519@openssh.com | sk-ecdsa-sha2-nistp256@openssh.com) ;;
-    *) fail "\"$type\" is no type of key that is taken; a key begins with its type, such as ssh-ed25519, and brings no options along" ;;
+    *) fail "\"$type\" is no accepted type of key; a key begins with its type, such as ssh-ed25519, and has no options" ;;
 esac
 case $number in
-    '' | *[!A-Za-z0-9+/=]*) fail "the key is damaged: after $type must come its number in one word of letters, digits, + and /" ;;
+    '' | *[!A-Za-z0-9+/=]*) fail "the key is damaged: after $type comes its number, one word of letters, digits, + and /" ;;
 esac
 shown=$(echo "$type $number $worker" | ssh-keygen -l -f - 2>/dev/null) || fail "the key is damaged: ssh-keygen does not understand it; copy the line from the .pub file again"
 
@@ -74,16 +74,16 @@ line="restrict,command=\"crewfs sftp-server --worker $worker --root '$place'\" $
 
 lock_keys
 there=$(cat "$keys" 2>/dev/null || true)
-# Names have no character that means something in a fixed string.
+# Names contain no special character of a fixed string.
 mine="command=\"crewfs sftp-server --worker $worker "
 if holder=$(echo "$there" | grep -F " $number " | grep -vF "$mine"); then
-    fail "this key is that of ${holder##* } already; each worker has a key of its own, since it says who it is: ssh-keygen -t ed25519"
+    fail "this key belongs to ${holder##* } already; each worker needs its own key, which identifies it: ssh-keygen -t ed25519"
 fi
 old=$(echo "$there" | grep -F "$mine" || true)
 if [ "$old" = "$line" ]; then
     echo "nothing to do: $worker has this key"
 else
-    [ -z "$old" ] || [ -n "$replace" ] || [ "${old#*" $number "}" != "$old" ] || fail "$worker has another key already; to let this one take its place: $0 $name $worker KEY --replace"
+    [ -z "$old" ] || [ -n "$replace" ] || [ "${old#*" $number "}" != "$old" ] || fail "$worker has another key already; to replace it by this one: $0 $name $worker KEY --replace"
     group=$(id -gn "$user")
     [ -z "$there" ] || there=$(echo "$there" | grep -vF "$mine" || true)
     put "$keys" 640 "$there
@@ -97,7 +97,7 @@ if [ -n "$dry" ]; then
 fi
 host=$(hostname -f 2>/dev/null || hostname)
 echo "On its machine:"
-# The way that brought the worker's key here can bring this one there; connect.sh asks nobody whether it is the right one.
+# The user who copied the worker's key here can copy this one back; connect.sh asks no user to confirm it.
 if host_key=$(cut -d ' ' -f 1,2 /etc/ssh/ssh_host_ed25519_key.pub 2>/dev/null); then
     echo "    echo '$host $host_key' >> ~/.ssh/known_hosts"
 fi

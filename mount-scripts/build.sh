@@ -1,8 +1,8 @@
 #!/bin/sh
-# Build crewfs from these sources, as one program for any Linux: it is linked statically, so that it needs nothing of the system but
-# its kernel. The last line that is printed is where the program lies. For another machine, name it as rustup does:
+# Build crewfs from these sources, as one program for any Linux: it is linked statically, so that it needs only the system's
+# kernel. The last line of output is the path of the program. For another machine, name it as rustup does:
 # build.sh aarch64-unknown-linux-gnu
-# May assume: Debian or its like, and root or sudo for what is missing. Must never: install or change Rust, which is the user's.
+# May assume: Debian or its like, and root or sudo for missing packages. Must never: install or change Rust, which is up to the user.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,7 @@ fail() {
     exit 1
 }
 
-[ -e Cargo.toml ] || fail "the sources are not here; only they need to be built, and a crewfs that is installed shows itself by: crewfs demo"
+[ -e Cargo.toml ] || fail "the sources are not here; an installed crewfs needs no build: crewfs demo shows it at work"
 machine=${1:-}
 
 mount-scripts/need-rust.sh
@@ -19,8 +19,8 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 [ "$machine" != "$host" ] || machine=''
 case ${machine:-$host} in
     *-linux-gnu) ;;
-    # With musl's, what is built is static too, but nothing tests it, and its allocator is slow.
-    *) fail "${machine:-$host} is not built here; what is, is Linux with Rust's library for gnu, such as aarch64-unknown-linux-gnu" ;;
+    # A build with musl is static too, but no test runs it, and its allocator is slow.
+    *) fail "${machine:-$host} is not supported; supported is Linux with Rust's library for gnu, such as aarch64-unknown-linux-gnu" ;;
 esac
 if [ -z "$machine" ]; then
     mount-scripts/install-needs.sh gcc libc6-dev >&2
@@ -32,12 +32,12 @@ else
         aarch64) mount-scripts/install-needs.sh gcc-aarch64-linux-gnu libc6-dev-arm64-cross >&2 ;;
         x86_64) mount-scripts/install-needs.sh gcc-x86-64-linux-gnu libc6-dev-amd64-cross >&2 ;;
     esac
-    # Cargo looks for the linker of a machine in a variable with its name.
+    # Cargo takes the linker of a machine from a variable with the machine's name.
     linker=CARGO_TARGET_$(echo "$machine" | tr 'a-z-' 'A-Z_')_LINKER
     export "$linker=$processor-linux-gnu-gcc"
 fi
 
-# To the program alone: what is built along and runs while building (macros) cannot be static.
+# For the program alone: macros run during the build, and cannot be static.
 cargo rustc --locked --release --bin crewfs ${machine:+--target "$machine"} -- -C target-feature=+crt-static >&2
 target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 echo "$target/${machine:+$machine/}release/crewfs"

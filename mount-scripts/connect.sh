@@ -1,8 +1,8 @@
 #!/bin/sh
-# Connect this machine to a project that crewfs serves elsewhere. Two sshfs mounts: the tree at DIR, with caches because it is
-# large, and over its tasks directory the desk, without caches because it must be true.
-# May assume: sshfs with fuse3, ssh, and a key that the server knows. docs/remote.md says why each option is there.
-# Must never: ask anything, leave one mount without the other, or leave a mount point that takes writes while nothing is mounted.
+# Connect this machine to a project that crewfs serves on another machine, by two sshfs mounts: the tree at DIR, with caches because it is
+# large, and on its tasks directory the desk, without caches because it must be current.
+# May assume: sshfs with fuse3, ssh, and a key that the server knows. docs/remote.md gives the reason for each option.
+# Must never: ask a question, leave one mount without the other, or leave a mount point writable while nothing is mounted.
 set -eu
 export LC_ALL=C
 
@@ -11,7 +11,7 @@ usage() {
 usage: connect.sh [OPTION…] USER@HOST:PROJECT DIR
 
   PROJECT             where the project is mounted on the server
-  DIR                 an empty directory of this machine; made if it is missing
+  DIR                 an empty directory on this machine; made if it is missing
   --desk-only         mount only the desk, at DIR/tasks: DIR is a clone of your own
   --identity FILE     the ssh key of this worker
   --port PORT         the port of ssh on the server
@@ -59,7 +59,7 @@ case $remote in
     *) desk=${remote%/}/$tasks ;;
 esac
 case $(basename "$dir") in
-    . | ..) wrong "call the directory by its name, not $dir" ;;
+    . | ..) wrong "name the directory, not $dir" ;;
 esac
 case $port in
     *[!0-9]*) wrong "$port is no port" ;;
@@ -72,7 +72,7 @@ command -v sshfs >/dev/null || fail "sshfs is not installed; install it, on Debi
 [ -e /dev/fuse ] || fail "there is no /dev/fuse; load the kernel module: modprobe fuse; in a container, start it with --cap-add SYS_ADMIN --device /dev/fuse"
 if [ -n "$identity" ]; then
     [ -r "$identity" ] || fail "the key $identity cannot be read; make one: ssh-keygen -t ed25519 -f $identity"
-    # sshfs starts ssh again whenever it reconnects, from the root directory.
+    # sshfs starts ssh for each connection, in the root directory.
     identity=$(cd "$(dirname "$identity")" && pwd)/$(basename "$identity")
 fi
 
@@ -87,7 +87,7 @@ said=$(mktemp)
 made=
 trap 'rm -f "$said"' EXIT
 
-# Undo everything, and say why.
+# Undo all steps, and fail with a reason.
 give_up() {
     "$here/disconnect.sh" --lazy --quiet "$dir" || true
     if [ -n "$made" ]; then
@@ -97,31 +97,31 @@ give_up() {
     fail "$1"
 }
 
-# Why sshfs did not mount, from what it and ssh have said.
+# Print why sshfs did not mount, from the messages of sshfs and ssh.
 reason() {
     at=$host${port:+, port $port}
     case $(cat "$said") in
-        *"IDENTIFICATION HAS CHANGED"*) why="the host key of $at is another one than before; ask whoever runs the server, then forget the old one: ssh-keygen -R HOST" ;;
-        *"Host key verification failed"*) why="the host key of $at is not known here; compare it with what ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub shows on the server, then keep it: ssh-keyscan ${port:+-p $port }${host#*@} >> ~/.ssh/known_hosts" ;;
-        *"Permission denied ("*) why="the server refuses your key; it must be added there, as this worker's: add-worker.sh NAME KEY.pub" ;;
-        *"Could not resolve"* | *"Connection refused"* | *"timed out"* | *"No route to host"* | *"Network is unreachable"*) why="$at cannot be reached; is it the right name and port, and does sshd run there?" ;;
-        *"No such file or directory"*) why="$1 is not there on the server, or this key may not see it; is it mounted? On the server: crewfs mount" ;;
+        *"IDENTIFICATION HAS CHANGED"*) why="the host key of $at has changed; ask the administrator of the server, then remove the old key: ssh-keygen -R HOST" ;;
+        *"Host key verification failed"*) why="the host key of $at is not known here; compare it with what ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub shows on the server, then add it: ssh-keyscan ${port:+-p $port }${host#*@} >> ~/.ssh/known_hosts" ;;
+        *"Permission denied ("*) why="the server refuses your key; add it there for this worker: add-worker.sh NAME KEY.pub" ;;
+        *"Could not resolve"* | *"Connection refused"* | *"timed out"* | *"No route to host"* | *"Network is unreachable"*) why="$at cannot be reached; check the name and the port, and that sshd runs there" ;;
+        *"No such file or directory"*) why="$1 does not exist on the server, is not mounted, or is not visible for this key; on the server: crewfs mount" ;;
         *"subsystem request failed"*) why="sshd on $at offers no SFTP; its configuration lacks the line: Subsystem sftp /usr/lib/openssh/sftp-server" ;;
-        *"unknown option"*) why="sshfs does not know an option" ;;
+        *"unknown option"*) why="sshfs does not support an option" ;;
         *) why="sshfs could not mount $1" ;;
     esac
     echo "$why"
     sed 's/^/    /' "$said"
 }
 
-# What is mounted at a place, as sshfs names it; nothing if that is not sshfs. Looks at the kernel's table, never at the place itself.
+# Print the source of the sshfs mount at a place; nothing without one. Reads the kernel's table, never the place itself.
 mounted_at() {
     AT=$(printf '%s' "$1" | sed 's/\\/\\134/g; s/ /\\040/g') awk '
         $5 == ENVIRON["AT"] { source = ""; for (n = 6; n < NF; n++) if ($n == "-" && $(n + 1) == "fuse.sshfs") source = $(n + 2) }
         END { print source }' /proc/self/mountinfo
 }
 
-# Run a command that may hang, as every call on a mount may, and give up on it after 20 s: sshfs needs up to 15 to see that a line is dead.
+# Run a command that may hang, as every call on a mount may, for at most 20 s: sshfs needs up to 15 s to notice a dead connection.
 within_limit() {
     "$@" >"$said" 2>&1 &
     child=$!
@@ -138,7 +138,7 @@ answers() {
     within_limit cat "$dir/$tasks/queue.json" && [ -s "$said" ]
 }
 
-# Without touching the last part: what is mounted there may be dead.
+# Do not access the last part: a mount there may be dead.
 parent=$(dirname "$dir")
 [ -d "$parent" ] || mkdir -p "$parent" || fail "$parent cannot be made"
 parent=$(cd "$parent" && pwd -P)
@@ -159,40 +159,40 @@ done
 if [ -n "$desk_there" ] && [ -n "$desk_only$tree_there" ]; then
     code=0
     answers || code=$?
-    [ "$code" != 124 ] || fail "$dir is connected, but has not answered for 20 s; wait until the line is back, or: $here/disconnect.sh --lazy $dir"
+    [ "$code" != 124 ] || fail "$dir is connected, but has not answered for 20 s; wait until the network is back, or: $here/disconnect.sh --lazy $dir"
     if [ "$code" = 0 ]; then
         echo "$dir is connected to $remote already; you are $(readlink "$dir/$tasks/workers/self")."
         exit 0
     fi
 fi
 if [ -n "$tree_there$desk_there" ]; then
-    echo "clearing what is left of an old connection at $dir"
+    echo "clearing the mounts of an old connection at $dir"
     "$here/disconnect.sh" --lazy --quiet "$dir"
 fi
 
 options=reconnect,BatchMode=yes,ConnectTimeout=10,ServerAliveInterval=5,ServerAliveCountMax=2,idmap=user
 [ -z "$port" ] || options=$options,port=$port
-# ssh takes the value apart at blanks, sshfs the options at commas.
+# ssh splits the value at blanks, sshfs the options at commas.
 [ -z "$identity" ] || options=$options,IdentitiesOnly=yes,IdentityFile=\"$(printf '%s' "$identity" | sed 's/[\\,]/\\&/g')\"
 options=$options$more
 desk_options=dir_cache=no,attr_timeout=0,entry_timeout=0,negative_timeout=0,direct_io
-# The size that a read goes by must be that of its open, or it is cut short: so the kernel keeps no attributes.
+# The kernel must cache no attributes: with an old size it truncates a read of a file that has grown.
 tree_options=dcache_timeout=3,attr_timeout=0,max_conns=2
-# Only versions that refuse links with ".." know how to be told not to; others have nothing against them.
+# Only versions that refuse links with ".." have this option; others allow these links.
 ! sshfs --help 2>&1 | grep -q no_contain_symlinks || tree_options=$tree_options,no_contain_symlinks
-# For fusermount3; others than this user and root stay shut out.
+# For fusermount3; users other than this one and root have no access.
 [ -n "$root" ] || tree_options=$tree_options,allow_root
 
-# Without -v, sshfs keeps to itself what ssh says.
-# Mount on a directory of this machine, so that what lies beneath never takes a write. Who stands in it stays beneath the mount.
+# Without -v, sshfs does not print the messages of ssh.
+# Mount on a directory of this machine that never takes a write. A process with that current directory stays beneath the mount.
 mount_on_own() {
     cd "$1"
-    [ -z "$(ls -A)" ] || give_up "$1 is not empty; what is in it would be hidden: move it away, or name another directory"
+    [ -z "$(ls -A)" ] || give_up "$1 is not empty, and the mount would hide its files: move them away, or name another directory"
     if [ -n "$root" ]; then
         chattr +i . 2>/dev/null || echo "connect.sh: chattr +i $1 does not work here: while nothing is mounted, root can write there" >&2
     else
-        # Who is not root may mount only where they may write.
-        chmod u+w . || give_up "$1 belongs to somebody else"
+        # An ordinary user may mount only on a directory that it can write to.
+        chmod u+w . || give_up "$1 belongs to another user"
     fi
     code=0
     sshfs -v "$2" "$1" -o "$options,$3" 2>"$said" || code=$?
@@ -207,16 +207,16 @@ if [ -n "$desk_only" ]; then
     mount_on_own "$dir/$tasks" "$desk" "$desk_options"
 else
     mount_on_own "$dir" "$remote" "$tree_options"
-    # Until the desk is there, the tree shows the same tasks directory of the server, only with caches.
+    # Until the desk is mounted, the tree shows the same tasks directory of the server, with caches.
     sshfs -v "$desk" "$dir/$tasks" -o "$options,$desk_options" 2>"$said" || give_up "$(reason "$desk")"
     device=$(AT=$dir awk '$5 == ENVIRON["AT"] { device = $3 } END { print device }' /proc/self/mountinfo)
     ahead=/sys/class/bdi/$device/read_ahead_kb
-    # A long line is filled only by many requests at a time.
+    # Only several requests at a time fill a connection with a long round trip.
     [ ! -w "$ahead" ] || echo 4096 >"$ahead"
 fi
 
-answers || give_up "$remote is there, but crewfs is not mounted on it: $desk has no queue.json; on the server: crewfs mount"
-worker=$(readlink "$dir/$tasks/workers/self") || worker='nobody that the server knows'
+answers || give_up "$remote exists, but crewfs is not mounted on it: $desk has no queue.json; on the server: crewfs mount"
+worker=$(readlink "$dir/$tasks/workers/self") || worker='unknown to the server'
 cat <<END
 $dir is connected to $remote; you are $worker.
 Start your agent in it, or look for yourself:

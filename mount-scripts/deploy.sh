@@ -1,7 +1,7 @@
 #!/bin/sh
-# Make this machine serve a project to workers, from now on and after each boot. What is there already is kept, so it can be
-# run again, also to upgrade. What it makes is recorded below /var/lib/crewfs; remove.sh undoes that.
-# May assume: Debian or Ubuntu, root. Must never: change what lies in a project's directory.
+# Make this machine serve a project to workers, from now on and after each boot. Existing files are kept, so it can be
+# run again, also to upgrade. It records what it makes below /var/lib/crewfs; remove.sh undoes that.
+# May assume: Debian or Ubuntu, root. Must never: change files in a project's directory.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=mount-scripts/server.sh
@@ -12,14 +12,14 @@ usage() {
 usage: deploy.sh [--project DIR] [--name NAME] [--user USER] [--binary PATH] [--yes] [--dry-run] [--no-start]
 
   --project DIR   the project's directory; made if it is missing
-  --name NAME     what the project is called here; the last part of DIR unless given
-  --user USER     as whom remote workers log in; crew-NAME unless given
-  --binary PATH   the program crewfs; unless given, the one that is built here, or is in PATH, or else it is built
+  --name NAME     the project's name on this machine (default: the last part of DIR)
+  --user USER     the user as which remote workers log in (default: crew-NAME)
+  --binary PATH   the program crewfs (default: the one that is built here, or is in PATH, or else it is built)
   --yes           do not ask
   --dry-run       print each step and change nothing
   --no-start      install, but do not start
 
-What is not given is asked for, if somebody is there to answer.
+On a terminal, the script asks for values that are not given.
 END
 }
 
@@ -43,7 +43,7 @@ while [ $# -gt 0 ]; do
 done
 need_root
 
-# answer QUESTION DEFAULT: what was typed, or the default.
+# answer QUESTION DEFAULT: print the user's answer, or the default.
 answer() {
     typed=''
     if [ -t 0 ] && [ -z "$yes" ]; then
@@ -54,7 +54,7 @@ answer() {
 }
 
 [ -n "$project" ] || project=$(answer "The project's directory" '')
-[ -n "$project" ] || wrong "which directory is the project? say it with --project DIR"
+[ -n "$project" ] || wrong "the project's directory is missing; give it with --project DIR"
 case $project in
     /*) ;;
     *) wrong "$project is no absolute path; write --project $(pwd)/$project" ;;
@@ -71,12 +71,12 @@ esac
 
 if [ -z "$name" ]; then
     name=$(basename "$project" | tr '[:upper:] .' '[:lower:]--' | tr -cd 'a-z0-9_-')
-    name=$(answer "What the project is called here" "$name")
+    name=$(answer "The project's name on this machine" "$name")
 fi
 check_name "$name"
 if [ -e "$configs/$name.toml" ]; then
     other=$(setting source "$name")
-    [ "$other" = "$project" ] || fail "$name is the project in $other already; choose another --name, or say what moved in $configs/$name.toml"
+    [ "$other" = "$project" ] || fail "$name is the project in $other already; choose another --name, or, if the project moved, change $configs/$name.toml"
 fi
 for other in $(projects); do
     served=$(setting source "$other")
@@ -86,7 +86,7 @@ for other in $(projects); do
 done
 
 known=$(user_of "$name")
-[ -n "$user" ] || user=${known:-$(answer 'As whom remote workers log in' "crew-$name")}
+[ -n "$user" ] || user=${known:-$(answer 'The user as which remote workers log in' "crew-$name")}
 case $user in
     '' | [!a-z_]* | *[!a-z0-9_-]*) wrong "\"$user\" cannot name a user: use a-z, 0-9, _ and -, and begin with a letter" ;;
     root) wrong "remote workers must not be root; name another --user, or none" ;;
@@ -102,7 +102,7 @@ else
     group=$user
 fi
 
-# Where the program comes from. Where it already is where programs are, it stays.
+# Find the program. An installed one stays where it is.
 if [ -z "$binary" ]; then
     root=$(dirname "$here")
     binary=$root/target/release/crewfs
@@ -117,7 +117,7 @@ case $binary in
     *) binary=$(pwd)/$binary ;;
 esac
 
-# record WHAT WHICH [NAME]: remember that this was made here, to be undone with the project, or with the last one.
+# record KIND NAME [PROJECT]: record that this script made it, so that remove.sh removes it with the project, or with the last project.
 record() {
     mkdir -p "$records"
     touch "$records/${3:-$name}.made"
@@ -147,7 +147,7 @@ packages() {
     for package in fuse3 openssh-server; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
     done
-    # Separate words on purpose.
+    # The packages are separate words on purpose.
     # shellcheck disable=SC2086
     [ -z "$missing" ] || change "install the packages$missing" "$here/install-needs.sh" $missing
 }
@@ -172,8 +172,8 @@ account() {
         [ -n "$dry" ] || record group "$group"
     fi
     if ! getent passwd "$user" >/dev/null; then
-        # "*" is a password that nothing matches. Without any, sshd takes the account for locked where it does not use PAM.
-        change "make the user $user, who has no password, and can put nothing into its home" \
+        # "*" is a password that no input matches. Without one, sshd without PAM takes the account as locked.
+        change "make the user $user, without a password and without the right to write in its home" \
             useradd --system --gid "$group" --home-dir "$records/$name" --no-create-home --shell /bin/sh \
             --password '*' --comment "remote workers of $name" "$user"
         [ -n "$dry" ] || record user "$user"
@@ -188,14 +188,14 @@ directory() {
     if [ ! -d "$project" ]; then
         change "make $project, for $user and the group $group" project_now
     elif [ "$(stat -c %G "$project")" != "$group" ] || [ $(($(stat -c 0%a "$project") & 02070)) != $((02070)) ]; then
-        echo "$project was there before and stays as it is. Workers of the group $group cannot write everywhere in it until you say:"
-        # The state of the queue, where it is in the project, is for root alone: crewfs refuses one that a group may write. And what
-        # the agents of all members run, one of them must not change.
+        echo "$project existed before and is not changed. Workers of the group $group can write everywhere in it after you run:"
+        # State in the project is for root alone: crewfs refuses one that a group may write. And one member must not change
+        # what the agents of all members run.
         echo "    (cd '$project' && chgrp $group . && chmod g+rwxs . && find . -mindepth 1 -maxdepth 1 ! -name .crewfs ! -type l -exec chgrp -R $group {} + -exec chmod -R g+rwX {} + && find . -path ./.crewfs -prune -o -type d -exec chmod g+s {} + && find . -maxdepth 1 -type d \\( -name .crew -o -name .claude -o -name .codex -o -name .gemini -o -name .opencode -o -name .cursor \\) -exec chmod -R go-w {} +)"
     fi
 }
 
-# The directory that it lies in may be a user's, who can put a link there at any moment: neither command follows one.
+# The directory above may belong to a user, who can put a link there at any moment: neither command follows one.
 project_now() {
     mkdir -p "$(dirname "$project")"
     mkdir -m 2770 "$project"
@@ -203,19 +203,19 @@ project_now() {
 }
 
 configuration() {
-    # What is there was edited, perhaps.
+    # An existing file may have been edited.
     [ ! -e "$configs/$name.toml" ] || return 0
-    # A queue that is there already stays where it is.
+    # An existing queue stays where it is.
     state="state = \"$records/$name/state\""
     [ ! -e "$project/.crewfs/log.db" ] || state="#state = \"$records/$name/state\""
     own "$configs/$name.toml" 644 "# The project $name: what crewfs@$name.service mounts. Each line that is commented out is a mount option with its default;
 # \"Mount options\" in docs/filesystem.md says what they do. After a change: systemctl restart crewfs@$name
 source = \"$project\"
 
-# Where it is mounted: over itself, unless another place is named.
+# The mount point. Default: the project itself.
 #mountpoint = \"$project\"
 
-# Where the state of its queue is kept. In the project (.crewfs in it), when this is commented out, \"git clean\" there would take it away.
+# The directory for the state of the queue. Default: .crewfs in the project, where \"git clean\" can remove it.
 $state
 
 #tasks = \"tasks\"
@@ -235,17 +235,17 @@ $state
 #stale_writes = \"refuse\"
 #unguarded = \"$configs/$name.rules\"
 
-# The names of remote workers are for their keys alone: no other user of this machine can take one.
+# Worker names that are reserved for these keys: no other user of this machine can take one.
 keys = \"$user:$configs/$name.keys\"
 
-# Who may pause the queue and take claims away: root, or only these users.
+# The users that may pause the queue and end claims. Default: root and the user who mounts.
 #operators = \"root\"
 #threads = $(nproc)"
 }
 
 ssh_access() {
     keys=$configs/$name.keys dropin=$dropins/crewfs-$name.conf
-    [ -e "$keys" ] || own "$keys" 640 "# The keys of the workers of $name, one a line. Change them by add-worker.sh and remove-worker.sh." "$group"
+    [ -e "$keys" ] || own "$keys" 640 "# The keys of the workers of $name, one a line. Change them with add-worker.sh and remove-worker.sh." "$group"
     text="# Remote workers of $name. A key is tied to one name and one command; nothing that a worker can write decides who it is.
 Match User $user
     AuthorizedKeysFile $keys
@@ -266,13 +266,13 @@ Match User $user
         change "write $dropin, and have sshd read it"
         return
     fi
-    said=$(sshd_accepts 2>&1) || fail "sshd does not accept its configuration as it is now, so nothing is added: $said; mend that first: sshd -t"
+    said=$(sshd_accepts 2>&1) || fail "sshd does not accept its present configuration, so nothing is added: $said; correct that first: sshd -t"
     before=''
     [ ! -e "$dropin" ] || before=$(cat "$dropin")
     own "$dropin" 644 "$text"
     if ! said=$(sshd_accepts 2>&1); then
         undo_dropin
-        fail "sshd does not accept $dropin, so it is as it was before: $said; is OpenSSH older than 8.2? See: sshd -V"
+        fail "sshd does not accept $dropin, which is now as it was before: $said; OpenSSH must be 8.2 or newer: sshd -V"
     fi
     in_force=$(sshd -T -C "user=$user,host=localhost,addr=127.0.0.1" | sed -n 's/^authorizedkeysfile //p')
     if [ "$in_force" != "$keys" ]; then
@@ -288,7 +288,7 @@ undo_dropin() {
 }
 
 apparmor() {
-    # Ubuntu since 23.10: only programs with a profile that says so may shut a worker in.
+    # Ubuntu since 23.10: only programs with a profile that allows it may make the namespace that confines a worker.
     [ "$(cat /proc/sys/kernel/apparmor_restrict_unprivileged_userns 2>/dev/null)" = 1 ] || return 0
     shared /etc/apparmor.d/crewfs 644 "$here/apparmor-crewfs"
     if command -v apparmor_parser >/dev/null; then
@@ -311,9 +311,9 @@ system_files() {
 serve() {
     unit=crewfs@$name.service
     if [ -z "$start" ]; then
-        echo "not started, as asked for; to start: systemctl enable --now $unit"
+        echo "not started, because of --no-start; to start: systemctl enable --now $unit"
     elif [ ! -d /run/systemd/system ]; then
-        echo "no systemd runs here, so nothing starts crewfs; do it yourself, after each boot: crewfs mount --config $configs/$name.toml"
+        echo "no systemd runs here, so start crewfs yourself after each boot: crewfs mount --config $configs/$name.toml"
     elif [ -n "$dry" ]; then
         change "start $unit, now and at each boot"
     else
@@ -323,11 +323,11 @@ serve() {
             record unit "$unit"
             if ! systemctl start "$unit"; then
                 journalctl -n 20 --no-pager -o cat -u "$unit" >&2
-                fail "$unit does not start; the reason is above. Mend it, then: systemctl restart $unit"
+                fail "$unit does not start; the reason is above. Correct it, then: systemctl restart $unit"
             fi
         fi
         echo "$unit is active"
-        [ -z "$upgraded" ] || echo "crewfs was replaced, and what runs is the old one; when it suits the crew: systemctl restart $unit"
+        [ -z "$upgraded" ] || echo "crewfs was replaced, and the old one still runs; to use the new one: systemctl restart $unit"
     fi
 }
 
@@ -368,6 +368,6 @@ everything
 if [ -n "$dry" ]; then
     echo "nothing was changed: this was a dry run"
 else
-    [ -n "$changed" ] || echo "nothing to do: all of it is there"
+    [ -n "$changed" ] || echo "nothing to do: everything is installed"
     next_steps
 fi

@@ -1,17 +1,17 @@
 #!/bin/sh
-# Undo what connect.sh has done: unmount the desk, then the tree. The directory stays, and takes no writes.
-# May assume: fuse3. Must never: touch a mount that is not of sshfs, or look into one, for it may hang.
+# Undo connect.sh: unmount the desk, then the tree. The directory stays, and takes no writes.
+# May assume: fuse3. Must never: unmount anything but sshfs mounts, or access one, because it may hang.
 set -eu
 export LC_ALL=C
 
 usage='usage: disconnect.sh [--lazy] DIR
-  --lazy    at once, whoever uses it: open files stay open until their programs close them'
+  --lazy    at once, also while programs use it: open files stay open until their programs close them'
 
 lazy='' quiet=''
 while [ $# -gt 1 ]; do
     case $1 in
         --lazy) lazy=z ;;
-        # For connect.sh, which says itself what it does.
+        # For connect.sh, which prints its own messages.
         --quiet) quiet=yes ;;
         *) break ;;
     esac
@@ -28,8 +28,8 @@ fi
 parent=$(cd "$(dirname "$1")" && pwd -P)
 dir=${parent%/}/$(basename "$1")
 
-# The sshfs mounts at the directory and just below it, the last one first. Lazily, the first takes the others along, and those may
-# be out of reach.
+# The sshfs mounts at the directory and just below it, the last one first. A lazy unmount of the first also takes away the others, which
+# may be out of reach.
 mounts=$(LAZY=$lazy AT=$(printf '%s' "$dir" | sed 's/\\/\\134/g; s/ /\\040/g') awk '
     $5 == ENVIRON["AT"] || (index($5, ENVIRON["AT"] "/") == 1 && substr($5, length(ENVIRON["AT"]) + 2) !~ /\//) {
         for (n = 6; n < NF; n++) if ($n == "-" && $(n + 1) == "fuse.sshfs" && !(ENVIRON["LAZY"] && list)) list = $5 "\n" list
@@ -42,7 +42,7 @@ fi
 printf '%s\n' "$mounts" | while IFS= read -r mount; do
     mount=$(printf '%b' "$(printf '%s' "$mount" | sed 's/\\\([0-7]\)/\\0\1/g')")
     fusermount3 -u"$lazy" -- "$mount" || {
-        echo "disconnect.sh: $mount is in use or dead; end what stands in it or has a file of it open (fuser -vm $mount), or: disconnect.sh --lazy $dir" >&2
+        echo "disconnect.sh: $mount is in use or dead; end the programs that use it (fuser -vm $mount), or: disconnect.sh --lazy $dir" >&2
         exit 1
     }
 done

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the Debian packages that are named as arguments and missing.
-# May assume: apt, and root or sudo. Must never: touch what is there already.
+# May assume: apt, and root or sudo. Must never: touch a package that is installed.
 set -eu
 
 missing=

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Keeps one worker going, for start-workers.sh: waits until there is something to do, starts the agent, and starts it again when it
-# has ended and there is more. Waiting starts no agent, so it costs nothing.
+# Keeps one worker running, for start-workers.sh: waits for a task, starts the agent, and restarts it when it
+# has ended and tasks remain. Waiting starts no agent, so it costs nothing.
 # usage: keep-worker.sh NAME RUN DIR LOG RESTARTS COMMAND…
-#   RUN       directory of the launcher: what is said, who runs, whether to end
+#   RUN       directory of the launcher: messages, process numbers, and whether to end
 #   DIR       the mounted project, in which the agent runs
-#   LOG       where the agent's output goes; "-" for the terminal
-#   RESTARTS  so often in a row it is started without having finished anything
-# May assume: nothing of the mount, which may go away or hang at any moment.
-# Must never: carry CREWFS_WORKER itself, because the agent's end is to end its claims; touch the project other than in time.
+#   LOG       file for the agent's output; "-" for the terminal
+#   RESTARTS  limit of starts in a row without a finished task
+# May assume: nothing about the mount, which may go away or hang at any moment.
+# Must never: have CREWFS_WORKER itself, because the agent's end must end its claims; access the project without a time limit.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 name=$1 run=$2 dir=$3 log=$4 restarts=$5
@@ -22,7 +22,7 @@ say() {
     echo "$(date +%H:%M:%S) $name: $1" >>"$run/said"
 }
 
-# The end of this keeper: why, and with which code.
+# end CODE WHY: end this keeper.
 end() {
     say "$2"
     rm -f "$run/$name.agent"
@@ -35,7 +35,7 @@ as_worker() {
     desk_ask env CREWFS_WORKER="$name" sh -c "$1" as-worker "$here/../hooks/desk.sh" "$dir" "$tasks"
 }
 
-# As the worker: whether there is something to do, and how much it has finished so far.
+# Runs as the worker: print what to do, and the number of finished tasks.
 # shellcheck disable=SC2016 # the inner shell is to expand it
 look='
     . "$1"
@@ -51,7 +51,7 @@ look='
     else echo "do wait"
     fi'
 
-# Sets todo and finished. Fails when the mount does not answer; somebody may be mounting it anew, so it is asked a few times.
+# Sets todo and finished. Fails when the mount does not answer to several tries; it may be in the middle of a remount.
 ask() {
     tries=5
     while ! facts=$(as_worker "$look") || [ -z "$facts" ]; do
@@ -66,7 +66,7 @@ ask() {
     done
 }
 
-# As the worker: give back what it holds, so that others can go on with it.
+# Runs as the worker: give back its claims, so that other workers can take the tasks.
 # shellcheck disable=SC2016 # the inner shell is to expand it
 leave='
     . "$1"
@@ -74,7 +74,7 @@ leave='
     desk_at "$2" "$3" || exit
     give_back "$(desk_status <workers/self/status)"'
 
-# Run the agent to its end, as the leader of a process group of its own. Its number is left for whoever has to end it.
+# Run the agent to its end, as the leader of a process group of its own. Write its number to a file, for the launcher to end it.
 # shellcheck disable=SC2016 # the inner shell is to expand it
 agent='echo $$ >"$1"; cd "$2" || exit 126; name=$3; shift 3; exec env CREWFS_WORKER="$name" "$@"'
 start() {
@@ -89,15 +89,15 @@ start() {
 
 tried=0 pause=1 waits=
 while :; do
-    [ ! -e "$run/end" ] || end 1 'ended, as was asked for'
-    kill -0 "$(cat "$run/launcher")" 2>/dev/null || end 1 'the launcher is gone: nothing is started any more'
+    [ ! -e "$run/end" ] || end 1 'ended, as requested'
+    kill -0 "$(cat "$run/launcher")" 2>/dev/null || end 1 'the launcher is gone: no agent is started any more'
     ask || end 3 "no crewfs answers at $desk: mount the project, then start the workers again"
     case $todo in
     drained)
-        [ ! -s "$run/$name.drained" ] || end 0 'drained, as was asked for'
-        end 0 "drained: it claims nothing more; to have it work again: rm $desk/workers/$name/drain"
+        [ ! -s "$run/$name.drained" ] || end 0 'drained, as requested'
+        end 0 "drained: it claims nothing more; to let it work again: rm $desk/workers/$name/drain"
         ;;
-    stop) end 0 'nothing is left to do' ;;
+    stop) end 0 'no task is left' ;;
     wait)
         [ "$waits" ] || say 'waits for a task'
         waits=yes
@@ -114,7 +114,7 @@ while :; do
     [ ! -e "$run/end" ] || continue
     ask || continue
     if [ "$finished" -gt "$before" ]; then
-        say "ended with exit code $code, having finished $((finished - before))"
+        say "ended with exit code $code, finished tasks: $((finished - before))"
         tried=0 pause=1
         [ "$code" != 0 ] || continue
     else
@@ -122,9 +122,9 @@ while :; do
         case $todo in stop | drained) continue ;; esac
         if [ "$tried" -ge "$restarts" ]; then
             [ "${CREWFS_KEEP_CLAIMS:-}" ] || as_worker "$leave"
-            end 1 "gave up: $tried times in a row the agent ended without having finished a task, the last time with exit code $code; see $log"
+            end 1 "gave up: $tried times in a row the agent ended without a finished task, the last time with exit code $code; see $log"
         fi
-        say "ended with exit code $code and finished nothing: starts again in ${pause}s"
+        say "ended with exit code $code and finished no task: starts again in ${pause}s"
     fi
     slept=0
     while [ "$slept" -lt "$pause" ] && [ ! -e "$run/end" ]; do

@@ -1,6 +1,6 @@
 #!/bin/sh
-# See that Rust is there, and new enough to build crewfs; else say how to get it.
-# Must never: install or change Rust, which is the user's.
+# Check that Rust is installed, and new enough to build crewfs; else print how to get it.
+# Must never: install or change Rust, which is up to the user.
 set -eu
 cd "$(dirname "$0")/.."
 

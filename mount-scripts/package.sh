@@ -1,13 +1,13 @@
 #!/bin/sh
-# Build what operators install, into target/package: a Debian package, and a tarball with an installer. Both hold the files that are
-# listed here once, and the program in them runs on any Linux. For another machine, name it as rustup does:
-# package.sh aarch64-unknown-linux-gnu. The last two lines that are printed are where the two lie.
-# May assume: Debian or its like, Rust, and root or sudo for what is missing.
+# Build the two installable files, into target/package: a Debian package, and a tarball with an installer. Both contain the files that are
+# listed here once, and their program runs on any Linux. For another machine, name it as rustup does:
+# package.sh aarch64-unknown-linux-gnu. The last two lines of output are the paths of the two files.
+# May assume: Debian or its like, Rust, and root or sudo for missing packages.
 # Must never: write outside of the directory that cargo builds in.
 set -eu
 cd "$(dirname "$0")/.."
 
-# What the program says of itself is the same on each machine, and only that of this one runs here.
+# The completions and manual pages are the same for each machine, and only this machine's program runs here.
 crewfs=$(mount-scripts/build.sh)
 mount-scripts/install-needs.sh binutils dpkg >&2
 version=$("$crewfs" --version | cut -d' ' -f2)
@@ -30,7 +30,7 @@ case $machine in
     *) architecture=$machine ;;
 esac
 
-# The files, as a package lays them out below /usr. Each is for all to read, and those that run here run there.
+# The files, as a package puts them below /usr. All users may read each; executable files stay executable.
 tree=$made/debian/usr
 # to PLACE FILE…: copy files or directories below a place.
 to() {
@@ -38,7 +38,7 @@ to() {
     mkdir -p "$place"
     cp -R "$@" "$place"
 }
-# as NAME FILE: copy a file that has another name there.
+# as NAME FILE: copy a file under another name.
 as() {
     mkdir -p "$(dirname "$tree/$1")"
     cp "$2" "$tree/$1"
@@ -54,12 +54,12 @@ as share/zsh/vendor-completions/_crewfs "$made/crewfs.zsh"
 as share/fish/vendor_completions.d/crewfs.fish "$made/crewfs.fish"
 to share/crewfs hooks templates
 to share/crewfs/mount-scripts mount-scripts/*.sh mount-scripts/apparmor-crewfs
-# What builds stays with the sources.
+# Scripts that build stay with the sources.
 for script in build demo need-rust package; do rm "$tree/share/crewfs/mount-scripts/$script.sh"; done
 to share/doc/crewfs README.md
 to share/doc/crewfs/docs docs/*.md
 
-# The tarball: these files, the license, and the installer with what the package has done before and after.
+# The tarball: these files, the license, and the installer with the package's scripts.
 name=crewfs-$version-$machine-linux
 date=${SOURCE_DATE_EPOCH:-$(date +%s)}
 cp -R "$tree" "$made/$name"
@@ -72,9 +72,9 @@ ln -s share/crewfs/install.sh "$made/$name"
 chmod -R u=rwX,go=rX "$made/$name"
 tar -C "$made" --sort=name --mtime="@$date" --owner=0 --group=0 --numeric-owner -c "$name" | gzip -9n >"$results/$name.tar.gz"
 
-# The package: these files, and what Debian wants to know.
+# The package: these files, and Debian's control files.
 {
-    # One of the two licenses is on every Debian.
+    # Every Debian has the text of one of the two licenses.
     sed '/^The Apache License/,$d' LICENSE | sed '$d'
     echo 'The text of the Apache License, version 2.0, is in /usr/share/common-licenses/Apache-2.0.'
     echo
@@ -90,10 +90,10 @@ crewfs ($version-1) unstable; urgency=medium
 END
 mkdir -p "$tree/share/lintian/overrides"
 cat >"$tree/share/lintian/overrides/crewfs" <<END
-# The publisher of a package puts an address here.
+# The publisher of a package writes an address here.
 crewfs: bogus-mail-host *
 crewfs: bogus-mail-host-in-debian-changelog *
-# It is linked statically, to run where the libraries are older than where it was built.
+# The program is linked statically, so that it runs with older libraries than those of the build machine.
 crewfs: shared-library-lacks-prerequisites [usr/bin/crewfs]
 crewfs: statically-linked-binary [usr/bin/crewfs]
 END

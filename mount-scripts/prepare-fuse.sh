@@ -1,6 +1,6 @@
 #!/bin/sh
-# See that this user can mount crewfs: the package, the device, and for others than root the line in /etc/fuse.conf.
-# May assume: apt, and root or sudo. Must never: change anything for root, who needs no leave.
+# Make sure that this user can mount crewfs: the package, the device, and for users other than root the line in /etc/fuse.conf.
+# May assume: apt, and root or sudo. Must never: change /etc/fuse.conf for root, which does not need it.
 set -eu
 cd "$(dirname "$0")"
 

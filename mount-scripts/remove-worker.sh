@@ -1,6 +1,6 @@
 #!/bin/sh
-# Let a worker on another machine no longer into a project: remove its key, and end its connections.
-# May assume: root; a project that deploy.sh has deployed. Must never: touch what another worker has.
+# End the access of a worker on another machine: remove its key, and end its connections.
+# May assume: root; a project that deploy.sh has deployed. Must never: change another worker's key or connections.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=mount-scripts/server.sh
@@ -10,7 +10,7 @@ usage() {
     cat <<'END'
 usage: remove-worker.sh [PROJECT] WORKER [--dry-run]
 
-  PROJECT     what the project is called here; needed where there are several
+  PROJECT     the project's name on this machine; needed if there are several
   WORKER      the worker's name in the project
   --dry-run   print each step and change nothing
 END
@@ -29,7 +29,7 @@ done
 case $words in
     1) set -- '' "$@" ;;
     2) ;;
-    *) wrong "which worker?" ;;
+    *) wrong "name the worker" ;;
 esac
 need_root
 choose_project "$1"
@@ -48,7 +48,7 @@ fi
 if [ -n "$dry" ]; then
     echo "nothing was changed: this was a dry run"
 elif [ -n "$changed" ]; then
-    echo "$worker has no way into $name any more. What it claimed becomes free when its connection is gone for as long as remote_grace says."
+    echo "$worker has no access to $name any more. Its claims end when its connection has been gone for remote_grace."
 else
     echo "nothing to do: $worker has no key for $name"
 fi

@@ -1,7 +1,6 @@
 #!/bin/sh
-# Undo what deploy.sh has done for a project: stop it, and take away what was made. What all projects share goes with the last.
-# May assume: root. Must never: touch the project's directory, or the state of its queue, wherever
-# that is.
+# Undo deploy.sh for a project: stop it, and remove what deploy.sh made. Files that all projects share go with the last project.
+# May assume: root. Must never: touch the project's directory, or the state of its queue in any place.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=mount-scripts/server.sh
@@ -26,7 +25,7 @@ for argument in "$@"; do
         *) [ -z "$name" ] || wrong "one project at a time: $name or $argument" && name=$argument ;;
     esac
 done
-[ -n "$name" ] || wrong "which project? Deployed here: $(projects | tr '\n' ' ')"
+[ -n "$name" ] || wrong "name the project; deployed here: $(projects | tr '\n' ' ')"
 check_name "$name"
 need_root
 
@@ -48,7 +47,7 @@ what_was_made() {
     sed -n "s/^$1 //p" "$records/${2:-$name}.made" 2>/dev/null || true
 }
 
-# forget KIND: it is undone.
+# forget KIND: delete the records of a kind that is undone.
 forget() {
     sed -i "/^$1 /d" "$made"
 }
@@ -65,10 +64,10 @@ stop() {
     fi
 }
 
-# Nobody comes in any more, and who is in goes.
+# Refuse new connections, and end the existing ones.
 close_ssh() {
     [ -e "$dropins/crewfs-$name.conf" ] || return 0
-    change "close it to remote workers" rm -f "$dropins/crewfs-$name.conf"
+    change "end the access of remote workers" rm -f "$dropins/crewfs-$name.conf"
     [ -n "$dry" ] || ! command -v sshd >/dev/null || reload_sshd
     if [ -n "$(what_was_made user)" ]; then
         change "end the connections of $user" end_connections "$user"
@@ -80,7 +79,7 @@ files() {
         [ ! -e "$path" ] || change "remove $path" rm -f "$path"
     done
     what_was_made directory | while read -r path; do
-        # The state of the queue may be in it, which stays.
+        # The directory stays if the state of the queue is in it.
         if [ -d "$path" ] && [ ! -e "$path/state" ]; then change "remove $path" rmdir "$path"; fi
     done
     [ -n "$dry" ] || { forget path && forget directory; }
@@ -90,12 +89,12 @@ accounts() {
     user=$(what_was_made user)
     group=$(what_was_made group)
     [ -n "$user$group" ] || return 0
-    if [ -z "$yes$dry" ] && ! ask "Remove the user and the group ${user:-$group}? What belongs to them then shows a number."; then
+    if [ -z "$yes$dry" ] && ! ask "Remove the user and the group ${user:-$group}? Their files then show a number."; then
         echo "the user and the group ${user:-$group} stay; to remove them too: $0 $name --yes"
         return
     fi
     if [ -n "$user" ] && getent passwd "$user" >/dev/null; then change "remove the user $user" userdel "$user"; fi
-    # userdel takes a group along that nobody else is in.
+    # userdel also removes a group without other members.
     if [ -n "$group" ] && getent group "$group" >/dev/null; then change "remove the group $group" remove_group "$group"; fi
     [ -n "$dry" ] || { forget user && forget group; }
 }
@@ -135,5 +134,5 @@ if [ -n "$dry" ]; then
 fi
 rm -f "$made"
 rmdir "$records" "$configs" 2>/dev/null || true
-echo "$name is removed. What stays: the packages fuse3 and openssh-server"
-[ -z "$project" ] || echo "and $project with all that is in it, and the state of its queue in $state"
+echo "$name is removed. These stay: the packages fuse3 and openssh-server,"
+[ -z "$project" ] || echo "$project with its files, and the state of its queue in $state"

@@ -1,16 +1,16 @@
 # shellcheck shell=sh
-# What deploy.sh, remove.sh, add-worker.sh and remove-worker.sh share: where things are on a server, which names are names, and
-# how something is changed so that it can be undone.
+# Shared by deploy.sh, remove.sh, add-worker.sh and remove-worker.sh: paths on a server, valid names, and
+# changes that can be undone.
 # May assume: it is sourced, by a script that has a function "usage"; Debian or its like.
 # Must never: change anything while $dry is set.
 
-# Who sources this uses them.
+# The scripts that source this file use these.
 # shellcheck disable=SC2034
 configs=/etc/crewfs records=/var/lib/crewfs dropins=/etc/ssh/sshd_config.d
 dry='' changed=''
-# Names are ASCII whatever the locale says of [a-z], and messages of programs are passed on as they are documented.
+# Names are ASCII in every locale, and programs print their messages in English.
 export LC_ALL=C
-# root's PATH after "su" may lack these.
+# PATH of root after "su" may lack these directories.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 fail() {
@@ -18,7 +18,7 @@ fail() {
     exit 1
 }
 
-# What was typed is wrong.
+# End with a message about wrong arguments.
 wrong() {
     echo "${0##*/}: $1" >&2
     usage >&2
@@ -26,10 +26,10 @@ wrong() {
 }
 
 need_root() {
-    [ "$(id -u)" = 0 ] || fail "this changes the server, so it takes root: run it with sudo"
+    [ "$(id -u)" = 0 ] || fail "this changes the server, so it needs root: run it with sudo"
 }
 
-# ask QUESTION: whether the answer is yes. Nobody to ask is no.
+# ask QUESTION: whether the answer is yes. Without a terminal it is no.
 ask() {
     [ -t 0 ] || return 1
     printf '%s [y/N] ' "$1"
@@ -40,7 +40,7 @@ ask() {
     esac
 }
 
-# change SENTENCE COMMAND…: say what is done, and do it.
+# change SENTENCE COMMAND…: print the step, and do it.
 change() {
     changed=yes
     echo "$1"
@@ -48,7 +48,7 @@ change() {
     [ -n "$dry" ] || "$@"
 }
 
-# put PATH MODE TEXT [GROUP]: have the file hold this text. Whoever reads it meanwhile sees the old one or the new one.
+# put PATH MODE TEXT [GROUP]: replace the file's content. A concurrent reader sees the old or the new content.
 put() {
     if [ -e "$1" ] && [ "$(cat "$1")" = "$3" ]; then return; fi
     change "write $1" put_now "$@"
@@ -62,7 +62,7 @@ put_now() {
     mv "$1.new" "$1"
 }
 
-# check_name NAME: a project's name becomes part of the names of files, a user, and a unit.
+# check_name NAME: check the name of a project, which becomes part of the names of files, a user, and a unit.
 check_name() {
     case $1 in
         '' | [!a-z0-9]* | *[!a-z0-9_-]*) wrong "\"$1\" cannot name a project: use a-z, 0-9, _ and -, and begin with a letter or digit" ;;
@@ -70,7 +70,7 @@ check_name() {
     [ ${#1} -le 27 ] || wrong "\"$1\" cannot name a project: it has more than 27 characters, and crew-NAME must be a user's name"
 }
 
-# check_worker NAME: as the filesystem has it.
+# check_worker NAME: the filesystem's rule for names of workers.
 check_worker() {
     case $1 in
         '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]* | self)
@@ -80,51 +80,51 @@ check_worker() {
     [ ${#1} -le 64 ] || wrong "\"$1\" is no worker name: it has more than 64 characters"
 }
 
-# The projects that are configured here.
+# Print the projects that are configured here.
 projects() {
     for config in "$configs"/*.toml; do
         [ ! -e "$config" ] || basename "$config" .toml
     done
 }
 
-# setting KEY NAME: the text that the configuration of a project gives for a key.
+# setting KEY NAME: print the value of a key in a project's configuration.
 setting() {
     sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*[\"']\([^\"']*\)[\"'].*/\1/p" "$configs/$2.toml"
 }
 
-# Where a project is mounted.
+# Print the mount point of a project.
 place_of() {
     place=$(setting mountpoint "$1")
     [ -n "$place" ] || place=$(setting source "$1")
     echo "$place"
 }
 
-# As whom the remote workers of a project log in.
+# Print the user as which the remote workers of a project log in.
 user_of() {
     [ ! -e "$dropins/crewfs-$1.conf" ] || sed -n 's/^Match User //p' "$dropins/crewfs-$1.conf"
 }
 
-# choose_project [NAME]: set $name to it, or to the only project that there is.
+# choose_project [NAME]: set $name to NAME, or to the only project.
 choose_project() {
     name=${1:-$(projects)}
     case $name in
         '') fail "no project is deployed here: there is no $configs/NAME.toml; deploy one: deploy.sh" ;;
         *"
-"*) wrong "there are several projects, so one must be named: $(projects | tr '\n' ' ')" ;;
+"*) wrong "there are several projects; name one: $(projects | tr '\n' ' ')" ;;
     esac
     check_name "$name"
     [ -e "$configs/$name.toml" ] || fail "there is no project $name here: $configs/$name.toml is missing; deployed are: $(projects | tr '\n' ' ')"
     user=$(user_of "$name")
-    [ -n "$user" ] || fail "$name takes no remote workers: $dropins/crewfs-$name.conf names no user; deploy it again: deploy.sh --name $name --project '$(setting source "$name")'"
+    [ -n "$user" ] || fail "$name accepts no remote workers: $dropins/crewfs-$name.conf names no user; deploy it again: deploy.sh --name $name --project '$(setting source "$name")'"
 }
 
-# One that adds a key and one that removes another must not undo each other.
+# Concurrent changes of the keys must not undo each other.
 lock_keys() {
     exec 9>/run/crewfs-keys.lock
     flock 9
 }
 
-# Without its own directory in /run, sshd checks nothing; it is made by whatever starts sshd.
+# sshd checks its configuration only if its directory in /run exists, which the service makes when it starts.
 sshd_accepts() {
     mkdir -p /run/sshd
     sshd -t
@@ -132,7 +132,7 @@ sshd_accepts() {
 
 reload_sshd() {
     if [ -d /run/systemd/system ]; then
-        # Where a socket starts sshd, it reads its configuration when somebody comes.
+        # With socket activation, sshd reads its configuration at each connection.
         ! systemctl --quiet is-active ssh.service || systemctl reload ssh.service
     elif [ -r /run/sshd.pid ]; then
         kill -HUP "$(cat /run/sshd.pid)"
@@ -141,7 +141,7 @@ reload_sshd() {
     fi
 }
 
-# processes_of USER: the processes, each with its parent and its program, one a line.
+# processes_of USER: print the user's processes, one a line, each with its parent and its program.
 processes_of() {
     grep -s '^\(Name\|PPid\|Uid\):' /proc/[0-9]*/status | awk -v uid="$(id -u "$1")" '
         { split($1, path, "/") }
@@ -155,7 +155,7 @@ carries() {
     { tr '\0' '\n' <"/proc/$1/environ" | grep -qxF "CREWFS_WORKER=$2"; } 2>/dev/null
 }
 
-# connection_of PID TABLE: the process, and those above it that belong to the same user.
+# connection_of PID TABLE: print the process, and its ancestors that belong to the same user.
 connection_of() {
     pid=$1
     while [ -n "$pid" ]; do
@@ -165,8 +165,8 @@ connection_of() {
     done
 }
 
-# connections USER [WORKER]: the processes that serve this worker. Also connections that serve nobody at the moment: they were let
-# in by some key, remember its command, and could run it at any time. Without WORKER, all processes of the user.
+# connections USER [WORKER]: print the processes that serve this worker. Also connections that serve no worker at the moment: each was
+# opened with some key, has that key's command, and can run it at any time. Without WORKER, all processes of the user.
 connections() {
     table=$(processes_of "$1")
     echo "$table" | while read -r pid parent program; do
@@ -180,14 +180,14 @@ connections() {
     done
 }
 
-# end_connections USER [WORKER]: until none is left.
+# end_connections USER [WORKER]: end these processes, until none is left.
 end_connections() {
     rounds=0 signal=TERM
     while pids=$(connections "$@") && [ -n "$pids" ]; do
         rounds=$((rounds + 1))
         [ "$rounds" -le 10 ] || signal=KILL
-        [ "$rounds" -le 50 ] || fail "these processes of $1 do not end:$(echo "$pids" | tr '\n' ' '); look at them: ps -fu $1"
-        # Separate words on purpose. One may have ended meanwhile.
+        [ "$rounds" -le 50 ] || fail "these processes of $1 do not end:$(echo "$pids" | tr '\n' ' '); inspect them: ps -fu $1"
+        # The numbers are separate words on purpose. A process may have ended meanwhile.
         # shellcheck disable=SC2086
         kill -s "$signal" $pids 2>/dev/null || true
         sleep 0.1

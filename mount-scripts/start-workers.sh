@@ -1,8 +1,8 @@
 #!/bin/sh
-# Starts N workers in a mounted project and keeps them going: each has a name, a log, and is started again while there is more
-# to do. They end when should-stop lets them. Interrupt once: they finish what they hold, and end. Twice: they are ended.
-# May assume: nothing of the mount, which may go away or hang at any moment.
-# Must never: start an agent that has nothing to do; leave a process behind.
+# Starts N workers in a mounted project and keeps them running: each has a name and a log, and is restarted while tasks
+# remain. A worker ends when should-stop lets it. After one interrupt the workers finish what they hold and end; a second ends them at once.
+# May assume: nothing about the mount, which may go away or hang at any moment.
+# Must never: start an agent without a task; leave a process behind.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -11,10 +11,10 @@ usage() {
 usage: start-workers.sh N [options] -- COMMAND…
 Runs COMMAND as N workers. In COMMAND, {worker} stands for the worker's name and {n} for its number.
   --name PREFIX       names are PREFIX-1, PREFIX-2, … (default: worker)
-  --dir DIR           where the project is mounted (default: the current directory)
-  --logs DIR          where logs are written (default: a new temporary directory)
-  --max-restarts M    so often in a row an agent may end without having finished a task (default: 5)
-  --tmux, --plain     in windows of tmux, or as plain processes (default: tmux if it is there, from a terminal)
+  --dir DIR           the mounted project (default: the current directory)
+  --logs DIR          the directory for logs (default: a new temporary directory)
+  --max-restarts M    how many times in a row an agent may end without a finished task (default: 5)
+  --tmux, --plain     in windows of tmux, or as plain processes (default: tmux if it is installed, from a terminal)
 Exit codes: 0 all ended well, 1 some did not, 2 wrong usage, 3 no crewfs answers.
 TEXT
 }
@@ -59,7 +59,7 @@ if [ -z "$tmux" ]; then
 fi
 [ "$tmux" = no ] || command -v tmux >/dev/null || wrong 'tmux is not installed; use --plain'
 
-# Names of workers are given here; a name of our own would be inherited.
+# Agents would inherit a worker name of this script.
 unset CREWFS_WORKER
 # shellcheck source-path=SCRIPTDIR source=../hooks/desk.sh
 . "$here/../hooks/desk.sh"
@@ -104,7 +104,7 @@ put() {
     text=$text$rest
 }
 
-# launch NAME NUMBER COMMAND…: a keeper that has no terminal of ours, so that an interrupt reaches us alone.
+# launch NAME NUMBER COMMAND…: start a keeper without this terminal, so that an interrupt reaches this script alone.
 launch() {
     name=$1 number=$2
     shift 2
@@ -120,7 +120,7 @@ launch() {
         echo $! >"$run/$name.keeper"
         return
     fi
-    # A server of our own: one that runs already would give its environment, not ours.
+    # Use a new tmux server: a running one would pass on its environment instead of ours.
     verb=new-window
     [ "$number" -gt 1 ] || verb='new-session -d -s crew -x 200 -y 50'
     # shellcheck disable=SC2086 # words on purpose
@@ -132,7 +132,7 @@ launch() {
     tmux -L "$socket" pipe-pane -t "$pane" "exec cat >>'$text'"
 }
 
-# Have all finish what they hold. Who drains already is left as it is.
+# Drain all workers. A worker that drains already stays as it is.
 # shellcheck disable=SC2317 # called by a trap
 drain() {
     for name in $names; do
@@ -142,7 +142,7 @@ drain() {
     done
 }
 
-# End all agents with everything that they started.
+# End all agents with their child processes.
 end() {
     : >"$run/end"
     for signal in TERM KILL; do
@@ -169,7 +169,7 @@ interrupted() {
     interrupts=$((interrupts + 1))
     case $interrupts in
     1)
-        echo 'the workers finish what they hold, and end; once more, and they are ended now'
+        echo 'the workers finish what they hold, and end; interrupt again to end them now'
         drain
         ;;
     2) end ;;
@@ -189,7 +189,7 @@ echo "workers: $count; their logs: $logs"
 n=1
 for name in $names; do
     launch "$name" "$n" "$@" || {
-        echo "start-workers.sh: $name could not be started; the others are ended" >&2
+        echo "start-workers.sh: $name could not be started; the other workers are ended" >&2
         end
         break
     }
@@ -207,7 +207,7 @@ code=0
 for name in $names; do
     read -r ended 2>/dev/null <"$run/$name.ended" || ended=1
     [ "$ended" -le "$code" ] || code=$ended
-    # What we asked for is over.
+    # Remove the drain that this script made.
     if [ -s "$run/$name.drained" ]; then
         # shellcheck disable=SC2016 # the inner shell is to expand it
         desk_ask env CREWFS_WORKER="$name" sh -c '. "$1" && read_mounts && desk_at "$2" "$3" && rm -f workers/self/drain' \

@@ -84,7 +84,7 @@ by_tarball() {
     says 'is no absolute path' /opt/crewfs/install.sh --prefix here
     says "belongs to the system's own packages" /opt/crewfs/install.sh --prefix /usr
     says 'is no option' /opt/crewfs/install.sh --yes
-    says 'nothing is installed below /usr/local' /opt/crewfs/install.sh --uninstall
+    says 'this script has installed nothing below /usr/local' /opt/crewfs/install.sh --uninstall
     # For a user alone.
     says 'left out' runuser -u agent -- /opt/crewfs/install.sh --prefix /home/agent/.local
     says 'crewfs ' runuser -u agent -- /home/agent/.local/bin/crewfs --version
@@ -96,7 +96,7 @@ by_tarball() {
     says 'install the package fuse3' /opt/crewfs/install.sh
     mv /tmp/fusermount3 /usr/bin
     says 'nothing to do' /opt/crewfs/install.sh
-    says 'holds no bin/crewfs' /usr/local/share/crewfs/install.sh
+    says 'has no bin/crewfs' /usr/local/share/crewfs/install.sh
     works
     is_mounted_by_its_type
     says 'is installed in /usr/local already' dpkg -i /opt/given/crewfs.deb

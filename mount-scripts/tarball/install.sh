@@ -1,7 +1,7 @@
 #!/bin/sh
-# Install the crewfs that lies beside this script, or take it away again. Run again, it installs what is missing or other.
-# May assume: any Linux, a POSIX shell with its usual tools (busybox will do), and root for places of the system.
-# Must never: touch what it has not put there, a project, its state, or its settings.
+# Install the crewfs beside this script, or uninstall it. A second run installs files that are missing or differ.
+# May assume: any Linux, a POSIX shell with its usual tools (busybox is enough), and root for directories of the system.
+# Must never: touch files that it did not install, a project, its state, or its settings.
 set -eu
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,9 +10,9 @@ usage() {
     cat <<'END'
 usage: install.sh [--prefix DIR] [--uninstall]
 
-  --prefix DIR   install below DIR, as DIR/bin/crewfs and so on; /usr/local unless given. Only there systemd and mount(8) find
-                 their parts (crewfs@.service, mount.crewfs), so below another DIR they are left out
-  --uninstall    take away what was installed there
+  --prefix DIR   install below DIR, as DIR/bin/crewfs and so on (default: /usr/local). Below another DIR, systemd and mount(8) do
+                 not find their parts (crewfs@.service, mount.crewfs), so these are left out
+  --uninstall    remove the files that were installed there
 END
 }
 
@@ -21,7 +21,7 @@ fail() {
     exit 1
 }
 
-# What was typed is wrong.
+# End with a message about wrong arguments.
 wrong() {
     echo "install.sh: $1" >&2
     usage >&2
@@ -50,7 +50,7 @@ while [ "$prefix" != "${prefix%/}" ]; do prefix=${prefix%/}; done
 case $prefix in
     '' | /usr) wrong "${prefix:-/} belongs to the system's own packages; leave --prefix out, or name another directory" ;;
 esac
-# The place where systemd and mount(8) look too.
+# systemd and mount(8) look below /usr/local, too.
 system=''
 [ "$prefix" != /usr/local ] || system=yes
 list=$prefix/share/crewfs/installed
@@ -58,20 +58,20 @@ own="$prefix/share/crewfs/install.sh --uninstall"
 [ -n "$system" ] || own="$own --prefix $prefix"
 
 if [ -n "$system" ] && [ "$(id -u)" != 0 ]; then
-    fail "/usr/local belongs to the system, so this takes root: run it with sudo; or have it for yourself alone: install.sh --prefix ~/.local"
+    fail "/usr/local belongs to the system, so this needs root: run it with sudo; or install it for yourself alone: install.sh --prefix ~/.local"
 fi
 
-# of KIND FILE: the paths of that kind that a list names.
+# of KIND FILE: print the paths of that kind in a list.
 of() {
     [ ! -e "$2" ] || sed -n "s/^$1 //p" "$2"
 }
 
-# With what a copy that was ended half-way has left.
+# Remove also the temporary file of a copy that was interrupted.
 remove_files() {
     while read -r path; do rm -f "$path" "$path.new"; done
 }
 
-# The innermost first; one in which something else lies stays.
+# The innermost first; a directory with other files stays.
 remove_directories() {
     sort -r | while read -r path; do rmdir "$path" 2>/dev/null || true; done
 }
@@ -81,26 +81,26 @@ reload() {
 }
 
 if [ -n "$uninstall" ]; then
-    [ -e "$list" ] || fail "nothing is installed below $prefix by this script: there is no $list; was it another --prefix?"
-    [ -w "$prefix/share/crewfs" ] || fail "$prefix cannot be written to; run this as the user who has installed it"
-    # What has to happen before is what the package does.
+    [ -e "$list" ] || fail "this script has installed nothing below $prefix: there is no $list; check --prefix"
+    [ -w "$prefix/share/crewfs" ] || fail "$prefix cannot be written to; run this as the user who installed it"
+    # Run the package's script first.
     [ -z "$system" ] || sh "$prefix/share/crewfs/prerm" remove
     files=$(of file "$list") directories=$(of directory "$list")
     echo "$files" | remove_files
     echo "$directories" | remove_directories
     reload
-    echo "crewfs is taken away from $prefix. Projects, their state, and /etc/crewfs stay."
+    echo "crewfs is removed from $prefix. Projects, their state, and /etc/crewfs stay."
     exit 0
 fi
 
-[ -x "$here/bin/crewfs" ] || fail "$here holds no bin/crewfs; run the install.sh that lies in the unpacked tarball"
+[ -x "$here/bin/crewfs" ] || fail "$here has no bin/crewfs; run install.sh in the unpacked tarball"
 version=$("$here/bin/crewfs" --version 2>/dev/null) ||
-    fail "$here/bin/crewfs does not start on this machine ($(uname -s) $(uname -m)); there is a tarball for each kind of machine, named in its file name"
+    fail "$here/bin/crewfs does not start on this machine ($(uname -s) $(uname -m)); there is a tarball for each processor architecture, named in its file name"
 if [ -n "$system" ] && dpkg-query -W -f '${Status}' crewfs 2>/dev/null | grep -q 'ok installed'; then
-    fail "crewfs is installed here as a package already; upgrade that by the newer package, or take it away first: apt remove crewfs"
+    fail "crewfs is installed here as a package already; upgrade it with a newer package, or remove it first: apt remove crewfs"
 fi
 
-# Where a file of the tarball belongs: mount(8) looks for its helpers in /sbin alone.
+# Print the destination of a file of the tarball: mount(8) looks for its helpers in /sbin alone.
 place_of() {
     case $1 in
         sbin/*) echo "/$1" ;;
@@ -114,7 +114,7 @@ tarball() {
     [ -z "$system" ] || find sbin lib -type f
 }
 
-# missing PATH: the directories above it that are not there.
+# missing PATH: print the directories above it that do not exist.
 missing() {
     above=$(dirname "$1")
     [ -d "$above" ] || { echo "directory $above" && missing "$above"; }
@@ -131,7 +131,7 @@ new=$(
 mkdir -p "$prefix/share/crewfs" 2>/dev/null || true
 [ -w "$prefix/share/crewfs" ] ||
     fail "$prefix cannot be written to; run this with sudo, or name a directory of yours: install.sh --prefix ~/.local"
-# Written before anything is installed, and with what was there before: however this script ends, all can be taken away.
+# Write the list before anything is installed, with the old entries: after any end of this script, all files can be removed.
 before=$(cat "$list" 2>/dev/null || true)
 printf '%s\n' "$before" "$new" | sed '/^$/d' | sort -u >"$list.new"
 mv "$list.new" "$list"
@@ -145,7 +145,7 @@ changed=$(
         path=$(place_of "$file")
         if cmp -s "$here/$file" "$path"; then continue; fi
         mkdir -p "$(dirname "$path")"
-        # A program that runs is replaced, never written to.
+        # Replace a running program; never write to it.
         cp "$here/$file" "$path.new"
         chmod 755 "$path.new"
         [ -x "$here/$file" ] || chmod 644 "$path.new"
@@ -153,7 +153,7 @@ changed=$(
         echo "$path"
     done
 )
-# What an older crewfs had and this one has not.
+# Remove the files of an older crewfs that this one does not have.
 echo "$before" | sed -n 's/^file //p' | while read -r path; do
     echo "$new" | grep -qxF "file $path" || echo "$path"
 done | remove_files
@@ -170,16 +170,16 @@ if [ -n "$changed" ]; then
 else
     echo "nothing to do: $version is installed below $prefix already"
 fi
-[ -n "$system" ] || echo "left out, because only /usr/local is looked at for them: crewfs@.service, and the helpers by which mount(8) and fstab know crewfs"
-[ -e /dev/fuse ] || echo "/dev/fuse is missing, without which nothing is mounted; as root: modprobe fuse"
+[ -n "$system" ] || echo "left out, because systemd and mount(8) look for them only in /usr/local: crewfs@.service, and the helpers for mount(8) and fstab"
+[ -e /dev/fuse ] || echo "/dev/fuse is missing, which every mount needs; as root: modprobe fuse"
 command -v fusermount3 >/dev/null ||
-    echo "fusermount3 is missing, by which users other than root mount; install the package fuse3 (apt install fuse3, dnf install fuse3, apk add fuse3)"
+    echo "fusermount3 is missing, which users other than root need to mount; install the package fuse3 (apt install fuse3, dnf install fuse3, apk add fuse3)"
 case :$PATH: in
     *:"$prefix/bin":*) ;;
     *) echo "$prefix/bin is not in PATH; add it, or start $prefix/bin/crewfs" ;;
 esac
 cat <<END
-see it work:       crewfs demo
+try it:            crewfs demo
 serve a project:   $prefix/share/crewfs/mount-scripts/deploy.sh
-take it away:      $own
+uninstall:         $own
 END

@@ -75,7 +75,7 @@ fn deploying_again_changes_nothing_and_keeps_what_was_edited() {
     machine.ok("echo 'lease = \"5m\"' >> /etc/crewfs/demo.toml; echo '# a key' >> /etc/crewfs/demo.keys");
     let before = machine.listing(SYSTEM);
     let said = machine.deploy("--project /srv/demo").ok();
-    assert!(said.contains("nothing to do: all of it is there"), "{said}");
+    assert!(said.contains("nothing to do: everything is installed"), "{said}");
     assert_eq!(machine.listing(SYSTEM), before);
     assert_eq!(
         machine.ok("grep '^state' /etc/crewfs/demo.toml"),
@@ -113,7 +113,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
     machine.ok("touch /srv/file; useradd -M -s /usr/sbin/nologin locked; mkdir -p /srv/demo/below");
     let before = machine.listing(SYSTEM);
     for (arguments, code, said) in [
-        ("", 2, "say it with --project DIR"),
+        ("", 2, "give it with --project DIR"),
         ("--project", 2, "--project needs a value"),
         ("--projekt /srv/x", 2, "--projekt is no option"),
         ("--project srv/x", 2, "no absolute path; write --project /"),
@@ -155,7 +155,7 @@ fn what_sshd_would_not_accept_or_not_read_is_taken_back() {
     let machine = machine!(Bare);
     let dropin = "/etc/ssh/sshd_config.d/crewfs-demo.conf";
     machine.ok("cp /etc/ssh/sshd_config /srv/sshd_config; echo Nonsense yes >> /etc/ssh/sshd_config");
-    machine.deploy("--project /srv/demo").exits(1, "sshd does not accept its configuration as it is now");
+    machine.deploy("--project /srv/demo").exits(1, "sshd does not accept its present configuration");
     machine.ok(&format!("test ! -e {dropin}"));
     machine.ok("grep -v ^Include /srv/sshd_config > /etc/ssh/sshd_config");
     machine.deploy("--project /srv/demo").exits(1, "begin /etc/ssh/sshd_config with the line: Include");
@@ -165,7 +165,7 @@ fn what_sshd_would_not_accept_or_not_read_is_taken_back() {
     machine.ok(&format!(
         "printf '#!/bin/sh\\n[ ! -e {dropin} ] || {{ echo too new >&2; exit 255; }}\\n' > /usr/sbin/sshd"
     ));
-    machine.deploy("--project /srv/demo").exits(1, "so it is as it was before: too new");
+    machine.deploy("--project /srv/demo").exits(1, "which is now as it was before: too new");
     machine.ok(&format!("test ! -e {dropin} && cp /srv/sshd /usr/sbin/sshd"));
     machine.deploy("--project /srv/demo").ok();
     machine.ok(&format!("test -e {dropin}"));
@@ -202,7 +202,7 @@ fn questions_are_asked_where_somebody_can_answer() {
     let said = machine.run(&typed("/srv/demo\\n\\n\\nn\\n")).stdout;
     for asked in [
         "The project's directory:",
-        "called here [demo]:",
+        "name on this machine [demo]:",
         "log in [crew-demo]:",
         "Do this? [y/N]",
         "nothing was changed",

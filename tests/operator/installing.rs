@@ -22,11 +22,11 @@ fn what_is_installed_is_served_until_it_is_taken_away() {
     machine.ok(deploy);
     // One more byte is another program.
     let said = machine.ok(&format!("printf x | tee -a ~/crewfs-*-linux/bin/crewfs && {INSTALL}"));
-    assert!(said.contains("is served by the version before"), "{said}");
+    assert!(said.contains("crewfs: the old version"), "{said}");
     machine.ok("systemctl is-active crewfs@demo");
 
     let said = machine.ok("/usr/local/share/crewfs/install.sh --uninstall");
-    assert!(said.contains("crewfs is taken away from /usr/local"), "{said}");
+    assert!(said.contains("crewfs is removed from /usr/local"), "{said}");
     machine.run("systemctl is-active crewfs@demo").exits(3, "");
     machine.run("grep fuse.crewfs /proc/self/mountinfo").exits(1, "");
     machine.ok("test -d /srv/demo && test -e /etc/crewfs/demo.toml && test ! -e /usr/local/share/crewfs");

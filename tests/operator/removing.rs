@@ -25,7 +25,7 @@ fn removing_leaves_the_project_byte_for_byte_and_nothing_else() {
     assert_eq!(machine.listing(SYSTEM), deployed);
 
     let said = machine.ok("remove.sh demo --yes");
-    assert!(said.contains("/srv/demo with all that is in it"), "{said}");
+    assert!(said.contains("/srv/demo with its files, and the state"), "{said}");
     assert_eq!(machine.listing(SYSTEM), before);
     assert_eq!(machine.listing("/srv"), project);
 
@@ -70,7 +70,7 @@ fn a_user_that_was_there_before_is_nobody_to_remove() {
 #[test]
 fn what_is_wrong_is_said_with_what_to_do() {
     let machine = machine!(Bare);
-    machine.run("remove.sh").exits(2, "which project?");
+    machine.run("remove.sh").exits(2, "name the project");
     machine.run("remove.sh ../etc").exits(2, "cannot name a project");
     machine.run("remove.sh a b").exits(2, "one project at a time: a or b");
     machine.run("remove.sh --force a").exits(2, "--force is no option");

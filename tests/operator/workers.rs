@@ -88,8 +88,8 @@ fn another_key_for_a_worker_must_be_asked_for() {
     let machine = with_keys!();
     machine.ok("add-worker.sh w1 /srv/one.pub; add-worker.sh w2 /srv/two.pub");
     machine.run("add-worker.sh w1 /srv/three.pub").exits(1, "w1 has another key already");
-    machine.run("add-worker.sh w1 /srv/two.pub --replace").exits(1, "this key is that of w2 already");
-    machine.run("add-worker.sh w3 /srv/one.pub").exits(1, "this key is that of w1 already");
+    machine.run("add-worker.sh w1 /srv/two.pub --replace").exits(1, "this key belongs to w2 already");
+    machine.run("add-worker.sh w3 /srv/one.pub").exits(1, "this key belongs to w1 already");
     machine.ok("add-worker.sh w1 /srv/three.pub --replace");
     assert_eq!(keys(&machine), line(&machine, "w2", "two") + &line(&machine, "w1", "three"));
 }
@@ -125,17 +125,17 @@ fn what_is_wrong_with_a_key_is_said_and_nothing_is_taken() {
         ("w1 - </dev/null", 1, "the key is empty"),
         ("w1 \"$(cat /srv/one.pub /srv/two.pub)\"", 1, "more than one line"),
         ("w1 \"$(cat /srv/one.pub; echo 'command=\"sh\" x')\"", 1, "more than one line"),
-        ("w1 \"command=\\\"sh\\\" $(cat /srv/one.pub)\"", 1, "brings no options along"),
-        ("w1 \"environment=\\\"A=b\\\",$(cat /srv/one.pub)\"", 1, "brings no options along"),
-        ("w1 'ssh-dss AAAAB3NzaC1kc3MAAACB'", 1, "no type of key that is taken"),
+        ("w1 \"command=\\\"sh\\\" $(cat /srv/one.pub)\"", 1, "has no options"),
+        ("w1 \"environment=\\\"A=b\\\",$(cat /srv/one.pub)\"", 1, "has no options"),
+        ("w1 'ssh-dss AAAAB3NzaC1kc3MAAACB'", 1, "no accepted type of key"),
         ("w1 'ssh-ed25519 AAAA\"x'", 1, "the key is damaged"),
         ("w1 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA'", 1, "ssh-keygen does not understand it"),
         ("w1 'ssh-ed25519 '", 1, "the key is damaged"),
     ] {
         machine.run(&format!("add-worker.sh {arguments}")).exits(code, said);
     }
-    machine.run("remove-worker.sh").exits(2, "which worker?");
-    machine.run("remove-worker.sh demo w1 x").exits(2, "which worker?");
+    machine.run("remove-worker.sh").exits(2, "name the worker");
+    machine.run("remove-worker.sh demo w1 x").exits(2, "name the worker");
     machine.run("remove-worker.sh other w1").exits(1, "there is no project other here");
     machine.run("remove-worker.sh 'w 1'").exits(2, "no worker name");
     machine
@@ -148,7 +148,7 @@ fn what_is_wrong_with_a_key_is_said_and_nothing_is_taken() {
 fn where_there_are_several_projects_one_is_named() {
     let machine = with_keys!();
     machine.deploy("--project /srv/other").ok();
-    machine.run("add-worker.sh w1 /srv/one.pub").exits(2, "one must be named: demo other");
+    machine.run("add-worker.sh w1 /srv/one.pub").exits(2, "name one: demo other");
     machine.ok("add-worker.sh other w1 /srv/one.pub; add-worker.sh demo w1 /srv/one.pub");
     machine.ok("remove-worker.sh other w1");
     assert_eq!(keys(&machine), line(&machine, "w1", "one"));

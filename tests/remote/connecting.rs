@@ -141,7 +141,7 @@ fn a_dead_connection_is_cleared() {
     connection.signal_sshfs(Signal::KILL);
     until("the mount is dead", || fs::read_dir(&connection.dir).is_err());
     let said = connect(&worker, &worker.remote, &connection.dir).ok();
-    assert!(said.starts_with("clearing what is left of an old connection at"), "{said}");
+    assert!(said.starts_with("clearing the mounts of an old connection at"), "{said}");
     assert!(fs::read_to_string(connection.desk("queue.json")).unwrap().starts_with('{'));
     connection.disconnect().ok();
 }
@@ -210,28 +210,28 @@ fn it_says_what_is_wrong_and_what_to_do() {
     }
     let host = worker.host();
     let nobody = server.stranger();
-    refused(connect(&nobody, remote, &dir), 1, "the server refuses your key; it must be added there");
+    refused(connect(&nobody, remote, &dir), 1, "the server refuses your key; add it there");
     let mut unknown = worker.clone();
     unknown.known = project.dir().join("nobody");
     fs::write(&unknown.known, "").unwrap();
     refused(connect(&unknown, remote, &dir), 1, "is not known here; compare it with what ssh-keygen -lf");
     fs::write(&unknown.known, format!("* {}", fs::read_to_string(nobody.key.with_extension("pub")).unwrap()))
         .unwrap();
-    refused(connect(&unknown, remote, &dir), 1, "is another one than before; ask whoever runs the server");
+    refused(connect(&unknown, remote, &dir), 1, "has changed; ask the administrator of the server");
     let mut away = worker.clone();
     away.port = 1;
-    refused(connect(&away, remote, &dir), 1, "port 1 cannot be reached; is it the right name and port");
+    refused(connect(&away, remote, &dir), 1, "port 1 cannot be reached; check the name and the port");
     let there = connect(&worker, &format!("{}@nowhere.invalid:/", server.user.name), &dir);
     refused(there, 1, "cannot be reached");
     let missing = connect(&worker, &format!("{host}:{}/nothing", mounted.path().display()), &dir);
-    refused(missing, 1, "is not there on the server, or this key may not see it");
+    refused(missing, 1, "does not exist on the server, is not mounted, or is not visible");
     let tasks = connect_with(&worker, ["--tasks", "jobs"], remote, &dir);
-    refused(tasks, 1, "jobs is not there on the server");
+    refused(tasks, 1, "jobs does not exist on the server");
     let option = connect_with(&worker, ["-o", "such_is_no_option"], remote, &dir);
-    refused(option, 1, "sshfs does not know an option");
+    refused(option, 1, "sshfs does not support an option");
     fs::create_dir_all(mounted.path().join("lib/tasks")).unwrap();
     let part = connect(&worker, &format!("{remote}/lib"), &dir);
-    refused(part, 1, "is there, but crewfs is not mounted on it");
+    refused(part, 1, "exists, but crewfs is not mounted on it");
     let key = connect_with(&worker, ["--identity", "no such key"], remote, &dir);
     refused(key, 1, "the key no such key cannot be read; make one: ssh-keygen -t ed25519 -f no such key");
     let clone = connect_with(&worker, ["--desk-only"], remote, &dir);
@@ -239,7 +239,7 @@ fn it_says_what_is_wrong_and_what_to_do() {
 
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("mine"), "").unwrap();
-    connect(&worker, remote, &dir).exits(1, "is not empty; what is in it would be hidden");
+    connect(&worker, remote, &dir).exits(1, "is not empty, and the mount would hide its files");
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
     fs::remove_file(dir.join("mine")).unwrap();
 
@@ -281,7 +281,7 @@ fn a_mount_in_use_is_not_disconnected_but_lazily() {
     let worker = server.worker("w1");
     let connection = worker.connect(&project.dir().join("remote"));
     let open = fs::File::open(connection.dir.join("tasks")).unwrap();
-    connection.disconnect().exits(1, "is in use or dead; end what stands in it or has a file of it open");
+    connection.disconnect().exits(1, "is in use or dead; end the programs that use it");
     let mut lazily = script("disconnect.sh");
     lazily.arg("--lazy").arg(&connection.dir);
     run(lazily).ok();

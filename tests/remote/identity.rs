@@ -183,7 +183,7 @@ fn c42_nothing_outside_of_the_root_is_read_or_written() {
     let mut command = worker.connecting::<&str>([]);
     let elsewhere = project.dir().join("remote");
     command.arg(format!("{host}:{away}")).arg(&elsewhere);
-    run(command).exits(1, "is not there on the server, or this key may not see it");
+    run(command).exits(1, "does not exist on the server, is not mounted, or is not visible");
     assert_eq!(mounts_below(&elsewhere), []);
     assert!(!got.exists(), "{:?}", fs::read_to_string(&got));
     assert_eq!(names(&outside), ["secret"]);
