@@ -70,7 +70,7 @@ esac
 
 failed=''
 shellcheck -x hooks/*.sh mount-scripts/*.sh mount-scripts/*mount.crewfs mount-scripts/debian/* mount-scripts/tarball/* tests/*.sh tests/operator/*.sh \
-    tests/use-cases/*.sh tests/kernels/*.sh src/cli/demo/*.sh .ci/run || failed='  shellcheck: what it says stands before the tests
+    tests/use-cases/*.sh tests/kernels/*.sh src/cli/demo/*.sh .ci/run .githooks/* || failed='  shellcheck: what it says stands before the tests
 '
 
 # Into a file, because a pipe would be held open by whatever a test has left behind. In the background a shell turns off the signals

@@ -3,6 +3,7 @@
 //! May assume: it runs where the sources are.
 //! Must never: mount anything. What the documents say of a mount is shown by the tests that mount.
 
+mod commit_msg;
 mod errors;
 mod links;
 mod modules;
