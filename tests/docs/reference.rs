@@ -7,7 +7,7 @@ use crewfs::fs::FsError;
 use crewfs::limits;
 use crewfs::queue::{Event, Moment, Refusal, Span, TaskId, TaskState, Wall, WorkerName};
 
-use crate::texts::{between, fences, plain, quoted, rows, section, sources, text};
+use crate::texts::{between, fences, pages, plain, quoted, rows, section, sources, text, texts_below};
 
 const PAGE: &str = "docs/filesystem.md";
 
@@ -367,5 +367,35 @@ fn every_kind_of_stuck_is_described() {
             between(&script, "const KINDS = {", "};").contains(&format!("{kind}: ")),
             "the page has no words for {kind}"
         );
+    }
+}
+
+/// The numbers of promises in a text, such as `C20`, where `before` stands before them.
+fn promises(text: &str, before: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, mark) in text.match_indices(&format!("{before}C")) {
+        let digits: String = text[at + mark.len()..].chars().take_while(char::is_ascii_digit).collect();
+        let after = text[at + mark.len() + digits.len()..].chars().next();
+        let is_apart = text[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_');
+        let ends = after.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+        if is_apart && ends && (1..=2).contains(&digits.len()) {
+            found.insert(format!("C{digits}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_promise_is_on_the_page_once_and_in_its_index() {
+    let page = text(PAGE);
+    let (body, _) = page.split_once("\n## Promises\n").expect("an index of the promises");
+    let listed: Vec<_> = rows(section(&page, "## Promises")).iter().map(|row| row[0].to_string()).collect();
+    let index: BTreeSet<String> = listed.iter().cloned().collect();
+    assert_eq!(listed.len(), index.len(), "a number is in the index twice");
+    assert_eq!(promises(body, "**"), index, "what the page promises, and its index");
+    let readers = ["tests", "src", "hooks", "mount-scripts"].into_iter().flat_map(texts_below);
+    for (path, text) in readers.chain(pages()) {
+        let unknown: Vec<_> = promises(&text, "").difference(&index).cloned().collect();
+        assert!(unknown.is_empty(), "{path} quotes {unknown:?}, which {PAGE} does not promise");
     }
 }
