@@ -136,7 +136,8 @@ impl Daemon {
         let owner = rustix::process::geteuid().as_raw();
         let follower = ProcessWatch::start(engine.clone(), config.remote_grace, endings.heard())
             .map_err(|error| cannot("processes cannot be followed", error))?;
-        let callers = Arc::new(Callers::new(engine.clone(), follower.clone(), owner, config.names.clone()));
+        let (tasks, names) = (config.tasks.clone(), config.names.clone());
+        let callers = Arc::new(Callers::new(engine.clone(), follower.clone(), owner, tasks, names));
         let opened =
             |fd: &OwnedFd| fd.try_clone().map_err(|error| cannot("a descriptor cannot be copied", error));
         let tasks = tasks_directory(project.root(), &config.tasks)?;

@@ -50,9 +50,9 @@ use crate::state_directory::StateDirectory;
 /// Why a command did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Failure {
-    /// It may not.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
+    /// The queue refuses it.
+    #[error("the queue refuses it: {}", .0.name())]
+    Refused(Refusal),
     /// The log could not be written. Whether the command happened is unknown to the caller; the state tells.
     #[error("the event log could not be written, so nothing is acknowledged: {0}")]
     Log(String),
@@ -71,6 +71,12 @@ pub enum Failure {
     /// The engine has stopped.
     #[error("crewfs is stopping")]
     Stopping,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure::Refused(refusal)
+    }
 }
 
 /// Something outside of the queue that must hold when a command is decided, with nothing in between. Fails with an errno. It is asked

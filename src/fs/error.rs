@@ -4,6 +4,9 @@
 
 use std::borrow::Cow;
 
+use super::desk::sentences::Sentences;
+use crate::queue::Refusal;
+
 /// Why a call fails: the errno that the caller gets, and a sentence for the log and for `why`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FsError {
@@ -11,8 +14,8 @@ pub struct FsError {
     pub errno: i32,
     /// One sentence, where there is more to say than the errno does.
     pub why: Option<Cow<'static, str>>,
-    /// In a word, if it is one of the queue's refusals: for counting.
-    pub refusal: Option<&'static str>,
+    /// What the queue refuses, if it does.
+    pub refusal: Option<Box<Refusal>>,
 }
 
 impl FsError {
@@ -24,6 +27,12 @@ impl FsError {
     /// An error with one sentence that says why.
     pub fn because(errno: i32, why: impl Into<Cow<'static, str>>) -> FsError {
         FsError { errno, why: Some(why.into()), refusal: None }
+    }
+
+    /// One sentence for the caller; `tasks` is the name of the tasks directory.
+    pub fn sentence(&self, tasks: &str) -> Option<String> {
+        let refusal = self.refusal.as_ref().map(|refusal| Sentences(tasks).refusal(refusal));
+        refusal.or_else(|| self.why.as_ref().map(|why| why.to_string()))
     }
 }
 

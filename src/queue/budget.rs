@@ -1,27 +1,28 @@
-//! What one worker, and one user, may add to the event log in a while: no user fills the disk of all by repeating a step.
+//! What one worker, and one user, may add to the event log in a while, so that no user fills the disk by repeating a step.
 //!
-//! May assume: the caller tells the time, and charges what a decision really adds.
-//! Must never: stand in the way of the end of a claim, or forget a debt before it is paid.
+//! May assume: the caller passes the time, and charges what a decision really adds.
+//! Must never: prevent the end of a claim, or drop a debt before it is paid.
 //!
-//! Each worker and each user has an account of events and one of bytes, which time fills up to a limit. Who has anything in both may
-//! go on, and pays afterwards, into debt if need be: so a text of any length can be written, and what must not be refused is paid, too.
-//! A user has an account of all workers together, since one can have as many names as one likes.
+//! Each worker and each user has an account of events and an account of bytes. Time fills both up to a limit. A payer that has anything
+//! left in both may go on and pays afterwards, into debt if necessary: so a text of any length can be written, and a step that must not
+//! be refused is paid, too. A user has one account for all its workers, because a user can have any number of names.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use super::refusal::{BudgetUnit, Refusal, Spender};
 use super::task::Phase;
-use super::{Actor, Command, Decision, Event, Instant, Outcome, Refusal, Span, State, TaskId, WorkerName};
+use super::{Actor, Command, Decision, Event, Instant, Outcome, Span, State, TaskId, WorkerName};
 use crate::limits::{LOG_ACCOUNTS, LOG_BURST_SECONDS, LOG_SHARES_OF_A_USER};
 
-/// What may be chosen.
+/// The configurable rates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Bytes a second of one worker.
     pub bytes: u64,
     /// Events a second of one worker.
     pub events: u64,
-    /// The user whom the log belongs to. Like root's, that account has no limit.
+    /// The user that owns the log. Like that of root, its account has no limit.
     pub owner: u32,
 }
 
@@ -31,14 +32,14 @@ impl Default for Budget {
     }
 }
 
-/// Whose doing something is.
+/// The worker and the user that pay for a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payer {
-    /// The worker, where that is known.
+    /// The worker, if it is known.
     pub worker: Option<WorkerName>,
     /// The user.
     pub uid: u32,
-    /// Whether it is an operator, who does not pay.
+    /// Whether it is an operator. Operators do not pay.
     pub operator: bool,
 }
 
@@ -51,11 +52,11 @@ impl From<&Actor> for Payer {
 /// What a decision costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cost {
-    /// Events. What a step brings with it sooner or later is paid with that step.
+    /// Events. Later events that follow from a step are paid with that step.
     pub events: u64,
     /// Bytes.
     pub bytes: u64,
-    /// Whether it happens also where nothing is left to pay it with.
+    /// Whether it happens even if nothing is left to pay with.
     pub is_due: bool,
 }
 
@@ -125,23 +126,21 @@ impl Accounts {
     /// Whether a payer has anything left.
     pub fn check(&self, payer: &Payer, now: Instant) -> Result<(), Refusal> {
         let budget = &self.budget;
-        let left = |account: Option<&Account>, share: u64, who: &dyn Fn() -> String| {
+        let left = |account: Option<&Account>, share: u64, spender: &dyn Fn() -> Spender| {
             let account = account.map(|account| account.at(budget, share, now));
-            account.map_or(Ok(()), |account| self.look(&account, share, who))
+            account.map_or(Ok(()), |account| self.look(&account, share, spender))
         };
         if let Some(worker) = self.worker_of(payer) {
-            left(self.workers.get(worker), 1, &|| worker.to_string())?;
+            left(self.workers.get(worker), 1, &|| Spender::Worker(worker.clone()))?;
         }
         match self.user_of(payer) {
-            Some(uid) => {
-                left(self.users.get(&uid), LOG_SHARES_OF_A_USER, &|| format!("the user with uid {uid}"))
-            }
+            Some(uid) => left(self.users.get(&uid), LOG_SHARES_OF_A_USER, &|| Spender::User(uid)),
             None => Ok(()),
         }
     }
 
-    fn look(&self, account: &Account, share: u64, who: &dyn Fn() -> String) -> Result<(), Refusal> {
-        let spent = |left: i64, rate: u64, what: &'static str| {
+    fn look(&self, account: &Account, share: u64, spender: &dyn Fn() -> Spender) -> Result<(), Refusal> {
+        let spent = |left: i64, rate: u64, unit: BudgetUnit| {
             if left > 0 {
                 return Ok(());
             }
@@ -149,10 +148,10 @@ impl Accounts {
             let wait = left.unsigned_abs() / a_second.max(1) + 1;
             // In whole seconds, and never none.
             let wait = Span(wait.div_ceil(1_000) * 1_000);
-            Err(Refusal::OverBudget { who: who(), what, a_second, at_once, wait })
+            Err(Refusal::OverBudget { spender: spender(), unit, a_second, at_once, wait })
         };
-        spent(account.events, self.budget.events, "events")?;
-        spent(account.bytes, self.budget.bytes, "bytes")
+        spent(account.events, self.budget.events, BudgetUnit::Events)?;
+        spent(account.bytes, self.budget.bytes, BudgetUnit::Bytes)
     }
 
     /// Have a payer pay.
@@ -294,8 +293,12 @@ mod tests {
         Cost { events, ..Cost::default() }
     }
 
-    fn refused(accounts: &Accounts, payer: &Payer, now: Instant) -> String {
-        accounts.check(payer, now).unwrap_err().to_string()
+    fn refused(accounts: &Accounts, payer: &Payer, now: Instant) -> Refusal {
+        accounts.check(payer, now).unwrap_err()
+    }
+
+    fn over(spender: Spender, unit: BudgetUnit, [a_second, at_once]: [u64; 2], seconds: u64) -> Refusal {
+        Refusal::OverBudget { spender, unit, a_second, at_once, wait: Span(seconds * 1_000) }
     }
 
     #[test]
@@ -306,12 +309,9 @@ mod tests {
         accounts.check(&w1, at(0)).unwrap();
         accounts.charge(&w1, &events(5), at(0));
         // Four are owed, and one must be there: two a second.
-        let why = refused(&accounts, &w1, at(0));
-        assert_eq!(
-            why,
-            "w1 has written more to the event log than is allowed (2 events a second, 512 events at once), so nothing was \
-             changed; finish what you hold, which goes on, or try again in 3s"
-        );
+        let w1_spent = Spender::Worker(WorkerName::parse("w1").unwrap());
+        let expected = over(w1_spent, BudgetUnit::Events, [BUDGET.events, at_once], 3);
+        assert_eq!(refused(&accounts, &w1, at(0)), expected);
         assert!(accounts.check(&w1, at(2)).is_err());
         accounts.check(&w1, at(3)).unwrap();
         accounts.check(&payer("w2", 1), at(0)).unwrap();
@@ -326,7 +326,8 @@ mod tests {
         let (mut accounts, w1) = (Accounts::new(BUDGET), payer("w1", 1));
         accounts.charge(&w1, &Cost { bytes: u64::MAX, ..Cost::default() }, at(0));
         let why = refused(&accounts, &w1, at(0));
-        assert!(why.contains("(100 B a second, 25 Ki"), "{why}");
+        let Refusal::OverBudget { unit, a_second, at_once, .. } = why else { panic!("{why:?}") };
+        assert_eq!((unit, a_second, at_once), (BudgetUnit::Bytes, BUDGET.bytes, limit(BUDGET.bytes, 1)));
         assert!(accounts.check(&w1, at(LOG_BURST_SECONDS - 1)).is_err());
         accounts.check(&w1, at(LOG_BURST_SECONDS + 1)).unwrap();
     }
@@ -340,7 +341,7 @@ mod tests {
             accounts.charge(&payer(&format!("w{n}"), 1), &events(1), at(0));
         }
         let why = refused(&accounts, &payer("another", 1), at(0));
-        assert!(why.starts_with("the user with uid 1 has written more"), "{why}");
+        assert!(matches!(why, Refusal::OverBudget { spender: Spender::User(1), .. }), "{why:?}");
         accounts.check(&payer("another", 2), at(0)).unwrap();
     }
 

@@ -1,6 +1,6 @@
-//! The judge: what a command may do, given the state.
+//! What a command may do, given the state.
 //!
-//! May assume: nothing else runs; whoever calls has the state to itself.
+//! May assume: nothing else changes the state during the call.
 //! Must never: change the state, or answer differently for the same arguments.
 
 use std::collections::BTreeSet;
@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use super::command::{Actor, ClaimForm, Command, Decision, Ending, Outcome};
 use super::event::{Event, Record};
 use super::loss::LossReason;
-use super::task::{Claim, FileStamp, FileState, Finish, Manifest, Phase, Problem, Task};
+use super::refusal::{EndedClaim, OperatorAct};
+use super::task::{Claim, FileStamp, FileState, Finish, Manifest, Phase, Task};
 use super::{Content, Eyes, Refusal, Seq, State, TaskId, TaskState, WorkerName};
 
-/// Judge one command: the events that it causes, or the reason why it causes none.
+/// Judges one command: the events that it causes, or the reason why it causes none.
 pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
     if let Some(by) = command.actor() {
         check_name(state, by)?;
@@ -86,7 +87,7 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
         Command::Depart { worker, epoch, reason } => depart(state, worker, *epoch, reason),
         Command::Drain { worker, by, draining } => {
             if !by.may_speak_for(worker) {
-                return Err(Refusal::OperatorOnly { what: "draining another worker" });
+                return Err(Refusal::OperatorOnly { act: OperatorAct::DrainAnother });
             }
             let mut events = if worker == &by.worker { join(state, by) } else { vec![] };
             if state.is_draining(worker.as_str()) != *draining {
@@ -96,7 +97,7 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
         }
         Command::Equip { worker, by, words } => {
             if !by.may_speak_for(worker) {
-                return Err(Refusal::OperatorOnly { what: "saying what another worker can do" });
+                return Err(Refusal::OperatorOnly { act: OperatorAct::EquipAnother });
             }
             let mut events = if worker == &by.worker { join(state, by) } else { vec![] };
             let words: Vec<String> = words.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
@@ -107,7 +108,7 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
         }
         Command::Pause { by, paused } => {
             if !by.operator {
-                return Err(Refusal::OperatorOnly { what: "pausing the queue" });
+                return Err(Refusal::OperatorOnly { act: OperatorAct::Pause });
             }
             if state.paused().is_some() == *paused {
                 return done(vec![]);
@@ -138,7 +139,7 @@ fn check_name(state: &State, by: &Actor) -> Result<(), Refusal> {
     }
 }
 
-/// The event that makes the name the caller's, when it is nobody's yet.
+/// The event that makes the name the caller's, if it belongs to no user yet.
 fn join(state: &State, by: &Actor) -> Vec<Event> {
     match state.worker(by.worker.as_str()) {
         None => vec![Event::Joined { worker: by.worker.clone(), uid: by.uid }],
@@ -164,7 +165,7 @@ fn publish(
     mend_cycles(state, Event::Published { task, manifest, stamp, cycle })
 }
 
-/// The file went. The task stays as it is, and so does a claim of it: work in progress is not lost by what happens to a file.
+/// The file is gone. The task stays as it is, and so does its claim: no work in progress is lost by what happens to a file.
 fn file_gone(state: &State, task: &TaskId) -> Result<Decision, Refusal> {
     match state.task(task.as_str()) {
         Some(found) if !found.file_is_missing() => done(vec![Event::FileMissing { task: task.clone() }]),
@@ -175,7 +176,7 @@ fn file_gone(state: &State, task: &TaskId) -> Result<Decision, Refusal> {
 fn forget(state: &State, task: &TaskId, by: &Actor) -> Result<Decision, Refusal> {
     let found = find(state, task)?;
     if !by.operator {
-        return Err(Refusal::OperatorOnly { what: "forgetting a finished task" });
+        return Err(Refusal::OperatorOnly { act: OperatorAct::Forget });
     }
     if found.finish().is_none() {
         return Err(Refusal::NotFinished { task: task.clone(), state: state.state_of(found) });
@@ -194,16 +195,16 @@ fn retry(state: &State, task: &TaskId, by: &Actor) -> Result<Decision, Refusal> 
             Err(Refusal::NoFile { task: task.clone() })
         }
         Phase::Completed(_) | Phase::Failed(_) => {
-            // While it was completed, needs that lead back to it were no cycle. Now they would be one.
+            // While the task was completed, needs that lead back to it were no cycle. Now they would be one.
             let cycle = cycle_through(state, task, found.declared_needs());
             if !cycle.is_empty() {
-                return Err(Refusal::Cycle { task: task.clone(), cycle: Problem::cycle(&cycle).message });
+                return Err(Refusal::Cycle { task: task.clone(), cycle });
             }
             done(vec![Event::Retried { task: task.clone(), by: by.worker.clone() }])
         }
-        // A rejected task comes back by itself when its file is mended; until then the reason stands.
+        // A rejected task comes back by itself when its file is mended. Until then it stays rejected.
         Phase::Rejected(problem) => {
-            Err(Refusal::Rejected { task: task.clone(), problem: state.said(task, problem) })
+            Err(Refusal::Rejected { task: task.clone(), problem: state.shown_problem(task, problem) })
         }
         Phase::Open | Phase::Claimed(_) => {
             Err(Refusal::NotFinished { task: task.clone(), state: state.state_of(found) })
@@ -235,12 +236,15 @@ fn claim(
         Phase::Completed(_) | Phase::Failed(_) => {
             return Err(Refusal::Finished { task: task.clone(), state: state.state_of(found) });
         }
-        // Why it cannot be claimed is said only to a worker who may read it.
+        // Only a worker that may read the file learns why the task cannot be claimed.
         Phase::Rejected(_) | Phase::Open if !eyes.may_read(found.stamp.readers.as_deref()) => {
             return Err(Refusal::Private { task: task.clone(), worker: by.worker.clone() });
         }
         Phase::Rejected(problem) => {
-            return Err(Refusal::Rejected { task: task.clone(), problem: state.said(task, problem) });
+            return Err(Refusal::Rejected {
+                task: task.clone(),
+                problem: state.shown_problem(task, problem),
+            });
         }
         Phase::Open if state.state_of(found) == TaskState::Blocked => {
             return Err(Refusal::Blocked {
@@ -251,7 +255,7 @@ fn claim(
         Phase::Open => {}
     }
     if form == ClaimForm::Text && found.ousted.contains(&by.worker) {
-        return Err(Refusal::NoNote { why: what_became(state, found, by), form: format!("claim/{task}") });
+        return Err(Refusal::NoNote(EndedClaim::Of(task.clone(), state.fate(found, &by.worker))));
     }
     may_claim(state, by)?;
     if let Some(refusal) = state.incapable(task, found, &by.worker) {
@@ -271,8 +275,7 @@ fn claim_next(state: &State, by: &Actor, form: ClaimForm, eyes: &Eyes) -> Result
     if form == ClaimForm::Text
         && let Some(lost) = worker.filter(|worker| worker.ousted).and_then(|worker| worker.lost.as_ref())
     {
-        let why = format!("your claim of {} ended at {}: {}", lost.task, lost.at, lost.reason);
-        return Err(Refusal::NoNote { why, form: "claim/next".into() });
+        return Err(Refusal::NoNote(EndedClaim::Last(lost.clone())));
     }
     may_claim(state, by)?;
     match state.best_for(Some(by.worker.as_str()), eyes) {
@@ -302,21 +305,12 @@ fn held_by<'a>(state: &'a State, task: &TaskId, by: &Actor) -> Result<&'a Claim,
     }
 }
 
-/// Why the caller is not the holder: what became of its claim, if it had one, and who is.
+/// The refusal of a caller that is not the holder.
 fn not_holder(state: &State, task: &TaskId, by: &Actor) -> Refusal {
     let Some(found) = state.task(task.as_str()) else {
         return Refusal::Unknown { task: task.clone() };
     };
-    Refusal::NotHolder { task: task.clone(), why: what_became(state, found, by) }
-}
-
-/// What became of the caller's claim of a task, if it had one, and where the task stands.
-fn what_became(state: &State, task: &Task, by: &Actor) -> String {
-    let now = state.standing(task);
-    match task.losses.iter().rev().find(|loss| loss.worker == by.worker) {
-        Some(loss) => format!("your claim ended at {}: {}; {now}", loss.at, loss.reason),
-        None => now,
-    }
+    Refusal::NotHolder { task: task.clone(), fate: state.fate(found, &by.worker) }
 }
 
 fn finish(
@@ -331,7 +325,7 @@ fn finish(
     let mut events = Vec::new();
     let (worker, operator) = match &found.phase {
         Phase::Claimed(claim) if claim.worker == by.worker => (Some(claim.worker.clone()), None),
-        // The operator takes the task away, and then ends it: the holder has not done so.
+        // The operator takes the task away and then ends it, because the holder did not end it.
         Phase::Claimed(claim) if by.operator => {
             let reason = LossReason::TakenAway { by: by.worker.clone() };
             events.push(Event::Returned { task: task.clone(), worker: claim.worker.clone(), reason });
@@ -343,7 +337,7 @@ fn finish(
                 (&found.phase, ending),
                 (Phase::Completed(_), Ending::Completed) | (Phase::Failed(_), Ending::Failed)
             );
-            // Retrying a step whose answer got lost is no mistake; the new text stands.
+            // A caller may repeat a step whose answer was lost. The new text counts.
             if !same || (finish.worker.as_ref() != Some(&by.worker) && !by.operator) {
                 return Err(not_holder(state, task, by));
             }
@@ -367,7 +361,7 @@ fn finish(
     Ok(Decision { events, outcome: Outcome::Finished { finish } })
 }
 
-/// What it is that a text is written of a finish. The same once more is nothing new.
+/// The event of a text that is written for a finish. The same text again causes none.
 fn reported(task: &TaskId, finish: &Finish, text: Option<&Content>) -> Vec<Event> {
     let is_there = |text: &&Content| finish.text.as_ref().is_some_and(|there| there.is(text.digest()));
     let new = text.filter(|text| !is_there(text));
@@ -381,7 +375,7 @@ fn expire(state: &State, task: &TaskId, epoch: Seq, reason: LossReason) -> Resul
     let mut events = vec![Event::Returned { task: task.clone(), worker: claim.worker.clone(), reason }];
     if lost >= found.spec.attempts as usize {
         let text = Content::new(format!(
-            "given up after {lost} claims that were lost; the last one by {}. See status/{task} for each.\n",
+            "given up after {lost} claims that were lost; the last one by {}. The status of {task} names each.\n",
             claim.worker
         ));
         events.push(Event::Failed { task: task.clone(), worker: None, by: None, text: Some(text) });
@@ -389,7 +383,7 @@ fn expire(state: &State, task: &TaskId, epoch: Seq, reason: LossReason) -> Resul
     done(events)
 }
 
-/// The end of everything that a worker held up to one of its claims.
+/// Ends every claim of a worker up to this one.
 fn depart(state: &State, worker: &WorkerName, last: Seq, reason: &LossReason) -> Result<Decision, Refusal> {
     let mut events = Vec::new();
     for task in state.worker(worker.as_str()).map_or(&[][..], |worker| &worker.claims) {
@@ -425,7 +419,7 @@ fn mend_cycles_after(state: &State, mut events: Vec<Event>) -> Vec<Event> {
 /// The cycle that `task` closes with these needs, starting with itself; empty when there is none. A need that is
 /// completed is met, and leads nowhere: so it is looked at again when that task is retried.
 fn cycle_through(state: &State, task: &TaskId, needs: &[TaskId]) -> Vec<TaskId> {
-    // Nobody needs most tasks when they are published; then there is nothing to search.
+    // Most tasks are needed by no other task when they are published. Then there is nothing to search.
     if !state.is_needed(task) && !needs.contains(task) {
         return Vec::new();
     }

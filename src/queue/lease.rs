@@ -1,12 +1,12 @@
 //! Leases: how long a silent worker keeps what it claimed.
 //!
 //! May assume: readings of a clock that never goes back and does not jump (C33).
-//! Must never: remember when a worker was heard of. That is told, so that a restart can count as a sign of life.
+//! Must never: keep when a worker was heard of. The caller passes it, so that a restart can count as a sign of life.
 
 use super::{Claim, Command, Instant, Span, State, Task, TaskId, TaskState, WorkerName};
 
-/// Every claim whose holder has been silent for longer than its lease, as the wish that ends it.
-/// `default` is the lease of a task that names none; `heard` tells when a worker was last heard of.
+/// For every claim whose holder has been silent for longer than its lease, the command that ends it.
+/// `default` is the lease of a task that names none; `heard` returns when a worker was last heard of.
 pub fn expired(
     state: &State,
     default: Span,
@@ -32,17 +32,24 @@ fn ends(
     heard(&claim.worker).after(of(state, task, default))
 }
 
-/// The lease of a task; `default` if it names none. None is longer than the rules allow.
+/// The lease of a task; `default` if it names none. No lease is longer than the rules allow.
 pub(super) fn of(state: &State, task: &Task, default: Span) -> Span {
     task.spec.lease.unwrap_or(default).min(state.rules().lease_max)
 }
 
-/// The lease that a task names, as far as the rules allow it; and what is to be said of it, if that is less.
-pub fn named(state: &State, task: &Task) -> Option<(Span, Option<String>)> {
-    let (named, most) = (task.spec.lease?, state.rules().lease_max);
-    let cut = (named > most)
-        .then(|| format!("lease: {named} is cut to {most}, the longest that this mount allows"));
-    Some((named.min(most), cut))
+/// A lease that a front matter names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamedLease {
+    /// What the front matter says.
+    pub named: Span,
+    /// What counts: as much of it as the rules allow.
+    pub granted: Span,
+}
+
+/// The lease that a task names, if it names one.
+pub fn named(state: &State, task: &Task) -> Option<NamedLease> {
+    let named = task.spec.lease?;
+    Some(NamedLease { named, granted: named.min(state.rules().lease_max) })
 }
 
 fn claims(state: &State) -> impl Iterator<Item = (&TaskId, &Task, &Claim)> {

@@ -3,9 +3,12 @@
 //! May assume: nothing but its arguments.
 //! Must never: read a clock, touch a file, start a thread, or know that a filesystem exists.
 //!
-//! Data goes one way. A [`Command`] is a wish; [`decide`] judges it against the [`State`] and answers with
-//! [`Event`]s, or with a [`Refusal`] that says why not. An event is a fact with its time: [`State::apply`] never judges
-//! again, so a rule tightened tomorrow cannot break the log of today. `replay(log) == state`, always.
+//! Data goes one way. A [`Command`] is a request. [`decide`] judges it against the [`State`] and answers with
+//! [`Event`]s, or with a [`Refusal`]. An event is a fact with its time: [`State::apply`] never judges it again, so a stricter
+//! rule cannot break an older log. `replay(log) == state`, always.
+//!
+//! A refusal and every other reason is a fact, too. The filesystem turns facts into sentences, because only it knows what the
+//! reader can type.
 //!
 //! The number of the event that made a claim is the claim's *epoch*: it only grows, so it fences a stale owner.
 
@@ -24,10 +27,12 @@ mod overlap;
 mod private;
 mod rank;
 mod ready_index;
+mod reasons;
 mod refusal;
 mod state;
 mod stuck;
 mod summary;
+mod summary_input;
 mod task;
 mod time;
 mod why;
@@ -44,17 +49,15 @@ pub use loss::{LossReason, ProcessEnding};
 pub use names::{TaskId, WorkerName};
 pub use overlap::roots as owned_roots;
 pub use ready_index::Rules;
-pub use refusal::Refusal;
+pub use reasons::{ClaimFate, Obstacle, Standing, UnmetNeed, Why};
+pub use refusal::{BudgetUnit, EndedClaim, OperatorAct, Refusal, Spender};
 pub use state::{State, TaskState};
-pub use stuck::Stuck;
-pub use summary::{Misname, Summary, SummaryInput};
+pub use stuck::{FailureText, Stuck, StuckKind, StuckReason};
+pub use summary::Summary;
+pub use summary_input::{Misname, SummaryInput};
 pub use task::{
     Claim, FileStamp, FileState, Finish, Loss, Manifest, Moment, Note, Phase, Priority, Problem, Spec, Task,
     TextRef, When,
 };
-pub use time::{Instant, Now, Span, Wall};
-pub use why::WITHHELD;
+pub use time::{Instant, Now, Seq, Span, Wall};
 pub use worker::{Lost, Worker};
-
-/// The position of an event in the log. The first event is 1; 0 is the position before it.
-pub type Seq = u64;

@@ -351,20 +351,6 @@ impl State {
         self.cyclic.iter()
     }
 
-    /// Where a task stands, in the words for somebody who had it and lost it.
-    pub fn standing(&self, task: &Task) -> String {
-        match &task.phase {
-            Phase::Claimed(claim) => format!("{} holds it since {}", claim.worker, claim.since.at),
-            Phase::Completed(Finish { worker: Some(worker), .. })
-            | Phase::Failed(Finish { worker: Some(worker), .. })
-            | Phase::Completed(Finish { by: Some(worker), .. })
-            | Phase::Failed(Finish { by: Some(worker), .. }) => {
-                format!("{worker} has {} it", self.state_of(task))
-            }
-            _ => format!("it is {}", self.state_of(task)),
-        }
-    }
-
     /// Make one event part of the state.
     pub fn apply(&mut self, record: &Record) {
         let moment = Moment { seq: record.seq, at: record.at };

@@ -1,7 +1,7 @@
 //! The queue at a glance: how far it is, how fast, when it will be done, and what is stuck and why.
 //!
-//! May assume: it is told the time, and when each worker was last heard of.
-//! Must never: cost more than one look at each task. Whoever watches the crew asks for it every few seconds.
+//! May assume: the caller passes the time, and when each worker was last heard of.
+//! Must never: look at a task more than once. Programs that watch the crew ask for the summary every few seconds.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -9,79 +9,47 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use serde::Serialize;
 
 use super::stuck::{self, Stuck};
+use super::summary_input::{MINUTE_MS, SummaryInput};
 use super::task::Finish;
-use super::{Eyes, Instant, Now, Phase, Seq, Span, State, TaskId, TaskState, Wall, WorkerName};
+use super::{Phase, Seq, Span, State, TaskId, TaskState, Wall};
 use crate::limits::STUCK_SHOWN;
 
-/// Over which time throughput is measured: sixty times a minute.
+/// Throughput is measured over this many minutes.
 const MINUTES: usize = 60;
-pub(super) const MINUTE_MS: u64 = 60_000;
 /// Steps in the history of open tasks.
 const STEPS: usize = 60;
 
-/// What the summary is made from besides the state.
-pub struct SummaryInput<'a> {
-    /// The time.
-    pub now: Now,
-    /// The lease of a task that names none.
-    pub default_lease: Span,
-    /// Everybody who is known, by name, and when each was last heard of.
-    pub workers: &'a [(WorkerName, Instant)],
-    /// The eyes that it is made for.
-    pub eyes: &'a Eyes,
-    /// What the directory of tasks is called.
-    pub tasks: &'a str,
-    /// Files in it that look like tasks and are none.
-    pub misnamed: &'a [Misname],
-    /// Whether the disk has no space for new work.
-    pub disk_full: bool,
-    /// Why the log does not work, while that is so.
-    pub broken_log: Option<String>,
-}
-
-/// A file that is no task because of its name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misname {
-    /// What it is called.
-    pub name: String,
-    /// Why that is no name of a task.
-    pub why: String,
-    /// What it could be called.
-    pub better: String,
-    /// Since when it is there.
-    pub since: Wall,
-}
-
-/// All of it; `tasks/summary.json`.
+/// The whole summary. What is stuck is no part of its JSON: the filesystem adds that, in sentences.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// When it was made.
     pub at: Wall,
-    /// The last event that it knows.
+    /// The last event that it includes.
     pub seq: Seq,
     /// How many tasks are in which state.
     pub tasks: Tasks,
     /// How many workers do what.
     pub workers: Workers,
-    /// Since when nobody may claim, while that is so.
+    /// Since when claiming is paused, while it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<Wall>,
-    /// How fast it goes.
+    /// How fast tasks are completed.
     pub throughput: Throughput,
     /// Tasks that can still be done: ready, claimed, and blocked ones that are not held up.
     pub remaining: usize,
     /// Blocked tasks that wait, directly or not, for what failed, is rejected or does not exist.
     pub held_up: usize,
-    /// When the remaining tasks will be done if it goes on like this.
+    /// When the remaining tasks will be done at this pace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta: Option<Wall>,
-    /// The history; nothing without tasks.
+    /// The history; `None` without tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burn_down: Option<BurnDown>,
     /// What does not move, worst first.
+    #[serde(skip)]
     pub stuck: Vec<Stuck>,
-    /// How many more there are.
-    #[serde(skip_serializing_if = "is_zero")]
+    /// How many more such things there are.
+    #[serde(skip)]
     pub stuck_more: usize,
 }
 
@@ -94,39 +62,39 @@ pub struct Tasks {
     pub ready: usize,
     /// Waiting for something.
     pub blocked: usize,
-    /// Being worked on.
+    /// Claimed by a worker.
     pub claimed: usize,
     /// Done.
     pub completed: usize,
     /// Given up.
     pub failed: usize,
-    /// No tasks, as their files are.
+    /// Files that are not tasks.
     pub rejected: usize,
 }
 
 /// How many workers do what. Each is in one of the three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Workers {
-    /// All who are known.
+    /// All known workers.
     pub total: usize,
-    /// Who hold a task.
+    /// Those that hold a task.
     pub working: usize,
-    /// Who hold none.
+    /// Those that hold none.
     pub idle: usize,
-    /// Who may claim nothing more, whether or not they hold a task.
+    /// Those that may claim nothing more, whether or not they hold a task.
     pub draining: usize,
 }
 
-/// How fast it goes.
+/// How fast tasks are completed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Throughput {
     /// Tasks completed in the last hour.
     pub completed: usize,
     /// Tasks given up in the last hour.
     pub failed: usize,
-    /// Completed in each minute of that hour, oldest first.
+    /// Tasks completed in each minute of that hour, oldest first.
     pub by_minute: Vec<u32>,
-    /// Completions an hour, measured from the first one of the last hour; nothing as long as there are fewer than two.
+    /// Completions an hour, measured from the first one of the last hour; `None` while there are fewer than two.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_hour: Option<f64>,
 }
@@ -134,14 +102,10 @@ pub struct Throughput {
 /// How many tasks were published and not finished, over time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BurnDown {
-    /// When the first of the tasks was published.
+    /// When the first task was published.
     pub from: Wall,
-    /// How many were open, at moments evenly spread from then until now.
+    /// How many tasks were open, at moments evenly spread from then until now.
     pub open: Vec<usize>,
-}
-
-pub(super) fn is_zero(n: &usize) -> bool {
-    *n == 0
 }
 
 impl Summary {
@@ -169,7 +133,7 @@ impl Summary {
         });
         let mut stuck = stuck::all(state, sight, &causes);
         stuck.sort_by(|a, b| {
-            let key = |stuck: &Stuck| (stuck.kind, Reverse(stuck.holds_up), stuck.since);
+            let key = |stuck: &Stuck| (stuck.reason.kind(), Reverse(stuck.holds_up), stuck.since);
             key(a).cmp(&key(b))
         });
         let stuck_more = stuck.len().saturating_sub(STUCK_SHOWN);
@@ -204,8 +168,8 @@ fn workers(state: &State, sight: &SummaryInput<'_>) -> Workers {
     workers
 }
 
-/// What no time will mend: tasks that failed or are rejected, and names that do not exist, with how many blocked tasks
-/// wait for each.
+/// What time does not mend: tasks that failed or are rejected, and needs that do not exist, each with how many blocked tasks
+/// wait for it.
 fn causes(state: &State) -> BTreeMap<&TaskId, usize> {
     let hopeless = |need: &TaskId| {
         let task = state.task(need.as_str());
@@ -217,7 +181,7 @@ fn causes(state: &State) -> BTreeMap<&TaskId, usize> {
         let needs = task.into_iter().flat_map(|task| &task.unmet);
         causes.extend(needs.filter(|need| hopeless(need)).map(|need| (need, 0)));
     }
-    // From all of them at once, so that each waiting task is met once, by what is nearest.
+    // Search from all causes at once, so that each waiting task is met once, from its nearest cause.
     let mut held: HashSet<&TaskId> = HashSet::new();
     let mut front: VecDeque<(&TaskId, &TaskId)> = causes.keys().map(|cause| (*cause, *cause)).collect();
     while let Some((cause, need)) = front.pop_front() {
@@ -247,7 +211,7 @@ fn throughput(state: &State, now: Wall) -> Throughput {
             _ => {}
         }
     }
-    // The first one only says when the others began.
+    // The first completion only marks the beginning of the others.
     if throughput.completed > 1 && oldest > 0 {
         let pace = (throughput.completed - 1) as f64 * hour as f64 / oldest as f64;
         throughput.per_hour = Some((pace * 10.0).round() / 10.0).filter(|pace| *pace > 0.0);
@@ -255,11 +219,11 @@ fn throughput(state: &State, now: Wall) -> Throughput {
     throughput
 }
 
-/// Made from the tasks that there are: one that was withdrawn never was, and one that is tried again was never finished.
+/// Made from the tasks that exist now: a withdrawn task is left out, and a task that is tried again counts as never finished.
 fn burn_down(state: &State, now: Wall) -> Option<BurnDown> {
     let from = state.tasks().map(|(_, task)| task.published.at).min()?;
     let span = now.0.saturating_sub(from.0).max(1) as i128;
-    // The first step at which something that happened then is known.
+    // The first step that includes what happened at that time.
     let step = |at: Wall| {
         let since = i128::from(at.0.saturating_sub(from.0).max(0));
         ((since * STEPS as i128 + span - 1) / span).min(STEPS as i128) as usize
@@ -284,13 +248,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::queue::stuck::StuckKind;
-    use crate::queue::{Content, Event, Manifest, Record, Spec};
-    use crate::queue::{LossReason, When};
+    use crate::queue::stuck::{FailureText, StuckKind, StuckReason};
+    use crate::queue::{Content, Event, Eyes, Instant, Manifest, Misname, Now, Record, Spec};
+    use crate::queue::{LossReason, When, WorkerName};
 
     const MINUTE: i64 = MINUTE_MS as i64;
 
-    /// A queue that is told what happens, minute by minute.
+    /// A queue, with what happens in it minute by minute.
     #[derive(Default)]
     struct Story {
         records: Vec<Record>,
@@ -346,7 +310,6 @@ mod tests {
                 default_lease,
                 workers: &self.workers,
                 eyes: &Eyes::All,
-                tasks: "tasks",
                 misnamed: &self.misnamed,
                 disk_full: self.disk_full,
                 broken_log: self.broken_log.clone(),
@@ -357,7 +320,11 @@ mod tests {
 
     fn kinds(summary: &Summary) -> Vec<(StuckKind, String, usize)> {
         let kind = |stuck: &Stuck| {
-            (stuck.kind, stuck.task.as_ref().map(TaskId::to_string).unwrap_or_default(), stuck.holds_up)
+            (
+                stuck.reason.kind(),
+                stuck.task.as_ref().map(TaskId::to_string).unwrap_or_default(),
+                stuck.holds_up,
+            )
         };
         summary.stuck.iter().map(kind).collect()
     }
@@ -404,14 +371,16 @@ mod tests {
         let before = story.summary(1);
         assert_eq!((before.held_up, before.remaining), (2, 4), "{before:?}");
         assert_eq!(kinds(&before), [(StuckKind::Missing, "ghost".into(), 2)]);
-        assert_eq!(before.stuck[0].why, "it does not exist, and is needed by d, e");
+        assert_eq!(
+            before.stuck[0].reason,
+            StuckReason::Missing { needed_by: vec![id("d"), id("e")], more: 0 }
+        );
         story.failed(2, "a", "no compiler\nand more");
         let after = story.summary(3);
         assert_eq!((after.held_up, after.remaining, after.tasks.blocked), (4, 1, 4));
         let [ghost, a] = &after.stuck[..] else { panic!("{after:?}") };
         assert_eq!((ghost.holds_up, a.holds_up), (2, 2));
-        assert_eq!(a.why, "no compiler");
-        assert_eq!(a.next.as_deref(), Some("mv tasks/failed/a tasks/ready/"));
+        assert_eq!(a.reason, StuckReason::Failed(FailureText::Given("no compiler".into())));
         let what_is_needed_by_a_ring = story.published(4, "x", &["x"]).summary(5);
         assert_eq!(what_is_needed_by_a_ring.held_up, 4, "who waits for itself is no cause");
     }
@@ -427,7 +396,8 @@ mod tests {
         assert_eq!(kinds(&story.summary(25)), []);
         let summary = story.summary(30);
         assert_eq!(kinds(&summary), [(StuckKind::Lease, "w1".into(), 0)]);
-        assert_eq!(summary.stuck[0].why, "w1 was not heard of for 20m; its claim ends in 10m");
+        let (silent, left) = (Span(20 * MINUTE_MS), Span(10 * MINUTE_MS));
+        assert_eq!(summary.stuck[0].reason, StuckReason::Lease { worker: name("w1"), silent, left });
         assert_eq!(summary.stuck[0].since, Wall(10 * MINUTE));
         assert_eq!((summary.workers.working, summary.workers.idle), (2, 0));
     }
@@ -443,8 +413,10 @@ mod tests {
         }
         let summary = story.summary(77);
         assert_eq!(kinds(&summary), [(StuckKind::LostClaims, "a".into(), 0)]);
-        let why = "2 of 3 attempts are used up; the last was w1's: its lease ran out after 30m of silence";
-        assert_eq!(summary.stuck[0].why, why);
+        let StuckReason::LostClaims { lost: 2, allowed: 3, last } = &summary.stuck[0].reason else {
+            panic!("{summary:?}")
+        };
+        assert_eq!(last.reason, LossReason::LeaseExpired { silent: Span(30 * MINUTE_MS) });
         let summary = story.summary(100);
         let expected = [
             (StuckKind::Nobody, String::new(), 0),
@@ -452,7 +424,8 @@ mod tests {
             (StuckKind::LostClaims, "a".into(), 0),
         ];
         assert_eq!(kinds(&summary), expected);
-        assert_eq!(summary.stuck[0].why, "1 ready, and no worker was heard of for 24m");
+        let silent = Span(24 * MINUTE_MS);
+        assert_eq!(summary.stuck[0].reason, StuckReason::Nobody { ready: 1, silent });
         story.completed(101, "a");
         assert_eq!(kinds(&story.summary(200)), []);
     }
@@ -469,7 +442,7 @@ mod tests {
         }
         let summary = story.summary(4);
         assert_eq!(kinds(&summary), [(StuckKind::GivenBack, "a".into(), 0)]);
-        assert_eq!(summary.stuck[0].why, "it was given back 3 times, the last time by w1");
+        assert_eq!(summary.stuck[0].reason, StuckReason::GivenBack { times: 3, last: name("w1") });
         assert_eq!(summary.stuck[0].since, Wall(3 * MINUTE));
         assert_eq!(kinds(&story.claimed(4, "a", "w2").summary(4)), []);
     }
@@ -493,15 +466,14 @@ mod tests {
             .at(1, Event::Paused { paused: true, by: name("o") })
             .summary(1)
             .stuck;
-        let kinds: Vec<StuckKind> = stuck.iter().map(|one| one.kind).collect();
+        let kinds: Vec<StuckKind> = stuck.iter().map(|one| one.reason.kind()).collect();
         assert_eq!(
             kinds,
             [StuckKind::Log, StuckKind::Disk, StuckKind::Paused, StuckKind::Misnamed, StuckKind::Misnamed]
         );
-        assert_eq!(stuck[0].why, "the event log does not work, so nothing can be changed: no");
-        assert_eq!(stuck[3].why, "\"a b.md\" is no task: why");
-        assert_eq!(stuck[3].next.as_deref(), Some("rename it to tasks/a-b.md"));
-        assert_eq!(serde_json::to_value(&stuck[3]).unwrap()["kind"], "misnamed");
+        assert_eq!(stuck[0].reason, StuckReason::Log("no".into()));
+        assert_eq!(stuck[3].reason, StuckReason::Misnamed(misname("a b.md", 1)));
+        assert_eq!(serde_json::to_value(stuck[3].reason.kind()).unwrap(), "misnamed");
     }
 
     #[test]

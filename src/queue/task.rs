@@ -438,7 +438,8 @@ impl std::fmt::Display for Problem {
 }
 
 impl Problem {
-    pub(super) fn cycle(cycle: &[TaskId]) -> Problem {
+    /// The problem of a task whose needs lead back to it.
+    pub fn cycle(cycle: &[TaskId]) -> Problem {
         let named = cycle.iter().take(NAMED_IN_A_SENTENCE).map(|id| format!("{id} → "));
         let more = match cycle.len().saturating_sub(NAMED_IN_A_SENTENCE) {
             0 => String::new(),

@@ -1,11 +1,14 @@
-//! Time as an argument: the queue is told what time it is and never asks.
+//! Positions and times as arguments: the caller passes the time, and the queue never reads a clock.
 //!
-//! There are two times, because people and leases want opposite things. [`Wall`] is what people read; it can be set, so
-//! nothing ends because of it. [`Instant`] only counts forward while the machine runs; leases are measured in it.
+//! There are two times, because people and leases want opposite things. People read [`Wall`]; it can be set, so nothing ends because
+//! of it. [`Instant`] only counts forward while the machine runs; leases are measured in it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+/// The position of an event in the log. The first event is 1; 0 is the position before it.
+pub type Seq = u64;
 
 /// Wall time: milliseconds since 1970-01-01T00:00:00Z. Written in JSON as RFC 3339 in UTC with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -1,125 +1,126 @@
-//! Why a task does not move: one sentence for whoever asks, without a full stop.
+//! Why a task of a state does not move, and what became of a claim of it.
 //!
-//! May assume: nothing; a sentence is made from the state as it is.
-//! Must never: show what moves by itself, or spell out more names than a sentence bears.
+//! May assume: nothing but the state as it is.
+//! Must never: make a sentence, or collect more names than a sentence spells out.
 
-use super::task::{FileState, Phase, Problem, Task};
-use super::{Eyes, Refusal, State, TaskId, TaskState, WorkerName};
+use std::sync::Arc;
+
+use super::reasons::{ClaimFate, Obstacle, Standing, UnmetNeed, Why};
+use super::task::{FileState, Finish, Phase, Problem, Task};
+use super::{Eyes, Refusal, State, TaskId, TaskState, Wall, WorkerName};
 use crate::limits::NAMED_IN_A_SENTENCE;
 
-/// What stands for a text that the caller may not see.
-pub const WITHHELD: &str = "why is said to users who may read its file";
-
 impl State {
-    /// Why a task does not move; empty when it does. Whether it could be claimed depends on who asks; where nobody is
-    /// named, only what holds for all workers counts. Of other tasks it says what these eyes may see.
-    pub fn why(&self, task: &Task, caller: Option<&str>, eyes: &Eyes) -> String {
+    /// Why a task does not move; `None` when it does. Whether it can be claimed depends on the caller; without one, only
+    /// reasons that hold for all workers count. Of other tasks, only facts that these eyes may see are included.
+    pub fn why(&self, task: &Task, caller: Option<&str>, eyes: &Eyes) -> Option<Why> {
         match &task.phase {
-            Phase::Open if self.state_of(task) == TaskState::Blocked => self.why_blocked(task, eyes),
-            Phase::Open => self.why_unclaimed(task, caller),
-            Phase::Claimed(claim) => {
-                let gone =
-                    State::why_no_instructions(task).map_or_else(String::new, |why| format!("; {why}"));
-                format!("{} works on it since {}{gone}", claim.worker, claim.since.at)
+            Phase::Open if self.state_of(task) == TaskState::Blocked => {
+                Some(Why::Blocked(self.why_blocked(task, eyes)))
             }
-            Phase::Rejected(problem) => problem.to_string(),
+            Phase::Open => self.why_unclaimed(task, caller),
+            Phase::Claimed(claim) => Some(Why::Claimed {
+                worker: claim.worker.clone(),
+                since: claim.since.at,
+                withdrawn: State::withdrawn_since(task),
+            }),
+            Phase::Rejected(problem) => Some(Why::Rejected(problem.clone())),
             Phase::Failed(finish) => match (&finish.worker, &finish.text) {
-                (_, Some(text)) => text.head.clone(),
-                (Some(worker), None) => format!("{worker} gave no reason"),
-                (None, None) => String::new(),
+                (_, Some(text)) => Some(text.head.clone()).filter(|head| !head.is_empty()).map(Why::Failed),
+                (Some(worker), None) => Some(Why::FailedSilently(worker.clone())),
+                (None, None) => None,
             },
-            Phase::Completed(_) => String::new(),
+            Phase::Completed(_) => None,
         }
     }
 
     /// Why a ready task is not claimed.
-    fn why_unclaimed(&self, task: &Task, caller: Option<&str>) -> String {
+    fn why_unclaimed(&self, task: &Task, caller: Option<&str>) -> Option<Why> {
         if let Some(since) = self.paused() {
-            return format!("the queue is paused since {}", since.at);
+            return Some(Why::Paused(since.at));
         }
+        let required = &task.spec.requires;
         let Some(caller) = caller else {
-            let required = &task.spec.requires;
-            let nobody = !required.is_empty() && self.who_has(required).next().is_none();
-            return if nobody { format!("no worker has {}", named(required)) } else { String::new() };
+            let no_worker = !required.is_empty() && self.who_has(required).next().is_none();
+            return no_worker.then(|| Why::NoWorkerHas(required.clone()));
         };
+        let worker = || caller.to_string();
         if self.is_draining(caller) {
-            return format!("{caller} is draining");
+            return Some(Why::Draining(worker()));
         }
         let missing = self.missing(task, caller);
         if !missing.is_empty() {
-            let others = self.others_who_have(&task.spec.requires);
-            return format!("it requires {}, which {caller} lacks; {others}", named(&missing));
+            return Some(Why::Incapable { worker: worker(), missing, others: self.some_who_have(required) });
         }
-        match self.held_and_limit(caller) {
-            Some((held, limit)) => format!("{caller} holds as many tasks as it may ({held} of {limit})"),
-            None => String::new(),
-        }
+        let (held, limit) = self.held_and_limit(caller)?;
+        Some(Why::HoldsEnough { worker: worker(), held, limit })
     }
 
-    /// What has become of the instructions of a task that a worker holds, if they are gone.
-    pub fn why_no_instructions(task: &Task) -> Option<String> {
-        let FileState::Missing(since) = task.file else { return None };
-        Some(format!(
-            "its instructions were withdrawn at {}: the file is gone; unless it comes back, the task goes when this \
-             claim ends",
-            since.at
-        ))
+    /// When the instructions of a task were withdrawn, if its file is gone.
+    pub fn withdrawn_since(task: &Task) -> Option<Wall> {
+        match task.file {
+            FileState::Missing(since) => Some(since.at),
+            FileState::Present | FileState::Open(_) => None,
+        }
     }
 
     /// Why an open task is not ready; empty when it is.
-    pub fn why_blocked(&self, task: &Task, eyes: &Eyes) -> String {
+    pub fn why_blocked(&self, task: &Task, eyes: &Eyes) -> Vec<Obstacle> {
         let mut why = Vec::new();
         match task.file {
             FileState::Present => {}
-            FileState::Open(_) => why.push("its file is being written".into()),
-            FileState::Missing(_) => why.push("its file is being replaced".into()),
+            FileState::Open(_) => why.push(Obstacle::FileOpen),
+            FileState::Missing(_) => why.push(Obstacle::FileMissing),
         }
         if !task.unmet.is_empty() {
-            let spelled = task.unmet.iter().take(NAMED_IN_A_SENTENCE).map(|need| self.unmet(need, eyes));
+            let unmet = task.unmet.iter().take(NAMED_IN_A_SENTENCE).map(|need| self.unmet(need, eyes));
             let more = task.unmet.len().saturating_sub(NAMED_IN_A_SENTENCE);
-            let more = (more > 0).then(|| format!("and {more} more"));
-            why.push(format!("it needs {}", spelled.chain(more).collect::<Vec<_>>().join("; ")));
+            why.push(Obstacle::Needs { unmet: unmet.collect(), more });
         }
         if let Some(wall) = task.not_before().filter(|wall| *wall > self.last_at()) {
-            why.push(format!("it is not to be begun before {wall}"));
+            why.push(Obstacle::NotBefore(wall));
         }
         if let Some(other) = self.barred_by(task) {
             let claim = self.task(other.as_str()).and_then(|other| other.claim());
-            why.push(match claim {
-                Some(claim) => format!(
-                    "it owns files that {other} owns, too, which {} works on since {}",
-                    claim.worker, claim.since.at
-                ),
-                None => {
-                    format!("it owns files that {other} owns, too, which goes first: it has waited longest")
-                }
-            });
+            let claim = claim.map(|claim| (claim.worker.clone(), claim.since.at));
+            why.push(Obstacle::SharedFiles { other: other.clone(), claim });
         }
-        why.join("; ")
+        why
     }
 
-    /// A need that is not met, and what can be done about it.
-    fn unmet(&self, need: &TaskId, eyes: &Eyes) -> String {
-        let Some(other) = self.task(need.as_str()) else { return format!("{need}, which does not exist") };
-        let why = || match self.why(other, None, eyes) {
-            why if why.is_empty() || !self.shows(need, other, eyes) => String::new(),
-            why => format!(" ({why})"),
-        };
+    fn unmet(&self, need: &TaskId, eyes: &Eyes) -> UnmetNeed {
+        let Some(other) = self.task(need.as_str()) else { return UnmetNeed::Absent(need.clone()) };
+        let why = || self.why(other, None, eyes).filter(|_| self.shows(need, other, eyes)).map(Box::new);
         match self.state_of(other) {
-            TaskState::Failed => {
-                format!("{need}, which failed{}: move it to ready/, or take it out of needs", why())
-            }
-            TaskState::Rejected => format!("{need}, which is rejected{}", why()),
-            state => format!("{need}, which is {state}"),
+            TaskState::Failed => UnmetNeed::Failed(need.clone(), why()),
+            TaskState::Rejected => UnmetNeed::Rejected(need.clone(), why()),
+            state => UnmetNeed::Unfinished(need.clone(), state),
         }
     }
 
-    /// What is wrong with a task's file, in a sentence that others may read too.
-    pub(super) fn said(&self, task: &TaskId, problem: &Problem) -> String {
-        match self.shows_history(task, &Eyes::ANYBODY) {
-            true => problem.to_string(),
-            false => format!("what is wrong is said in tasks/rejected/{task}"),
+    /// The problem of a task's file, if every user may see it.
+    pub(super) fn shown_problem(&self, task: &TaskId, problem: &Arc<Problem>) -> Option<Arc<Problem>> {
+        self.shows_history(task, &Eyes::ANYBODY).then(|| problem.clone())
+    }
+
+    /// Where a task stands.
+    pub fn standing(&self, task: &Task) -> Standing {
+        match &task.phase {
+            Phase::Claimed(claim) => Standing::Held(claim.worker.clone(), claim.since.at),
+            Phase::Completed(Finish { worker: Some(worker), .. })
+            | Phase::Failed(Finish { worker: Some(worker), .. })
+            | Phase::Completed(Finish { by: Some(worker), .. })
+            | Phase::Failed(Finish { by: Some(worker), .. }) => {
+                Standing::Finished(worker.clone(), self.state_of(task))
+            }
+            _ => Standing::Is(self.state_of(task)),
         }
+    }
+
+    /// What became of a worker's claim of a task.
+    pub(super) fn fate(&self, task: &Task, worker: &WorkerName) -> ClaimFate {
+        let loss = task.losses.iter().rev().find(|loss| loss.worker == *worker);
+        ClaimFate { ended: loss.map(|loss| (loss.at, loss.reason.clone())), now: self.standing(task) }
     }
 
     /// The words that a task requires and a worker lacks.
@@ -134,34 +135,28 @@ impl State {
             .map(|(name, _)| name)
     }
 
-    /// Who has all these words, as the end of a sentence.
-    fn others_who_have(&self, required: &[String]) -> String {
-        let names: Vec<_> =
-            self.who_has(required).take(NAMED_IN_A_SENTENCE).map(WorkerName::as_str).collect();
-        match names.as_slice() {
-            [] => "nobody has all that it requires".into(),
-            names => format!("it is for {}", names.join(", ")),
-        }
+    /// Workers that have all these capabilities; not more than a sentence names.
+    fn some_who_have(&self, required: &[String]) -> Vec<WorkerName> {
+        self.who_has(required).take(NAMED_IN_A_SENTENCE).cloned().collect()
     }
 
-    /// How much a worker holds and how much it may, if that is no more.
+    /// How many tasks a worker holds and how many it may hold, if it may hold no more.
     pub(super) fn held_and_limit(&self, worker: &str) -> Option<(usize, usize)> {
         let held = self.worker(worker).map_or(0, |worker| worker.claims.len());
         self.rules().claims_per_worker.filter(|limit| held >= *limit).map(|limit| (held, limit))
     }
 
-    /// The refusal of a task for which a worker lacks something.
+    /// The refusal of a task for which a worker lacks a capability.
     pub(super) fn incapable(&self, id: &TaskId, task: &Task, worker: &WorkerName) -> Option<Refusal> {
         let missing = self.missing(task, worker.as_str());
         if missing.is_empty() {
             return None;
         }
-        let others = self.others_who_have(&task.spec.requires);
-        let (task, worker, missing) = (id.clone(), worker.clone(), named(&missing));
-        Some(Refusal::Incapable { task, worker, missing, others })
+        let others = self.some_who_have(&task.spec.requires);
+        Some(Refusal::Incapable { task: id.clone(), worker: worker.clone(), missing, others })
     }
 
-    /// The refusal when there is nothing for a worker.
+    /// The refusal when no task is ready for a worker.
     pub(super) fn nothing_for(&self, worker: &WorkerName, eyes: &Eyes) -> Refusal {
         if self.count(TaskState::Ready) == 0 {
             let (blocked, claimed) = (self.count(TaskState::Blocked), self.count(TaskState::Claimed));
@@ -176,15 +171,6 @@ impl State {
         if missing.is_empty() {
             return Refusal::AllPrivate { worker: worker.clone(), count: self.count(TaskState::Ready) };
         }
-        Refusal::NothingForWorker { worker: worker.clone(), missing: named(&missing) }
-    }
-}
-
-/// Some words, not too many.
-pub(super) fn named(words: &[impl AsRef<str>]) -> String {
-    let some = words.iter().take(NAMED_IN_A_SENTENCE).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
-    match words.len().saturating_sub(NAMED_IN_A_SENTENCE) {
-        0 => some,
-        more => format!("{some} and {more} more"),
+        Refusal::NothingForWorker { worker: worker.clone(), missing }
     }
 }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use crewfs::queue::{
-    ClaimForm, Command, Event, Eyes, Outcome, Priority, Record, Refusal, Rules, Seq, Span, Spec, State,
-    TaskState, Wall, When, decide,
+    ClaimForm, Command, Event, Eyes, Obstacle, Outcome, Priority, Record, Refusal, Rules, Seq, Span, Spec,
+    State, TaskState, Wall, When, decide,
 };
 
 use crate::{actor, claim_next, complete, publish_spec, task};
@@ -212,11 +212,7 @@ fn a_task_that_only_others_can_do_holds_up_nobody() {
         spec.requires = vec!["gpu".into()];
     });
     let refused = world.perform(&claim_next("w")).unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        "nothing that is ready is for w: it requires gpu; \
-         what you can do is said in tasks/workers/self/capabilities"
-    );
+    assert_eq!(refused, Refusal::NothingForWorker { worker: actor("w").worker, missing: vec!["gpu".into()] });
     world.publish("plain", |_| ());
     assert_eq!(world.claim("w").as_deref(), Some("plain"));
     world.complete("plain", "w");
@@ -240,7 +236,7 @@ fn what_is_not_to_be_begun_yet_waits_and_then_ages() {
     let later = world.state.task("later").unwrap();
     assert_eq!(
         world.state.why_blocked(later, &Eyes::All),
-        format!("it is not to be begun before {}", later.not_before().unwrap())
+        [Obstacle::NotBefore(later.not_before().unwrap())]
     );
     world.forward(30 * MINUTE - 1);
     assert_eq!(world.state.count(TaskState::Blocked), 1);

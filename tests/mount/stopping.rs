@@ -105,6 +105,30 @@ fn c60_the_tasks_directory_is_named_as_it_is() {
 }
 
 #[test]
+fn c60_the_texts_of_users_keep_their_words_whatever_the_directory_is_called() {
+    let project = project!();
+    std::fs::create_dir(project.source().join("work")).unwrap();
+    for (name, text) in [
+        ("a.md", "# A\n"),
+        ("b.md", "---\nneeds: a\n---\n# B\n"),
+        ("c.md", "---\npriority: tasks/c\n---\n# C\n"),
+    ] {
+        std::fs::write(project.source().join("work").join(name), text).unwrap();
+    }
+    let mounted = project.mount(&["tasks=work"]);
+    let why = || mounted.read("workers/w1/why");
+    mounted.sh("w1", "touch work/claim/a && echo 'read tasks/notes.md first' > work/failed/a").ok();
+    mounted.sh("w1", "touch work/claim/b").refused("Device or resource busy");
+    let needs = "needs a, which failed (read tasks/notes.md first): move it to ready/";
+    assert!(why().contains(needs), "{}", why());
+    mounted.sh("w1", "touch work/claim/c").refused("No such file");
+    assert!(why().contains("\"tasks/c\""), "{}", why());
+    // What crewfs says itself names the directory.
+    mounted.sh("w1", "touch work/claim/a").refused("No such file");
+    assert!(why().ends_with("to do it again: mv work/failed/a work/ready/\n"), "{}", why());
+}
+
+#[test]
 fn c60_anybody_may_ask_for_anybody_and_nobody_waits() {
     let project = project!();
     project.task("a", "# A\n");

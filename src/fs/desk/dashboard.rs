@@ -6,12 +6,13 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::documents;
+use super::documents::{self, SummaryView};
+use super::sentences::Sentences;
 use super::show::View;
 use crate::limits::{
     DASHBOARD_GRAIN, DASHBOARD_SPARE, TASKS_ON_THE_DASHBOARD, TEXT_ON_THE_DASHBOARD, WORKERS_ON_THE_DASHBOARD,
 };
-use crate::queue::{Eyes, Phase, Record, State, Summary, Task, TaskId, TaskState, Wall};
+use crate::queue::{Eyes, Phase, Record, State, Task, TaskId, TaskState, Wall};
 use crate::shown;
 
 /// The page, with `{{summary}}` and `{{crew}}` where the data go.
@@ -51,8 +52,8 @@ struct RefusalRow {
 }
 
 /// The whole page.
-pub(super) fn page(view: &View, state: &State, summary: &Summary, eyes: &Eyes) -> Vec<u8> {
-    let (tasks, tasks_more) = tasks(state, eyes);
+pub(super) fn page(view: &View, state: &State, summary: &SummaryView<'_>, eyes: &Eyes) -> Vec<u8> {
+    let (tasks, tasks_more) = tasks(state, eyes, view.sentences());
     let (workers, workers_more) = workers(view, state, eyes);
     let told = |record: &Record| {
         let told = told(record);
@@ -88,7 +89,7 @@ fn embedded(value: &impl Serialize) -> String {
 }
 
 /// The tasks that are shown, and how many others there are: what is open first, then what changed last.
-fn tasks<'a>(state: &'a State, eyes: &Eyes) -> (Vec<Row<'a>>, usize) {
+fn tasks<'a>(state: &'a State, eyes: &Eyes, sentences: Sentences<'_>) -> (Vec<Row<'a>>, usize) {
     let of = |listed| state.listed(listed).filter_map(|id| Some((id, &**state.task(id.as_str())?)));
     let open =
         [TaskState::Claimed, TaskState::Rejected, TaskState::Failed, TaskState::Ready, TaskState::Blocked];
@@ -98,10 +99,17 @@ fn tasks<'a>(state: &'a State, eyes: &Eyes) -> (Vec<Row<'a>>, usize) {
     shown.extend(done);
     shown.truncate(TASKS_ON_THE_DASHBOARD);
     let more = state.len() - shown.len();
-    (shown.into_iter().map(|(id, task)| row(state, id, task, eyes)).collect(), more)
+    (shown.into_iter().map(|(id, task)| row(state, id, task, eyes, sentences)).collect(), more)
 }
 
-fn row<'a>(state: &'a State, id: &'a TaskId, task: &'a Task, eyes: &Eyes) -> Row<'a> {
+fn row<'a>(
+    state: &'a State,
+    id: &'a TaskId,
+    task: &'a Task,
+    eyes: &Eyes,
+    sentences: Sentences<'_>,
+) -> Row<'a> {
+    let why = || state.why(task, None, eyes).map_or_else(String::new, |why| sentences.why(&why));
     let (worker, says) = match &task.phase {
         Phase::Claimed(claim) => {
             let note = claim.note.as_ref().map(|note| note.text.clone());
@@ -110,8 +118,8 @@ fn row<'a>(state: &'a State, id: &'a TaskId, task: &'a Task, eyes: &Eyes) -> Row
         Phase::Completed(finish) => {
             (finish.worker.as_ref(), finish.text.as_ref().map_or_else(String::new, |text| text.head.clone()))
         }
-        Phase::Failed(finish) => (finish.worker.as_ref(), state.why(task, None, eyes)),
-        Phase::Open | Phase::Rejected(_) => (None, state.why(task, None, eyes)),
+        Phase::Failed(finish) => (finish.worker.as_ref(), why()),
+        Phase::Open | Phase::Rejected(_) => (None, why()),
     };
     let says = if state.shows(id, task, eyes) { says } else { String::new() };
     let (published, changed) = (task.published.at.0, task.changed.at.0);

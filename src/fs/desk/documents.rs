@@ -9,10 +9,11 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::json;
 
+use super::sentences::Sentences;
 use crate::engine::{Engine, Heartbeat};
 use crate::queue::{
-    Eyes, FileState, Loss, Lost, Priority, Span, State, Summary, Task, TaskId, TaskState, Wall, WorkerName,
-    lease,
+    Eyes, FileState, Loss, Lost, Priority, Span, Standing, State, StuckKind, Summary, Task, TaskId,
+    TaskState, Wall, WorkerName, lease,
 };
 use crate::shown;
 
@@ -85,8 +86,9 @@ fn view<'a>(
     task: &'a Task,
     caller: Option<&str>,
     eyes: &Eyes,
+    sentences: Sentences<'_>,
 ) -> TaskView<'a> {
-    let view = whole_view(state, task, caller, eyes);
+    let view = whole_view(state, task, caller, eyes, sentences);
     if state.shows(id, task, eyes) {
         return view;
     }
@@ -106,18 +108,25 @@ fn view<'a>(
     }
 }
 
-fn whole_view<'a>(state: &'a State, task: &'a Task, caller: Option<&str>, eyes: &Eyes) -> TaskView<'a> {
+fn whole_view<'a>(
+    state: &'a State,
+    task: &'a Task,
+    caller: Option<&str>,
+    eyes: &Eyes,
+    sentences: Sentences<'_>,
+) -> TaskView<'a> {
     let (claim, finish) = (task.claim(), task.finish());
     let spec = &task.spec;
     let loss =
         |loss: &'a Loss| LossView { worker: &loss.worker, at: loss.at, reason: loss.reason.to_string() };
-    let (lease, cut) = lease::named(state, task).unzip();
+    let lease = lease::named(state, task);
+    let why = state.why(task, caller, eyes);
     TaskView {
         status: state.state_of(task),
         worker: claim.map(|c| &c.worker).or_else(|| finish.and_then(|f| f.worker.as_ref())),
         title: &spec.title,
         private: false,
-        why: state.why(task, caller, eyes),
+        why: why.map_or_else(String::new, |why| sentences.why(&why)),
         priority: spec.priority,
         file: match task.file {
             FileState::Present => None,
@@ -137,14 +146,14 @@ fn whole_view<'a>(state: &'a State, task: &'a Task, caller: Option<&str>, eyes: 
         waits_for: task.unmet.iter().collect(),
         attempts: spec.attempts,
         lost_claims: task.losses.iter().map(loss).collect(),
-        lease: lease.map(|span| span.to_string()),
+        lease: lease.map(|lease| lease.granted.to_string()),
         deadline: task.deadline(),
         overdue: task.is_unfinished() && task.deadline().is_some_and(|wall| wall <= state.last_at()),
         not_before: task.not_before(),
         requires: &spec.requires,
         owns: &spec.owns,
         context: &spec.context,
-        warnings: match cut.flatten() {
+        warnings: match lease.and_then(|lease| sentences.cut_lease(lease)) {
             Some(cut) => spec.warnings.iter().cloned().chain([cut]).collect(),
             None => Cow::Borrowed(&spec.warnings),
         },
@@ -152,25 +161,76 @@ fn whole_view<'a>(state: &'a State, task: &'a Task, caller: Option<&str>, eyes: 
 }
 
 /// `status/<id>`, and `claim/<id>`: one JSON object, the id first.
-pub(super) fn task(state: &State, id: &TaskId, task: &Task, caller: Option<&str>, eyes: &Eyes) -> Vec<u8> {
+pub(super) fn task(
+    state: &State,
+    id: &TaskId,
+    task: &Task,
+    caller: Option<&str>,
+    eyes: &Eyes,
+    sentences: Sentences<'_>,
+) -> Vec<u8> {
     #[derive(Serialize)]
     struct Named<'a> {
         task: &'a TaskId,
         #[serde(flatten)]
         view: TaskView<'a>,
     }
-    pretty(&Named { task: id, view: view(state, id, task, caller, eyes) })
+    pretty(&Named { task: id, view: view(state, id, task, caller, eyes, sentences) })
 }
 
 /// `queue.json`: an object of all tasks, one a line.
-pub(super) fn queue(state: &State, eyes: &Eyes) -> Vec<u8> {
-    object(state.tasks().map(|(id, task)| (id.as_str(), view(state, id, task, None, eyes))))
+pub(super) fn queue(state: &State, eyes: &Eyes, sentences: Sentences<'_>) -> Vec<u8> {
+    object(state.tasks().map(|(id, task)| (id.as_str(), view(state, id, task, None, eyes, sentences))))
 }
 
 /// `summary.json`: an object with one member a line.
-pub(super) fn summary(summary: &Summary) -> Vec<u8> {
+pub(super) fn summary(summary: &SummaryView<'_>) -> Vec<u8> {
     let members = serde_json::to_value(summary).expect("string keys and plain values");
     object(members.as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value)))
+}
+
+/// The summary with what is stuck in words.
+#[derive(Serialize)]
+pub(super) struct SummaryView<'a> {
+    #[serde(flatten)]
+    summary: &'a Summary,
+    stuck: Vec<StuckView<'a>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    stuck_more: usize,
+}
+
+#[derive(Serialize)]
+struct StuckView<'a> {
+    kind: StuckKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<&'a TaskId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<&'a WorkerName>,
+    since: Wall,
+    why: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    holds_up: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+impl<'a> SummaryView<'a> {
+    pub(super) fn new(summary: &'a Summary, sentences: Sentences<'_>) -> SummaryView<'a> {
+        let stuck = summary.stuck.iter().map(|stuck| StuckView {
+            kind: stuck.reason.kind(),
+            task: stuck.task.as_ref(),
+            worker: stuck.worker.as_ref(),
+            since: stuck.since,
+            why: sentences.stuck(stuck),
+            holds_up: stuck.holds_up,
+            next: sentences.next(stuck),
+        });
+        SummaryView { summary, stuck: stuck.collect(), stuck_more: summary.stuck_more }
+    }
 }
 
 /// A worker as `workers/<name>/status` and `workers.json` show it.
@@ -261,20 +321,21 @@ pub(super) fn worker_why(
     state: &State,
     refusal: Option<(Wall, String)>,
     name: &WorkerName,
+    sentences: Sentences<'_>,
 ) -> (Vec<u8>, bool) {
     let worker = state.worker(name.as_str());
     let lost = worker.and_then(|worker| worker.lost.as_ref()).map(|Lost { task, at, reason }| {
         let now = match state.task(task.as_str()) {
             Some(found) => state.standing(found),
-            None => "it was withdrawn".into(),
+            None => Standing::Withdrawn,
         };
-        (*at, format!("your claim of {task} ended: {reason}; {now}"))
+        (*at, sentences.lost_claim(task, reason, &now))
     });
     let claims = worker.map_or(&[][..], |worker| &worker.claims);
     let without_file = claims.iter().filter_map(|id| {
         let task = state.task(id.as_str())?;
-        let FileState::Missing(since) = task.file else { return None };
-        Some((since.at, format!("you work on {id}: {}", State::why_no_instructions(task)?)))
+        let withdrawn = State::withdrawn_since(task)?;
+        Some((withdrawn, sentences.works_without_instructions(id, withdrawn)))
     });
     let of_state = lost.into_iter().chain(without_file).max_by_key(|(at, _)| *at);
     let of_state = of_state.filter(|(at, _)| refusal.as_ref().is_none_or(|(refused, _)| refused < at));

@@ -30,13 +30,13 @@ impl From<&Refusal> for FsError {
             | Refusal::Private { .. }
             | Refusal::NotHolder { .. }
             | Refusal::Stale { .. }
-            | Refusal::NoNote { .. }
+            | Refusal::NoNote(_)
             | Refusal::NameTaken { .. }
             | Refusal::NoMember { .. }
             | Refusal::OperatorOnly { .. } => libc::EACCES,
             Refusal::NotFinished { .. } => libc::EINVAL,
         };
-        FsError { refusal: Some(refusal.name()), ..FsError::because(errno, refusal.to_string()) }
+        FsError { refusal: Some(Box::new(refusal.clone())), ..FsError::new(errno) }
     }
 }
 

@@ -15,6 +15,7 @@
 //! | `members`, `private` | who may change the queue, and who may see what of it |
 //! | `scratch` | temporary files in `completed/` and `failed/` |
 //! | `nodes`, `handles`, `errors` | numbers, open files, errnos |
+//! | `sentences` | the facts of the queue in words |
 
 mod create_probe;
 mod dashboard;
@@ -30,6 +31,7 @@ mod passthrough;
 mod private;
 mod publish;
 mod scratch;
+pub(in crate::fs) mod sentences;
 mod show;
 mod synth;
 mod table;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::super::Timestamp;
+use super::documents::SummaryView;
 use super::nodes::Document;
 use super::show::{View, time};
 use super::{dashboard, documents, metrics};
@@ -77,9 +78,15 @@ impl View {
             return (last.bytes.clone(), last.mtime);
         }
         let bytes: Arc<[u8]> = match document {
-            Document::Dashboard => dashboard::page(self, state, &self.summary(state, now, eyes), eyes),
             Document::Metrics => metrics::metrics(self, state, now),
-            _ => documents::summary(&self.summary(state, now, eyes)),
+            _ => {
+                let summary = self.summary(state, now, eyes);
+                let summary = SummaryView::new(&summary, self.sentences());
+                match document {
+                    Document::Dashboard => dashboard::page(self, state, &summary, eyes),
+                    _ => documents::summary(&summary),
+                }
+            }
         }
         .into();
         let moment = Moment { seq: state.tail(), at: now.wall.max(state.last_at()) };
@@ -97,13 +104,11 @@ impl View {
             (name, heard)
         });
         let workers: Vec<_> = heard.collect();
-        let (default_lease, tasks) = (self.config.lease, self.config.tasks.as_str());
         let sight = SummaryInput {
             now,
-            default_lease,
+            default_lease: self.config.lease,
             eyes,
             workers: &workers,
-            tasks,
             misnamed: &self.publisher.misnamed.all(),
             disk_full: !self.engine.has_space(),
             broken_log: self.engine.broken(),

@@ -46,7 +46,7 @@ impl View {
             Ok(caller) => {
                 let (task, worker) = (task.clone(), caller.actor.worker.clone());
                 let refusal = FsError::from(&Refusal::Private { task, worker });
-                self.callers.refused(&caller, refusal.why.as_deref().unwrap_or_default());
+                self.callers.refused(&caller, &refusal);
                 refusal
             }
             Err(error) => error,

@@ -18,6 +18,7 @@ use super::nodes::{DeskDirectory, DeskNode, Document, Nodes, WorkerFile};
 use super::overview::{Overview, Rendering, Renderings};
 use super::publish::{Publisher, stamp_of};
 use super::scratch::Scratches;
+use super::sentences::Sentences;
 use super::table::{current_claim, file_of};
 use super::{Config, table};
 use crate::engine::Engine;
@@ -102,6 +103,10 @@ impl View {
             queue: Mutex::default(),
             locks: Mutex::default(),
         }
+    }
+
+    pub(super) fn sentences(&self) -> Sentences<'_> {
+        Sentences(&self.config.tasks)
     }
 
     /// The node of a name in a synthesized directory, if it exists now.
@@ -290,10 +295,14 @@ impl View {
         let eyes = self.eyes(req, state);
         let sentence = || {
             let why = state.why(task, caller().as_deref(), &eyes);
+            let why = why.map_or_else(String::new, |why| self.sentences().why(&why));
             NodeContent::Bytes((shown::line(&why) + "\n").as_bytes().into())
         };
-        let status =
-            || NodeContent::Bytes(documents::task(state, id, task, caller().as_deref(), &eyes).into());
+        let status = || {
+            NodeContent::Bytes(
+                documents::task(state, id, task, caller().as_deref(), &eyes, self.sentences()).into(),
+            )
+        };
         // What a task waits for changes with other tasks, and with what the caller can do.
         let (own, any) = (time(task.changed), self.changed(state));
         if !matches!(directory, DeskDirectory::Ready | DeskDirectory::Claim | DeskDirectory::Status)
@@ -390,7 +399,7 @@ impl View {
             WorkerFile::Why => {
                 let refusal = presence.and_then(|p| p.last_refusal());
                 let refused = refusal.as_ref().map_or(self.opened, |(wall, _)| at(*wall));
-                let (line, of_the_state) = documents::worker_why(state, refusal, name);
+                let (line, of_the_state) = documents::worker_why(state, refusal, name, self.sentences());
                 (line, 0o444, if of_the_state { changed } else { refused })
             }
             WorkerFile::Locks => {
@@ -427,7 +436,7 @@ impl View {
         if let Some(last) = self.queue.lock().find(&unseen).filter(|last| last.seq == state.tail()) {
             return last.bytes.clone();
         }
-        let bytes: Arc<[u8]> = documents::queue(state, eyes).into();
+        let bytes: Arc<[u8]> = documents::queue(state, eyes, self.sentences()).into();
         let (made, mtime) = (Instant::default(), Timestamp::default());
         let rendering = Rendering { unseen, seq: state.tail(), made, bytes: bytes.clone(), mtime };
         self.queue.lock().keep(rendering);

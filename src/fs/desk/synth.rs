@@ -23,7 +23,7 @@ use super::{DeskCore, NO_TIME, show, table};
 use crate::engine::{Failure, Ticket};
 use crate::limits::{INSTRUCTIONS_BYTES, RESULT_BYTES};
 use crate::log::LogError;
-use crate::queue::{ClaimForm, Command, Outcome, Payer, Refusal, Seq, State, TaskId};
+use crate::queue::{ClaimFate, ClaimForm, Command, Outcome, Payer, Refusal, Seq, Standing, State, TaskId};
 
 /// What a call on a name that belongs to crewfs gets.
 pub(super) fn ours<T>() -> Result<T> {
@@ -50,14 +50,12 @@ impl DeskCore {
     }
 
     pub(super) fn refused(&self, caller: &Caller, error: FsError) -> FsError {
-        if let Some(refusal) = error.refusal {
-            self.view.engine.counters().refusals.count(refusal);
+        if let Some(refusal) = &error.refusal {
+            self.view.engine.counters().refusals.count(refusal.name());
         }
-        if let Some(why) = &error.why {
+        if let Some(why) = error.sentence(&self.view.config.tasks) {
             let now = (self.view.engine.clock())();
             let presence = self.view.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now);
-            // The queue does not know what its directory is called here.
-            let why = why.replace("tasks/", &format!("{}/", self.view.config.tasks));
             presence.refused(now.wall, why);
         }
         error
@@ -291,7 +289,7 @@ impl DeskCore {
             Command::Finish { task, .. } | Command::Release { task, .. } => {
                 let state = self.view.engine.state();
                 match state.task(task.as_str()).and_then(|task| self.view.callers.superseded(caller, task)) {
-                    Some(why) => Err(FsError::from(&Refusal::NotHolder { task: task.clone(), why })),
+                    Some(fate) => Err(FsError::from(&Refusal::NotHolder { task: task.clone(), fate })),
                     None => Ok(None),
                 }
             }
@@ -409,7 +407,7 @@ impl DeskCore {
         reply: Reply<Opened>,
     ) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
-        let right = match right_to_write(node, &caller, state) {
+        let right = match right_to_write(node, &caller, state, &self.view.config.tasks) {
             Ok(right) => right,
             Err(error) => return reply.send(Err(self.refused(&caller, error))),
         };
@@ -594,7 +592,7 @@ impl DeskCore {
         let right = match (&node, open.as_deref()) {
             (_, Some(OpenHandle::Draft(_, draft))) => Right::Draft(draft.lock().of.clone()),
             (DeskNode::Made(_), _) => Right::Nothing,
-            _ => match right_to_write(&node, &caller, &self.view.engine.state()) {
+            _ => match right_to_write(&node, &caller, &self.view.engine.state(), &self.view.config.tasks) {
                 Ok(right) => right,
                 Err(error) => return reply.send(Err(self.refused(&caller, error))),
             },
@@ -660,13 +658,13 @@ enum Right {
 }
 
 /// What the caller may write to a node, if anything.
-fn right_to_write(node: &DeskNode, caller: &Caller, state: &State) -> Result<Right> {
+fn right_to_write(node: &DeskNode, caller: &Caller, state: &State, tasks: &str) -> Result<Right> {
     let id = match node {
         DeskNode::Task(DeskDirectory::Claim | DeskDirectory::Completed | DeskDirectory::Failed, id) => {
             id.clone()
         }
         DeskNode::ClaimNext => table::current_claim(state, caller).ok_or(FsError::new(libc::ENOENT))?,
-        DeskNode::WorkerFile(worker, WorkerFile::Note) => table::noted_claim(worker, state, caller)?,
+        DeskNode::WorkerFile(worker, WorkerFile::Note) => table::noted_claim(worker, state, caller, tasks)?,
         DeskNode::Paused | DeskNode::WorkerFile(_, WorkerFile::Drain) => return Ok(Right::Nothing),
         DeskNode::WorkerFile(worker, WorkerFile::Capabilities) => {
             table::may_equip(worker, caller)?;
@@ -689,8 +687,8 @@ fn right_to_write(node: &DeskNode, caller: &Caller, state: &State) -> Result<Rig
             Ok(Right::Draft(Subject::Result(id, finish)))
         }
         _ => {
-            let why = format!("it is {}", state.state_of(task));
-            Err(FsError::from(&Refusal::NotHolder { task: id, why }))
+            let fate = ClaimFate { ended: None, now: Standing::Is(state.state_of(task)) };
+            Err(FsError::from(&Refusal::NotHolder { task: id, fate }))
         }
     }
 }

@@ -255,7 +255,12 @@ pub(super) fn held_by_another(state: &State, caller: &Caller, to: &DeskNode) -> 
 ///
 /// # Errors
 /// EACCES for callers that do not speak for the worker, and while the worker holds nothing.
-pub(super) fn noted_claim(worker: &WorkerName, state: &State, caller: &Caller) -> Result<TaskId> {
+pub(super) fn noted_claim(
+    worker: &WorkerName,
+    state: &State,
+    caller: &Caller,
+    tasks: &str,
+) -> Result<TaskId> {
     if !caller.actor.may_speak_for(worker) {
         return refuse(libc::EACCES, format!("only {worker} and operators write the note of {worker}"));
     }
@@ -263,7 +268,9 @@ pub(super) fn noted_claim(worker: &WorkerName, state: &State, caller: &Caller) -
         Some(task) => Ok(task.clone()),
         None => refuse(
             libc::EACCES,
-            format!("{worker} holds no task, so there is nothing to note; claim one: touch tasks/claim/next"),
+            format!(
+                "{worker} holds no task, so there is nothing to note; claim one: touch {tasks}/claim/next"
+            ),
         ),
     }
 }

@@ -144,9 +144,7 @@ impl Guard {
     }
 
     fn refuse(&self, caller: &Caller, change: &Change, error: FsError) -> Verdict {
-        if let Some(why) = &error.why {
-            self.callers.refused(caller, why);
-        }
+        self.callers.refused(caller, &error);
         self.table.lock().changes.refused(&caller.actor.worker, (self.clock)().instant);
         if let Change::Write { ino, .. } = change {
             self.doubt(*ino, &caller.actor.worker, (self.clock)().instant);
@@ -516,11 +514,12 @@ impl Guard {
             holder.worker,
             holder.since
         );
+        let error = FsError::because(libc::EBUSY, why);
         if let Some(caller) = caller {
-            self.callers.refused(caller, &why);
+            self.callers.refused(caller, &error);
             self.table.lock().changes.refused(&caller.actor.worker, (self.clock)().instant);
         }
-        FsError::because(libc::EBUSY, why)
+        error
     }
 }
 

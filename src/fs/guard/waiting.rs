@@ -324,8 +324,9 @@ impl Guard {
                     "the processes of uid {} have {LOCKED_FILES_OF_A_USER} files open for writing, and crewfs guards no more of one user; close some",
                     caller.actor.uid
                 );
-                self.callers.refused(caller, &why);
-                Err(FsError::because(libc::ENOLCK, why))
+                let error = FsError::because(libc::ENOLCK, why);
+                self.callers.refused(caller, &error);
+                Err(error)
             }
             // Pages that were stored are gone if they are refused. That is for those who are known to be in the wrong.
             WaitReason::Unknown(_) => Ok(Grant::default()),

@@ -26,7 +26,7 @@ use super::process_watch::{Anchor, AnchorKind, LiveProcess, ProcessWatch};
 use crate::engine::{Engine, Heartbeat};
 use crate::fs::{CallerCheck, FsError, Request, Result};
 use crate::limits::{CALLERS_REMEMBERED, CROWD, SIGN_OF_LIFE_MS, SURELY_BEFORE_MS};
-use crate::queue::{Actor, Instant, Now, Refusal, Seq, Span, State, Task, WorkerName};
+use crate::queue::{Actor, ClaimFate, Instant, Now, Refusal, Seq, Span, Standing, State, Task, WorkerName};
 
 /// Somebody who asks.
 #[derive(Debug, Clone)]
@@ -144,6 +144,8 @@ pub struct Callers {
     follower: Arc<ProcessWatch>,
     /// The uid that mounted: its people are operators.
     owner: u32,
+    /// The name of the tasks directory, for sentences.
+    tasks: String,
     known: Mutex<HashMap<u32, KnownThread>>,
     lookups: Lookups,
     pending: Mutex<HashMap<Key, PendingLookup>>,
@@ -157,6 +159,7 @@ impl Callers {
         engine: Arc<Engine>,
         follower: Arc<ProcessWatch>,
         owner: u32,
+        tasks: String,
         names: names::Config,
     ) -> Callers {
         let crowd = Mutex::new(Arc::new([]) as Arc<[WorkerName]>);
@@ -164,6 +167,7 @@ impl Callers {
             engine,
             follower,
             owner,
+            tasks,
             known: Mutex::default(),
             lookups: Lookups::default(),
             pending: Mutex::default(),
@@ -406,25 +410,27 @@ impl Callers {
         all
     }
 
-    /// The owner of a name was refused something; it can read why (C55).
-    pub fn refused(&self, caller: &Caller, why: &str) {
-        if let Some(presence) = self.engine.roster().get(caller.actor.worker.as_str()) {
-            presence.refused((self.engine.clock())().wall, why.to_owned());
+    /// A request of this caller was refused. The worker can read why (C55).
+    pub fn refused(&self, caller: &Caller, error: &FsError) {
+        if let Some(presence) = self.engine.roster().get(caller.actor.worker.as_str())
+            && let Some(why) = error.sentence(&self.tasks)
+        {
+            presence.refused((self.engine.clock())().wall, why);
         }
     }
 
-    /// One of whom nothing is known was refused something. Its user can read why.
+    /// A request of an unidentified caller was refused. Its user can read why.
     pub fn refused_unknown(&self, req: &Request, error: &FsError) {
         if error.errno == libc::EAGAIN {
             self.tell_user(req.uid, error);
         }
     }
 
-    /// A sentence that is for no worker's eyes: it stands where the user of that uid finds it, under the login name.
+    /// Records a sentence that no worker should read. The user of that uid finds it under the login name.
     fn tell_user(&self, uid: u32, error: &FsError) {
-        if let Some(why) = &error.why {
+        if let Some(why) = error.sentence(&self.tasks) {
             let now = (self.engine.clock())();
-            self.engine.roster().heard(&self.login(uid), uid, now).refused(now.wall, why.to_string());
+            self.engine.roster().heard(&self.login(uid), uid, now).refused(now.wall, why);
         }
     }
 
@@ -504,16 +510,13 @@ impl Callers {
 
     /// Why a connection may not end a claim of its own worker, if that is so: its own claim of that task is over, and another
     /// connection has claimed it again. What it still sends, perhaps long after its client is gone, was meant for the claim that is over.
-    pub fn superseded(&self, caller: &Caller, task: &Task) -> Option<String> {
+    pub fn superseded(&self, caller: &Caller, task: &Task) -> Option<ClaimFate> {
         let worker = &caller.actor.worker;
         let anchor = caller.anchor.as_ref().filter(|anchor| anchor.kind == AnchorKind::Connection)?;
         let claim = task.claim().filter(|claim| claim.worker == *worker)?;
         let last = self.follower.last_claim(worker, anchor).filter(|last| *last < claim.epoch())?;
         let lost = task.losses.iter().rev().find(|loss| loss.worker == *worker && loss.epoch <= last)?;
-        Some(format!(
-            "your claim ended at {}: {}; another connection of yours has claimed it again since",
-            lost.at, lost.reason
-        ))
+        Some(ClaimFate { ended: Some((lost.at, lost.reason.clone())), now: Standing::ClaimedElsewhere })
     }
 
     /// Whose sign of life the requests of this thread are, for the next moments.
@@ -530,7 +533,7 @@ impl Callers {
         match owner {
             Some(owner) if owner != actor.uid && actor.uid != 0 => {
                 let worker = actor.worker.clone();
-                Err(FsError::because(libc::EACCES, Refusal::NameTaken { worker, owner }.to_string()))
+                Err(FsError::from(&Refusal::NameTaken { worker, owner }))
             }
             _ => Ok(()),
         }
