@@ -32,7 +32,7 @@ use crate::fs::identity::exits::ExitStatusSource;
 use crate::fs::identity::names;
 use crate::fs::identity::process_watch::ProcessWatch;
 use crate::fs::tree::{DESK, Tree, TreeConfig};
-use crate::fs::{Kernel, SessionInfo};
+use crate::fs::{FsError, Kernel, SessionInfo};
 use crate::fuse::{MountOptions, Session};
 use crate::limits::{DESK_THREADS_MIN, Descriptors, READ_AHEAD_KIB, REQUEST_HANGS_MS, TREE_NODES_KEPT};
 use crate::mountpoint::{Device, Place, device_of};
@@ -92,6 +92,10 @@ fn cannot(what: impl std::fmt::Display, error: impl std::fmt::Display) -> StartE
     StartError(format!("{what}: {error}"))
 }
 
+fn not_shown(error: FsError) -> StartError {
+    StartError(format!("the tree cannot be shown: errno {}", error.errno()))
+}
+
 /// A project that is mounted and served.
 pub struct Daemon {
     place: Place,
@@ -141,9 +145,7 @@ impl Daemon {
         let opened =
             |fd: &OwnedFd| fd.try_clone().map_err(|error| cannot("a descriptor cannot be copied", error));
         let tasks = tasks_directory(project.root(), &config.tasks)?;
-        let below = |root: OwnedFd, opens: Opens| {
-            Files::new(root, opens).map(Arc::new).map_err(|e| StartError(format!("{:?}", e.why)))
-        };
+        let below = |root: OwnedFd, opens: Opens| Files::new(root, opens).map(Arc::new).map_err(not_shown);
         let files = [
             below(opened(project.root())?, Opens::Unreported(nodes_kept()))?,
             below(tasks, Opens::Reported)?,
@@ -152,7 +154,7 @@ impl Daemon {
             let tree_config = TreeConfig { tasks: config.tasks.clone().into(), guard: config.guard.clone() };
             Tree::new(files[0].clone(), tree_config, callers.clone(), engine.clone())
                 .map(Arc::new)
-                .map_err(|error| StartError(format!("the tree cannot be shown: errno {}", error.errno)))?
+                .map_err(not_shown)?
         };
         let desk_threads = config.threads.max(DESK_THREADS_MIN);
         let desk_config = desk::Config {

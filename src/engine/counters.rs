@@ -1,35 +1,71 @@
 //! What has happened since the start, in numbers: for metrics.
 //!
-//! Must never: be looked at to decide anything, or make whoever counts wait for whoever reads.
+//! Must never: decide anything, or make a thread that counts wait for one that reads.
 
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::queue::{Event, LossReason, Record, Refusal};
 
-/// How often each of a few things happened, by name.
-#[derive(Debug)]
-pub struct Tally {
-    names: &'static [&'static str],
-    counts: Box<[AtomicU64]>,
+/// A type whose values are counted under a few names.
+pub trait Counted {
+    /// All names, in the order in which metrics show them.
+    const NAMES: &'static [&'static str];
+
+    /// The name of this value; `None` if it is not counted.
+    fn counted_as(&self) -> Option<&'static str>;
 }
 
-impl Tally {
-    /// Nothing of this has happened yet.
-    pub fn new(names: &'static [&'static str]) -> Tally {
-        Tally { names, counts: names.iter().map(|_| AtomicU64::new(0)).collect() }
-    }
+impl Counted for Event {
+    const NAMES: &'static [&'static str] = &Event::NAMES;
 
-    /// This happened once more. What is not among the names is not counted.
-    pub fn count(&self, name: &str) {
-        if let Some(at) = self.names.iter().position(|known| *known == name) {
+    fn counted_as(&self) -> Option<&'static str> {
+        Some(self.name())
+    }
+}
+
+impl Counted for LossReason {
+    const NAMES: &'static [&'static str] = &LossReason::NAMES;
+
+    fn counted_as(&self) -> Option<&'static str> {
+        Some(self.name())
+    }
+}
+
+impl Counted for Refusal {
+    const NAMES: &'static [&'static str] = &Refusal::NAMES;
+
+    fn counted_as(&self) -> Option<&'static str> {
+        Some(self.name())
+    }
+}
+
+/// How often values of a type came up, by name.
+#[derive(Debug)]
+pub struct Tally<T> {
+    counts: Box<[AtomicU64]>,
+    of: PhantomData<fn(&T)>,
+}
+
+impl<T: Counted> Default for Tally<T> {
+    fn default() -> Tally<T> {
+        Tally { counts: T::NAMES.iter().map(|_| AtomicU64::new(0)).collect(), of: PhantomData }
+    }
+}
+
+impl<T: Counted> Tally<T> {
+    /// This came up once more.
+    pub fn count(&self, one: &T) {
+        let name = one.counted_as();
+        if let Some(at) = T::NAMES.iter().position(|known| name == Some(*known)) {
             self.counts[at].fetch_add(1, Relaxed);
         }
     }
 
-    /// Every name, with how often it happened.
+    /// Every name, with how often it came up.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.names.iter().zip(&self.counts).map(|(name, count)| (*name, count.load(Relaxed)))
+        T::NAMES.iter().zip(&self.counts).map(|(name, count)| (*name, count.load(Relaxed)))
     }
 }
 
@@ -82,11 +118,11 @@ const COMMIT_EVENTS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 #[derive(Debug)]
 pub struct Counters {
     /// Events, by kind, when they are on disk.
-    pub events: Tally,
+    pub events: Tally<Event>,
     /// Claims that ended without the task being finished, by reason.
-    pub lost_claims: Tally,
-    /// Wishes refused, by reason.
-    pub refusals: Tally,
+    pub lost_claims: Tally<LossReason>,
+    /// Refused commands, by reason.
+    pub refusals: Tally<Refusal>,
     /// How long claims took, in microseconds, from the command to its being on disk.
     pub claim_micros: Histogram,
     /// How many events each commit took along.
@@ -96,9 +132,9 @@ pub struct Counters {
 impl Default for Counters {
     fn default() -> Counters {
         Counters {
-            events: Tally::new(&Event::NAMES),
-            lost_claims: Tally::new(&LossReason::NAMES),
-            refusals: Tally::new(&Refusal::NAMES),
+            events: Tally::default(),
+            lost_claims: Tally::default(),
+            refusals: Tally::default(),
             claim_micros: Histogram::new(&CLAIM_MICROS),
             commit_events: Histogram::new(&COMMIT_EVENTS),
         }
@@ -110,9 +146,9 @@ impl Counters {
     pub(super) fn committed(&self, records: &[Record]) {
         self.commit_events.observe(records.len() as u64);
         for record in records {
-            self.events.count(record.event.name());
+            self.events.count(&record.event);
             if let Event::Returned { reason, .. } = &record.event {
-                self.lost_claims.count(reason.name());
+                self.lost_claims.count(reason);
             }
         }
     }
@@ -127,10 +163,18 @@ impl Counters {
 mod tests {
     use super::*;
 
+    impl Counted for char {
+        const NAMES: &'static [&'static str] = &["a", "b"];
+
+        fn counted_as(&self) -> Option<&'static str> {
+            [("a", 'a'), ("b", 'b')].into_iter().find_map(|(name, c)| (c == *self).then_some(name))
+        }
+    }
+
     #[test]
     fn only_what_has_a_name_is_counted() {
-        let tally = Tally::new(&["a", "b"]);
-        ["b", "c", "b"].into_iter().for_each(|name| tally.count(name));
+        let tally = Tally::default();
+        ['b', 'c', 'b'].iter().for_each(|c| tally.count(c));
         assert_eq!(tally.all().collect::<Vec<_>>(), [("a", 0), ("b", 2)]);
     }
 

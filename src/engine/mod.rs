@@ -31,7 +31,7 @@ use std::thread::{JoinHandle, ThreadId};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use thiserror::Error;
 
-pub use counters::{Counters, Histogram, Tally};
+pub use counters::{Counted, Counters, Histogram, Tally};
 use event_tail::EventTail;
 pub use heartbeat::{Heartbeat, Roster};
 use pending::{Deferred, Pending};

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::{FsError, Result};
+use super::error::{Fault, Result};
 use super::session_info::SessionInfo;
 use super::types::{
     Attr, CallerCheck, DirEntry, Entry, FileRange, Found, Ino, NewMode, Opened, ReadRequest, Request,
@@ -113,7 +113,7 @@ pub trait Filesystem: Send + Sync + 'static {
 
     /// Open an existing regular file. Called only where opens are reported.
     fn open(&self, req: &Request, ino: Ino, flags: i32, reply: Reply<Opened>) {
-        reply.send(Err(FsError::new(libc::ENOSYS)));
+        reply.send(Err(Fault::NotImplemented.into()));
     }
     /// Read up to `size` bytes; fewer only at the end of the file. `flags` are those of the open file.
     #[allow(clippy::too_many_arguments)]
@@ -143,7 +143,7 @@ pub trait Filesystem: Send + Sync + 'static {
     );
     /// One `close(2)` of a handle; a handle with duplicates sees several. Called only where opens are reported.
     fn flush(&self, req: &Request, ino: Ino, fh: u64, reply: Reply<()>) {
-        reply.send(Err(FsError::new(libc::ENOSYS)));
+        reply.send(Err(Fault::NotImplemented.into()));
     }
     /// The last close of a handle. Called only where opens are reported.
     fn release(&self, ino: Ino, fh: u64) {}
@@ -170,7 +170,7 @@ pub trait Filesystem: Send + Sync + 'static {
         offset: u64,
         sink: &mut dyn FnMut(DirEntry<'_>, &Entry) -> bool,
     ) -> Result<()> {
-        Err(FsError::new(libc::ENOSYS))
+        Err(Fault::NotImplemented.into())
     }
     /// Close a directory handle.
     fn releasedir(&self, ino: Ino, fh: u64);
@@ -181,11 +181,11 @@ pub trait Filesystem: Send + Sync + 'static {
 
     /// Set an extended attribute; `flags` are those of `setxattr(2)`.
     fn setxattr(&self, req: &Request, ino: Ino, name: &OsStr, value: &[u8], flags: i32, reply: Reply<()>) {
-        reply.send(Err(FsError::new(libc::EOPNOTSUPP)));
+        reply.send(Err(Fault::Unsupported.into()));
     }
     /// The value of an extended attribute.
     fn getxattr(&self, req: &Request, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
-        Err(FsError::new(libc::EOPNOTSUPP))
+        Err(Fault::Unsupported.into())
     }
     /// The names of all extended attributes, each ended by a NUL.
     fn listxattr(&self, req: &Request, ino: Ino) -> Result<Vec<u8>> {
@@ -193,7 +193,7 @@ pub trait Filesystem: Send + Sync + 'static {
     }
     /// Remove an extended attribute.
     fn removexattr(&self, req: &Request, ino: Ino, name: &OsStr, reply: Reply<()>) {
-        reply.send(Err(FsError::new(libc::EOPNOTSUPP)));
+        reply.send(Err(Fault::Unsupported.into()));
     }
 
     /// Reserve or punch space; `mode` is that of `fallocate(2)`.
@@ -208,15 +208,15 @@ pub trait Filesystem: Send + Sync + 'static {
         mode: i32,
         reply: Reply<()>,
     ) {
-        reply.send(Err(FsError::new(libc::EOPNOTSUPP)));
+        reply.send(Err(Fault::Unsupported.into()));
     }
     /// SEEK_DATA and SEEK_HOLE.
     fn lseek(&self, req: &Request, ino: Ino, fh: u64, offset: i64, whence: i32) -> Result<u64> {
-        Err(FsError::new(libc::ENOSYS))
+        Err(Fault::NotImplemented.into())
     }
     /// Copy within the filesystem; the answer is the number of bytes copied.
     fn copy_file_range(&self, req: &Request, from: FileRange, to: FileRange, length: u64, reply: Reply<u32>) {
-        reply.send(Err(FsError::new(libc::ENOSYS)));
+        reply.send(Err(Fault::NotImplemented.into()));
     }
 }
 

@@ -18,7 +18,7 @@ pub mod session_info;
 pub mod tree;
 mod types;
 
-pub use self::error::{FsError, Result};
+pub use self::error::{Fault, FsError, OsError, Result};
 pub use self::filesystem::{Filesystem, Kernel, Reply};
 pub use self::session_info::SessionInfo;
 pub use self::types::{

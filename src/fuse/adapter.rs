@@ -62,13 +62,10 @@ pub(super) const UNREPORTED: [(&str, InitFlags); 9] = [
     ("posix_acl", InitFlags::FUSE_POSIX_ACL),
 ];
 
-/// The one place where an error becomes an answer: its sentence is logged, and its errno is what the caller gets.
+/// Logs an error, and returns the errno that the caller gets.
 fn refuse(operation: &str, ino: INodeNo, error: FsError) -> Errno {
-    match &error.why {
-        Some(why) => debug!("{operation} of node {}: {} ({why})", ino.0, name_of(error.errno)),
-        None => debug!("{operation} of node {}: {}", ino.0, name_of(error.errno)),
-    }
-    Errno::from_i32(error.errno)
+    debug!("{operation} of node {}: {} ({error:?})", ino.0, name_of(error.errno()));
+    Errno::from_i32(error.errno())
 }
 
 fn name_of(errno: i32) -> io::Error {
@@ -150,7 +147,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         serve!(self, Lookup, self.fs.caller_check(ReadRequest::Lookup(parent.0, name)), req, [name], |fs| {
             // Too common to be logged: asking whether a name exists is not an error.
             match fs.lookup(&req, parent.0, name) {
-                Err(FsError { errno: libc::ENOENT, .. }) => reply.error(Errno::ENOENT),
+                Err(error) if error.errno() == libc::ENOENT => reply.error(Errno::ENOENT),
                 Ok(Found::Entry(entry)) => send_entry(reply, &entry),
                 Ok(Found::Nothing(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
                 Ok(Found::Nothing(ttl)) => reply.entry_with_ttls(&ttl, &ttl, &NOTHING, GENERATION),
@@ -512,7 +509,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         serve!(self, Getxattr, self.fs.caller_check(ReadRequest::Other), req, [name], |fs| {
             // The kernel asks before most writes, and nearly always there is none.
             match fs.getxattr(&req, ino.0, name) {
-                Err(FsError { errno: libc::ENODATA, .. }) => reply.error(Errno::from_i32(libc::ENODATA)),
+                Err(error) if error.errno() == libc::ENODATA => reply.error(Errno::from_i32(libc::ENODATA)),
                 value => {
                     answer!("getxattr", ino, value, reply, value => send_sized(reply, size, &value))
                 }

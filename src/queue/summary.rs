@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::stuck::{self, Stuck};
 use super::summary_input::{MINUTE_MS, SummaryInput};
 use super::task::Finish;
-use super::{Phase, Seq, Span, State, TaskId, TaskState, Wall};
+use super::{Phase, Seq, State, TaskId, TaskState, Wall};
 use crate::limits::STUCK_SHOWN;
 
 /// Throughput is measured over this many minutes.
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
     use crate::queue::stuck::{FailureText, StuckKind, StuckReason};
     use crate::queue::{Content, Event, Eyes, Instant, Manifest, Misname, Now, Record, Spec};
-    use crate::queue::{LossReason, When, WorkerName};
+    use crate::queue::{LossReason, Span, When, WorkerName};
 
     const MINUTE: i64 = MINUTE_MS as i64;
 

@@ -1,7 +1,7 @@
-//! `dashboard.html`: one page for people, with everything in it. Its looks are in `dashboard.html` beside this file.
+//! `dashboard.html`: one self-contained page for people. Its template is `dashboard.html` beside this file.
 //!
-//! Must never: put what somebody wrote into the page other than as JSON that cannot end the script that holds it; grow
-//! with the number of tasks beyond a bound.
+//! Must never: put a user's text into the page other than as JSON that cannot end the script element that holds it; grow with the number
+//! of tasks beyond a bound.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -28,7 +28,7 @@ struct DashboardExtras<'a> {
     events: Vec<RefusalRow>,
 }
 
-/// A task: id, state, worker, title, what there is to say of it, when it was published and changed in milliseconds.
+/// A task: id, state, worker, title, note or reason, and when it was published and changed, in milliseconds.
 type Row<'a> = (&'a TaskId, TaskState, Option<&'a str>, String, String, i64, i64);
 
 #[derive(Serialize)]
@@ -76,8 +76,8 @@ fn filled(summary: &impl Serialize, crew: &impl Serialize) -> Vec<u8> {
         rest = after;
     }
     page.extend_from_slice(rest.as_bytes());
-    // A browser looks at the size first, and reads that much a little later: blank lines at the end keep the size the same as
-    // a rule, and are all that is missing if not.
+    // A browser asks for the size first and reads that much later. Blank lines at the end usually keep the size the same; if not, only
+    // they are cut off.
     let size = (page.len() + DASHBOARD_SPARE).next_multiple_of(DASHBOARD_GRAIN);
     page.resize(size, b'\n');
     page
@@ -88,7 +88,7 @@ fn embedded(value: &impl Serialize) -> String {
     shown::json(value).replace('<', "\\u003c")
 }
 
-/// The tasks that are shown, and how many others there are: what is open first, then what changed last.
+/// The tasks that are shown, and how many others there are: open tasks first, then those that changed last.
 fn tasks<'a>(state: &'a State, eyes: &Eyes, sentences: Sentences<'_>) -> (Vec<Row<'a>>, usize) {
     let of = |listed| state.listed(listed).filter_map(|id| Some((id, &**state.task(id.as_str())?)));
     let open =
@@ -127,7 +127,7 @@ fn row<'a>(
     (id, state.state_of(task), worker, cut(&task.spec.title), cut(&says), published, changed)
 }
 
-/// Those who work first; of the others, who was heard of last.
+/// The workers that are shown: those with a task first, then those that were heard of last.
 fn workers<'a>(view: &View, state: &'a State, eyes: &Eyes) -> (Vec<WorkerRow<'a>>, usize) {
     let roster = view.engine.roster();
     let mut workers: Vec<_> = documents::everybody(state, &view.engine)
@@ -154,7 +154,7 @@ fn workers<'a>(view: &View, state: &'a State, eyes: &Eyes) -> (Vec<WorkerRow<'a>
     (workers, more)
 }
 
-/// One event, whatever it is, by the names that all of them share.
+/// One event, reduced to the fields that all events share.
 fn told(record: &Record) -> RefusalRow {
     let event = serde_json::to_value(&record.event).unwrap_or_default();
     let text = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();

@@ -1,8 +1,8 @@
 //! What reading a synthesized node shows: every document, from the state alone.
 //!
 //! May assume: a state that stays as it is.
-//! Must never: show what moves by itself. A document changes only with the state, or with a worker's sign of life, so that
-//! its size and time can be told without reading it (C1).
+//! Must never: show a value that changes by itself. A document changes only with the state, or with a sign of life of a worker, so
+//! that its size and time are known without reading it (C1).
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ use crate::queue::{
 };
 use crate::shown;
 
-/// A task as `status/<id>`, `claim/<id>` and `queue.json` show it. `status` and `worker` are always there.
+/// A task as `status/<id>`, `claim/<id>` and `queue.json` show it. `status` and `worker` are always present.
 #[derive(Serialize)]
 struct TaskView<'a> {
     status: TaskState,
@@ -78,8 +78,8 @@ struct LossView<'a> {
     reason: String,
 }
 
-/// `caller`: for whom it is shown, if not for everybody. What is for readers of the
-/// task's file is left out where these eyes may not read it.
+/// `caller`: the worker that reads it, if it is made for one. Texts that only readers of the task's file may see are left out where
+/// these eyes may not read it.
 fn view<'a>(
     state: &'a State,
     id: &TaskId,
@@ -297,7 +297,7 @@ pub(super) fn worker(state: &State, engine: &Engine, name: &WorkerName, eyes: &E
     pretty(&Named { worker: name, view })
 }
 
-/// Everybody who ever claimed anything, or was heard of lately, by name.
+/// Every worker that ever claimed a task, or was heard of lately, by name.
 pub(super) fn everybody(state: &State, engine: &Engine) -> Vec<WorkerName> {
     let mut names: Vec<WorkerName> = state.workers().map(|(name, _)| name.clone()).collect();
     names.extend(engine.roster().all().into_iter().map(|presence| presence.name.clone()));
@@ -315,8 +315,8 @@ pub(super) fn workers(state: &State, engine: &Engine, eyes: &Eyes) -> Vec<u8> {
     }))
 }
 
-/// `workers/<name>/why`: the newest of the last refusal, the last claim that was lost, and the instructions that went from
-/// under a claim; and whether it depends on the state.
+/// `workers/<name>/why`: the newest of the last refusal, the last lost claim, and the withdrawal of instructions of a claimed task; and
+/// whether it depends on the state.
 pub(super) fn worker_why(
     state: &State,
     refusal: Option<(Wall, String)>,
@@ -371,10 +371,10 @@ pub(super) fn lines(paths: &[String]) -> Vec<u8> {
     paths.iter().map(|path| shown::line(path) + "\n").collect::<String>().into_bytes()
 }
 
-/// `workers/<name>/should-stop` (C60): nothing, or one line that tells the worker how to go on.
+/// `workers/<name>/should-stop` (C60): nothing, or one line that tells the worker what to do next.
 ///
-/// Agent programs take the line as it is for the answer of a stop hook (C61); Gemini refuses commands with `$( )` or
-/// backticks in it. `idle` is how long the worker has held nothing, and `limit` how long that may last.
+/// Agent programs take the line as the answer of a stop hook (C61). Gemini refuses commands with `$( )` or backticks in it.
+/// `idle` is how long the worker has held nothing, and `limit` how long it may.
 pub(super) fn should_stop(
     state: &State,
     tasks: &str,

@@ -11,7 +11,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::super::identity::callers::Caller;
-use super::super::{FileKind, FsError, Ino, Result};
+use super::super::{Fault, FileKind, FsError, Ino, Result};
+use super::misuse::Misuse;
 use crate::engine::Ticket;
 use crate::limits::{
     CAPABILITIES_BYTES, NOTE_BYTES, OPEN_BYTES_OF_A_USER, OPEN_TEXTS_OF_A_USER, RESULT_BYTES,
@@ -50,10 +51,7 @@ impl NoteHandle {
     /// The note with `data` added to it.
     pub(super) fn add(&mut self, data: &[u8]) -> Result<String> {
         if self.written.len() + data.len() > NOTE_BYTES {
-            return Err(FsError::because(
-                libc::EFBIG,
-                format!("a progress note has at most {NOTE_BYTES} bytes"),
-            ));
+            return Err(Misuse::NoteTooLong.into());
         }
         self.written.extend_from_slice(data);
         Ok(String::from_utf8_lossy(&self.written).into_owned())
@@ -117,8 +115,11 @@ impl Draft {
     /// Write into it. A result that is too long is kept up to the limit (C26); of words that are too many, the old ones stand.
     pub(super) fn write(&mut self, offset: u64, data: &[u8], append: bool) -> Result<()> {
         let limit = self.of.limit();
-        let written =
-            if self.void { Err(too_long(limit)) } else { put(&mut self.text, offset, data, append, limit) };
+        let written = if self.void {
+            Err(Misuse::TextTooLong { limit }.into())
+        } else {
+            put(&mut self.text, offset, data, append, limit)
+        };
         (self.dirty, self.emptied) = (true, false);
         if written.is_err() && matches!(self.of, Subject::Capabilities(_)) {
             self.void = true;
@@ -137,7 +138,7 @@ impl Draft {
     /// Give it another length.
     pub(super) fn resize(&mut self, size: u64) -> Result<()> {
         let size = usize::try_from(size).ok().filter(|size| *size <= self.of.limit());
-        let size = size.ok_or(FsError::new(libc::EFBIG))?;
+        let size = size.ok_or(Fault::TooLarge)?;
         self.dirty |= self.text.len() != size;
         self.text.resize(size, 0);
         Ok(())
@@ -149,17 +150,13 @@ pub(super) fn put(text: &mut Vec<u8>, offset: u64, data: &[u8], append: bool, li
     let offset = if append { text.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
     let end = offset.saturating_add(data.len());
     if end > limit {
-        return Err(too_long(limit));
+        return Err(Misuse::TextTooLong { limit }.into());
     }
     if text.len() < end {
         text.resize(end, 0);
     }
     text[offset..end].copy_from_slice(data);
     Ok(())
-}
-
-fn too_long(limit: usize) -> FsError {
-    FsError::because(libc::EFBIG, format!("this text has at most {limit} bytes; it is kept as it was"))
 }
 
 /// Up to `size` bytes of `content` from `offset`.
@@ -251,10 +248,7 @@ impl Handles {
         if handles < OPEN_TEXTS_OF_A_USER && held + bytes <= OPEN_BYTES_OF_A_USER {
             return Ok(());
         }
-        Err(FsError::because(
-            libc::ENFILE,
-            format!("uid {uid} has too much open in the queue; close some of it"),
-        ))
+        Err(Misuse::TooMuchOpen { uid }.into())
     }
 
     pub(super) fn insert(&self, uid: u32, handle: OpenHandle) -> u64 {
@@ -278,7 +272,7 @@ impl Handles {
 
     pub(super) fn get(&self, fh: u64) -> Result<Arc<OpenHandle>> {
         let open = self.open.lock();
-        open.handles.get(&fh).map(|(_, handle)| handle.clone()).ok_or(FsError::new(libc::EBADF))
+        open.handles.get(&fh).map(|(_, handle)| handle.clone()).ok_or(FsError::Plain(Fault::NoHandle))
     }
 
     pub(super) fn remove(&self, fh: u64) -> Option<Arc<OpenHandle>> {
@@ -362,7 +356,7 @@ mod tests {
         assert_eq!(text.last(), Some(&b'!'));
         let before = text.clone();
         for offset in [RESULT_BYTES as u64, u64::MAX] {
-            assert_eq!(put(&mut text, offset, b"y", false, RESULT_BYTES).unwrap_err().errno, libc::EFBIG);
+            assert_eq!(put(&mut text, offset, b"y", false, RESULT_BYTES).unwrap_err().errno(), libc::EFBIG);
         }
         assert_eq!(text, before);
         put(&mut text, RESULT_BYTES as u64 - 1, b"y", false, RESULT_BYTES).unwrap();
@@ -396,7 +390,7 @@ mod tests {
             last = handles.insert(1, large());
         }
         assert_eq!(handles.open.lock().handles.len(), OPEN_BYTES_OF_A_USER / RESULT_BYTES);
-        assert_eq!(handles.admit(1, RESULT_BYTES).unwrap_err().errno, libc::ENFILE);
+        assert_eq!(handles.admit(1, RESULT_BYTES).unwrap_err().errno(), libc::ENFILE);
         assert!(handles.admit(1, 0).is_ok() && handles.admit(2, RESULT_BYTES).is_ok());
         handles.remove(last);
         assert!(handles.admit(1, RESULT_BYTES).is_ok());

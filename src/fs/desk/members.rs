@@ -1,18 +1,18 @@
-//! Who may change the queue (C17).
+//! Which users may change the queue (C17).
 //!
-//! May assume: nothing of the caller but its request; the directory of tasks is the one of the disk.
-//! Must never: be passed by on the way to a change, or refuse root, operators and the user who mounted.
+//! May assume: nothing of the caller but its request; the rights of the directory of tasks are those on the disk.
+//! Must never: let a change through unasked, or refuse root, operators and the user that mounted.
 
 use std::collections::BTreeSet;
 
 use super::super::identity::callers::Caller;
 use super::super::permissions::{access_of, allow};
-use super::super::{FsError, Request, Result};
+use super::super::{Request, Result};
 use super::show::View;
 use crate::queue::{Refusal, Wanted};
 
 impl View {
-    /// Refuse a change of the queue by a caller who may not write in the directory of tasks, and is not named in an option.
+    /// Refuses a change of the queue by a caller that may not write in the directory of tasks and is not named in an option.
     pub(super) fn may_change(&self, req: &Request, caller: &Caller) -> Result<()> {
         let (owner, named) = (self.config.owner_uid, &self.config.workers);
         if caller.actor.operator || req.uid == 0 || req.uid == owner || named.contains(&req.uid) {
@@ -21,7 +21,7 @@ impl View {
         let directory = access_of(self.publisher.directory());
         match directory.is_ok_and(|directory| allow(&directory, req, Wanted::Write)) {
             true => Ok(()),
-            false => Err(FsError::from(&Refusal::NoMember { uid: req.uid })),
+            false => Err(Refusal::NoMember { uid: req.uid }.into()),
         }
     }
 }

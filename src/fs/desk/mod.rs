@@ -1,6 +1,6 @@
 //! The desk: the `tasks` directory as a filesystem, where the queue is made of files.
 //!
-//! May assume: every open, create and close is reported, and nothing but what the kernel can be told about is believed for longer than the answer.
+//! May assume: every open, create and close is reported, and the kernel caches nothing that it cannot be made to invalidate.
 //! Must never: decide what may happen to a task (the queue does), or keep a thread waiting for the disk: an answer that
 //! depends on a commit is parked with the engine.
 //!
@@ -14,17 +14,18 @@
 //! | `misnamed` | files that look like tasks and are none |
 //! | `members`, `private` | who may change the queue, and who may see what of it |
 //! | `scratch` | temporary files in `completed/` and `failed/` |
-//! | `nodes`, `handles`, `errors` | numbers, open files, errnos |
+//! | `nodes`, `handles` | numbers, open files |
+//! | `misuse` | requests that mean nothing here |
 //! | `sentences` | the facts of the queue in words |
 
 mod create_probe;
 mod dashboard;
 mod documents;
-mod errors;
 mod handles;
 mod members;
 mod metrics;
 mod misnamed;
+pub(in crate::fs) mod misuse;
 mod nodes;
 mod overview;
 mod passthrough;
@@ -48,6 +49,7 @@ use parking_lot::Mutex;
 use self::create_probe::CreateProbe;
 use self::handles::{Handles, ListingLine, OpenHandle};
 pub use self::members::Users;
+pub use self::misuse::Misuse;
 use self::nodes::{DeskDirectory, DeskNode, is_synthesized};
 use self::publish::Publisher;
 use self::show::View;
@@ -56,8 +58,8 @@ use super::files::Files;
 use super::guard::Guard;
 use super::identity::callers::Callers;
 use super::{
-    Attr, CallerCheck, DirEntry, Entry, FileKind, FileRange, Filesystem, Found, FsError, Ino, NewMode,
-    Opened, ROOT, ReadRequest, Reply, Request, Result, SessionInfo, SetAttr, StatFs,
+    Attr, CallerCheck, DirEntry, Entry, Fault, FileKind, FileRange, Filesystem, Found, Ino, NewMode, Opened,
+    ROOT, ReadRequest, Reply, Request, Result, SessionInfo, SetAttr, StatFs,
 };
 use crate::engine::Engine;
 use crate::queue::Span;
@@ -316,7 +318,7 @@ impl Filesystem for Desk {
         if let Some(node) = self.core.being_made(parent, name) {
             return match mode.mode & libc::S_IFMT {
                 libc::S_IFREG => self.core.make_durably(req, node, FileKind::File, reply),
-                _ => reply.send(Err(FsError::because(libc::EPERM, "only files can be made here"))),
+                _ => reply.send(Err(Misuse::OnlyFiles.into())),
             };
         }
         let made = self.core.files.mknod(req, parent, name, mode, rdev);
@@ -333,8 +335,7 @@ impl Filesystem for Desk {
 
     fn symlink(&self, req: &Request, parent: Ino, name: &OsStr, target: &OsStr, reply: Reply<Entry>) {
         if self.core.being_made(parent, name).is_some() {
-            return reply
-                .send(Err(FsError::because(libc::EPERM, "symbolic links cannot be made here; use touch")));
+            return reply.send(Err(Misuse::NoSymlinks.into()));
         }
         let made = self.core.files.symlink(req, parent, name, target);
         self.core.appeared(parent, name, made.map(DeskCore::plain_entry), reply);
@@ -348,7 +349,7 @@ impl Filesystem for Desk {
             }
             (true, Some(node)) => self.core.link_synthesized(req, ino, node, reply),
             (false, Some(node)) => self.core.brought_in(req, &node, reply),
-            (true, None) => reply.send(Err(FsError::new(libc::EXDEV))),
+            (true, None) => reply.send(Err(Fault::OtherFilesystem.into())),
         }
     }
 
@@ -383,7 +384,7 @@ impl Filesystem for Desk {
 
     fn rmdir(&self, req: &Request, parent: Ino, name: &OsStr, reply: Reply<()>) {
         if self.core.being_made(parent, name).is_some() {
-            return reply.send(Err(FsError::because(libc::EPERM, "this directory belongs to crewfs")));
+            return reply.send(Err(Misuse::OurDirectory.into()));
         }
         self.core.view.callers.seen(req);
         self.core.appeared(parent, name, self.core.files.rmdir(parent, name), reply);
@@ -406,7 +407,7 @@ impl Filesystem for Desk {
                 core.rename_synthesized(req, (parent, name, from), (new_parent, new_name, to), flags, reply);
             }
             (None, Some(to)) => core.brought_in(req, &to, reply),
-            (Some(_), None) => reply.send(Err(FsError::new(libc::EXDEV))),
+            (Some(_), None) => reply.send(Err(Fault::OtherFilesystem.into())),
         }
     }
 
@@ -496,7 +497,7 @@ impl Filesystem for Desk {
                 handle,
                 Reply::new(|outcome| {
                     if let Err(error) = outcome {
-                        log::warn!("a text that was written after its last close is lost: {:?}", error.why);
+                        log::warn!("a text that was written after its last close is lost: {error:?}");
                     }
                 }),
             ),
@@ -535,7 +536,7 @@ impl Filesystem for Desk {
             return core.files.readdir(ino, fh, offset, sink).map(|_| ());
         }
         let handle = core.handles.get(fh)?;
-        let OpenHandle::Listing(listing) = &*handle else { return Err(FsError::new(libc::ENOTDIR)) };
+        let OpenHandle::Listing(listing) = &*handle else { return Err(Fault::NotDirectory.into()) };
         let mut listing = listing.lock();
         if offset == 0 {
             // One listing is one moment; from the start it is a new one, as rewinddir(3) promises.
@@ -576,7 +577,7 @@ impl Filesystem for Desk {
         match is_synthesized(ino) {
             // The kernel asks for the ACL of whatever it judges by its mode.
             true if name.as_encoded_bytes().starts_with(b"system.posix_acl_") => {
-                Err(FsError::new(libc::ENODATA))
+                Err(Fault::NoAttribute.into())
             }
             _ => plain_only(ino).and_then(|()| self.core.files.getxattr(ino, name)),
         }
@@ -658,5 +659,5 @@ fn answer_without<T>(handle: Arc<OpenHandle>, answer: Result<T>, reply: Reply<T>
 }
 
 fn plain_only(ino: Ino) -> Result<()> {
-    if is_synthesized(ino) { Err(FsError::new(libc::EOPNOTSUPP)) } else { Ok(()) }
+    if is_synthesized(ino) { Err(Fault::Unsupported.into()) } else { Ok(()) }
 }

@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 
 use parking_lot::Mutex;
 
-use super::super::{FileKind, FsError, Ino, Result};
+use super::super::{Fault, FileKind, FsError, Ino, Result};
 use crate::engine::Ticket;
 use crate::queue::{TaskId, TaskState, Wall, WorkerName};
 
@@ -192,7 +192,7 @@ impl Nodes {
 
     /// The node of a number.
     pub(super) fn get(&self, ino: Ino) -> Result<DeskNode> {
-        self.0.lock().nodes.get(&ino).map(|(node, _)| node.clone()).ok_or(FsError::new(libc::ESTALE))
+        self.0.lock().nodes.get(&ino).map(|(node, _)| node.clone()).ok_or(FsError::Plain(Fault::Stale))
     }
 
     /// Drop references; a node without any is forgotten.

@@ -1,10 +1,10 @@
-//! What people and their tools look at: `summary.json`, `dashboard.html` and `metrics.prom`.
+//! The documents that people and their tools watch: `summary.json`, `dashboard.html` and `metrics.prom`.
 //!
 //! May assume: a state that stays as it is.
-//! Must never: show two things under one size and time (C1).
+//! Must never: show two contents under one size and time (C1).
 //!
-//! All of it moves by itself, the time above all. So each is made when somebody looks, and stands until the queue changes or
-//! it is a second old: an open that follows a `stat` finds what that one told of.
+//! These documents change by themselves, because they contain the time. So each is made on request, and kept until the queue changes
+//! or a second has passed: an open that follows a `stat` finds the content that the `stat` described.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::{dashboard, documents, metrics};
 use crate::limits::{OVERVIEW_MS, RENDERINGS_KEPT};
 use crate::queue::{Access, Eyes, Instant, Moment, Now, Seq, Span, State, Summary, SummaryInput};
 
-/// What was shown last.
+/// The documents as they were shown last.
 #[derive(Default)]
 pub(super) struct Overview {
     summary: Mutex<Renderings>,
@@ -29,7 +29,7 @@ pub(super) struct Overview {
 
 /// A document as it was made for users who may not see some texts.
 pub(super) struct Rendering {
-    /// Who may see these texts.
+    /// The rights of the texts that are left out.
     pub(super) unseen: Vec<Arc<Access>>,
     pub(super) seq: Seq,
     pub(super) made: Instant,
@@ -37,7 +37,7 @@ pub(super) struct Rendering {
     pub(super) mtime: Timestamp,
 }
 
-/// The last renderings of a document, each for others.
+/// The last renderings of a document, each for other users.
 #[derive(Default)]
 pub(super) struct Renderings(VecDeque<Rendering>);
 

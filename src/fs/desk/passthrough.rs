@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::super::files::{append_to, read_from, write_to};
 use super::super::identity::process::leaving;
-use super::super::{Attr, Entry, FsError, Ino, NewMode, Opened, ROOT, Reply, Request, Result, SetAttr};
+use super::super::{Attr, Entry, Ino, NewMode, Opened, ROOT, Reply, Request, Result, SetAttr};
 use super::handles::{ListingLine, OpenHandle, Plain, Writing};
 use super::nodes::is_synthesized;
 use super::{DeskCore, NO_TIME, table};
@@ -34,7 +34,7 @@ impl DeskCore {
         let payer = Payer::from(&caller.actor);
         match self.view.engine.spend(&payer, 1) {
             Ok(()) => Ok(Some(payer)),
-            Err(refusal) => Err(self.refused(&caller, FsError::from(&refusal))),
+            Err(refusal) => Err(self.refused(&caller, refusal.into())),
         }
     }
 
@@ -211,7 +211,7 @@ impl DeskCore {
     ) {
         let step = {
             let (files, name) = (self.files.clone(), name.to_os_string());
-            move || files.unlink(parent, &name).map_err(|error| error.errno)
+            move || files.unlink(parent, &name)
         };
         self.taking_away(req, self.task_at(parent, name), step, reply);
     }
@@ -232,10 +232,7 @@ impl DeskCore {
         let step = {
             let (files, req) = (self.files.clone(), *req);
             let (from, to) = ((from.0, from.1.to_os_string()), (to.0, to.1.to_os_string()));
-            move || {
-                let moved = files.rename(&req, (from.0, &from.1), (to.0, &to.1), flags);
-                moved.map_err(|error| error.errno)
-            }
+            move || files.rename(&req, (from.0, &from.1), (to.0, &to.1), flags)
         };
         // What moved is complete: it is published before the caller hears of it.
         let (core, other) = (self.clone(), old.clone().filter(|_| exchange));
@@ -253,13 +250,13 @@ impl DeskCore {
         self: &Arc<DeskCore>,
         req: &Request,
         task: Option<TaskId>,
-        step: impl FnOnce() -> std::result::Result<(), i32> + Send + 'static,
+        step: impl FnOnce() -> Result<()> + Send + 'static,
         reply: Reply<()>,
     ) {
         self.view.settle(req);
         let state = self.view.engine.state();
         let Some(task) = task.filter(|task| state.task(task.as_str()).is_some()) else {
-            return reply.send(step().map_err(FsError::new));
+            return reply.send(step());
         };
         let caller = match self.view.caller(req) {
             Ok(caller) => caller,
@@ -271,7 +268,7 @@ impl DeskCore {
             match core.answer(&caller, outcome) {
                 Err(error) => reply.send(Err(error)),
                 Ok(_) => {
-                    let taken = step().map_err(FsError::new);
+                    let taken = step();
                     // The queue hears how it is now: the step may have failed, or the file was looked at just before it went.
                     core.view.publisher.publish(&id, move |_| reply.send(taken));
                 }

@@ -15,7 +15,7 @@ use super::show::View;
 use crate::queue::{Eyes, Manifest, Record, Refusal, State, TaskId, Wanted, WorkerName};
 
 impl View {
-    /// What a caller may see. Where no text is private, the caller's groups are not looked for.
+    /// What a caller may see. While no text is private, the caller's groups are not read.
     pub(super) fn eyes(&self, req: &Request, state: &State) -> Eyes {
         if req.uid == 0 || req.uid == self.config.owner_uid {
             return Eyes::All;
@@ -31,7 +31,7 @@ impl View {
         }
     }
 
-    /// Refuse the content of a task's file to a caller who may not read it.
+    /// Refuses the content of a task's file to a caller that may not read it.
     pub(super) fn may_read(&self, req: &Request, task: &TaskId, file: impl AsFd) -> Result<()> {
         let eyes = self.eyes(req, &self.engine.state());
         if eyes == Eyes::All || allow(&access_of(file)?, req, Wanted::Read) {
@@ -40,12 +40,12 @@ impl View {
         Err(self.withheld(req, task))
     }
 
-    /// The refusal of a text. Workers can read why.
+    /// The refusal of a text. The worker can read why.
     pub(super) fn withheld(&self, req: &Request, task: &TaskId) -> FsError {
         match self.callers.reader(req) {
             Ok(caller) => {
                 let (task, worker) = (task.clone(), caller.actor.worker.clone());
-                let refusal = FsError::from(&Refusal::Private { task, worker });
+                let refusal = FsError::from(Refusal::Private { task, worker });
                 self.callers.refused(&caller, &refusal);
                 refusal
             }
@@ -71,8 +71,8 @@ struct Bare<'a> {
     title: Option<&'a str>,
 }
 
-/// Take the texts that are not for these eyes out of whole lines of `events.jsonl`. Each line stays as long as it is, with spaces at
-/// its end: so every reader finds it at the same place.
+/// Removes texts that these eyes may not see from whole lines of `events.jsonl`. Spaces at the end keep each line as long as it is, so that
+/// every reader finds it at the same place.
 pub(super) fn hide_texts(lines: &mut [u8], state: &State, eyes: &Eyes) {
     if *eyes == Eyes::All || !state.has_private() {
         return;
@@ -85,7 +85,7 @@ pub(super) fn hide_texts(lines: &mut [u8], state: &State, eyes: &Eyes) {
     }
 }
 
-/// Whether a line is about a task whose text is not for these eyes. A line that cannot be read is.
+/// Whether a line is about a task whose text these eyes may not see. A line that cannot be parsed counts as one.
 fn has_text_for_others(line: &[u8], state: &State, eyes: &Eyes) -> bool {
     #[derive(serde::Deserialize)]
     struct About {

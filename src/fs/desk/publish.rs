@@ -268,7 +268,7 @@ impl Publisher {
         let manifest = match read_from(&opened, 0, INSTRUCTIONS_BYTES as u32 + 1) {
             Ok(content) => self.with_warnings(parse_instructions(task, &content, &self.roots)),
             Err(error) => {
-                let why = std::io::Error::from_raw_os_error(error.errno);
+                let why = std::io::Error::from_raw_os_error(error.errno());
                 problem(format!("{file} cannot be read: {why}"))
             }
         };
@@ -343,7 +343,7 @@ impl Publisher {
             return Ok(DirectoryState::Same);
         }
         let replaced = self.files.replace_root(there);
-        replaced.map(|()| DirectoryState::Another).map_err(|error| Errno::from_raw_os_error(error.errno))
+        replaced.map(|()| DirectoryState::Another).map_err(|error| Errno::from_raw_os_error(error.errno()))
     }
 
     /// Make the directory again, like the project's own.

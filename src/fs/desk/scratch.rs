@@ -13,8 +13,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::super::identity::callers::Caller;
-use super::super::{Attr, Entry, FsError, Ino, NewMode, Opened, Reply, Request, Result, SetAttr};
+use super::super::{Attr, Entry, Fault, FsError, Ino, NewMode, Opened, Reply, Request, Result, SetAttr};
 use super::handles::{OpenHandle, put, slice};
+use super::misuse::Misuse;
 use super::nodes::{DeskDirectory, DeskNode};
 use super::{DeskCore, table};
 use crate::limits::{
@@ -69,7 +70,7 @@ struct ScratchTable {
     files: HashMap<u64, Scratch>,
 }
 
-const ABSENT: FsError = FsError::new(libc::ENOENT);
+const ABSENT: FsError = FsError::Plain(Fault::Absent);
 
 impl Scratches {
     /// A new empty file, open, at a place that has none.
@@ -129,7 +130,7 @@ impl Scratches {
 
     fn resize(&self, number: u64, size: u64) -> Result<()> {
         let size = usize::try_from(size).ok().filter(|size| *size <= RESULT_BYTES);
-        let size = size.ok_or(FsError::new(libc::EFBIG))?;
+        let size = size.ok_or(Fault::TooLarge)?;
         let mut table = self.0.lock();
         let file = table.file(number)?;
         let (uid, more) = (file.uid, size.saturating_sub(file.content.len()));
@@ -206,10 +207,7 @@ impl ScratchTable {
             }
             let oldest = theirs().filter(|(_, file)| file.open == 0).min_by_key(|(_, file)| file.used);
             let Some(oldest) = oldest.map(|(number, _)| *number) else {
-                return Err(FsError::because(
-                    libc::ENOSPC,
-                    "too many temporary files are open here; close some",
-                ));
+                return Err(Misuse::TooManyScratches.into());
             };
             self.files.remove(&oldest);
             self.places.retain(|_, number| *number != oldest);
@@ -237,8 +235,7 @@ impl DeskCore {
         if file.uid == req.uid || req.uid == 0 || caller.actor.operator {
             return Ok(());
         }
-        let why = format!("this temporary file was made by uid {}; choose another name", file.uid);
-        Err(self.refused(caller, FsError::because(libc::EACCES, why)))
+        Err(self.refused(caller, Misuse::ScratchOfAnother { uid: file.uid }.into()))
     }
 
     /// `place` has no file: the kernel has looked for one.
@@ -385,7 +382,7 @@ mod tests {
         for n in 0..SCRATCH_FILES_OF_A_USER {
             scratches.create((1, format!(".{n}").as_ref()), &of(1), 0o600, Wall(0)).unwrap();
         }
-        assert_eq!(make(&scratches, 1, ".more", 0).unwrap_err().errno, libc::ENOSPC);
+        assert_eq!(make(&scratches, 1, ".more", 0).unwrap_err().errno(), libc::ENOSPC);
         make(&scratches, 2, ".other", 0).unwrap();
         let used = scratches.at(1, ".7".as_ref()).unwrap();
         scratches.closed(used);

@@ -3,7 +3,8 @@
 //! May assume: the name of the tasks directory is the one under which it is mounted.
 //! Must never: change the text of a user, end a sentence with a full stop, or omit a fact with a wildcard in a match.
 
-use crate::limits::NAMED_IN_A_SENTENCE;
+use super::misuse::Misuse;
+use crate::limits::{NAMED_IN_A_SENTENCE, NOTE_BYTES};
 use crate::queue::lease::NamedLease;
 use crate::queue::{
     BudgetUnit, ClaimFate, EndedClaim, FailureText, LossReason, Lost, Misname, Obstacle, OperatorAct,
@@ -119,6 +120,56 @@ impl Sentences<'_> {
                     OperatorAct::Pause => "pausing the queue",
                 };
                 format!("{act} is for operators: the user who mounted, or root, without CREWFS_WORKER")
+            }
+        }
+    }
+
+    /// Why a request means nothing to the desk.
+    pub fn misuse(self, misuse: &Misuse) -> String {
+        let tasks = self.0;
+        match misuse {
+            Misuse::OurName => "this name belongs to crewfs".into(),
+            Misuse::OurDirectory => "this directory belongs to crewfs".into(),
+            Misuse::NotMakeable => "this name belongs to crewfs and cannot be made".into(),
+            Misuse::NotMovable => "this name belongs to crewfs and cannot be moved".into(),
+            Misuse::NotRemovable => "this name belongs to crewfs and cannot be removed".into(),
+            Misuse::NotAnId => "this can be no task: its name is not an id".into(),
+            Misuse::NoTaskReady => "no task is ready".into(),
+            Misuse::NoClaim => "you hold no claim".into(),
+            Misuse::NotWritable => "this can only be read".into(),
+            Misuse::OnlyFiles => "only files can be made here".into(),
+            Misuse::NoSymlinks => "symbolic links cannot be made here; use touch".into(),
+            Misuse::MadeByWriting { task } => {
+                format!("a task is made by writing its instructions: {task}.md")
+            }
+            Misuse::WithdrawnByRemoving { task } => {
+                format!("to withdraw the task, remove its instructions: {task}.md")
+            }
+            Misuse::KeepsItsName { task } => format!("{task} keeps its name wherever it is moved"),
+            Misuse::StatusIsForReading => "status/ is for reading; move what is in ready/".into(),
+            Misuse::NoSuchMove => {
+                "a task moves from ready/ to claim/, from claim/ to completed/, failed/ or ready/, and back to ready/".into()
+            }
+            Misuse::NotWords => "capabilities are words, separated by white space".into(),
+            Misuse::CapabilitiesOfAnother { worker } => {
+                format!("only {worker} and operators say what {worker} can do")
+            }
+            Misuse::NoteOfAnother { worker } => {
+                format!("only {worker} and operators write the note of {worker}")
+            }
+            Misuse::NothingToNote { worker } => format!(
+                "{worker} holds no task, so there is nothing to note; claim one: touch {tasks}/claim/next"
+            ),
+            Misuse::NoteTooLong => format!("a progress note has at most {NOTE_BYTES} bytes"),
+            Misuse::TextTooLong { limit } => {
+                format!("this text has at most {limit} bytes; it is kept as it was")
+            }
+            Misuse::TooMuchOpen { uid } => {
+                format!("uid {uid} has too much open in the queue; close some of it")
+            }
+            Misuse::TooManyScratches => "too many temporary files are open here; close some".into(),
+            Misuse::ScratchOfAnother { uid } => {
+                format!("this temporary file was made by uid {uid}; choose another name")
             }
         }
     }

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, statat};
 
 use super::super::guard::Guard;
 use super::super::identity::callers::{Caller, Callers};
-use super::super::{Attr, FileKind, FsError, Ino, Request, Result, SessionInfo, Timestamp};
+use super::super::{Attr, Fault, FileKind, FsError, Ino, Request, Result, SessionInfo, Timestamp};
 use super::documents;
 use super::handles::ListingLine;
 use super::nodes::{DeskDirectory, DeskNode, Document, Nodes, WorkerFile};
@@ -75,7 +75,7 @@ pub(super) struct View {
     locks: Mutex<HashMap<WorkerName, (Vec<u8>, Timestamp)>>,
 }
 
-const ABSENT: FsError = FsError::new(libc::ENOENT);
+const ABSENT: FsError = FsError::Plain(Fault::Absent);
 
 impl View {
     pub(super) fn new(
@@ -238,7 +238,7 @@ impl View {
                 Ok(format!("ready/{task}").into())
             }
             DeskNode::WorkerSelf => Ok(self.callers.reader(req)?.actor.worker.as_str().into()),
-            _ => Err(FsError::new(libc::EINVAL)),
+            _ => Err(Fault::Invalid.into()),
         }
     }
 
@@ -276,7 +276,7 @@ impl View {
                 Ok((NodeContent::Bytes(text.into()), 0o644, time(since)))
             }
             DeskNode::WorkerFile(name, file) => self.worker_file(name, *file, state, req),
-            _ => Err(FsError::new(libc::EISDIR)),
+            _ => Err(Fault::IsDirectory.into()),
         }
     }
 
@@ -345,9 +345,9 @@ impl View {
             return None;
         }
         let caller = self.callers.nameless(req).filter(|caller| caller.actor.worker == *name)?;
-        let why = caller.nameless.as_ref()?.why();
+        let why = caller.nameless.as_ref()?.to_string();
         let text = match file {
-            WorkerFile::Why => format!("{} {}\n", self.opened_at, shown::line(why)),
+            WorkerFile::Why => format!("{} {}\n", self.opened_at, shown::line(&why)),
             WorkerFile::ShouldStop => String::new(),
             _ => return None,
         };

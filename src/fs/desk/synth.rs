@@ -1,6 +1,6 @@
-//! Changes of synthesized nodes: what somebody does to a name becomes a command, and its outcome the answer.
+//! Changes of synthesized nodes: a request becomes a command, and the outcome of the command becomes the answer.
 //!
-//! May assume: the table knows what is meant, and the queue whether it may be.
+//! May assume: the table knows what a request means, and the queue decides whether it may happen.
 //! Must never: answer before the engine does.
 
 use std::ffi::OsStr;
@@ -13,9 +13,10 @@ use parking_lot::Mutex;
 use super::super::identity::callers::Caller;
 use super::super::identity::process_watch::LiveProcess;
 use super::super::{
-    Attr, Entry, FileKind, FsError, Ino, NewMode, Opened, Reply, Request, Result, SetAttr, Timestamp,
+    Attr, Entry, Fault, FileKind, FsError, Ino, NewMode, Opened, Reply, Request, Result, SetAttr, Timestamp,
 };
 use super::handles::{NoteHandle, OpenHandle, Source, Subject, slice};
+use super::misuse::Misuse;
 use super::nodes::{CreatedNode, DeskDirectory, DeskNode, WorkerFile, is_synthesized};
 use super::private::hide_texts;
 use super::show::{NodeContent, Shown};
@@ -25,9 +26,9 @@ use crate::limits::{INSTRUCTIONS_BYTES, RESULT_BYTES};
 use crate::log::LogError;
 use crate::queue::{ClaimFate, ClaimForm, Command, Outcome, Payer, Refusal, Seq, Standing, State, TaskId};
 
-/// What a call on a name that belongs to crewfs gets.
+/// The answer to a call on a name that belongs to crewfs.
 pub(super) fn ours<T>() -> Result<T> {
-    Err(FsError::because(libc::EPERM, "this name belongs to crewfs"))
+    Err(Misuse::OurName.into())
 }
 
 impl DeskCore {
@@ -40,18 +41,18 @@ impl DeskCore {
         Some(node.unwrap_or(DeskNode::Nothing))
     }
 
-    /// The outcome of a command for the caller: a refusal is also written down where the worker can read it.
+    /// The outcome of a command for the caller. A refusal is also recorded where the worker can read it.
     pub(super) fn answer(
         &self,
         caller: &Caller,
         outcome: std::result::Result<Outcome, Failure>,
     ) -> Result<Outcome> {
-        outcome.map_err(|failure| self.refused(caller, FsError::from(&failure)))
+        outcome.map_err(|failure| self.refused(caller, failure.into()))
     }
 
     pub(super) fn refused(&self, caller: &Caller, error: FsError) -> FsError {
-        if let Some(refusal) = &error.refusal {
-            self.view.engine.counters().refusals.count(refusal.name());
+        if let FsError::Queue(refusal) = &error {
+            self.view.engine.counters().refusals.count(refusal);
         }
         if let Some(why) = error.sentence(&self.view.config.tasks) {
             let now = (self.view.engine.clock())();
@@ -61,7 +62,7 @@ impl DeskCore {
         error
     }
 
-    /// Who asks for a change of the queue; and what was just published is there.
+    /// The caller of a change of the queue. Publishes everything that was written before.
     fn begin<T>(&self, req: &Request, reply: Reply<T>) -> Option<(Arc<Caller>, Reply<T>)> {
         self.view.settle(req);
         match self.changer(req) {
@@ -74,7 +75,7 @@ impl DeskCore {
         }
     }
 
-    /// Who asks for a change of the queue, if that is one who may (C17).
+    /// The caller of a change of the queue, if it may change the queue (C17).
     pub(super) fn changer(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = self.view.caller(req)?;
         match self.view.may_change(req, &caller) {
@@ -85,14 +86,12 @@ impl DeskCore {
 
     fn wished(&self, req: &Request, node: &DeskNode, caller: &Caller, form: ClaimForm) -> Result<Command> {
         match node {
-            DeskNode::Nothing => {
-                Err(FsError::because(libc::ENOENT, "this can be no task: its name is not an id"))
-            }
+            DeskNode::Nothing => Err(Misuse::NotAnId.into()),
             node => table::making(node, caller, form, self.view.eyes(req, &self.view.engine.state())),
         }
     }
 
-    /// Make a node by a call whose answer ends it (`mkdir`, `mknod`): it is given when the outcome is on disk.
+    /// Makes a node by a call that has no second request (`mkdir`, `mknod`): the answer comes when the outcome is on disk.
     pub(super) fn make_durably(
         self: &Arc<DeskCore>,
         req: &Request,
@@ -127,7 +126,7 @@ impl DeskCore {
         Entry { attr, entry_ttl: NO_TIME, attr_ttl: NO_TIME }
     }
 
-    /// Something that was just made, if the number is that of one.
+    /// The new node with this number, if there is one.
     pub(super) fn made(&self, ino: Ino) -> Option<CreatedNode> {
         match self.view.nodes.get(ino) {
             Ok(DeskNode::Made(made)) if is_synthesized(ino) => Some(made),
@@ -135,7 +134,7 @@ impl DeskCore {
         }
     }
 
-    /// The attributes of something that was just made, when it is on disk. `open(2)` does not return before this answer.
+    /// The attributes of a new node, when it is on disk. `open(2)` does not return before this answer.
     pub(super) fn safe(self: &Arc<DeskCore>, ino: Ino, made: CreatedNode, reply: Reply<(Attr, Duration)>) {
         let shown =
             Shown { kind: made.kind, perm: 0o666, size: 0, mtime: show::at(made.at), uid: None, gid: None };
@@ -143,13 +142,13 @@ impl DeskCore {
         match made.ticket {
             None => reply.send(Ok((attr, NO_TIME))),
             Some(ticket) => ticket.on_durable(move |outcome| {
-                reply.send(outcome.map(|_| (attr, NO_TIME)).map_err(|failure| FsError::from(&failure)));
+                reply.send(outcome.map(|_| (attr, NO_TIME)).map_err(FsError::from));
             }),
         }
     }
 
-    /// `open(O_CREAT)`. The kernel holds the directory's lock until this is answered, and asks for the attributes after:
-    /// so the decision is answered here, and that it is on disk there ([`DeskCore::safe`]).
+    /// `open(O_CREAT)`. The kernel holds the directory's lock until this is answered, and asks for the attributes afterwards. So this
+    /// answers as soon as the command is decided, and [`DeskCore::safe`] answers when it is on disk.
     pub(super) fn create_synthesized(
         self: &Arc<DeskCore>,
         req: &Request,
@@ -177,7 +176,7 @@ impl DeskCore {
         let (core, uid, made) = (self.clone(), req.uid, ticket.clone());
         let answer = move |decided: std::result::Result<Outcome, Failure>| {
             reply.send(match decided {
-                Err(failure) => Err(core.refused(&caller, FsError::from(&failure))),
+                Err(failure) => Err(core.refused(&caller, failure.into())),
                 Ok(outcome) => {
                     let opened = match (outcome, node) {
                         (Outcome::Claimed { .. }, _) => {
@@ -200,7 +199,7 @@ impl DeskCore {
     }
 
     pub(super) fn opened(&self, uid: u32, handle: OpenHandle) -> Opened {
-        // Only a draft is put on disk at close; a note is, at each write.
+        // A draft is put on disk at close, a note at each write.
         Opened { fh: self.handles.insert(uid, handle), direct_io: true, no_flush: true }
     }
 
@@ -225,18 +224,18 @@ impl DeskCore {
             ))
         });
         match wished {
-            // The answer must be of the kind that was linked.
+            // The answer must have the kind of the linked node.
             Ok((command, kind)) => self.fulfil(caller, command, kind, reply),
             Err(error) => reply.send(Err(self.refused(&caller, error))),
         }
     }
 
-    /// An ordinary file is moved or linked onto a synthesized name. That is not the same filesystem to the caller, which
-    /// then copies; but what is held by another is refused at once, before anybody removes it to make room.
+    /// An ordinary file is moved or linked onto a synthesized name. For the caller that is another filesystem, so it copies the file. A
+    /// claim of another worker is refused at once, before the caller removes it to make room.
     pub(super) fn brought_in<T>(&self, req: &Request, to: &DeskNode, reply: Reply<T>) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
         let error = match table::held_by_another(&self.view.engine.state(), &caller, to) {
-            Ok(()) => FsError::new(libc::EXDEV),
+            Ok(()) => FsError::Plain(Fault::OtherFilesystem),
             Err(held) => self.refused(&caller, held),
         };
         reply.send(Err(error));
@@ -289,7 +288,7 @@ impl DeskCore {
             Command::Finish { task, .. } | Command::Release { task, .. } => {
                 let state = self.view.engine.state();
                 match state.task(task.as_str()).and_then(|task| self.view.callers.superseded(caller, task)) {
-                    Some(fate) => Err(FsError::from(&Refusal::NotHolder { task: task.clone(), fate })),
+                    Some(fate) => Err(Refusal::NotHolder { task: task.clone(), fate }.into()),
                     None => Ok(None),
                 }
             }
@@ -312,7 +311,7 @@ impl DeskCore {
         reply: Reply<()>,
     ) {
         if flags & !libc::RENAME_NOREPLACE != 0 {
-            return reply.send(Err(FsError::new(libc::EINVAL)));
+            return reply.send(Err(Fault::Invalid.into()));
         }
         let exclusive = flags & libc::RENAME_NOREPLACE != 0;
         let Some((caller, reply)) = self.begin(req, reply) else { return };
@@ -341,12 +340,12 @@ impl DeskCore {
             let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
             return reply.send(self.open_scratch(req, number, writes));
         }
-        // One open is one moment: a claim that just ended is gone, for whoever opens it to write, too (C22).
+        // One open sees one state: a claim that just ended is gone also for a caller that opens it for writing (C22).
         let state = self.view.engine.state();
         let content = match self.view.content(&node, &state, req) {
             Ok(content) => content,
-            // It was there when the kernel looked for it, and is gone: let it look again, and make it if that is wanted.
-            Err(FsError { errno: libc::ENOENT, .. }) => return reply.send(Err(FsError::new(libc::ESTALE))),
+            // The node is gone since the kernel looked it up. The kernel looks again, and creates it if the caller asked for that.
+            Err(error) if error.errno() == libc::ENOENT => return reply.send(Err(Fault::Stale.into())),
             Err(error) => return reply.send(Err(error)),
         };
         if flags & libc::O_ACCMODE != libc::O_RDONLY {
@@ -381,7 +380,7 @@ impl DeskCore {
         }
     }
 
-    /// A document that is read: what others have open already costs the user nothing but the handle.
+    /// Opens a document for reading. A text that is open already costs the user only the handle.
     fn opened_document(&self, uid: u32, text: Arc<[u8]>) -> Result<Opened> {
         let mine = if Arc::strong_count(&text) > 1 { 0 } else { text.len() };
         self.handles.admit(uid, mine)?;
@@ -397,7 +396,7 @@ impl DeskCore {
         Ok(self.handles.share(Source::File(task.clone()), text))
     }
 
-    /// Open something for writing: only what the caller holds or finished itself (C22, C24).
+    /// Opens a node for writing: only a task that the caller holds or has finished itself (C22, C24).
     fn open_to_write(
         self: &Arc<DeskCore>,
         req: &Request,
@@ -407,20 +406,20 @@ impl DeskCore {
         reply: Reply<Opened>,
     ) {
         let Some((caller, reply)) = self.begin(req, reply) else { return };
-        let right = match right_to_write(node, &caller, state, &self.view.config.tasks) {
+        let right = match right_to_write(node, &caller, state) {
             Ok(right) => right,
             Err(error) => return reply.send(Err(self.refused(&caller, error))),
         };
         if let Err(error) = self.handles.admit(req.uid, RESULT_BYTES) {
             return reply.send(Err(self.refused(&caller, error)));
         }
-        // A refusal at close is noticed by few programs. The first result is not refused at all (C35).
+        // Few programs notice a refusal at close, so it comes at open. The first result is never refused (C35).
         let first = matches!((&right, &content), (Right::Draft(Subject::Result(..)), NodeContent::Bytes(_)));
         if matches!(right, Right::Draft(_))
             && !first
             && let Err(refusal) = self.view.engine.spend(&Payer::from(&caller.actor), 0)
         {
-            return reply.send(Err(self.refused(&caller, FsError::from(&refusal))));
+            return reply.send(Err(self.refused(&caller, refusal.into())));
         }
         let shown = match &content {
             NodeContent::Bytes(bytes) => bytes.clone(),
@@ -445,7 +444,7 @@ impl DeskCore {
         }
     }
 
-    /// The attributes of a node, as whoever has it open sees it.
+    /// The attributes of a node for a process that has it open.
     pub(super) fn attr_of_open(
         &self,
         ino: Ino,
@@ -460,7 +459,7 @@ impl DeskCore {
             Some(OpenHandle::Draft(_, draft)) => draft.lock().text.len() as u64,
             _ => return Ok(self.view.dress(ino, &shown?)),
         };
-        // What is open stays readable when its name is gone.
+        // An open file stays readable when its name is gone.
         let mut shown = shown.unwrap_or(Shown {
             kind: FileKind::File,
             perm: 0o444,
@@ -492,7 +491,7 @@ impl DeskCore {
                     reply.send(bytes.map_err(FsError::from));
                 });
             }
-            OpenHandle::Plain(_) | OpenHandle::Listing(_) => Err(FsError::new(libc::EBADF)),
+            OpenHandle::Plain(_) | OpenHandle::Listing(_) => Err(Fault::NoHandle.into()),
         };
         reply.send(read);
     }
@@ -511,7 +510,7 @@ impl DeskCore {
                 let mut note = note.lock();
                 let caller = note.caller.clone();
                 let command = note.add(data).and_then(|text| {
-                    let (task, epoch) = note.claim.claim().ok_or(FsError::new(libc::EBADF))?;
+                    let (task, epoch) = note.claim.claim().ok_or(Fault::NoHandle)?;
                     let (by, text) = (caller.actor.clone(), text.trim_end().to_string());
                     Ok(Command::Note { task, epoch, by, text })
                 });
@@ -530,14 +529,14 @@ impl DeskCore {
             }
             OpenHandle::Document(_) => Ok(()),
             OpenHandle::Events(_) | OpenHandle::Plain(_) | OpenHandle::Listing(_) => {
-                Err(FsError::new(libc::EBADF))
+                Err(Fault::NoHandle.into())
             }
         };
         reply.send(done.map(|()| written));
     }
 
-    /// One descriptor of a draft is closed. A shell's `>` closes one before it writes the first byte: that a text was emptied, and no
-    /// more, is put on disk with the close after that.
+    /// One descriptor of a draft is closed. A shell's `>` closes one before it writes the first byte. So a draft that was only emptied is put
+    /// on disk by the next close.
     pub(super) fn flush_draft(self: &Arc<DeskCore>, handle: Arc<OpenHandle>, reply: Reply<()>) {
         match &*handle {
             OpenHandle::Draft(_, draft) if std::mem::take(&mut draft.lock().emptied) => reply.send(Ok(())),
@@ -545,7 +544,7 @@ impl DeskCore {
         }
     }
 
-    /// Put a draft on disk, if it is not there yet.
+    /// Puts a draft on disk, if it is not there yet.
     pub(super) fn keep_draft(self: &Arc<DeskCore>, handle: Arc<OpenHandle>, reply: Reply<()>) {
         let (caller, command) = match &*handle {
             OpenHandle::Draft(caller, draft) => {
@@ -564,8 +563,8 @@ impl DeskCore {
         self.view.engine.submit(command).on_durable(move |outcome| {
             let outcome = core.answer(&caller, outcome);
             if let (Err(error), OpenHandle::Draft(_, draft)) = (&outcome, &*handle) {
-                // What the disk could not take is tried again at the next close; what was refused stays refused.
-                draft.lock().dirty = matches!(error.errno, libc::EIO | libc::EROFS | libc::ENOSPC);
+                // The next close tries again if the disk did not take the text. A refused text stays refused.
+                draft.lock().dirty = matches!(error, FsError::Engine(_));
             }
             reply.send(outcome.map(|_| ()));
         });
@@ -592,7 +591,7 @@ impl DeskCore {
         let right = match (&node, open.as_deref()) {
             (_, Some(OpenHandle::Draft(_, draft))) => Right::Draft(draft.lock().of.clone()),
             (DeskNode::Made(_), _) => Right::Nothing,
-            _ => match right_to_write(&node, &caller, &self.view.engine.state(), &self.view.config.tasks) {
+            _ => match right_to_write(&node, &caller, &self.view.engine.state()) {
                 Ok(right) => right,
                 Err(error) => return reply.send(Err(self.refused(&caller, error))),
             },
@@ -603,8 +602,8 @@ impl DeskCore {
                     return reply.send(Err(error));
                 }
             }
-            // `open(O_TRUNC)` comes like this, after its OPEN: the emptying goes to the disk with what is written then, so that
-            // a result is not lost to a disk that takes the one and not the other.
+            // `open(O_TRUNC)` comes like this, after its OPEN. The truncation goes to the disk together with the new text: a full disk
+            // that took only the truncation would lose the result.
             (Right::Draft(of), Some(0), _) => match self.handles.draft(&of) {
                 Some(draft) => {
                     let mut draft = draft.lock();
@@ -622,21 +621,20 @@ impl DeskCore {
                     return self.submit(caller, None, command, emptied);
                 }
             },
-            (Right::Draft(_), Some(_), _) => return reply.send(Err(FsError::new(libc::EINVAL))),
-            // Times, modes and owners of what the caller may write are what they are; `touch` must succeed.
+            (Right::Draft(_), Some(_), _) => return reply.send(Err(Fault::Invalid.into())),
+            // Times, modes and owners of a node that the caller may write stay as they are; `touch` must succeed.
             _ => {}
         }
         reply.send(self.attr_of_open(ino, &node, open.as_deref(), req).map(|attr| (attr, NO_TIME)));
     }
 }
 
-/// A text that was looked for in the log. One that was overwritten meanwhile is stale: the kernel looks for the newer one.
+/// A text from the log. A text that was overwritten meanwhile is stale, so that the kernel looks the newer one up.
 fn there(text: std::result::Result<Option<Vec<u8>>, LogError>) -> Result<Vec<u8>> {
-    text?.ok_or(FsError::new(libc::ESTALE))
+    text?.ok_or(FsError::Plain(Fault::Stale))
 }
 
-/// How an `open(O_CREAT)` with these flags asks for a claim: a shell's `>` and `>>` open a file to write a text into it, which
-/// `touch` does not.
+/// How an `open(O_CREAT)` with these flags asks for a claim. A shell's `>` and `>>` open a file to write a text, `touch` does not.
 fn form_of(flags: i32) -> ClaimForm {
     if flags & libc::O_EXCL != 0 {
         ClaimForm::Exclusive
@@ -658,28 +656,28 @@ enum Right {
 }
 
 /// What the caller may write to a node, if anything.
-fn right_to_write(node: &DeskNode, caller: &Caller, state: &State, tasks: &str) -> Result<Right> {
+fn right_to_write(node: &DeskNode, caller: &Caller, state: &State) -> Result<Right> {
     let id = match node {
         DeskNode::Task(DeskDirectory::Claim | DeskDirectory::Completed | DeskDirectory::Failed, id) => {
             id.clone()
         }
-        DeskNode::ClaimNext => table::current_claim(state, caller).ok_or(FsError::new(libc::ENOENT))?,
-        DeskNode::WorkerFile(worker, WorkerFile::Note) => table::noted_claim(worker, state, caller, tasks)?,
+        DeskNode::ClaimNext => table::current_claim(state, caller).ok_or(Fault::Absent)?,
+        DeskNode::WorkerFile(worker, WorkerFile::Note) => table::noted_claim(worker, state, caller)?,
         DeskNode::Paused | DeskNode::WorkerFile(_, WorkerFile::Drain) => return Ok(Right::Nothing),
         DeskNode::WorkerFile(worker, WorkerFile::Capabilities) => {
             table::may_equip(worker, caller)?;
             return Ok(Right::Draft(Subject::Capabilities(worker.clone())));
         }
-        _ => return Err(FsError::because(libc::EACCES, "this can only be read")),
+        _ => return Err(Misuse::NotWritable.into()),
     };
-    let task = state.task(id.as_str()).ok_or(FsError::new(libc::ENOENT))?;
+    let task = state.task(id.as_str()).ok_or(Fault::Absent)?;
     let me = &caller.actor.worker;
     if let Some(claim) = task.claim() {
         if claim.worker == *me || caller.actor.operator {
             return Ok(Right::Note(id, claim.epoch()));
         }
         let (holder, since) = (claim.worker.clone(), claim.since);
-        return Err(FsError::from(&Refusal::Held { task: id, holder, since }));
+        return Err(Refusal::Held { task: id, holder, since }.into());
     }
     match task.finish() {
         Some(finish) if finish.worker.as_ref() == Some(me) || caller.actor.operator => {
@@ -688,7 +686,7 @@ fn right_to_write(node: &DeskNode, caller: &Caller, state: &State, tasks: &str) 
         }
         _ => {
             let fate = ClaimFate { ended: None, now: Standing::Is(state.state_of(task)) };
-            Err(FsError::from(&Refusal::NotHolder { task: id, fate }))
+            Err(Refusal::NotHolder { task: id, fate }.into())
         }
     }
 }

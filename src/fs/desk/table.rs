@@ -1,15 +1,16 @@
-//! The table of the desk: which name is which node, and what making, moving and removing one means for the queue.
+//! The table of the desk: which name is which node, and what making, moving and removing a node means for the queue.
 //!
 //! This is the contract in code: a new file of the contract is a new row here, and its content one arm in `documents`.
 //!
-//! Must never: touch the engine, a file, or a clock. It answers with [`Command`]s.
+//! Must never: use the engine, a file, or a clock. It returns [`Command`]s.
 
 use std::ffi::OsStr;
 
+use super::super::Result;
 use super::super::identity::callers::Caller;
-use super::super::{FsError, Result};
 use super::handles::Subject;
 use super::misnamed::is_kept_beside;
+use super::misuse::Misuse;
 use super::nodes::{DeskDirectory, DeskNode, Document, WorkerFile};
 use crate::queue::{ClaimForm, Command, Content, Ending, Eyes, Refusal, State, TaskId, WorkerName};
 
@@ -45,7 +46,7 @@ pub(super) const WORKER: [(&str, WorkerFile); 8] = [
     ("drain", WorkerFile::Drain),
 ];
 
-/// The node of a name at the top; whether it exists at present is another question.
+/// The node of a name at the top, whether or not it exists at present.
 pub(super) fn at_top(name: &OsStr) -> Option<DeskNode> {
     TOP.iter().find(|(known, _)| *known == name).map(|(_, node)| node.clone())
 }
@@ -66,8 +67,8 @@ pub(super) fn in_directory(directory: &DeskNode, name: &OsStr) -> Option<DeskNod
     }
 }
 
-/// The task that a file in the top directory holds the instructions of, by its name (C4). What people and agents keep beside
-/// tasks, such as `README.md`, is none.
+/// The task whose instructions a file in the top directory holds, by its name (C4). Files that people and agents keep beside tasks,
+/// such as `README.md`, hold none.
 pub(super) fn task_of(name: &OsStr) -> Option<TaskId> {
     let stem = name.to_str()?.strip_suffix(".md")?;
     if is_kept_beside(stem) { None } else { TaskId::parse(stem) }
@@ -78,18 +79,14 @@ pub(super) fn file_of(task: &TaskId) -> String {
     format!("{task}.md")
 }
 
-/// Whether a name is one that editors and agents give to a file that they will rename (C25). `sed` makes names that could be
-/// ids of tasks, but asks to be the one that makes them, which a worker that names a task which does not exist does not.
+/// Whether editors and agents give this name to a file that they will rename (C25). `sed` makes names that could be ids of tasks,
+/// but opens them with O_EXCL. A worker that names a task which does not exist opens it without.
 pub(super) fn is_scratch(name: &OsStr, exclusive: bool) -> bool {
     let of_sed = |name: &str| {
         let end = name.strip_prefix("sed");
         exclusive && end.is_some_and(|end| end.len() == 6 && end.bytes().all(|b| b.is_ascii_alphanumeric()))
     };
     name.to_str().is_some_and(|name| name.starts_with('.') || name.contains(".tmp.") || of_sed(name))
-}
-
-fn refuse<T>(errno: i32, why: impl Into<std::borrow::Cow<'static, str>>) -> Result<T> {
-    Err(FsError::because(errno, why))
 }
 
 /// What making `node` means, and in which form the caller makes it.
@@ -106,13 +103,13 @@ pub(super) fn making(node: &DeskNode, caller: &Caller, form: ClaimForm, eyes: Ey
             finishing(task, caller, Ending::Failed, None, exclusive)
         }
         DeskNode::Task(_, task) => {
-            return refuse(libc::EPERM, format!("a task is made by writing its instructions: {task}.md"));
+            return Err(Misuse::MadeByWriting { task: task.clone() }.into());
         }
         DeskNode::Paused => Command::Pause { by, paused: true },
         DeskNode::WorkerFile(worker, WorkerFile::Drain) => {
             Command::Drain { worker: worker.clone(), by, draining: true }
         }
-        _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be made"),
+        _ => return Err(Misuse::NotMakeable.into()),
     })
 }
 
@@ -137,40 +134,38 @@ pub(super) fn moving(
 ) -> Result<Command> {
     use DeskDirectory::{Claim, Completed, Failed, Ready, Rejected};
     let by = caller.actor.clone();
-    // What stands for the best task, or for the caller's claim, is as good as its name.
+    // The links for the best task and for the caller's claim are as good as the name of the task.
     let from = match from {
         DeskNode::Next if matches!(to, DeskNode::ClaimNext) => {
             return Ok(Command::ClaimNext { by, form: ClaimForm::Exclusive, eyes });
         }
         DeskNode::Next => match state.best_for(Some(caller.actor.worker.as_str()), &eyes) {
             Some(task) => DeskNode::Task(Ready, task.clone()),
-            None => return refuse(libc::ENOENT, "no task is ready"),
+            None => return Err(Misuse::NoTaskReady.into()),
         },
         DeskNode::ClaimNext => match current_claim(state, caller) {
             Some(task) => DeskNode::Task(Claim, task),
-            None => return refuse(libc::ENOENT, "you hold no claim"),
+            None => return Err(Misuse::NoClaim.into()),
         },
         other => other.clone(),
     };
     let (there, task) = match &from {
         DeskNode::Task(there, task) => (*there, task),
-        _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be moved"),
+        _ => return Err(Misuse::NotMovable.into()),
     };
-    // Who holds a claim has `claim/next` already (C21).
+    // A worker that holds a claim has `claim/next` already (C21).
     if matches!(to, DeskNode::ClaimNext)
         && let Some(task) = current_claim(state, caller)
     {
-        return Err(FsError::from(&Refusal::AlreadyYours { task }));
+        return Err(Refusal::AlreadyYours { task }.into());
     }
     Ok(match (there, to) {
         (_, DeskNode::Task(_, other)) if other != task => {
             held_by_another(state, caller, to)?;
-            return refuse(libc::EPERM, format!("{task} keeps its name wherever it is moved"));
+            return Err(Misuse::KeepsItsName { task: task.clone() }.into());
         }
-        // Only a ready task can be claimed; the judge says why another cannot (C22).
-        (DeskDirectory::Status, _) => {
-            return refuse(libc::EPERM, "status/ is for reading; move what is in ready/");
-        }
+        // Only a ready task can be claimed. The queue says why another one cannot (C22).
+        (DeskDirectory::Status, _) => return Err(Misuse::StatusIsForReading.into()),
         (_, DeskNode::Task(Claim, _) | DeskNode::ClaimNext) => {
             Command::Claim { task: task.clone(), by, form: ClaimForm::Exclusive, eyes }
         }
@@ -180,16 +175,11 @@ pub(super) fn moving(
         (Completed | Failed | Rejected, DeskNode::Task(Ready, _)) => {
             Command::Retry { task: task.clone(), by }
         }
-        _ => {
-            return refuse(
-                libc::EPERM,
-                "a task moves from ready/ to claim/, from claim/ to completed/, failed/ or ready/, and back to ready/",
-            );
-        }
+        _ => return Err(Misuse::NoSuchMove.into()),
     })
 }
 
-/// What it means that this text was written.
+/// The command that follows from a written text.
 pub(super) fn writing(of: &Subject, text: &[u8], caller: &Caller) -> Result<Command> {
     let by = caller.actor.clone();
     Ok(match of {
@@ -203,17 +193,17 @@ pub(super) fn writing(of: &Subject, text: &[u8], caller: &Caller) -> Result<Comm
                 let words = text.split_whitespace().map(str::to_string).collect();
                 Command::Equip { worker: worker.clone(), by, words }
             }
-            _ => return refuse(libc::EINVAL, "capabilities are words, separated by white space"),
+            _ => return Err(Misuse::NotWords.into()),
         },
     })
 }
 
-/// Whether the caller may say what a worker can do: to be asked when it opens the file, not only when it closes it.
+/// Whether the caller may set the capabilities of a worker. The open asks this, so that the close is not the first to refuse.
 pub(super) fn may_equip(worker: &WorkerName, caller: &Caller) -> Result<()> {
     if caller.actor.may_speak_for(worker) {
         return Ok(());
     }
-    refuse(libc::EACCES, format!("only {worker} and operators say what {worker} can do"))
+    Err(Misuse::CapabilitiesOfAnother { worker: worker.clone() }.into())
 }
 
 /// What removing a node means.
@@ -223,7 +213,7 @@ pub(super) fn removing(node: &DeskNode, caller: &Caller, state: &State) -> Resul
         DeskNode::Task(DeskDirectory::Claim, task) => Command::Release { task: task.clone(), by },
         DeskNode::ClaimNext => match current_claim(state, caller) {
             Some(task) => Command::Release { task, by },
-            None => return refuse(libc::ENOENT, "you hold no claim"),
+            None => return Err(Misuse::NoClaim.into()),
         },
         DeskNode::Paused => Command::Pause { by, paused: false },
         DeskNode::WorkerFile(worker, WorkerFile::Drain) => {
@@ -233,19 +223,19 @@ pub(super) fn removing(node: &DeskNode, caller: &Caller, state: &State) -> Resul
             Command::Forget { task: task.clone(), by }
         }
         DeskNode::Task(_, task) => {
-            return refuse(libc::EPERM, format!("to withdraw the task, remove its instructions: {task}.md"));
+            return Err(Misuse::WithdrawnByRemoving { task: task.clone() }.into());
         }
-        _ => return refuse(libc::EPERM, "this name belongs to crewfs and cannot be removed"),
+        _ => return Err(Misuse::NotRemovable.into()),
     })
 }
 
-/// The refusal of whatever would put something in the place of another worker's claim (C22).
+/// Refuses a request that would replace another worker's claim (C22).
 pub(super) fn held_by_another(state: &State, caller: &Caller, to: &DeskNode) -> Result<()> {
     let DeskNode::Task(DeskDirectory::Claim, task) = to else { return Ok(()) };
     match state.task(task.as_str()).and_then(|t| t.claim()) {
         Some(claim) if claim.worker != caller.actor.worker => {
             let (task, holder, since) = (task.clone(), claim.worker.clone(), claim.since);
-            Err(FsError::from(&Refusal::Held { task, holder, since }))
+            Err(Refusal::Held { task, holder, since }.into())
         }
         _ => Ok(()),
     }
@@ -255,23 +245,13 @@ pub(super) fn held_by_another(state: &State, caller: &Caller, to: &DeskNode) -> 
 ///
 /// # Errors
 /// EACCES for callers that do not speak for the worker, and while the worker holds nothing.
-pub(super) fn noted_claim(
-    worker: &WorkerName,
-    state: &State,
-    caller: &Caller,
-    tasks: &str,
-) -> Result<TaskId> {
+pub(super) fn noted_claim(worker: &WorkerName, state: &State, caller: &Caller) -> Result<TaskId> {
     if !caller.actor.may_speak_for(worker) {
-        return refuse(libc::EACCES, format!("only {worker} and operators write the note of {worker}"));
+        return Err(Misuse::NoteOfAnother { worker: worker.clone() }.into());
     }
     match state.worker(worker.as_str()).and_then(|worker| worker.claims.last()) {
         Some(task) => Ok(task.clone()),
-        None => refuse(
-            libc::EACCES,
-            format!(
-                "{worker} holds no task, so there is nothing to note; claim one: touch {tasks}/claim/next"
-            ),
-        ),
+        None => Err(Misuse::NothingToNote { worker: worker.clone() }.into()),
     }
 }
 

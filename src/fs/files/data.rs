@@ -16,7 +16,7 @@ use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2, retry_on_intr};
 
 use super::paths::Out;
 use super::{Files, look_at};
-use crate::fs::{FileKind, FsError, Ino, Result};
+use crate::fs::{Fault, FileKind, Ino, Result};
 use crate::limits;
 
 /// A descriptor for content.
@@ -91,11 +91,11 @@ impl Files {
 
     /// SEEK_DATA and SEEK_HOLE.
     pub fn lseek(&self, ino: Ino, offset: i64, whence: i32) -> Result<u64> {
-        let offset = u64::try_from(offset).map_err(|_| FsError::new(libc::ENXIO))?;
+        let offset = u64::try_from(offset).map_err(|_| Fault::BeyondEnd)?;
         let from = match whence {
             libc::SEEK_DATA => SeekFrom::Data(offset),
             libc::SEEK_HOLE => SeekFrom::Hole(offset),
-            _ => return Err(FsError::new(libc::EINVAL)),
+            _ => return Err(Fault::Invalid.into()),
         };
         // Nobody reads at the descriptor's own position, so moving it hurts nobody.
         Ok(seek(&*self.content(ino, false)?, from)?)
@@ -111,7 +111,7 @@ impl Files {
         match copied {
             Ok(copied) => Ok(copied as u32),
             Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INTR) => {
-                Err(FsError::new(libc::EOPNOTSUPP))
+                Err(Fault::Unsupported.into())
             }
             Err(error) => Err(error.into()),
         }
@@ -156,7 +156,7 @@ impl Files {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
         match self.open_known(ino, access) {
             // Its mode may permit this daemon to write, and not to read.
-            Err(error) if write && error.errno == libc::EACCES => {
+            Err(error) if write && error.errno() == libc::EACCES => {
                 Ok((self.open_content(ino, OFlags::WRONLY)?, OFlags::WRONLY))
             }
             opened => Ok((opened?, access)),
@@ -245,8 +245,8 @@ impl Files {
     fn open_content(&self, ino: Ino, flags: OFlags) -> Result<OwnedFd> {
         match self.kind(ino)? {
             FileKind::File => Ok(self.reopen(&*self.descriptor(ino)?, flags | OFlags::NONBLOCK)?),
-            FileKind::Directory => Err(FsError::new(libc::EISDIR)),
-            _ => Err(FsError::new(libc::EINVAL)),
+            FileKind::Directory => Err(Fault::IsDirectory.into()),
+            _ => Err(Fault::Invalid.into()),
         }
     }
 }
@@ -402,7 +402,7 @@ mod tests {
         chmod(directory, 0);
         let entry = files.lookup(directory, OsStr::new("entry")).unwrap();
         assert_eq!(entry.size, 0);
-        assert_eq!(files.lookup(directory, OsStr::new("other")).unwrap_err().errno, libc::EACCES);
+        assert_eq!(files.lookup(directory, OsStr::new("other")).unwrap_err().errno(), libc::EACCES);
         chmod(directory, 0o755);
 
         let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, fsync, opena
 use rustix::io::{Errno, retry_on_intr};
 
 use super::Files;
-use crate::fs::{DirEntry, FileKind, FsError, Ino, Result};
+use crate::fs::{DirEntry, Fault, FileKind, FsError, Ino, Result};
 use crate::limits;
 
 struct RawEntry {
@@ -54,7 +54,7 @@ impl Files {
 
     fn open_listing(&self, ino: Ino) -> Result<OpenDirectory> {
         match self.open_directory(ino) {
-            Err(error) if error.errno == libc::EACCES => {
+            Err(error) if error.errno() == libc::EACCES => {
                 self.last(ino).map(|fd| OpenDirectory::new(fd, true)).ok_or(error)
             }
             opened => Ok(OpenDirectory::new(Arc::new(opened?), false)),
@@ -162,7 +162,7 @@ impl Files {
     }
 
     fn directory(&self, fh: u64) -> Result<Arc<Mutex<OpenDirectory>>> {
-        self.directories.lock().get(&fh).cloned().ok_or(FsError::new(libc::EBADF))
+        self.directories.lock().get(&fh).cloned().ok_or(FsError::Plain(Fault::NoHandle))
     }
 
     fn refill(&self, ino: Ino, directory: &mut OpenDirectory) -> Result<()> {

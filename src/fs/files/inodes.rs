@@ -14,7 +14,7 @@ use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
 use std::hash::BuildHasher;
 
-use crate::fs::{FileKind, FsError, Ino, ROOT, Result};
+use crate::fs::{Fault, FileKind, FsError, Ino, ROOT, Result};
 use crate::sys::FileHandle;
 
 /// Node numbers from here on are counted up, and mean no number of the disk.
@@ -133,7 +133,7 @@ impl Inodes {
 
     /// What kind of file a node is.
     pub(super) fn kind(&self, ino: Ino) -> Result<FileKind> {
-        self.nodes.get(&ino).map(|node| node.id.kind).ok_or(FsError::new(libc::ESTALE))
+        self.nodes.get(&ino).map(|node| node.id.kind).ok_or(FsError::Plain(Fault::Stale))
     }
 
     /// All nodes and their last known names.
@@ -143,8 +143,8 @@ impl Inodes {
 
     /// How to get to a node: by this name, if the file that is found there is this one.
     pub(super) fn way(&self, ino: Ino) -> Result<(Location, FileId)> {
-        let node = self.nodes.get(&ino).ok_or(FsError::new(libc::ESTALE))?;
-        node.place.clone().map(|place| (place, node.id)).ok_or(FsError::new(libc::ESTALE))
+        let node = self.nodes.get(&ino).ok_or(Fault::Stale)?;
+        node.place.clone().map(|place| (place, node.id)).ok_or(FsError::Plain(Fault::Stale))
     }
 
     /// The other way to a node, and what file must be found there.
@@ -383,7 +383,7 @@ mod tests {
         assert!(table.forget(50, 1).is_empty());
         assert!(table.way(50).is_ok());
         assert_eq!(table.forget(50, 1).len(), 1);
-        assert_eq!(table.way(50).err().map(|e| e.errno), Some(libc::ESTALE));
+        assert_eq!(table.way(50).err().map(|e| e.errno()), Some(libc::ESTALE));
     }
 
     #[test]
@@ -402,7 +402,7 @@ mod tests {
         let mut table = table();
         found(&mut table, id(50, FileKind::File), ROOT, "a");
         table.removed(id(50, FileKind::File), ROOT, OsStr::new("a"));
-        assert_eq!(table.way(50).err().map(|e| e.errno), Some(libc::ESTALE));
+        assert_eq!(table.way(50).err().map(|e| e.errno()), Some(libc::ESTALE));
         assert_eq!(table.forget(50, 1).len(), 1);
     }
 

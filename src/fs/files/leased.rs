@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::fs::{FsError, Result};
+use crate::fs::{Fault, Result};
 use crate::limits::{LEASE_WAIT_MS, LEASED_REQUESTS, LEASED_REQUESTS_OF_A_USER};
 
 /// How long the thread rests between two rounds.
@@ -34,7 +34,7 @@ struct LeasedRequest {
 
 /// Whether an operation failed because of a lease.
 pub fn is_leased<T>(came: &Result<T>) -> bool {
-    came.as_ref().is_err_and(|error| error.errno == libc::EAGAIN)
+    came.as_ref().is_err_and(|error| error.errno() == libc::EAGAIN)
 }
 
 impl Leases {
@@ -66,7 +66,7 @@ impl Leases {
         if !serves || waiting.parked.len() >= LEASED_REQUESTS || of_user >= LEASED_REQUESTS_OF_A_USER {
             waiting.served = serves;
             drop(waiting);
-            return done(Err(FsError::new(libc::EAGAIN)));
+            return done(Err(Fault::Leased.into()));
         }
         waiting.served = true;
         let until = Instant::now() + Duration::from_millis(LEASE_WAIT_MS);
@@ -126,9 +126,10 @@ impl<T, A: FnMut() -> Result<T> + Send, D: FnOnce(Result<T>) + Send> Operation f
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::FsError;
     use std::sync::mpsc::channel;
 
-    const LEASED: Result<u32> = Err(FsError::new(libc::EAGAIN));
+    const LEASED: Result<u32> = Err(FsError::Plain(Fault::Leased));
 
     #[test]
     fn what_is_in_no_lease_s_way_is_answered_at_once() {
@@ -160,7 +161,7 @@ mod tests {
         let (tell, told) = channel();
         let ask = |uid| {
             let tell = tell.clone();
-            leases.run(uid, || LEASED, move |came| tell.send((uid, came.unwrap_err().errno)).unwrap());
+            leases.run(uid, || LEASED, move |came| tell.send((uid, came.unwrap_err().errno())).unwrap());
         };
         (0..LEASED_REQUESTS_OF_A_USER).for_each(|_| ask(1));
         assert!(told.try_recv().is_err());

@@ -52,12 +52,12 @@ use self::lru::Lru;
 pub use self::names::make_directory_like;
 pub use self::paths::Opens;
 use self::paths::{Out, Paths};
-use super::{Attr, FileKind, FsError, Ino, ROOT, Result, Timestamp};
+use super::{Attr, Fault, FileKind, FsError, Ino, ROOT, Result, Timestamp};
 use crate::limits::{self, Descriptors};
 use crate::sys::{handle_of, open_handle};
 
 /// An error that makes the kernel look the path up again.
-const STALE: FsError = FsError::new(libc::ESTALE);
+const STALE: FsError = FsError::Plain(Fault::Stale);
 
 /// What is at a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Files {
         let births = (keeps_births && has_birth(&stat)).then(|| device(&stat));
         let id = identify(&stat, births)?;
         if id.kind != FileKind::Directory {
-            return Err(FsError::because(libc::ENOTDIR, "the root of the project is not a directory"));
+            return Err(Fault::NotDirectory.into());
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc_fds = openat(CWD, "/proc/self/fd", flags, Mode::empty())?;
@@ -239,7 +239,7 @@ impl Files {
         let dir = self.descriptor(parent)?;
         match self.introduce(&dir, parent, name) {
             // The directory lets this daemon search it no longer; a process that has it open still sees what is in it.
-            Err(error) if error.errno == libc::EACCES => self.introduce_known(parent, name).ok_or(error),
+            Err(error) if error.errno() == libc::EACCES => self.introduce_known(parent, name).ok_or(error),
             answer => answer,
         }
     }
@@ -471,7 +471,7 @@ impl Files {
     /// Try; and if the way is stale, try once more while no name is on the move. Not to be called holding `moving`.
     fn settled<T>(&self, attempt: impl Fn() -> Result<T>) -> Result<T> {
         match attempt() {
-            Err(error) if error.errno == libc::ESTALE => {
+            Err(error) if error.errno() == libc::ESTALE => {
                 let _nothing_moves = self.moving.write();
                 attempt()
             }
@@ -502,7 +502,7 @@ impl Files {
 
     fn walk(&self, ino: Ino) -> Result<Arc<OwnedFd>> {
         match self.walk_by_name(ino) {
-            Err(error) if error.errno == libc::ESTALE => self.open_by_handle(ino).ok_or(error),
+            Err(error) if error.errno() == libc::ESTALE => self.open_by_handle(ino).ok_or(error),
             answer => answer,
         }
     }
@@ -602,7 +602,7 @@ fn has_birth(stat: &Statx) -> bool {
 }
 
 fn identify(stat: &Statx, births: Option<u64>) -> Result<FileId> {
-    let kind = FileKind::from_mode(stat.stx_mode.into()).ok_or(FsError::new(libc::EIO))?;
+    let kind = FileKind::from_mode(stat.stx_mode.into()).ok_or(Fault::UnknownKind)?;
     let dev = device(stat);
     let born = if births == Some(dev) && has_birth(stat) {
         stat.stx_btime.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(stat.stx_btime.tv_nsec.into())
@@ -624,7 +624,7 @@ fn attr(ino: Ino, stat: &Statx) -> Result<Attr> {
     let time = |time: StatxTimestamp| Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec };
     Ok(Attr {
         ino,
-        kind: FileKind::from_mode(stat.stx_mode.into()).ok_or(FsError::new(libc::EIO))?,
+        kind: FileKind::from_mode(stat.stx_mode.into()).ok_or(Fault::UnknownKind)?,
         perm: stat.stx_mode & 0o7777,
         nlink: stat.stx_nlink,
         uid: stat.stx_uid,

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, Gid, Mode, Statx, Uid, chmodat, chownat, getxattr_quer
 use super::attributes::proc_path;
 use super::{Files, look_at};
 use crate::fs::rights::{self, Owner};
-use crate::fs::{FsError, NewMode, Request, Result};
+use crate::fs::{Fault, NewMode, Request, Result};
 
 const ACCESS_ACL: &str = "system.posix_acl_access";
 const DEFAULT_ACL: &str = "system.posix_acl_default";
@@ -86,7 +86,7 @@ impl Files {
         {
             return Ok(());
         }
-        Err(FsError::new(libc::EPERM))
+        Err(Fault::NotOwner.into())
     }
 
     /// An extended attribute was set: an ACL that decides over a file takes its set-group-id bit off, unless the caller is in

@@ -17,7 +17,7 @@ use rustix::process::geteuid;
 use super::data::Data;
 use super::inodes::FileId;
 use super::{Files, look, look_at};
-use crate::fs::{Attr, FileKind, FsError, Ino, NewMode, Request, Result};
+use crate::fs::{Attr, Fault, FileKind, Ino, NewMode, Request, Result};
 use crate::sys;
 
 impl Files {
@@ -79,7 +79,7 @@ impl Files {
         let fd = match self.making_room(|| openat(&dir, name, flags, mode)) {
             // Made behind the mount since the kernel looked. ESTALE makes it look again, and then judge the caller's
             // right to open it, which nobody has done so far.
-            Err(Errno::EXIST) if !exclusive => return Err(FsError::new(libc::ESTALE)),
+            Err(Errno::EXIST) if !exclusive => return Err(Fault::Stale.into()),
             answer => Arc::new(answer?),
         };
         drop(acting);

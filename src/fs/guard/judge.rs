@@ -1,7 +1,7 @@
 //! What may be changed: from a request to a verdict.
 //!
-//! May assume: as the guard itself.
-//! Must never: make the change, or take note of it: that is for after it was made.
+//! May assume: what the guard itself assumes.
+//! Must never: make the change, or record it. The guard does that afterwards.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::gitignore::makes_rules;
 use super::locks::{Hand, LockHolder, Mode};
 use super::owned::{Reach, owner_of};
+use super::refusal::GuardRefusal;
 use super::versions::LastChange;
 use super::waiting::{Patience, WaitReason};
 use super::{Change, EntryName, Guard, LOCK_ATTRIBUTE, Orphan, Verdict};
@@ -20,14 +21,14 @@ use crate::queue::{Instant, Span, WorkerName};
 /// The set-user-id and set-group-id bits of a mode.
 const SET_ID_BITS: u16 = 0o6000;
 
-/// Leave to make a change, with what is to be noted when it was made.
+/// The permission to make a change, with what the guard records when it was made.
 #[derive(Default)]
 pub struct Grant {
-    /// Who makes it; nobody if that is not known.
+    /// The caller that makes it; `None` if that is not known.
     pub(super) by: Option<Arc<Caller>>,
-    /// The files whose content, or that of their name, becomes another.
+    /// The files whose content changes, or whose name leads to other content afterwards.
     pub(super) changed: [Option<Ino>; 2],
-    /// Whether what was in them is in them still, known or not.
+    /// Whether they keep their content, which the caller may not have read.
     pub(super) blind: bool,
     /// Whether a file is made.
     pub(super) makes: bool,
@@ -35,13 +36,13 @@ pub struct Grant {
     pub(super) opens: Option<Mode>,
     /// The file that loses its last name.
     pub(super) gone: Option<Ino>,
-    /// How sentences call that file, if it was guarded.
+    /// The path of that file as sentences show it, if it was guarded.
     pub(super) orphan: Option<String>,
     /// The file that gets another name.
     pub(super) moved: Option<Ino>,
     /// The file whose only name is an exempt one from now on.
     pub(super) freed: Option<Ino>,
-    /// Whether what is exempt may be different afterwards.
+    /// Whether other files may be exempt afterwards.
     pub(super) rules: bool,
 }
 
@@ -49,7 +50,7 @@ pub struct Grant {
 struct Touch {
     ino: Ino,
     mode: Mode,
-    /// Whether what is there now is lost.
+    /// Whether the present content is lost.
     overwrites: bool,
 }
 
@@ -97,8 +98,8 @@ impl Guard {
                 if !self.changes_nothing(change) {
                     return self.judge_for(&caller, change);
                 }
-                // A connection that empties a file goes on with it, also where there is nothing to be emptied: what an older one still
-                // sends is not written any more.
+                // A connection that truncates a file goes on to write it, even if the file is empty already. From now on, older
+                // connections of the same worker may not write it.
                 let empties = if let Change::Truncate { ino, .. } = change { Some(*ino) } else { None };
                 match empties.filter(|_| caller.is_sftp).map(|ino| self.check_connections(&caller, ino)) {
                     Some(Err(error)) => self.refuse(&caller, change, error),
@@ -108,8 +109,8 @@ impl Guard {
         }
     }
 
-    /// Whether a file or directory is set to what it is. The request is carried out as on the disk, which may set its times; but no
-    /// other worker loses anything by that, so it is no change. The kernel keeps the file locked, so it stays as it is seen here.
+    /// Whether a file or directory is set to what it is. The disk carries the request out and may set times, but no other worker loses
+    /// anything by that, so it is no change. The kernel keeps the file locked, so it stays as seen here.
     fn changes_nothing(&self, change: &Change) -> bool {
         match change {
             Change::Truncate { ino, size, .. } => self.files.getattr(*ino).is_ok_and(|is| is.size == *size),
@@ -128,22 +129,25 @@ impl Guard {
         }
     }
 
-    /// The same of pages that were stored through a mapping.
+    /// Judges a write of pages that were stored through a mapping.
     pub(super) fn judge_mapped(&self, ino: Ino) -> Verdict {
         match self.known_mapper(ino) {
             Some(Some(caller)) => self.judge_for(&caller, &Change::WriteMapped { ino }),
-            // Nobody has the file open or mapped any more: whoever has stored there is gone, and the pages are everybody's.
+            // No process has the file open or mapped any more. The process that stored there is gone, so the pages are written.
             Some(None) => Verdict::Granted(Grant::default()),
             None => Verdict::Wait(Patience(WaitReason::Unknown(ino))),
         }
     }
 
-    /// The same, when it is known who it is.
+    /// Judges a change of a known caller.
     pub(super) fn judge_for(&self, caller: &Arc<Caller>, change: &Change) -> Verdict {
         self.weigh(caller, change).unwrap_or_else(|error| self.refuse(caller, change, error))
     }
 
     fn refuse(&self, caller: &Caller, change: &Change, error: FsError) -> Verdict {
+        if let FsError::Guard(refusal) = &error {
+            self.counters.refusals.count(refusal);
+        }
         self.callers.refused(caller, &error);
         self.table.lock().changes.refused(&caller.actor.worker, (self.clock)().instant);
         if let Change::Write { ino, .. } = change {
@@ -152,7 +156,7 @@ impl Guard {
         Verdict::Refused(error)
     }
 
-    /// What this worker wanted to write is refused. It was asked for then, and a little before everybody could read it.
+    /// A write of this worker is refused. The request came at `asked`, and other workers could read the write from a little before then.
     pub(super) fn doubt(&self, ino: Ino, refused: &WorkerName, asked: Instant) {
         let since = Instant(asked.0.saturating_sub(WRITE_SHOWN_MS));
         let holders = self.table.lock().locks.holders(ino).to_vec();
@@ -162,8 +166,8 @@ impl Guard {
         self.table.lock().changes.doubt(ino, refused, writing, since, now);
     }
 
-    /// Whether a connection may go on writing a file that a younger one of the same worker has changed; and if this is the younger
-    /// one, it is the others that may not from now on.
+    /// Whether a connection may go on writing a file. It may not if a younger connection of the same worker has changed the file; if this is
+    /// the younger one, the older ones may not from now on.
     fn check_connections(&self, caller: &Caller, ino: Ino) -> Result<()> {
         let (fenced, others) = {
             let table = self.table.lock();
@@ -175,10 +179,8 @@ impl Guard {
         if fenced && !self.has_open(caller.process, ino) {
             self.table.lock().fences.lower(ino, caller.process);
         } else if fenced {
-            self.counters.refusals.count("superseded");
-            let (path, worker) = (self.shown(ino), &caller.actor.worker);
-            let why = format!("{path} was changed through a younger connection of {worker}; open it again");
-            return Err(FsError::because(libc::EBUSY, why));
+            let (path, worker) = (self.shown(ino), caller.actor.worker.clone());
+            return Err(GuardRefusal::Superseded { path, worker }.into());
         }
         let began = caller.anchor.as_ref().map(|connection| connection.started);
         for other in others {
@@ -193,13 +195,13 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether a process that is known to work for a holder is seen to have the file open for writing.
+    /// Whether a process of a holder has the file open for writing.
     fn is_writing(&self, ino: Ino, holder: &LockHolder) -> bool {
         holder.processes.iter().any(|process| self.has_open(*process, ino))
     }
 
     fn weigh(&self, caller: &Arc<Caller>, change: &Change) -> Result<Verdict> {
-        self.check_owners(caller, change).inspect_err(|_| self.counters.refusals.count("owned"))?;
+        self.check_owners(caller, change)?;
         let Touches { files, content, mut grant, opens } = self.touches(change)?;
         if caller.is_sftp {
             files
@@ -217,11 +219,8 @@ impl Guard {
             && orphan.by != *worker
             && self.config.refuse_stale
         {
-            self.counters.refusals.count("stale");
             let Orphan { path, by, at } = orphan;
-            let why =
-                format!("{path} was removed or replaced by {by} at {at}; open it again before you change it");
-            return Err(FsError::because(libc::EBUSY, why));
+            return Err(GuardRefusal::Gone { path: path.clone(), by: by.clone(), at: *at }.into());
         }
         for touch in &files {
             table.changes.turned_to(touch.ino, worker);
@@ -234,15 +233,15 @@ impl Guard {
                 let unread = unread.clone();
                 let held = table.locks.rival(touch.ino, worker, touch.mode).cloned();
                 drop(table);
-                return Err(self.stale(touch.ino, worker, &unread, held.as_ref()));
+                return Err(self.stale(touch.ino, worker, &unread, held.as_ref()).into());
             }
             if let Some(rival) = table.locks.rival(touch.ino, worker, touch.mode) {
                 let rival = rival.clone();
                 drop(table);
-                // Whoever only seems to hold it, because an open may not have returned, is soon seen as it is.
+                // The rival may only seem to hold the file, because its open may not have returned. That is known soon.
                 let seems = rival.opening.since(now.instant);
                 let seems = match (rival.made && touch.mode == Mode::Append, seems) {
-                    // A worker that appends gives the maker time to close what it has made, as touch(1) does.
+                    // A worker that appends gives the maker time to close the new file, as touch(1) does.
                     (true, Span(left)) => Span(left + MAKING_MS),
                     (false, Span(0)) => Span(0),
                     (false, Span(left)) => Span(left + OPENING_MS),
@@ -269,8 +268,8 @@ impl Guard {
     }
 
     fn patience(&self, caller: &Caller, change: &Change) -> Span {
-        // What is written stands in the kernel's cache already, where everybody reads it until it is refused, and the page may be
-        // locked: only as long as it takes to look.
+        // The write stands in the kernel's cache already, where every worker reads it until it is refused, and the page may be
+        // locked. So it waits only as long as it takes to look.
         if caller.is_sftp || matches!(change, Change::Write { .. }) {
             Span(0)
         } else if change.locks_directories() {
@@ -300,9 +299,7 @@ impl Guard {
             Change::SetAttr { ino, .. } | Change::Link { ino, .. } => self.attributes(&mut touches, *ino),
             Change::Xattr { ino, name } => {
                 if name.as_encoded_bytes().starts_with(b"user.crewfs.") {
-                    let what =
-                        format!("attributes like {LOCK_ATTRIBUTE} belong to crewfs and are for reading");
-                    return Err(FsError::because(libc::EPERM, what));
+                    return Err(GuardRefusal::OwnAttribute { like: LOCK_ATTRIBUTE }.into());
                 }
                 self.attributes(&mut touches, *ino);
             }
@@ -401,8 +398,8 @@ impl Guard {
         Ok(Some(Victim { ino, last: found.links <= 1, guarded }))
     }
 
-    /// Whether a file is guarded that by this name would be exempt, or not. What has several names and was guarded when
-    /// somebody changed it stays so under all of them: else a link in an ignored directory would be a way around.
+    /// Whether a file is guarded; `exempt`: whether it is exempt by this name. A file with several names that was guarded when a worker
+    /// changed it stays guarded under all of them. Otherwise a link in an ignored directory would get around the guard.
     fn guards(&self, ino: Ino, exempt: bool) -> bool {
         if !exempt {
             return true;
@@ -420,26 +417,21 @@ impl Guard {
         matches!(found, Ok(Some(found)) if found.kind == FileKind::Directory)
     }
 
-    /// Whether what is to be changed belongs to somebody else's claimed task.
+    /// Refuses a change of a file that belongs to a task which another worker has claimed.
     fn check_owners(&self, caller: &Caller, change: &Change) -> Result<()> {
         let owners = self.owned.owners();
         if owners.is_empty() {
             return Ok(());
         }
         let check = |path: Option<PathBuf>, reach: Reach| {
-            // What has no name left is nobody's.
+            // A file without a name belongs to no task.
             let Some(path) = path else { return Ok(()) };
             match owner_of(&owners, &path, reach, Some(&caller.actor)) {
-                Some(owner) => Err(FsError::because(
-                    libc::EBUSY,
-                    format!(
-                        "{} belongs to {}, which {} works on since {}; wait until that is finished",
-                        path.display(),
-                        owner.task,
-                        owner.worker,
-                        owner.since
-                    ),
-                )),
+                Some(owner) => {
+                    let (task, worker) = (owner.task.clone(), owner.worker.clone());
+                    let path = path.display().to_string();
+                    Err(GuardRefusal::Owned { path, task, worker, since: owner.since }.into())
+                }
                 None => Ok(()),
             }
         };
@@ -467,7 +459,7 @@ impl Guard {
                 let reach = |at: &EntryName| if self.is_directory(at) { Reach::Whole } else { Reach::File };
                 let mover = reach(from);
                 name(from, mover)?;
-                // A directory may carry anything to where it goes.
+                // A directory takes all its files along to the new place.
                 name(to, if mover == Reach::Whole { mover } else { reach(to) })
             }
         }
@@ -479,42 +471,29 @@ impl Guard {
         worker: &WorkerName,
         unread: &LastChange,
         held: Option<&LockHolder>,
-    ) -> FsError {
-        self.counters.refusals.count("stale");
-        // The next read must come to us, or it would be refused again.
+    ) -> GuardRefusal {
+        // The next read must reach the daemon, or the next change would be refused again.
         if let Some(forgetting) = self.forgetting.get() {
             forgetting.attributes(ino);
         }
         self.drop_pages(ino, || {});
         let path = self.shown(ino);
-        FsError::because(
-            libc::EBUSY,
-            match held.filter(|holder| self.is_writing(ino, holder)) {
-                Some(holder) => format!(
-                    "{path} is held by {} since {}, and changed by {} at {}; wait until it is done, then read it again",
-                    holder.worker, holder.since, unread.by, unread.at
-                ),
-                None if unread.by == *worker => format!(
-                    "{path} showed for a moment what another worker was not allowed to write; read it again before you change it"
-                ),
-                None => format!(
-                    "{path} was changed by {} at {}; read it again before you change it",
-                    unread.by, unread.at
-                ),
-            },
-        )
+        let (by, at) = (unread.by.clone(), unread.at);
+        match held.filter(|holder| self.is_writing(ino, holder)) {
+            Some(LockHolder { worker: holder, since, .. }) => {
+                GuardRefusal::HeldAndChanged { path, holder: holder.clone(), since: *since, by, at }
+            }
+            None if by == *worker => GuardRefusal::ShowedRefused { path },
+            None => GuardRefusal::Changed { path, by, at },
+        }
     }
 
     /// The refusal of a change that has waited long enough.
     pub(super) fn held(&self, caller: Option<&Caller>, ino: Ino, holder: &LockHolder) -> FsError {
-        self.counters.refusals.count("locked");
-        let why = format!(
-            "{} is held by {} since {}; try again when it is done",
-            self.shown(ino),
-            holder.worker,
-            holder.since
-        );
-        let error = FsError::because(libc::EBUSY, why);
+        let (path, worker) = (self.shown(ino), holder.worker.clone());
+        let refusal = GuardRefusal::Held { path, holder: worker, since: holder.since };
+        self.counters.refusals.count(&refusal);
+        let error = FsError::from(refusal);
         if let Some(caller) = caller {
             self.callers.refused(caller, &error);
             self.table.lock().changes.refused(&caller.actor.worker, (self.clock)().instant);
@@ -523,7 +502,7 @@ impl Guard {
     }
 }
 
-/// What may be done to a file through a descriptor that is opened in this way; nothing if it is for reading.
+/// What may be done to a file through a descriptor that is opened in this way; `None` if it is for reading.
 fn opened_for(flags: i32) -> Option<Mode> {
     match flags & libc::O_ACCMODE {
         libc::O_RDONLY => None,

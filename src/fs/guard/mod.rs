@@ -31,6 +31,7 @@ mod judge;
 mod locks;
 mod open_files;
 mod owned;
+mod refusal;
 mod sweeping;
 mod versions;
 mod waiting;
@@ -53,6 +54,7 @@ use self::locks::{Hand, LockHolder, Locks, Mode};
 pub use self::open_files::DeviceNumber;
 use self::open_files::{OpenFiles, OpenState};
 use self::owned::{Owned, Reach};
+pub use self::refusal::GuardRefusal;
 use self::sweeping::Sweeper;
 use self::versions::{ReadPurpose, Versions};
 use self::waiting::{ParkedChanges, Patience};
@@ -145,7 +147,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Counters {
     /// Changes that were refused, by reason.
-    pub refusals: Tally,
+    pub refusals: Tally<GuardRefusal>,
     /// Changes that had to wait for another worker's lock.
     pub waited: AtomicU64,
     /// How often the kernel was told to drop what it keeps of a file, so that a read is noticed.
@@ -154,8 +156,7 @@ pub struct Counters {
 
 impl Default for Counters {
     fn default() -> Counters {
-        let refusals = Tally::new(&["locked", "stale", "owned", "superseded"]);
-        Counters { refusals, waited: AtomicU64::new(0), pages_dropped: AtomicU64::new(0) }
+        Counters { refusals: Tally::default(), waited: AtomicU64::new(0), pages_dropped: AtomicU64::new(0) }
     }
 }
 

@@ -18,12 +18,11 @@ use super::family::ProcessScan;
 use super::judge::Grant;
 use super::locks::LockHolder;
 use super::open_files::{maps, processes};
+use super::refusal::GuardRefusal;
 use super::{Change, Guard, OpenState, Verdict};
 use crate::fs::identity::callers::Caller;
 use crate::fs::{FsError, Ino, Result};
-use crate::limits::{
-    LOCKED_FILES_OF_A_USER, LOCKS_FULL_MS, MAPPED_WAIT_MS, WAITING_CHANGES, WAITING_CHANGES_OF_A_USER,
-};
+use crate::limits::{LOCKS_FULL_MS, MAPPED_WAIT_MS, WAITING_CHANGES, WAITING_CHANGES_OF_A_USER};
 use crate::queue::{Instant, Span};
 
 /// How long the lookout and the finder rest between two rounds.
@@ -315,20 +314,16 @@ impl Guard {
         suspects
     }
 
-    /// What comes of a change that has waited long enough.
+    /// The answer to a change that has waited long enough.
     fn give_up(&self, patience: &Patience) -> Result<Grant> {
         match &patience.0 {
             WaitReason::Held { caller, ino, rival, .. } => Err(self.held(Some(caller), *ino, rival)),
             WaitReason::Full(caller) => {
-                let why = format!(
-                    "the processes of uid {} have {LOCKED_FILES_OF_A_USER} files open for writing, and crewfs guards no more of one user; close some",
-                    caller.actor.uid
-                );
-                let error = FsError::because(libc::ENOLCK, why);
+                let error = FsError::from(GuardRefusal::LocksFull { uid: caller.actor.uid });
                 self.callers.refused(caller, &error);
                 Err(error)
             }
-            // Pages that were stored are gone if they are refused. That is for those who are known to be in the wrong.
+            // Refused pages are lost. Only pages of a caller that is known to be in the wrong are refused.
             WaitReason::Unknown(_) => Ok(Grant::default()),
         }
     }

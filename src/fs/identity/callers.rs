@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use super::ancestry::{self, Ancestry, AnchorProcess, NameSource};
 use super::lookups::{Job, Lane, LookupEvent, LookupPromise, Lookups};
+use super::nameless::Nameless;
 use super::names::{self, Names};
 use super::process::{Image, Stat, age, thread_group};
 use super::process_watch::{Anchor, AnchorKind, LiveProcess, ProcessWatch};
@@ -45,38 +46,11 @@ pub struct Caller {
     pub nameless: Option<Nameless>,
 }
 
-/// Why a caller has no name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Nameless {
-    /// What it was given is none.
-    Misnamed(Arc<str>),
-    /// It could not be found out in time, or at all. It changes no guarded file either.
-    Unknown(&'static str),
-}
-
 /// It took too long, and may be known the next time.
 const LATE: &str = "who asks could not be found out in time, because its process, or one above it, cannot be looked at; try again";
 /// It would take too much.
 const TOO_MUCH: &str =
     "who asks cannot be found out: its environment, with those of the processes above it, is too large";
-
-impl Nameless {
-    /// The refusal of a call that takes a name.
-    pub fn refusal(&self) -> FsError {
-        match self {
-            Nameless::Misnamed(why) => FsError::because(libc::EACCES, why.to_string()),
-            Nameless::Unknown(why) => FsError::because(libc::EAGAIN, *why),
-        }
-    }
-
-    /// The sentence.
-    pub fn why(&self) -> &str {
-        match self {
-            Nameless::Misnamed(why) => why,
-            Nameless::Unknown(why) => why,
-        }
-    }
-}
 
 thread_local! {
     /// Who asked for what this thread does, once that is known.
@@ -286,7 +260,7 @@ impl Callers {
     pub fn acting(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = match self.identify(req) {
             Ok(caller) => caller,
-            Err(error) if error.errno == libc::EAGAIN => return Err(error),
+            Err(error @ FsError::Nameless(Nameless::Unknown(_))) => return Err(error),
             Err(_) => {
                 let process = self.recognise(req).process;
                 let user = Caller { nameless: None, ..(*self.by_login(req, process)).clone() };
@@ -421,7 +395,7 @@ impl Callers {
 
     /// A request of an unidentified caller was refused. Its user can read why.
     pub fn refused_unknown(&self, req: &Request, error: &FsError) {
-        if error.errno == libc::EAGAIN {
+        if matches!(error, FsError::Nameless(Nameless::Unknown(_))) {
             self.tell_user(req.uid, error);
         }
     }
@@ -441,7 +415,7 @@ impl Callers {
     pub fn identify(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = self.recognise(req);
         match &caller.nameless {
-            Some(why) => Err(why.refusal()),
+            Some(nameless) => Err(nameless.clone().into()),
             None => self.heard_of(req, caller),
         }
     }
@@ -533,7 +507,7 @@ impl Callers {
         match owner {
             Some(owner) if owner != actor.uid && actor.uid != 0 => {
                 let worker = actor.worker.clone();
-                Err(FsError::from(&Refusal::NameTaken { worker, owner }))
+                Err(Refusal::NameTaken { worker, owner }.into())
             }
             _ => Ok(()),
         }

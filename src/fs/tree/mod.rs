@@ -8,6 +8,7 @@
 //! SETATTR of size 0 before open(2) returns. O_APPEND comes with each write, and the write goes to the disk's end: the offset
 //! that the kernel sends is where the file ended when the kernel looked last, which is wrong after a change beneath the mount.
 
+mod reserved;
 mod root;
 mod watch;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+pub use self::reserved::Reserved;
 pub use self::root::DESK;
 pub use self::root::HIDDEN;
 use self::root::{Link, Root, is_synthesized};
@@ -25,7 +27,7 @@ use super::files::{Files, is_leased};
 use super::guard::{self, Change, DeviceNumber, EntryName, Guard, LOCK_ATTRIBUTE, Policy, Verdict};
 use super::identity::callers::Callers;
 use super::{
-    Attr, CallerCheck, DirEntry, Entry, FileKind, FileRange, Filesystem, Found, FsError, Ino, Kernel,
+    Attr, CallerCheck, DirEntry, Entry, Fault, FileKind, FileRange, Filesystem, Found, FsError, Ino, Kernel,
     NewMode, Opened, ROOT, ReadRequest, Reply, Request, Result, SessionInfo, SetAttr, StatFs,
 };
 use crate::engine::Engine;
@@ -342,7 +344,7 @@ impl Filesystem for Tree {
             return Ok(Found::Nothing(LONG));
         }
         match self.core.files.lookup(parent, name) {
-            Err(error) if error.errno == libc::ENOENT => match self.core.root.link_at(parent, name)? {
+            Err(error) if error.errno() == libc::ENOENT => match self.core.root.link_at(parent, name)? {
                 Some(link) => Ok(Found::Entry(self.core.link_entry(link))),
                 None => Ok(Found::Nothing(self.core.watch.missing(parent, name))),
             },
@@ -543,7 +545,7 @@ impl Filesystem for Tree {
     }
 
     fn opendir(&self, _req: &Request, _ino: Ino) -> Result<u64> {
-        Err(FsError::new(libc::ENOSYS))
+        Err(Fault::NotImplemented.into())
     }
 
     fn readdir(
@@ -585,7 +587,7 @@ impl Filesystem for Tree {
                     taken
                 }
                 // It went away since it was listed.
-                Err(error) if error.errno == libc::ENOENT => true,
+                Err(error) if error.errno() == libc::ENOENT => true,
                 Err(error) => {
                     failed = Some(error);
                     false
@@ -617,9 +619,9 @@ impl Filesystem for Tree {
     fn getxattr(&self, req: &Request, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
         self.core.guard.seen(req);
         match is_synthesized(ino) {
-            true => Err(FsError::new(libc::ENODATA)),
+            true => Err(Fault::NoAttribute.into()),
             false if name == LOCK_ATTRIBUTE => {
-                self.core.guard.holder(ino).map(String::into_bytes).ok_or(FsError::new(libc::ENODATA))
+                self.core.guard.holder(ino).map(String::into_bytes).ok_or(FsError::Plain(Fault::NoAttribute))
             }
             false if ino == ROOT && name == SESSION => Ok(self.core.session().into_bytes()),
             false => self.core.files.getxattr(ino, name),

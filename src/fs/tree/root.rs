@@ -7,9 +7,10 @@
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
+use super::reserved::Reserved;
 use crate::fs::files::Files;
 use crate::fs::guard::{Change, EntryName, Policy};
-use crate::fs::{Attr, FileKind, FsError, Ino, ROOT, Result};
+use crate::fs::{Attr, Fault, FileKind, Ino, ROOT, Result};
 
 /// Where crewfs keeps its own state, in the project's directory on the disk.
 pub const HIDDEN: &str = ".crewfs";
@@ -126,42 +127,43 @@ impl Root {
 
     fn may_make(&self, at: &EntryName) -> Result<()> {
         if self.hides(at.parent, &at.name) {
-            return Err(hidden());
+            return Err(Reserved::StateDirectory.into());
         }
         if at.parent == DESK {
-            return Err(without_desk());
+            return Err(Reserved::WithoutQueue.into());
         }
         match self.link_at(at.parent, &at.name)? {
-            Some(_) => Err(FsError::new(libc::EEXIST)),
-            None if self.is_desk(at.parent, &at.name) => Err(FsError::new(libc::EEXIST)),
+            Some(_) => Err(Fault::Exists.into()),
+            None if self.is_desk(at.parent, &at.name) => Err(Fault::Exists.into()),
             None => Ok(()),
         }
     }
 
     fn may_take_away(&self, at: &EntryName) -> Result<()> {
         if self.hides(at.parent, &at.name) {
-            return Err(FsError::new(libc::ENOENT));
+            return Err(Fault::Absent.into());
         }
         if self.is_desk(at.parent, &at.name) {
-            return Err(FsError::because(
-                libc::EBUSY,
-                "the tasks directory is where the crew's queue is mounted: it can be neither removed nor renamed",
-            ));
+            return Err(Reserved::TasksDirectory.into());
         }
         match self.link_at(at.parent, &at.name)? {
-            Some(_) => Err(belongs_to_crewfs()),
+            Some(_) => Err(Reserved::Link.into()),
             None => Ok(()),
         }
     }
 
     fn may_replace(&self, at: &EntryName) -> Result<()> {
-        if self.hides(at.parent, &at.name) { Err(hidden()) } else { self.may_take_away(at) }
+        if self.hides(at.parent, &at.name) {
+            Err(Reserved::StateDirectory.into())
+        } else {
+            self.may_take_away(at)
+        }
     }
 
     fn may_change(&self, ino: Ino) -> Result<()> {
         match ino {
-            DESK => Err(without_desk()),
-            ino if Link::of(ino).is_some() => Err(belongs_to_crewfs()),
+            DESK => Err(Reserved::WithoutQueue.into()),
+            ino if Link::of(ino).is_some() => Err(Reserved::Link.into()),
             _ => Ok(()),
         }
     }
@@ -182,10 +184,9 @@ impl Policy for Root {
                 self.may_take_away(from)?;
                 self.may_replace(to)
             }
-            Change::Xattr { ino: ROOT, name } if *name == super::SESSION => Err(FsError::because(
-                libc::EPERM,
-                "user.crewfs.session is told by crewfs, and by nobody else",
-            )),
+            Change::Xattr { ino: ROOT, name } if *name == super::SESSION => {
+                Err(Reserved::SessionAttribute.into())
+            }
             Change::Truncate { ino, .. } | Change::SetAttr { ino, .. } | Change::Xattr { ino, .. } => {
                 self.may_change(*ino)
             }
@@ -214,21 +215,6 @@ impl Link {
     }
 }
 
-fn hidden() -> FsError {
-    FsError::because(libc::EPERM, "the name .crewfs in the project's root is kept for the state of crewfs")
-}
-
-fn without_desk() -> FsError {
-    FsError::because(
-        libc::EPERM,
-        "the crew's queue is not mounted here: unmount and mount the project anew, or bind it with rbind",
-    )
-}
-
-fn belongs_to_crewfs() -> FsError {
-    FsError::because(libc::EPERM, "this symbolic link belongs to crewfs and leads to the crew's queue")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,7 +232,7 @@ mod tests {
     }
 
     fn errno(root: &Root, change: Change) -> Option<i32> {
-        root.permits(&change).err().map(|error| error.errno)
+        root.permits(&change).err().map(|error| error.errno())
     }
 
     #[test]

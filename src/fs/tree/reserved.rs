@@ -1,0 +1,29 @@
+//! What belongs to crewfs in the tree, and a worker cannot change.
+//!
+//! Must never: name an errno.
+
+use thiserror::Error;
+
+/// Why a change is refused whatever the rights of the caller are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Reserved {
+    /// The place of the state.
+    #[error("the name .crewfs in the project's root is kept for the state of crewfs")]
+    StateDirectory,
+    /// The directory beneath the mount of the queue.
+    #[error(
+        "the crew's queue is not mounted here: unmount and mount the project anew, or bind it with rbind"
+    )]
+    WithoutQueue,
+    /// A link that exists only through the mount.
+    #[error("this symbolic link belongs to crewfs and leads to the crew's queue")]
+    Link,
+    /// The mount point of the queue.
+    #[error(
+        "the tasks directory is where the crew's queue is mounted: it can be neither removed nor renamed"
+    )]
+    TasksDirectory,
+    /// The attribute that describes the session.
+    #[error("user.crewfs.session is told by crewfs, and by nobody else")]
+    SessionAttribute,
+}
