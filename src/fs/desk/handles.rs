@@ -1,6 +1,6 @@
-//! What is open on the desk.
+//! The open files of the desk.
 //!
-//! Must never: let go of what a worker wrote before it is on disk or refused.
+//! Must never: drop a text that a worker wrote before it is on disk or refused.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -21,11 +21,11 @@ use crate::queue::{Eyes, Payer, Seq, TaskId, WorkerName};
 
 /// One open file or directory.
 pub(super) enum OpenHandle {
-    /// A document as it was at open (C1). Writing to it is accepted where opening it for writing was, and has no effect.
+    /// A document as it was at open (C1). If it could be opened for writing, writes to it succeed and have no effect.
     Document(Arc<[u8]>),
-    /// A claim, open for writing: what is written is the progress note.
+    /// A claim that is open for writing: the text becomes the progress note.
     Note(Mutex<NoteHandle>),
-    /// A text that is given to the queue when it is closed.
+    /// A text that goes to the queue at close.
     Draft(Arc<Caller>, Arc<Mutex<Draft>>),
     /// A temporary file.
     Scratch(u64),
@@ -38,12 +38,12 @@ pub(super) enum OpenHandle {
 }
 
 pub(super) struct NoteHandle {
-    /// What the claim came to that it is of.
+    /// The claim that the note is about.
     pub(super) claim: Ticket,
     pub(super) caller: Arc<Caller>,
     /// The document as it was at open.
     pub(super) shown: Arc<[u8]>,
-    /// What was written since, in the order of writing: offsets mean nothing for a note.
+    /// The data written since, in the order of writing. Offsets mean nothing for a note.
     pub(super) written: Vec<u8>,
 }
 
@@ -58,17 +58,17 @@ impl NoteHandle {
     }
 }
 
-/// What a draft is of.
+/// What a draft is about.
 #[derive(Debug, Clone)]
 pub(super) enum Subject {
     /// The result or reason of this finish of a task.
     Result(TaskId, Ticket),
-    /// What a worker can do.
+    /// The capabilities of a worker.
     Capabilities(WorkerName),
 }
 
 impl Subject {
-    /// Whether both are of the same text.
+    /// Whether both are about the same text.
     fn is(&self, other: &Subject) -> bool {
         match (self, other) {
             (Subject::Result(task, finish), Subject::Result(other_task, other_finish)) => {
@@ -93,13 +93,13 @@ impl Subject {
 pub(super) struct Draft {
     pub(super) of: Subject,
     pub(super) text: Vec<u8>,
-    /// What the text was when it was opened first.
+    /// The text at the first open.
     before: Vec<u8>,
-    /// Whether the text is newer than what is on disk.
+    /// Whether the text is newer than the one on disk.
     pub(super) dirty: bool,
-    /// Whether it was emptied, and nothing was written or closed since.
+    /// Whether it was truncated, and neither written nor closed since.
     pub(super) emptied: bool,
-    /// Whether a write was refused whose text is worth nothing in part: nothing more of it is taken.
+    /// Whether a write was refused and a part of the text would be useless. No more of it is accepted.
     void: bool,
 }
 
@@ -112,7 +112,7 @@ impl Draft {
         Draft { of, text, before, dirty: false, emptied: false, void: false }
     }
 
-    /// Write into it. A result that is too long is kept up to the limit (C26); of words that are too many, the old ones stand.
+    /// Writes into it. A result that is too long is kept up to the limit (C26). Capabilities that are too long leave the old ones in force.
     pub(super) fn write(&mut self, offset: u64, data: &[u8], append: bool) -> Result<()> {
         let limit = self.of.limit();
         let written = if self.void {
@@ -128,14 +128,14 @@ impl Draft {
         written
     }
 
-    /// Take all of it away.
+    /// Truncates it to nothing.
     pub(super) fn empty(&mut self) {
         self.emptied = !self.text.is_empty();
         self.dirty |= self.emptied;
         self.text.clear();
     }
 
-    /// Give it another length.
+    /// Sets its length.
     pub(super) fn resize(&mut self, size: u64) -> Result<()> {
         let size = usize::try_from(size).ok().filter(|size| *size <= self.of.limit());
         let size = size.ok_or(Fault::TooLarge)?;
@@ -145,7 +145,7 @@ impl Draft {
     }
 }
 
-/// Put `data` into `text` as `pwrite(2)` does; with `append`, at its end.
+/// Puts `data` into `text` as `pwrite(2)` does; with `append`, at its end.
 pub(super) fn put(text: &mut Vec<u8>, offset: u64, data: &[u8], append: bool, limit: usize) -> Result<()> {
     let offset = if append { text.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
     let end = offset.saturating_add(data.len());
@@ -166,18 +166,17 @@ pub(super) fn slice(content: &[u8], offset: u64, size: u32) -> Vec<u8> {
     content[start..end].to_vec()
 }
 
-/// What is known of a handle that a file of the project is open by for writing. The file may hold the instructions of a task,
-/// now or by the time it is closed.
+/// A handle that has a file of the project open for writing. The file may hold the instructions of a task, now or by the time it is closed.
 pub(super) struct Writing {
-    /// Who opened it, unless its name is none.
+    /// The worker that opened it, if it has a name.
     pub(super) by: Option<Payer>,
-    /// Whether the process serves SFTP: it closes what its client has finished, and dies with what its client has not.
+    /// Whether the process serves SFTP. It closes files that its client has finished, and dies with the others open.
     pub(super) is_sftp: bool,
     /// The length of the file when it was opened.
     pub(super) size: i64,
     /// Whether anything was written through it, or the file was made with it.
     pub(super) wrote: AtomicBool,
-    /// Whether the process that wrote last was killed, and closed it by that.
+    /// Whether the process that wrote last was killed, which closed the file.
     pub(super) torn: AtomicBool,
 }
 
@@ -195,7 +194,7 @@ pub(super) struct ListingLine {
     pub(super) name: OsString,
 }
 
-/// All that is open.
+/// All open handles.
 #[derive(Default)]
 pub(super) struct Handles {
     last: AtomicU64,
@@ -205,15 +204,15 @@ pub(super) struct Handles {
 #[derive(Default)]
 struct Open {
     handles: HashMap<u64, (u32, Arc<OpenHandle>)>,
-    /// Texts in memory that are open, by their address: by how many handles, how many bytes, and for which user they count.
+    /// Open texts in memory by their address: how many handles have each open, how many bytes it has, and which user it counts for.
     texts: HashMap<usize, (usize, usize, u32)>,
-    /// What each user has open, and how many bytes that holds in memory.
+    /// For each user, how many handles it has, and how many bytes of memory they hold.
     users: HashMap<u32, (usize, usize)>,
     /// Contents of the log and of files, as long as they are open.
     shared: HashMap<Source, Weak<[u8]>>,
 }
 
-/// Where a text is from that several may have open.
+/// The source of a text that several handles may share.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Source {
     /// This event.
@@ -223,7 +222,7 @@ pub(super) enum Source {
 }
 
 impl OpenHandle {
-    /// Where in memory its text lies, and how long that is or may become.
+    /// The address of its text in memory, and how long it is or may become.
     fn text(&self) -> Option<(usize, usize)> {
         match self {
             OpenHandle::Document(bytes) => Some((bytes.as_ptr() as usize, bytes.len())),
@@ -242,7 +241,7 @@ impl OpenHandle {
 }
 
 impl Handles {
-    /// Refuse one more open text of so many bytes to a user who has very many.
+    /// Refuses one more open text of so many bytes to a user that has very many.
     pub(super) fn admit(&self, uid: u32, bytes: usize) -> Result<()> {
         let (handles, held) = self.open.lock().users.get(&uid).copied().unwrap_or_default();
         if handles < OPEN_TEXTS_OF_A_USER && held + bytes <= OPEN_BYTES_OF_A_USER {
@@ -296,14 +295,14 @@ impl Handles {
         self.open.lock().shared.get(source)?.upgrade()
     }
 
-    /// A text that was just read: the same in memory for all who read the same.
+    /// A text that was just read. All its readers share one copy in memory.
     pub(super) fn share(&self, source: Source, text: Vec<u8>) -> Arc<[u8]> {
         let mut open = self.open.lock();
         if let Some(known) = open.shared.get(&source).and_then(Weak::upgrade).filter(|known| **known == text)
         {
             return known;
         }
-        // Texts that are open no more are dropped when there are as many again.
+        // Closed texts are dropped when their number has doubled.
         if open.shared.len().is_power_of_two() {
             open.shared.retain(|_, text| text.strong_count() > 0);
         }
@@ -312,14 +311,14 @@ impl Handles {
         text
     }
 
-    /// Open a text for writing. It is one file: all who have it open see one text, which is `text` for the first of them.
+    /// Opens a text for writing. It is one file: all its handles share one text, which begins as `text` at the first open.
     pub(super) fn insert_draft(&self, caller: &Arc<Caller>, of: Subject, text: Vec<u8>) -> u64 {
         let mut open = self.open.lock();
         let shared = draft_in(&open, &of).unwrap_or_else(|| Arc::new(Mutex::new(Draft::new(of, text))));
         self.insert_shared(caller.actor.uid, &mut open, OpenHandle::Draft(caller.clone(), shared))
     }
 
-    /// The text, if anybody has it open.
+    /// The text, if a handle has it open.
     pub(super) fn draft(&self, of: &Subject) -> Option<Arc<Mutex<Draft>>> {
         draft_in(&self.open.lock(), of)
     }

@@ -15,7 +15,7 @@
 //! | `members`, `private` | who may change the queue, and who may see what of it |
 //! | `scratch` | temporary files in `completed/` and `failed/` |
 //! | `nodes`, `handles` | numbers, open files |
-//! | `misuse` | requests that mean nothing here |
+//! | `misuse`, `refused` | requests that mean nothing here, and what becomes of a refusal |
 //! | `sentences` | the facts of the queue in words |
 
 mod create_probe;
@@ -31,6 +31,7 @@ mod overview;
 mod passthrough;
 mod private;
 mod publish;
+mod refused;
 mod scratch;
 pub(in crate::fs) mod sentences;
 mod show;

@@ -83,20 +83,20 @@ pub(super) enum WorkerFile {
     Drain,
 }
 
-/// Something that was just made.
+/// A new node.
 #[derive(Debug, Clone)]
 pub(super) struct CreatedNode {
-    /// Tells it from all others.
+    /// Distinguishes it from all others.
     pub(super) number: u64,
-    /// What its maker asked for: the answer to a MKDIR must be a directory, that to a CREATE a file.
+    /// What its maker asked for: the answer to MKDIR must be a directory, and to CREATE a file.
     pub(super) kind: FileKind,
     /// When.
     pub(super) at: Wall,
-    /// What must be on disk before anybody is told that it was made.
+    /// What must be on disk before the maker learns that it was made.
     pub(super) ticket: Option<Ticket>,
 }
 
-/// The number alone tells one from another.
+/// The number alone distinguishes two of them.
 impl PartialEq for CreatedNode {
     fn eq(&self, other: &CreatedNode) -> bool {
         self.number == other.number
@@ -134,9 +134,9 @@ pub(super) enum DeskNode {
     WorkerFile(WorkerName, WorkerFile),
     /// A temporary file of an editor, in `completed/` or `failed/`.
     Scratch(u64),
-    /// What somebody just made, as its maker has it. Whoever looks for the name finds the task's entry instead.
+    /// A new node as its maker has it open. A lookup of the name finds the entry of the task instead.
     Made(CreatedNode),
-    /// A name in a synthesized directory that can mean nothing.
+    /// A name in a synthesized directory that means nothing.
     Nothing,
 }
 
@@ -195,7 +195,7 @@ impl Nodes {
         self.0.lock().nodes.get(&ino).map(|(node, _)| node.clone()).ok_or(FsError::Plain(Fault::Stale))
     }
 
-    /// Drop references; a node without any is forgotten.
+    /// Drops references. A node without any is removed.
     pub(super) fn forget(&self, ino: Ino, count: u64) {
         let mut table = self.0.lock();
         if let Some((_, left)) = table.nodes.get_mut(&ino) {

@@ -1,7 +1,7 @@
 //! The ordinary files of the tasks directory (C4), and what changing an instruction file means for the queue.
 //!
 //! May assume: the kernel has checked permissions.
-//! Must never: let the file and the queue part. What removes or replaces an instruction file is one step of the queue.
+//! Must never: let the file and the queue differ. A removal or replacement of an instruction file is one step of the queue.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -18,17 +18,17 @@ use super::{DeskCore, NO_TIME, table};
 use crate::queue::{Command, Payer, ProcessEnding, TaskId};
 
 impl DeskCore {
-    /// The task that a name in a directory holds the instructions of.
+    /// The task whose instructions a name in a directory holds.
     pub(super) fn task_at(&self, parent: Ino, name: &OsStr) -> Option<TaskId> {
         if parent == ROOT { table::task_of(name) } else { None }
     }
 
-    /// The task that a file holds the instructions of at present.
+    /// The task whose instructions a file holds at present.
     fn task_of(&self, ino: Ino) -> Option<TaskId> {
         self.files.name_in_root(ino).and_then(|name| table::task_of(&name))
     }
 
-    /// A caller is about to change the file of a task: it pays for what the queue will have to write down of that (C35).
+    /// A caller is about to change the file of a task. It pays for the events that the queue will log for that (C35).
     pub(super) fn pay(&self, req: &Request, task: Option<&TaskId>) -> Result<Option<Payer>> {
         let Some(caller) = task.and_then(|_| self.view.caller(req).ok()) else { return Ok(None) };
         let payer = Payer::from(&caller.actor);
@@ -38,7 +38,7 @@ impl DeskCore {
         }
     }
 
-    /// A new handle of a file; `made` tells whether the file is new, too. One for writing holds its task back from the moment on at which open(2) returns.
+    /// A new handle of a file; `made`: the file is new, too. A handle for writing blocks the task as soon as open(2) returns.
     fn open_handle(&self, req: &Request, ino: Ino, file: Arc<OwnedFd>, writes: bool, made: bool) -> Opened {
         let writing = writes.then(|| {
             let caller = self.view.caller(req).ok();
@@ -82,7 +82,7 @@ impl DeskCore {
         read_from(&file.file, offset, size)
     }
 
-    /// `append`: at the file's end on the disk, and not where the kernel takes that to be.
+    /// `append`: at the end of the file on the disk, which the kernel may not know.
     pub(super) fn write_plain(file: &Plain, offset: u64, data: &[u8], append: bool) -> Result<u32> {
         let written = match append {
             true => append_to(&file.file, data).map(|appended| appended.written),
@@ -90,7 +90,7 @@ impl DeskCore {
         };
         if let (Some(writing), Ok(_)) = (&file.writing, &written) {
             writing.wrote.store(true, Ordering::Release);
-            // The process that writes lives: what another one left undone, it goes on with.
+            // This process lives, and goes on with a write that a killed one left unfinished.
             writing.torn.store(false, Ordering::Release);
         }
         written
@@ -98,16 +98,16 @@ impl DeskCore {
 
     /// One descriptor of an instruction file was closed. If it was the last, publishing is about to follow.
     ///
-    /// Must not look into the memory of the process that closes: in the midst of execve(2) it would wait for us, and we for it.
+    /// Must not read the memory of the process that closes: during execve(2) it would wait for the daemon, and the daemon for it.
     pub(super) fn flush_plain(&self, req: &Request, ino: Ino, fh: u64, file: &Plain) {
         let Some(writing) = &file.writing else { return };
         let torn = || match leaving(req.tid) {
             Some(ProcessEnding::Killed(_)) => true,
-            // A client that was done would have had its server close the file.
+            // If the client had been done, its server would have closed the file.
             Some(_) => writing.is_sftp,
             None => false,
         };
-        // O_TRUNC is no write, but the beginning of one.
+        // O_TRUNC is not a write. It begins one.
         let emptied =
             || writing.size > 0 && rustix::fs::fstat(&file.file).is_ok_and(|stat| stat.st_size == 0);
         if (writing.wrote.load(Ordering::Acquire) || emptied()) && torn() {
@@ -117,12 +117,12 @@ impl DeskCore {
         if self.task_of(ino).is_some() {
             let by = writing.by.as_ref().and_then(|by| by.worker.clone());
             self.view.publisher.settling.begin(fh, by);
-            // From now on a caller that asks for a directory waits for what is about to appear there.
+            // From now on a caller that reads a directory waits for the tasks that are about to appear in it.
             self.disbelieve();
         }
     }
 
-    /// The last descriptor was closed: what was written is complete, unless the file is open by another handle.
+    /// The last descriptor was closed: the content is complete, unless another handle has the file open.
     pub(super) fn release_plain(&self, ino: Ino, fh: u64, handle: Arc<OpenHandle>) {
         let OpenHandle::Plain(Plain { file, writing: Some(writing) }) = &*handle else { return };
         let stat = rustix::fs::fstat(file);
@@ -130,7 +130,7 @@ impl DeskCore {
         let (task, writer) = (self.task_of(ino), writing.by.clone());
         let publisher = self.view.publisher.clone();
         publisher.settling.is_last(fh);
-        // The daemon's own descriptors go first: the watch takes any that is left for a writer beneath the mount.
+        // The daemon's own descriptors are closed first: the watch would take an open one for a writer beneath the mount.
         drop(handle);
         self.files.let_go(ino);
         if let Ok(stat) = stat {
@@ -141,7 +141,7 @@ impl DeskCore {
         publisher.publish(&task, move |_| settle.settling.end(fh));
     }
 
-    /// A name that needs no further step came into being, or went: a link, a pipe, a directory.
+    /// A name that needs no further step appeared or disappeared: a link, a pipe, a directory.
     pub(super) fn appeared<T: Send + 'static>(
         &self,
         parent: Ino,
@@ -152,7 +152,7 @@ impl DeskCore {
         self.answer_when_published(self.task_at(parent, name), done, reply);
     }
 
-    /// Give a file another length, or other attributes.
+    /// Sets the length or the attributes of a file.
     pub(super) fn set_plain(
         &self,
         req: &Request,
@@ -175,14 +175,14 @@ impl DeskCore {
         }
     }
 
-    /// The content of a file was changed by other means than writing. A process that has it open for writing is not done with
-    /// it: open(2) with O_TRUNC comes this way, too, before the first byte.
+    /// The content of a file was changed other than by a write. A process that has it open for writing is not done with it: open(2) with
+    /// O_TRUNC comes this way, too, before the first byte.
     pub(super) fn changed<T: Send + 'static>(&self, ino: Ino, done: Result<T>, reply: Reply<T>) {
         self.files.let_go(ino);
         self.answer_when_published(self.task_of(ino), done, reply);
     }
 
-    /// The attributes of a file were changed: who may read it, above all.
+    /// The attributes of a file were changed, such as the right to read it.
     pub(super) fn marked<T: Send + 'static>(&self, ino: Ino, done: Result<T>, reply: Reply<T>) {
         let task = if is_synthesized(ino) { None } else { self.task_of(ino) };
         self.answer_when_published(task, done, reply);
@@ -195,13 +195,13 @@ impl DeskCore {
         reply: Reply<T>,
     ) {
         match task.filter(|_| done.is_ok()) {
-            // The file is as it should be; if the queue cannot take it now, the watch tries again.
+            // The change of the file is done. If the queue cannot record it now, the watch tries again.
             Some(task) => self.view.publisher.publish(&task, move |_| reply.send(done)),
             None => reply.send(done),
         }
     }
 
-    /// Remove a name. The task of an instruction file stays for a while, since the file may come back (C14).
+    /// Removes a name. The task of an instruction file stays for a while, because the file may come back (C14).
     pub(super) fn unlink_plain(
         self: &Arc<DeskCore>,
         req: &Request,
@@ -234,7 +234,7 @@ impl DeskCore {
             let (from, to) = ((from.0, from.1.to_os_string()), (to.0, to.1.to_os_string()));
             move || files.rename(&req, (from.0, &from.1), (to.0, &to.1), flags)
         };
-        // What moved is complete: it is published before the caller hears of it.
+        // A moved file is complete. It is published before the caller gets the answer.
         let (core, other) = (self.clone(), old.clone().filter(|_| exchange));
         let published = Reply::new(move |done: Result<()>| {
             let last = core.clone();
@@ -244,8 +244,7 @@ impl DeskCore {
         self.taking_away(req, old.filter(|_| !exchange), step, published);
     }
 
-    /// Take a task's file away by a step, if the task allows that. The step is done when the queue has it on disk that the file
-    /// goes.
+    /// Removes the file of a task by a step, if the task allows that. The step is made after the queue has the removal on disk.
     fn taking_away(
         self: &Arc<DeskCore>,
         req: &Request,
@@ -269,19 +268,19 @@ impl DeskCore {
                 Err(error) => reply.send(Err(error)),
                 Ok(_) => {
                     let taken = step();
-                    // The queue hears how it is now: the step may have failed, or the file was looked at just before it went.
+                    // Publish again: the step may have failed, or a scan may have seen the file just before it went.
                     core.view.publisher.publish(&id, move |_| reply.send(taken));
                 }
             }
         });
     }
 
-    /// A plain node as the kernel wants it. Nothing is believed for longer than the answer: the queue looks at these files.
+    /// The entry of a plain node. The kernel may cache nothing of it, because the queue depends on these files.
     pub(super) fn plain_entry(attr: Attr) -> Entry {
         Entry { attr, entry_ttl: NO_TIME, attr_ttl: NO_TIME }
     }
 
-    /// All names in the top directory: the project's own, then the synthesized ones that exist now.
+    /// All names in the top directory: those of the project, then the synthesized ones that exist now.
     pub(super) fn list_plain_root(&self, req: &Request) -> Result<Vec<ListingLine>> {
         let mut lines = Vec::new();
         let fh = self.files.opendir(ROOT)?;

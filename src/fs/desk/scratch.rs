@@ -1,10 +1,10 @@
 //! Temporary files in `completed/` and `failed/`, as editors and agents make them before a rename (C25, C29).
 //!
-//! May assume: the kernel has judged who may read one by its mode, as of any file.
-//! Must never: let one user's files take the place of all others', or change a file that another user made.
+//! May assume: the kernel has checked by the mode of each file who may read it.
+//! Must never: let one user's files displace those of all others, or change a file that another user made.
 //!
-//! They live in memory: a crash between writing and renaming one loses what no worker was told is kept. Who makes more than its
-//! share loses what it has not used for longest, and has not open.
+//! They live in memory. A crash between the write and the rename loses only files that no worker was promised. A user that makes more than
+//! its share loses the closed file that it has not used for longest.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -32,13 +32,13 @@ pub(super) struct Scratch {
     uid: u32,
     gid: u32,
     mode: u16,
-    /// How many have it open.
+    /// How many handles have it open.
     open: usize,
-    /// When it was used last, as a number that grows.
+    /// When it was used last, as a growing number.
     used: u64,
 }
 
-/// What `stat(2)` shows of one.
+/// What `stat(2)` shows of a temporary file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ScratchStat {
     pub(super) size: u64,
@@ -48,7 +48,7 @@ pub(super) struct ScratchStat {
     pub(super) mode: u16,
 }
 
-/// What all files together, or those of one user, may be.
+/// The share of all users together, or of one user.
 struct ScratchUsage {
     files: usize,
     bytes: usize,
@@ -73,7 +73,7 @@ struct ScratchTable {
 const ABSENT: FsError = FsError::Plain(Fault::Absent);
 
 impl Scratches {
-    /// A new empty file, open, at a place that has none.
+    /// Makes an empty file, open, at a place that has none.
     fn create(&self, place: (Ino, &OsStr), req: &Request, mode: u16, at: Wall) -> Result<u64> {
         let mut table = self.0.lock();
         table.make_room(req.uid, 1, 0)?;
@@ -100,7 +100,7 @@ impl Scratches {
         here.map(|((_, name), number)| (name.clone(), *number)).collect()
     }
 
-    /// What there is to know of a file.
+    /// The attributes of a file.
     pub(super) fn stat(&self, number: u64) -> Result<ScratchStat> {
         self.0.lock().file(number).map(|file| ScratchStat {
             size: file.content.len() as u64,
@@ -111,7 +111,7 @@ impl Scratches {
         })
     }
 
-    /// Some of its content.
+    /// A part of its content.
     pub(super) fn read(&self, number: u64, offset: u64, size: u32) -> Result<Vec<u8>> {
         self.0.lock().file(number).map(|file| slice(&file.content, offset, size))
     }
@@ -151,7 +151,7 @@ impl Scratches {
         }
     }
 
-    /// Remove the file at a place. Who has it open keeps nothing: temporary files are renamed, not shared.
+    /// Removes the file at a place, also for a process that has it open: temporary files are renamed, not shared.
     fn remove(&self, parent: Ino, name: &OsStr) -> Result<()> {
         let mut table = self.0.lock();
         let number = table.places.remove(&(parent, name.to_os_string())).ok_or(ABSENT)?;
@@ -159,7 +159,7 @@ impl Scratches {
         Ok(())
     }
 
-    /// Give the file at a place another name.
+    /// Renames the file at a place.
     fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr)) -> Result<()> {
         let mut table = self.0.lock();
         let place = (from.0, from.1.to_os_string());
@@ -182,7 +182,7 @@ impl ScratchTable {
         Ok(file)
     }
 
-    /// See that there is room for more of a user: what was not used for longest, and is not open, goes.
+    /// Makes room for more files of a user: removes closed files, the longest unused first.
     fn make_room(&mut self, uid: u32, files: usize, bytes: usize) -> Result<()> {
         self.make_room_in(&OF_A_USER, |file| file.uid == uid, files, bytes)
             .and_then(|()| self.make_room_in(&OF_ALL, |_| true, files, bytes))
@@ -216,7 +216,7 @@ impl ScratchTable {
 }
 
 impl DeskCore {
-    /// Whether a name is that of a temporary file. `exclusive`: the caller asks to be the one that makes it.
+    /// Whether a name is that of a temporary file. `exclusive`: the caller opens it with O_EXCL.
     pub(super) fn is_scratch(&self, parent: Ino, name: &OsStr, node: &DeskNode, exclusive: bool) -> bool {
         let finished = DeskNode::Directory(DeskDirectory::Completed);
         let failed = DeskNode::Directory(DeskDirectory::Failed);
@@ -229,7 +229,7 @@ impl DeskCore {
             && self.view.nodes.get(parent).is_ok_and(|dir| dir == finished || dir == failed)
     }
 
-    /// Whether the caller may change a temporary file, or take its name away: its own, and operators and root any.
+    /// Refuses to change or remove a temporary file of another user. Operators and root may change any.
     fn may_change_scratch(&self, req: &Request, caller: &Caller, number: u64) -> Result<()> {
         let file = self.view.scratches.stat(number)?;
         if file.uid == req.uid || req.uid == 0 || caller.actor.operator {
@@ -238,7 +238,7 @@ impl DeskCore {
         Err(self.refused(caller, Misuse::ScratchOfAnother { uid: file.uid }.into()))
     }
 
-    /// `place` has no file: the kernel has looked for one.
+    /// `place` has no file; the kernel has checked that.
     pub(super) fn create_scratch(
         &self,
         req: &Request,
@@ -290,7 +290,7 @@ impl DeskCore {
         self.view.scratches.remove(place.0, place.1)
     }
 
-    /// The rename that saves: the temporary file becomes the result, in one step with the end of the task (C25).
+    /// The rename that saves a file: it becomes the result in the same step that ends the task (C25).
     pub(super) fn rename_scratch(
         self: &Arc<DeskCore>,
         req: &Request,

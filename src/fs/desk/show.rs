@@ -1,6 +1,6 @@
-//! What there is on the desk at this moment: which synthesized nodes exist, and how each looks to `stat(2)` and to a reader.
+//! The desk at this moment: which synthesized nodes exist, and what `stat(2)` and a read of each return.
 //!
-//! Must never: change anything (C2), or show a size or time that is not true of what an open would read now (C1).
+//! Must never: change anything (C2), or show a size or time that does not fit the content that an open would read now (C1).
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -34,7 +34,7 @@ pub(super) enum NodeContent {
     Text(TextRef),
     /// The instructions of a task: a real file.
     Instructions(TaskId),
-    /// A text of a task that is not for the one who asks.
+    /// A text of a task that the caller may not see.
     Withheld(TaskId),
     /// All events.
     Events,
@@ -46,10 +46,10 @@ pub(super) struct Shown {
     pub(super) perm: u16,
     pub(super) size: u64,
     pub(super) mtime: Timestamp,
-    /// The user of the worker who may write it. Only the owner may set times of its own choice, which is what `touch` does over
-    /// SFTP. Whoever mounted owns the rest.
+    /// The user of the worker that may write it; `None`: the user that mounted. Only the owner of a file may set its times freely, which
+    /// `touch` does over SFTP.
     pub(super) uid: Option<u32>,
-    /// Its group, where that says anything.
+    /// Its group; `None`: that of the user that mounted.
     pub(super) gid: Option<u32>,
 }
 
@@ -57,21 +57,21 @@ pub(super) struct Shown {
 pub(super) struct View {
     pub(super) engine: Arc<Engine>,
     pub(super) callers: Arc<Callers>,
-    /// Who holds which file of the tree.
+    /// Knows which worker holds which file of the tree.
     pub(super) guard: Arc<Guard>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) nodes: Nodes,
     pub(super) scratches: Scratches,
     pub(super) config: Config,
-    /// When the desk was opened: nothing on it is older.
+    /// When the desk was opened. No node is older.
     pub(super) opened: Timestamp,
     opened_at: Wall,
     pub(super) overview: Overview,
-    /// What the two sessions are asked: the tree's, and the desk's own.
+    /// The two sessions: the tree's, and the desk's own.
     pub(super) sessions: [OnceLock<Arc<SessionInfo>>; 2],
-    /// The newest `queue.json`: thousands of tasks are not written out for every `stat`.
+    /// The newest `queue.json`, so that not every `stat` writes out thousands of tasks.
     queue: Mutex<Renderings>,
-    /// What `locks` of each worker last showed, and since when: nothing tells when a lock ends.
+    /// What `locks` of each worker last showed, and since when. No event marks the end of a lock.
     locks: Mutex<HashMap<WorkerName, (Vec<u8>, Timestamp)>>,
 }
 
@@ -160,7 +160,7 @@ impl View {
             DeskNode::Directory(DeskDirectory::Blocked | DeskDirectory::Status | DeskDirectory::Workers) => {
                 directory(0o555)
             }
-            // Names are made, moved and removed here by workers of every uid; what they may do is judged by the queue.
+            // Workers of every uid make, move and remove names here. The queue decides what they may do.
             DeskNode::Directory(_) => directory(0o777),
             DeskNode::Worker(name) => {
                 self.worker(name, &state, req)?;
@@ -201,7 +201,7 @@ impl View {
         })
     }
 
-    /// The user of the one worker who may write a node.
+    /// The user of the one worker that may write a node.
     fn writer(&self, node: &DeskNode, state: &State, req: &Request) -> Option<u32> {
         let worker = match node {
             DeskNode::ClaimNext => return Some(req.uid),
@@ -326,7 +326,7 @@ impl View {
         })
     }
 
-    /// A worker is there if it ever claimed anything, or was heard of, or asks itself.
+    /// A worker exists if it ever claimed a task, or was heard of, or is the caller.
     fn worker(&self, name: &WorkerName, state: &State, req: &Request) -> Result<()> {
         let known = state.worker(name.as_str()).is_some()
             || self.engine.roster().get(name.as_str()).is_some()
@@ -334,7 +334,7 @@ impl View {
         if known { Ok(()) } else { Err(ABSENT) }
     }
 
-    /// What a caller without a name reads in its directory: why that is so, and that it may stop.
+    /// What a caller without a name reads in its directory: why it has none, and that it may stop.
     fn to_nameless(
         &self,
         name: &WorkerName,
@@ -384,7 +384,7 @@ impl View {
                     (idle, limit),
                     &self.eyes(req, state),
                 );
-                // When the idle time is over the answer changes without an event.
+                // At the end of the idle time the content changes without an event.
                 let over = now.wall.0.saturating_sub_unsigned(idle.0.saturating_sub(limit.0));
                 let mtime = if idle >= limit { changed.max(at(Wall(over))) } else { changed };
                 (text, 0o444, mtime)
@@ -394,7 +394,7 @@ impl View {
                 let task = claims.last().ok_or(ABSENT)?;
                 return Ok((NodeContent::Instructions(task.clone()), 0o444, changed));
             }
-            // The note of the youngest claim, which `task` and `claim/next` mean too.
+            // The note of the youngest claim, which `task` and `claim/next` stand for, too.
             WorkerFile::Note => (documents::note(state, name, &self.eyes(req, state)), 0o666, changed),
             WorkerFile::Why => {
                 let refusal = presence.and_then(|p| p.last_refusal());
@@ -417,7 +417,7 @@ impl View {
         Ok((NodeContent::Bytes(bytes.into()), perm, mtime))
     }
 
-    /// The files that a worker holds for writing, one a line, and when that became so.
+    /// The files that a worker holds for writing, one a line, and since when the list is the same.
     fn locks(&self, name: &WorkerName) -> (Vec<u8>, Timestamp) {
         let held = documents::lines(&self.guard.held_by(name));
         let mut shown = self.locks.lock();
@@ -454,7 +454,7 @@ impl View {
         Ok((stamp.size, mtime))
     }
 
-    /// Whether a node of the top is there at present. Cheaper than to show it.
+    /// Whether a node of the top exists at present. Cheaper than showing it.
     pub(super) fn is_listed(&self, node: &DeskNode, req: &Request) -> bool {
         match node {
             DeskNode::Next => self.best(&self.engine.state(), req).is_some(),
@@ -509,7 +509,7 @@ impl View {
         Ok(lines)
     }
 
-    /// Whether a look at a node may depend on who asks. A task that a directory does not list is there for no caller.
+    /// Whether the attributes of a node may depend on the caller. A task that a directory does not list exists for no caller.
     pub(super) fn depends_on_caller(&self, node: &DeskNode) -> bool {
         match node {
             DeskNode::Made(_) | DeskNode::Nothing | DeskNode::Scratch(_) => false,
@@ -524,12 +524,12 @@ impl View {
         }
     }
 
-    /// Whether something was just written that is not published yet: the one that wrote it waits.
+    /// Whether the caller just wrote a file that is not published yet. Such a caller waits.
     pub(super) fn is_settling(&self) -> bool {
         !self.publisher.settling.is_empty()
     }
 
-    /// Wait until what was just written is published.
+    /// Waits until files that were just written are published.
     pub(super) fn settle(&self, req: &Request) {
         if self.is_settling()
             && let Ok(caller) = self.caller(req)
@@ -538,13 +538,13 @@ impl View {
         }
     }
 
-    /// For whom something is shown; nobody, where who asks has no proper name: reading is for all.
+    /// The worker that reads; `None` for a caller without a proper name, which may read, too.
     fn worker_of(&self, req: &Request) -> Option<String> {
         let caller = self.callers.identify(req).ok()?;
         Some(caller.actor.worker.as_str().to_owned())
     }
 
-    /// Who asks.
+    /// The caller.
     pub(super) fn caller(&self, req: &Request) -> Result<Arc<Caller>> {
         self.callers.identify(req)
     }

@@ -41,27 +41,6 @@ impl DeskCore {
         Some(node.unwrap_or(DeskNode::Nothing))
     }
 
-    /// The outcome of a command for the caller. A refusal is also recorded where the worker can read it.
-    pub(super) fn answer(
-        &self,
-        caller: &Caller,
-        outcome: std::result::Result<Outcome, Failure>,
-    ) -> Result<Outcome> {
-        outcome.map_err(|failure| self.refused(caller, failure.into()))
-    }
-
-    pub(super) fn refused(&self, caller: &Caller, error: FsError) -> FsError {
-        if let FsError::Queue(refusal) = &error {
-            self.view.engine.counters().refusals.count(refusal);
-        }
-        if let Some(why) = error.sentence(&self.view.config.tasks) {
-            let now = (self.view.engine.clock())();
-            let presence = self.view.engine.roster().heard(&caller.actor.worker, caller.actor.uid, now);
-            presence.refused(now.wall, why);
-        }
-        error
-    }
-
     /// The caller of a change of the queue. Publishes everything that was written before.
     fn begin<T>(&self, req: &Request, reply: Reply<T>) -> Option<(Arc<Caller>, Reply<T>)> {
         self.view.settle(req);
@@ -281,7 +260,8 @@ impl DeskCore {
         });
     }
 
-    /// The process that a claim shall end with. What ends a claim must not come from a connection that has lost it.
+    /// Before a command is decided: for a claim, the process whose end ends it. Refuses the end of a claim if it comes from a connection
+    /// that has lost the claim.
     pub(super) fn before(&self, caller: &Caller, command: &Command) -> Result<Option<LiveProcess>> {
         match command {
             Command::Claim { .. } | Command::ClaimNext { .. } => Ok(self.view.callers.alive(caller)),
@@ -535,8 +515,8 @@ impl DeskCore {
         reply.send(done.map(|()| written));
     }
 
-    /// One descriptor of a draft is closed. A shell's `>` closes one before it writes the first byte. So a draft that was only emptied is put
-    /// on disk by the next close.
+    /// One descriptor of a draft is closed. A shell's `>` closes one before it writes the first byte. So a draft that was only truncated
+    /// is put on disk by the next close.
     pub(super) fn flush_draft(self: &Arc<DeskCore>, handle: Arc<OpenHandle>, reply: Reply<()>) {
         match &*handle {
             OpenHandle::Draft(_, draft) if std::mem::take(&mut draft.lock().emptied) => reply.send(Ok(())),

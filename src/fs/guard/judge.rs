@@ -166,8 +166,8 @@ impl Guard {
         self.table.lock().changes.doubt(ino, refused, writing, since, now);
     }
 
-    /// Whether a connection may go on writing a file. It may not if a younger connection of the same worker has changed the file; if this is
-    /// the younger one, the older ones may not from now on.
+    /// Whether a connection may go on writing a file. It may not if a younger connection of the same worker has changed the file. If this
+    /// is the younger one, the older ones may not from now on.
     fn check_connections(&self, caller: &Caller, ino: Ino) -> Result<()> {
         let (fenced, others) = {
             let table = self.table.lock();

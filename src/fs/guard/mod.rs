@@ -1,24 +1,24 @@
-//! The guard: the one place where changes of the tree are let through.
+//! The guard: the one place that permits changes of the tree.
 //!
-//! May assume: every changing request asks here before it touches the disk, and the kernel keeps the file (and, for names,
-//! the directory) locked until it is answered: two changes of one file are never judged at once.
-//! Must never: wait on a thread that serves the kernel. What has to wait is parked ([`waiting`]), and its answer with it.
+//! May assume: every changing request asks here before it touches the disk, and the kernel keeps the file (and, for names, the directory)
+//! locked until the answer, so that two changes of one file are never judged at once.
+//! Must never: wait on a thread that serves the kernel. A change that has to wait is parked together with its answer ([`waiting`]).
 //!
-//! A change is refused because of
+//! A change is refused ([`refusal`]) because of
 //! - the root's own names ([`Policy`]),
 //! - files that belong to a claimed task by its `owns` globs ([`owned`], C53),
-//! - another worker who holds the file ([`locks`], C50 to C52),
+//! - another worker that holds the file ([`locks`], C50 to C52),
 //! - a younger connection of the same worker ([`fences`], C42),
-//! - a change that the worker has not read yet ([`recent`], C54).
+//! - a change that the worker has not read yet ([`versions`], C54).
 //!
-//! What git would ignore is exempt from the last three ([`exempt`]).
+//! Files that git would ignore are exempt from the last three ([`gitignore`]).
 //!
-//! # How a read is noticed
+//! # How the guard notices a read
 //!
-//! The kernel answers most reads by itself. So the attributes of a file that was changed lately live no time as long as
-//! somebody of the crowd has not read it: whoever opens it asks for them ([`Guard::before_read`]), and if that is a worker who
-//! has not read it, its pages are dropped first, so that the read itself comes to us ([`Guard::reading`]). A read that slips in
-//! between costs one refused change and one more read.
+//! The kernel answers most reads from its cache. So it may not cache the attributes of a recently changed file until every worker of
+//! the crowd has read the file: each open asks for them ([`Guard::before_read`]). If a worker opens it that has not read it, the guard
+//! drops the cached pages first, so that the read itself reaches the daemon ([`Guard::reading`]). A read that comes in between costs
+//! one refused change and one more read.
 //!
 //! Lock order: the table, alone. It is never held over a system call.
 
@@ -69,16 +69,16 @@ use crate::queue::{Instant, Span, Wall, WorkerName};
 /// The extended attribute that names the holder of a file (C55).
 pub const LOCK_ATTRIBUTE: &str = "user.crewfs.lock";
 
-/// What can be chosen about the guard.
+/// The options of the guard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// How long a change waits for another worker's lock (C51).
     pub lock_wait: Span,
-    /// How long after a change others must have read the file before they change it (C54).
+    /// How long after a change other workers must read the file before they change it (C54).
     pub stale_window: Span,
-    /// Whether that is asked for at all.
+    /// Whether they must.
     pub refuse_stale: bool,
-    /// What is not guarded (C52), as the text of a `.gitignore` at the root; what git would ignore, if there is none.
+    /// The exempt files (C52), as the text of a `.gitignore` at the root; `None`: those that git would ignore.
     pub unguarded: Option<Arc<str>>,
 }
 
@@ -93,13 +93,13 @@ impl Default for Config {
     }
 }
 
-/// What a session forbids whoever asks.
+/// Changes that a session forbids every caller.
 pub trait Policy: Send + Sync {
-    /// Why the change is refused, if it is.
+    /// Refuses a change.
     fn permits(&self, change: &Change) -> Result<()>;
 }
 
-/// What a change came to, as far as the guard wants to know.
+/// The result of a change, as far as the guard needs it.
 pub trait ChangeOutcome {
     /// The file that was made.
     fn made(&self) -> Option<Ino> {
@@ -115,42 +115,42 @@ impl ChangeOutcome for Attr {
     }
 }
 
-/// What has been noticed of files.
+/// What the guard knows of files.
 struct FileTable {
     locks: Locks,
     fences: Fences,
     changes: Versions,
     /// Files that lost their last name and may still be open.
     orphans: HashMap<Ino, Orphan>,
-    /// Who stored through a mapping last, if that could be found out, and when it was looked for.
+    /// The last caller that stored through a mapping, if it was found, and when the guard looked.
     mapped: HashMap<Ino, (Option<Arc<Caller>>, Instant)>,
 }
 
-/// How a file lost its last name. What somebody else still writes into it would be lost without a word.
+/// How a file lost its last name. A write of another worker into it would be lost silently.
 struct Orphan {
     path: String,
     by: WorkerName,
     at: Wall,
 }
 
-/// What comes of a change that is asked for.
+/// The judgement of a change.
 pub enum Verdict {
-    /// It may be made, now. To be handed back with [`Guard::carry_out`].
+    /// It may be made now, by [`Guard::carry_out`].
     Granted(Grant),
-    /// It may not.
+    /// It may not be made.
     Refused(FsError),
-    /// Another worker holds the file, or it is not known who asks. To be handed back with [`Guard::park`].
+    /// Another worker holds the file, or the caller is not known. The change waits, in [`Guard::park`].
     Wait(Patience),
 }
 
-/// What the guard does against changes, in numbers.
+/// What the guard has done against changes, in numbers.
 #[derive(Debug)]
 pub struct Counters {
     /// Changes that were refused, by reason.
     pub refusals: Tally<GuardRefusal>,
     /// Changes that had to wait for another worker's lock.
     pub waited: AtomicU64,
-    /// How often the kernel was told to drop what it keeps of a file, so that a read is noticed.
+    /// How often the kernel dropped the cached pages of a file, so that the guard notices a read.
     pub pages_dropped: AtomicU64,
 }
 
@@ -160,7 +160,7 @@ impl Default for Counters {
     }
 }
 
-/// Lets changes through, or does not. See the top of this file.
+/// Permits or refuses changes. See the top of this file.
 pub struct Guard {
     config: Config,
     policy: Box<dyn Policy>,
@@ -175,12 +175,12 @@ pub struct Guard {
     room: ParkedChanges,
     sweeper: Sweeper,
     counters: Counters,
-    /// How large the crowd was when all recent changes were last made known to it.
+    /// How large the crowd was when the attributes of all recent changes were last invalidated for it.
     crowd: AtomicUsize,
 }
 
 impl Guard {
-    /// A guard of `files`, with nobody in its waiting room.
+    /// A guard of `files`, with no parked change.
     pub fn new(
         config: Config,
         policy: Box<dyn Policy>,
@@ -214,7 +214,7 @@ impl Guard {
         }
     }
 
-    /// The tree is mounted: as this device, by a kernel that can be told to forget. Changes can be parked from now on.
+    /// The tree is mounted as this device, by a kernel that can invalidate its cache. Changes can be parked from now on.
     pub fn start(self: &Arc<Self>, device: DeviceNumber, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
         self.descriptors.mounted(device);
         let _ = self.forgetting.set(Invalidator::start(kernel)?);
@@ -222,24 +222,24 @@ impl Guard {
         waiting::start(self)
     }
 
-    /// Nobody waits any longer: what is parked is answered EIO.
+    /// Answers every parked change with EIO.
     pub fn stop(&self) {
         self.room.close();
         self.sweeper.close();
     }
 
-    /// What was done against changes since the start.
+    /// The numbers since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// This caller did something.
+    /// Records a sign of life of this caller.
     pub fn seen(&self, req: &Request) {
         self.callers.seen(req);
         self.meet();
     }
 
-    /// Make a change if and when it may be made, and answer.
+    /// Makes a change if and when it may be made, and answers.
     pub fn run<T: ChangeOutcome + Send + 'static>(
         self: &Arc<Self>,
         req: &Request,
@@ -254,14 +254,14 @@ impl Guard {
         }
     }
 
-    /// Make a change that was granted, and take note of it.
+    /// Makes a granted change, and records it.
     pub fn carry_out<T: ChangeOutcome>(&self, grant: Grant, make: impl FnOnce() -> Result<T>) -> Result<T> {
         let made = make()?;
         self.note(grant, made.made());
         Ok(made)
     }
 
-    /// The same, when no lease is in its way. The kernel keeps the file locked until the answer, so what was judged stays true.
+    /// The same, when no lease prevents it. The kernel keeps the file locked until the answer, so the judgement stays true.
     pub fn finish<T: ChangeOutcome + Send + 'static>(
         self: &Arc<Self>,
         grant: Grant,
@@ -274,7 +274,7 @@ impl Guard {
         self.files.leases().run(uid, make, noted);
     }
 
-    /// Make a change when whoever is in its way is done, and answer.
+    /// Makes a change when the other worker is done, and answers.
     pub fn park<T: ChangeOutcome + Send + 'static>(
         self: &Arc<Self>,
         patience: Patience,
@@ -293,11 +293,11 @@ impl Guard {
             let guard = guard.clone();
             move |came: Result<T>| {
                 if let (Ok(_), Some(ino)) = (&came, written) {
-                    // Another worker may have made the kernel drop what is written, and read again what was there before.
+                    // Another worker may have made the kernel drop the written pages and read the old content again.
                     guard.drop_pages(ino, || {});
                 }
                 if let (Err(_), Some(ino), Some(caller)) = (&came, written, &caller) {
-                    // Meanwhile the kernel has shown it to every reader.
+                    // In the meantime every reader could see the write in the cache.
                     guard.doubt(ino, &caller.actor.worker, came_in);
                 }
                 reply.send(came);
@@ -307,7 +307,7 @@ impl Guard {
             Ok(grant) => guard.finish(grant, uid, make, after),
             Err(error) => {
                 if let Some(ino) = mapped {
-                    // Pages that were refused are not left where other workers read them.
+                    // Refused pages must not stay in the cache, where other workers read them.
                     guard.drop_pages(ino, || {});
                 }
                 after(Err(error));
@@ -316,7 +316,7 @@ impl Guard {
         self.room.enter(self, patience, change, Box::new(resume));
     }
 
-    /// The node is no more: nobody has it open, and the kernel has forgotten it.
+    /// The node is gone: no process has it open, and the kernel has forgotten it.
     pub fn forget(&self, ino: Ino) {
         self.exempt.forget(ino);
         let mut table = self.table.lock();
@@ -326,7 +326,7 @@ impl Guard {
         table.mapped.remove(&ino);
     }
 
-    /// To be called every second or so: a connection that has closed a file may open and change it again.
+    /// Called about every second: a connection that has closed a file may open and change it again.
     pub fn lower_fences(&self) {
         let raised = self.table.lock().fences.all();
         for (ino, process) in raised {
@@ -336,19 +336,19 @@ impl Guard {
         }
     }
 
-    /// Whether a process is seen to have a file open for writing.
+    /// Whether a process has a file open for writing.
     fn has_open(&self, process: u32, ino: Ino) -> bool {
         matches!(self.descriptors.sight(process, ino), OpenState::Writing | OpenState::Appending)
     }
 
-    /// Something happened behind the mount to an entry of this name; to any, if none is named.
+    /// An entry of this name changed behind the mount; `None`: any entry.
     pub fn changed_behind(&self, name: Option<&OsStr>) {
         if name.is_none_or(gitignore::makes_rules) {
             self.exempt.rules_changed();
         }
     }
 
-    /// How long the kernel may believe attributes of a file, if otherwise it might for `as_a_rule`.
+    /// How long the kernel may cache the attributes of a file; `as_a_rule` without a recent change.
     pub fn attr_ttl(&self, ino: Ino, as_a_rule: Duration) -> Duration {
         let now = (self.clock)().instant;
         let table = self.table.lock();
@@ -357,23 +357,22 @@ impl Guard {
         } else if table.changes.is_news(ino, &self.callers.crowd(), now) {
             Duration::ZERO
         } else {
-            // Somebody of whom nothing was heard yet may read it next.
+            // A worker that is not in the crowd yet may read it next.
             as_a_rule.min(Duration::from_millis(RECENT_BELIEVED_MS))
         }
     }
 
-    /// Somebody asks for the attributes of a file, and may read it next. `then` is called when the kernel is ready for that, and
-    /// reads the attributes: what changes the file before counts as not looked at. `anew`: to open it, and not in the midst
-    /// of reading.
+    /// A caller asks for the attributes of a file, and may read it next. Calls `then` when the kernel is ready for that; `then` reads the
+    /// attributes, so that a change before counts as unread. `anew`: for an open, and not during a read.
     pub fn before_read(&self, req: &Request, ino: Ino, anew: bool, then: impl FnOnce() + Send + 'static) {
         let now = (self.clock)().instant;
         if self.table.lock().changes.recent(ino, now).is_none() {
             return then();
         }
-        // One of whom nothing is known has not read it.
+        // An unknown caller has not read it.
         let Ok(caller) = self.acting(req) else { return then() };
         let mut table = self.table.lock();
-        // Whoever opens it may store through a mapping next.
+        // A process that opens it may store through a mapping next.
         if table.mapped.get(&ino).is_some_and(|(known, _)| {
             known.as_ref().is_none_or(|known| known.actor.worker != caller.actor.worker)
         }) {
@@ -385,7 +384,7 @@ impl Guard {
             (false, _) => ReadPurpose::Onward,
         };
         table.changes.looked(ino, &caller.actor.worker, look, now);
-        // Not to read on: to drop the pages makes this answer void, and the size in it is how far that read will go.
+        // Not during a read: to drop the pages would invalidate this answer, and the kernel reads as far as the size in it.
         let renew = anew
             && (table.changes.unread(ino, &caller.actor.worker, now).is_some()
                 || table.changes.is_doubted(ino, now));
@@ -394,7 +393,7 @@ impl Guard {
         let then = move || {
             let is_empty = || files.getattr(ino).is_ok_and(|attr| attr.size == 0);
             if anew && is_empty() {
-                // There is nothing to be read: this is all that will come. But something may have come before this note of it.
+                // The file is empty, so no read will come. But the file may have been written just before this.
                 table.lock().changes.knows(ino, &caller.actor.worker, now);
                 if !is_empty() {
                     table.lock().changes.not_read(ino, &caller.actor.worker);
@@ -405,7 +404,7 @@ impl Guard {
         if renew { self.drop_pages(ino, then) } else { then() }
     }
 
-    /// Have the kernel forget the attributes of a node, so that an open asks for them.
+    /// Makes the kernel invalidate the attributes of a node, so that an open asks for them.
     fn forget_attributes(&self, ino: Ino) {
         if let Some(forgetting) = self.forgetting.get() {
             forgetting.attributes(ino);
@@ -413,10 +412,9 @@ impl Guard {
         }
     }
 
-    /// Have the kernel drop what it keeps of a file's content; `then` is called when it has.
+    /// Makes the kernel drop the cached pages of a file, and calls `then` afterwards.
     ///
-    /// Whatever is written from now until a while after may be dropped by this as well, and what was there before be read
-    /// again. So both ends are noted.
+    /// Writes from now until a while after may be dropped as well, and the old content be read again. So the guard records both ends.
     pub fn drop_pages(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
         let Some(forgetting) = self.forgetting.get() else { return then() };
         self.counters.pages_dropped.fetch_add(1, Ordering::Relaxed);
@@ -429,8 +427,8 @@ impl Guard {
         });
     }
 
-    /// Somebody is about to read a file: to be called before the disk is asked, so that a change in between counts as not
-    /// read. `writable`: through a descriptor that can write, too. May be called while the caller's memory is locked.
+    /// A caller is about to read a file. Called before the read of the disk, so that a change in between counts as unread. `writable`:
+    /// through a descriptor that can write, too. May be called while the caller's memory is locked.
     pub fn reading(&self, req: &Request, ino: Ino, writable: bool) {
         let now = (self.clock)().instant;
         if self.table.lock().changes.recent(ino, now).is_some()
@@ -440,7 +438,7 @@ impl Guard {
         }
     }
 
-    /// Who has a file for writing, and since when (C55): by a lock, or by a claimed task.
+    /// The worker that holds a file, and since when (C55): by a lock, or by a claimed task.
     pub fn holder(&self, ino: Ino) -> Option<String> {
         let holders = self.table.lock().locks.holders(ino).to_vec();
         let mut scan = ProcessScan::default();
@@ -479,7 +477,7 @@ impl Guard {
         Ok(caller)
     }
 
-    /// Somebody new has read nothing: what was believed because everybody had read it is believed no longer.
+    /// A new worker has read no file. Invalidates the attributes that were cached because every worker had read the file.
     fn meet(&self) {
         let crowd = self.callers.crowd().len();
         if self.crowd.swap(crowd, Ordering::AcqRel) < crowd && crowd > 1 {
@@ -490,20 +488,21 @@ impl Guard {
         }
     }
 
-    /// Take note of a change that was made.
+    /// Records a change that was made.
     fn note(&self, grant: Grant, made: Option<Ino>) {
         let now = (self.clock)();
         for ino in [grant.gone, grant.moved].into_iter().flatten() {
             self.exempt.forget(ino);
         }
         if let Some(ino) = grant.gone {
-            // It may be open, also beneath the mount, where from now on nothing is heard of it.
+            // It may be open, also beneath the mount, where the guard does not see its changes from now on.
             self.forget_attributes(ino);
         }
         if grant.rules {
             self.exempt.rules_changed();
         }
-        // Attributes that everybody might believe until now must not be believed by those who do not know the change.
+        // The kernel may have cached this file's attributes. Invalidate them, so that the next open by a worker that has not read this
+        // version reaches us.
         let crowd = self.callers.crowd();
         let (news, doubtful) = {
             let mut table = self.table.lock();
@@ -513,24 +512,24 @@ impl Guard {
             }
             let Some(by) = grant.by else { return };
             if let (Some(ino), Some(path)) = (grant.gone, grant.orphan) {
-                // The kernel forgets nearly all of them at once.
+                // The kernel invalidates nearly all of them at once.
                 if table.orphans.len() >= RECENT_FILES {
                     table.orphans.clear();
                 }
                 table.orphans.insert(ino, Orphan { path, by: by.actor.worker.clone(), at: now.wall });
             }
             if let (true, Some(ino)) = (grant.makes, made) {
-                // What had this number before is gone.
+                // The file that had this number before is gone.
                 table.locks.forget(ino);
                 table.orphans.remove(&ino);
-                // A maker that has no descriptor to write with holds nothing.
+                // A maker without a descriptor for writing does not hold the file.
                 if let Some(mode) = grant.opens {
                     table.locks.make(ino, &by.actor.worker, mode, Hand::of(&by), now);
                 }
                 table.changes.changed(ino, &by.actor.worker, false, now);
             }
             let changed = grant.changed.into_iter().flatten();
-            // The kernel may have read again what was there before, when it had forgotten what is written just now.
+            // The kernel may have dropped this write and read the old content again.
             let doubtful = changed.clone().filter(|ino| table.changes.is_forgotten(*ino, now.instant));
             let doubtful: Vec<Ino> = doubtful.collect();
             let news = changed.filter(|ino| {
@@ -549,14 +548,14 @@ impl Guard {
         }
     }
 
-    /// Whether a holder is not done with a file yet. If it is, the lock is released.
+    /// Whether a holder still needs its lock of a file. Releases the lock if not.
     fn still_holds(&self, ino: Ino, holder: &LockHolder, scan: &mut ProcessScan) -> bool {
         let looked = (self.clock)().instant;
         if looked < holder.opening && self.descriptors.exists(holder.opener) {
             return true;
         }
         let (mut hidden, mut appends) = (false, false);
-        // Who may not change it any more holds nothing.
+        // A worker that may not change the file any more does not hold it.
         let fenced = |process: &u32| self.table.lock().fences.stands(ino, *process);
         for process in holder.processes.iter().filter(|process| !fenced(process)) {
             match scan.sight(&self.descriptors, *process, ino) {
@@ -567,7 +566,7 @@ impl Guard {
                 OpenState::Done => {}
             }
         }
-        // Another process of the worker may have the file open without having changed it: one that passed the descriptor on, or got it.
+        // Another process of the worker may have the file open without having changed it: it passed the descriptor on, or received it.
         let (family, may_wait) = (self.family(holder, scan), scan.may_wait());
         let others = family.iter().filter(|process| !holder.processes.contains(process) && !fenced(process));
         for process in others {
@@ -588,7 +587,7 @@ impl Guard {
                     appends = true;
                 }
                 Some(_) => {}
-                // To be found out by a thread that may wait, or the next time.
+                // A thread that may wait finds it out, or the next call does.
                 None => return true,
             }
         }
@@ -611,12 +610,12 @@ impl Guard {
         let (mut others, anchors) = self.callers.processes_of(&holder.worker);
         let roots = holder.processes.iter().chain(&holder.anchors).copied().chain(anchors);
         let mut family = scan.family(&self.descriptors, roots);
-        // What descends from these has nothing to do with this file, or with this worker: a person's shell starts agents.
+        // Descendants of these need not belong to this worker: a person's shell starts agents.
         family.append(&mut others);
         family
     }
 
-    /// Who stores through a mapping of a file, if that was looked for just now: nobody who could be found, perhaps.
+    /// The caller that stores through a mapping of a file, if the guard looked just now; the inner `None`: it found none.
     fn known_mapper(&self, ino: Ino) -> Option<Option<Arc<Caller>>> {
         let now = (self.clock)().instant;
         let table = self.table.lock();

@@ -1,12 +1,12 @@
-//! The waiting room: changes that another worker is in the way of, parked with their answers (C51).
+//! Parked changes: changes that another worker prevents, with their answers (C51).
 //!
 //! May assume: the kernel waits for each of these answers, and cannot be interrupted meanwhile.
-//! Must never: let an answer wait for longer than its patience, whatever it takes to find out more. So three threads share the
-//! room: the lookout looks at the processes of holders; the finder finds out who stored through a mapping, for which it may have to
-//! look at every process; both may be held up by what they look at, and neither holds up the other; the usher only keeps time.
+//! Must never: let an answer wait for longer than its patience. So three threads share the parked changes. The retry thread looks at the
+//! processes of holders. The finder finds the caller that stored through a mapping, for which it may have to look at every process.
+//! Both may be held up by a process that they look at, and neither holds up the other. The deadline thread only keeps time.
 //!
-//! A parked change holds up more than its caller: the kernel keeps the file locked until the answer, so the holder cannot
-//! write on. Where the holder is seen to be stuck, the change is refused at once.
+//! A parked change holds up more than its caller: the kernel keeps the file locked until the answer, so the holder cannot write. If the
+//! holder is stuck because of that, the change is refused at once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -25,17 +25,17 @@ use crate::fs::{FsError, Ino, Result};
 use crate::limits::{LOCKS_FULL_MS, MAPPED_WAIT_MS, WAITING_CHANGES, WAITING_CHANGES_OF_A_USER};
 use crate::queue::{Instant, Span};
 
-/// How long the lookout and the finder rest between two rounds.
+/// How long the retry thread and the finder rest between two rounds.
 const ROUND: Duration = Duration::from_millis(3);
-/// How much later than the lookout the usher answers: it shall not be first where the lookout is able to, on
-/// a busy machine too.
+/// How much later than the retry thread the deadline thread answers, so that it is not first where the retry thread can answer, also on a
+/// busy machine.
 const SLACK: Span = Span(250);
 
 /// Why a change waits, and for how long.
 pub struct Patience(pub(super) WaitReason);
 
 impl Patience {
-    /// Who asks, if that is known.
+    /// The caller, if it is known.
     pub(super) fn caller(&self) -> Option<Arc<Caller>> {
         match &self.0 {
             WaitReason::Held { caller, .. } | WaitReason::Full(caller) => Some(caller.clone()),
@@ -48,23 +48,23 @@ impl Patience {
     }
 }
 
-/// What is waited for.
+/// What a change waits for.
 #[derive(Clone)]
 pub(super) enum WaitReason {
     /// Another worker holds the file.
     Held {
-        /// Who asks.
+        /// The caller.
         caller: Arc<Caller>,
         /// The file.
         ino: Ino,
-        /// Who holds it.
+        /// The holder.
         rival: LockHolder,
         /// How long it may wait.
         span: Span,
     },
     /// The user of this caller has more locks than one user may have, and some of them may be over.
     Full(Arc<Caller>),
-    /// It is not known who stored through a mapping of this file.
+    /// The caller that stored through a mapping of this file is not known.
     Unknown(Ino),
 }
 
@@ -87,18 +87,18 @@ struct ParkedChange {
 struct ParkedState {
     closed: bool,
     next: u64,
-    /// In the order in which they came.
+    /// In order of arrival.
     parked: BTreeMap<u64, ParkedChange>,
 }
 
-/// The room. See the top of this file.
+/// All parked changes. See the top of this file.
 #[derive(Default)]
 pub(super) struct ParkedChanges {
     inside: Mutex<ParkedState>,
     changed: Condvar,
 }
 
-/// Start the threads. They end when the room is closed, or the guard is gone.
+/// Starts the threads. They end when `close` is called, or the guard is gone.
 pub(super) fn start(guard: &Arc<Guard>) -> std::io::Result<()> {
     let retry: fn(&Arc<Guard>) = |guard| attend_all(guard, false);
     let find_mappers: fn(&Arc<Guard>) = |guard| attend_all(guard, true);
@@ -114,14 +114,14 @@ pub(super) fn start(guard: &Arc<Guard>) -> std::io::Result<()> {
 }
 
 impl ParkedChanges {
-    /// Let a change wait.
+    /// Parks a change.
     pub(super) fn enter(&self, guard: &Guard, patience: Patience, change: Change, resume: Resume) {
         let span = match &patience.0 {
             WaitReason::Held { span, .. } => *span,
             WaitReason::Full(_) => Span(LOCKS_FULL_MS),
             WaitReason::Unknown(_) => Span(MAPPED_WAIT_MS),
         };
-        // The clock counts whole milliseconds; no wait is shorter than was promised.
+        // The clock counts whole milliseconds. No wait is shorter than promised.
         let until = (guard.clock)().instant.after(if span == Span(0) { span } else { Span(span.0 + 1) });
         let mut inside = self.inside.lock();
         let uid = patience.uid();
@@ -136,7 +136,7 @@ impl ParkedChanges {
         self.changed.notify_all();
     }
 
-    /// Nobody waits any longer. What is parked is dropped, which answers it.
+    /// Drops every parked change, which answers it.
     pub(super) fn close(&self) {
         let mut inside = self.inside.lock();
         inside.closed = true;
@@ -151,7 +151,7 @@ impl ParkedChanges {
     }
 }
 
-/// Answer whoever is out of patience.
+/// Answers every change whose time is over.
 fn deadlines(guard: &Arc<Guard>) {
     let mut inside = guard.room.inside.lock();
     let now = (guard.clock)().instant;
@@ -167,7 +167,7 @@ fn deadlines(guard: &Arc<Guard>) {
     (parked.resume)(guard.give_up(&parked.patience));
 }
 
-/// One round: look whether the holders that are waited for are done, or find out who stored through mappings.
+/// One round: looks whether the awaited holders are done, or finds the callers that stored through mappings.
 fn attend_all(guard: &Arc<Guard>, unknown: bool) {
     let numbers: Vec<u64> = {
         let mut inside = guard.room.inside.lock();
@@ -192,7 +192,7 @@ fn attend_all(guard: &Arc<Guard>, unknown: bool) {
 }
 
 impl Guard {
-    /// See whether a parked change can be answered.
+    /// Tries to answer a parked change.
     fn attend(&self, number: u64, scan: &mut ProcessScan) {
         let (change, waits, until) = {
             let inside = self.room.inside.lock();
@@ -215,14 +215,14 @@ impl Guard {
                 if let Some(parked) = self.room.inside.lock().parked.get_mut(&number) {
                     parked.patience = patience;
                 }
-                // It may be for the other thread now.
+                // The other thread may have to go on with it.
                 if is_unknown {
                     self.room.changed.notify_all();
                 }
                 return;
             }
         };
-        // Nothing is made for somebody who has been answered meanwhile; a lock that was taken is found free by the next.
+        // A caller that was answered meanwhile gets no second answer. If it took a lock, the next caller finds that free.
         if let Some(parked) = self.room.leave(number) {
             (parked.resume)(answer);
         }
@@ -239,8 +239,8 @@ impl Guard {
         loop {
             let looked = (self.clock)().instant;
             let holds = self.still_holds(ino, &rival, scan);
-            // Also if it holds the file: by that look it may be a worker that only appends, and no rival. Or it has changed the file again,
-            // and waiting has become pointless.
+            // Also if it holds the file: the look may have shown that it only appends and is no rival. Or it has changed the file again, so
+            // that waiting is pointless.
             let verdict = self.judge_for(caller, change);
             let Verdict::Wait(Patience(WaitReason::Held { ino: next, rival: other, .. })) = &verdict else {
                 return verdict;
@@ -249,7 +249,7 @@ impl Guard {
                 (ino, rival) = (*next, other.clone());
                 continue;
             }
-            // What the holder did since it was looked at may be all that it was stuck with.
+            // The holder may have been stuck only with the change that it has made since the look.
             let unchanged = (*next, &other.worker, other.changes) == (ino, &rival.worker, rival.changes);
             if holds && unchanged && rival.processes.iter().any(|process| self.descriptors.is_stuck(*process))
             {
@@ -257,7 +257,7 @@ impl Guard {
                 if appends && self.table.lock().locks.gives_way(ino, &rival) {
                     return self.judge_for(caller, change);
                 }
-                // Until its open has returned, it may be a worker that only appends.
+                // Until its open has returned, it may turn out to append only.
                 if looked >= rival.opening {
                     return Verdict::Refused(self.held(Some(caller), ino, &rival));
                 }
@@ -266,11 +266,11 @@ impl Guard {
         }
     }
 
-    /// Find out who stores through a mapping, and judge for that worker.
+    /// Finds the caller that stores through a mapping, and judges for that worker.
     fn attend_unknown(&self, ino: Ino, scan: &mut ProcessScan) -> Verdict {
         if self.known_mapper(ino).is_none() {
             let holders = self.table.lock().locks.holders(ino).to_vec();
-            // A process that maps a file has opened it, or got it from one that has: the daemon has heard of most of them.
+            // A process that maps a file has opened it, or received it from one that has. The daemon knows most of them.
             let mut likely: Vec<u32> = holders.iter().flat_map(|holder| self.family(holder, scan)).collect();
             likely.extend(self.callers.processes());
             let mut suspects = self.suspects(self.mapping(likely.clone(), ino));
@@ -289,21 +289,21 @@ impl Guard {
             }
             let holds =
                 |caller: &Arc<Caller>| holders.iter().any(|holder| holder.worker == caller.actor.worker);
-            // Two who have mapped one file share its pages: what one stores cannot be told from what the other does.
+            // Two processes that map one file share its pages: the stores of one cannot be distinguished from those of the other.
             let at = suspects.iter().position(holds).unwrap_or(0);
             self.remember_mapper(ino, suspects.into_iter().nth(at));
         }
         self.judge_mapped(ino)
     }
 
-    /// Those of these processes that have a file mapped so that what they store reaches it.
+    /// Those of these processes that have a file mapped so that their stores reach it.
     fn mapping(&self, processes: impl IntoIterator<Item = u32>, ino: Ino) -> Vec<u32> {
         let Some(device) = self.descriptors.device() else { return Vec::new() };
         let looked = self.callers.look_at(processes, move |process| maps(process, device, ino));
         looked.into_iter().filter_map(|(process, maps)| maps.then_some(process)).collect()
     }
 
-    /// Whom these processes work for, each once.
+    /// The callers that these processes work for, each once.
     fn suspects(&self, processes: impl IntoIterator<Item = u32>) -> Vec<Arc<Caller>> {
         let mut suspects: Vec<Arc<Caller>> = Vec::new();
         for caller in processes.into_iter().filter_map(|process| self.callers.caller_of(process)) {
