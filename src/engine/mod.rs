@@ -62,12 +62,9 @@ pub enum Failure {
     /// The disk is full; what is being worked on can be finished, but nothing new is accepted.
     #[error("the disk is full: claims can be finished, new work cannot be accepted; free some space")]
     DiskFull,
-    /// What must hold outside of the queue did not, with this errno.
-    #[error("{}", std::io::Error::from_raw_os_error(*errno))]
-    Check {
-        /// The errno.
-        errno: i32,
-    },
+    /// The condition of the command did not hold when it was decided.
+    #[error("a file of the project changed before this was decided; try again")]
+    Check,
     /// The engine has stopped.
     #[error("crewfs is stopping")]
     Stopping,
@@ -79,9 +76,9 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// Something outside of the queue that must hold when a command is decided, with nothing in between. Fails with an errno. It is asked
-/// under the engine's lock: it must be brief, and may not ask the engine.
-pub type Check = Box<dyn Fn() -> Result<(), i32> + Send>;
+/// A condition outside of the queue that must hold at the moment when a command is decided. The engine calls it under its lock: it must
+/// be brief, and may not call the engine.
+pub type Check = Box<dyn Fn() -> bool + Send>;
 
 /// A command, and what belongs to it.
 pub struct Submission {
@@ -97,15 +94,17 @@ impl From<Command> for Submission {
 }
 
 impl Submission {
-    /// The same, if this holds when it is decided.
-    pub fn checked(self, check: impl Fn() -> Result<(), i32> + Send + 'static) -> Submission {
+    /// The same, on this condition.
+    pub fn checked(self, check: impl Fn() -> bool + Send + 'static) -> Submission {
         Submission { check: Some(Box::new(check)), ..self }
     }
 
-    /// Whether what must hold does.
+    /// Fails if the condition does not hold.
     fn holds(&self) -> Result<(), Failure> {
-        let Some(check) = &self.check else { return Ok(()) };
-        check().map_err(|errno| Failure::Check { errno })
+        match &self.check {
+            Some(check) if !check() => Err(Failure::Check),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The same, for the one whose doing it is, if the command names no caller.

@@ -166,7 +166,7 @@ fn of_refusal(refusal: &Refusal) -> Errno {
 fn of_failure(failure: &Failure) -> Errno {
     match failure {
         Failure::Refused(refusal) => of_refusal(refusal),
-        Failure::Check { errno } => OsError::from(Errno::from_raw_os_error(*errno)).0,
+        Failure::Check => Errno::AGAIN,
         Failure::Log(_) | Failure::Stopping => Errno::IO,
         Failure::ReadOnly(_) => Errno::ROFS,
         Failure::DiskFull => Errno::NOSPC,
@@ -257,10 +257,7 @@ impl From<Failure> for FsError {
     fn from(failure: Failure) -> FsError {
         match failure {
             Failure::Refused(refusal) => refusal.into(),
-            Failure::Check { errno } => Errno::from_raw_os_error(errno).into(),
-            failure @ (Failure::Log(_) | Failure::Stopping | Failure::ReadOnly(_) | Failure::DiskFull) => {
-                FsError::Engine(Box::new(failure))
-            }
+            failure => FsError::Engine(Box::new(failure)),
         }
     }
 }
@@ -302,11 +299,9 @@ mod tests {
     #[test]
     fn eintr_never_comes_out() {
         let interrupted = std::io::Error::from_raw_os_error(libc::EINTR);
-        let failure = Failure::Check { errno: libc::EINTR };
-        for error in [Errno::INTR.into(), interrupted.into(), failure.clone().into()] {
+        for error in [Errno::INTR.into(), interrupted.into()] {
             assert_eq!(FsError::errno(&error), libc::EIO);
         }
-        assert_eq!(FsError::Engine(Box::new(failure)).errno(), libc::EIO);
         assert_eq!(FsError::from(Errno::NOENT).errno(), libc::ENOENT);
         let without_errno = std::io::Error::other("why");
         assert_eq!(FsError::from(without_errno).errno(), libc::EIO);

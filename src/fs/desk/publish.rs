@@ -151,11 +151,11 @@ impl Publisher {
 
     /// The task cannot be claimed until it is published again.
     ///
-    /// Whether its file is written still is asked when the queue hears of it, with nothing in between: what has been published
-    /// meanwhile would be held back without an end.
+    /// The engine checks at the moment of the decision that the file is still open for writing. A task that was published meanwhile would
+    /// otherwise be held back for ever.
     pub(super) fn hold_back(self: &Arc<Self>, task: &TaskId) {
         let (publisher, id) = (self.clone(), task.clone());
-        let written = move || if publisher.is_open(&id) { Ok(()) } else { Err(libc::EAGAIN) };
+        let written = move || publisher.is_open(&id);
         self.engine.submit(Submission::from(Command::OpenFile { task: task.clone() }).checked(written));
     }
 
@@ -165,8 +165,8 @@ impl Publisher {
         stat.is_ok_and(|stat| self.is_written(&stat)) || self.is_written_beneath(task) == Some(true)
     }
 
-    /// Look at a task's file as it is now, and tell the queue. `done` learns what came of it. A file that is open for
-    /// writing is published when it is closed.
+    /// Reads a task's file as it is now, and publishes it. `done` gets the outcome. A file that is open for writing is published when it is
+    /// closed.
     pub(super) fn publish(
         self: &Arc<Self>,
         task: &TaskId,
@@ -176,7 +176,7 @@ impl Publisher {
         match self.look(task, state.task(task.as_str()).map(|known| &**known)) {
             FileLook::Gone => {
                 let (publisher, id) = (self.clone(), task.clone());
-                let gone = move || if publisher.has_file(&id) { Err(libc::EEXIST) } else { Ok(()) };
+                let gone = move || !publisher.has_file(&id);
                 let submission = Submission::from(Command::FileGone { task: task.clone() }).checked(gone);
                 self.engine.submit(submission).on_durable(unless_it_changed(done));
             }
@@ -186,12 +186,9 @@ impl Publisher {
             }
             FileLook::There(file, stamp, manifest) => {
                 let (writers, payer) = (self.writers.clone(), self.payer(task, file, &stamp));
-                // Whether it is written is asked once more when it is published, with nothing in between: it may have been
-                // opened while it was read.
-                let whole = move || match file {
-                    Some(file) if writers.lock().contains_key(&file) => Err(libc::EBUSY),
-                    _ => Ok(()),
-                };
+                // The engine checks once more at the moment of the decision that the file is not open for writing: it may have been
+                // opened during the read.
+                let whole = move || file.is_none_or(|file| !writers.lock().contains_key(&file));
                 let command = Command::Publish { task: task.clone(), manifest, stamp };
                 let submission = Submission::from(command).checked(whole).paid_by(payer);
                 self.engine.submit(submission).on_durable(unless_it_changed(done));
@@ -352,13 +349,13 @@ impl Publisher {
     }
 }
 
-/// A file that changed while it was looked at is looked at again for another reason.
+/// A file that changed during the read is read again anyway, so that is no failure.
 fn unless_it_changed(
     done: impl FnOnce(std::result::Result<Outcome, Failure>) + Send + 'static,
 ) -> impl FnOnce(std::result::Result<Outcome, Failure>) + Send + 'static {
     move |outcome| {
         done(match outcome {
-            Err(Failure::Check { .. }) => Ok(Outcome::Done),
+            Err(Failure::Check) => Ok(Outcome::Done),
             outcome => outcome,
         });
     }
