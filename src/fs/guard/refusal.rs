@@ -118,3 +118,29 @@ impl Counted for GuardRefusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_count_each_kind_under_one_name() {
+        let path = || "a".to_string();
+        let worker = || WorkerName::parse("w1").unwrap();
+        let (at, since) = (Wall(0), Wall(0));
+        let counted = [
+            GuardRefusal::Held { path: path(), holder: worker(), since },
+            GuardRefusal::Changed { path: path(), by: worker(), at },
+            GuardRefusal::Owned { path: path(), task: TaskId::parse("t").unwrap(), worker: worker(), since },
+            GuardRefusal::Superseded { path: path(), worker: worker() },
+        ];
+        let names: Vec<&str> = counted.iter().filter_map(Counted::counted_as).collect();
+        assert_eq!(names, GuardRefusal::NAMES);
+        let gone = GuardRefusal::Gone { path: path(), by: worker(), at };
+        assert_eq!(gone.counted_as(), Some("stale"));
+        assert_eq!(GuardRefusal::LocksFull { uid: 1 }.counted_as(), None);
+        let full = GuardRefusal::LocksFull { uid: 7 }.to_string();
+        let expected = format!("the processes of uid 7 have {LOCKED_FILES_OF_A_USER} files open for writing");
+        assert!(full.starts_with(&expected), "{full}");
+    }
+}

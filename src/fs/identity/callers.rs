@@ -1,12 +1,12 @@
-//! Who is calling: the only place where a process becomes a worker (C40).
+//! The caller of a request: the only place where a process becomes a worker (C40).
 //!
-//! May assume: `/proc` is that of the pid namespace in which the daemon runs. The thread that asks waits in the kernel for the answer, so that
-//! no process keeps a lock that its own `/proc/<tid>/stat` takes; of any other process that may not be assumed.
-//! Must never: decide from a remembered answer without looking whether it is still the same process image. A pid is used
-//! again, and `exec` changes the environment. Look at another process on a thread that serves the kernel (C44).
+//! May assume: `/proc` is that of the pid namespace in which the daemon runs. The calling thread waits in the kernel for the answer, so
+//! that no process holds a lock that a read of `/proc/<tid>/stat` of that thread takes. Other processes may hold such locks.
+//! Must never: use a kept answer without checking that the process image is the same. A pid is used again, and `exec` changes the
+//! environment. Must never read from another process on a thread that serves the kernel (C44).
 //!
-//! So a request is served when it is known who asks: at once as a rule ([`Callers::admit`]), or else by another thread when a looker has found
-//! it out ([`Callers::find_out`]). Whom that takes too long is served as one of whom nothing is known.
+//! So a request is served when its caller is known: usually at once ([`Callers::admit`]), or else by another thread when a look-up has
+//! finished ([`Callers::find_out`]). If that takes too long, the request is served as one of an unknown caller.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -29,16 +29,16 @@ use crate::fs::{CallerCheck, FsError, Request, Result};
 use crate::limits::{CALLERS_REMEMBERED, CROWD, SIGN_OF_LIFE_MS, SURELY_BEFORE_MS};
 use crate::queue::{Actor, ClaimFate, Instant, Now, Refusal, Seq, Span, Standing, State, Task, WorkerName};
 
-/// Somebody who asks.
+/// The caller of a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// Name, uid and rights.
     pub actor: Actor,
-    /// Whether the name was given or follows from the program, so that this is a worker even before it claims anything.
+    /// Whether the name was set or follows from the program, so that this is a worker even before it claims anything.
     pub is_worker: bool,
     /// The process that the calling thread belongs to; 0 if it cannot be seen.
     pub process: u32,
-    /// Whether it serves a remote worker, one request at a time: to let it wait would hold up everything of that worker.
+    /// Whether it serves a remote worker, one request at a time. A wait would hold up everything of that worker.
     pub is_sftp: bool,
     /// The process whose end is the end of this worker, if there is one.
     pub anchor: Option<Anchor>,
@@ -46,18 +46,18 @@ pub struct Caller {
     pub nameless: Option<Nameless>,
 }
 
-/// It took too long, and may be known the next time.
+/// The look-up took too long. The next one may not.
 const LATE: &str = "who asks could not be found out in time, because its process, or one above it, cannot be looked at; try again";
-/// It would take too much.
+/// The look-up would take too much memory.
 const TOO_MUCH: &str =
     "who asks cannot be found out: its environment, with those of the processes above it, is too large";
 
 thread_local! {
-    /// Who asked for what this thread does, once that is known.
+    /// The caller of the request that this thread serves, once it is known.
     static SERVING: RefCell<Option<(u32, u32, Arc<Caller>)>> = const { RefCell::new(None) };
 }
 
-/// While it lives, this thread serves a request of which it is known who asks.
+/// While it lives, this thread serves a request of a known caller.
 #[must_use = "the request is known only while this lives"]
 pub struct Serving(());
 
@@ -86,7 +86,7 @@ impl Drop for Serving {
 }
 
 struct KnownThread {
-    /// Its `/proc/<tid>/stat`, kept open: it never becomes that of another process, and one read tells the image.
+    /// Its `/proc/<tid>/stat`, kept open: it never becomes that of another process, and one read identifies the image.
     stat: Arc<File>,
     image: Image,
     uid: u32,
@@ -102,10 +102,10 @@ impl KnownThread {
     }
 }
 
-/// Which look at a process is meant. None of it is known of one that may not be waiting.
+/// Identifies a look-up. Both are unknown for a thread that may not be waiting.
 type Key = (u32, u32, Option<Image>);
 
-/// A look that is under way.
+/// A look-up that is under way.
 #[derive(Default)]
 struct PendingLookup {
     late: bool,
@@ -116,7 +116,7 @@ struct PendingLookup {
 pub struct Callers {
     engine: Arc<Engine>,
     follower: Arc<ProcessWatch>,
-    /// The uid that mounted: its people are operators.
+    /// The uid that mounted. Its processes without a name are operators.
     owner: u32,
     /// The name of the tasks directory, for sentences.
     tasks: String,
@@ -128,7 +128,7 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// Nobody was seen yet. `owner` is the uid that mounted.
+    /// No caller was seen yet. `owner` is the uid that mounted.
     pub fn new(
         engine: Arc<Engine>,
         follower: Arc<ProcessWatch>,
@@ -150,13 +150,13 @@ impl Callers {
         }
     }
 
-    /// Every worker who was seen lately, and everybody else who changed a file or looked at one that was, by the names under
-    /// which they change files.
+    /// Every worker that was seen lately, and every other caller that changed a file or read a changed one, by the names under which
+    /// they change files.
     pub fn crowd(&self) -> Arc<[WorkerName]> {
         self.crowd.lock().clone()
     }
 
-    /// Whether it is known who asks, so that the request can be served by this thread while the answer lives. This waits for nothing.
+    /// Whether the caller is known, so that this thread can serve the request while the answer lives. Waits for nothing.
     pub fn admit(&self, req: &Request, check: CallerCheck) -> Option<Serving> {
         if req.tid == 0 || check == CallerCheck::Recent && self.is_known_lately(req) {
             return Some(Serving::unknown());
@@ -165,12 +165,12 @@ impl Callers {
             return None;
         }
         let caller = self.recall(req).or_else(|| self.of_process(req))?;
-        // The process above is gone, and the one that asks is not: another one stands above now.
+        // The parent is gone and the caller is not: the caller has another parent now.
         let orphaned = check == CallerCheck::Exact && caller.anchor.as_ref().is_some_and(Anchor::has_ended);
         (!orphaned).then(|| Serving::of(req, caller))
     }
 
-    /// Find out who asks, and serve the request then, or when that takes too long.
+    /// Looks the caller up, and serves the request afterwards, or when that takes too long.
     pub fn find_out(self: &Arc<Self>, req: &Request, check: CallerCheck, serve: Job) {
         let stat = if check == CallerCheck::ExactUnwaited { None } else { Stat::open(req.tid) };
         if check != CallerCheck::ExactUnwaited && stat.is_none() {
@@ -210,7 +210,7 @@ impl Callers {
         serve();
     }
 
-    /// The requests that wait for this look go on without it.
+    /// The requests that wait for this look-up go on without it.
     fn give_up(&self, key: Key) -> Vec<(Request, Job)> {
         let mut pending = self.pending.lock();
         let Some(pending) = pending.get_mut(&key) else { return Vec::new() };
@@ -218,7 +218,7 @@ impl Callers {
         std::mem::take(&mut pending.waiting)
     }
 
-    /// What became of a look: the requests that wait for it are served.
+    /// A look-up has finished: serves the requests that wait for it.
     fn hear(
         self: &Arc<Self>,
         req: &Request,
@@ -246,17 +246,16 @@ impl Callers {
             let (callers, caller) = (self.clone(), caller.clone());
             Box::new(move || callers.serve(&req, caller, serve)) as Job
         });
-        // This thread goes on with one of them; others do with the rest.
+        // This thread goes on with one of them, others with the rest.
         let first = waiting.next();
         waiting.for_each(|work| self.lookups.run(Lane::of(req.tid, req.uid), work));
         first.into_iter().collect()
     }
 
-    /// Who changes a file of the project. Whoever uses a name that is none, or another user's (C41), acts as the user that
-    /// they are.
+    /// The caller that changes a file of the project. A caller with an invalid name, or with that of another user (C41), acts as its user.
     ///
     /// # Errors
-    /// EAGAIN when it could not be found out who asks (C44).
+    /// EAGAIN for an unknown caller (C44).
     pub fn acting(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = match self.identify(req) {
             Ok(caller) => caller,
@@ -278,14 +277,14 @@ impl Callers {
     fn join(&self, worker: &WorkerName) {
         let mut crowd = self.crowd.lock();
         if !crowd.contains(worker) {
-            // Whoever was first may be long gone, and joins again if not.
+            // The first may be long gone. If it is not, it joins again.
             let stay = crowd.iter().skip((crowd.len() + 1).saturating_sub(CROWD));
             *crowd = stay.chain([worker]).cloned().collect();
         }
     }
 
-    /// Who asks, as far as that was known when this thread last asked for anything else. May be called while the caller's memory is locked,
-    /// and when it does not wait for the answer: it looks at nothing.
+    /// The caller, as far as it was known at the last other request of this thread. May be called while the caller's memory is locked, and
+    /// when the caller does not wait for the answer: it reads nothing.
     pub fn glance(&self, req: &Request) -> Option<Arc<Caller>> {
         let process = thread_group(req.tid);
         let known = self.known.lock();
@@ -296,7 +295,7 @@ impl Callers {
         Some(known.caller.clone()).filter(|caller| caller.nameless.is_none())
     }
 
-    /// Whom a process works for, also if it has asked for nothing so far. For threads that do not serve the kernel: it waits for a while.
+    /// The worker that a process works for, also before its first request. For threads that do not serve the kernel: it waits for a while.
     pub fn caller_of(&self, process: u32) -> Option<Arc<Caller>> {
         let req = request_of(process)?;
         let found = self.lookups.wait(Lane::of(process, req.uid), move || ancestry::look(process))?;
@@ -306,13 +305,13 @@ impl Callers {
         (!is_unknown).then(|| Arc::new(caller))
     }
 
-    /// The same, if it has asked for anything lately: perhaps before it became another program. It waits for nothing.
+    /// The same, if it has made a request lately, perhaps as another program. Waits for nothing.
     pub fn known_of(&self, process: u32) -> Option<Arc<Caller>> {
         let known = self.known.lock();
         known.get(&process).map(|known| known.caller.clone()).filter(|caller| caller.process == process)
     }
 
-    /// Look at each of these processes; one that cannot be looked at in time is left out. For threads that do not serve the kernel.
+    /// Reads from each of these processes. Leaves out those that do not answer in time. For threads that do not serve the kernel.
     pub fn look_at<T: Send + 'static>(
         &self,
         processes: impl IntoIterator<Item = u32>,
@@ -343,7 +342,7 @@ impl Callers {
         all
     }
 
-    /// Look at one process. This waits for no longer than who asks is waited for (C44).
+    /// Reads from one process. Waits no longer than a look-up of a caller does (C44).
     ///
     /// # Errors
     /// EACCES when that takes longer, ENOENT when the process is gone.
@@ -357,7 +356,7 @@ impl Callers {
         found.ok_or_else(|| io::ErrorKind::PermissionDenied.into())
     }
 
-    /// When the connection began that a process serves, in ticks, if it has asked for something.
+    /// When the connection that a process serves began, in ticks, if the process has made a request.
     pub fn connection_began(&self, process: u32) -> Option<u64> {
         let known = self.known.lock();
         let caller = &known.get(&process)?.caller;
@@ -365,7 +364,7 @@ impl Callers {
         (caller.process == process).then_some(anchor.started)
     }
 
-    /// The processes of a worker that have asked for something lately, and those that they stand and fall with.
+    /// The processes of a worker that have made a request lately, and those whose end ends them.
     pub fn processes_of(&self, worker: &WorkerName) -> (Vec<u32>, Vec<u32>) {
         let known = self.known.lock();
         let callers = known.values().map(|known| &known.caller);
@@ -375,7 +374,7 @@ impl Callers {
         (processes.collect(), anchors.collect())
     }
 
-    /// Every process that has asked for something lately.
+    /// Every process that has made a request lately.
     pub fn processes(&self) -> Vec<u32> {
         let known = self.known.lock();
         let mut all: Vec<u32> = known.values().map(|known| known.caller.process).collect();
@@ -408,10 +407,10 @@ impl Callers {
         }
     }
 
-    /// Who asks. To be asked counts as a sign of life of a worker.
+    /// The caller. The request counts as a sign of life of a worker.
     ///
     /// # Errors
-    /// EACCES when CREWFS_WORKER is set to something that is no name; EAGAIN when it could not be found out who asks (C44).
+    /// EACCES when CREWFS_WORKER is set to an invalid name; EAGAIN for an unknown caller (C44).
     pub fn identify(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = self.recognise(req);
         match &caller.nameless {
@@ -420,7 +419,7 @@ impl Callers {
         }
     }
 
-    /// A caller with a proper name asks: that is a sign of life of a worker.
+    /// A request of a caller with a valid name is a sign of life of a worker.
     fn heard_of(&self, req: &Request, caller: Arc<Caller>) -> Result<Arc<Caller>> {
         let (name, now) = (&caller.actor.worker, (self.engine.clock())());
         let state = self.engine.state();
@@ -434,7 +433,7 @@ impl Callers {
                 self.go_on_following(&caller, &state, now);
                 Ok(caller)
             }
-            // A stolen name is no sign of life of its owner, who has nothing to do with it: the sentence is for the user who asks.
+            // The use of another user's name is no sign of life of that worker. The sentence is for the calling user.
             Err(error) => {
                 self.remember(req, None, now.instant);
                 self.tell_user(req.uid, &error);
@@ -443,7 +442,7 @@ impl Callers {
         }
     }
 
-    /// For whom something is shown: also for a caller that has no name, so that it can read why.
+    /// The caller of a read, also one that has no name, so that it can read why.
     ///
     /// # Errors
     /// EACCES when the name belongs to another user (C41).
@@ -452,18 +451,18 @@ impl Callers {
         if caller.nameless.is_some() { Ok(caller) } else { self.heard_of(req, caller) }
     }
 
-    /// The caller, if it has no name. To ask that is no sign of life of a worker.
+    /// The caller, if it has no name. That is no sign of life of a worker.
     pub fn nameless(&self, req: &Request) -> Option<Arc<Caller>> {
         Some(self.recognise(req)).filter(|caller| caller.nameless.is_some())
     }
 
-    /// A worker that holds something is followed, also after a restart of the daemon, or when another process of it is seen.
+    /// Watches the processes of a worker that holds a task, also after a restart of the daemon, or when another process of it appears.
     fn go_on_following(&self, caller: &Caller, state: &State, now: Now) {
         let (Some(anchor), worker) = (&caller.anchor, &caller.actor.worker) else { return };
         let claims = state.worker(worker.as_str()).map_or(&[][..], |known| &known.claims);
         let claim = claims.last().and_then(|id| state.task(id.as_str())?.claim());
         let Some(claim) = claim.filter(|_| !self.follower.follows(worker, anchor)) else { return };
-        // What came later is perhaps only a command that has nothing to do with the claim.
+        // A process that started later may be a command that has nothing to do with the claim.
         let held = Span(now.wall.0.saturating_sub(claim.since.at.0).max(0) as u64 + SURELY_BEFORE_MS);
         if (anchor.kind != AnchorKind::Program || age(anchor.started).is_some_and(|age| age > held))
             && let Some(process) = self.alive(caller)
@@ -472,18 +471,18 @@ impl Callers {
         }
     }
 
-    /// The claim was made: from now on it ends with that process.
+    /// The claim was made. From now on it ends with that process.
     pub fn claimed(&self, caller: &Caller, process: LiveProcess, epoch: Seq) {
         self.follower.follow(&caller.actor.worker, process, epoch);
     }
 
-    /// The process that the caller stands and falls with. For a claim, to be taken before that is decided.
+    /// The process whose end ends the caller. For a claim, it is taken before the decision.
     pub fn alive(&self, caller: &Caller) -> Option<LiveProcess> {
         self.follower.hold(&caller.actor.worker, caller.anchor.as_ref()?)
     }
 
-    /// Why a connection may not end a claim of its own worker, if that is so: its own claim of that task is over, and another
-    /// connection has claimed it again. What it still sends, perhaps long after its client is gone, was meant for the claim that is over.
+    /// Why a connection may not end a claim of its own worker, if it may not: its own claim of that task is over, and another connection
+    /// has claimed it again. Requests that it still sends, perhaps long after its client is gone, were meant for the claim that is over.
     pub fn superseded(&self, caller: &Caller, task: &Task) -> Option<ClaimFate> {
         let worker = &caller.actor.worker;
         let anchor = caller.anchor.as_ref().filter(|anchor| anchor.kind == AnchorKind::Connection)?;
@@ -493,14 +492,14 @@ impl Callers {
         Some(ClaimFate { ended: Some((lost.at, lost.reason.clone())), now: Standing::ClaimedElsewhere })
     }
 
-    /// Whose sign of life the requests of this thread are, for the next moments.
+    /// Keeps for the next moments the worker whose sign of life the requests of this thread are.
     fn remember(&self, req: &Request, presence: Option<Arc<Heartbeat>>, looked: Instant) {
         if let Some(known) = self.known.lock().get_mut(&req.tid) {
             (known.presence, known.looked) = (presence, Some(looked));
         }
     }
 
-    /// A name belongs to the uid that used it first (C41), if it is not a user's from the beginning (C45).
+    /// Refuses the name of another user: a name belongs to the uid that used it first (C41), unless it is reserved for a user (C45).
     fn check_name(&self, state: &State, actor: &Actor) -> Result<()> {
         let reserved = self.names.owner(&actor.worker, (self.engine.clock())().instant);
         let owner = reserved.or_else(|| Some(state.worker(actor.worker.as_str())?.uid));
@@ -513,7 +512,7 @@ impl Callers {
         }
     }
 
-    /// What was found out about this thread, if it is still the same program. Only of one that waits for its answer.
+    /// The known caller of this thread, if it is still the same program. Only for a thread that waits for its answer.
     fn recall(&self, req: &Request) -> Option<Arc<Caller>> {
         let (stat, image, caller) = {
             let known = self.known.lock();
@@ -523,7 +522,7 @@ impl Callers {
         Stat::of(&stat).is_some_and(|stat| stat.image == image).then_some(caller)
     }
 
-    /// What was found out about the process that a thread belongs to, and that is in no execve(2) while this thread waits.
+    /// The known caller of the process that a thread belongs to. The process is in no execve(2) while this thread waits.
     fn of_process(&self, req: &Request) -> Option<Arc<Caller>> {
         let process = thread_group(req.tid);
         if process == req.tid {
@@ -535,7 +534,7 @@ impl Callers {
         Some(caller)
     }
 
-    /// Who asks, as far as that is known: requests are admitted when it is.
+    /// The caller, as far as it is known. Requests are admitted when it is.
     fn recognise(&self, req: &Request) -> Arc<Caller> {
         Serving::caller(req).or_else(|| self.recall(req)).unwrap_or_else(|| match req.tid {
             0 => self.by_login(req, 0),
@@ -559,7 +558,7 @@ impl Callers {
             .insert(req.tid, KnownThread { stat, image, uid: req.uid, caller, presence: None, looked: None });
     }
 
-    /// Somebody did something somewhere: a sign of life of that worker (C30). Cheap enough for every request.
+    /// Any request is a sign of life of its worker (C30). Cheap enough for every request.
     pub fn seen(&self, req: &Request) {
         let now = (self.engine.clock())();
         if let Some(known) = self.known.lock().get(&req.tid)
@@ -570,11 +569,11 @@ impl Callers {
             }
             return;
         }
-        // A name that is none is refused where it matters.
+        // An invalid name is refused where a name is needed.
         let _ = self.identify(req);
     }
 
-    /// What a look has found, as one who asks.
+    /// The caller that a look-up has found.
     fn caller(&self, req: &Request, found: Ancestry) -> Caller {
         let Ancestry { process, is_sftp, name, anchor, .. } = found;
         let anchor = anchor.and_then(|AnchorProcess { pid, started, program, kind }| {
@@ -603,7 +602,7 @@ impl Callers {
         }
     }
 
-    /// The name of an agent that was given none: another one where a user has taken it in advance, or has used it before a number came again.
+    /// The name of an agent without one. Another name if a user has taken it in advance, or used it before the pid came again.
     fn generated(&self, req: &Request, agent: &str, pid: u32) -> Option<WorkerName> {
         let state = self.engine.state();
         let taken = |name: &WorkerName| {
@@ -621,14 +620,14 @@ impl Callers {
         Caller { actor, is_worker: false, process, is_sftp, anchor: None, nameless: Some(why) }
     }
 
-    /// The user, where nothing above has a name.
+    /// The caller as its user, if no ancestor has a name.
     fn by_login(&self, req: &Request, process: u32) -> Arc<Caller> {
         let operator = self.names.is_operator(req.uid, self.owner);
         let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator };
         Arc::new(Caller { actor, is_worker: false, process, is_sftp: false, anchor: None, nameless: None })
     }
 
-    /// One of whom it could not be found out who it is.
+    /// An unknown caller.
     fn unknown(&self, req: &Request, why: &'static str) -> Arc<Caller> {
         Arc::new(self.without_name(req, 0, false, Nameless::Unknown(why)))
     }
