@@ -14,7 +14,7 @@ use crewfs::queue::{
     Standing, TaskId, TaskState, Wall, WorkerName,
 };
 
-use crate::texts::{between, fences, pages, plain, quoted, rows, section, sources, text, texts_below};
+use crate::texts::{between, fences, pages, plain, quoted, rows, section, text, texts_below};
 
 const PAGE: &str = "docs/filesystem.md";
 
