@@ -4,14 +4,15 @@
 //! Must never: change anything, wait for the mount in the process that has the terminal, or leave the terminal as only this
 //! program can use it, however it ends.
 
-mod head;
-mod keys;
-mod look;
+mod feed;
+mod header;
 mod model;
-mod over;
-mod plain;
-mod read;
-mod view;
+mod popup;
+mod report;
+mod scene;
+mod screen;
+mod theme;
+mod ui;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -28,11 +29,11 @@ use super::out;
 use crate::clock::{self, Clock};
 use crate::limits::{TOP_ONCE_MS, TOP_SILENT_MS};
 use crate::queue::{Now, Span};
-use keys::{Asked, Ui};
-use look::Look;
+use feed::FeedMessage;
 use model::Model;
-use read::News;
-use view::Scene;
+use scene::Scene;
+use theme::Theme;
+use ui::{KeyAction, Ui};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -44,7 +45,7 @@ pub(super) struct Arguments {
     /// Print what there is now as plain text, and end.
     #[arg(long)]
     once: bool,
-    /// Look at the mount for another crewfs, which says when.
+    /// Theme at the mount for another crewfs, which says when.
     #[arg(long, hide = true)]
     feed: bool,
 }
@@ -67,53 +68,53 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // By its name only: whoever touches it may have to wait.
     let place = std::path::absolute(&arguments.mountpoint).map_err(Failure::failed)?;
     if arguments.feed {
-        return read::feed(&place, &clock);
+        return feed::serve(&place, &clock);
     }
     let terminal = out::is_terminal() && io::stdin().is_terminal();
     if !terminal && !arguments.once {
         return Err(Failure::usage("top needs a terminal; for one look as plain text: crewfs top --once"));
     }
-    let news = read::start(&place, arguments.interval.to_std(), clock.clone())?;
+    let messages = feed::start(&place, arguments.interval.to_std(), clock.clone())?;
     let shown = place.display().to_string();
-    if arguments.once { once(&news, &shown, &clock) } else { live(&news, &shown, &clock) }
+    if arguments.once { once(&messages, &shown, &clock) } else { live(&messages, &shown, &clock) }
 }
 
 /// Print one look.
-fn once(news: &Receiver<News>, place: &str, clock: &Clock) -> Result<(), Failure> {
+fn once(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<(), Failure> {
     let limit = Span(TOP_ONCE_MS);
-    let answer = match news.recv_timeout(limit.to_std()) {
-        Ok(News::Answer(answer)) => answer,
-        Ok(News::Trouble(why)) => return Err(Failure::failed(why)),
-        Ok(News::Gone(failure)) => return Err(failure),
+    let update = match messages.recv_timeout(limit.to_std()) {
+        Ok(FeedMessage::Update(update)) => update,
+        Ok(FeedMessage::Trouble(why)) => return Err(Failure::failed(why)),
+        Ok(FeedMessage::Ended(failure)) => return Err(failure),
         Err(RecvTimeoutError::Timeout) => {
             return Err(Failure::failed(format!(
                 "{place} gives no answer within {limit}; is its daemon, or the network, alive?"
             )));
         }
-        Err(RecvTimeoutError::Disconnected) => return Err(nobody_looks()),
+        Err(RecvTimeoutError::Disconnected) => return Err(feed_ended()),
     };
     let mut model = Model::default();
     let now = clock();
-    model.update(answer, now).map_err(Failure::failed)?;
-    out::write(plain::text(&model, place, model.time(now)).as_bytes());
+    model.update(update, now).map_err(Failure::failed)?;
+    out::write(report::text(&model, place, model.time(now)).as_bytes());
     Ok(())
 }
 
-fn nobody_looks() -> Failure {
+fn feed_ended() -> Failure {
     Failure::failed("nobody looks at the mount any more")
 }
 
 /// Gives the terminal back when it goes, also when the thread panics.
-struct Screen(ratatui::DefaultTerminal);
+struct TerminalGuard(ratatui::DefaultTerminal);
 
-impl Screen {
-    fn take() -> io::Result<Screen> {
+impl TerminalGuard {
+    fn take() -> io::Result<TerminalGuard> {
         // Its hook gives the terminal back before a panic is printed.
-        ratatui::try_init().map(Screen)
+        ratatui::try_init().map(TerminalGuard)
     }
 }
 
-impl Drop for Screen {
+impl Drop for TerminalGuard {
     fn drop(&mut self) {
         // A terminal that is gone needs nothing.
         let _ = ratatui::try_restore();
@@ -122,34 +123,35 @@ impl Drop for Screen {
 }
 
 /// Show what there is until somebody has seen enough.
-fn live(news: &Receiver<News>, place: &str, clock: &Clock) -> Result<(), Failure> {
+fn live(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<(), Failure> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         signal_hook::flag::register(signal, stop.clone()).map_err(Failure::failed)?;
     }
-    let mut screen = Screen::take().map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
-    let mut top = Top::new(place, Look::of(|name| std::env::var_os(name)), clock());
-    let (pressed, mut drawn) = (keys_of_terminal(), None);
+    let mut terminal =
+        TerminalGuard::take().map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
+    let mut top = Top::new(place, Theme::of(|name| std::env::var_os(name)), clock());
+    let (pressed, mut drawn) = (terminal_events(), None);
     while !stop.load(Ordering::Acquire) {
         let now = clock();
-        match news.try_recv() {
-            Ok(news) => top.hear(news, now)?,
+        match messages.try_recv() {
+            Ok(message) => top.receive(message, now)?,
             Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) => return Err(nobody_looks()),
+            Err(TryRecvError::Disconnected) => return Err(feed_ended()),
         }
         // What was some time ago is one second longer ago each second.
         let second = now.instant.0 / 1000;
         if top.changed || drawn != Some(second) {
-            screen.0.draw(|frame| top.draw(frame, now)).map_err(gone_terminal)?;
+            terminal.0.draw(|frame| top.draw(frame, now)).map_err(terminal_failed)?;
             (top.changed, drawn) = (false, Some(second));
         }
         match pressed.recv_timeout(BEAT) {
             Ok(event::Event::Key(key)) if key.kind != event::KeyEventKind::Release => {
                 match top.ui.press(key, &top.model) {
-                    Asked::Quit => return Ok(()),
-                    Asked::Redraw => top.changed = true,
-                    Asked::Nothing => {}
+                    KeyAction::Quit => return Ok(()),
+                    KeyAction::Redraw => top.changed = true,
+                    KeyAction::Nothing => {}
                 }
             }
             Ok(event::Event::Resize(..)) => top.changed = true,
@@ -162,20 +164,20 @@ fn live(news: &Receiver<News>, place: &str, clock: &Clock) -> Result<(), Failure
 
 /// What is pressed, and new sizes. Read by a thread that may be left behind: when the terminal goes away, crossterm looks
 /// for its next key for ever.
-fn keys_of_terminal() -> Receiver<event::Event> {
+fn terminal_events() -> Receiver<event::Event> {
     let (sender, receiver) = sync_channel(KEYS_WAITING);
     std::thread::spawn(move || while event::read().is_ok_and(|event| sender.send(event).is_ok()) {});
     receiver
 }
 
-fn gone_terminal(error: io::Error) -> Failure {
+fn terminal_failed(error: io::Error) -> Failure {
     Failure::failed(format!("the terminal: {error}"))
 }
 
 /// What is known, and what the user chose.
 struct Top<'a> {
     place: &'a str,
-    look: Look,
+    theme: Theme,
     model: Model,
     ui: Ui,
     /// When the mount last answered; the start, if it never did.
@@ -187,10 +189,10 @@ struct Top<'a> {
 }
 
 impl<'a> Top<'a> {
-    fn new(place: &'a str, look: Look, now: Now) -> Top<'a> {
+    fn new(place: &'a str, theme: Theme, now: Now) -> Top<'a> {
         Top {
             place,
-            look,
+            theme,
             model: Model::default(),
             ui: Ui::new(),
             answered: now,
@@ -201,14 +203,14 @@ impl<'a> Top<'a> {
     }
 
     /// Something came of a look at the mount.
-    fn hear(&mut self, news: News, now: Now) -> Result<(), Failure> {
-        self.trouble = match news {
-            News::Answer(answer) => {
+    fn receive(&mut self, message: FeedMessage, now: Now) -> Result<(), Failure> {
+        self.trouble = match message {
+            FeedMessage::Update(update) => {
                 (self.answered, self.known) = (now, true);
-                self.model.update(answer, now).err()
+                self.model.update(update, now).err()
             }
-            News::Trouble(why) => Some(why),
-            News::Gone(failure) => return Err(failure),
+            FeedMessage::Trouble(why) => Some(why),
+            FeedMessage::Ended(failure) => return Err(failure),
         };
         self.ui.arrange(&self.model);
         self.changed = true;
@@ -224,8 +226,8 @@ impl<'a> Top<'a> {
             silent: (silent >= Span(TOP_SILENT_MS)).then_some(silent),
             trouble: self.trouble.as_deref(),
             known: self.known,
-            look: self.look,
+            theme: self.theme,
         };
-        view::draw(frame, &scene, &mut self.ui);
+        screen::draw(frame, &scene, &mut self.ui);
     }
 }

@@ -17,7 +17,7 @@ use crate::shown;
 /// The states of a task, in the order in which the bar and the counts show them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(from = "String")]
-pub(super) enum State {
+pub(super) enum TaskStatus {
     Completed,
     Claimed,
     Ready,
@@ -28,43 +28,43 @@ pub(super) enum State {
     Unknown,
 }
 
-impl State {
-    pub(super) const ALL: [State; 7] = [
-        State::Completed,
-        State::Claimed,
-        State::Ready,
-        State::Blocked,
-        State::Failed,
-        State::Rejected,
-        State::Unknown,
+impl TaskStatus {
+    pub(super) const ALL: [TaskStatus; 7] = [
+        TaskStatus::Completed,
+        TaskStatus::Claimed,
+        TaskStatus::Ready,
+        TaskStatus::Blocked,
+        TaskStatus::Failed,
+        TaskStatus::Rejected,
+        TaskStatus::Unknown,
     ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
-            State::Completed => "completed",
-            State::Claimed => "claimed",
-            State::Ready => "ready",
-            State::Blocked => "blocked",
-            State::Failed => "failed",
-            State::Rejected => "rejected",
-            State::Unknown => "unknown",
+            TaskStatus::Completed => "completed",
+            TaskStatus::Claimed => "claimed",
+            TaskStatus::Ready => "ready",
+            TaskStatus::Blocked => "blocked",
+            TaskStatus::Failed => "failed",
+            TaskStatus::Rejected => "rejected",
+            TaskStatus::Unknown => "unknown",
         }
     }
 }
 
-impl From<String> for State {
-    fn from(name: String) -> State {
-        State::ALL.into_iter().find(|state| state.name() == name).unwrap_or_default()
+impl From<String> for TaskStatus {
+    fn from(name: String) -> TaskStatus {
+        TaskStatus::ALL.into_iter().find(|state| state.name() == name).unwrap_or_default()
     }
 }
 
 /// A task, as far as lists show it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Task {
+pub(super) struct TaskRow {
     #[serde(skip)]
     pub(super) id: String,
-    pub(super) status: State,
+    pub(super) status: TaskStatus,
     pub(super) worker: Option<String>,
     pub(super) title: String,
     pub(super) priority: String,
@@ -76,7 +76,7 @@ pub(super) struct Task {
 /// A worker, as far as lists show it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Worker {
+pub(super) struct WorkerRow {
     #[serde(skip)]
     pub(super) name: String,
     pub(super) status: String,
@@ -90,7 +90,7 @@ pub(super) struct Worker {
 /// Something that does not move by itself.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Stuck {
+pub(super) struct StuckRow {
     pub(super) kind: String,
     pub(super) task: Option<String>,
     pub(super) worker: Option<String>,
@@ -100,7 +100,7 @@ pub(super) struct Stuck {
     pub(super) next: Option<String>,
 }
 
-impl Stuck {
+impl StuckRow {
     /// What tells it from all others.
     pub(super) fn key(&self) -> String {
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
@@ -112,14 +112,14 @@ impl Stuck {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Throughput {
+pub(super) struct ThroughputChart {
     pub(super) by_minute: Vec<u64>,
     pub(super) per_hour: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct BurnDown {
+pub(super) struct BurnDownChart {
     pub(super) from: Option<Wall>,
     pub(super) open: Vec<u64>,
 }
@@ -127,21 +127,21 @@ pub(super) struct BurnDown {
 /// `summary.json`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Summary {
+pub(super) struct SummaryDocument {
     pub(super) at: Option<Wall>,
     pub(super) paused: Option<Wall>,
-    pub(super) throughput: Throughput,
+    pub(super) throughput: ThroughputChart,
     pub(super) remaining: u64,
     pub(super) held_up: u64,
     pub(super) eta: Option<Wall>,
-    pub(super) burn_down: BurnDown,
-    pub(super) stuck: Vec<Stuck>,
+    pub(super) burn_down: BurnDownChart,
+    pub(super) stuck: Vec<StuckRow>,
     pub(super) stuck_more: u64,
 }
 
 /// One thing that happened, as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Event {
+pub(super) struct EventRow {
     pub(super) seq: u64,
     pub(super) at: Wall,
     pub(super) task: Option<String>,
@@ -150,7 +150,7 @@ pub(super) struct Event {
 
 /// What one look at the mount brought; what is missing has not changed.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct MountUpdate {
     pub(super) queue: Option<String>,
     pub(super) workers: Option<String>,
     pub(super) summary: Option<String>,
@@ -162,13 +162,13 @@ pub(super) struct Answer {
 #[derive(Debug, Default)]
 pub(super) struct Model {
     /// In the order of their ids.
-    pub(super) tasks: Vec<Task>,
+    pub(super) tasks: Vec<TaskRow>,
     /// In the order of their names.
-    pub(super) workers: Vec<Worker>,
+    pub(super) workers: Vec<WorkerRow>,
     /// Absent where the mount has none.
-    pub(super) summary: Option<Summary>,
+    pub(super) summary: Option<SummaryDocument>,
     /// The latest first.
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<EventRow>,
     queue_text: String,
     workers_text: String,
     /// The latest time that the mount told, and when that was.
@@ -177,19 +177,19 @@ pub(super) struct Model {
 
 impl Model {
     /// Take in what a look at the mount brought.
-    pub(super) fn update(&mut self, answer: Answer, now: Now) -> Result<(), String> {
+    pub(super) fn update(&mut self, answer: MountUpdate, now: Now) -> Result<(), String> {
         if let Some(text) = answer.queue {
-            let tasks: BTreeMap<String, Task> = understood("queue.json", &text)?;
+            let tasks: BTreeMap<String, TaskRow> = understood("queue.json", &text)?;
             self.tasks = tasks.into_iter().map(|(id, task)| task.named(id)).collect();
             self.queue_text = text;
         }
         if let Some(text) = answer.workers {
-            let workers: BTreeMap<String, Worker> = understood("workers.json", &text)?;
+            let workers: BTreeMap<String, WorkerRow> = understood("workers.json", &text)?;
             self.workers = workers.into_iter().map(|(name, worker)| worker.named(name)).collect();
             self.workers_text = text;
         }
         if let Some(text) = answer.summary {
-            let mut summary: Summary = understood("summary.json", &text)?;
+            let mut summary: SummaryDocument = understood("summary.json", &text)?;
             for stuck in &mut summary.stuck {
                 stuck.why = clean(&stuck.why);
                 stuck.next = stuck.next.as_deref().map(clean);
@@ -198,7 +198,7 @@ impl Model {
             self.summary = Some(summary);
         }
         if let Some(lines) = answer.events {
-            let mut events: Vec<Event> = lines.lines().rev().filter_map(event).collect();
+            let mut events: Vec<EventRow> = lines.lines().rev().filter_map(event).collect();
             events.append(&mut self.events);
             events.truncate(TOP_EVENTS);
             self.events = events;
@@ -215,7 +215,7 @@ impl Model {
     }
 
     /// How many tasks are in a state.
-    pub(super) fn count(&self, state: State) -> usize {
+    pub(super) fn count(&self, state: TaskStatus) -> usize {
         self.tasks.iter().filter(|task| task.status == state).count()
     }
 
@@ -235,15 +235,15 @@ impl Model {
     }
 }
 
-impl Task {
-    fn named(self, id: String) -> Task {
-        Task { id, title: clean(&self.title), note: self.note.as_deref().map(clean), ..self }
+impl TaskRow {
+    fn named(self, id: String) -> TaskRow {
+        TaskRow { id, title: clean(&self.title), note: self.note.as_deref().map(clean), ..self }
     }
 }
 
-impl Worker {
-    fn named(self, name: String) -> Worker {
-        Worker { name, note: self.note.as_deref().map(clean), ..self }
+impl WorkerRow {
+    fn named(self, name: String) -> WorkerRow {
+        WorkerRow { name, note: self.note.as_deref().map(clean), ..self }
     }
 }
 
@@ -301,7 +301,7 @@ pub(super) fn ago(at: Option<Wall>, now: Wall) -> String {
 
 /// A line of the event log.
 #[derive(Deserialize)]
-struct Line {
+struct LogLine {
     seq: u64,
     at: Wall,
     event: String,
@@ -314,13 +314,13 @@ struct Line {
     draining: Option<bool>,
 }
 
-fn event(line: &str) -> Option<Event> {
-    let line: Line = serde_json::from_str(line).ok()?;
+fn event(line: &str) -> Option<EventRow> {
+    let line: LogLine = serde_json::from_str(line).ok()?;
     let text = clean(&sentence(&line));
-    Some(Event { seq: line.seq, at: line.at, task: line.task, text })
+    Some(EventRow { seq: line.seq, at: line.at, task: line.task, text })
 }
 
-fn sentence(line: &Line) -> String {
+fn sentence(line: &LogLine) -> String {
     let task = line.task.as_deref().unwrap_or_default();
     let by = line.by.as_deref().unwrap_or("an operator");
     let worker = line.worker.as_deref().unwrap_or("a worker");
@@ -359,11 +359,11 @@ fn sentence(line: &Line) -> String {
     }
 }
 
-fn worker_or_nothing(line: &Line) -> &str {
+fn worker_or_nothing(line: &LogLine) -> &str {
     line.worker.as_deref().unwrap_or_default()
 }
 
-fn returned(line: &Line, task: &str, worker: &str) -> String {
+fn returned(line: &LogLine, task: &str, worker: &str) -> String {
     let reason = line.reason.as_ref().unwrap_or(&Value::Null);
     match reason["kind"].as_str() {
         Some("given_back") => format!("{worker} gave {task} back"),
@@ -388,8 +388,8 @@ mod tests {
         Now { wall: Wall(ms), instant: Instant(ms.unsigned_abs()) }
     }
 
-    fn answer(queue: &str) -> Answer {
-        Answer { queue: Some(queue.into()), ..Answer::default() }
+    fn answer(queue: &str) -> MountUpdate {
+        MountUpdate { queue: Some(queue.into()), ..MountUpdate::default() }
     }
 
     #[test]
@@ -398,7 +398,7 @@ mod tests {
         let queue = "{\n  \"a\": {\"status\":\"ready\",\"worker\":null,\"title\":\"A\\u001b[31m\",\"colour\":[1]},\n  \
                      \"b\": {\"status\":\"asleep\"}\n}\n";
         model.update(answer(queue), at(0)).unwrap();
-        assert_eq!((model.count(State::Ready), model.count(State::Unknown)), (1, 1));
+        assert_eq!((model.count(TaskStatus::Ready), model.count(TaskStatus::Unknown)), (1, 1));
         assert_eq!(model.tasks[0].title, "A [31m");
         let details = model.task_details("a").unwrap();
         assert_eq!(details[0], ("status".to_string(), "ready".to_string()));
@@ -419,7 +419,8 @@ mod tests {
             r#"{"seq":5,"at":"2026-01-01T00:00:00.000Z","event":"reported","task":"a","text":"one\ntwo"}"#,
             "half a li",
         ];
-        let events = |lines: &[&str]| Answer { events: Some(lines.join("\n")), ..Answer::default() };
+        let events =
+            |lines: &[&str]| MountUpdate { events: Some(lines.join("\n")), ..MountUpdate::default() };
         model.update(events(&lines[..2]), at(0)).unwrap();
         model.update(events(&lines[2..]), at(0)).unwrap();
         let said: Vec<&str> = model.events.iter().map(|event| event.text.as_str()).collect();
@@ -435,7 +436,9 @@ mod tests {
         let mut model = Model::default();
         assert_eq!(model.time(at(7)), Wall(7));
         let summary = r#"{"at":"1970-01-01T01:00:00.000Z","stuck":[{"kind":"failed","task":"a","why":"no\ndisk"}],"new":1}"#;
-        model.update(Answer { summary: Some(summary.into()), ..Answer::default() }, at(1000)).unwrap();
+        model
+            .update(MountUpdate { summary: Some(summary.into()), ..MountUpdate::default() }, at(1000))
+            .unwrap();
         assert_eq!(model.time(at(3000)), Wall(3_602_000));
         let stuck = &model.summary.as_ref().unwrap().stuck[0];
         assert_eq!((stuck.key().as_str(), stuck.why.as_str()), ("failed a ", "no disk"));

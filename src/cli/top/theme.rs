@@ -1,4 +1,4 @@
-//! How things look: characters and colours, as far as the terminal has them, and text that fits its place.
+//! How things theme: characters and colours, as far as the terminal has them, and text that fits its place.
 //!
 //! Must never: show a character that the locale cannot, or tell anything by its colour alone.
 
@@ -8,11 +8,11 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::{bar, border};
 use ratatui::text::Span;
 
-use super::model::State;
+use super::model::TaskStatus;
 
 /// What the terminal can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Look {
+pub(super) struct Theme {
     pub(super) unicode: bool,
     pub(super) colour: bool,
 }
@@ -41,9 +41,9 @@ const PLAIN_BORDER: border::Set<'static> = border::Set {
     horizontal_bottom: "-",
 };
 
-impl Look {
+impl Theme {
     /// What the environment says of the terminal.
-    pub(super) fn of(variable: impl Fn(&str) -> Option<OsString>) -> Look {
+    pub(super) fn of(variable: impl Fn(&str) -> Option<OsString>) -> Theme {
         let text = |name: &str| {
             variable(name).filter(|value| !value.is_empty()).map(|v| v.to_string_lossy().into_owned())
         };
@@ -51,35 +51,35 @@ impl Look {
         let locale = locale.to_ascii_lowercase();
         let terminal = text("TERM").unwrap_or_default();
         let plain = matches!(terminal.as_str(), "" | "dumb" | "linux" | "vt100" | "vt220");
-        Look {
+        Theme {
             unicode: (locale.contains("utf-8") || locale.contains("utf8")) && !plain,
             colour: text("NO_COLOR").is_none() && terminal != "dumb" && !terminal.starts_with("vt"),
         }
     }
 
     /// The character that stands for a state in the bar.
-    pub(super) fn mark(self, state: State) -> &'static str {
+    pub(super) fn mark(self, state: TaskStatus) -> &'static str {
         let (unicode, plain) = match state {
-            State::Completed => ("█", "#"),
-            State::Claimed => ("▓", "="),
-            State::Ready => ("▒", "-"),
-            State::Blocked => ("░", "."),
-            State::Failed => ("×", "x"),
-            State::Rejected => ("!", "!"),
-            State::Unknown => ("?", "?"),
+            TaskStatus::Completed => ("█", "#"),
+            TaskStatus::Claimed => ("▓", "="),
+            TaskStatus::Ready => ("▒", "-"),
+            TaskStatus::Blocked => ("░", "."),
+            TaskStatus::Failed => ("×", "x"),
+            TaskStatus::Rejected => ("!", "!"),
+            TaskStatus::Unknown => ("?", "?"),
         };
         if self.unicode { unicode } else { plain }
     }
 
-    pub(super) fn state(self, state: State) -> Style {
+    pub(super) fn state(self, state: TaskStatus) -> Style {
         self.coloured(match state {
-            State::Completed => Color::Green,
-            State::Claimed => Color::Yellow,
-            State::Ready => Color::Cyan,
-            State::Blocked => Color::Blue,
-            State::Failed => Color::Red,
-            State::Rejected => Color::Magenta,
-            State::Unknown => Color::Reset,
+            TaskStatus::Completed => Color::Green,
+            TaskStatus::Claimed => Color::Yellow,
+            TaskStatus::Ready => Color::Cyan,
+            TaskStatus::Blocked => Color::Blue,
+            TaskStatus::Failed => Color::Red,
+            TaskStatus::Rejected => Color::Magenta,
+            TaskStatus::Unknown => Color::Reset,
         })
     }
 
@@ -179,24 +179,24 @@ impl Look {
 mod tests {
     use super::*;
 
-    fn look(variables: &[(&str, &str)]) -> Look {
-        Look::of(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
+    fn theme_of(variables: &[(&str, &str)]) -> Theme {
+        Theme::of(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into()))
     }
 
     #[test]
     fn the_locale_decides_which_characters_there_are() {
-        assert!(look(&[("TERM", "xterm"), ("LANG", "de_DE.UTF-8")]).unicode);
-        assert!(!look(&[("TERM", "xterm"), ("LANG", "de_DE.UTF-8"), ("LC_ALL", "C")]).unicode);
-        assert!(!look(&[("TERM", "linux"), ("LANG", "C.UTF-8")]).unicode);
-        assert!(!look(&[]).unicode);
-        assert!(look(&[("TERM", "xterm"), ("LC_CTYPE", "en_US.utf8")]).colour);
-        assert!(!look(&[("TERM", "xterm"), ("NO_COLOR", "1")]).colour);
+        assert!(theme_of(&[("TERM", "xterm"), ("LANG", "de_DE.UTF-8")]).unicode);
+        assert!(!theme_of(&[("TERM", "xterm"), ("LANG", "de_DE.UTF-8"), ("LC_ALL", "C")]).unicode);
+        assert!(!theme_of(&[("TERM", "linux"), ("LANG", "C.UTF-8")]).unicode);
+        assert!(!theme_of(&[]).unicode);
+        assert!(theme_of(&[("TERM", "xterm"), ("LC_CTYPE", "en_US.utf8")]).colour);
+        assert!(!theme_of(&[("TERM", "xterm"), ("NO_COLOR", "1")]).colour);
     }
 
     #[test]
     fn texts_fit_their_columns() {
-        let unicode = Look { unicode: true, colour: true };
-        let plain = Look { unicode: false, colour: false };
+        let unicode = Theme { unicode: true, colour: true };
+        let plain = Theme { unicode: false, colour: false };
         for (text, width, fits) in [
             ("abc", 3, "abc"),
             ("abcd", 3, "ab…"),

@@ -7,13 +7,13 @@ use ratatui::layout::Rect;
 use ratatui::style::Color;
 use ratatui::text::{Line, Span as Text};
 
-use super::model::{State, ago, short};
-use super::view::Scene;
+use super::model::{TaskStatus, ago, short};
+use super::scene::Scene;
 use crate::queue::Span;
 
 /// Draw the four lines.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, scene: &Scene) {
-    let (look, model) = (scene.look, scene.model);
+    let (theme, model) = (scene.theme, scene.model);
     let mut row = area.rows();
     let mut put = |line: Line| {
         if let Some(area) = row.next() {
@@ -21,18 +21,18 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, scene: &Scene) {
         }
     };
     let state = match (scene.silent, model.summary.as_ref().and_then(|summary| summary.paused)) {
-        (Some(silent), _) => Text::styled(format!("no answer for {} ", short(silent)), look.alarm()),
+        (Some(silent), _) => Text::styled(format!("no answer for {} ", short(silent)), theme.alarm()),
         (None, Some(since)) => {
             let since = ago(Some(since), scene.now);
-            Text::styled(format!("paused for {since} "), look.coloured(Color::Yellow).patch(look.strong()))
+            Text::styled(format!("paused for {since} "), theme.coloured(Color::Yellow).patch(theme.strong()))
         }
         (None, None) => Text::raw(""),
     };
     let room = usize::from(area.width).saturating_sub(state.width() + "crewfs top  ".len() + 2);
-    let place = look.fit(scene.place, room, false);
+    let place = theme.fit(scene.place, room, false);
     put(Line::from(vec![
-        Text::styled("crewfs top  ", look.focus()),
-        Text::styled(place, look.strong()),
+        Text::styled("crewfs top  ", theme.focus()),
+        Text::styled(place, theme.strong()),
         " ".into(),
         state,
     ]));
@@ -43,20 +43,22 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, scene: &Scene) {
 
 /// How many tasks are in which state; shorter where there is less room.
 fn counts(scene: &Scene, width: usize) -> Line<'static> {
-    let always = |state| matches!(state, State::Completed | State::Claimed | State::Ready | State::Blocked);
+    let always = |state| {
+        matches!(state, TaskStatus::Completed | TaskStatus::Claimed | TaskStatus::Ready | TaskStatus::Blocked)
+    };
     let mut line = Line::default();
     for (gap, done) in [("   ", "completed"), ("  ", "completed"), (" ", "done")] {
         line = Line::default();
-        for state in State::ALL {
+        for state in TaskStatus::ALL {
             let count = scene.model.count(state);
             if count == 0 && !always(state) {
                 continue;
             }
-            let name = if state == State::Completed { done } else { state.name() };
+            let name = if state == TaskStatus::Completed { done } else { state.name() };
             let gap = if line.spans.is_empty() { "" } else { gap };
             line.push_span(gap);
-            line.push_span(Text::styled(scene.look.mark(state), scene.look.state(state)));
-            line.push_span(Text::styled(format!(" {count}"), scene.look.strong()));
+            line.push_span(Text::styled(scene.theme.mark(state), scene.theme.state(state)));
+            line.push_span(Text::styled(format!(" {count}"), scene.theme.strong()));
             line.push_span(format!(" {name}"));
         }
         if line.width() <= width {
@@ -68,9 +70,11 @@ fn counts(scene: &Scene, width: usize) -> Line<'static> {
 
 /// All tasks as one bar. What is there has at least one column.
 fn bar(scene: &Scene, width: usize) -> Line<'static> {
-    let counts = State::ALL.map(|state| scene.model.count(state));
-    let spans = State::ALL.into_iter().zip(shares(&counts, width));
-    spans.map(|(state, n)| Text::styled(scene.look.mark(state).repeat(n), scene.look.state(state))).collect()
+    let counts = TaskStatus::ALL.map(|state| scene.model.count(state));
+    let spans = TaskStatus::ALL.into_iter().zip(shares(&counts, width));
+    spans
+        .map(|(state, n)| Text::styled(scene.theme.mark(state).repeat(n), scene.theme.state(state)))
+        .collect()
 }
 
 /// Divide so many columns: each its share, rounded, none that is there without one; the largest pays for that.
@@ -92,11 +96,11 @@ fn shares(counts: &[usize], width: usize) -> Vec<usize> {
 
 /// How much is done, how fast, and how long it will take.
 fn pace(scene: &Scene, width: usize) -> Line<'static> {
-    let (look, model) = (scene.look, scene.model);
-    let (done, total) = (model.count(State::Completed), model.tasks.len());
+    let (theme, model) = (scene.theme, scene.model);
+    let (done, total) = (model.count(TaskStatus::Completed), model.tasks.len());
     let mut line = Line::from(match (done * 100).checked_div(total) {
-        Some(percent) => Text::styled(format!("{done} of {total} done, {percent} %"), look.strong()),
-        None => Text::styled("no tasks yet: write tasks/<id>.md", look.faint()),
+        Some(percent) => Text::styled(format!("{done} of {total} done, {percent} %"), theme.strong()),
+        None => Text::styled("no tasks yet: write tasks/<id>.md", theme.faint()),
     });
     let Some(summary) = &model.summary else { return line };
     let speed = summary.throughput.per_hour.map(|per_hour| format!("   {}", speed(per_hour)));
@@ -115,13 +119,13 @@ fn pace(scene: &Scene, width: usize) -> Line<'static> {
     if let Some(speed) = speed {
         // The last minutes, as many as there is room for.
         let used = line.width() + speed.len() + to_go.len() + held_up.len() + 1;
-        let minutes = look.sparks(&summary.throughput.by_minute, width.saturating_sub(used).min(60));
+        let minutes = theme.sparks(&summary.throughput.by_minute, width.saturating_sub(used).min(60));
         line.push_span(speed);
         line.push_span(" ");
-        line.push_span(Text::styled(minutes, look.state(State::Completed)));
+        line.push_span(Text::styled(minutes, theme.state(TaskStatus::Completed)));
     }
     line.push_span(to_go);
-    line.push_span(Text::styled(held_up, look.alarm()));
+    line.push_span(Text::styled(held_up, theme.alarm()));
     line
 }
 

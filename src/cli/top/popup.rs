@@ -7,10 +7,10 @@ use ratatui::layout::{Constraint, Flex, Layout, Rect};
 use ratatui::text::{Line, Span as Text};
 use ratatui::widgets::{Block, Clear, Widget};
 
-use super::keys::{Over, Ui};
-use super::look::Look;
-use super::model::{Stuck, ago};
-use super::view::Scene;
+use super::model::{StuckRow, ago};
+use super::scene::Scene;
+use super::theme::Theme;
+use super::ui::{Popup, Ui};
 
 /// No wider than one can read.
 const WIDEST: u16 = 100;
@@ -31,12 +31,12 @@ const HELP: [(&str, &str); 11] = [
 
 /// Draw it, if there is anything.
 pub(super) fn draw(frame: &mut Frame, scene: &Scene, ui: &mut Ui) {
-    let Some(over) = &ui.over else { return };
-    let (title, members) = content(scene, over);
-    let look = scene.look;
+    let Some(popup) = &ui.popup else { return };
+    let (title, members) = content(scene, popup);
+    let theme = scene.theme;
     let area = frame.area();
     let width = area.width.saturating_sub(4).min(WIDEST);
-    let lines = lines(look, &members, usize::from(width.saturating_sub(4)));
+    let lines = lines(theme, &members, usize::from(width.saturating_sub(4)));
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height.saturating_sub(2));
     let area = centred(area, width, height);
     let fit = usize::from(height.saturating_sub(2));
@@ -46,11 +46,11 @@ pub(super) fn draw(frame: &mut Frame, scene: &Scene, ui: &mut Ui) {
     } else {
         String::new()
     };
-    let title = look.cut(&title, usize::from(width.saturating_sub(6)));
+    let title = theme.cut(&title, usize::from(width.saturating_sub(6)));
     let block = Block::bordered()
-        .border_set(look.border())
-        .border_style(look.focus())
-        .title(Line::styled(format!(" {title} "), look.focus()))
+        .border_set(theme.border())
+        .border_style(theme.focus())
+        .title(Line::styled(format!(" {title} "), theme.focus()))
         .title_bottom(Line::from(" Esc closes "))
         .title_bottom(Line::from(more).right_aligned());
     let inner = block.inner(area);
@@ -70,17 +70,17 @@ fn centred(area: Rect, width: u16, height: u16) -> Rect {
 
 type Members = Vec<(String, String)>;
 
-fn content(scene: &Scene, over: &Over) -> (String, Members) {
+fn content(scene: &Scene, popup: &Popup) -> (String, Members) {
     let gone = |what: &str| vec![(String::new(), format!("there is no such {what} any more"))];
-    match over {
-        Over::Help => ("Help".into(), HELP.map(|(key, does)| (key.to_string(), does.to_string())).to_vec()),
-        Over::Task(id) => {
+    match popup {
+        Popup::Help => ("Help".into(), HELP.map(|(key, does)| (key.to_string(), does.to_string())).to_vec()),
+        Popup::Task(id) => {
             (format!("Task {id}"), scene.model.task_details(id).unwrap_or_else(|| gone("task")))
         }
-        Over::Worker(name) => {
+        Popup::Worker(name) => {
             (format!("Worker {name}"), scene.model.worker_details(name).unwrap_or_else(|| gone("worker")))
         }
-        Over::Stuck(key) => {
+        Popup::Stuck(key) => {
             let all = scene.model.summary.iter().flat_map(|summary| &summary.stuck);
             match all.into_iter().find(|stuck| stuck.key() == *key) {
                 Some(stuck) => ("Stuck".into(), stuck_members(scene, stuck)),
@@ -90,7 +90,7 @@ fn content(scene: &Scene, over: &Over) -> (String, Members) {
     }
 }
 
-fn stuck_members(scene: &Scene, stuck: &Stuck) -> Members {
+fn stuck_members(scene: &Scene, stuck: &StuckRow) -> Members {
     let mut members = vec![
         ("what".to_string(), stuck.kind.replace('_', " ")),
         ("why".to_string(), stuck.why.clone()),
@@ -111,17 +111,17 @@ fn stuck_members(scene: &Scene, stuck: &Stuck) -> Members {
 }
 
 /// Names on the left, values on the right, broken at white space.
-fn lines(look: Look, members: &Members, width: usize) -> Vec<Line<'static>> {
+fn lines(theme: Theme, members: &Members, width: usize) -> Vec<Line<'static>> {
     let names = members.iter().map(|(name, _)| name.len()).max().unwrap_or_default().min(width / 3);
     let room = width.saturating_sub(names + 2).max(1);
     let mut lines = Vec::new();
     for (name, value) in members {
-        let broken: Vec<String> = value.lines().flat_map(|line| wrap(look, line, room)).collect();
+        let broken: Vec<String> = value.lines().flat_map(|line| wrap(theme, line, room)).collect();
         for (n, text) in broken.iter().map(String::as_str).chain(broken.is_empty().then_some("")).enumerate()
         {
-            let name = look.fit(if n == 0 { name } else { "" }, names, false);
+            let name = theme.fit(if n == 0 { name } else { "" }, names, false);
             lines.push(Line::from(vec![
-                Text::styled(name, look.faint()),
+                Text::styled(name, theme.faint()),
                 Text::raw("  "),
                 Text::raw(text.to_string()),
             ]));
@@ -131,7 +131,7 @@ fn lines(look: Look, members: &Members, width: usize) -> Vec<Line<'static>> {
 }
 
 /// A line as lines of at most so many columns; a word that is longer goes on in the next one.
-fn wrap(look: Look, line: &str, width: usize) -> Vec<String> {
+fn wrap(theme: Theme, line: &str, width: usize) -> Vec<String> {
     let columns = |text: &str| Text::raw(text).width();
     let (mut lines, mut current) = (Vec::new(), String::new());
     for word in line.split_whitespace() {
@@ -142,7 +142,7 @@ fn wrap(look: Look, line: &str, width: usize) -> Vec<String> {
         if !current.is_empty() {
             current.push(' ');
         }
-        for c in look.cut(word, usize::MAX).chars() {
+        for c in theme.cut(word, usize::MAX).chars() {
             if columns(&current) + columns(c.encode_utf8(&mut [0; 4])) > width {
                 lines.push(std::mem::take(&mut current));
             }
@@ -159,20 +159,20 @@ mod tests {
 
     #[test]
     fn lines_are_broken_at_white_space_or_where_they_must() {
-        let look = Look { unicode: true, colour: false };
-        assert_eq!(wrap(look, "one two  three", 7), ["one two", "three"]);
-        assert_eq!(wrap(look, "abcdefgh ij", 3), ["abc", "def", "gh", "ij"]);
-        assert_eq!(wrap(look, "日本語", 4), ["日本", "語"]);
-        assert_eq!(wrap(look, "", 4), [""]);
-        let plain = Look { unicode: false, ..look };
+        let theme = Theme { unicode: true, colour: false };
+        assert_eq!(wrap(theme, "one two  three", 7), ["one two", "three"]);
+        assert_eq!(wrap(theme, "abcdefgh ij", 3), ["abc", "def", "gh", "ij"]);
+        assert_eq!(wrap(theme, "日本語", 4), ["日本", "語"]);
+        assert_eq!(wrap(theme, "", 4), [""]);
+        let plain = Theme { unicode: false, ..theme };
         assert_eq!(wrap(plain, "für", 4), ["f?r"]);
     }
 
     #[test]
     fn names_stand_once_beside_their_values() {
-        let look = Look { unicode: false, colour: false };
+        let theme = Theme { unicode: false, colour: false };
         let members = vec![("why".to_string(), "a b".to_string()), ("note".to_string(), "x\ny".to_string())];
-        let text: Vec<String> = lines(look, &members, 20).iter().map(Line::to_string).collect();
+        let text: Vec<String> = lines(theme, &members, 20).iter().map(Line::to_string).collect();
         assert_eq!(text, ["why   a b", "note  x", "      y"]);
     }
 }

@@ -9,27 +9,11 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span as Text};
 use ratatui::widgets::{Sparkline, Widget};
 
-use super::keys::{Pane, Ui};
-use super::look::Look;
-use super::model::{Model, State, Summary, ago};
-use super::{head, over};
-use crate::queue::{Span, Wall};
-
-/// What is drawn, besides what the user chose.
-pub(super) struct Scene<'a> {
-    pub(super) model: &'a Model,
-    /// Where the mount is, as it was asked for.
-    pub(super) place: &'a str,
-    /// What time it is where the mount is served.
-    pub(super) now: Wall,
-    /// For how long it has not answered, when that is long.
-    pub(super) silent: Option<Span>,
-    /// What went wrong with the last look.
-    pub(super) trouble: Option<&'a str>,
-    /// Whether it has answered at all.
-    pub(super) known: bool,
-    pub(super) look: Look,
-}
+use super::model::{SummaryDocument, TaskStatus, ago};
+use super::scene::Scene;
+use super::theme::Theme;
+use super::ui::{Pane, Ui};
+use super::{header, popup};
 
 /// From here on there are two columns of panes, and charts.
 const WIDE: u16 = 140;
@@ -48,12 +32,12 @@ pub(super) fn draw(frame: &mut Frame, scene: &Scene, ui: &mut Ui) {
         [Constraint::Length(HEAD), Constraint::Length(charts), Constraint::Min(0), Constraint::Length(1)];
     let [head, chart, body, foot] = Layout::vertical(parts).areas(area);
     let buf = frame.buffer_mut();
-    head::draw(buf, head, scene);
+    header::draw(buf, head, scene);
     if let Some(summary) = scene.model.summary.as_ref().filter(|_| charts > 0) {
         draw_charts(buf, chart, scene, summary);
     }
     if !scene.known {
-        let dots = if scene.look.unicode { "…" } else { "..." };
+        let dots = if scene.theme.unicode { "…" } else { "..." };
         buf.set_line(1, body.y, &Line::from(format!("reading {}{dots}", scene.place)), body.width);
     } else if wide {
         let [left, right] = two(body);
@@ -63,7 +47,7 @@ pub(super) fn draw(frame: &mut Frame, scene: &Scene, ui: &mut Ui) {
         stack(buf, body, scene, ui, &[Pane::Workers, Pane::Tasks, Pane::Stuck, Pane::Events]);
     }
     draw_foot(buf, foot, scene, ui);
-    over::draw(frame, scene, ui);
+    popup::draw(frame, scene, ui);
 }
 
 /// The two columns of a wide screen.
@@ -71,20 +55,20 @@ fn two(area: Rect) -> [Rect; 2] {
     Layout::horizontal([Constraint::Percentage(58), Constraint::Percentage(42)]).spacing(1).areas(area)
 }
 
-fn draw_charts(buf: &mut Buffer, area: Rect, scene: &Scene, summary: &Summary) {
+fn draw_charts(buf: &mut Buffer, area: Rect, scene: &Scene, summary: &SummaryDocument) {
     let [left, right] = two(area);
-    let look = scene.look;
+    let theme = scene.theme;
     let most = summary.throughput.by_minute.iter().max().copied().unwrap_or_default();
     let title = format!("Completed each minute of the last hour (at most {most})");
-    chart(buf, left, look, &title, &summary.throughput.by_minute, State::Completed);
+    chart(buf, left, theme, &title, &summary.throughput.by_minute, TaskStatus::Completed);
     let burn = &summary.burn_down;
     let most = burn.open.iter().max().copied().unwrap_or_default();
     let title = format!("Open tasks since {} ago (at most {most})", ago(burn.from, scene.now));
-    chart(buf, right, look, &title, &burn.open, State::Ready);
+    chart(buf, right, theme, &title, &burn.open, TaskStatus::Ready);
 }
 
-fn chart(buf: &mut Buffer, area: Rect, look: Look, title: &str, numbers: &[u64], state: State) {
-    rule(buf, area, look, title, "", false);
+fn chart(buf: &mut Buffer, area: Rect, theme: Theme, title: &str, numbers: &[u64], state: TaskStatus) {
+    rule(buf, area, theme, title, "", false);
     let inner =
         Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(2), height: area.height - 1 };
     // Few numbers are drawn wide, so that all of the width is that time.
@@ -92,8 +76,8 @@ fn chart(buf: &mut Buffer, area: Rect, look: Look, title: &str, numbers: &[u64],
     let wide = (0..width).filter_map(|x| numbers.get(x * numbers.len() / width).copied());
     Sparkline::default()
         .data(wide.collect::<Vec<u64>>())
-        .bar_set(look.bars())
-        .style(look.state(state))
+        .bar_set(theme.bars())
+        .style(theme.state(state))
         .render(inner, buf);
 }
 
@@ -155,20 +139,20 @@ fn heights(lines: &[(Pane, usize)], focus: Pane, room: usize) -> Vec<(Pane, u16)
 }
 
 /// A title on a line across the pane.
-fn rule(buf: &mut Buffer, area: Rect, look: Look, title: &str, right: &str, focused: bool) {
-    let style = if focused { look.focus() } else { look.strong() };
-    let lead = if focused { look.pointer() } else { look.rule() };
+fn rule(buf: &mut Buffer, area: Rect, theme: Theme, title: &str, right: &str, focused: bool) {
+    let style = if focused { theme.focus() } else { theme.strong() };
+    let lead = if focused { theme.pointer() } else { theme.rule() };
     let width = usize::from(area.width);
-    let title = look.cut(title, width.saturating_sub(4));
+    let title = theme.cut(title, width.saturating_sub(4));
     let used = 4 + Text::raw(&title).width() + if right.is_empty() { 0 } else { right.len() + 3 };
     let mut line = Line::from(vec![
-        Text::styled(look.rule(), look.faint()),
-        Text::styled(lead, if focused { style } else { look.faint() }),
+        Text::styled(theme.rule(), theme.faint()),
+        Text::styled(lead, if focused { style } else { theme.faint() }),
         Text::styled(format!(" {title} "), style),
-        Text::styled(look.rule().repeat(width.saturating_sub(used + 1)), look.faint()),
+        Text::styled(theme.rule().repeat(width.saturating_sub(used + 1)), theme.faint()),
     ]);
     if !right.is_empty() {
-        line.push_span(Text::styled(format!(" {right} {}", look.rule()), look.faint()));
+        line.push_span(Text::styled(format!(" {right} {}", theme.rule()), theme.faint()));
     }
     buf.set_line(area.x, area.y, &line, area.width);
 }
@@ -189,14 +173,14 @@ fn draw_pane(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &mut Ui, pane: Pan
     if area.height == 0 {
         return;
     }
-    let (look, focused) = (scene.look, ui.focus == pane);
+    let (theme, focused) = (scene.theme, ui.focus == pane);
     let order = ui.order(pane).map_or(String::new(), |order| format!("by {order}"));
-    rule(buf, area, look, &title(scene, ui, pane), &order, focused);
+    rule(buf, area, theme, &title(scene, ui, pane), &order, focused);
     let columns = columns(scene, pane, usize::from(area.width));
     let mut y = area.y + 1;
     if frame_lines(pane) == 2 && area.height > 1 {
-        let heads = columns.iter().map(|column| (column.head.to_string(), look.faint())).collect();
-        put_row(buf, Rect { y, height: 1, ..area }, look, &columns, heads, None);
+        let heads = columns.iter().map(|column| (column.head.to_string(), theme.faint())).collect();
+        put_row(buf, Rect { y, height: 1, ..area }, theme, &columns, heads, None);
         y += 1;
     }
     let fit = usize::from(area.bottom().saturating_sub(y));
@@ -205,12 +189,12 @@ fn draw_pane(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &mut Ui, pane: Pan
     let (top, at) = (window.start, list.at);
     let rows: Vec<usize> = list.rows[window].to_vec();
     if rows.is_empty() && fit > 0 {
-        let nothing = Line::styled(nothing(scene, ui, pane), look.faint());
+        let nothing = Line::styled(nothing(scene, ui, pane), theme.faint());
         buf.set_line(area.x + 2, y, &nothing, area.width.saturating_sub(2));
     }
     for (n, row) in rows.into_iter().enumerate() {
-        let chosen = (focused && top + n == at).then(|| look.chosen());
-        put_row(buf, Rect { y, height: 1, ..area }, look, &columns, cells(scene, pane, row), chosen);
+        let chosen = (focused && top + n == at).then(|| theme.chosen());
+        put_row(buf, Rect { y, height: 1, ..area }, theme, &columns, cells(scene, pane, row), chosen);
         y += 1;
     }
 }
@@ -218,12 +202,12 @@ fn draw_pane(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &mut Ui, pane: Pan
 fn put_row(
     buf: &mut Buffer,
     area: Rect,
-    look: Look,
+    theme: Theme,
     columns: &[Column],
     cells: Vec<Cell>,
     chosen: Option<Style>,
 ) {
-    let mut line = Line::from(Text::raw(if chosen.is_some() { look.pointer() } else { " " }));
+    let mut line = Line::from(Text::raw(if chosen.is_some() { theme.pointer() } else { " " }));
     let all = usize::from(area.width);
     let mut shown = columns.iter().zip(cells).filter(|(column, _)| column.from <= all).peekable();
     while let Some((column, (text, style))) = shown.next() {
@@ -231,7 +215,7 @@ fn put_row(
         let last = shown.peek().is_none();
         let width = if last { room } else { column.width };
         line.push_span(if line.spans.len() == 1 { " " } else { "  " });
-        line.push_span(Text::styled(look.fit(&text, width, column.right), style));
+        line.push_span(Text::styled(theme.fit(&text, width, column.right), style));
     }
     buf.set_line(area.x, area.y, &line, area.width);
     if let Some(style) = chosen {
@@ -305,7 +289,7 @@ fn columns(scene: &Scene, pane: Pane, width: usize) -> Vec<Column> {
 }
 
 fn cells(scene: &Scene, pane: Pane, row: usize) -> Vec<Cell> {
-    let (model, look, now) = (scene.model, scene.look, scene.now);
+    let (model, theme, now) = (scene.model, scene.theme, scene.now);
     let plain = Style::new();
     let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
     match pane {
@@ -313,7 +297,7 @@ fn cells(scene: &Scene, pane: Pane, row: usize) -> Vec<Cell> {
             let task = &model.tasks[row];
             vec![
                 (task.id.clone(), plain),
-                (task.status.name().into(), look.state(task.status)),
+                (task.status.name().into(), theme.state(task.status)),
                 (task.priority.clone(), plain),
                 (text(&task.worker), plain),
                 (ago(task.changed, now), plain),
@@ -328,15 +312,15 @@ fn cells(scene: &Scene, pane: Pane, row: usize) -> Vec<Cell> {
                 .filter(|stuck| stuck.kind == "lease")
                 .any(|stuck| stuck.worker.as_ref() == Some(&worker.name));
             let status = match worker.status.as_str() {
-                "working" => look.state(State::Claimed),
-                "draining" => look.state(State::Blocked),
-                _ => look.faint(),
+                "working" => theme.state(TaskStatus::Claimed),
+                "draining" => theme.state(TaskStatus::Blocked),
+                _ => theme.faint(),
             };
             vec![
                 (worker.name.clone(), plain),
                 (worker.status.clone(), status),
                 (text(&worker.task), plain),
-                (ago(worker.last_heard, now), if silent { look.alarm() } else { plain }),
+                (ago(worker.last_heard, now), if silent { theme.alarm() } else { plain }),
                 (worker.completed.to_string(), plain),
                 (worker.failed.to_string(), plain),
                 (worker.note.clone().unwrap_or_default(), plain),
@@ -352,7 +336,7 @@ fn cells(scene: &Scene, pane: Pane, row: usize) -> Vec<Cell> {
                 n => format!("holds up {n}: "),
             };
             vec![
-                (stuck.kind.replace('_', " "), look.alarm()),
+                (stuck.kind.replace('_', " "), theme.alarm()),
                 (text(&about), plain),
                 (ago(stuck.since, now), plain),
                 (format!("{holds_up}{}", stuck.why), plain),
@@ -360,21 +344,21 @@ fn cells(scene: &Scene, pane: Pane, row: usize) -> Vec<Cell> {
         }
         Pane::Events => {
             let event = &model.events[row];
-            vec![(ago(Some(event.at), now), look.faint()), (event.text.clone(), plain)]
+            vec![(ago(Some(event.at), now), theme.faint()), (event.text.clone(), plain)]
         }
     }
 }
 
 fn draw_foot(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &Ui) {
-    let look = scene.look;
+    let theme = scene.theme;
     let line = if let Some(trouble) = scene.trouble {
-        Line::styled(look.cut(trouble, usize::from(area.width)), look.alarm())
+        Line::styled(theme.cut(trouble, usize::from(area.width)), theme.alarm())
     } else if ui.typing {
         Line::from(vec![
-            Text::styled("filter: ", look.focus()),
+            Text::styled("filter: ", theme.focus()),
             Text::raw(&ui.filter),
-            Text::styled(" ", look.chosen()),
-            Text::styled("   Enter keeps it, Esc clears it", look.faint()),
+            Text::styled(" ", theme.chosen()),
+            Text::styled("   Enter keeps it, Esc clears it", theme.faint()),
         ])
     } else {
         let mut keys = Line::default();
@@ -386,11 +370,11 @@ fn draw_foot(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &Ui) {
             ("Enter", "details"),
             ("?", "help"),
         ] {
-            keys.push_span(Text::styled(key, look.focus()));
+            keys.push_span(Text::styled(key, theme.focus()));
             keys.push_span(format!(" {does}   "));
         }
         if !ui.filter.is_empty() {
-            keys.push_span(Text::styled(format!("filter: {}", ui.filter), look.strong()));
+            keys.push_span(Text::styled(format!("filter: {}", ui.filter), theme.strong()));
         }
         keys
     };
@@ -404,11 +388,11 @@ mod tests {
     use ratatui::crossterm::event::{KeyCode, KeyEvent};
 
     use super::*;
-    use crate::cli::top::model::Answer;
-    use crate::queue::Now;
+    use crate::cli::top::model::{Model, MountUpdate};
+    use crate::queue::{Now, Span};
 
-    const UNICODE: Look = Look { unicode: true, colour: true };
-    const PLAIN: Look = Look { unicode: false, colour: false };
+    const UNICODE: Theme = Theme { unicode: true, colour: true };
+    const PLAIN: Theme = Theme { unicode: false, colour: false };
 
     /// Forty tasks in all states, three workers, and a summary of them.
     fn model() -> Model {
@@ -441,7 +425,7 @@ mod tests {
                      {"kind":"lease","task":"task-20","worker":"worker-2","since":"2026-01-01T00:00:00.000Z","why":"silent"}]}"#;
         let event = r#"{"seq":1,"at":"2026-01-01T00:00:55.000Z","event":"claimed","task":"task-20","worker":"worker-2"}"#;
         let mut model = Model::default();
-        let answer = Answer {
+        let answer = MountUpdate {
             queue: object((0..40).map(task).collect()),
             workers: object((0..3).map(worker).collect()),
             summary: Some(summary.into()),
@@ -451,9 +435,9 @@ mod tests {
         model
     }
 
-    fn scene(model: &Model, look: Look) -> Scene<'_> {
+    fn scene(model: &Model, theme: Theme) -> Scene<'_> {
         let now = model.time(Now::default());
-        Scene { model, place: "/srv/project", now, silent: None, trouble: None, known: true, look }
+        Scene { model, place: "/srv/project", now, silent: None, trouble: None, known: true, theme }
     }
 
     /// The lines of a screen of this size, after these keys.
@@ -521,11 +505,11 @@ mod tests {
         has(&screen(&scene(&model, PLAIN), &[KeyCode::Enter], 80, 24), "+ Task task-20 ---");
         for (width, height) in [(1, 1), (3, 2), (10, 5), (20, 8), (40, 12), (139, 50), (141, 20), (300, 100)]
         {
-            for look in [PLAIN, UNICODE] {
+            for theme in [PLAIN, UNICODE] {
                 for key in
                     [KeyCode::Tab, KeyCode::Enter, KeyCode::Char('?'), KeyCode::Char('/'), KeyCode::End]
                 {
-                    let shown = screen(&scene(&model, look), &[key], width, height);
+                    let shown = screen(&scene(&model, theme), &[key], width, height);
                     assert_eq!(shown.len(), usize::from(height));
                 }
             }
@@ -588,7 +572,7 @@ mod tests {
         let task = |n: usize| format!(r#"  "task-{n}": {{"status":"ready","title":"T {n}"}}"#);
         let queue = format!("{{\n{}\n}}\n", (0..5_000).map(task).collect::<Vec<_>>().join(",\n"));
         let mut model = Model::default();
-        model.update(Answer { queue: Some(queue), ..Answer::default() }, Now::default()).unwrap();
+        model.update(MountUpdate { queue: Some(queue), ..MountUpdate::default() }, Now::default()).unwrap();
         let shown = screen(&scene(&model, UNICODE), &[KeyCode::End, KeyCode::PageUp], 200, 60);
         has(&shown, "Tasks 5000");
         // Only what is shown is made: a screen does not hold more rows than lines.

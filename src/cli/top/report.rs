@@ -4,9 +4,9 @@
 
 use std::fmt::Write;
 
-use super::head::speed;
-use super::keys::{Pane, Ui};
-use super::model::{Model, State, ago, short};
+use super::header::speed;
+use super::model::{Model, TaskStatus, ago, short};
+use super::ui::{Pane, Ui};
 use crate::limits::TOP_PLAIN_LINES;
 use crate::queue::{Span, Wall};
 
@@ -17,8 +17,8 @@ pub(super) fn text(model: &Model, place: &str, now: Wall) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(out, "crewfs {place}");
-    let counts = State::ALL.map(|state| (state, model.count(state)));
-    let counts = counts.iter().filter(|(state, count)| *state != State::Unknown || *count > 0);
+    let counts = TaskStatus::ALL.map(|state| (state, model.count(state)));
+    let counts = counts.iter().filter(|(state, count)| *state != TaskStatus::Unknown || *count > 0);
     let counts: Vec<String> = counts.map(|(state, count)| format!("{count} {}", state.name())).collect();
     let _ = writeln!(out, "tasks: {} ({})", model.tasks.len(), counts.join(", "));
     if let Some(summary) = &model.summary {
@@ -34,7 +34,7 @@ pub(super) fn text(model: &Model, place: &str, now: Wall) -> String {
     }
     let workers = &ui.list(Pane::Workers).rows;
     section(&mut out, "workers", workers.len(), workers.iter().map(|row| worker(model, *row, now)));
-    let open = |row: &&usize| model.tasks[**row].status != State::Completed;
+    let open = |row: &&usize| model.tasks[**row].status != TaskStatus::Completed;
     let tasks: Vec<&usize> = ui.list(Pane::Tasks).rows.iter().filter(open).collect();
     section(
         &mut out,
@@ -91,7 +91,7 @@ fn task(model: &Model, row: usize, now: Wall) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::top::model::Answer;
+    use crate::cli::top::model::MountUpdate;
     use crate::queue::Now;
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
         queue.push("\"done\": {\"status\":\"completed\"}".into());
         let summary = r#"{"remaining":3,"throughput":{"per_hour":240},"stuck":[{"kind":"failed","task":"x","why":"no","next":"mv it"}],"stuck_more":4}"#;
         let workers = r#"{"w1":{"status":"working","task":"t001","note":"half\tdone","completed":2}}"#;
-        let answer = Answer {
+        let answer = MountUpdate {
             queue: Some(format!("{{{}}}", queue.join(","))),
             summary: Some(summary.into()),
             workers: Some(workers.into()),

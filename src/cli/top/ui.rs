@@ -5,7 +5,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::model::{Model, State, Task, Worker};
+use super::model::{Model, TaskRow, TaskStatus, WorkerRow};
 
 /// The parts of the screen, in the order in which Tab visits them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Pane {
 
 /// What is shown above everything else.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Over {
+pub(super) enum Popup {
     Help,
     Task(String),
     Worker(String),
@@ -59,7 +59,7 @@ pub(super) struct List {
 pub(super) struct Ui {
     pub(super) focus: Pane,
     pub(super) lists: [List; 4],
-    pub(super) over: Option<Over>,
+    pub(super) popup: Option<Popup>,
     /// The first line shown of what is above everything.
     pub(super) scroll: usize,
     pub(super) filter: String,
@@ -71,7 +71,7 @@ pub(super) struct Ui {
 
 /// What a key asks of the program.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum KeyAction {
     Nothing,
     Redraw,
     Quit,
@@ -82,7 +82,7 @@ impl Ui {
         Ui {
             focus: Pane::Tasks,
             lists: Default::default(),
-            over: None,
+            popup: None,
             scroll: 0,
             filter: String::new(),
             typing: false,
@@ -105,22 +105,22 @@ impl Ui {
     }
 
     /// A key was pressed.
-    pub(super) fn press(&mut self, key: KeyEvent, model: &Model) -> Asked {
+    pub(super) fn press(&mut self, key: KeyEvent, model: &Model) -> KeyAction {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return match key.code {
-                KeyCode::Char('c') => Asked::Quit,
-                KeyCode::Char('l') => Asked::Redraw,
-                _ => Asked::Nothing,
+                KeyCode::Char('c') => KeyAction::Quit,
+                KeyCode::Char('l') => KeyAction::Redraw,
+                _ => KeyAction::Nothing,
             };
         }
         if self.typing {
             self.type_filter(key.code, model);
-        } else if self.over.is_some() {
-            self.press_over(key.code);
+        } else if self.popup.is_some() {
+            self.press_popup(key.code);
         } else {
             return self.press_list(key.code, model);
         }
-        Asked::Redraw
+        KeyAction::Redraw
     }
 
     fn type_filter(&mut self, code: KeyCode, model: &Model) {
@@ -137,23 +137,23 @@ impl Ui {
         self.arrange(model);
     }
 
-    fn press_over(&mut self, code: KeyCode) {
+    fn press_popup(&mut self, code: KeyCode) {
         match code {
             KeyCode::Down | KeyCode::Char('j') => self.scroll += 1,
             KeyCode::Up | KeyCode::Char('k') => self.scroll = self.scroll.saturating_sub(1),
             KeyCode::PageDown | KeyCode::Char(' ') => self.scroll += 10,
             KeyCode::PageUp => self.scroll = self.scroll.saturating_sub(10),
             KeyCode::Home | KeyCode::Char('g') => self.scroll = 0,
-            KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q' | '?') => self.over = None,
+            KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q' | '?') => self.popup = None,
             _ => {}
         }
     }
 
-    fn press_list(&mut self, code: KeyCode, model: &Model) -> Asked {
+    fn press_list(&mut self, code: KeyCode, model: &Model) -> KeyAction {
         let page = self.list(self.focus).page.max(1) as isize;
         match code {
-            KeyCode::Char('q') => return Asked::Quit,
-            KeyCode::Esc if self.filter.is_empty() => return Asked::Nothing,
+            KeyCode::Char('q') => return KeyAction::Quit,
+            KeyCode::Esc if self.filter.is_empty() => return KeyAction::Nothing,
             KeyCode::Esc => self.filter.clear(),
             KeyCode::Tab => self.focus = self.focus.step(1),
             KeyCode::BackTab => self.focus = self.focus.step(Pane::ALL.len() - 1),
@@ -164,32 +164,32 @@ impl Ui {
             KeyCode::Home | KeyCode::Char('g') => self.go(isize::MIN, model),
             KeyCode::End | KeyCode::Char('G') => self.go(isize::MAX, model),
             KeyCode::Char('/') => self.typing = true,
-            KeyCode::Char('?') => self.show(Some(Over::Help)),
+            KeyCode::Char('?') => self.show(Some(Popup::Help)),
             KeyCode::Enter => self.show(self.chosen(model)),
             KeyCode::Char('s') => match self.focus {
                 Pane::Tasks => self.task_order = (self.task_order + 1) % TASK_ORDERS.len(),
                 Pane::Workers => self.worker_order = (self.worker_order + 1) % WORKER_ORDERS.len(),
                 Pane::Stuck | Pane::Events => {}
             },
-            _ => return Asked::Nothing,
+            _ => return KeyAction::Nothing,
         }
         self.arrange(model);
-        Asked::Redraw
+        KeyAction::Redraw
     }
 
-    fn show(&mut self, over: Option<Over>) {
-        (self.over, self.scroll) = (over, 0);
+    fn show(&mut self, popup: Option<Popup>) {
+        (self.popup, self.scroll) = (popup, 0);
     }
 
     /// What Enter shows.
-    fn chosen(&self, model: &Model) -> Option<Over> {
+    fn chosen(&self, model: &Model) -> Option<Popup> {
         let list = self.list(self.focus);
         let row = *list.rows.get(list.at)?;
         match self.focus {
-            Pane::Tasks => Some(Over::Task(model.tasks[row].id.clone())),
-            Pane::Workers => Some(Over::Worker(model.workers[row].name.clone())),
-            Pane::Stuck => Some(Over::Stuck(key(model, Pane::Stuck, row))),
-            Pane::Events => model.events[row].task.clone().map(Over::Task),
+            Pane::Tasks => Some(Popup::Task(model.tasks[row].id.clone())),
+            Pane::Workers => Some(Popup::Worker(model.workers[row].name.clone())),
+            Pane::Stuck => Some(Popup::Stuck(key(model, Pane::Stuck, row))),
+            Pane::Events => model.events[row].task.clone().map(Popup::Task),
         }
     }
 
@@ -289,7 +289,7 @@ fn texts(model: &Model, pane: Pane, row: usize) -> Vec<&str> {
     }
 }
 
-fn sort_tasks(tasks: &[Task], rows: &mut [usize], order: &str) {
+fn sort_tasks(tasks: &[TaskRow], rows: &mut [usize], order: &str) {
     let task = |row: &usize| &tasks[*row];
     let newest = |row: &usize| std::cmp::Reverse(task(row).changed);
     match order {
@@ -300,13 +300,13 @@ fn sort_tasks(tasks: &[Task], rows: &mut [usize], order: &str) {
             let task = task(row);
             let line = (urgency(&task.priority), task.published);
             match task.status {
-                State::Claimed => (0, 0, task.changed, None),
-                State::Ready => (1, line.0, line.1, None),
-                State::Blocked => (2, line.0, line.1, None),
-                State::Unknown => (3, line.0, line.1, None),
-                State::Rejected => (4, 0, None, Some(newest(row))),
-                State::Failed => (5, 0, None, Some(newest(row))),
-                State::Completed => (6, 0, None, Some(newest(row))),
+                TaskStatus::Claimed => (0, 0, task.changed, None),
+                TaskStatus::Ready => (1, line.0, line.1, None),
+                TaskStatus::Blocked => (2, line.0, line.1, None),
+                TaskStatus::Unknown => (3, line.0, line.1, None),
+                TaskStatus::Rejected => (4, 0, None, Some(newest(row))),
+                TaskStatus::Failed => (5, 0, None, Some(newest(row))),
+                TaskStatus::Completed => (6, 0, None, Some(newest(row))),
             }
         }),
     }
@@ -316,7 +316,7 @@ fn urgency(priority: &str) -> usize {
     ["critical", "high", "normal", "low", "background"].iter().position(|name| *name == priority).unwrap_or(2)
 }
 
-fn sort_workers(workers: &[Worker], rows: &mut [usize], order: &str) {
+fn sort_workers(workers: &[WorkerRow], rows: &mut [usize], order: &str) {
     let worker = |row: &usize| &workers[*row];
     match order {
         "status" => rows.sort_by_key(|row| match worker(row).status.as_str() {
@@ -333,7 +333,7 @@ fn sort_workers(workers: &[Worker], rows: &mut [usize], order: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::top::model::Answer;
+    use crate::cli::top::model::MountUpdate;
     use crate::queue::Now;
 
     fn model() -> Model {
@@ -346,13 +346,13 @@ mod tests {
             "e": {"status":"completed","title":"New","changed":"2026-01-01T00:00:02.000Z"},
             "f": {"status":"ready","priority":"high","title":"High"}
         }"#;
-        let answer = Answer { queue: Some(queue.into()), ..Answer::default() };
+        let answer = MountUpdate { queue: Some(queue.into()), ..MountUpdate::default() };
         model.update(answer, Now::default()).unwrap();
         model
     }
 
-    fn press(ui: &mut Ui, model: &Model, codes: &[KeyCode]) -> Asked {
-        codes.iter().fold(Asked::Nothing, |_, code| ui.press(KeyEvent::from(*code), model))
+    fn press(ui: &mut Ui, model: &Model, codes: &[KeyCode]) -> KeyAction {
+        codes.iter().fold(KeyAction::Nothing, |_, code| ui.press(KeyEvent::from(*code), model))
     }
 
     fn tasks(ui: &Ui, model: &Model) -> String {
@@ -365,17 +365,17 @@ mod tests {
         ui.arrange(&model);
         assert_eq!(tasks(&ui, &model), "dfcbea");
         press(&mut ui, &model, &[KeyCode::Char('j'), KeyCode::Down, KeyCode::Char('k')]);
-        assert_eq!(ui.chosen(&model), Some(Over::Task("f".into())));
+        assert_eq!(ui.chosen(&model), Some(Popup::Task("f".into())));
         press(&mut ui, &model, &[KeyCode::Char('s')]);
         assert_eq!((tasks(&ui, &model).as_str(), ui.order(Pane::Tasks)), ("eabcdf", Some("last change")));
-        assert_eq!(ui.chosen(&model), Some(Over::Task("f".into())));
+        assert_eq!(ui.chosen(&model), Some(Popup::Task("f".into())));
         press(&mut ui, &model, &[KeyCode::Home, KeyCode::Enter]);
-        assert_eq!(ui.over, Some(Over::Task("e".into())));
+        assert_eq!(ui.popup, Some(Popup::Task("e".into())));
         press(&mut ui, &model, &[KeyCode::Esc]);
-        assert_eq!(ui.over, None);
+        assert_eq!(ui.popup, None);
         press(&mut ui, &model, &[KeyCode::End]);
         assert_eq!(ui.list(Pane::Tasks).at, 5);
-        assert_eq!(press(&mut ui, &model, &[KeyCode::Char('q')]), Asked::Quit);
+        assert_eq!(press(&mut ui, &model, &[KeyCode::Char('q')]), KeyAction::Quit);
     }
 
     #[test]
@@ -392,7 +392,7 @@ mod tests {
         assert_eq!((ui.filter.as_str(), tasks(&ui, &model).len()), ("", 6));
         let control = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
         ui.typing = true;
-        assert_eq!(ui.press(control, &model), Asked::Quit);
+        assert_eq!(ui.press(control, &model), KeyAction::Quit);
     }
 
     #[test]
@@ -402,7 +402,7 @@ mod tests {
         assert_eq!(ui.focus, Pane::Events);
         assert_eq!(ui.order(Pane::Events), None);
         press(&mut ui, &model, &[KeyCode::Tab, KeyCode::Tab, KeyCode::Enter, KeyCode::Char('?')]);
-        assert_eq!((ui.focus, ui.over.as_ref()), (Pane::Workers, Some(&Over::Help)));
+        assert_eq!((ui.focus, ui.popup.as_ref()), (Pane::Workers, Some(&Popup::Help)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use super::model::Answer;
+use super::model::MountUpdate;
 use crate::cli::failure::{Failure, dead_mount};
 use crate::cli::out;
 use crate::clock::Clock;
@@ -24,17 +24,21 @@ use crate::state_directory::plain;
 
 /// What came of a look at the mount.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum FeedMessage {
     /// It answered.
-    Answer(Answer),
+    Update(MountUpdate),
     /// It answered with an error that may pass.
     Trouble(String),
     /// There is nothing more to look at: how the program ends.
-    Gone(Failure),
+    Ended(Failure),
 }
 
 /// Begin to look at a place, again and again with pauses of `interval`, and at once when it has just been looked at.
-pub(super) fn start(place: &Path, interval: Duration, clock: Clock) -> Result<Receiver<News>, Failure> {
+pub(super) fn start(
+    place: &Path,
+    interval: Duration,
+    clock: Clock,
+) -> Result<Receiver<FeedMessage>, Failure> {
     let program = std::env::current_exe().map_err(Failure::failed)?;
     let mut child = Command::new(program);
     child
@@ -56,16 +60,17 @@ pub(super) fn start(place: &Path, interval: Duration, clock: Clock) -> Result<Re
 fn ask(
     mut orders: ChildStdin,
     mut answers: BufReader<ChildStdout>,
-    news: &SyncSender<News>,
+    news: &SyncSender<FeedMessage>,
     interval: Duration,
     clock: &Clock,
 ) {
     loop {
         let began = clock().instant;
         let told = orders.write_all(b"\n").and_then(|()| receive(&mut answers));
-        let told = told
-            .unwrap_or_else(|error| News::Gone(Failure::failed(format!("nobody looks any more: {error}"))));
-        let last = matches!(told, News::Gone(_));
+        let told = told.unwrap_or_else(|error| {
+            FeedMessage::Ended(Failure::failed(format!("nobody looks any more: {error}")))
+        });
+        let last = matches!(told, FeedMessage::Ended(_));
         if news.send(told).is_err() || last {
             return;
         }
@@ -76,8 +81,8 @@ fn ask(
 }
 
 /// One answer: documents, each with its name and length, and how it ends.
-fn receive(from: &mut impl BufRead) -> io::Result<News> {
-    let (mut answer, mut line) = (Answer::default(), String::new());
+fn receive(from: &mut impl BufRead) -> io::Result<FeedMessage> {
+    let (mut answer, mut line) = (MountUpdate::default(), String::new());
     loop {
         line.clear();
         if from.read_line(&mut line)? == 0 {
@@ -85,12 +90,12 @@ fn receive(from: &mut impl BufRead) -> io::Result<News> {
         }
         let (word, rest) = line.trim_end().split_once(' ').unwrap_or((line.trim_end(), ""));
         match word {
-            "end" => return Ok(News::Answer(answer)),
-            "trouble" => return Ok(News::Trouble(rest.into())),
+            "end" => return Ok(FeedMessage::Update(answer)),
+            "trouble" => return Ok(FeedMessage::Trouble(rest.into())),
             "gone" => {
                 let (code, message) = rest.split_once(' ').unwrap_or(("1", rest));
                 let code = code.parse().unwrap_or(1);
-                return Ok(News::Gone(Failure { code, message: message.into() }));
+                return Ok(FeedMessage::Ended(Failure { code, message: message.into() }));
             }
             name => {
                 let mut text = vec![0; rest.parse().map_err(|_| io::ErrorKind::InvalidData)?];
@@ -109,12 +114,14 @@ fn receive(from: &mut impl BufRead) -> io::Result<News> {
 }
 
 /// The child's part: look whenever a line comes in, and say what is there.
-pub(super) fn feed(place: &Path, clock: &Clock) -> Result<(), Failure> {
+pub(super) fn serve(place: &Path, clock: &Clock) -> Result<(), Failure> {
     let mut desk = None;
     for order in io::stdin().lock().lines() {
         let answer = match &mut desk {
-            None => Desk::find(place).and_then(|found| desk.insert(found).look(clock().instant)),
-            Some(desk) => desk.look(clock().instant),
+            None => {
+                DeskReader::find(place).and_then(|found| desk.insert(found).read_changes(clock().instant))
+            }
+            Some(desk) => desk.read_changes(clock().instant),
         };
         let said = match answer {
             Ok(documents) => {
@@ -126,8 +133,8 @@ pub(super) fn feed(place: &Path, clock: &Clock) -> Result<(), Failure> {
                 said.extend(b"end\n");
                 said
             }
-            Err(Seen::Trouble(why)) => format!("trouble {}\n", why.replace('\n', " ")).into_bytes(),
-            Err(Seen::Gone(Failure { code, message })) => {
+            Err(ReadError::Trouble(why)) => format!("trouble {}\n", why.replace('\n', " ")).into_bytes(),
+            Err(ReadError::Fatal(Failure { code, message })) => {
                 format!("gone {code} {}\n", message.replace('\n', " ")).into_bytes()
             }
         };
@@ -140,15 +147,15 @@ pub(super) fn feed(place: &Path, clock: &Clock) -> Result<(), Failure> {
 
 /// Why there is no answer.
 #[derive(Debug)]
-enum Seen {
+enum ReadError {
     Trouble(String),
-    Gone(Failure),
+    Fatal(Failure),
 }
 
 type Documents = Vec<(&'static str, Vec<u8>)>;
 
 /// The desk that is looked at, and what was seen of it last.
-struct Desk {
+struct DeskReader {
     mountpoint: PathBuf,
     tasks: PathBuf,
     /// Where the next event begins.
@@ -161,9 +168,9 @@ const DOCUMENTS: [(&str, &str); 3] =
     [("summary", "summary.json"), ("workers", "workers.json"), ("queue", "queue.json")];
 const EVENTS: &str = "events.jsonl";
 
-impl Desk {
+impl DeskReader {
     /// The desk of the project that is mounted at this place; or the place itself, if it is a desk.
-    fn find(place: &Path) -> Result<Desk, Seen> {
+    fn find(place: &Path) -> Result<DeskReader, ReadError> {
         let is_desk = |tasks: &Path| -> io::Result<()> {
             fs::metadata(tasks.join("queue.json")).and_then(|_| fs::metadata(tasks.join(EVENTS))).map(drop)
         };
@@ -171,7 +178,7 @@ impl Desk {
         for tasks in candidates(place) {
             match is_desk(&tasks) {
                 Ok(()) => {
-                    return Ok(Desk {
+                    return Ok(DeskReader {
                         mountpoint: place.to_path_buf(),
                         tasks,
                         events: 0,
@@ -184,7 +191,7 @@ impl Desk {
             }
         }
         let shown = place.display();
-        Err(Seen::Gone(match first_error {
+        Err(ReadError::Fatal(match first_error {
             None => Failure::not_mounted(place),
             Some(error) if is_dead(&error) => Failure { code: 3, message: dead_mount(place) },
             Some(error) => Failure::failed(format!("{shown}: {error}")),
@@ -192,7 +199,7 @@ impl Desk {
     }
 
     /// Read what may have changed.
-    fn look(&mut self, now: Instant) -> Result<Documents, Seen> {
+    fn read_changes(&mut self, now: Instant) -> Result<Documents, ReadError> {
         let mut found = Documents::new();
         let events = self.read_events();
         let events = self.checked(EVENTS, events)?.unwrap_or_default();
@@ -247,21 +254,21 @@ impl Desk {
     }
 
     /// The outcome of reading a document; none where this mount has no such document.
-    fn checked(&self, file: &str, read: io::Result<Vec<u8>>) -> Result<Option<Vec<u8>>, Seen> {
+    fn checked(&self, file: &str, read: io::Result<Vec<u8>>) -> Result<Option<Vec<u8>>, ReadError> {
         let error = match read {
             Ok(bytes) => return Ok(Some(bytes)),
             Err(error) => error,
         };
         if is_dead(&error) {
-            return Err(Seen::Gone(Failure { code: 3, message: dead_mount(&self.mountpoint) }));
+            return Err(ReadError::Fatal(Failure { code: 3, message: dead_mount(&self.mountpoint) }));
         }
         match is_missing(&error) {
             true if file == "summary.json" => Ok(None),
-            true => Err(Seen::Gone(Failure {
+            true => Err(ReadError::Fatal(Failure {
                 code: 3,
                 message: format!("{} is no longer mounted", self.mountpoint.display()),
             })),
-            false => Err(Seen::Trouble(format!("{file} cannot be read: {error}"))),
+            false => Err(ReadError::Trouble(format!("{file} cannot be read: {error}"))),
         }
     }
 }
@@ -286,11 +293,11 @@ fn is_dead(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn desk(tasks: &Path) -> Desk {
+    fn desk(tasks: &Path) -> DeskReader {
         for file in ["queue.json", "workers.json", EVENTS] {
             fs::write(tasks.join(file), "").unwrap();
         }
-        Desk::find(tasks).unwrap()
+        DeskReader::find(tasks).unwrap()
     }
 
     fn names(documents: &Documents) -> Vec<&str> {
@@ -304,22 +311,22 @@ mod tests {
         let put = |file: &str, text: &str| fs::write(dir.path().join(file), text).unwrap();
         put("queue.json", "{}");
         put("workers.json", "{ }");
-        assert_eq!(names(&desk.look(Instant(0)).unwrap()), ["workers", "queue"]);
-        assert!(desk.look(Instant(1)).unwrap().is_empty());
+        assert_eq!(names(&desk.read_changes(Instant(0)).unwrap()), ["workers", "queue"]);
+        assert!(desk.read_changes(Instant(1)).unwrap().is_empty());
         put("queue.json", "{\"a\": 1}");
-        assert!(desk.look(Instant(2)).unwrap().is_empty(), "without an event the queue is the same");
+        assert!(desk.read_changes(Instant(2)).unwrap().is_empty(), "without an event the queue is the same");
         put(EVENTS, "one\ntw");
-        let found = desk.look(Instant(3)).unwrap();
+        let found = desk.read_changes(Instant(3)).unwrap();
         assert_eq!(names(&found), ["events", "queue"]);
         assert_eq!(found[0].1, b"one\n");
         put(EVENTS, "one\ntwo\n");
-        assert_eq!(desk.look(Instant(4)).unwrap()[0].1, b"two\n");
+        assert_eq!(desk.read_changes(Instant(4)).unwrap()[0].1, b"two\n");
         put("queue.json", "{\"a\": 2}");
-        assert_eq!(names(&desk.look(Instant(4 + TOP_QUEUE_MS)).unwrap()), ["queue"]);
+        assert_eq!(names(&desk.read_changes(Instant(4 + TOP_QUEUE_MS)).unwrap()), ["queue"]);
         put(EVENTS, "n\n");
-        assert_eq!(desk.look(Instant(9)).unwrap()[0].1, b"n\n", "another log");
+        assert_eq!(desk.read_changes(Instant(9)).unwrap()[0].1, b"n\n", "another log");
         put("summary.json", "{}");
-        assert_eq!(names(&desk.look(Instant(9)).unwrap()), ["summary"]);
+        assert_eq!(names(&desk.read_changes(Instant(9)).unwrap()), ["summary"]);
     }
 
     #[test]
@@ -328,51 +335,53 @@ mod tests {
         let mut desk = desk(dir.path());
         let line = "x".repeat(TOP_EVENT_BYTES as usize * 2);
         fs::write(dir.path().join(EVENTS), format!("{line}\nlast\n")).unwrap();
-        let found = desk.look(Instant(0)).unwrap();
+        let found = desk.read_changes(Instant(0)).unwrap();
         assert!(found[0].1.ends_with(b"\nlast\n") && found[0].1.len() as u64 <= TOP_EVENT_BYTES);
         fs::write(dir.path().join(EVENTS), format!("{line}\nlast\n{line}")).unwrap();
-        assert!(!names(&desk.look(Instant(1)).unwrap()).contains(&"events"), "not a whole line");
+        assert!(!names(&desk.read_changes(Instant(1)).unwrap()).contains(&"events"), "not a whole line");
         fs::write(dir.path().join(EVENTS), format!("{line}\nlast\n{line}\nmore\n")).unwrap();
-        assert!(desk.look(Instant(2)).unwrap()[0].1.ends_with(b"\nmore\n"));
+        assert!(desk.read_changes(Instant(2)).unwrap()[0].1.ends_with(b"\nmore\n"));
     }
 
     #[test]
     fn what_is_no_mount_or_ends_is_3() {
         let dir = tempfile::tempdir().unwrap();
-        let gone = |seen: Seen| match seen {
-            Seen::Gone(failure) => (failure.code, failure.message),
-            Seen::Trouble(why) => panic!("{why}"),
+        let gone = |seen: ReadError| match seen {
+            ReadError::Fatal(failure) => (failure.code, failure.message),
+            ReadError::Trouble(why) => panic!("{why}"),
         };
-        let (code, said) = gone(Desk::find(dir.path()).err().unwrap());
+        let (code, said) = gone(DeskReader::find(dir.path()).err().unwrap());
         assert_eq!(code, 3, "{said}");
         let tasks = dir.path().join("crew");
         fs::create_dir(&tasks).unwrap();
         desk(&tasks);
         std::os::unix::fs::symlink("crew/queue.json", dir.path().join("task-queue.json")).unwrap();
-        let mut desk = Desk::find(dir.path()).unwrap();
+        let mut desk = DeskReader::find(dir.path()).unwrap();
         assert_eq!(desk.tasks, tasks, "a tasks directory of another name");
-        desk.look(Instant(0)).unwrap();
+        desk.read_changes(Instant(0)).unwrap();
         fs::remove_file(tasks.join("queue.json")).unwrap();
-        let (code, said) = gone(desk.look(Instant(TOP_QUEUE_MS)).unwrap_err());
+        let (code, said) = gone(desk.read_changes(Instant(TOP_QUEUE_MS)).unwrap_err());
         assert!(code == 3 && said.contains("no longer mounted"), "{said}");
         fs::create_dir(tasks.join("queue.json")).unwrap();
-        let trouble = desk.look(Instant(TOP_QUEUE_MS)).unwrap_err();
-        assert!(matches!(trouble, Seen::Trouble(why) if why.contains("queue.json")));
+        let trouble = desk.read_changes(Instant(TOP_QUEUE_MS)).unwrap_err();
+        assert!(matches!(trouble, ReadError::Trouble(why) if why.contains("queue.json")));
     }
 
     #[test]
     fn an_answer_reads_as_it_was_said() {
         let said = |text: &str| receive(&mut text.as_bytes());
         match said("queue 3\n{}\nevents 2\nx\nend\n").unwrap() {
-            News::Answer(answer) => {
+            FeedMessage::Update(answer) => {
                 assert_eq!((answer.queue.as_deref(), answer.events.as_deref()), (Some("{}\n"), Some("x\n")));
                 assert!(answer.workers.is_none());
             }
             other => panic!("{other:?}"),
         }
-        assert!(matches!(said("trouble it rains\n").unwrap(), News::Trouble(why) if why == "it rains"));
+        assert!(
+            matches!(said("trouble it rains\n").unwrap(), FeedMessage::Trouble(why) if why == "it rains")
+        );
         let gone = |text: &str| match said(text).unwrap() {
-            News::Gone(Failure { code, message }) => (code, message),
+            FeedMessage::Ended(Failure { code, message }) => (code, message),
             other => panic!("{other:?}"),
         };
         assert_eq!(gone("gone 3 no mount\n"), (3, "no mount".to_string()));
