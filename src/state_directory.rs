@@ -40,7 +40,7 @@ pub const LOCK_BYTES: u64 = 1 << 16;
 const RESCUED: &str = ".rescued";
 
 /// Which file a name leads to: no other one has this as long as the file exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileId {
     device: u64,
     inode: u64,

@@ -10,7 +10,7 @@ use rustix::fs::{FileType, OFlags, Stat, fstat, stat};
 use rustix::process::geteuid;
 
 use super::kit::{PARTS, PLUGIN};
-use super::place::Place;
+use super::plan::ChangePlan;
 
 /// Settings of agent programs that can name commands, besides those that crewfs adds to.
 const SETTINGS: &[&str] =
@@ -26,12 +26,12 @@ pub(in crate::cli) struct Exposed {
 }
 
 /// All that is exposed of what is installed in a project, directories before what is in them.
-pub(in crate::cli) fn all(place: &Place) -> Vec<Exposed> {
+pub(in crate::cli) fn all(plan: &ChangePlan) -> Vec<Exposed> {
     // Files of a plugin have names that a project may have for its own.
-    let of_plugin = if place.has(PLUGIN[0].path) { PLUGIN } else { &[] };
+    let of_plugin = if plan.has(PLUGIN[0].path) { PLUGIN } else { &[] };
     let parts = PARTS.iter().chain(of_plugin).filter(|part| part.is_run()).map(|part| part.path);
     let mut paths: Vec<&Path> = Vec::new();
-    for path in parts.chain(SETTINGS.iter().copied()).filter(|path| place.has(path)) {
+    for path in parts.chain(SETTINGS.iter().copied()).filter(|path| plan.has(path)) {
         let way: Vec<&Path> = Path::new(path).ancestors().collect();
         for step in way.into_iter().rev() {
             if !paths.contains(&step) {
@@ -42,8 +42,8 @@ pub(in crate::cli) fn all(place: &Place) -> Vec<Exposed> {
     if paths.is_empty() {
         return Vec::new();
     }
-    let owner = place.owner();
-    let above = place.shown().ancestors().skip(1).filter_map(|above| {
+    let owner = plan.owner();
+    let above = plan.shown().ancestors().skip(1).filter_map(|above| {
         let there = stat(above).ok()?;
         let why = writers(&there)?;
         Some(Exposed { is_shared: true, path: above.to_path_buf(), why: of_directory(above, why) })
@@ -51,9 +51,9 @@ pub(in crate::cli) fn all(place: &Place) -> Vec<Exposed> {
     let mut found: Vec<Exposed> = above.collect();
     found.reverse();
     found.extend(paths.into_iter().filter_map(|path| {
-        let there = fstat(place.open(path, OFlags::PATH).ok()?).ok()?;
+        let there = fstat(plan.open(path, OFlags::PATH).ok()?).ok()?;
         let shown =
-            if path.as_os_str().is_empty() { place.shown().to_path_buf() } else { place.shown().join(path) };
+            if path.as_os_str().is_empty() { plan.shown().to_path_buf() } else { plan.shown().join(path) };
         let why = judge(&there, &shown, owner)?;
         Some(Exposed { is_shared: path.as_os_str().is_empty(), path: shown, why })
     }));

@@ -10,21 +10,21 @@ use serde_json::Value;
 use super::text::{Insertion, once, with_line_ends};
 
 /// A value where it stands in the text.
-struct Node {
+struct JsonNode {
     at: Range<usize>,
-    kind: Kind,
+    kind: JsonKind,
 }
 
-enum Kind {
-    Object(Vec<Member>),
-    Array(Vec<Node>),
+enum JsonKind {
+    Object(Vec<JsonMember>),
+    Array(Vec<JsonNode>),
     Scalar,
 }
 
-struct Member {
+struct JsonMember {
     key: String,
     start: usize,
-    value: Node,
+    value: JsonNode,
 }
 
 /// What must be inserted so that `text` holds all that `wanted` does, and what of it stays different: a value that is there
@@ -33,9 +33,9 @@ pub(super) fn merge(text: &str, wanted: &str) -> Result<(Vec<Insertion>, Vec<Str
     let there = parse(text)?;
     let wanted_root = parse(wanted)?;
     let unit = unit_of(text);
-    let mut merging = Merging { text, wanted, unit, insertions: Vec::new(), kept: Vec::new() };
+    let mut merging = JsonMerge { text, wanted, unit, insertions: Vec::new(), kept: Vec::new() };
     merging.node(&there, &wanted_root, "", 0)?;
-    let Merging { mut insertions, kept, .. } = merging;
+    let JsonMerge { mut insertions, kept, .. } = merging;
     if text.contains("\r\n") {
         for insertion in &mut insertions {
             insertion.text = with_line_ends(&insertion.text, "\r\n");
@@ -44,7 +44,7 @@ pub(super) fn merge(text: &str, wanted: &str) -> Result<(Vec<Insertion>, Vec<Str
     Ok((insertions, kept))
 }
 
-struct Merging<'a> {
+struct JsonMerge<'a> {
     text: &'a str,
     wanted: &'a str,
     unit: &'a str,
@@ -52,10 +52,10 @@ struct Merging<'a> {
     kept: Vec<String>,
 }
 
-impl Merging<'_> {
-    fn node(&mut self, there: &Node, wanted: &Node, name: &str, depth: usize) -> Result<(), String> {
+impl JsonMerge<'_> {
+    fn node(&mut self, there: &JsonNode, wanted: &JsonNode, name: &str, depth: usize) -> Result<(), String> {
         match (&there.kind, &wanted.kind) {
-            (Kind::Object(members), Kind::Object(wanted_members)) => {
+            (JsonKind::Object(members), JsonKind::Object(wanted_members)) => {
                 let mut missing = Vec::new();
                 for member in wanted_members {
                     match members.iter().find(|known| known.key == member.key) {
@@ -73,19 +73,19 @@ impl Merging<'_> {
                 let last = members.last().map(|member| member.start..member.value.at.end);
                 self.append(there, last, &missing, depth);
             }
-            (Kind::Array(items), Kind::Array(wanted_items)) => {
+            (JsonKind::Array(items), JsonKind::Array(wanted_items)) => {
                 let have: Vec<Value> = items.iter().map(|item| value(self.text, item)).collect();
                 let missing = wanted_items.iter().filter(|item| !have.contains(&value(self.wanted, item)));
                 let missing: Vec<Range<usize>> = missing.map(|item| item.at.clone()).collect();
                 self.append(there, items.last().map(|item| item.at.clone()), &missing, depth);
             }
-            (Kind::Scalar, Kind::Scalar) => {
+            (JsonKind::Scalar, JsonKind::Scalar) => {
                 if value(self.text, there) != value(self.wanted, wanted) {
                     self.kept.push(name.to_string());
                 }
             }
             _ => {
-                let what = if matches!(wanted.kind, Kind::Array(_)) { "a list" } else { "an object" };
+                let what = if matches!(wanted.kind, JsonKind::Array(_)) { "a list" } else { "an object" };
                 return Err(format!("{} is not {what} there", if name.is_empty() { "it" } else { name }));
             }
         }
@@ -93,7 +93,13 @@ impl Merging<'_> {
     }
 
     /// Insert parts of the wanted text behind the last one of a container.
-    fn append(&mut self, container: &Node, last: Option<Range<usize>>, parts: &[Range<usize>], depth: usize) {
+    fn append(
+        &mut self,
+        container: &JsonNode,
+        last: Option<Range<usize>>,
+        parts: &[Range<usize>],
+        depth: usize,
+    ) {
         if parts.is_empty() {
             return;
         }
@@ -134,8 +140,10 @@ pub(super) const FRAME: &str = "{\n}\n";
 /// The member of `wanted` that `text` has more than once. Which of them counts differs from program to program: most read the
 /// last one only, some refuse the file.
 pub(super) fn repeated(text: &str, wanted: &str) -> Option<String> {
-    fn find(there: &Node, wanted: &Node) -> Option<String> {
-        let (Kind::Object(members), Kind::Object(wanted)) = (&there.kind, &wanted.kind) else { return None };
+    fn find(there: &JsonNode, wanted: &JsonNode) -> Option<String> {
+        let (JsonKind::Object(members), JsonKind::Object(wanted)) = (&there.kind, &wanted.kind) else {
+            return None;
+        };
         wanted.iter().find_map(|wanted| {
             let mut same = members.iter().filter(|member| member.key == wanted.key);
             let first = same.next()?;
@@ -182,7 +190,7 @@ fn stray_comma(text: &str, at: usize) -> Option<usize> {
     }
 }
 
-fn value(text: &str, node: &Node) -> Value {
+fn value(text: &str, node: &JsonNode) -> Value {
     serde_json::from_str(&text[node.at.clone()]).unwrap_or_default()
 }
 
@@ -234,23 +242,23 @@ fn compact(part: &str) -> String {
 }
 
 /// Where everything stands. serde_json has judged the text before; this only finds the places.
-fn parse(text: &str) -> Result<Node, String> {
+fn parse(text: &str) -> Result<JsonNode, String> {
     serde_json::from_str::<Value>(text).map_err(|error| format!("it is not plain JSON ({error})"))?;
-    let mut scan = Scan { bytes: text.as_bytes(), at: 0 };
+    let mut scan = JsonScanner { bytes: text.as_bytes(), at: 0 };
     let root = scan.node();
     match root.kind {
-        Kind::Object(_) => Ok(root),
+        JsonKind::Object(_) => Ok(root),
         _ => Err("it holds no JSON object".into()),
     }
 }
 
 /// May assume: valid JSON.
-struct Scan<'a> {
+struct JsonScanner<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl Scan<'_> {
+impl JsonScanner<'_> {
     fn white(&mut self) {
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
             self.at += 1;
@@ -263,11 +271,11 @@ impl Scan<'_> {
         self.bytes.get(self.at).copied().unwrap_or_default()
     }
 
-    fn node(&mut self) -> Node {
+    fn node(&mut self) -> JsonNode {
         let opening = self.next();
         let start = self.at;
         let kind = match opening {
-            b'{' => Kind::Object(self.list(b'}', |scan| {
+            b'{' => JsonKind::Object(self.list(b'}', |scan| {
                 scan.white();
                 let start = scan.at;
                 scan.scalar();
@@ -275,15 +283,15 @@ impl Scan<'_> {
                 // The colon.
                 scan.next();
                 scan.at += 1;
-                Member { key, start, value: scan.node() }
+                JsonMember { key, start, value: scan.node() }
             })),
-            b'[' => Kind::Array(self.list(b']', Scan::node)),
+            b'[' => JsonKind::Array(self.list(b']', JsonScanner::node)),
             _ => {
                 self.scalar();
-                Kind::Scalar
+                JsonKind::Scalar
             }
         };
-        Node { at: start..self.at, kind }
+        JsonNode { at: start..self.at, kind }
     }
 
     fn list<T>(&mut self, closing: u8, mut item: impl FnMut(&mut Self) -> T) -> Vec<T> {

@@ -48,20 +48,20 @@ impl Client {
     }
 }
 
-/// Whom a part is for.
+/// Audience a part is for.
 #[derive(Clone, Copy)]
-pub(super) enum Whom {
-    Everybody,
+pub(super) enum Audience {
+    Always,
     /// Whoever has hooks.
     AnyClient,
     Only(Client),
     /// That client, where the project has such a file.
-    IfThere(Client),
+    IfPresent(Client),
 }
 
 /// How a part comes into its file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum InstallMethod {
     /// It is the file.
     Whole,
     /// The same, and it can be run.
@@ -93,8 +93,8 @@ impl Merged {
 pub(super) struct Part {
     pub(super) path: &'static str,
     pub(super) text: &'static str,
-    pub(super) way: Way,
-    pub(super) whom: Whom,
+    pub(super) method: InstallMethod,
+    pub(super) audience: Audience,
 }
 
 /// What every command that registers a hook holds.
@@ -114,24 +114,24 @@ const SESSION_START: &str = include_str!("../../../hooks/session-start.sh");
 const SESSION_END: &str = include_str!("../../../hooks/session-end.sh");
 const FAILED_WRITE: &str = include_str!("../../../hooks/failed-write.sh");
 
-const fn part(path: &'static str, text: &'static str, way: Way, whom: Whom) -> Part {
-    Part { path, text, way, whom }
+const fn part(path: &'static str, text: &'static str, method: InstallMethod, audience: Audience) -> Part {
+    Part { path, text, method, audience }
 }
 
 const fn whole(path: &'static str, text: &'static str) -> Part {
-    part(path, text, Way::Whole, Whom::Everybody)
+    part(path, text, InstallMethod::Whole, Audience::Always)
 }
 
 const fn script(path: &'static str, text: &'static str) -> Part {
-    part(path, text, Way::Script, Whom::Everybody)
+    part(path, text, InstallMethod::Script, Audience::Always)
 }
 
 const fn hook(path: &'static str, text: &'static str) -> Part {
-    part(path, text, Way::Script, Whom::AnyClient)
+    part(path, text, InstallMethod::Script, Audience::AnyClient)
 }
 
 const fn registration(path: &'static str, text: &'static str, client: Client) -> Part {
-    part(path, text, Way::Json, Whom::Only(client))
+    part(path, text, InstallMethod::Json, Audience::Only(client))
 }
 
 /// All that comes into a project, in the order in which it is told.
@@ -139,11 +139,11 @@ pub(super) const PARTS: &[Part] = &[
     whole(".crew/COORDINATOR.md", COORDINATOR),
     whole(".crew/WORKER.md", WORKER),
     whole(".crew/task-instruction.md", INSTRUCTION),
-    part("AGENTS.md", AGENTS, Way::Section(MARK), Whom::Everybody),
-    part("CLAUDE.md", AGENTS, Way::Section(MARK), Whom::IfThere(Client::Claude)),
-    part("GEMINI.md", AGENTS, Way::Section(MARK), Whom::Only(Client::Gemini)),
-    part(".gitignore", IGNORED, Way::Section(GIT_MARK), Whom::Everybody),
-    part(".ignore", IGNORED, Way::Section(GIT_MARK), Whom::Everybody),
+    part("AGENTS.md", AGENTS, InstallMethod::Section(MARK), Audience::Always),
+    part("CLAUDE.md", AGENTS, InstallMethod::Section(MARK), Audience::IfPresent(Client::Claude)),
+    part("GEMINI.md", AGENTS, InstallMethod::Section(MARK), Audience::Only(Client::Gemini)),
+    part(".gitignore", IGNORED, InstallMethod::Section(GIT_MARK), Audience::Always),
+    part(".ignore", IGNORED, InstallMethod::Section(GIT_MARK), Audience::Always),
     hook(".crew/hooks/desk.sh", DESK),
     hook(".crew/hooks/stop.sh", STOP),
     hook(".crew/hooks/session-start.sh", SESSION_START),
@@ -167,8 +167,8 @@ pub(super) const PARTS: &[Part] = &[
     part(
         ".opencode/plugin/crewfs.js",
         include_str!("../../../hooks/opencode.js"),
-        Way::Whole,
-        Whom::Only(Client::Opencode),
+        InstallMethod::Whole,
+        Audience::Only(Client::Opencode),
     ),
     registration(
         ".cursor/hooks.json",
@@ -206,11 +206,11 @@ pub(super) const PLUGIN: &[Part] = &[
 
 impl Part {
     pub(super) fn is_for(&self, clients: &[Client], is_there: impl Fn(&str) -> bool) -> bool {
-        match self.whom {
-            Whom::Everybody => true,
-            Whom::AnyClient => clients.iter().any(|client| *client != Client::None),
-            Whom::Only(client) => clients.contains(&client),
-            Whom::IfThere(client) => clients.contains(&client) && is_there(self.path),
+        match self.audience {
+            Audience::Always => true,
+            Audience::AnyClient => clients.iter().any(|client| *client != Client::None),
+            Audience::Only(client) => clients.contains(&client),
+            Audience::IfPresent(client) => clients.contains(&client) && is_there(self.path),
         }
     }
 
@@ -221,35 +221,39 @@ impl Part {
 
     /// Whether agent programs run it, or agents take all of it for their instructions.
     pub(super) fn is_run(&self) -> bool {
-        !matches!(self.way, Way::Section(_))
+        !matches!(self.method, InstallMethod::Section(_))
     }
 
     pub(super) fn is_json(&self) -> bool {
-        self.way == Way::Json
+        self.method == InstallMethod::Json
     }
 
     /// What becomes of `text` so that the part is in it.
     pub(super) fn merge(&self, text: &str) -> Result<Merged, String> {
         let one = |insertion| Ok(Merged::new(text, vec![insertion], Vec::new()));
-        match self.way {
+        match self.method {
             _ if text == self.text => Ok(Merged::default()),
             // Programs take a blank file for one without settings, or complain of it.
-            Way::Json if text.trim().is_empty() => {
+            InstallMethod::Json if text.trim().is_empty() => {
                 let (insertions, kept) = json::merge(FRAME, self.text)?;
                 let mut merged = Merged::new(FRAME, insertions, kept);
                 merged.pieces.push(FRAME.to_string());
                 merged.text.push_str(text);
                 Ok(merged)
             }
-            Way::Json => {
+            InstallMethod::Json => {
                 json::merge(text, self.text).map(|(insertions, kept)| Merged::new(text, insertions, kept))
             }
-            Way::Section(_) if text::has(text, self.text) || text.contains(TAKEN_IN) => Ok(Merged::default()),
-            Way::Section(_) => one(text::section(text, self.text)),
-            Way::Whole | Way::Script if text.is_empty() => {
+            InstallMethod::Section(_) if text::has(text, self.text) || text.contains(TAKEN_IN) => {
+                Ok(Merged::default())
+            }
+            InstallMethod::Section(_) => one(text::section(text, self.text)),
+            InstallMethod::Whole | InstallMethod::Script if text.is_empty() => {
                 one(Insertion { at: 0, text: self.text.to_string() })
             }
-            Way::Whole | Way::Script => Err("a file of this name is there already".into()),
+            InstallMethod::Whole | InstallMethod::Script => {
+                Err("a file of this name is there already".into())
+            }
         }
     }
 
@@ -263,10 +267,10 @@ impl Part {
 
     /// Whether a text holds something of this part, be it older or changed.
     pub(super) fn marks(&self, text: &str) -> bool {
-        match self.way {
-            Way::Whole | Way::Script => !text.is_empty(),
-            Way::Section(mark) => text.contains(mark),
-            Way::Json => text.contains(HOOKS),
+        match self.method {
+            InstallMethod::Whole | InstallMethod::Script => !text.is_empty(),
+            InstallMethod::Section(mark) => text.contains(mark),
+            InstallMethod::Json => text.contains(HOOKS),
         }
     }
 

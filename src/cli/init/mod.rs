@@ -4,11 +4,11 @@
 //!
 //! Must never: overwrite what somebody else wrote, or write anything before everything is decided.
 
+mod disabled;
 mod exposed;
 mod json;
 mod kit;
-mod off;
-mod place;
+mod plan;
 mod record;
 mod text;
 
@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 pub(super) use self::exposed::Exposed;
-use self::kit::{Client, Merged, PARTS, PLUGIN, Part, Way};
-use self::place::{Found, Place};
-use self::record::{Installed, RECORD, Record};
+use self::kit::{Client, InstallMethod, Merged, PARTS, PLUGIN, Part};
+use self::plan::{ChangePlan, FileContent, TASKS};
+use self::record::{InstallRecord, InstalledFile, RECORD};
 use super::failure::Failure;
 use super::out::say;
 use super::paths::mount_place;
@@ -46,8 +46,6 @@ pub(super) struct Arguments {
     dry_run: bool,
 }
 
-const TASKS: &str = "tasks";
-
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let shown = arguments.directory.display();
     // A mistyped path would become a project that is not found again.
@@ -57,58 +55,58 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )));
     }
     let directory = mount_place(&arguments.directory)?;
-    let mut place = Place::at(directory.clone())?;
-    let record = Record::read(&place)?;
-    let mut teller = Teller::default();
+    let mut plan = ChangePlan::at(directory.clone())?;
+    let record = InstallRecord::read(&plan)?;
+    let mut report = ChangeReport::default();
     let end = if arguments.remove {
         let Some(record) = record else {
             say!("crewfs is not installed in {shown}: there is no {RECORD}; nothing was changed");
             return Ok(());
         };
-        remove(&record, &mut place, &mut teller)?;
+        remove(&record, &mut plan, &mut report)?;
         format!("what crewfs had installed is taken out of {shown}")
     } else if arguments.plugin {
         let mut record = record.unwrap_or_default();
-        install(PLUGIN, &[], &mut record, arguments.update, &mut place, &mut teller)?;
+        install(PLUGIN, &[], &mut record, arguments.update, &mut plan, &mut report)?;
         format!(
             "{shown} is a plugin; install it: claude plugin marketplace add {shown}; claude plugin install crewfs@crewfs"
         )
     } else {
-        let clients = clients(arguments, record.as_ref(), &place);
+        let clients = clients(arguments, record.as_ref(), &plan);
         let names: Vec<&str> = clients.iter().map(|client| client.name()).collect();
         let mut record = record.unwrap_or_default();
         record.clients = names.iter().map(|name| name.to_string()).collect();
-        if !place.has(TASKS) {
-            place.make_directory(TASKS, &mut record.directories);
-            teller.change("made", "tasks/", "");
+        if !plan.has(TASKS) {
+            plan.make_directory(TASKS, &mut record.directories);
+            report.change("made", "tasks/", "");
         }
-        install(PARTS, &clients, &mut record, arguments.update, &mut place, &mut teller)?;
+        install(PARTS, &clients, &mut record, arguments.update, &mut plan, &mut report)?;
         let whom = if names.is_empty() { String::new() } else { format!(" for {}", names.join(", ")) };
-        teller.tell_what_is_off(&clients, &place);
+        report.report_disabled_hooks(&clients, &plan);
         format!("{shown} is ready{whom}; mount it: crewfs mount {shown}")
     };
     if !arguments.dry_run {
-        for (path, why) in place.carry_out()? {
-            teller.tell("left", &path.display().to_string(), why);
+        for (path, why) in plan.carry_out()? {
+            report.line("left", &path.display().to_string(), why);
         }
     }
     if !arguments.remove {
         // What was there before, and what is above: what is installed here is closed.
         for exposed in exposed(&directory)? {
-            teller.tell("open", &exposed.path.display().to_string(), &exposed.why);
+            report.line("open", &exposed.path.display().to_string(), &exposed.why);
         }
     }
-    let nothing = if teller.changes == 0 { "; nothing was changed" } else { "" };
-    let Teller { refused, off, .. } = teller;
+    let nothing = if report.changes == 0 { "; nothing was changed" } else { "" };
+    let ChangeReport { refused, disabled, .. } = report;
     if refused > 0 {
         return Err(Failure::failed(format!(
             "{refused} of the files could not be changed; what to add to them by hand is said above"
         )));
     }
-    if !off.is_empty() {
+    if !disabled.is_empty() {
         return Err(Failure::failed(format!(
             "the hooks will not run for {}; what is in their way is said above",
-            off.join(", ")
+            disabled.join(", ")
         )));
     }
     if arguments.dry_run {
@@ -121,37 +119,37 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Says line by line what is done.
 #[derive(Default)]
-struct Teller {
+struct ChangeReport {
     changes: usize,
     refused: usize,
     /// The agent programs that will run no hook.
-    off: Vec<&'static str>,
+    disabled: Vec<&'static str>,
 }
 
-impl Teller {
-    fn tell(&self, what: &str, path: &str, more: &str) {
+impl ChangeReport {
+    fn line(&self, what: &str, path: &str, more: &str) {
         let colon = if more.is_empty() { "" } else { ": " };
         say!("{what:8} {path}{colon}{more}");
     }
 
     fn change(&mut self, what: &str, path: &str, more: &str) {
         self.changes += 1;
-        self.tell(what, path, more);
+        self.line(what, path, more);
     }
 
     /// A hook that is registered does not run where its program is told to run none.
-    fn tell_what_is_off(&mut self, clients: &[Client], place: &Place) {
+    fn report_disabled_hooks(&mut self, clients: &[Client], plan: &ChangePlan) {
         for client in clients {
-            if let Some((file, why)) = off::reason(*client, place) {
-                self.tell("off", &file, &why);
-                self.off.push(client.name());
+            if let Some((file, why)) = disabled::reason(*client, plan) {
+                self.line("off", &file, &why);
+                self.disabled.push(client.name());
             }
         }
     }
 }
 
 /// For whom the hooks are.
-fn clients(arguments: &Arguments, record: Option<&Record>, place: &Place) -> Vec<Client> {
+fn clients(arguments: &Arguments, record: Option<&InstallRecord>, plan: &ChangePlan) -> Vec<Client> {
     let of = |wanted: &dyn Fn(&Client) -> bool| -> Vec<Client> {
         Client::ALL.into_iter().filter(|client| wanted(client)).collect()
     };
@@ -164,7 +162,7 @@ fn clients(arguments: &Arguments, record: Option<&Record>, place: &Place) -> Vec
     let directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let found = of(&|client| {
         let (program, traces) = client.traces();
-        traces.iter().any(|trace| place.has(trace)) || directories.iter().any(|at| at.join(program).is_file())
+        traces.iter().any(|trace| plan.has(trace)) || directories.iter().any(|at| at.join(program).is_file())
     });
     if found.is_empty() { vec![Client::Claude] } else { found }
 }
@@ -173,42 +171,42 @@ fn clients(arguments: &Arguments, record: Option<&Record>, place: &Place) -> Vec
 fn install(
     parts: &[Part],
     clients: &[Client],
-    record: &mut Record,
+    record: &mut InstallRecord,
     update: bool,
-    place: &mut Place,
-    teller: &mut Teller,
+    plan: &mut ChangePlan,
+    report: &mut ChangeReport,
 ) -> Result<(), Failure> {
     for part in parts {
-        if part.is_for(clients, |path| place.has(path)) {
-            put(part, record, update, place, teller)?;
+        if part.is_for(clients, |path| plan.has(path)) {
+            put(part, record, update, plan, report)?;
         }
     }
-    record.write(place)
+    record.write(plan)
 }
 
 /// What others than its owner can change of what agents run in this directory.
 pub(super) fn exposed(directory: &Path) -> Result<Vec<Exposed>, Failure> {
-    Place::at(directory.to_path_buf()).map(|place| exposed::all(&place))
+    ChangePlan::at(directory.to_path_buf()).map(|plan| exposed::all(&plan))
 }
 
 /// Bring one part into its file, unless it is there.
 fn put(
     part: &Part,
-    record: &mut Record,
+    record: &mut InstallRecord,
     update: bool,
-    place: &mut Place,
-    teller: &mut Teller,
+    plan: &mut ChangePlan,
+    report: &mut ChangeReport,
 ) -> Result<(), Failure> {
-    let (found, created) = match place.find(part.path)? {
-        Found::Text(text) => (text, false),
-        Found::Nothing => (part.empty().to_string(), true),
-        Found::Unfit(why) => {
-            refuse(part, &why, teller);
+    let (found, created) = match plan.find(part.path)? {
+        FileContent::Text(text) => (text, false),
+        FileContent::Missing => (part.empty().to_string(), true),
+        FileContent::Unfit(why) => {
+            refuse(part, &why, report);
             return Ok(());
         }
     };
     if let Some(why) = part.ambiguity(&found) {
-        refuse(part, &why, teller);
+        refuse(part, &why, report);
         return Ok(());
     }
     let recorded = record.of(part.path);
@@ -221,7 +219,7 @@ fn put(
         match older {
             Some((base, created)) if update => (base, created, true),
             Some(_) => {
-                teller.tell(
+                report.line(
                     "left",
                     part.path,
                     "it is as another version of crewfs made it; to renew it: --update",
@@ -229,12 +227,12 @@ fn put(
                 return Ok(());
             }
             None if recorded.is_none() && part.is_json() => {
-                refuse(part, "it has hooks of crewfs that are not these", teller);
+                refuse(part, "it has hooks of crewfs that are not these", report);
                 return Ok(());
             }
             None => {
                 let why = if recorded.is_some() { "it was changed since" } else { "it is there and differs" };
-                teller.tell("left", part.path, why);
+                report.line("left", part.path, why);
                 return Ok(());
             }
         }
@@ -242,69 +240,69 @@ fn put(
         (found, created, false)
     };
     match part.merge(&base) {
-        Err(why) => refuse(part, &why, teller),
+        Err(why) => refuse(part, &why, report),
         Ok(Merged { text, pieces, kept }) => {
-            place.write(part.path, text, part.way == Way::Script, &mut record.directories)?;
-            record.note(Installed { path: part.path.to_string(), created, pieces });
-            let (what, more) = match part.way {
+            plan.write(part.path, text, part.method == InstallMethod::Script, &mut record.directories)?;
+            record.note(InstalledFile { path: part.path.to_string(), created, pieces });
+            let (what, more) = match part.method {
                 _ if renewed => ("renewed", ""),
                 _ if created => ("wrote", ""),
-                Way::Section(_) => ("added to", "a section at its end"),
+                InstallMethod::Section(_) => ("added to", "a section at its end"),
                 _ => ("added to", "the hooks of crewfs"),
             };
             let kept = match kept.as_slice() {
                 [] => more.to_string(),
                 kept => format!("{more}; its own {} stays", kept.join(", ")),
             };
-            teller.change(what, part.path, &kept);
+            report.change(what, part.path, &kept);
         }
     }
     Ok(())
 }
 
 /// Say why a file is not touched, and what its owner can add.
-fn refuse(part: &Part, why: &str, teller: &mut Teller) {
-    if matches!(part.way, Way::Whole | Way::Script) {
-        return teller.tell("left", part.path, why);
+fn refuse(part: &Part, why: &str, report: &mut ChangeReport) {
+    if matches!(part.method, InstallMethod::Whole | InstallMethod::Script) {
+        return report.line("left", part.path, why);
     }
-    teller.refused += 1;
-    teller.tell("refused", part.path, &format!("{why}; add this by hand:"));
+    report.refused += 1;
+    report.line("refused", part.path, &format!("{why}; add this by hand:"));
     for line in part.text.lines() {
         say!("    {line}");
     }
 }
 
-fn remove(record: &Record, place: &mut Place, teller: &mut Teller) -> Result<(), Failure> {
+fn remove(record: &InstallRecord, plan: &mut ChangePlan, report: &mut ChangeReport) -> Result<(), Failure> {
     for installed in record.files.iter().rev() {
         let Some(part) = PARTS.iter().chain(PLUGIN).find(|part| part.path == installed.path) else {
-            teller.tell("left", &installed.path, "this crewfs does not know it; remove it by hand");
+            report.line("left", &installed.path, "this crewfs does not know it; remove it by hand");
             continue;
         };
-        let text = match place.find(part.path)? {
-            Found::Nothing => continue,
-            Found::Text(text) => text,
-            Found::Unfit(why) => {
-                teller.tell("left", part.path, &why);
+        let text = match plan.find(part.path)? {
+            FileContent::Missing => continue,
+            FileContent::Text(text) => text,
+            FileContent::Unfit(why) => {
+                report.line("left", part.path, &why);
                 continue;
             }
         };
         match part.unmerge(&text, &installed.pieces) {
             Some(rest) if installed.created && part.is_nothing(&rest) => {
-                place.remove(part.path)?;
-                teller.change("removed", part.path, "");
+                plan.remove(part.path)?;
+                report.change("removed", part.path, "");
             }
             Some(rest) => {
-                place.write(part.path, rest, false, &mut Vec::new())?;
-                teller.change("restored", part.path, "without what crewfs had added");
+                plan.write(part.path, rest, false, &mut Vec::new())?;
+                report.change("restored", part.path, "without what crewfs had added");
             }
-            None if part.marks(&text) => teller.tell("left", part.path, "it was changed since"),
+            None if part.marks(&text) => report.line("left", part.path, "it was changed since"),
             None => {}
         }
     }
-    place.remove(RECORD)?;
-    teller.changes += 1;
+    plan.remove(RECORD)?;
+    report.changes += 1;
     for directory in record.directories.iter().rev() {
-        place.remove_directory(directory);
+        plan.remove_directory(directory);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::place::{Found, Place};
+use super::plan::{ChangePlan, FileContent};
 use crate::cli::failure::Failure;
 
 /// Where it is kept, from the root of the project.
@@ -12,18 +12,18 @@ const HOME: &str = ".crew";
 const FORMAT: u32 = 1;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct InstallRecord {
     format: u32,
     /// The agent programs that it was installed for, by the names of `--client`.
     pub(super) clients: Vec<String>,
     /// The directories that were made, those above first.
     pub(super) directories: Vec<String>,
-    pub(super) files: Vec<Installed>,
+    pub(super) files: Vec<InstalledFile>,
 }
 
 /// What was put into one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Installed {
+pub(super) struct InstalledFile {
     pub(super) path: String,
     /// Whether there was no such file before.
     pub(super) created: bool,
@@ -31,18 +31,18 @@ pub(super) struct Installed {
     pub(super) pieces: Vec<String>,
 }
 
-impl Record {
+impl InstallRecord {
     /// The record of a project; `None` where nothing was installed.
-    pub(super) fn read(place: &Place) -> Result<Option<Record>, Failure> {
+    pub(super) fn read(plan: &ChangePlan) -> Result<Option<InstallRecord>, Failure> {
         let damaged = |why: String| {
             Failure::failed(format!(
                 "{RECORD}, which tells what was installed, is of no use: {why}; remove it, and what is there already is left as it is"
             ))
         };
-        match place.find(RECORD)? {
-            Found::Nothing => Ok(None),
-            Found::Unfit(why) => Err(damaged(why)),
-            Found::Text(text) => match serde_json::from_str::<Record>(&text) {
+        match plan.find(RECORD)? {
+            FileContent::Missing => Ok(None),
+            FileContent::Unfit(why) => Err(damaged(why)),
+            FileContent::Text(text) => match serde_json::from_str::<InstallRecord>(&text) {
                 Ok(record) if record.format == FORMAT => Ok(Some(record)),
                 Ok(record) => Err(damaged(format!("its format {} belongs to another crewfs", record.format))),
                 Err(error) => Err(damaged(error.to_string())),
@@ -50,12 +50,12 @@ impl Record {
         }
     }
 
-    pub(super) fn of(&self, path: &str) -> Option<&Installed> {
+    pub(super) fn of(&self, path: &str) -> Option<&InstalledFile> {
         self.files.iter().find(|installed| installed.path == path)
     }
 
     /// Note what was put into a file, instead of what was noted before.
-    pub(super) fn note(&mut self, installed: Installed) {
+    pub(super) fn note(&mut self, installed: InstalledFile) {
         match self.files.iter_mut().find(|known| known.path == installed.path) {
             Some(known) => *known = installed,
             None => self.files.push(installed),
@@ -63,11 +63,11 @@ impl Record {
     }
 
     /// Decide that it shall be on the disk as it is now.
-    pub(super) fn write(&mut self, place: &mut Place) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, plan: &mut ChangePlan) -> Result<(), Failure> {
         self.format = FORMAT;
-        place.make_directory(HOME, &mut self.directories);
+        plan.make_directory(HOME, &mut self.directories);
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
-        place.write(RECORD, text, false, &mut self.directories)
+        plan.write(RECORD, text, false, &mut self.directories)
     }
 }

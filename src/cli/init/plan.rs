@@ -22,23 +22,27 @@ use rustix::process::geteuid;
 use crate::cli::beneath::{self, Links};
 use crate::cli::failure::Failure;
 use crate::limits::INIT_FILE_BYTES;
+use crate::state_directory::FileId;
 use crate::sys;
 
+/// The tasks directory, as `crewfs mount` names it.
+pub(super) const TASKS: &str = "tasks";
+
 /// What is at a path.
-pub(super) enum Found {
-    Nothing,
+pub(super) enum FileContent {
+    Missing,
     Text(String),
     /// Something that crewfs does not touch, and why.
     Unfit(String),
 }
 
-pub(super) struct Place {
+pub(super) struct ChangePlan {
     root: OwnedFd,
     shown: PathBuf,
     like: Stat,
     /// The text of each file that changes; nothing for one that goes.
     shall: BTreeMap<Target, Option<String>>,
-    steps: Vec<Step>,
+    steps: Vec<PlannedStep>,
 }
 
 /// A file, or the place of one. Several paths may lead to it.
@@ -49,41 +53,35 @@ enum Target {
     Missing(FileId, PathBuf),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct FileId {
-    device: u64,
-    inode: u64,
-}
-
 /// A file that was found. It is held, so that no other file gets its number.
-struct Known {
+struct HeldFile {
     target: Target,
     held: OwnedFd,
 }
 
-enum Step {
+enum PlannedStep {
     MakeDirectory(PathBuf),
     Create { file: PathBuf, target: Target, executable: bool },
-    Change { file: PathBuf, found: Known, from: String },
-    Remove { file: PathBuf, found: Known },
+    Change { file: PathBuf, found: HeldFile, from: String },
+    Remove { file: PathBuf, found: HeldFile },
     RemoveDirectory(PathBuf),
 }
 
 /// What a path leads to.
-enum Seen {
+enum PathLookup {
     There(Target, OwnedFd),
     Missing(Target),
     Unfit(String),
 }
 
-impl Place {
+impl ChangePlan {
     /// The place at `root`, which has no links in it.
-    pub(super) fn at(root: PathBuf) -> Result<Place, Failure> {
+    pub(super) fn at(root: PathBuf) -> Result<ChangePlan, Failure> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::open(&root, flags, Mode::empty());
         match opened.and_then(|fd| fstat(&fd).map(|like| (fd, like))) {
             Ok((fd, like)) => {
-                Ok(Place { root: fd, shown: root, like, shall: BTreeMap::new(), steps: Vec::new() })
+                Ok(ChangePlan { root: fd, shown: root, like, shall: BTreeMap::new(), steps: Vec::new() })
             }
             Err(Errno::NOTDIR) => {
                 let shown = root.display();
@@ -108,38 +106,38 @@ impl Place {
         &self.shown
     }
 
-    /// Whom the project belongs to.
+    /// Audience the project belongs to.
     pub(super) fn owner(&self) -> u32 {
         self.like.st_uid
     }
 
-    fn look(&self, path: &Path) -> Result<Seen, Failure> {
+    fn look(&self, path: &Path) -> Result<PathLookup, Failure> {
         let there = match self.open(path, OFlags::PATH) {
             Ok(there) => there,
             Err(Errno::NOENT | Errno::NOTDIR) => return self.missing(path),
             Err(Errno::XDEV) => {
                 let why =
                     format!("{} is a link that leads out of the project, or an absolute one", path.display());
-                return Ok(Seen::Unfit(why));
+                return Ok(PathLookup::Unfit(why));
             }
-            Err(Errno::LOOP) => return Ok(Seen::Unfit(format!("{} is a link", path.display()))),
+            Err(Errno::LOOP) => return Ok(PathLookup::Unfit(format!("{} is a link", path.display()))),
             Err(error) => return Err(failed(&self.shown.join(path), "be looked at", &error.into())),
         };
-        match fstat(&there).map(|stat| (unfit(&stat), FileId::of(&stat))) {
-            Ok((None, id)) => Ok(Seen::There(Target::There(id), there)),
-            Ok((Some(why), _)) => Ok(Seen::Unfit(why)),
+        match fstat(&there).map(|stat| (unfit(&stat), FileId::from(stat))) {
+            Ok((None, id)) => Ok(PathLookup::There(Target::There(id), there)),
+            Ok((Some(why), _)) => Ok(PathLookup::Unfit(why)),
             Err(error) => Err(failed(&self.shown.join(path), "be looked at", &error.into())),
         }
     }
 
     /// The name below the last directory on a way that ends too soon.
-    fn missing(&self, path: &Path) -> Result<Seen, Failure> {
+    fn missing(&self, path: &Path) -> Result<PathLookup, Failure> {
         for above in path.ancestors().skip(1) {
             let there = match self.open(above, OFlags::PATH | OFlags::DIRECTORY) {
                 Ok(there) => there,
                 Err(Errno::NOENT) => continue,
                 Err(Errno::NOTDIR) => {
-                    return Ok(Seen::Unfit(format!("{} is not a directory", above.display())));
+                    return Ok(PathLookup::Unfit(format!("{} is not a directory", above.display())));
                 }
                 Err(error) => return Err(failed(&self.shown.join(above), "be looked at", &error.into())),
             };
@@ -147,33 +145,33 @@ impl Place {
             let first = rest.iter().next().unwrap_or_default();
             if statat(&there, first, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
                 let why = format!("{} is a link that leads nowhere", above.join(first).display());
-                return Ok(Seen::Unfit(why));
+                return Ok(PathLookup::Unfit(why));
             }
-            let id = fstat(&there).map(|stat| FileId::of(&stat));
+            let id = fstat(&there).map(|stat| FileId::from(stat));
             let id = id.map_err(|error| failed(&self.shown.join(above), "be looked at", &error.into()))?;
-            return Ok(Seen::Missing(Target::Missing(id, rest.to_path_buf())));
+            return Ok(PathLookup::Missing(Target::Missing(id, rest.to_path_buf())));
         }
         Err(failed(&self.shown, "be looked at", &Errno::NOENT.into()))
     }
 
     /// What is, or shall be, at a path.
-    pub(super) fn find(&self, path: &str) -> Result<Found, Failure> {
+    pub(super) fn find(&self, path: &str) -> Result<FileContent, Failure> {
         let path = Path::new(path);
         let (target, there) = match self.look(path)? {
-            Seen::Unfit(why) => return Ok(Found::Unfit(why)),
-            Seen::There(target, there) => (target, Some(there)),
-            Seen::Missing(target) => (target, None),
+            PathLookup::Unfit(why) => return Ok(FileContent::Unfit(why)),
+            PathLookup::There(target, there) => (target, Some(there)),
+            PathLookup::Missing(target) => (target, None),
         };
         if let Some(shall) = self.shall.get(&target) {
-            return Ok(shall.clone().map_or(Found::Nothing, Found::Text));
+            return Ok(shall.clone().map_or(FileContent::Missing, FileContent::Text));
         }
-        let Some(there) = there else { return Ok(Found::Nothing) };
+        let Some(there) = there else { return Ok(FileContent::Missing) };
         match read(&there).map(String::from_utf8) {
             Ok(Ok(text)) if text.len() as u64 > INIT_FILE_BYTES => {
-                Ok(Found::Unfit(format!("it is larger than {INIT_FILE_BYTES} bytes")))
+                Ok(FileContent::Unfit(format!("it is larger than {INIT_FILE_BYTES} bytes")))
             }
-            Ok(Ok(text)) => Ok(Found::Text(text)),
-            Ok(Err(_)) => Ok(Found::Unfit("it is not UTF-8 text".into())),
+            Ok(Ok(text)) => Ok(FileContent::Text(text)),
+            Ok(Err(_)) => Ok(FileContent::Unfit("it is not UTF-8 text".into())),
             Err(error) => Err(failed(&self.shown.join(path), "be read", &error)),
         }
     }
@@ -191,16 +189,16 @@ impl Place {
         }
         let file = PathBuf::from(path);
         let (target, step) = match self.look(&file)? {
-            Seen::There(target, there) => {
+            PathLookup::There(target, there) => {
                 let from =
                     read(&there).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
-                let found = Known { target: target.clone(), held: there };
-                (target, Step::Change { file, found, from })
+                let found = HeldFile { target: target.clone(), held: there };
+                (target, PlannedStep::Change { file, found, from })
             }
-            Seen::Missing(target) => (target.clone(), Step::Create { file, target, executable }),
-            Seen::Unfit(why) => return Err(changed(&self.shown.join(path), &why)),
+            PathLookup::Missing(target) => (target.clone(), PlannedStep::Create { file, target, executable }),
+            PathLookup::Unfit(why) => return Err(changed(&self.shown.join(path), &why)),
         };
-        let same = matches!(&step, Step::Change { from, .. } if *from == text);
+        let same = matches!(&step, PlannedStep::Change { from, .. } if *from == text);
         let known = self.shall.insert(target, Some(text)).is_some();
         if !same && !known {
             self.steps.push(step);
@@ -216,20 +214,20 @@ impl Place {
             self.make_directory(above, made);
         }
         made.push(path.to_string());
-        self.steps.push(Step::MakeDirectory(path.into()));
+        self.steps.push(PlannedStep::MakeDirectory(path.into()));
     }
 
     pub(super) fn remove(&mut self, path: &str) -> Result<(), Failure> {
-        if let Seen::There(target, held) = self.look(Path::new(path))? {
+        if let PathLookup::There(target, held) = self.look(Path::new(path))? {
             self.shall.insert(target.clone(), None);
-            self.steps.push(Step::Remove { file: path.into(), found: Known { target, held } });
+            self.steps.push(PlannedStep::Remove { file: path.into(), found: HeldFile { target, held } });
         }
         Ok(())
     }
 
     /// Decide that a directory goes, if it is empty by then.
     pub(super) fn remove_directory(&mut self, path: &str) {
-        self.steps.push(Step::RemoveDirectory(path.into()));
+        self.steps.push(PlannedStep::RemoveDirectory(path.into()));
     }
 
     /// Do what was decided. What had to go and cannot stays; that and why is the answer.
@@ -237,15 +235,15 @@ impl Place {
         let mut stay = Vec::new();
         for step in &self.steps {
             match step {
-                Step::MakeDirectory(path) => {
+                PlannedStep::MakeDirectory(path) => {
                     self.new_directory(path)
                         .map_err(|error| failed(&self.shown.join(path), "be made", &error))?;
                 }
-                Step::Create { file, target, executable } => {
+                PlannedStep::Create { file, target, executable } => {
                     let written = self.create(file, self.text(target), *executable);
                     written.map_err(|error| failed(&self.shown.join(file), "be written", &error))?;
                 }
-                Step::Change { file, found, from } => {
+                PlannedStep::Change { file, found, from } => {
                     let written = self.change(file, found, from, self.text(&found.target));
                     let is_same =
                         written.map_err(|error| failed(&self.shown.join(file), "be written", &error))?;
@@ -253,13 +251,13 @@ impl Place {
                         return Err(changed(&self.shown.join(file), "it was changed or replaced meanwhile"));
                     }
                 }
-                Step::Remove { file, found } => {
+                PlannedStep::Remove { file, found } => {
                     let removed = self.take_away(file, found);
                     if !removed.map_err(|error| failed(&self.shown.join(file), "be removed", &error))? {
                         stay.push((file.clone(), "it is a link, or was replaced meanwhile"));
                     }
                 }
-                Step::RemoveDirectory(path) => match self.take_away_directory(path) {
+                PlannedStep::RemoveDirectory(path) => match self.take_away_directory(path) {
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(_) => stay.push((path.clone(), "it is not empty")),
                 },
@@ -299,7 +297,7 @@ impl Place {
     }
 
     /// Change a file from the first byte that differs; not if it is another one than it was, or holds something else.
-    fn change(&self, path: &Path, found: &Known, from: &str, to: &str) -> io::Result<bool> {
+    fn change(&self, path: &Path, found: &HeldFile, from: &str, to: &str) -> io::Result<bool> {
         let stat = fstat(self.open(path, OFlags::PATH)?)?;
         if unfit(&stat).is_some() || !found.is(&stat) || read(&found.held)? != from.as_bytes() {
             return Ok(false);
@@ -314,7 +312,7 @@ impl Place {
     }
 
     /// Remove a file, if it is still the one that it was.
-    fn take_away(&self, path: &Path, found: &Known) -> io::Result<bool> {
+    fn take_away(&self, path: &Path, found: &HeldFile) -> io::Result<bool> {
         let (above, name) = self.above(path)?;
         let is_same = found.is(&statat(&above, name, AtFlags::SYMLINK_NOFOLLOW)?);
         if is_same {
@@ -336,20 +334,14 @@ impl Place {
         if sys::is_root() && (stat.st_uid, stat.st_gid) != (uid, gid) {
             fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
-        let kept = if path == Path::new(super::TASKS) { mask } else { mask & !0o022 };
+        let kept = if path == Path::new(TASKS) { mask } else { mask & !0o022 };
         Ok(fchmod(&made, Mode::from(self.like.st_mode & kept))?)
     }
 }
 
-impl Known {
+impl HeldFile {
     fn is(&self, stat: &Stat) -> bool {
-        self.target == Target::There(FileId::of(stat))
-    }
-}
-
-impl FileId {
-    fn of(stat: &Stat) -> FileId {
-        FileId { device: stat.st_dev, inode: stat.st_ino }
+        self.target == Target::There(FileId::from(*stat))
     }
 }
 
@@ -421,12 +413,12 @@ mod tests {
 
     /// Decide, have a member exchange what is there, and carry out what was decided: nothing outside changes.
     #[track_caller]
-    fn exchanged(decide: impl Fn(&mut Place), exchange: impl Fn(&Path, &Path)) -> Result<usize, String> {
+    fn exchanged(decide: impl Fn(&mut ChangePlan), exchange: impl Fn(&Path, &Path)) -> Result<usize, String> {
         let (_dir, project, secret) = stage();
-        let mut place = Place::at(project.clone()).unwrap();
-        decide(&mut place);
+        let mut plan = ChangePlan::at(project.clone()).unwrap();
+        decide(&mut plan);
         exchange(&project, &secret);
-        let stay = place.carry_out();
+        let stay = plan.carry_out();
         assert_eq!(fs::read_to_string(&secret).unwrap(), "old\n");
         assert_eq!(fs::read_dir(project.parent().unwrap()).unwrap().count(), 2);
         stay.map(|stay| stay.len()).map_err(|failure| failure.message)
@@ -435,8 +427,8 @@ mod tests {
     #[test]
     fn what_is_exchanged_after_it_was_looked_at_is_not_written_to() {
         let write = |path: &'static str| {
-            move |place: &mut Place| {
-                place.write(path, "new\n".into(), false, &mut Vec::new()).unwrap();
+            move |plan: &mut ChangePlan| {
+                plan.write(path, "new\n".into(), false, &mut Vec::new()).unwrap();
             }
         };
         let link = |name: &'static str| {
@@ -472,9 +464,9 @@ mod tests {
             fs::remove_file(project.join("file")).unwrap();
             symlink(secret, project.join("file")).unwrap();
         };
-        assert_eq!(exchanged(|place| place.remove("file").unwrap(), link), Ok(1));
+        assert_eq!(exchanged(|plan| plan.remove("file").unwrap(), link), Ok(1));
         let up = |project: &Path, _: &Path| symlink("..", project.join("dir")).unwrap();
-        assert_eq!(exchanged(|place| place.remove_directory("dir/project"), up), Ok(1));
-        assert_eq!(exchanged(|place| place.remove("file").unwrap(), |_, _| ()), Ok(0));
+        assert_eq!(exchanged(|plan| plan.remove_directory("dir/project"), up), Ok(1));
+        assert_eq!(exchanged(|plan| plan.remove("file").unwrap(), |_, _| ()), Ok(0));
     }
 }

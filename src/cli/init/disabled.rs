@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::kit::{Client, HOOKS};
-use super::place::{Found, Place};
+use super::plan::{ChangePlan, FileContent};
 
 /// A file of settings, and whose it is.
 enum Layer {
@@ -77,11 +77,11 @@ fn switches(client: Client) -> &'static [Switch] {
 }
 
 /// The file that keeps the hooks of a program from running, and what to do there.
-pub(super) fn reason(client: Client, place: &Place) -> Option<(String, String)> {
+pub(super) fn reason(client: Client, plan: &ChangePlan) -> Option<(String, String)> {
     let name = client.name();
     for Switch { key, off, layers } in switches(client) {
         for layer in *layers {
-            let Some((file, settings)) = layer.read(place) else { continue };
+            let Some((file, settings)) = layer.read(plan) else { continue };
             let value = key.iter().try_fold(&settings, |value, key| value.get(key));
             // The first that says anything wins.
             let Some(value) = value.and_then(Value::as_bool) else { continue };
@@ -101,7 +101,7 @@ pub(super) fn reason(client: Client, place: &Place) -> Option<(String, String)> 
     }
     // Gemini CLI lists there what was turned off one by one; the lists of all layers count.
     for layer in if client == Client::Gemini { GEMINI } else { &[] } {
-        let Some((file, settings)) = layer.read(place) else { continue };
+        let Some((file, settings)) = layer.read(plan) else { continue };
         let lists = ["hooksConfig", "hooks"].map(|key| settings[key]["disabled"].as_array().cloned());
         let mut names = lists.iter().flatten().flatten().filter_map(Value::as_str);
         if names.any(|name| name.contains(HOOKS)) {
@@ -116,11 +116,11 @@ pub(super) fn reason(client: Client, place: &Place) -> Option<(String, String)> 
 
 impl Layer {
     /// Its file and what that holds, if it is there and can be understood.
-    fn read(&self, place: &Place) -> Option<(String, Value)> {
+    fn read(&self, plan: &ChangePlan) -> Option<(String, Value)> {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let file = match self {
             Project(path) => {
-                let Ok(Found::Text(text)) = place.find(path) else { return None };
+                let Ok(FileContent::Text(text)) = plan.find(path) else { return None };
                 return Some((path.to_string(), parse(path, &text)?));
             }
             User(named, directory, file) => {
