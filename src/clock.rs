@@ -1,32 +1,32 @@
 //! The only place that reads a clock.
 //!
-//! Must never: be read twice for one decision. A batch of commands has one time.
+//! Must never: be read twice for one decision. All commands of a batch have the same time.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::queue::{Instant, Now, Wall};
 
-/// Something that tells the time. Tests bring their own.
+/// Returns the time. Tests pass a clock of their own.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 
-/// Measures how long something takes, finer than the time that is told.
+/// Measures a duration, finer than a [`Clock`] does.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(std::time::Instant);
 
 impl Stopwatch {
-    /// It begins now.
+    /// Start now.
     pub fn start() -> Stopwatch {
         Stopwatch(std::time::Instant::now())
     }
 
-    /// How long it has taken so far.
+    /// The time since the start.
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
 }
 
-/// The machine's clocks: the wall, and CLOCK_MONOTONIC, which never goes back and stands still while the machine sleeps.
+/// The machine's clocks: wall time, and CLOCK_MONOTONIC, which never goes back and does not run while the machine sleeps.
 pub fn system() -> Clock {
     let start = std::time::Instant::now();
     Arc::new(move || {

@@ -1,11 +1,11 @@
-//! A root directory of its own for a program that serves one directory to somebody who must see nothing else.
+//! Confines a program to one directory: its root directory holds that and what any program needs.
 //!
 //! May assume: this process has one thread, and starts the program next.
-//! Must never: leave a way out open when a step fails: then the program is not to be started.
+//! Must never: start the program after a step has failed.
 //!
-//! A mount namespace is made, and in it a root that holds the directory, at its own path, and of the system only what
-//! any program needs: `/usr`, what leads into it, and a few files of `/etc`. Everything else is taken away, so neither
-//! `..` nor an absolute path nor a symbolic link leads to it. An ordinary user needs a user namespace for that.
+//! The process gets a mount namespace with a new root. The root holds the directory at its own path, `/usr`, the links into `/usr`,
+//! and a few files of `/etc`. Everything else is unmounted, so neither `..` nor an absolute path nor a symbolic link leads out.
+//! An ordinary user needs a user namespace for that.
 
 use std::fs;
 use std::io;
@@ -23,32 +23,32 @@ use thiserror::Error;
 
 use crate::sys;
 
-/// Where the new root is put together. Every system has this directory, and nobody else sees what is mounted on it here.
+/// The new root is assembled here. Every system has this directory, and no other mount namespace sees what is mounted on it.
 const WORKSHOP: &str = "/tmp";
 /// Programs and libraries, and the links or directories by which some systems reach them.
 const SYSTEM: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
-/// What a program needs that is dynamically linked and asks for the name of its user; and a place to write nothing to.
+/// What a program needs that is dynamically linked and looks up the name of its user; and `/dev/null`.
 const FILES: [&str; 6] =
     ["etc/ld.so.cache", "etc/passwd", "etc/group", "etc/nsswitch.conf", "etc/localtime", "dev/null"];
 
 /// Why a process cannot be confined.
 #[derive(Debug, Error)]
 pub enum ConfineError {
-    /// The machine does not let this user have a namespace of its own.
+    /// The machine does not allow this user a namespace.
     #[error("this machine does not let ordinary users have namespaces of their own ({0})")]
     NotAllowed(io::Error),
     /// A step failed.
     #[error("{what}: {why}")]
     Step {
-        /// What was to be done.
+        /// The step.
         what: String,
-        /// Why it was not.
+        /// Why it failed.
         why: io::Error,
     },
 }
 
 impl ConfineError {
-    /// The answer of the kernel.
+    /// The kernel's error.
     pub fn why(&self) -> &io::Error {
         match self {
             ConfineError::NotAllowed(why) | ConfineError::Step { why, .. } => why,
@@ -60,15 +60,15 @@ fn step<T, E: Into<io::Error>>(what: impl Into<String>, outcome: Result<T, E>) -
     outcome.map_err(|why| ConfineError::Step { what: what.into(), why: why.into() })
 }
 
-/// Confine this process, and all that it starts, to an open directory, which is shown at `place`, an absolute path without links.
-/// No name leads to the directory from here on: what has its name by now may be another one.
+/// Confine this process, and all that it starts, to an open directory. The directory is mounted at `place`, an absolute path without
+/// links. It is reached by its descriptor alone, because another directory may have its name by now.
 ///
 /// # Errors
-/// Whatever keeps it from being confined. The process is of no use then.
+/// Why the process cannot be confined. It must not go on then.
 pub fn to(directory: impl AsFd, place: &Path) -> Result<(), ConfineError> {
     let what = || format!("{} cannot be shown", place.display());
-    // A descriptor stays in the namespace in which it was opened, and nothing of that can be mounted in another one. The current
-    // directory goes along.
+    // A descriptor stays in the mount namespace in which it was opened, and cannot be mounted in another one. The current directory
+    // moves along.
     step(what(), fchdir(directory))?;
     own_namespaces()?;
     let shown = step(what(), openat(CWD, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?;
@@ -93,11 +93,11 @@ pub fn to(directory: impl AsFd, place: &Path) -> Result<(), ConfineError> {
     step("new privileges cannot be given up", rustix::thread::set_no_new_privs(true))
 }
 
-/// Give this process a mount namespace in which nothing that it mounts is seen outside; and where it is not root, the user namespace that
-/// this takes, in which it is the user that it was.
+/// Give this process a mount namespace of its own, whose mounts are not seen outside. A process that is not root also gets the user
+/// namespace that this needs, with the same user id.
 ///
 /// # Errors
-/// What the machine does not allow.
+/// Why the machine does not allow it.
 pub fn own_namespaces() -> Result<(), ConfineError> {
     let (uid, gid) = (geteuid(), getegid());
     let ordinary = !uid.is_root();
@@ -112,12 +112,12 @@ pub fn own_namespaces() -> Result<(), ConfineError> {
     step("mounts cannot be made private", mount_change("/", propagation))
 }
 
-/// A path that leads to an open file, wherever it is.
+/// A path to an open file, whatever its name is.
 fn descriptor(file: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// Show `from`, if there is such a thing, at `to`, for reading only. A link becomes the same link.
+/// Mount `from` read-only at `to`, if it exists. A link is copied as a link.
 fn bring(from: &Path, to: &Path) -> Result<(), ConfineError> {
     let what = || format!("{} cannot be shown", from.display());
     let Ok(there) = fs::symlink_metadata(from) else { return Ok(()) };
@@ -133,11 +133,11 @@ fn bring(from: &Path, to: &Path) -> Result<(), ConfineError> {
         step(what(), fs::File::create(to))?;
         step(what(), mount_bind(from, to))?;
     }
-    // What is a device must stay one that can be written to.
+    // A device must stay writable.
     if there.is_dir() || there.is_file() { step(what(), read_only(to)) } else { Ok(()) }
 }
 
-/// Make one mount read-only. What it was forbidden before must be forbidden again, or the kernel refuses.
+/// Make one mount read-only. The kernel refuses a remount that leaves out a restriction the mount already has.
 fn read_only(place: &Path) -> Result<(), Errno> {
     const KEPT: [(StatVfsMountFlags, MountFlags); 6] = [
         (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),

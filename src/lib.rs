@@ -1,15 +1,15 @@
 //! crewfs: a filesystem in which many coding agents share one project.
 //!
-//! The layers, top to bottom; nothing knows what is above it:
+//! The layers, top to bottom. No layer uses one above it:
 //!
 //! - [`cli`]: parse, call, print
-//! - [`daemon`]: start, signals, stop
+//! - [`daemon`]: take a project, mount it, serve it, unmount it
 //! - [`fuse`]: the kernel's protocol; the only file that names fuser
 //! - [`fs`]: two small filesystems in plain types, the tree and the desk
 //! - [`engine`]: the one writer: batch, decide, append, apply, answer
-//! - [`queue`]: the pure state machine; and [`log`]: where events are kept
+//! - [`queue`]: the pure state machine; and [`log`]: the event log
 //!
-//! `docs/architecture.md` tells the story.
+//! See `docs/architecture.md`.
 
 pub mod cli;
 pub mod clock;

@@ -1,9 +1,9 @@
-//! Text that people and agents look at, without characters that change how other text looks.
+//! Text for people and agents, with characters escaped that change how other text looks.
 //!
 //! File names, titles and results come from workers. A line break in a file name would forge a line of `locks`, an escape sequence would
 //! clear a terminal, a mark of direction would turn a sentence around, and a tag character would carry words that only a model sees.
 //!
-//! Must never: be used for what is stored or compared; the escaped text is for looking at.
+//! Must never: be used for text that is stored or compared.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -11,26 +11,26 @@ use std::path::Path;
 
 use serde::Serialize;
 
-/// Whether a character has an effect beyond its own place on the line, or is invisible without being needed to spell a language.
+/// Whether a character affects the text around it, or is invisible and not needed to spell a language.
 pub fn steers(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
-            // Marks, embeddings, overrides and isolates of direction: UAX #9.
+            // Direction marks, embeddings, overrides and isolates: UAX #9.
             '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-            // Separators of lines and paragraphs.
+            // Line and paragraph separators.
             | '\u{2028}' | '\u{2029}'
-            // Invisible, and no joiner.
+            // Invisible characters that are not joiners.
             | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
         )
 }
 
-/// `text` as one line, with such characters as Rust spells them: `\n`, `\u{1b}`.
+/// `text` as one line. Such characters are escaped as in Rust: `\n`, `\u{1b}`.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, steers)
 }
 
-/// `text` as lines: line feeds and tabs stay.
+/// `text` as lines. Line feeds and tabs stay.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| steers(c) && c != '\n' && c != '\t')
 }
@@ -40,7 +40,7 @@ pub fn path(path: &Path) -> String {
     line(&path.to_string_lossy()).into_owned()
 }
 
-/// A value as JSON on one line. Such characters are `\u001b` in it, which means the same to a parser.
+/// A value as JSON on one line. Such characters are escaped as `\u001b`, which a parser reads as the character.
 ///
 /// # Panics
 /// If `value` has a map whose keys are not strings.
@@ -48,7 +48,7 @@ pub fn json(value: &impl Serialize) -> String {
     json_escaped(serde_json::to_string(value).expect("string keys and plain values"))
 }
 
-/// The same on several lines, for reading.
+/// The same, on several lines.
 ///
 /// # Panics
 /// As [`json`].
@@ -67,10 +67,10 @@ fn escaped(text: &str, hide: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// serde_json escapes what JSON demands, which ends before DEL. From there on a character can stand in strings only.
+/// serde_json escapes what JSON demands, which ends before DEL. A character from DEL on can only be within a string.
 fn json_escaped(json: String) -> String {
     let hide = |c: char| c >= '\u{7f}' && steers(c);
-    // Looked at as bytes first: a result may have a million of them.
+    // Bytes first, because a result may have a million of them.
     if json.bytes().all(|byte| byte < 0x7f) || !json.contains(hide) {
         return json;
     }

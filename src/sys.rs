@@ -1,7 +1,7 @@
-//! The system calls that need `unsafe`, and what the process must set once about itself at its start.
+//! The system calls that need `unsafe`, and the settings of the process that are made once at its start.
 //!
-//! May assume: nothing; each function says when it may be called.
-//! Must never: know what a filesystem is. No other file of the crate may hold `unsafe`.
+//! May assume: nothing. Each function says when it may be called.
+//! Must never: know what a filesystem is. No other file of the crate may contain `unsafe`.
 
 #![allow(unsafe_code)]
 
@@ -23,7 +23,7 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits, unshare_unsafe,
 };
 
-/// The ids that files are labelled with when no caller is acted for, fixed when first asked for.
+/// The ids of files that this process creates for itself. Read once.
 fn own_ids() -> (u32, u32) {
     static IDS: OnceLock<(u32, u32)> = OnceLock::new();
     *IDS.get_or_init(|| (geteuid().as_raw(), getegid().as_raw()))
@@ -34,7 +34,7 @@ pub fn is_root() -> bool {
     own_ids().0 == 0
 }
 
-/// While it lives, what this thread creates belongs to somebody else. It cannot leave its thread.
+/// While this lives, files that this thread creates belong to another user. It cannot leave its thread.
 #[must_use = "the thread acts for the caller only while this lives"]
 #[derive(Debug)]
 pub struct ActingFor {
@@ -42,11 +42,11 @@ pub struct ActingFor {
     of_this_thread: PhantomData<*const ()>,
 }
 
-/// Let this thread create files as `uid` and `gid` until the answer is dropped.
+/// Let this thread create files as `uid` and `gid` until the returned value is dropped.
 ///
-/// This labels and does not judge: mounted with `default_permissions`, the kernel has checked every permission
-/// already, with all of the caller's groups, which a request does not carry. So the thread keeps its capabilities
-/// (see [`keep_capabilities`]), and a daemon that is not root, which can only create as itself, changes nothing.
+/// This sets the owner and checks nothing. With `default_permissions` the kernel has checked every permission already, with all of
+/// the caller's groups, which a request does not carry. So the thread keeps its capabilities (see [`keep_capabilities`]). A daemon
+/// that is not root can only create files as itself, and this changes nothing.
 pub fn act_for(uid: u32, gid: u32) -> ActingFor {
     let own = own_ids();
     let changed = is_root() && (uid, gid) != own;
@@ -66,8 +66,8 @@ impl Drop for ActingFor {
 }
 
 fn set_ids(uid: u32, gid: u32) {
-    // SAFETY: both calls take plain integers and change only the filesystem ids of the calling thread; the C
-    // library does not spread them to other threads, as it does for setuid(2).
+    // SAFETY: both calls take plain integers and change only the filesystem ids of the calling thread. The C library does not spread
+    // them to other threads, as it does for setuid(2).
     unsafe {
         libc::setfsgid(gid);
         libc::setfsuid(uid);
@@ -76,8 +76,8 @@ fn set_ids(uid: u32, gid: u32) {
 
 /// Let threads keep their capabilities when their filesystem uid changes.
 ///
-/// Without it, taking on a caller's uid would also drop `CAP_DAC_OVERRIDE`, and the disk would judge the caller a
-/// second time, without its supplementary groups. Threads inherit the setting: call it before any is started.
+/// Without it, taking on a caller's uid would also drop `CAP_DAC_OVERRIDE`, and the disk would check the caller a second time, without
+/// its supplementary groups. Threads inherit the setting. Call this before any thread is started.
 pub fn keep_capabilities() -> io::Result<()> {
     if is_root() {
         let bits = capabilities_secure_bits()? | CapabilitiesSecureBits::NO_SETUID_FIXUP;
@@ -86,8 +86,7 @@ pub fn keep_capabilities() -> io::Result<()> {
     Ok(())
 }
 
-/// Let go of the right to arrange networks, which hearing of exits takes at its beginning and never again. Threads inherit what
-/// this one has: call it before any is started.
+/// Drop CAP_NET_ADMIN. Only opening the source of exits needs it. Threads inherit capabilities. Call this before any thread is started.
 ///
 /// # Errors
 /// Those of capset(2).
@@ -100,30 +99,30 @@ pub fn drop_network_capability() -> io::Result<()> {
         sets.inheritable.remove(less);
         set_capabilities(None, sets)?;
     }
-    // A program that this one might start is not to have it either. That takes a capability of its own, which an ordinary user lacks.
+    // A program that this one starts must not have it either. Dropping it there takes CAP_SETPCAP, which an ordinary user lacks.
     match remove_capability_from_bounding_set(less) {
         Err(Errno::PERM) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Raise the soft limit of open descriptors to the hard one; the answer is the limit that now holds.
+/// Raise the soft limit of open descriptors to the hard one, and return the limit now in force.
 pub fn raise_descriptor_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
         return descriptor_limit();
     }
-    // A refusal leaves the old limit, which is only smaller.
+    // After a refusal the old limit stays, which is only smaller.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     descriptor_limit()
 }
 
-/// Make room in the table of descriptors for so many. To be called before there are threads: the kernel lets a process that has some
-/// wait for all processors each time that its table grows.
+/// Make room for so many descriptors in the process's table. Call this before there are threads: a process with threads waits for
+/// all processors each time its table grows.
 pub fn widen_descriptor_table(most: u64) {
     let last = most.min(descriptor_limit()).saturating_sub(1).min(i32::MAX as u64) as libc::c_int;
     let highest = std::fs::File::open("/dev/null").and_then(|file| {
-        // SAFETY: the descriptor is open, and the answer is a new one that is nowhere else.
+        // SAFETY: the descriptor is open, and the result is a new one that nothing else holds.
         unsafe {
             match libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, last) {
                 -1 => Err(io::Error::last_os_error()),
@@ -131,20 +130,20 @@ pub fn widen_descriptor_table(most: u64) {
             }
         }
     });
-    // Without it the table grows as it is needed.
+    // On failure the table grows as it is needed.
     drop(highest);
 }
 
-/// How many descriptors this process may have open.
+/// The limit of open descriptors of this process.
 pub fn descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Whether any process has a file open for writing; `None` if the filesystem or the rights of this process do not let that be
-/// known. `file` must be open for reading only.
+/// Whether any process has a file open for writing. `None` if the filesystem does not say, or if this process may not ask. `file` must
+/// be open for reading only.
 ///
-/// The kernel grants a read lease (fcntl(2), F_SETLEASE) on no file that is open for writing. The lease is given back at
-/// once; a process that opens the file for writing in between waits for that, and the signal that asks for it is ignored
+/// The kernel grants no read lease (fcntl(2), F_SETLEASE) on a file that is open for writing. The lease is given back at once. A process
+/// that opens the file for writing meanwhile waits for that, and the signal by which the kernel asks for the lease is ignored
 /// ([`ignore_lease_breaks`]).
 pub fn is_open_for_writing(file: impl AsFd) -> Option<bool> {
     let fd = file.as_fd().as_raw_fd();
@@ -162,19 +161,19 @@ pub fn is_open_for_writing(file: impl AsFd) -> Option<bool> {
 
 /// Ignore the signal by which the kernel asks for a lease back. By default it ends the process.
 pub fn ignore_lease_breaks() {
-    // SAFETY: to ignore a signal installs no handler.
+    // SAFETY: ignoring a signal installs no handler.
     unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
 }
 
-/// Create files with exactly the mode that is asked for: the caller's umask is applied by the kernel already.
+/// Create files with exactly the requested mode. The kernel has applied the caller's umask already.
 pub fn clear_umask() {
     umask(Mode::empty());
 }
 
-/// The name of a SQLite file layer like the default one, but that takes a path as it is given.
+/// The name of a SQLite VFS like the default one that takes a path as it is given.
 ///
-/// SQLite resolves every symbolic link of a path before it opens the file. `/proc/self/fd/N/log.db` would become a path
-/// that our own mount may cover; taken as it is, it names the file in the directory that the descriptor holds.
+/// The default VFS resolves every symbolic link of a path before it opens the file. `/proc/self/fd/N/log.db` would become a path
+/// that our own mount may cover. Unresolved, it names the file in the directory that the descriptor holds.
 pub fn sqlite_vfs_by_descriptor() -> &'static str {
     use rusqlite::ffi;
     use std::ffi::{CStr, c_char, c_int};
@@ -188,7 +187,7 @@ pub fn sqlite_vfs_by_descriptor() -> &'static str {
         size: c_int,
         out: *mut c_char,
     ) -> c_int {
-        // SAFETY: SQLite gives a NUL-ended path, and `size` bytes to write to.
+        // SAFETY: SQLite passes a NUL-terminated path, and a buffer of `size` bytes.
         let (path, out) = unsafe {
             (
                 CStr::from_ptr(path).to_bytes_with_nul(),
@@ -219,9 +218,9 @@ pub fn sqlite_vfs_by_descriptor() -> &'static str {
     "crewfs"
 }
 
-/// Whether the kernel holds the clock for synchronised with other machines'; nothing where it does not tell.
+/// Whether the kernel considers the clock synchronised. `None` where it does not say.
 pub fn clock_is_synchronised() -> Option<bool> {
-    // SAFETY: all zeros is a request to read and change nothing; the structure is plain numbers and outlives the call.
+    // SAFETY: all zeros is a request to read and change nothing. The structure is plain numbers and outlives the call.
     let state = unsafe {
         let mut request: libc::timex = std::mem::zeroed();
         libc::adjtimex(&mut request)
@@ -232,10 +231,10 @@ pub fn clock_is_synchronised() -> Option<bool> {
     }
 }
 
-/// What names a file for as long as it exists, whatever it is called: `struct file_handle` without its length.
+/// Names a file for as long as it exists, whatever its path is: `struct file_handle` without its length.
 pub type FileHandle = Box<[u8]>;
 
-/// The handle of what a descriptor stands for; an `O_PATH` one does.
+/// The handle of the file that a descriptor refers to. The descriptor may be an `O_PATH` one.
 pub fn handle_of(fd: BorrowedFd<'_>) -> io::Result<FileHandle> {
     /// `MAX_HANDLE_SZ` of Linux.
     const LARGEST: usize = 128;
@@ -243,8 +242,8 @@ pub fn handle_of(fd: BorrowedFd<'_>) -> io::Result<FileHandle> {
     let mut buffer = [0_u32; 2 + LARGEST / 4];
     buffer[0] = LARGEST as u32;
     let mut mount: libc::c_int = 0;
-    // SAFETY: the buffer is aligned for the structure, begins with the room that follows its head, and outlives the call,
-    // as does `mount`; the path is an empty string.
+    // SAFETY: the buffer is aligned for the structure, begins with the size of the room behind its header, and outlives the call, as does
+    // `mount`. The path is an empty string.
     let done = unsafe {
         libc::syscall(
             libc::SYS_name_to_handle_at,
@@ -263,10 +262,10 @@ pub fn handle_of(fd: BorrowedFd<'_>) -> io::Result<FileHandle> {
     Ok(bytes.take(4 + length).collect())
 }
 
-/// Open (`O_PATH`) what a handle names, on the filesystem of `mount`, which must not be open with `O_PATH` itself.
+/// Open (`O_PATH`) the file of a handle, on the filesystem of `mount`, which must not be an `O_PATH` descriptor itself.
 ///
 /// # Errors
-/// EPERM without CAP_DAC_READ_SEARCH, ESTALE when there is no such file any more.
+/// EPERM without CAP_DAC_READ_SEARCH, ESTALE when the file no longer exists.
 pub fn open_handle(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedFd> {
     let length = handle.len().checked_sub(4).ok_or(io::ErrorKind::InvalidInput)?;
     let mut buffer = vec![0_u32; 1 + handle.len().div_ceil(4)];
@@ -276,8 +275,8 @@ pub fn open_handle(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedFd> 
         whole[..bytes.len()].copy_from_slice(bytes);
         *word = u32::from_ne_bytes(whole);
     }
-    // SAFETY: the buffer is aligned for the structure, holds as many bytes as its head says, and outlives the call; the answer
-    // is a new descriptor that is nowhere else.
+    // SAFETY: the buffer is aligned for the structure, holds as many bytes as its header says, and outlives the call. The result is a new
+    // descriptor that nothing else holds.
     unsafe {
         let flags = libc::O_PATH | libc::O_CLOEXEC;
         match libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), buffer.as_mut_ptr(), flags) {
@@ -287,25 +286,25 @@ pub fn open_handle(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedFd> 
     }
 }
 
-/// What the kernel tells of watched directories.
+/// An event of a watched directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard<'a> {
-    /// Something about an entry of a directory, or about the directory itself, whose name then is `.`.
+    /// An entry of a directory changed, or the directory itself, whose name then is `.`.
     Entry {
         /// Whether this process did it.
         by_us: bool,
-        /// Whether the name came or went; else what it means has changed.
+        /// Whether the name came or went. Otherwise the file behind it changed.
         name_changed: bool,
         /// The [`FileHandle`] of the directory.
         directory: &'a [u8],
         /// The name.
         name: &'a OsStr,
     },
-    /// More happened than the kernel keeps.
+    /// The kernel's event queue overflowed.
     Lost,
 }
 
-/// A watch over directories: fanotify(7) with names, by marks on single directories, as any user may have it.
+/// Watches directories by fanotify(7) with names. The marks are on single directories, which any user may set.
 #[derive(Debug)]
 pub struct DirectoryWatch(OwnedFd);
 
@@ -318,14 +317,14 @@ const WATCHED: u64 = NAMES
     | libc::FAN_EVENT_ON_CHILD;
 
 impl DirectoryWatch {
-    /// A watch over nothing yet.
+    /// A watch without directories.
     pub fn new() -> io::Result<DirectoryWatch> {
         let flags = libc::FAN_CLASS_NOTIF
             | libc::FAN_REPORT_DIR_FID
             | libc::FAN_REPORT_NAME
             | libc::FAN_CLOEXEC
             | libc::FAN_NONBLOCK;
-        // SAFETY: plain integers; the answer is a new descriptor that nobody else has.
+        // SAFETY: plain integers. The result is a new descriptor that nothing else holds.
         unsafe {
             match libc::fanotify_init(flags, libc::O_RDONLY as libc::c_uint) {
                 -1 => Err(io::Error::last_os_error()),
@@ -334,26 +333,26 @@ impl DirectoryWatch {
         }
     }
 
-    /// Watch a directory, given by a descriptor of any kind. To do so twice is no harm.
+    /// Watch a directory, given by a descriptor of any kind. Watching it twice has no effect.
     pub fn add(&self, directory: BorrowedFd<'_>) -> io::Result<()> {
         self.mark(libc::FAN_MARK_ADD, directory)
     }
 
-    /// Watch it no longer.
+    /// Stop watching a directory.
     pub fn remove(&self, directory: BorrowedFd<'_>) -> io::Result<()> {
         self.mark(libc::FAN_MARK_REMOVE, directory)
     }
 
     fn mark(&self, what: libc::c_uint, directory: BorrowedFd<'_>) -> io::Result<()> {
         let flags = what | libc::FAN_MARK_ONLYDIR;
-        // SAFETY: both descriptors are open, and the path is a string that ends.
+        // SAFETY: both descriptors are open, and the path is a NUL-terminated string.
         let done = unsafe {
             libc::fanotify_mark(self.0.as_raw_fd(), flags, WATCHED, directory.as_raw_fd(), c".".as_ptr())
         };
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Read what there is to be heard now, at most what fits in `buffer`; false if there was nothing.
+    /// Read the events there are now, at most what fits into `buffer`. False if there was none.
     pub fn read(&self, buffer: &mut [u8], hear: &mut dyn FnMut(Heard<'_>)) -> io::Result<bool> {
         let read = match rustix::io::read(&self.0, &mut *buffer) {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
@@ -370,7 +369,7 @@ impl AsFd for DirectoryWatch {
     }
 }
 
-/// The layout is in fanotify(7). What is not understood is passed over: the records tell their length.
+/// The layout is in fanotify(7). Records of other types are skipped by their length.
 fn parse_events(mut events: &[u8], own: u32, hear: &mut dyn FnMut(Heard<'_>)) {
     const HEAD: usize = 24;
     // Type and length of the record, the filesystem's id, and the length of the handle.
@@ -407,47 +406,47 @@ fn parse_events(mut events: &[u8], own: u32, hear: &mut dyn FnMut(Heard<'_>)) {
     }
 }
 
-/// Give this thread a table of descriptors of its own, with the three standard ones alone. The thread may hang for ever: what
-/// the process has open is closed with its other threads all the same. Linux before 5.9 cannot; then the table stays shared.
+/// Give this thread a descriptor table of its own, with the three standard descriptors alone. If the thread hangs for ever, the process's
+/// files are still closed with its other threads. Linux before 5.9 cannot do that, and the table stays shared.
 pub fn leave_descriptors() {
-    // SAFETY: no descriptor is closed that another thread could use: the call makes a new table first, or fails. This thread
-    // must have none open, and what it opens from here on is in its own table.
+    // SAFETY: no descriptor is closed that another thread could use: the call makes a new table first, or fails. This thread must have
+    // none open, and what it opens from here on is in its own table.
     unsafe {
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE);
     }
 }
 
-/// Give this process a mount namespace of its own, and with `user` a user namespace in which it may arrange it.
+/// Give this process a mount namespace of its own, and with `user` a user namespace in which it may mount.
 ///
 /// # Errors
 /// EINVAL when this process has a second thread; EPERM, ENOSPC and others where the machine does not allow it.
 pub fn leave_namespaces(user: bool) -> io::Result<()> {
     let mut flags = UnshareFlags::NEWNS;
     flags.set(UnshareFlags::NEWUSER, user);
-    // SAFETY: descriptors stay as they are, so that nobody's use of them is changed by this.
+    // SAFETY: descriptors stay as they are, so no use of them changes.
     Ok(unsafe { unshare_unsafe(flags) }?)
 }
 
-/// The status as wait(2) tells it of a process that has ended and was waited for by its parent; nothing before, and where the
-/// kernel does not keep it (Linux before 6.15).
+/// The wait(2) status of a process that has ended and that its parent has waited for. `None` before that, and where the kernel does not
+/// keep the status (Linux before 6.15).
 pub fn status_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
     // SAFETY: the structure is plain integers, for which zero is a value.
     let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
     info.mask = u64::from(libc::PIDFD_INFO_EXIT);
-    // SAFETY: the descriptor is open, and the request carries the size of the structure, which outlives the call.
+    // SAFETY: the descriptor is open, and the request encodes the size of the structure, which outlives the call.
     let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &mut info) };
     (done == 0 && info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then_some(info.exit_code)
 }
 
-/// Whether the kernel keeps how a process ended with its descriptor ([`status_of`]). A process is made for that, and ends at once.
+/// Whether the kernel keeps the exit status of a process with its pidfd ([`status_of`]). A child is forked to find out, and ends at once.
 ///
 /// # Errors
 /// Those of fork(2) and pidfd_open(2).
 pub fn endings_are_kept() -> io::Result<bool> {
-    // SAFETY: the new process does nothing but end, which is allowed even if other threads hold locks.
+    // SAFETY: the child only exits, which is allowed even if other threads hold locks.
     let child = match unsafe { libc::fork() } {
         -1 => return Err(io::Error::last_os_error()),
-        // SAFETY: it ends the new process, without any of this program's clean-up.
+        // SAFETY: it ends the child, without any of this program's clean-up.
         0 => unsafe { libc::_exit(0) },
         child => Pid::from_raw(child).expect("a process that was made has a number"),
     };
@@ -456,8 +455,8 @@ pub fn endings_are_kept() -> io::Result<bool> {
     Ok(status_of(descriptor?.as_fd()).is_some())
 }
 
-/// Have the kernel drop all messages to this socket, but those with a number at a place, and with one of several at another: each
-/// is four bytes as this machine writes them, and a place counts bytes from the beginning of a message.
+/// Attach a filter to a socket. A message passes if `number` is at offset `at`, and if one of `one_of`'s numbers is at its offset. A number
+/// is four bytes in this machine's byte order.
 ///
 /// # Errors
 /// Those of setsockopt(2); EINVAL for more than about 2,000 numbers.
@@ -469,7 +468,7 @@ pub fn let_through(
     let step =
         |code, k, on_true, on_false| libc::sock_filter { code: code as u16, jt: on_true, jf: on_false, k };
     let load = |at: usize| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at as u32, 0, 0);
-    // What is loaded is taken to be in the order of the network. The next step is left out if it is not the same, or else if it is.
+    // A load converts from network byte order. `then` and `or` are the steps skipped if the number is equal, or not.
     let is =
         |number: u32, then, or| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number.to_be(), then, or);
     let (drop, pass) =
@@ -487,7 +486,7 @@ pub fn let_through(
         len: u16::try_from(steps.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: steps.as_mut_ptr(),
     };
-    // SAFETY: the kernel copies the program, which outlives the call and has the length that is told.
+    // SAFETY: the kernel copies the program, which outlives the call and has the length given.
     let set = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
@@ -515,7 +514,7 @@ mod tests {
             (meta.uid(), meta.gid())
         };
         std::thread::scope(|scope| {
-            // A thread of its own: the secure bits stay with it.
+            // A thread of its own, because the secure bits stay with it.
             scope.spawn(|| {
                 keep_capabilities().unwrap();
                 let own = own_ids();

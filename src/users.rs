@@ -1,10 +1,10 @@
 //! The users of this machine by their login names.
 //!
-//! Must never: guess. A name that is in no list is none.
+//! Must never: guess. A name that is not in `/etc/passwd` has no number.
 
 use std::fs;
 
-/// The number of a user. Of users that are in another list than `/etc/passwd` (LDAP, say), the number itself is taken.
+/// The number of a user. A user that is not in `/etc/passwd` (in LDAP, say) is named by the number itself.
 pub fn uid_of(name: &str) -> Option<u32> {
     let users = String::from_utf8_lossy(&fs::read("/etc/passwd").unwrap_or_default()).into_owned();
     in_list(&users, name)

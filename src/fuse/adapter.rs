@@ -1,7 +1,7 @@
-//! Speaks fuser's trait for a [`Filesystem`]: unwrap a request, call one method, reply exactly once.
+//! Implements fuser's trait for a [`Filesystem`]: unwrap a request, call one method, reply exactly once.
 //!
-//! May assume: fuser answers EIO by itself for a reply that is dropped.
-//! Must never: decide anything about files; or call a method that depends on who asks before that is known (`serve!`).
+//! May assume: fuser answers EIO for a reply that is dropped.
+//! Must never: decide anything about files; or call a method that depends on the caller before the caller is known (`serve!`).
 
 use std::ffi::OsStr;
 use std::io;
@@ -25,7 +25,7 @@ use crate::fs::{
 };
 use crate::limits;
 
-/// Speaks fuser's trait for a [`Filesystem`].
+/// Implements fuser's trait for a [`Filesystem`].
 pub(super) struct Adapter<F> {
     fs: Arc<F>,
     callers: Arc<Callers>,
@@ -37,11 +37,11 @@ impl<F: Filesystem> Adapter<F> {
         Adapter { fs, callers, terms: Arc::new(SessionInfo::new(threads, Vec::new())) }
     }
 
-    /// A request, counted if its kind is one that is.
+    /// Count a request, if its kind is counted.
     fn asked(&self, asked: RequestKind, req: &fuser::Request) -> Request {
         self.terms.count(asked);
         let mut request = request(req);
-        // The daemon is no worker.
+        // The daemon itself is not a worker.
         if request.tid == std::process::id() {
             request.tid = 0;
         }
@@ -49,7 +49,7 @@ impl<F: Filesystem> Adapter<F> {
     }
 }
 
-/// What the kernel should do where opens are not reported, by the names under which `crewfs doctor` shows it.
+/// The kernel features for a filesystem whose opens are not reported, by the names that `crewfs doctor` shows.
 pub(super) const UNREPORTED: [(&str, InitFlags); 9] = [
     ("opens_not_reported", InitFlags::FUSE_NO_OPEN_SUPPORT),
     ("opendirs_not_reported", InitFlags::FUSE_NO_OPENDIR_SUPPORT),
@@ -62,7 +62,7 @@ pub(super) const UNREPORTED: [(&str, InitFlags); 9] = [
     ("posix_acl", InitFlags::FUSE_POSIX_ACL),
 ];
 
-/// Logs an error, and returns the errno that the caller gets.
+/// The one place where an error becomes an answer: its message is logged, and the caller gets its errno.
 fn refuse(operation: &str, ino: INodeNo, error: FsError) -> Errno {
     debug!("{operation} of node {}: {} ({error:?})", ino.0, name_of(error.errno()));
     Errno::from_i32(error.errno())
@@ -72,8 +72,8 @@ fn name_of(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }
 
-/// Serve a request: now if it is known who asks, or else when it is, by another thread. What the request lends is copied for that
-/// one.
+/// Serve a request: now if the caller is known, otherwise by another thread as soon as it is. What the request lends is copied for that
+/// thread.
 macro_rules! serve {
     ($self:ident, $asked:ident, $check:expr, $req:ident, [$($lent:ident),*], |$fs:ident| $serve:expr) => {{
         let ($req, check, _at_work) = ($self.asked(RequestKind::$asked, $req), $check, $self.terms.takes_up());
@@ -96,7 +96,7 @@ macro_rules! serve {
     }};
 }
 
-/// Answer with what a call came to, by the method of fuser's reply that its success needs.
+/// Answer with the result of a call, by the method of fuser's reply that its success needs.
 macro_rules! answer {
     ($operation:literal, $ino:expr, $result:expr, $reply:ident, $ok:pat => $send:expr) => {
         match $result {
@@ -117,12 +117,12 @@ macro_rules! later {
 impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     fn init(&mut self, _req: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
         let offered = config.capabilities();
-        // The umask comes along with a request: whether it counts, the directory says.
+        // A request carries the umask. Whether it applies depends on the directory.
         let mut wanted = InitFlags::FUSE_ASYNC_READ
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_AUTO_INVAL_DATA
             | InitFlags::FUSE_DONT_MASK
-            // Without it the mask of an ACL counts as the rights of the file's group, which may be more than the group has.
+            // Without it the kernel takes the mask of an ACL for the rights of the file's group, which may be more than the group has.
             | InitFlags::FUSE_POSIX_ACL;
         if !self.fs.opens_reported() {
             if !offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) {
@@ -145,7 +145,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 
     fn lookup(&self, req: &fuser::Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEntry) {
         serve!(self, Lookup, self.fs.caller_check(ReadRequest::Lookup(parent.0, name)), req, [name], |fs| {
-            // Too common to be logged: asking whether a name exists is not an error.
+            // Too common to be logged. Asking whether a name exists is not an error.
             match fs.lookup(&req, parent.0, name) {
                 Err(error) if error.errno() == libc::ENOENT => reply.error(Errno::ENOENT),
                 Ok(Found::Entry(entry)) => send_entry(reply, &entry),
@@ -307,7 +307,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 
     fn open(&self, req: &fuser::Request, ino: INodeNo, flags: OpenFlags, reply: fuser::ReplyOpen) {
         if !self.fs.opens_reported() {
-            // Said once; the kernel never asks again.
+            // Answered once. The kernel does not ask again.
             return reply.error(Errno::ENOSYS);
         }
         let reply = later!("open", ino, reply, opened => send_opened(reply, &opened));
@@ -344,7 +344,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     ) {
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let reply = later!("write", ino, reply, written => reply.written(written));
-        // With O_DIRECT a program may go on, and become another one, before it is answered (io_submit(2)).
+        // With O_DIRECT a program may go on, and execute another one, before it is answered (io_submit(2)).
         let direct = flags.0 & libc::O_DIRECT != 0;
         let check = if direct { CallerCheck::ExactUnwaited } else { CallerCheck::Exact };
         serve!(self, Write, check, req, [data], |fs| {
@@ -400,7 +400,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     fn opendir(&self, req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: fuser::ReplyOpen) {
         if !self.fs.opens_reported() {
             self.terms.count(RequestKind::Opendir);
-            // Said once, where the kernel knows what that means; else it is told each time to keep what it knows.
+            // Answered once where the kernel knows that answer. Other kernels are told at each open to keep what they have cached.
             let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
             return match self.terms.has("opendirs_not_reported") {
                 true => reply.error(Errno::ENOSYS),
@@ -507,7 +507,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: fuser::ReplyXattr,
     ) {
         serve!(self, Getxattr, self.fs.caller_check(ReadRequest::Other), req, [name], |fs| {
-            // The kernel asks before most writes, and nearly always there is none.
+            // The kernel asks before most writes, and there is hardly ever one.
             match fs.getxattr(&req, ino.0, name) {
                 Err(error) if error.errno() == libc::ENODATA => reply.error(Errno::from_i32(libc::ENODATA)),
                 value => {
@@ -583,7 +583,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         });
     }
 
-    // fuser's own answers to these two are right, but come with a warning in the log for each isatty(3) of a program.
+    // fuser's own answers to these two are right, but each isatty(3) of a program would log a warning.
 
     fn ioctl(
         &self,
@@ -617,7 +617,7 @@ fn send_entry(reply: fuser::ReplyEntry, entry: &Entry) {
     reply.entry_with_ttls(&entry.attr_ttl, &entry.entry_ttl, &file_attr(&entry.attr), GENERATION);
 }
 
-/// fuser passes on one lifetime for both the name and the attributes here: the shorter one is right for either.
+/// fuser passes on one lifetime for the name and the attributes. The shorter of the two is right for both.
 fn send_created(reply: fuser::ReplyCreate, entry: &Entry, opened: &Opened) {
     let ttl = entry.entry_ttl.min(entry.attr_ttl);
     let fh = FileHandle(opened.fh);
@@ -632,7 +632,7 @@ fn send_data(reply: fuser::ReplyData, data: Vec<u8>) {
     reply.data(&data);
 }
 
-/// Size 0 asks how long the value is; a buffer that is too short for it is ERANGE.
+/// Size 0 asks for the length of the value. A buffer that is too short for it gets ERANGE.
 fn send_sized(reply: fuser::ReplyXattr, size: u32, value: &[u8]) {
     match size as usize {
         0 => reply.size(value.len() as u32),

@@ -1,6 +1,6 @@
-//! The crate's plain types as fuser's, and back.
+//! Converts the crate's plain types to fuser's and back.
 //!
-//! Must never: lose anything on the way that the other side could say.
+//! Must never: lose anything that both sides can express.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,10 +8,10 @@ use fuser::{FileAttr, FileType, FopenFlags, Generation, INodeNo, TimeOrNow};
 
 use crate::fs::{Attr, FileKind, Opened, Request, TimeChange, Timestamp};
 
-/// Numbers are never given to another file while the kernel knows them, so one generation is enough.
+/// A number is not given to another file while the kernel knows it, so one generation is enough.
 pub(super) const GENERATION: Generation = Generation(0);
 
-/// Node 0 stands for nothing; the rest is not looked at.
+/// Node 0 means that there is no file. The kernel ignores the rest.
 pub(super) const NOTHING: FileAttr = FileAttr {
     ino: INodeNo(0),
     size: 0,
@@ -86,8 +86,8 @@ pub(super) fn time_change(time: TimeOrNow) -> TimeChange {
     }
 }
 
-/// The time that a SETATTR carried. Before 1970 this is not the inverse of [`system_time`]: fuser 0.18 reads a time of
-/// `-s` seconds and `n` nanoseconds as `s` seconds and `n` nanoseconds before 1970, where `n` counts forward.
+/// The time that a SETATTR carried. Before 1970 this is not the inverse of [`system_time`]: fuser 0.18 reads a time of `-s` seconds and
+/// `n` nanoseconds as `s` seconds and `n` nanoseconds before 1970, where `n` counts forward.
 fn timestamp(time: SystemTime) -> Timestamp {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => Timestamp { seconds: after.as_secs() as i64, nanos: after.subsec_nanos() },

@@ -1,7 +1,7 @@
-//! A mount that is made to be looked at: what the kernel lets this process do, and what it offers to a filesystem. Nothing is shown by
-//! it, and it is gone with its descriptors.
+//! A trial mount: whether the kernel lets this process mount, and what it offers to a filesystem. It serves nothing, and is gone with
+//! its descriptors.
 //!
-//! Must never: answer the kernel, or be seen outside of the mount namespace that this process has to itself.
+//! Must never: answer the kernel, or be visible outside of this process's own mount namespace.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,15 +12,15 @@ use rustix::mount::{MoveMountFlags, move_mount};
 use super::adapter::UNREPORTED;
 use super::{MountOptions, make_mount};
 
-/// The kernel writes nothing to a filesystem that has not this much room for it (`FUSE_MIN_READ_BUFFER`).
+/// The kernel writes nothing into a buffer that is smaller than this (`FUSE_MIN_READ_BUFFER`).
 const ROOM: usize = 8192;
-/// Where the numbers of the first request are: after the head of each request, the version of the protocol, major and minor, how
-/// far is read ahead, the flags, and more flags.
+/// The offset of the first request's numbers, behind its header: the version of the protocol (major and minor), how far the kernel
+/// reads ahead, the flags, and more flags.
 const VERSION: usize = 40;
 const FLAGS: usize = VERSION + 12;
 const FURTHER_FLAGS: usize = VERSION + 16;
 
-/// A mount that is nowhere.
+/// A mount that is not attached to a directory.
 pub struct Trial {
     connection: OwnedFd,
     mount: OwnedFd,
@@ -31,12 +31,12 @@ pub struct Trial {
 pub struct Offer {
     /// Its version of the protocol, after 7.
     pub minor: u32,
-    /// Each feature that the tree uses, and whether it is offered.
+    /// Each feature that the tree uses, and whether the kernel offers it.
     pub features: Vec<(&'static str, bool)>,
 }
 
 impl Trial {
-    /// Make one.
+    /// Make a trial mount.
     ///
     /// # Errors
     /// Why this process cannot.
@@ -47,17 +47,17 @@ impl Trial {
         Ok(Trial { connection, mount })
     }
 
-    /// What the kernel has written to it at once.
+    /// What the kernel offers, as its first request says.
     ///
     /// # Errors
-    /// That it has written something else.
+    /// If the kernel has written something else.
     pub fn offer(&self) -> io::Result<Offer> {
         let mut request = [0; ROOM];
         let length = rustix::io::read(&self.connection, &mut request[..])?;
         parse(&request[..length]).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// Mount it on a directory, in a mount namespace that nothing else is in.
+    /// Attach it to a directory, in a mount namespace of this process alone.
     ///
     /// # Errors
     /// Why this process may not.
