@@ -1,6 +1,6 @@
-//! The kernel's side: mount a [`Filesystem`], serve it, and tell the kernel what to forget.
+//! The kernel's side: mount a [`Filesystem`], serve it, and invalidate what the kernel has cached.
 //!
-//! Must never: decide anything about files. Nothing but this file and those below `fuse/` may name fuser.
+//! Must never: decide anything about files. Only this file and those below `fuse/` may name fuser.
 
 mod adapter;
 mod convert;
@@ -24,21 +24,21 @@ use self::adapter::Adapter;
 pub use self::trial::{Offer, Trial};
 use crate::fs::identity::callers::Callers;
 use crate::fs::{Filesystem, Ino, Kernel};
-use crate::mountpoint::{Device, Place, device_of, unmount_by_helper};
+use crate::mountpoint::{Device, MountPoint, device_of, unmount_by_helper};
 use crate::mounts;
 
-/// What our mounts are called after `fuse.` in the table of mounts.
+/// The type of our mounts in the table of mounts, after `fuse.`.
 const SUBTYPE: &str = "crewfs";
 
-/// How a filesystem is mounted. Always with `default_permissions`, and with `nosuid` and `nodev`: what a crew of agents
-/// leaves in a shared directory must not become privileged.
+/// How a filesystem is mounted. Always with `default_permissions`, `nosuid` and `nodev`: files that agents leave in a shared directory
+/// must not become privileged.
 #[derive(Debug, Clone)]
 pub struct MountOptions {
-    /// What is shown as the source of the mount.
+    /// The source of the mount, as the table of mounts shows it.
     pub fsname: String,
-    /// Nothing can be changed through the mount.
+    /// The mount is read-only.
     pub read_only: bool,
-    /// Other users than the one who mounts may use it.
+    /// Users other than the one that mounts may use it.
     pub allow_other: bool,
     /// How many threads serve it.
     pub threads: usize,
@@ -52,12 +52,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Mount `fs` on `target`, which is what `place` leads to, and serve it. When this returns, the kernel has been answered and
-    /// requests are served. It is mounted there or nowhere.
+    /// Mount `fs` on `target`, the directory at `place`, and serve it. When this returns, the kernel's first request is answered and
+    /// threads serve the others. On failure nothing is mounted.
     pub fn mount<F: Filesystem>(
         fs: Arc<F>,
         callers: Arc<Callers>,
-        place: &Place,
+        place: &MountPoint,
         target: &OwnedFd,
         options: &MountOptions,
     ) -> io::Result<Session> {
@@ -83,7 +83,7 @@ impl Session {
             MountOption::NoDev,
             if options.read_only { MountOption::RO } else { MountOption::RW },
         ];
-        // fusermount3 takes a path and nothing else. Where it has led is seen afterwards.
+        // fusermount3 takes only a path. Where the path has led is checked afterwards.
         let before = mounts::ours()?;
         let session = fuser::Session::new(adapter, place.shown(), &config)?;
         let mine: Vec<_> = mounts::ours()?
@@ -106,19 +106,19 @@ impl Session {
         Ok(Session { device, notifier, server })
     }
 
-    /// Whether the session is over: unmounted, and no longer in use by anybody.
+    /// Whether the session is over: unmounted, and no longer in use.
     pub fn has_ended(&self) -> bool {
         self.server.is_finished()
     }
 
-    /// Take the mount away from its place. While it is in use this is EBUSY, unless `detach` is set: then it vanishes at once from
-    /// the directory, and the session ends with its last user. Where something else is at that place, this is EINVAL.
-    pub fn unmount(&self, place: &Place, detach: bool) -> io::Result<()> {
+    /// Unmount. EBUSY while the mount is in use. With `detach` it leaves the directory at once, and the session ends with its last user.
+    /// EINVAL if another mount is at that place.
+    pub fn unmount(&self, place: &MountPoint, detach: bool) -> io::Result<()> {
         if self.has_ended() {
             return Ok(());
         }
         match place.unmount(self.device, detach) {
-            // Only fusermount may.
+            // Only fusermount3 may.
             Err(rustix::io::Errno::PERM) => unmount_by_helper(place.shown(), true),
             answer => Ok(answer?),
         }
@@ -129,20 +129,20 @@ impl Session {
         self.device
     }
 
-    /// A handle to tell the kernel what to forget.
+    /// A handle by which the kernel's caches are invalidated.
     pub fn notifier(&self) -> Notifier {
         Notifier(self.notifier.clone())
     }
 }
 
-/// A connection to the kernel, and the mount that it serves, which is nowhere yet. It is gone when its descriptor is closed before it
-/// has got a place.
+/// A connection to the kernel, and its mount, which is not attached to a directory yet. If the descriptor is closed before that, the
+/// mount is gone.
 fn make_mount(options: &MountOptions) -> io::Result<(OwnedFd, OwnedFd)> {
     let connection = openat(CWD, "/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     let made = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key: &str, value: &str| fsconfig_set_string(&made, key, value);
     set("source", &options.fsname)?;
-    // By it, findmnt and we tell our mounts from others.
+    // findmnt and crewfs recognise our mounts by it.
     set("subtype", SUBTYPE)?;
     set("fd", &connection.as_raw_fd().to_string())?;
     set("rootmode", &format!("{:o}", libc::S_IFDIR))?;
@@ -159,11 +159,11 @@ fn make_mount(options: &MountOptions) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((connection, mount))
 }
 
-/// Tells the kernel what it must no longer believe.
+/// Invalidates what the kernel has cached.
 #[derive(Debug, Clone)]
 pub struct Notifier(fuser::Notifier);
 
-/// An error means that the kernel does not know the node or the name, or that the session is over.
+/// On an error the kernel does not know the node or the name, or the session is over.
 impl Kernel for Notifier {
     fn forget_attributes(&self, ino: Ino) {
         let _ = self.0.inval_inode(INodeNo(ino), -1, 0);

@@ -31,33 +31,33 @@ const LINKS: usize = 40;
 
 /// A place.
 #[derive(Debug)]
-pub struct Place {
+pub struct MountPoint {
     parent: OwnedFd,
     name: OsString,
     shown: PathBuf,
 }
 
-impl Place {
+impl MountPoint {
     /// The one at this path, which is absolute and without symbolic links: if there is one by now, that is an error.
     ///
     /// # Errors
     /// Those of openat2(2) for the directory above; EBUSY for the root, which has none.
-    pub fn at(path: &Path) -> rustix::io::Result<Place> {
+    pub fn at(path: &Path) -> rustix::io::Result<MountPoint> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::BUSY) };
         let parent = open_without_links(parent)?;
-        Ok(Place { parent, name: name.to_owned(), shown: path.to_path_buf() })
+        Ok(MountPoint { parent, name: name.to_owned(), shown: path.to_path_buf() })
     }
 
     /// The one with this name in the mount that is at this place, if that mount is the given one.
     ///
     /// # Errors
     /// Those of openat(2); EINVAL if another one is there, or none.
-    pub fn below(&self, mount: Device, name: impl AsRef<OsStr>) -> rustix::io::Result<Place> {
+    pub fn below(&self, mount: Device, name: impl AsRef<OsStr>) -> rustix::io::Result<MountPoint> {
         let parent = self.open()?;
         if device_of(&parent)? != mount {
             return Err(Errno::INVAL);
         }
-        Ok(Place { parent, name: name.as_ref().to_owned(), shown: self.shown.join(name.as_ref()) })
+        Ok(MountPoint { parent, name: name.as_ref().to_owned(), shown: self.shown.join(name.as_ref()) })
     }
 
     /// Where it is, for people.
@@ -204,14 +204,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().canonicalize().unwrap();
         fs::create_dir_all(dir.join("real/place")).unwrap();
-        let place = Place::at(&dir.join("real/place")).unwrap();
+        let place = MountPoint::at(&dir.join("real/place")).unwrap();
         assert!(place.open().is_ok());
         fs::rename(dir.join("real/place"), dir.join("real/other")).unwrap();
         symlink("other", dir.join("real/place")).unwrap();
         assert!(matches!(place.open(), Err(Errno::NOTDIR | Errno::LOOP)));
         symlink("real", dir.join("link")).unwrap();
-        assert_eq!(Place::at(&dir.join("link/other")).unwrap_err(), Errno::LOOP);
-        assert_eq!(Place::at(Path::new("/")).unwrap_err(), Errno::BUSY);
+        assert_eq!(MountPoint::at(&dir.join("link/other")).unwrap_err(), Errno::LOOP);
+        assert_eq!(MountPoint::at(Path::new("/")).unwrap_err(), Errno::BUSY);
     }
 
     #[test]
@@ -219,7 +219,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap().join("place");
         fs::create_dir(&path).unwrap();
-        let place = Place::at(&path).unwrap();
+        let place = MountPoint::at(&path).unwrap();
         let own = place.open().and_then(device_of).unwrap();
         let other = (own.0, own.1 + 1);
         assert_eq!(place.unmount(other, true).unwrap_err(), Errno::INVAL);

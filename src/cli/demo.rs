@@ -16,7 +16,7 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::out::say;
-use crate::daemon::needs;
+use crate::daemon::requirements;
 use crate::mounts;
 use crate::queue::{Event, Record};
 
@@ -51,7 +51,7 @@ struct Stage {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    needs::check().map_err(Failure::failed)?;
+    requirements::check().map_err(Failure::failed)?;
     let mut stage = Stage::set(arguments.keep)?;
     let start = Instant::now();
     let tell = |line: &str| say!("{:5.1}s  {line}", start.elapsed().as_secs_f32());

@@ -17,7 +17,7 @@ use super::options::Options;
 use super::paths::{canonical, mount_place};
 use super::settings::Settings;
 use super::umount::take_away;
-use crate::daemon::{Config, Daemon, Project, TakeError, needs, state_place};
+use crate::daemon::{Config, Daemon, Project, TakeError, requirements, state_place};
 use crate::mountpoint::{Unresolved, resolve};
 use crate::mounts::{self, Mount};
 use crate::queue::Budget;
@@ -115,7 +115,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
     let options = arguments.options.iter().try_fold(options, |options, list| options.apply(list))?;
     options.check(is_root)?;
     let (lease, guard) = (options.lease(), options.guard()?);
-    needs::check().map_err(Failure::failed)?;
+    requirements::check().map_err(Failure::failed)?;
     // A mount over itself whose daemon is gone does not answer.
     clear_dead(source, mountpoint)?;
     let full_source = resolved(source, is_root, canonical)?;
@@ -195,7 +195,7 @@ fn take(config: &Config) -> Result<Project, Failure> {
     let taken = match take() {
         // A daemon that was killed has the project until the kernel has closed its files.
         Err(TakeError::Held(_))
-            if is_over(Project::last_holder(source, state).map(|holder| holder.pid))
+            if is_over(Project::last_owner(source, state).map(|holder| holder.pid))
                 && is_over(RunningDaemon::find(source).map(|daemon| daemon.pid)) =>
         {
             take()

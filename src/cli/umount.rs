@@ -14,7 +14,7 @@ use super::paths::mount_place;
 use super::processes;
 use super::settings::Settings;
 use crate::daemon::Project;
-use crate::mountpoint::{self, Place, unmount_by_helper};
+use crate::mountpoint::{self, MountPoint, unmount_by_helper};
 use crate::mounts::{self, Mount};
 use crate::shown;
 
@@ -136,7 +136,7 @@ fn users_of(tree: &Mount) -> Vec<String> {
 pub(super) fn take_away(mount: &Mount, detach: bool) -> Result<(), Failure> {
     let shown = mount.mountpoint.display();
     let is_there = || mounts::ours().is_ok_and(|mounts| mounts.iter().any(|other| other.id == mount.id));
-    match Place::at(&mount.mountpoint).and_then(|place| place.unmount(mount.device, detach)) {
+    match MountPoint::at(&mount.mountpoint).and_then(|place| place.unmount(mount.device, detach)) {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(in_use(&mount.mountpoint, "by somebody who cannot be seen from here")),
         // It went away by itself.

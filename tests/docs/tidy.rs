@@ -12,9 +12,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("src/fs/", &["engine", "queue", "log", "limits", "clock", "shown", "sys"]),
     ("src/fuse.rs", &["fs", "limits", "mountpoint", "mounts"]),
     ("src/fuse/", &["fs", "limits"]),
-    ("src/daemon/", &["engine", "queue", "log", "limits", "mountpoint", "state_directory"]),
     (
-        "src/daemon.rs",
+        "src/daemon/",
         &[
             "fuse",
             "fs",

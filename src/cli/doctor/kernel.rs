@@ -16,7 +16,7 @@ use super::probe::{self, Probe, Query};
 use crate::cli::failure::Failure;
 use crate::cli::out;
 use crate::confine::{self, ConfineError};
-use crate::daemon::needs;
+use crate::daemon::requirements;
 use crate::fs::identity::exits::ExitStatusSource;
 use crate::fuse::{Offer, Trial};
 use crate::limits::DOCTOR_SILENT_MS;
@@ -49,12 +49,12 @@ pub(super) fn findings() -> Vec<Finding> {
     let mut findings = calls();
     findings.extend(endings(&ExitStatusSource::find()));
     // Without the device or the capability, the reason is said already, or is here.
-    if let Err(error) = needs::right()
+    if let Err(error) = requirements::right()
         && sys::is_root()
     {
         findings.push(Problem(error.to_string()));
     }
-    let tried = match (needs::device(), needs::right()) {
+    let tried = match (requirements::device(), requirements::right()) {
         (Ok(()), Ok(())) => try_mount(),
         _ => None,
     };
@@ -144,7 +144,7 @@ fn judge(tried: &MountTrial) -> Vec<Finding> {
     match tried.refused {
         Some(errno) => {
             let error = std::io::Error::from_raw_os_error(errno);
-            findings.push(Problem(needs::refused("a project", &error).to_string()));
+            findings.push(Problem(requirements::refused("a project", &error).to_string()));
         }
         None if sys::is_root() => findings.push(Good("root can mount: it was tried, out of sight".into())),
         None => {}

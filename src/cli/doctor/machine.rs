@@ -4,7 +4,7 @@ use std::fs;
 
 use super::finding::Finding::{self, Good, Problem, Warning};
 use super::system::number;
-use crate::daemon::needs;
+use crate::daemon::requirements;
 use crate::sys::{self, DirectoryWatch};
 
 /// Descriptors below which the daemon must open and close files often.
@@ -17,7 +17,7 @@ const INSTANCES_GOOD: u64 = 16;
 pub(super) fn findings() -> Vec<Finding> {
     let is_root = sys::is_root();
     let mut findings: Vec<_> =
-        needs::processes().err().map(|error| Problem(error.to_string())).into_iter().collect();
+        requirements::processes().err().map(|error| Problem(error.to_string())).into_iter().collect();
     findings.extend([
         device(),
         helper(is_root),
@@ -30,14 +30,14 @@ pub(super) fn findings() -> Vec<Finding> {
 }
 
 fn device() -> Finding {
-    match needs::device() {
+    match requirements::device() {
         Ok(()) => Good("/dev/fuse can be opened".into()),
         Err(error) => Problem(error.to_string()),
     }
 }
 
 fn helper(is_root: bool) -> Finding {
-    match needs::helper() {
+    match requirements::helper() {
         Ok(found) => Good(format!("{} mounts for ordinary users", found.display())),
         Err(error) if is_root => Good(format!("root mounts by itself; for ordinary users: {error}")),
         Err(error) => Problem(error.to_string()),

@@ -164,7 +164,7 @@ fn judge_access(shown: &Path, directory: &Stat, trusted: Result<(), OpenError>) 
 
 fn holder(source: &Path, state: BorrowedFd<'_>, served: Option<&RunningDaemon>) -> Finding {
     let said = plain::read(state, LOCK, LOCK_BYTES).ok();
-    let holder = said.and_then(|said| serde_json::from_slice::<crate::daemon::Holder>(&said).ok());
+    let holder = said.and_then(|said| serde_json::from_slice::<crate::daemon::LockOwner>(&said).ok());
     let shown = source.display();
     let Some(RunningDaemon { pid, .. }) = served else {
         return Good(format!("nobody serves {shown}; it can be mounted: crewfs mount {shown}"));

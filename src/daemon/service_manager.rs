@@ -9,18 +9,18 @@ use crate::engine::Engine;
 use crate::queue::TaskState;
 
 /// What was told so far.
-pub(super) struct Service {
+pub(super) struct ServiceManager {
     /// Whether the manager waits for signs of life.
     watched: bool,
     turns: u64,
     status: String,
 }
 
-impl Service {
+impl ServiceManager {
     /// Everything is mounted and answers.
-    pub(super) fn ready() -> Service {
+    pub(super) fn ready() -> ServiceManager {
         say(&[NotifyState::Ready]);
-        Service { watched: sd_notify::watchdog_enabled().is_some(), turns: 0, status: String::new() }
+        ServiceManager { watched: sd_notify::watchdog_enabled().is_some(), turns: 0, status: String::new() }
     }
 
     /// To be called about once a second, with whether both mounts are served: the writer looks around as often, whether or not it has anything to do.

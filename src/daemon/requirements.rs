@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::StartError;
+use super::error::StartError;
 
 const DEVICE: &str = "/dev/fuse";
 /// Of the capabilities that any process here can get, CAP_SYS_ADMIN (`include/uapi/linux/capability.h`).
