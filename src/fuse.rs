@@ -21,7 +21,7 @@ use rustix::mount::{
 use rustix::process::{getegid, geteuid};
 
 use self::adapter::Adapter;
-pub use self::trial::{Offer, Trial};
+pub use self::trial::{KernelOffer, TrialMount};
 use crate::fs::identity::callers::Callers;
 use crate::fs::{Filesystem, Ino, Kernel};
 use crate::mountpoint::{Device, MountPoint, device_of, unmount_by_helper};

@@ -60,12 +60,12 @@ pub fn desk_of(mountpoint: &Path) -> io::Result<Option<Mount>> {
 /// The kernel's table of mounts, kept open: it stays that of the mount namespace in which it was opened, wherever this
 /// process goes. Polled for `PRI`, it tells when something in it has changed.
 #[derive(Debug)]
-pub struct Table(File);
+pub struct MountTable(File);
 
-impl Table {
+impl MountTable {
     /// The one of this process.
-    pub fn open() -> io::Result<Table> {
-        Ok(Table(File::open("/proc/self/mountinfo")?))
+    pub fn open() -> io::Result<MountTable> {
+        Ok(MountTable(File::open("/proc/self/mountinfo")?))
     }
 
     /// The mounts of ours that it has now, oldest first.
@@ -84,7 +84,7 @@ impl Table {
     }
 }
 
-impl AsFd for Table {
+impl AsFd for MountTable {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

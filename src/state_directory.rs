@@ -41,38 +41,38 @@ const RESCUED: &str = ".rescued";
 
 /// Which file a name leads to: no other one has this as long as the file exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct FileId {
+pub struct InodeId {
     device: u64,
     inode: u64,
 }
 
-impl From<Stat> for FileId {
-    fn from(stat: Stat) -> FileId {
-        FileId { device: stat.st_dev, inode: stat.st_ino }
+impl From<Stat> for InodeId {
+    fn from(stat: Stat) -> InodeId {
+        InodeId { device: stat.st_dev, inode: stat.st_ino }
     }
 }
 
-impl FileId {
+impl InodeId {
     /// What is open as `fd`.
     ///
     /// # Errors
     /// Those of fstat(2).
-    pub fn of(fd: impl AsFd) -> rustix::io::Result<FileId> {
-        fstat(fd).map(FileId::from)
+    pub fn of(fd: impl AsFd) -> rustix::io::Result<InodeId> {
+        fstat(fd).map(InodeId::from)
     }
 
     /// What a name in a directory leads to; a symbolic link is itself.
     ///
     /// # Errors
     /// Those of fstatat(2).
-    pub fn at(directory: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<FileId> {
-        statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map(FileId::from)
+    pub fn at(directory: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<InodeId> {
+        statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map(InodeId::from)
     }
 }
 
 /// Why a state directory cannot be taken.
 #[derive(Debug)]
-pub enum TakeError {
+pub enum StateDirectoryError {
     /// There is none, and none was to be made.
     Missing,
     /// It cannot be made.
@@ -89,12 +89,12 @@ pub enum TakeError {
     Held(Vec<u8>),
 }
 
-impl TakeError {
+impl StateDirectoryError {
     /// What `fails` makes of an error, unless the reason is mistrust.
-    fn of(fails: impl Fn(Errno) -> TakeError) -> impl Fn(OpenError) -> TakeError {
+    fn of(fails: impl Fn(Errno) -> StateDirectoryError) -> impl Fn(OpenError) -> StateDirectoryError {
         move |error| match error {
             OpenError::Failed(error) => fails(error),
-            OpenError::Distrusted(why) => TakeError::Distrusted(why),
+            OpenError::Distrusted(why) => StateDirectoryError::Distrusted(why),
         }
     }
 }
@@ -121,36 +121,38 @@ impl StateDirectory {
     /// its path, for people. Nothing is changed in one that is not trusted.
     ///
     /// # Errors
-    /// See [`TakeError`].
+    /// See [`StateDirectoryError`].
     pub fn take(
         parent: OwnedFd,
         name: &OsStr,
         shown: PathBuf,
         create: bool,
-    ) -> Result<StateDirectory, TakeError> {
+    ) -> Result<StateDirectory, StateDirectoryError> {
         let made = match create.then(|| mkdirat(&parent, name, Mode::from(0o700))) {
             None | Some(Err(Errno::EXIST)) => false,
             Some(Ok(())) => true,
-            Some(Err(error)) => return Err(TakeError::Make(error)),
+            Some(Err(error)) => return Err(StateDirectoryError::Make(error)),
         };
         let directory =
-            open_directory(&parent, name, &shown).map_err(TakeError::of(|error| match error {
-                Errno::NOENT => TakeError::Missing,
-                error => TakeError::Open(error),
+            open_directory(&parent, name, &shown).map_err(StateDirectoryError::of(|error| match error {
+                Errno::NOENT => StateDirectoryError::Missing,
+                error => StateDirectoryError::Open(error),
             }))?;
         if made && !is_empty(&directory) {
-            return Err(TakeError::Distrusted(Distrust::Replaced(shown)));
+            return Err(StateDirectoryError::Distrusted(Distrust::Replaced(shown)));
         }
-        plain::judge_all(&directory, &shown, plain::own()).map_err(TakeError::of(TakeError::Open))?;
-        let lock = open_lock(&directory, &shown).map_err(TakeError::of(TakeError::OpenLock))?;
+        plain::judge_all(&directory, &shown, plain::own())
+            .map_err(StateDirectoryError::of(StateDirectoryError::Open))?;
+        let lock =
+            open_lock(&directory, &shown).map_err(StateDirectoryError::of(StateDirectoryError::OpenLock))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 let mut said = Vec::new();
                 let _ = lock.take(LOCK_BYTES).read_to_end(&mut said);
-                return Err(TakeError::Held(said));
+                return Err(StateDirectoryError::Held(said));
             }
-            Err(error) => return Err(TakeError::Lock(error)),
+            Err(error) => return Err(StateDirectoryError::Lock(error)),
         }
         let held = Mutex::new(Held { directory: Arc::new(directory), lock, said: Vec::new() });
         Ok(StateDirectory { parent, name: name.to_owned(), shown, held, restored: AtomicU64::new(0) })
@@ -159,13 +161,13 @@ impl StateDirectory {
     /// The same by its path; its parent must be there.
     ///
     /// # Errors
-    /// See [`TakeError`].
-    pub fn at(path: &Path, create: bool) -> Result<StateDirectory, TakeError> {
+    /// See [`StateDirectoryError`].
+    pub fn at(path: &Path, create: bool) -> Result<StateDirectory, StateDirectoryError> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(TakeError::Open(Errno::INVAL));
+            return Err(StateDirectoryError::Open(Errno::INVAL));
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let parent = openat(CWD, parent, flags, Mode::empty()).map_err(TakeError::Open)?;
+        let parent = openat(CWD, parent, flags, Mode::empty()).map_err(StateDirectoryError::Open)?;
         StateDirectory::take(parent, name, path.to_path_buf(), create)
     }
 
@@ -215,8 +217,8 @@ impl StateDirectory {
     }
 
     /// Which file a name in it leads to, if to any.
-    pub fn id(&self, name: &str) -> Option<FileId> {
-        FileId::at(&*self.descriptor(), name).ok()
+    pub fn id(&self, name: &str) -> Option<InodeId> {
+        InodeId::at(&*self.descriptor(), name).ok()
     }
 
     /// Whether its name leads to it.
@@ -225,7 +227,7 @@ impl StateDirectory {
     }
 
     fn leads_to(&self, directory: &OwnedFd) -> bool {
-        FileId::at(&self.parent, &*self.name).is_ok_and(|there| FileId::of(directory) == Ok(there))
+        InodeId::at(&self.parent, &*self.name).is_ok_and(|there| InodeId::of(directory) == Ok(there))
     }
 
     /// Say in the lock who has it.
@@ -258,8 +260,8 @@ impl StateDirectory {
             held.directory = Arc::new(self.make_anew()?);
         }
         plain::judge_directory(&*held.directory, &self.shown).map_err(not_opened)?;
-        let locked = FileId::of(&held.lock).map_err(cannot)?;
-        if FileId::at(&*held.directory, LOCK) != Ok(locked) {
+        let locked = InodeId::of(&held.lock).map_err(cannot)?;
+        if InodeId::at(&*held.directory, LOCK) != Ok(locked) {
             let mut lock = open_lock(&held.directory, &self.shown).map_err(not_opened)?;
             flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(cannot)?;
             lock.set_len(0)
@@ -407,7 +409,7 @@ mod tests {
             assert!(state.is_in_place(), "{away}");
             assert_eq!(fs::read(place.join(LOCK)).unwrap(), b"me", "{away}");
             let again = StateDirectory::at(&place, true);
-            assert!(matches!(again, Err(TakeError::Held(said)) if said == b"me"), "{away}");
+            assert!(matches!(again, Err(StateDirectoryError::Held(said)) if said == b"me"), "{away}");
         }
     }
 
@@ -449,9 +451,9 @@ mod tests {
         }
     }
 
-    fn why(outcome: Result<StateDirectory, TakeError>) -> String {
+    fn why(outcome: Result<StateDirectory, StateDirectoryError>) -> String {
         match outcome {
-            Err(TakeError::Distrusted(why)) => why.to_string(),
+            Err(StateDirectoryError::Distrusted(why)) => why.to_string(),
             Err(other) => panic!("{other:?}"),
             Ok(_) => panic!("taken"),
         }
@@ -586,7 +588,7 @@ mod tests {
     fn it_is_free_when_it_is_dropped_even_if_a_starting_program_has_a_copy_of_the_lock() {
         let (_dir, place, state) = taken();
         let copy = state.held.lock().lock.try_clone().unwrap();
-        assert!(matches!(StateDirectory::at(&place, false), Err(TakeError::Held(_))));
+        assert!(matches!(StateDirectory::at(&place, false), Err(StateDirectoryError::Held(_))));
         drop(state);
         assert!(StateDirectory::at(&place, false).is_ok());
         drop(copy);

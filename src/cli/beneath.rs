@@ -71,7 +71,7 @@ fn step_by_step(directory: impl AsFd, path: &Path, flags: OFlags) -> Result<Owne
 }
 
 /// Open anew what a descriptor leads to, in another way: the file is the same, also if another one has its name by now.
-pub(super) fn again(there: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
+pub(super) fn reopen(there: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", there.as_fd().as_raw_fd());
     rustix::fs::open(path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
 }

@@ -3,7 +3,7 @@
 use clap::{Args, Command};
 use clap_complete::{Shell, generate};
 
-use super::failure::Failure;
+use super::error::CliError;
 use super::out;
 
 #[derive(Args)]
@@ -12,7 +12,7 @@ pub(super) struct Arguments {
     shell: Shell,
 }
 
-pub(super) fn run(arguments: &Arguments, mut program: Command) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments, mut program: Command) -> Result<(), CliError> {
     let mut text = Vec::new();
     generate(arguments.shell, &mut program, "crewfs", &mut text);
     out::write(&text);

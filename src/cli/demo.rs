@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::failure::Failure;
+use super::error::CliError;
 use super::out::say;
 use crate::daemon::requirements;
 use crate::mounts;
@@ -43,16 +43,16 @@ const IDLE: &str = "idle_timeout=4s";
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The demo's project; it goes away with it.
-struct Stage {
+struct DemoProject {
     directory: PathBuf,
     mountpoint: PathBuf,
     workers: Vec<Child>,
     keep: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    requirements::check().map_err(Failure::failed)?;
-    let mut stage = Stage::set(arguments.keep)?;
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
+    requirements::check().map_err(CliError::failed)?;
+    let mut stage = DemoProject::set(arguments.keep)?;
     let start = Instant::now();
     let tell = |line: &str| say!("{:5.1}s  {line}", start.elapsed().as_secs_f32());
 
@@ -82,19 +82,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn failed(path: &Path) -> impl Fn(io::Error) -> Failure {
+fn failed(path: &Path) -> impl Fn(io::Error) -> CliError {
     let shown = path.display().to_string();
-    move |error| Failure::failed(format!("{shown}: {error}"))
+    move |error| CliError::failed(format!("{shown}: {error}"))
 }
 
 /// Whether the queue says what the story promised.
-fn check(queue: &str) -> Result<(), Failure> {
-    let queue: BTreeMap<String, serde_json::Value> = serde_json::from_str(queue).map_err(Failure::failed)?;
+fn check(queue: &str) -> Result<(), CliError> {
+    let queue: BTreeMap<String, serde_json::Value> = serde_json::from_str(queue).map_err(CliError::failed)?;
     for (id, _) in TASKS {
-        let task = queue.get(id).ok_or_else(|| Failure::failed(format!("{id} is missing")))?;
+        let task = queue.get(id).ok_or_else(|| CliError::failed(format!("{id} is missing")))?;
         let by_a_worker = task["worker"].as_str().is_some_and(|worker| WORKERS.contains(&worker));
         if task["status"] != "completed" || !by_a_worker {
-            return Err(Failure::failed(format!("{id} was not completed by a worker: {task}")));
+            return Err(CliError::failed(format!("{id} was not completed by a worker: {task}")));
         }
     }
     Ok(())
@@ -102,7 +102,7 @@ fn check(queue: &str) -> Result<(), Failure> {
 
 /// A new directory for this user alone. One that is there already may be a trap: in the directory for temporary files, any user can
 /// make any name.
-fn make_directory(parent: &Path) -> Result<PathBuf, Failure> {
+fn make_directory(parent: &Path) -> Result<PathBuf, CliError> {
     let name = |n: usize| parent.join(format!("crewfs-demo-{}-{n}", std::process::id()));
     let mut n = 0;
     loop {
@@ -114,23 +114,23 @@ fn make_directory(parent: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-impl Stage {
+impl DemoProject {
     /// A new project, mounted beside itself.
-    fn set(keep: bool) -> Result<Stage, Failure> {
+    fn set(keep: bool) -> Result<DemoProject, CliError> {
         let directory = make_directory(&std::env::temp_dir())?;
         let (project, mountpoint) = (directory.join("project"), directory.join("mnt"));
         for place in [&project, &mountpoint] {
             fs::create_dir(place).map_err(failed(place))?;
         }
-        let stage = Stage { directory, mountpoint, workers: Vec::new(), keep };
-        let mut mount = Command::new(std::env::current_exe().map_err(Failure::failed)?);
+        let stage = DemoProject { directory, mountpoint, workers: Vec::new(), keep };
+        let mut mount = Command::new(std::env::current_exe().map_err(CliError::failed)?);
         mount.arg("mount").arg(&project).arg(&stage.mountpoint).args(["-o", IDLE, "-o", "allow_other"]);
-        let mounted = mount.stderr(Stdio::piped()).output().map_err(Failure::failed)?;
+        let mounted = mount.stderr(Stdio::piped()).output().map_err(CliError::failed)?;
         if !mounted.status.success() {
             // The reason is all that there is to say.
             let why = String::from_utf8_lossy(&mounted.stderr);
             let why = why.trim_end().trim_start_matches("crewfs: ");
-            return Err(Failure::failed(format!("the demo cannot be mounted: {why}")));
+            return Err(CliError::failed(format!("the demo cannot be mounted: {why}")));
         }
         for directory in ["src", "tests", "docs"] {
             let directory = stage.mountpoint.join(directory);
@@ -141,18 +141,18 @@ impl Stage {
         Ok(stage)
     }
 
-    fn start_workers(&mut self) -> Result<(), Failure> {
+    fn start_workers(&mut self) -> Result<(), CliError> {
         for name in WORKERS {
             let mut shell = Command::new("sh");
             shell.args(["-c", WORKER]).env("CREWFS_WORKER", name).current_dir(&self.mountpoint);
-            let worker = shell.stdin(Stdio::null()).spawn().map_err(Failure::failed)?;
+            let worker = shell.stdin(Stdio::null()).spawn().map_err(CliError::failed)?;
             self.workers.push(worker);
         }
         Ok(())
     }
 
     /// Tell what happens, as `tasks/events.jsonl` does, until all workers have stopped.
-    fn watch(&mut self, tell: &impl Fn(&str)) -> Result<(), Failure> {
+    fn watch(&mut self, tell: &impl Fn(&str)) -> Result<(), CliError> {
         let path = self.mountpoint.join("tasks/events.jsonl");
         let (mut told, start) = (0, Instant::now());
         loop {
@@ -172,7 +172,7 @@ impl Stage {
                 return Ok(());
             }
             if start.elapsed() > LIMIT {
-                return Err(Failure::failed("the workers did not stop in time"));
+                return Err(CliError::failed("the workers did not stop in time"));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -190,7 +190,7 @@ fn sentence(record: &Record) -> Option<String> {
     }
 }
 
-impl Drop for Stage {
+impl Drop for DemoProject {
     fn drop(&mut self) {
         for worker in &mut self.workers {
             let _ = worker.kill();

@@ -26,7 +26,7 @@ impl RunningDaemon {
     /// The daemon of the project with this directory, wherever its state is.
     pub(super) fn find(source: &Path) -> Option<RunningDaemon> {
         let source = source.to_path_buf();
-        let found = processes::of_each(move |process| {
+        let found = processes::scan(move |process| {
             let pid = process.file_name()?.to_str()?.parse().ok()?;
             let open = fs::read_dir(process.join("fd")).ok()?.flatten();
             let open: Vec<(PathBuf, PathBuf)> =

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::failure::Failure;
+use super::error::CliError;
 use super::options::Options;
 use super::out;
 use super::paths::canonical;
@@ -32,7 +32,7 @@ pub(super) struct Arguments {
 /// How much is printed at once, in bytes. A reader that has seen enough (`crewfs log … | head`) ends the listing there.
 const PART: usize = 64 << 10;
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let mut options = Options::defaults(false, 1);
     let (source, place) = match &arguments.config {
         Some(file) => {
@@ -48,26 +48,26 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let options = arguments.options.iter().try_fold(options, |options, list| options.apply(list))?;
     // Over a mount in place the state directory cannot be seen: the mount itself tells.
-    if let Some(desk) = mounts::desk_of(&place).map_err(Failure::failed)? {
+    if let Some(desk) = mounts::desk_of(&place).map_err(CliError::failed)? {
         return copy(&desk.mountpoint);
     }
     let state = options.state.or_else(|| Settings::state_of(&source));
     match Project::take(&source, state.as_deref(), false) {
         Ok(project) => print(&project),
         Err(TakeError::Held(holder)) => {
-            let mounted = mounts::ours().map_err(Failure::failed)?.into_iter().find(|m| m.source == source);
+            let mounted = mounts::ours().map_err(CliError::failed)?.into_iter().find(|m| m.source == source);
             let holder = holder.map(|holder| holder.mountpoint);
             let place = holder.or_else(|| mounted.map(|mount| mount.mountpoint)).unwrap_or(source);
-            let desk = mounts::desk_of(&place).map_err(Failure::failed)?;
-            copy(&desk.ok_or_else(|| Failure::not_mounted(&place))?.mountpoint)
+            let desk = mounts::desk_of(&place).map_err(CliError::failed)?;
+            copy(&desk.ok_or_else(|| CliError::not_mounted(&place))?.mountpoint)
         }
-        Err(error) => Err(Failure::failed(error)),
+        Err(error) => Err(CliError::failed(error)),
     }
 }
 
-fn copy(desk: &Path) -> Result<(), Failure> {
+fn copy(desk: &Path) -> Result<(), CliError> {
     let events = desk.join("events.jsonl");
-    let failed = |error: io::Error| Failure::failed(format!("{}: {error}", events.display()));
+    let failed = |error: io::Error| CliError::failed(format!("{}: {error}", events.display()));
     let mut file = File::open(&events).map_err(failed)?;
     let mut part = vec![0; PART];
     loop {
@@ -81,11 +81,11 @@ fn copy(desk: &Path) -> Result<(), Failure> {
     }
 }
 
-fn print(project: &Project) -> Result<(), Failure> {
-    let mut log = project.open_log().map_err(Failure::failed)?;
+fn print(project: &Project) -> Result<(), CliError> {
+    let mut log = project.open_log().map_err(CliError::failed)?;
     let (mut part, mut at) = (String::new(), 0);
     loop {
-        let records = log.read(at, REPLAY_EVENTS).map_err(Failure::failed)?;
+        let records = log.read(at, REPLAY_EVENTS).map_err(CliError::failed)?;
         for record in &records {
             part += &line(record);
             if part.len() >= PART {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Command};
 use clap_mangen::Man;
 
-use super::failure::Failure;
+use super::error::CliError;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -16,9 +16,9 @@ pub(super) struct Arguments {
     directory: PathBuf,
 }
 
-pub(super) fn run(arguments: &Arguments, program: Command) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments, program: Command) -> Result<(), CliError> {
     let directory = &arguments.directory;
-    let failed = |error| Failure::failed(format!("{}: {error}", directory.display()));
+    let failed = |error| CliError::failed(format!("{}: {error}", directory.display()));
     fs::create_dir_all(directory).map_err(failed)?;
     let mut program = program.disable_help_subcommand(true);
     // Each command learns its full name.

@@ -8,8 +8,8 @@ mod beneath;
 mod completions;
 mod demo;
 mod doctor;
-mod ending;
-mod failure;
+mod error;
+mod exit_wait;
 mod find_daemon;
 mod init;
 mod log;
@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use self::failure::Failure;
+use self::error::CliError;
 
 /// A filesystem in which many coding agents share one project. The task queue is a directory.
 #[derive(Parser)]
@@ -91,7 +91,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Say what went wrong. The code is that of the work; where only the printing failed, that of the printing.
-fn exit_code(work: Result<(), Failure>) -> ExitCode {
+fn exit_code(work: Result<(), CliError>) -> ExitCode {
     let mut code = 0;
     for failure in [work, out::outcome()].into_iter().filter_map(Result::err) {
         out::complain(format_args!("crewfs: {}", failure.message));

@@ -10,19 +10,19 @@ use clap::Args;
 use daemonize::{Daemonize, Outcome};
 use rustix::fs::OFlags;
 
-use super::ending;
-use super::failure::Failure;
+use super::error::CliError;
+use super::exit_wait;
 use super::find_daemon::RunningDaemon;
 use super::options::Options;
 use super::paths::{canonical, mount_place};
 use super::settings::Settings;
-use super::umount::take_away;
+use super::umount::unmount;
 use crate::daemon::{Config, Daemon, Project, TakeError, requirements, state_place};
 use crate::mountpoint::{Unresolved, resolve};
 use crate::mounts::{self, Mount};
 use crate::queue::Budget;
 use crate::shown;
-use crate::state_directory::{FileId, StateDirectory};
+use crate::state_directory::{InodeId, StateDirectory};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -48,7 +48,7 @@ pub(super) struct Arguments {
 const LOG: &str = "crewfs.log";
 const LOG_BEFORE: &str = "crewfs.log.1";
 
-pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
     let config = configure(&arguments)?;
     if arguments.foreground {
         log_to(env_logger::Target::Stderr);
@@ -56,24 +56,26 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         return serve(&config, project, |_| {});
     }
     // What goes wrong early is said here; what goes wrong later comes through the pipe.
-    let (mut news, report) = io::pipe().map_err(Failure::failed)?;
+    let (mut news, report) = io::pipe().map_err(CliError::failed)?;
     match Daemonize::new().working_directory("/").execute() {
         Outcome::Parent(Ok(_)) => {
             drop(report);
             let mut said = String::new();
-            news.read_to_string(&mut said).map_err(Failure::failed)?;
+            news.read_to_string(&mut said).map_err(CliError::failed)?;
             match said.split_once('\n') {
                 Some(("mounted", _)) => Ok(()),
                 Some(("failed", said)) => {
                     let (daemon, why) = said.split_once('\n').unwrap_or(("", said));
                     // Until it is gone it may have the project, and another mount would be refused.
-                    daemon.parse().into_iter().for_each(ending::wait_for);
-                    Err(Failure::failed(why))
+                    daemon.parse().into_iter().for_each(exit_wait::wait_for);
+                    Err(CliError::failed(why))
                 }
-                _ => Err(Failure::failed("the daemon ended before it could say why; try: crewfs mount -f …")),
+                _ => {
+                    Err(CliError::failed("the daemon ended before it could say why; try: crewfs mount -f …"))
+                }
             }
         }
-        Outcome::Parent(Err(error)) => Err(Failure::failed(format!("no daemon could be started: {error}"))),
+        Outcome::Parent(Err(error)) => Err(CliError::failed(format!("no daemon could be started: {error}"))),
         Outcome::Child(outcome) => {
             drop(news);
             let mut report = Some(report);
@@ -87,7 +89,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
                     log_to(env_logger::Target::Pipe(Box::new(LogFile::begin(project.state())?)));
                     serve(&config, project, |word| tell(word, ""))
                 }),
-                Err(error) => Err(Failure::failed(error)),
+                Err(error) => Err(CliError::failed(error)),
             };
             if let Err(failure) = &served {
                 tell("failed", &format!("{}\n{}", std::process::id(), failure.message));
@@ -97,7 +99,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-fn configure(arguments: &Arguments) -> Result<Config, Failure> {
+fn configure(arguments: &Arguments) -> Result<Config, CliError> {
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
     let is_root = rustix::process::geteuid().is_root();
     let mut options = Options::defaults(is_root, cores);
@@ -115,7 +117,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
     let options = arguments.options.iter().try_fold(options, |options, list| options.apply(list))?;
     options.check(is_root)?;
     let (lease, guard) = (options.lease(), options.guard()?);
-    requirements::check().map_err(Failure::failed)?;
+    requirements::check().map_err(CliError::failed)?;
     // A mount over itself whose daemon is gone does not answer.
     clear_dead(source, mountpoint)?;
     let full_source = resolved(source, is_root, canonical)?;
@@ -124,7 +126,7 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
     let source = full_source;
     let state = options.state.as_deref().map(|state| state_place(state, &source, &mountpoint));
     Ok(Config {
-        state: state.transpose().map_err(Failure::failed)?,
+        state: state.transpose().map_err(CliError::failed)?,
         source,
         mountpoint,
         tasks: options.tasks,
@@ -147,35 +149,35 @@ fn configure(arguments: &Arguments) -> Result<Config, Failure> {
 fn resolved(
     path: &Path,
     is_root: bool,
-    find: impl Fn(&Path) -> Result<PathBuf, Failure>,
-) -> Result<PathBuf, Failure> {
+    find: impl Fn(&Path) -> Result<PathBuf, CliError>,
+) -> Result<PathBuf, CliError> {
     if !is_root {
         return find(path);
     }
     match resolve(path) {
         Ok(path) => Ok(path),
-        Err(Unresolved::LinkOf(link, user)) => Err(Failure::failed(format!(
+        Err(Unresolved::LinkOf(link, user)) => Err(CliError::failed(format!(
             "{} is a symbolic link of user {user}, who could lead it anywhere, so that root does not follow it; name the directory itself",
             link.display()
         ))),
         Err(Unresolved::Failed(_)) => {
             find(path)?;
-            std::path::absolute(path).map_err(Failure::failed)
+            std::path::absolute(path).map_err(CliError::failed)
         }
     }
 }
 
 /// Take away what an earlier daemon of this project left at this place when it was killed: nobody can use it any more.
-fn clear_dead(source: &Path, mountpoint: &Path) -> Result<(), Failure> {
+fn clear_dead(source: &Path, mountpoint: &Path) -> Result<(), CliError> {
     // Of a place that there is not, the daemon's own check says what is wrong.
     let Ok(mountpoint) = mount_place(mountpoint) else { return Ok(()) };
-    let left = || mounts::at(&mountpoint).map_err(Failure::failed);
+    let left = || mounts::at(&mountpoint).map_err(CliError::failed);
     while let Some(mount) = left()?
         && mount.source == mount_place(source)?
         && has_ended(&mount)
     {
         // Detaching takes the desk along.
-        take_away(&mount, true)?;
+        unmount(&mount, true)?;
     }
     Ok(())
 }
@@ -184,14 +186,15 @@ fn clear_dead(source: &Path, mountpoint: &Path) -> Result<(), Failure> {
 fn has_ended(mount: &Mount) -> bool {
     let is_dead = || mounts::is_dead(&mount.mountpoint);
     is_dead()
-        || RunningDaemon::find(&mount.source).is_none_or(|daemon| ending::is_over(daemon.pid)) && is_dead()
+        || RunningDaemon::find(&mount.source).is_none_or(|daemon| exit_wait::has_exited(daemon.pid))
+            && is_dead()
 }
 
-fn take(config: &Config) -> Result<Project, Failure> {
-    crate::daemon::check_places(config).map_err(Failure::failed)?;
+fn take(config: &Config) -> Result<Project, CliError> {
+    crate::daemon::check_places(config).map_err(CliError::failed)?;
     let (source, state) = (&config.source, config.state.as_deref());
     let take = || Project::take(source, state, true);
-    let is_over = |daemon: Option<u32>| daemon.is_none_or(ending::is_over);
+    let is_over = |daemon: Option<u32>| daemon.is_none_or(exit_wait::has_exited);
     let taken = match take() {
         // A daemon that was killed has the project until the kernel has closed its files.
         Err(TakeError::Held(_))
@@ -203,19 +206,19 @@ fn take(config: &Config) -> Result<Project, Failure> {
         taken => taken,
     };
     taken.map_err(|error| match error {
-        TakeError::Held(_) => Failure::failed(format!("{error}; one daemon at a time serves a project")),
-        TakeError::Other(error) => Failure::failed(error),
+        TakeError::Held(_) => CliError::failed(format!("{error}; one daemon at a time serves a project")),
+        TakeError::Other(error) => CliError::failed(error),
     })
 }
 
 /// Serve until a signal or an unmount ends it.
-fn serve(config: &Config, project: Project, mut mounted: impl FnMut(&str)) -> Result<(), Failure> {
+fn serve(config: &Config, project: Project, mut mounted: impl FnMut(&str)) -> Result<(), CliError> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register(signal, stop.clone()).map_err(Failure::failed)?;
+        signal_hook::flag::register(signal, stop.clone()).map_err(CliError::failed)?;
     }
-    let daemon = Daemon::start(config, project).map_err(Failure::failed)?;
+    let daemon = Daemon::start(config, project).map_err(CliError::failed)?;
     mounted("mounted");
     daemon.serve(|| stop.load(Ordering::Acquire));
     Ok(())
@@ -228,9 +231,9 @@ struct LogFile {
 }
 
 impl LogFile {
-    fn begin(state: &Arc<StateDirectory>) -> Result<LogFile, Failure> {
+    fn begin(state: &Arc<StateDirectory>) -> Result<LogFile, CliError> {
         let _ = state.rename(LOG, LOG_BEFORE);
-        Ok(LogFile { state: state.clone(), file: LogFile::open(state).map_err(Failure::failed)? })
+        Ok(LogFile { state: state.clone(), file: LogFile::open(state).map_err(CliError::failed)? })
     }
 
     fn open(state: &StateDirectory) -> io::Result<File> {
@@ -251,7 +254,7 @@ impl LogFile {
 }
 
 fn state_has(state: &StateDirectory, file: &File) -> bool {
-    state.id(LOG).is_some_and(|there| FileId::of(file) == Ok(there))
+    state.id(LOG).is_some_and(|there| InodeId::of(file) == Ok(there))
 }
 
 impl Write for LogFile {

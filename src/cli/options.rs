@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, fstat};
 use rustix::io::Errno;
 
-use super::failure::Failure;
+use super::error::CliError;
 use crate::fs::desk::Users;
 use crate::fs::guard;
 use crate::fs::identity::names;
@@ -111,7 +111,7 @@ impl Options {
     }
 
     /// What is chosen about the guard, with the rules of the file in which an operator keeps them.
-    pub(super) fn guard(&self) -> Result<guard::Config, Failure> {
+    pub(super) fn guard(&self) -> Result<guard::Config, CliError> {
         let unguarded = self.unguarded.as_deref().map(rules_of).transpose()?;
         Ok(guard::Config { unguarded, ..self.guard.clone() })
     }
@@ -120,24 +120,24 @@ impl Options {
     ///
     /// An ordinary user mounts with the help of fusermount3, which belongs to root. It must see the first mount to put the
     /// second one on it, and the kernel shows a user's mount to root only if it is for others too.
-    pub(super) fn check(&self, is_root: bool) -> Result<(), Failure> {
+    pub(super) fn check(&self, is_root: bool) -> Result<(), CliError> {
         let (lease, most) = (self.lease(), self.rules.lease_max);
         if lease > most {
-            return Err(Failure::usage(format!(
+            return Err(CliError::usage(format!(
                 "lease={lease} is longer than the longest lease, which is {most}: choose a shorter one, or add lease_max={lease}"
             )));
         }
         if is_root || self.allow_other {
             return Ok(());
         }
-        Err(Failure::failed(
+        Err(CliError::failed(
             "an ordinary user can mount a project only for others too: add -o allow_other, and have root put the line \
              user_allow_other into /etc/fuse.conf; rights in the project stay as they are",
         ))
     }
 
     /// These options, changed by a list like `lease=10m,allow_other`.
-    pub(super) fn apply(self, list: &str) -> Result<Options, Failure> {
+    pub(super) fn apply(self, list: &str) -> Result<Options, CliError> {
         let items = list.split(',').filter(|item| !item.is_empty());
         items
             .map(|item| item.split_once('=').map_or((item, None), |(key, value)| (key, Some(value))))
@@ -145,10 +145,10 @@ impl Options {
     }
 
     /// These options, one of them changed.
-    pub(super) fn set(mut self, key: &str, value: Option<&str>) -> Result<Options, Failure> {
+    pub(super) fn set(mut self, key: &str, value: Option<&str>) -> Result<Options, CliError> {
         let item = value.map_or_else(|| key.to_owned(), |value| format!("{key}={value}"));
         let wrong =
-            |expected: &str| Failure::usage(format!("the option {item:?} is wrong: {key} {expected}"));
+            |expected: &str| CliError::usage(format!("the option {item:?} is wrong: {key} {expected}"));
         let span = || {
             let span = value.and_then(Span::parse);
             span.ok_or_else(|| wrong("takes a span of time such as 90s, 30m or 2h"))
@@ -235,7 +235,7 @@ impl Options {
                 self.threads = number.ok_or_else(|| wrong("takes a number from 1 to 64"))?;
             }
             (key, value) if means_nothing(key, value) => {}
-            _ => return Err(Failure::usage(format!("there is no option {item:?}; there are: {KNOWN}"))),
+            _ => return Err(CliError::usage(format!("there is no option {item:?}; there are: {KNOWN}"))),
         }
         Ok(self)
     }
@@ -260,10 +260,10 @@ fn users(names: &str) -> Result<Users, String> {
 }
 
 /// The rules in a file that no user can change but root and the one who mounts.
-fn rules_of(file: &Path) -> Result<Arc<str>, Failure> {
+fn rules_of(file: &Path) -> Result<Arc<str>, CliError> {
     let failed = |why: &str| {
         let shown = file.display();
-        Failure::failed(format!(
+        CliError::failed(format!(
             "the option unguarded={shown} cannot be used: {why}; name a file in the language of .gitignore that belongs to root or to you, and that no other user can write"
         ))
     };

@@ -10,7 +10,7 @@ use std::fmt::{Arguments, Display};
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
-use super::failure::Failure;
+use super::error::CliError;
 use crate::shown;
 
 /// The first error of writing to standard output. Nothing is written after it: a text with a hole in it misleads.
@@ -57,9 +57,9 @@ pub(super) fn is_terminal() -> bool {
 }
 
 /// What became of all that was printed.
-pub(super) fn outcome() -> Result<(), Failure> {
+pub(super) fn outcome() -> Result<(), CliError> {
     match ERROR.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!(
+        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::failed(format!(
             "standard output cannot be written: {error}; some of the text is missing, nothing else was left out: print to another place, or free some space"
         ))),
         _ => Ok(()),

@@ -4,21 +4,21 @@
 
 use std::path::{Path, PathBuf};
 
-use super::failure::{Failure, dead_mount};
+use super::error::{CliError, dead_mount};
 use crate::mounts;
 
 /// The path without links and relative parts. Not for mount points that may be dead: the lookup would fail there.
-pub(super) fn canonical(path: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn canonical(path: &Path) -> Result<PathBuf, CliError> {
     let shown = path.display();
     path.canonicalize().map_err(|error| match error.raw_os_error() {
-        Some(error) if mounts::is_of_dead(error) => Failure::failed(dead_mount(path)),
-        _ => Failure::failed(format!("{shown}: {error}")),
+        Some(error) if mounts::is_of_dead(error) => CliError::failed(dead_mount(path)),
+        _ => CliError::failed(format!("{shown}: {error}")),
     })
 }
 
 /// The place that a path names. Only its parent is looked up, because what is mounted at the place may not answer.
-pub(super) fn mount_place(path: &Path) -> Result<PathBuf, Failure> {
-    let full = std::path::absolute(path).map_err(Failure::failed)?;
+pub(super) fn mount_place(path: &Path) -> Result<PathBuf, CliError> {
+    let full = std::path::absolute(path).map_err(CliError::failed)?;
     match (full.parent(), full.file_name()) {
         (Some(parent), Some(name)) => {
             let full = canonical(parent)?.join(name);

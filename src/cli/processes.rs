@@ -15,9 +15,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const LEFT_BEHIND: usize = 64;
 
 /// What `look` finds at each process, in no order. It is given the process's directory in `/proc`.
-pub(super) fn of_each<T: Send + 'static>(
-    look: impl Fn(&Path) -> Option<T> + Send + Sync + 'static,
-) -> Vec<T> {
+pub(super) fn scan<T: Send + 'static>(look: impl Fn(&Path) -> Option<T> + Send + Sync + 'static) -> Vec<T> {
     let all: Vec<PathBuf> =
         fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     at_each(all, look)

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::failure::Failure;
+use super::error::CliError;
 use super::options::Options;
 use crate::log::LOG_FILE;
 use crate::state_directory;
@@ -35,10 +35,10 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Read a file.
-    pub(super) fn read(file: &Path) -> Result<Settings, Failure> {
+    pub(super) fn read(file: &Path) -> Result<Settings, CliError> {
         let text = std::fs::read_to_string(file).map_err(|error| {
             let shown = file.display();
-            Failure::failed(format!("the settings in {shown} cannot be read: {error}"))
+            CliError::failed(format!("the settings in {shown} cannot be read: {error}"))
         })?;
         Settings::parse(file, &text)
     }
@@ -55,8 +55,8 @@ impl Settings {
         settings.filter_map(|settings| settings.apply(Options::defaults(false, 1)).ok()?.state).next()
     }
 
-    fn parse(file: &Path, text: &str) -> Result<Settings, Failure> {
-        let wrong = |why: &str| Failure::usage(format!("{}: {why}", file.display()));
+    fn parse(file: &Path, text: &str) -> Result<Settings, CliError> {
+        let wrong = |why: &str| CliError::usage(format!("{}: {why}", file.display()));
         let mut options: Table =
             text.parse().map_err(|error: toml::de::Error| wrong(error.to_string().trim()))?;
         let mut path = |key: &str| match options.remove(key) {
@@ -74,8 +74,8 @@ impl Settings {
     }
 
     /// `options`, changed by what the file says of them.
-    pub(super) fn apply(&self, options: Options) -> Result<Options, Failure> {
-        let named = |failure: Failure| Failure {
+    pub(super) fn apply(&self, options: Options) -> Result<Options, CliError> {
+        let named = |failure: CliError| CliError {
             message: format!("{}: {}", self.file.display(), failure.message),
             ..failure
         };
@@ -87,7 +87,7 @@ impl Settings {
                 Value::String(value) => Some(value.clone()),
                 Value::Integer(number) => Some(number.to_string()),
                 _ => {
-                    return Err(named(Failure::usage(format!(
+                    return Err(named(CliError::usage(format!(
                         "{key} must be text, a number, true or false"
                     ))));
                 }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::queue::Span;
 
-    fn parse(text: &str) -> Result<Settings, Failure> {
+    fn parse(text: &str) -> Result<Settings, CliError> {
         Settings::parse(Path::new("/etc/crewfs/x.toml"), text)
     }
 

@@ -16,9 +16,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::beneath::{self, Links};
-use super::failure::{Failure, dead_mount};
+use super::error::{CliError, dead_mount};
 use crate::confine::{self, ConfineError};
-use crate::mounts::{self, Mount, Table};
+use crate::mounts::{self, Mount, MountTable};
 use crate::queue::WorkerName;
 
 #[derive(Args)]
@@ -40,9 +40,9 @@ pub(super) const SERVERS: [&str; 4] = [
     "/usr/libexec/sftp-server",
 ];
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let worker = WorkerName::parse(&arguments.worker).ok_or_else(|| {
-        Failure::usage(format!(
+        CliError::usage(format!(
             "{:?} is no worker name: use letters, digits, '.', '_' and '-', 64 of them at most",
             arguments.worker
         ))
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let server = server(&SERVERS.map(Path::new))?;
     let mut command = Command::new(server);
     match &arguments.root {
-        None => Err(Failure::failed(format!("{} cannot be run: {}", server.display(), command.exec()))),
+        None => Err(CliError::failed(format!("{} cannot be run: {}", server.display(), command.exec()))),
         Some(root) => confined(command, root),
     }
 }
@@ -70,8 +70,8 @@ fn is_mine(environment: &[(&str, &str)]) -> bool {
 
 /// Become this program again in that environment. The kernel shows the daemon the one with which a program was started, and
 /// under a name that the client sent nothing of the mount may be touched, not even to look at it.
-fn begin_anew(environment: &[(&str, &str)]) -> Failure {
-    let failed = |error| Failure::failed(format!("crewfs cannot start itself anew: {error}"));
+fn begin_anew(environment: &[(&str, &str)]) -> CliError {
+    let failed = |error| CliError::failed(format!("crewfs cannot start itself anew: {error}"));
     let program = match std::env::current_exe() {
         Ok(program) => program,
         Err(error) => return failed(error),
@@ -80,24 +80,24 @@ fn begin_anew(environment: &[(&str, &str)]) -> Failure {
     failed(Command::new(program).args(arguments).env_clear().envs(environment.iter().copied()).exec())
 }
 
-fn server<'a>(places: &[&'a Path]) -> Result<&'a Path, Failure> {
+fn server<'a>(places: &[&'a Path]) -> Result<&'a Path, CliError> {
     places.iter().copied().find(|place| place.is_file()).ok_or_else(|| {
-        Failure::failed("OpenSSH's sftp-server is not there; install it: apt install openssh-sftp-server")
+        CliError::failed("OpenSSH's sftp-server is not there; install it: apt install openssh-sftp-server")
     })
 }
 
 /// Serve `root` and nothing else, for as long as it is mounted.
-fn confined(mut command: Command, root: &Path) -> Result<(), Failure> {
-    let mut table = Table::open().map_err(Failure::failed)?;
-    let (directory, root) = open(root, &table.ours().map_err(Failure::failed)?)?;
-    let served = table.around(&root).map_err(Failure::failed)?;
+fn confined(mut command: Command, root: &Path) -> Result<(), CliError> {
+    let mut table = MountTable::open().map_err(CliError::failed)?;
+    let (directory, root) = open(root, &table.ours().map_err(CliError::failed)?)?;
+    let served = table.around(&root).map_err(CliError::failed)?;
     let served: Vec<u64> = served.iter().map(|mount| mount.id).collect();
     confine::to(&directory, &root).map_err(|error| {
         let next = match &error {
             ConfineError::NotAllowed(_) => "; what is in the way: crewfs doctor",
             ConfineError::Step { .. } => "",
         };
-        Failure::failed(format!(
+        CliError::failed(format!(
             "nothing is served, because it cannot be kept to {}: {error}{next}",
             root.display()
         ))
@@ -105,21 +105,21 @@ fn confined(mut command: Command, root: &Path) -> Result<(), Failure> {
     let mut server = command
         .args([OsStr::new("-d"), root.as_os_str()])
         .spawn()
-        .map_err(|error| Failure::failed(format!("sftp-server cannot be run: {error}")))?;
+        .map_err(|error| CliError::failed(format!("sftp-server cannot be run: {error}")))?;
     match wait(&mut server, &mut table, &root, &served) {
-        Ok(Ended::Server(status)) if status.success() => Ok(()),
-        Ok(Ended::Server(status)) => Err(Failure::failed(format!("sftp-server failed: {status}"))),
-        Ok(Ended::Mount) => {
+        Ok(ConnectionEnd::Server(status)) if status.success() => Ok(()),
+        Ok(ConnectionEnd::Server(status)) => Err(CliError::failed(format!("sftp-server failed: {status}"))),
+        Ok(ConnectionEnd::Mount) => {
             let _ = server.kill();
             let _ = server.wait();
-            Err(Failure {
+            Err(CliError {
                 code: 3,
                 message: format!("{} is mounted no longer; connect again when it is", root.display()),
             })
         }
         Err(error) => {
             let _ = server.kill();
-            Err(Failure::failed(format!("the mount cannot be watched: {error}")))
+            Err(CliError::failed(format!("the mount cannot be watched: {error}")))
         }
     }
 }
@@ -128,10 +128,10 @@ fn confined(mut command: Command, root: &Path) -> Result<(), Failure> {
 /// project may exchange what has its name at any moment.
 ///
 /// Links may lead to the mount, but none that lies in it is followed.
-fn open(root: &Path, ours: &[Mount]) -> Result<(OwnedFd, PathBuf), Failure> {
-    let path = std::path::absolute(root).map_err(Failure::failed)?;
+fn open(root: &Path, ours: &[Mount]) -> Result<(OwnedFd, PathBuf), CliError> {
+    let path = std::path::absolute(root).map_err(CliError::failed)?;
     let cannot = |error: Errno| {
-        Failure::failed(match error {
+        CliError::failed(match error {
             Errno::NOTCONN => dead_mount(&path),
             Errno::LOOP | Errno::XDEV => format!(
                 "{0} is not served, because a link in the mount leads to it, or another directory is put in its place at this moment; \
@@ -165,30 +165,35 @@ fn open(root: &Path, ours: &[Mount]) -> Result<(OwnedFd, PathBuf), Failure> {
 }
 
 /// The mount of ours in which an open file lies.
-fn mount_of<'a>(file: &OwnedFd, ours: &'a [Mount]) -> Result<Option<&'a Mount>, Failure> {
-    let id = mounts::of_descriptor(file).map_err(Failure::failed)?;
+fn mount_of<'a>(file: &OwnedFd, ours: &'a [Mount]) -> Result<Option<&'a Mount>, CliError> {
+    let id = mounts::of_descriptor(file).map_err(CliError::failed)?;
     Ok(ours.iter().find(|mount| mount.id == id))
 }
 
 /// Where an open file is.
-fn path_of(file: &OwnedFd) -> Result<PathBuf, Failure> {
-    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(Failure::failed)
+fn path_of(file: &OwnedFd) -> Result<PathBuf, CliError> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(CliError::failed)
 }
 
-fn not_mounted(root: &Path) -> Failure {
+fn not_mounted(root: &Path) -> CliError {
     let message = format!("{0} is not mounted by crewfs; mount it first: crewfs mount {0}", root.display());
-    Failure { code: 3, message }
+    CliError { code: 3, message }
 }
 
 /// What ended a connection.
-enum Ended {
+enum ConnectionEnd {
     /// The server, as the client wished or not.
     Server(ExitStatus),
     /// One of the mounts that it serves went away.
     Mount,
 }
 
-fn wait(server: &mut Child, table: &mut Table, root: &Path, served: &[u64]) -> Result<Ended, Errno> {
+fn wait(
+    server: &mut Child,
+    table: &mut MountTable,
+    root: &Path,
+    served: &[u64],
+) -> Result<ConnectionEnd, Errno> {
     let process: OwnedFd = pidfd_open(Pid::from_child(server), PidfdFlags::empty())?;
     loop {
         let there: Vec<u64> = table
@@ -198,7 +203,7 @@ fn wait(server: &mut Child, table: &mut Table, root: &Path, served: &[u64]) -> R
             .map(|mount| mount.id)
             .collect();
         if !served.iter().all(|id| there.contains(id)) {
-            return Ok(Ended::Mount);
+            return Ok(ConnectionEnd::Mount);
         }
         let mut news = [
             PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN),
@@ -209,7 +214,7 @@ fn wait(server: &mut Child, table: &mut Table, root: &Path, served: &[u64]) -> R
             Err(error) => return Err(error),
         }
         if let Ok(Some(status)) = server.try_wait() {
-            return Ok(Ended::Server(status));
+            return Ok(ConnectionEnd::Server(status));
         }
     }
 }

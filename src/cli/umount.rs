@@ -8,7 +8,7 @@ use clap::Args;
 use rustix::io::Errno;
 
 use super::doctor;
-use super::failure::Failure;
+use super::error::CliError;
 use super::find_daemon::RunningDaemon;
 use super::paths::mount_place;
 use super::processes;
@@ -33,11 +33,11 @@ pub(super) struct Arguments {
 }
 
 /// How long the daemon may take to write its last snapshot.
-const LETTING_GO: Duration = Duration::from_secs(20);
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 /// How long it takes as a rule.
-const SOON: Duration = Duration::from_secs(3);
+const USUAL_SHUTDOWN: Duration = Duration::from_secs(3);
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let said = match &arguments.config {
         Some(file) => mount_place(&Settings::read(file)?.mountpoint)?,
         None => {
@@ -46,16 +46,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     // A caller that stands in the mount is not in its own way; the paths are absolute by now.
     let _ = std::env::set_current_dir("/");
-    let tree = match mounts::at(&said).map_err(Failure::failed)? {
+    let tree = match mounts::at(&said).map_err(CliError::failed)? {
         Some(tree) => tree,
         // A file names the place: where the project is mounted besides, it does not say.
-        None if arguments.config.is_some() => return Err(Failure::not_mounted(&said)),
+        None if arguments.config.is_some() => return Err(CliError::not_mounted(&said)),
         None => mount_of(&said)?,
     };
     let mountpoint = tree.mountpoint.clone();
     if arguments.lazy || doctor::is_dead(&tree)? {
         // Detaching takes the desk along; a dead tree could not even be asked for it.
-        take_away(&tree, true)?;
+        unmount(&tree, true)?;
         if arguments.lazy {
             return Ok(());
         }
@@ -66,9 +66,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             return Err(in_use(&mountpoint, &format!("by {}", users.join(", "))));
         }
         if let Some(desk) = desk_of(&mountpoint) {
-            take_away(&desk, false)?;
+            unmount(&desk, false)?;
         }
-        match take_away(&tree, false) {
+        match unmount(&tree, false) {
             // Whoever serves them takes the tree away when the desk is gone.
             Err(_) if gone_within(&mountpoint, Duration::from_secs(2)) => {}
             outcome => outcome?,
@@ -78,23 +78,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// The one mount of a project.
-fn mount_of(project: &Path) -> Result<Mount, Failure> {
-    let mut trees = mounts::of_project(project).map_err(Failure::failed)?;
+fn mount_of(project: &Path) -> Result<Mount, CliError> {
+    let mut trees = mounts::of_project(project).map_err(CliError::failed)?;
     if trees.len() > 1 {
         let places: Vec<_> = trees.iter().map(|tree| tree.mountpoint.display().to_string()).collect();
         let (project, places) = (project.display(), places.join(", "));
-        return Err(Failure::failed(format!("{project} is mounted at several places; say which: {places}")));
+        return Err(CliError::failed(format!("{project} is mounted at several places; say which: {places}")));
     }
-    trees.pop().ok_or_else(|| Failure::not_mounted(project))
+    trees.pop().ok_or_else(|| CliError::not_mounted(project))
 }
 
 fn desk_of(mountpoint: &Path) -> Option<Mount> {
     mounts::desk_of(mountpoint).ok().flatten()
 }
 
-fn in_use(mountpoint: &Path, by: &str) -> Failure {
+fn in_use(mountpoint: &Path, by: &str) -> CliError {
     let shown = mountpoint.display();
-    Failure::failed(format!(
+    CliError::failed(format!(
         "{shown} is in use {by}; end that, or take it away all the same: crewfs umount --lazy {shown}"
     ))
 }
@@ -128,12 +128,12 @@ fn users_of(tree: &Mount) -> Vec<String> {
         let command = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
         Some(format!("{} (process {pid})", shown::line(command.trim_end())))
     };
-    processes::of_each(name)
+    processes::scan(name)
 }
 
 /// Take one mount away; with `detach` also one that is in use, or does not answer. Nothing else is taken away, whatever is at its
 /// place by now.
-pub(super) fn take_away(mount: &Mount, detach: bool) -> Result<(), Failure> {
+pub(super) fn unmount(mount: &Mount, detach: bool) -> Result<(), CliError> {
     let shown = mount.mountpoint.display();
     let is_there = || mounts::ours().is_ok_and(|mounts| mounts.iter().any(|other| other.id == mount.id));
     match MountPoint::at(&mount.mountpoint).and_then(|place| place.unmount(mount.device, detach)) {
@@ -141,19 +141,19 @@ pub(super) fn take_away(mount: &Mount, detach: bool) -> Result<(), Failure> {
         Err(Errno::BUSY) => Err(in_use(&mount.mountpoint, "by somebody who cannot be seen from here")),
         // It went away by itself.
         Err(_) if !is_there() => Ok(()),
-        Err(Errno::INVAL) => Err(Failure::failed(format!(
+        Err(Errno::INVAL) => Err(CliError::failed(format!(
             "{shown} shows something else than the mount of crewfs that is there: it is covered, or its directory was moved; see: findmnt"
         ))),
         // An ordinary user may take away what is theirs, with the help of fusermount.
         Err(Errno::PERM) => {
             unmount_by_helper(&mount.mountpoint, detach).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => {
-                    Failure::failed(format!("fusermount3 cannot be run: {error}; install fuse3"))
+                    CliError::failed(format!("fusermount3 cannot be run: {error}; install fuse3"))
                 }
-                _ => Failure::failed(format!("{shown}: {error}")),
+                _ => CliError::failed(format!("{shown}: {error}")),
             })
         }
-        Err(error) => Err(Failure::failed(format!("{shown} cannot be unmounted: {error}"))),
+        Err(error) => Err(CliError::failed(format!("{shown} cannot be unmounted: {error}"))),
     }
 }
 
@@ -162,10 +162,10 @@ fn gone_within(mountpoint: &Path, limit: Duration) -> bool {
 }
 
 /// Wait until the project is free: then it can be mounted again, moved or backed up.
-fn wait_for_daemon(tree: &Mount) -> Result<(), Failure> {
+fn wait_for_daemon(tree: &Mount) -> Result<(), CliError> {
     let source = &tree.source;
     let free = || Project::is_free(source);
-    if within(SOON, free) {
+    if within(USUAL_SHUTDOWN, free) {
         return Ok(());
     }
     if let Some(served) = RunningDaemon::find(source) {
@@ -176,10 +176,10 @@ fn wait_for_daemon(tree: &Mount) -> Result<(), Failure> {
         // Another mount namespace may have a copy of the mount, which keeps it served. Here it is gone, as was asked for.
         served.end(tree.user);
     }
-    if within(LETTING_GO, free) {
+    if within(SHUTDOWN_LIMIT, free) {
         return Ok(());
     }
-    Err(Failure::failed(format!("the mount is gone, but its daemon still holds {}", source.display())))
+    Err(CliError::failed(format!("the mount is gone, but its daemon still holds {}", source.display())))
 }
 
 fn within(limit: Duration, mut done: impl FnMut() -> bool) -> bool {

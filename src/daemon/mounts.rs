@@ -18,7 +18,7 @@ use crate::fs::files::make_directory_like;
 use crate::fs::tree::DESK;
 use crate::mountpoint::{Device, MountPoint, device_of};
 use crate::mounts;
-use crate::state_directory::FileId;
+use crate::state_directory::InodeId;
 
 /// Whether the place to mount at is one, free, and no trap.
 pub fn check_places(config: &Config) -> Result<(), StartError> {
@@ -77,7 +77,7 @@ pub(super) fn mountpoint(
     let found = MountPoint::at(path).and_then(|place| place.open().map(|target| (place, target)));
     let (place, target) =
         found.map_err(|error| cannot(format!("the mount point {shown} cannot be used"), error))?;
-    if in_place_of.is_some_and(|project| FileId::of(&target) != FileId::of(project)) {
+    if in_place_of.is_some_and(|project| InodeId::of(&target) != InodeId::of(project)) {
         return Err(StartError(format!(
             "{shown} was replaced while it was being mounted; find out who does that, and mount it again"
         )));

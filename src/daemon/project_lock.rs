@@ -165,8 +165,13 @@ fn owner(place: &Path, has_it_still: bool) -> Option<LockOwner> {
     serde_json::from_slice(&said).ok()
 }
 
-fn not_taken(source: &Path, place: &Path, is_chosen: bool, error: state_directory::TakeError) -> TakeError {
-    use state_directory::TakeError as Why;
+fn not_taken(
+    source: &Path,
+    place: &Path,
+    is_chosen: bool,
+    error: state_directory::StateDirectoryError,
+) -> TakeError {
+    use state_directory::StateDirectoryError as Why;
     let (source, shown) = (source.display(), place.display());
     let error = match error {
         Why::Held(said) => return TakeError::Held(serde_json::from_slice(&said).ok()),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{StartError, cannot};
 use crate::log::{LOG_FILE, LOG_HEADER_BYTES, LogError, check_header};
-use crate::state_directory::{self, FileId, LOCK, LOCK_BYTES, StateDirectory, plain};
+use crate::state_directory::{self, InodeId, LOCK, LOCK_BYTES, StateDirectory, plain};
 
 /// The file in a state directory outside of the project that says whose it is.
 pub(super) const OWNER: &str = "project";
@@ -23,7 +23,7 @@ const OWNER_UNFINISHED: &str = "project.new";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct StateOwner {
     path: PathBuf,
-    directory: FileId,
+    directory: InodeId,
 }
 
 /// Whether the last daemon had to leave the log beside its place.
@@ -70,7 +70,7 @@ pub(super) fn check_owner(
     root: &OwnedFd,
     create: bool,
 ) -> Result<(), StartError> {
-    let directory = FileId::of(root).map_err(|error| cannot("the project cannot be looked at", error))?;
+    let directory = InodeId::of(root).map_err(|error| cannot("the project cannot be looked at", error))?;
     let owner = StateOwner { path: source.to_path_buf(), directory };
     let mut said = Vec::new();
     let recorded: Option<StateOwner> = state

@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::fs::desk::Desk;
 use crate::fs::files::Files;
 use crate::fs::identity::exits::ExitStatusSource;
-use crate::state_directory::FileId;
+use crate::state_directory::InodeId;
 
 /// What the daemon tells of itself when it is asked what is in force: where the state is, and whether that and the tasks directory
 /// are where the project has them.
@@ -27,7 +27,7 @@ pub(super) fn status(
     let root = project.root().try_clone().map_err(|e| cannot("a descriptor cannot be copied", e))?;
     let (state, engine, name) = (project.state().clone(), engine.clone(), config.tasks.clone());
     Ok(move || {
-        let tasks_in_place = match (FileId::at(&root, &*name), FileId::of(tasks.root())) {
+        let tasks_in_place = match (InodeId::at(&root, &*name), InodeId::of(tasks.root())) {
             (Ok(there), Ok(served)) => there == served,
             _ => false,
         };

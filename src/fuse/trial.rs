@@ -21,37 +21,37 @@ const FLAGS: usize = VERSION + 12;
 const FURTHER_FLAGS: usize = VERSION + 16;
 
 /// A mount that is not attached to a directory.
-pub struct Trial {
+pub struct TrialMount {
     connection: OwnedFd,
     mount: OwnedFd,
 }
 
 /// What the kernel offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
+pub struct KernelOffer {
     /// Its version of the protocol, after 7.
     pub minor: u32,
     /// Each feature that the tree uses, and whether the kernel offers it.
     pub features: Vec<(&'static str, bool)>,
 }
 
-impl Trial {
+impl TrialMount {
     /// Make a trial mount.
     ///
     /// # Errors
     /// Why this process cannot.
-    pub fn make() -> io::Result<Trial> {
+    pub fn make() -> io::Result<TrialMount> {
         let options =
             MountOptions { fsname: "nothing".into(), read_only: true, allow_other: false, threads: 1 };
         let (connection, mount) = make_mount(&options)?;
-        Ok(Trial { connection, mount })
+        Ok(TrialMount { connection, mount })
     }
 
     /// What the kernel offers, as its first request says.
     ///
     /// # Errors
     /// If the kernel has written something else.
-    pub fn offer(&self) -> io::Result<Offer> {
+    pub fn offer(&self) -> io::Result<KernelOffer> {
         let mut request = [0; ROOM];
         let length = rustix::io::read(&self.connection, &mut request[..])?;
         parse(&request[..length]).ok_or_else(|| io::ErrorKind::InvalidData.into())
@@ -67,7 +67,7 @@ impl Trial {
     }
 }
 
-fn parse(request: &[u8]) -> Option<Offer> {
+fn parse(request: &[u8]) -> Option<KernelOffer> {
     let number = |at: usize| {
         let bytes = request.get(at..at + 4)?;
         Some(u32::from_ne_bytes(bytes.try_into().ok()?))
@@ -77,7 +77,7 @@ fn parse(request: &[u8]) -> Option<Offer> {
     let flags = u64::from(number(FLAGS)?) | u64::from(number(FURTHER_FLAGS).unwrap_or_default()) << 32;
     let flags = InitFlags::from_bits_retain(flags);
     let features = UNREPORTED.iter().map(|(name, flag)| (*name, flags.contains(*flag))).collect();
-    Some(Offer { minor, features })
+    Some(KernelOffer { minor, features })
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ const PAGE: &str = "docs/troubleshooting.md";
 
 /// What makes an error of what is given to it.
 const MAKERS: [&str; 8] = [
-    "Failure::failed(",
-    "Failure::usage(",
+    "CliError::failed(",
+    "CliError::usage(",
     "StartError(",
     "message: ",
     "let message = ",
@@ -156,16 +156,16 @@ fn every_sentence_of_a_command_is_on_the_page_and_no_other() {
 #[test]
 fn sentences_are_found_in_whatever_form_they_are_made() {
     let source = r#"
-        Failure::failed(format!("{shown} is {}; go \
+        CliError::failed(format!("{shown} is {}; go \
              on", x.map_or(", ", |y| y)))
         StartError(if a { format!("one of {b}") } else { "the other of two".into() })
-        let wrong = |expected: &str| Failure::usage(format!("{item:?} is wrong: {expected}"));
+        let wrong = |expected: &str| CliError::usage(format!("{item:?} is wrong: {expected}"));
         cannot("it cannot be", error); is_wrong("not this one at all"); wrong("takes no \"value\"")
-        Failure { code: 3, message: format!("{} is gone now", place) }
+        CliError { code: 3, message: format!("{} is gone now", place) }
         #[error("first of {0}{}", .0.map(|x| format!("second of {x}")))]
         let message = format!("{shown} is not what it was");
 #[cfg(test)]
-mod tests { Failure::failed("what only tests say") }"#;
+mod tests { CliError::failed("what only tests say") }"#;
     let mut found = BTreeMap::new();
     made("a.rs", source, &mut found);
     let found: Vec<&str> = found.keys().map(String::as_str).collect();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::finding::Finding::{self, Good, Warning};
 use super::liveness::{Liveness, LivenessCheck};
-use crate::cli::failure::{Failure, dead_mount};
+use crate::cli::error::{CliError, dead_mount};
 use crate::cli::find_daemon::RunningDaemon;
 use crate::mounts::{self, Mount};
 
@@ -43,11 +43,11 @@ pub(super) fn findings(but: Option<&Path>) -> Vec<Finding> {
 ///
 /// # Errors
 /// The message about a mount that does not answer.
-pub(in crate::cli) fn is_dead(mount: &Mount) -> Result<bool, Failure> {
-    match LivenessCheck::start(&mount.mountpoint).map_err(Failure::failed)?.result() {
+pub(in crate::cli) fn is_dead(mount: &Mount) -> Result<bool, CliError> {
+    match LivenessCheck::start(&mount.mountpoint).map_err(CliError::failed)?.result() {
         Liveness::Dead => Ok(true),
         Liveness::Alive(_) => Ok(false),
-        Liveness::Silent => Err(Failure::failed(silent_mount(&mount.mountpoint, &mount.source))),
+        Liveness::Silent => Err(CliError::failed(silent_mount(&mount.mountpoint, &mount.source))),
     }
 }
 

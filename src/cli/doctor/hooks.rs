@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::finding::Finding::{self, Problem, Warning};
-use super::probe::{self, Probe, Query};
-use crate::cli::failure::Failure;
+use super::probe::{self, Probe, ProbeProcess};
+use crate::cli::error::CliError;
 use crate::cli::{init, out};
 use crate::limits::DOCTOR_SILENT_MS;
 
@@ -17,7 +17,7 @@ const SHARED: &str = "shared ";
 pub(super) fn findings(place: &Path) -> Vec<Finding> {
     let asked = probe::command(Probe::Hooks).and_then(|mut command| {
         command.arg(place);
-        Query::start(command)
+        ProbeProcess::start(command)
     });
     let said = asked.ok().and_then(|query| query.answer(Duration::from_millis(DOCTOR_SILENT_MS)));
     let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
@@ -32,7 +32,7 @@ pub(super) fn findings(place: &Path) -> Vec<Finding> {
 }
 
 /// The child's part.
-pub(super) fn probe(place: &Path) -> Result<(), Failure> {
+pub(super) fn probe(place: &Path) -> Result<(), CliError> {
     for exposed in init::exposed(place)? {
         let shared = if exposed.is_shared { SHARED } else { "" };
         out::write(format!("{shared}{}: {}\0", exposed.path.display(), exposed.why).as_bytes());

@@ -12,13 +12,13 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde_json::{Map, Value, json};
 
 use super::finding::Finding::{self, Good, Problem, Warning};
-use super::probe::{self, Probe, Query};
-use crate::cli::failure::Failure;
+use super::probe::{self, Probe, ProbeProcess};
+use crate::cli::error::CliError;
 use crate::cli::out;
 use crate::confine::{self, ConfineError};
 use crate::daemon::requirements;
 use crate::fs::identity::exits::ExitStatusSource;
-use crate::fuse::{Offer, Trial};
+use crate::fuse::{KernelOffer, TrialMount};
 use crate::limits::DOCTOR_SILENT_MS;
 use crate::sys;
 
@@ -40,7 +40,7 @@ const FEATURES: [(&str, &str, &str); 9] = [
 
 /// What came of mounting something.
 struct MountTrial {
-    offer: Option<Offer>,
+    offer: Option<KernelOffer>,
     /// The error, if it was refused.
     refused: Option<i32>,
 }
@@ -124,11 +124,11 @@ fn endings(endings: &ExitStatusSource) -> Option<Finding> {
 
 /// Have something mounted by a process that does nothing else; nothing where that cannot be tried.
 fn try_mount() -> Option<MountTrial> {
-    let asked = probe::command(Probe::TrialMount).and_then(Query::start).ok()?;
+    let asked = probe::command(Probe::TrialMount).and_then(ProbeProcess::start).ok()?;
     let said = asked.answer(Duration::from_millis(DOCTOR_SILENT_MS))?;
     let said: Value = serde_json::from_slice(&said.stdout).ok()?;
     let features = said["features"].as_object();
-    let offer = features.zip(said["minor"].as_u64()).map(|(features, minor)| Offer {
+    let offer = features.zip(said["minor"].as_u64()).map(|(features, minor)| KernelOffer {
         minor: minor as u32,
         features: FEATURES
             .iter()
@@ -168,7 +168,7 @@ fn judge(tried: &MountTrial) -> Vec<Finding> {
 }
 
 /// The child's part.
-pub(super) fn probe() -> Result<(), Failure> {
+pub(super) fn probe() -> Result<(), CliError> {
     let (mut said, (offer, refused)) = (Map::new(), trial_mount()?);
     if let Some(offer) = offer {
         said.insert("minor".into(), offer.minor.into());
@@ -181,10 +181,10 @@ pub(super) fn probe() -> Result<(), Failure> {
 }
 
 /// What the kernel offers, and the error by which it refuses.
-fn trial_mount() -> Result<(Option<Offer>, Option<i32>), Failure> {
+fn trial_mount() -> Result<(Option<KernelOffer>, Option<i32>), CliError> {
     // In the namespace in which the daemon will mount: root of a user namespace may not mount in every one.
     if sys::is_root()
-        && let Err(error) = Trial::make()
+        && let Err(error) = TrialMount::make()
     {
         return Ok((None, error.raw_os_error()));
     }
@@ -195,17 +195,17 @@ fn trial_mount() -> Result<(Option<Offer>, Option<i32>), Failure> {
         Err(error @ ConfineError::Step { .. }) if sys::is_root() => {
             return Ok((None, error.why().raw_os_error()));
         }
-        Err(error) => return Err(Failure::failed(error)),
+        Err(error) => return Err(CliError::failed(error)),
     };
-    let trial = match Trial::make() {
+    let trial = match TrialMount::make() {
         Ok(trial) => trial,
         Err(error) => return Ok((None, error.raw_os_error())),
     };
-    let offer = trial.offer().map_err(Failure::failed)?;
+    let offer = trial.offer().map_err(CliError::failed)?;
     if !is_private {
         return Ok((Some(offer), None));
     }
-    let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(Failure::failed)?;
+    let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(CliError::failed)?;
     let refused = trial.appear(&root).err().and_then(|error| error.raw_os_error());
     Ok((Some(offer), refused))
 }
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_an_older_kernel_lacks_is_said_with_what_is_lost() {
-        let offer = |minor, lacks: &str| Offer {
+        let offer = |minor, lacks: &str| KernelOffer {
             minor,
             features: FEATURES.iter().map(|(name, ..)| (*name, *name != lacks)).collect(),
         };
@@ -257,7 +257,7 @@ mod tests {
     fn each_feature_that_the_tree_uses_is_explained() {
         let names: Vec<&str> = FEATURES.iter().map(|(name, ..)| *name).collect();
         // Where nothing can be mounted, there is nothing to compare with.
-        let Ok(trial) = Trial::make() else { return };
+        let Ok(trial) = TrialMount::make() else { return };
         let offered: Vec<&str> = trial.offer().unwrap().features.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, offered);
     }

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::probe::{self, Probe, Query};
-use crate::cli::failure::Failure;
+use super::probe::{self, Probe, ProbeProcess};
+use crate::cli::error::CliError;
 use crate::cli::out;
 use crate::fs::tree::SESSION;
 use crate::limits::DOCTOR_SILENT_MS;
 use crate::mounts;
 
 /// A check that is under way.
-pub(super) struct LivenessCheck(Query);
+pub(super) struct LivenessCheck(ProbeProcess);
 
 /// The result of a check.
 #[derive(Debug, PartialEq)]
@@ -37,7 +37,7 @@ impl LivenessCheck {
     pub(super) fn start(place: &Path) -> io::Result<LivenessCheck> {
         let mut command = probe::command(Probe::Liveness)?;
         command.arg(place);
-        Query::start(command).map(LivenessCheck)
+        ProbeProcess::start(command).map(LivenessCheck)
     }
 
     /// Wait for the result, as long as a mount may take to answer.
@@ -51,7 +51,7 @@ impl LivenessCheck {
 }
 
 /// The child's part.
-pub(super) fn probe(place: &Path) -> Result<(), Failure> {
+pub(super) fn probe(place: &Path) -> Result<(), CliError> {
     if mounts::is_dead(place) {
         out::write(DEAD.as_bytes());
         return Ok(());

@@ -31,7 +31,7 @@ pub(super) use self::dead::is_dead;
 use self::finding::Finding::{Good, Problem, Warning};
 use self::probe::Probe;
 
-use super::failure::Failure;
+use super::error::CliError;
 use super::find_daemon::RunningDaemon;
 use super::out::say;
 use super::paths::mount_place;
@@ -49,7 +49,7 @@ pub(super) struct Arguments {
     probe: Option<Probe>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     match (arguments.probe, &arguments.mountpoint) {
         (Some(Probe::Liveness), Some(place)) => return liveness::probe(place),
         (Some(Probe::Namespaces), _) => return remote::probe(),
@@ -85,8 +85,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     match findings.iter().filter(|finding| matches!(finding, Problem(_))).count() {
         0 => Ok(()),
-        1 => Err(Failure::failed("one problem is to be solved first")),
-        n => Err(Failure::failed(format!("{n} problems are to be solved first"))),
+        1 => Err(CliError::failed("one problem is to be solved first")),
+        n => Err(CliError::failed(format!("{n} problems are to be solved first"))),
     }
 }
 
@@ -97,11 +97,11 @@ struct NamedProject {
 }
 
 impl NamedProject {
-    fn find(path: &Path) -> Result<NamedProject, Failure> {
+    fn find(path: &Path) -> Result<NamedProject, CliError> {
         let place = mount_place(path)?;
-        let ours = mounts::ours().map_err(Failure::failed)?;
+        let ours = mounts::ours().map_err(CliError::failed)?;
         // The mount at this place, or else one that shows what is there.
-        let at = mounts::at(&place).map_err(Failure::failed)?;
+        let at = mounts::at(&place).map_err(CliError::failed)?;
         if let Some(mount) = at.or_else(|| ours.into_iter().rev().find(|mount| mount.source == place)) {
             return Ok(NamedProject { mounted_at: Some(mount.mountpoint), source: mount.source });
         }
@@ -111,7 +111,7 @@ impl NamedProject {
         if is_project {
             Ok(NamedProject { mounted_at: None, source: place })
         } else {
-            Err(Failure::not_mounted(&place))
+            Err(CliError::not_mounted(&place))
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::dead::silent_mount;
 use super::finding::Finding::{self, Good, Problem, Warning};
 use super::liveness::{Liveness, LivenessCheck};
-use crate::cli::failure::dead_mount;
+use crate::cli::error::dead_mount;
 use crate::mounts;
 
 /// What is to be said of the mount at this place, which shows `source`; and what it says itself, if it answers.

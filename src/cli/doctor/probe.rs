@@ -33,19 +33,19 @@ pub(super) fn command(probe: Probe) -> io::Result<Command> {
 }
 
 /// A program that was started for its answer on standard output.
-pub(super) struct Query {
+pub(super) struct ProbeProcess {
     process: OwnedFd,
     answer: Receiver<io::Result<Output>>,
 }
 
-impl Query {
-    pub(super) fn start(mut command: Command) -> io::Result<Query> {
+impl ProbeProcess {
+    pub(super) fn start(mut command: Command) -> io::Result<ProbeProcess> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn()?;
         let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         let (sender, answer) = sync_channel(1);
         std::thread::spawn(move || sender.send(child.wait_with_output()));
-        Ok(Query { process, answer })
+        Ok(ProbeProcess { process, answer })
     }
 
     /// The answer of the program, if it ends within the limit. Otherwise the program is killed and not waited for: a call on the mount

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::finding::Finding::{self, Good, Warning};
-use super::probe::{self, Probe, Query};
+use super::probe::{self, Probe, ProbeProcess};
 use super::sshd;
 use super::system::{number, program};
-use crate::cli::failure::Failure;
+use crate::cli::error::CliError;
 use crate::cli::sftp_server::SERVERS;
 use crate::confine;
 use crate::limits::DOCTOR_SILENT_MS;
@@ -53,7 +53,7 @@ fn namespaces() -> Finding {
             // Root always may.
             command.uid(NOBODY).gid(NOBODY);
         }
-        Query::start(command)
+        ProbeProcess::start(command)
     });
     let tried = attempt.map(|query| query.answer(Duration::from_millis(DOCTOR_SILENT_MS)));
     let failed = match tried {
@@ -91,9 +91,9 @@ fn judge(failed: Option<&str>, settings: [Option<u64>; 3]) -> Finding {
 }
 
 /// The child's part: what an ordinary user does to see nothing but a project.
-pub(super) fn probe() -> Result<(), Failure> {
-    let any = std::fs::File::open(ANY).map_err(Failure::failed)?;
-    confine::to(&any, Path::new(ANY)).map_err(Failure::failed)
+pub(super) fn probe() -> Result<(), CliError> {
+    let any = std::fs::File::open(ANY).map_err(CliError::failed)?;
+    confine::to(&any, Path::new(ANY)).map_err(CliError::failed)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::finding::Finding::{self, Good, Problem, Warning};
 use super::keys;
-use super::probe::Query;
+use super::probe::ProbeProcess;
 use crate::cli::settings::DIRECTORY;
 use crate::limits::DOCTOR_SILENT_MS;
 use crate::sys;
@@ -84,7 +84,8 @@ fn user(drop_in: &str) -> Option<String> {
 fn project(sshd: &Path, name: &str, user: &str) -> Vec<Finding> {
     let mut command = Command::new(sshd);
     command.args(["-T", "-C", &format!("user={user},host=localhost,addr=127.0.0.1")]);
-    let said = match Query::start(command).map(|query| query.answer(Duration::from_millis(DOCTOR_SILENT_MS)))
+    let said = match ProbeProcess::start(command)
+        .map(|query| query.answer(Duration::from_millis(DOCTOR_SILENT_MS)))
     {
         Ok(Some(output)) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
         Ok(Some(output)) => {

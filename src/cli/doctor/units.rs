@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::finding::Finding::{self, Good, Problem, Warning};
-use super::probe::Query;
+use super::probe::ProbeProcess;
 use super::system::configured_projects;
 use crate::limits::DOCTOR_SILENT_MS;
 
@@ -25,7 +25,9 @@ pub(super) fn findings() -> Vec<Finding> {
     }
     let mut list = Command::new("systemctl");
     list.args(["list-units", "--all", "--plain", "--no-legend", "--no-pager", "crewfs@*.service"]);
-    let said = match Query::start(list).map(|query| query.answer(Duration::from_millis(DOCTOR_SILENT_MS))) {
+    let said = match ProbeProcess::start(list)
+        .map(|query| query.answer(Duration::from_millis(DOCTOR_SILENT_MS)))
+    {
         Ok(Some(output)) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
         _ => {
             return vec![Warning(

@@ -20,7 +20,7 @@ pub(super) use self::exposed::Exposed;
 use self::kit::{Client, InstallMethod, Merged, PARTS, PLUGIN, Part};
 use self::plan::{ChangePlan, FileContent, TASKS};
 use self::record::{InstallRecord, InstalledFile, RECORD};
-use super::failure::Failure;
+use super::error::CliError;
 use super::out::say;
 use super::paths::mount_place;
 
@@ -46,11 +46,11 @@ pub(super) struct Arguments {
     dry_run: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let shown = arguments.directory.display();
     // A mistyped path would become a project that is not found again.
     if arguments.directory.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        return Err(Failure::failed(format!(
+        return Err(CliError::failed(format!(
             "{shown} does not exist; mend the path, or make it first: mkdir -p {shown}"
         )));
     }
@@ -99,12 +99,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let nothing = if report.changes == 0 { "; nothing was changed" } else { "" };
     let ChangeReport { refused, disabled, .. } = report;
     if refused > 0 {
-        return Err(Failure::failed(format!(
+        return Err(CliError::failed(format!(
             "{refused} of the files could not be changed; what to add to them by hand is said above"
         )));
     }
     if !disabled.is_empty() {
-        return Err(Failure::failed(format!(
+        return Err(CliError::failed(format!(
             "the hooks will not run for {}; what is in their way is said above",
             disabled.join(", ")
         )));
@@ -175,7 +175,7 @@ fn install(
     update: bool,
     plan: &mut ChangePlan,
     report: &mut ChangeReport,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     for part in parts {
         if part.is_for(clients, |path| plan.has(path)) {
             put(part, record, update, plan, report)?;
@@ -185,7 +185,7 @@ fn install(
 }
 
 /// What others than its owner can change of what agents run in this directory.
-pub(super) fn exposed(directory: &Path) -> Result<Vec<Exposed>, Failure> {
+pub(super) fn exposed(directory: &Path) -> Result<Vec<Exposed>, CliError> {
     ChangePlan::at(directory.to_path_buf()).map(|plan| exposed::all(&plan))
 }
 
@@ -196,7 +196,7 @@ fn put(
     update: bool,
     plan: &mut ChangePlan,
     report: &mut ChangeReport,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     let (found, created) = match plan.find(part.path)? {
         FileContent::Text(text) => (text, false),
         FileContent::Missing => (part.empty().to_string(), true),
@@ -272,7 +272,7 @@ fn refuse(part: &Part, why: &str, report: &mut ChangeReport) {
     }
 }
 
-fn remove(record: &InstallRecord, plan: &mut ChangePlan, report: &mut ChangeReport) -> Result<(), Failure> {
+fn remove(record: &InstallRecord, plan: &mut ChangePlan, report: &mut ChangeReport) -> Result<(), CliError> {
     for installed in record.files.iter().rev() {
         let Some(part) = PARTS.iter().chain(PLUGIN).find(|part| part.path == installed.path) else {
             report.line("left", &installed.path, "this crewfs does not know it; remove it by hand");

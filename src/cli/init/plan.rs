@@ -20,9 +20,9 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::cli::beneath::{self, Links};
-use crate::cli::failure::Failure;
+use crate::cli::error::CliError;
 use crate::limits::INIT_FILE_BYTES;
-use crate::state_directory::FileId;
+use crate::state_directory::InodeId;
 use crate::sys;
 
 /// The tasks directory, as `crewfs mount` names it.
@@ -48,9 +48,9 @@ pub(super) struct ChangePlan {
 /// A file, or the place of one. Several paths may lead to it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
-    There(FileId),
+    There(InodeId),
     /// A name below a directory.
-    Missing(FileId, PathBuf),
+    Missing(InodeId, PathBuf),
 }
 
 /// A file that was found. It is held, so that no other file gets its number.
@@ -76,7 +76,7 @@ enum PathLookup {
 
 impl ChangePlan {
     /// The place at `root`, which has no links in it.
-    pub(super) fn at(root: PathBuf) -> Result<ChangePlan, Failure> {
+    pub(super) fn at(root: PathBuf) -> Result<ChangePlan, CliError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::open(&root, flags, Mode::empty());
         match opened.and_then(|fd| fstat(&fd).map(|like| (fd, like))) {
@@ -85,7 +85,7 @@ impl ChangePlan {
             }
             Err(Errno::NOTDIR) => {
                 let shown = root.display();
-                Err(Failure::failed(format!("{shown} is not a directory; name that of a project")))
+                Err(CliError::failed(format!("{shown} is not a directory; name that of a project")))
             }
             Err(error) => Err(failed(&root, "be looked at", &error.into())),
         }
@@ -111,7 +111,7 @@ impl ChangePlan {
         self.like.st_uid
     }
 
-    fn look(&self, path: &Path) -> Result<PathLookup, Failure> {
+    fn look(&self, path: &Path) -> Result<PathLookup, CliError> {
         let there = match self.open(path, OFlags::PATH) {
             Ok(there) => there,
             Err(Errno::NOENT | Errno::NOTDIR) => return self.missing(path),
@@ -123,7 +123,7 @@ impl ChangePlan {
             Err(Errno::LOOP) => return Ok(PathLookup::Unfit(format!("{} is a link", path.display()))),
             Err(error) => return Err(failed(&self.shown.join(path), "be looked at", &error.into())),
         };
-        match fstat(&there).map(|stat| (unfit(&stat), FileId::from(stat))) {
+        match fstat(&there).map(|stat| (unfit(&stat), InodeId::from(stat))) {
             Ok((None, id)) => Ok(PathLookup::There(Target::There(id), there)),
             Ok((Some(why), _)) => Ok(PathLookup::Unfit(why)),
             Err(error) => Err(failed(&self.shown.join(path), "be looked at", &error.into())),
@@ -131,7 +131,7 @@ impl ChangePlan {
     }
 
     /// The name below the last directory on a way that ends too soon.
-    fn missing(&self, path: &Path) -> Result<PathLookup, Failure> {
+    fn missing(&self, path: &Path) -> Result<PathLookup, CliError> {
         for above in path.ancestors().skip(1) {
             let there = match self.open(above, OFlags::PATH | OFlags::DIRECTORY) {
                 Ok(there) => there,
@@ -147,7 +147,7 @@ impl ChangePlan {
                 let why = format!("{} is a link that leads nowhere", above.join(first).display());
                 return Ok(PathLookup::Unfit(why));
             }
-            let id = fstat(&there).map(|stat| FileId::from(stat));
+            let id = fstat(&there).map(InodeId::from);
             let id = id.map_err(|error| failed(&self.shown.join(above), "be looked at", &error.into()))?;
             return Ok(PathLookup::Missing(Target::Missing(id, rest.to_path_buf())));
         }
@@ -155,7 +155,7 @@ impl ChangePlan {
     }
 
     /// What is, or shall be, at a path.
-    pub(super) fn find(&self, path: &str) -> Result<FileContent, Failure> {
+    pub(super) fn find(&self, path: &str) -> Result<FileContent, CliError> {
         let path = Path::new(path);
         let (target, there) = match self.look(path)? {
             PathLookup::Unfit(why) => return Ok(FileContent::Unfit(why)),
@@ -183,7 +183,7 @@ impl ChangePlan {
         text: String,
         executable: bool,
         made: &mut Vec<String>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CliError> {
         if let Some((above, _)) = path.rsplit_once('/') {
             self.make_directory(above, made);
         }
@@ -217,7 +217,7 @@ impl ChangePlan {
         self.steps.push(PlannedStep::MakeDirectory(path.into()));
     }
 
-    pub(super) fn remove(&mut self, path: &str) -> Result<(), Failure> {
+    pub(super) fn remove(&mut self, path: &str) -> Result<(), CliError> {
         if let PathLookup::There(target, held) = self.look(Path::new(path))? {
             self.shall.insert(target.clone(), None);
             self.steps.push(PlannedStep::Remove { file: path.into(), found: HeldFile { target, held } });
@@ -231,7 +231,7 @@ impl ChangePlan {
     }
 
     /// Do what was decided. What had to go and cannot stays; that and why is the answer.
-    pub(super) fn carry_out(self) -> Result<Vec<(PathBuf, &'static str)>, Failure> {
+    pub(super) fn carry_out(self) -> Result<Vec<(PathBuf, &'static str)>, CliError> {
         let mut stay = Vec::new();
         for step in &self.steps {
             match step {
@@ -302,7 +302,7 @@ impl ChangePlan {
         if unfit(&stat).is_some() || !found.is(&stat) || read(&found.held)? != from.as_bytes() {
             return Ok(false);
         }
-        let file = File::from(beneath::again(&found.held, OFlags::WRONLY | OFlags::NONBLOCK)?);
+        let file = File::from(beneath::reopen(&found.held, OFlags::WRONLY | OFlags::NONBLOCK)?);
         let same = from.bytes().zip(to.bytes()).take_while(|(from, to)| from == to).count();
         file.write_all_at(&to.as_bytes()[same..], same as u64)?;
         if from.len() > to.len() {
@@ -341,7 +341,7 @@ impl ChangePlan {
 
 impl HeldFile {
     fn is(&self, stat: &Stat) -> bool {
-        self.target == Target::There(FileId::from(*stat))
+        self.target == Target::There(InodeId::from(*stat))
     }
 }
 
@@ -359,7 +359,7 @@ fn unfit(stat: &Stat) -> Option<String> {
 /// What a file holds, or a byte more than is read of any.
 fn read(there: &OwnedFd) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = File::from(beneath::again(there, OFlags::RDONLY | OFlags::NONBLOCK)?);
+    let file = File::from(beneath::reopen(there, OFlags::RDONLY | OFlags::NONBLOCK)?);
     file.take(INIT_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -369,14 +369,14 @@ fn is_empty(directory: &OwnedFd) -> io::Result<bool> {
     Ok(entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b".."))))
 }
 
-fn changed(path: &Path, why: &str) -> Failure {
-    Failure::failed(format!(
+fn changed(path: &Path, why: &str) -> CliError {
+    CliError::failed(format!(
         "{} cannot be written: {why}; look who changes it, and run the same command again: it goes on from there",
         path.display()
     ))
 }
 
-fn failed(path: &Path, what: &str, error: &io::Error) -> Failure {
+fn failed(path: &Path, what: &str, error: &io::Error) -> CliError {
     let next = match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
             "do it as the owner of the project, where it can be written"
@@ -389,7 +389,7 @@ fn failed(path: &Path, what: &str, error: &io::Error) -> Failure {
         }
         _ => "mend that",
     };
-    Failure::failed(format!(
+    CliError::failed(format!(
         "{} cannot {what}: {error}; {next}, and run the same command again: it goes on from there",
         path.display()
     ))

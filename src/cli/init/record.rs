@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::plan::{ChangePlan, FileContent};
-use crate::cli::failure::Failure;
+use crate::cli::error::CliError;
 
 /// Where it is kept, from the root of the project.
 pub(super) const RECORD: &str = ".crew/installed.json";
@@ -33,9 +33,9 @@ pub(super) struct InstalledFile {
 
 impl InstallRecord {
     /// The record of a project; `None` where nothing was installed.
-    pub(super) fn read(plan: &ChangePlan) -> Result<Option<InstallRecord>, Failure> {
+    pub(super) fn read(plan: &ChangePlan) -> Result<Option<InstallRecord>, CliError> {
         let damaged = |why: String| {
-            Failure::failed(format!(
+            CliError::failed(format!(
                 "{RECORD}, which tells what was installed, is of no use: {why}; remove it, and what is there already is left as it is"
             ))
         };
@@ -63,7 +63,7 @@ impl InstallRecord {
     }
 
     /// Decide that it shall be on the disk as it is now.
-    pub(super) fn write(&mut self, plan: &mut ChangePlan) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, plan: &mut ChangePlan) -> Result<(), CliError> {
         self.format = FORMAT;
         plan.make_directory(HOME, &mut self.directories);
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::model::MountUpdate;
-use crate::cli::failure::{Failure, dead_mount};
+use crate::cli::error::{CliError, dead_mount};
 use crate::cli::out;
 use crate::clock::Clock;
 use crate::limits::{TOP_DOCUMENT_BYTES, TOP_EVENT_BYTES, TOP_QUEUE_MS, TOP_REST};
@@ -30,7 +30,7 @@ pub(super) enum FeedMessage {
     /// It answered with an error that may pass.
     Trouble(String),
     /// There is nothing more to look at: how the program ends.
-    Ended(Failure),
+    Ended(CliError),
 }
 
 /// Begin to look at a place, again and again with pauses of `interval`, and at once when it has just been looked at.
@@ -38,8 +38,8 @@ pub(super) fn start(
     place: &Path,
     interval: Duration,
     clock: Clock,
-) -> Result<Receiver<FeedMessage>, Failure> {
-    let program = std::env::current_exe().map_err(Failure::failed)?;
+) -> Result<Receiver<FeedMessage>, CliError> {
+    let program = std::env::current_exe().map_err(CliError::failed)?;
     let mut child = Command::new(program);
     child
         .args(["top", "--feed"])
@@ -48,9 +48,9 @@ pub(super) fn start(
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut child =
-        child.spawn().map_err(|error| Failure::failed(format!("nobody can be started to look: {error}")))?;
+        child.spawn().map_err(|error| CliError::failed(format!("nobody can be started to look: {error}")))?;
     let pipes = (child.stdin.take(), child.stdout.take());
-    let (Some(orders), Some(answers)) = pipes else { return Err(Failure::failed("a pipe is missing")) };
+    let (Some(orders), Some(answers)) = pipes else { return Err(CliError::failed("a pipe is missing")) };
     // One answer may wait: whoever is slow to draw is not told old news.
     let (sender, receiver) = sync_channel(1);
     std::thread::spawn(move || ask(orders, BufReader::new(answers), &sender, interval, &clock));
@@ -68,7 +68,7 @@ fn ask(
         let began = clock().instant;
         let told = orders.write_all(b"\n").and_then(|()| receive(&mut answers));
         let told = told.unwrap_or_else(|error| {
-            FeedMessage::Ended(Failure::failed(format!("nobody looks any more: {error}")))
+            FeedMessage::Ended(CliError::failed(format!("nobody looks any more: {error}")))
         });
         let last = matches!(told, FeedMessage::Ended(_));
         if news.send(told).is_err() || last {
@@ -95,7 +95,7 @@ fn receive(from: &mut impl BufRead) -> io::Result<FeedMessage> {
             "gone" => {
                 let (code, message) = rest.split_once(' ').unwrap_or(("1", rest));
                 let code = code.parse().unwrap_or(1);
-                return Ok(FeedMessage::Ended(Failure { code, message: message.into() }));
+                return Ok(FeedMessage::Ended(CliError { code, message: message.into() }));
             }
             name => {
                 let mut text = vec![0; rest.parse().map_err(|_| io::ErrorKind::InvalidData)?];
@@ -114,7 +114,7 @@ fn receive(from: &mut impl BufRead) -> io::Result<FeedMessage> {
 }
 
 /// The child's part: look whenever a line comes in, and say what is there.
-pub(super) fn serve(place: &Path, clock: &Clock) -> Result<(), Failure> {
+pub(super) fn serve(place: &Path, clock: &Clock) -> Result<(), CliError> {
     let mut desk = None;
     for order in io::stdin().lock().lines() {
         let answer = match &mut desk {
@@ -134,7 +134,7 @@ pub(super) fn serve(place: &Path, clock: &Clock) -> Result<(), Failure> {
                 said
             }
             Err(ReadError::Trouble(why)) => format!("trouble {}\n", why.replace('\n', " ")).into_bytes(),
-            Err(ReadError::Fatal(Failure { code, message })) => {
+            Err(ReadError::Fatal(CliError { code, message })) => {
                 format!("gone {code} {}\n", message.replace('\n', " ")).into_bytes()
             }
         };
@@ -149,7 +149,7 @@ pub(super) fn serve(place: &Path, clock: &Clock) -> Result<(), Failure> {
 #[derive(Debug)]
 enum ReadError {
     Trouble(String),
-    Fatal(Failure),
+    Fatal(CliError),
 }
 
 type Documents = Vec<(&'static str, Vec<u8>)>;
@@ -192,9 +192,9 @@ impl DeskReader {
         }
         let shown = place.display();
         Err(ReadError::Fatal(match first_error {
-            None => Failure::not_mounted(place),
-            Some(error) if is_dead(&error) => Failure { code: 3, message: dead_mount(place) },
-            Some(error) => Failure::failed(format!("{shown}: {error}")),
+            None => CliError::not_mounted(place),
+            Some(error) if is_dead(&error) => CliError { code: 3, message: dead_mount(place) },
+            Some(error) => CliError::failed(format!("{shown}: {error}")),
         }))
     }
 
@@ -260,11 +260,11 @@ impl DeskReader {
             Err(error) => error,
         };
         if is_dead(&error) {
-            return Err(ReadError::Fatal(Failure { code: 3, message: dead_mount(&self.mountpoint) }));
+            return Err(ReadError::Fatal(CliError { code: 3, message: dead_mount(&self.mountpoint) }));
         }
         match is_missing(&error) {
             true if file == "summary.json" => Ok(None),
-            true => Err(ReadError::Fatal(Failure {
+            true => Err(ReadError::Fatal(CliError {
                 code: 3,
                 message: format!("{} is no longer mounted", self.mountpoint.display()),
             })),
@@ -381,7 +381,7 @@ mod tests {
             matches!(said("trouble it rains\n").unwrap(), FeedMessage::Trouble(why) if why == "it rains")
         );
         let gone = |text: &str| match said(text).unwrap() {
-            FeedMessage::Ended(Failure { code, message }) => (code, message),
+            FeedMessage::Ended(CliError { code, message }) => (code, message),
             other => panic!("{other:?}"),
         };
         assert_eq!(gone("gone 3 no mount\n"), (3, "no mount".to_string()));

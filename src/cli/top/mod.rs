@@ -24,7 +24,7 @@ use std::time::Duration;
 use clap::Args;
 use ratatui::crossterm::event;
 
-use super::failure::Failure;
+use super::error::CliError;
 use super::out;
 use crate::clock::{self, Clock};
 use crate::limits::{TOP_ONCE_MS, TOP_SILENT_MS};
@@ -63,16 +63,16 @@ fn interval(text: &str) -> Result<Span, String> {
     if span < SHORTEST { Err(format!("at least {SHORTEST}")) } else { Ok(span) }
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let clock = clock::system();
     // By its name only: whoever touches it may have to wait.
-    let place = std::path::absolute(&arguments.mountpoint).map_err(Failure::failed)?;
+    let place = std::path::absolute(&arguments.mountpoint).map_err(CliError::failed)?;
     if arguments.feed {
         return feed::serve(&place, &clock);
     }
     let terminal = out::is_terminal() && io::stdin().is_terminal();
     if !terminal && !arguments.once {
-        return Err(Failure::usage("top needs a terminal; for one look as plain text: crewfs top --once"));
+        return Err(CliError::usage("top needs a terminal; for one look as plain text: crewfs top --once"));
     }
     let messages = feed::start(&place, arguments.interval.to_std(), clock.clone())?;
     let shown = place.display().to_string();
@@ -80,14 +80,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Print one look.
-fn once(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<(), Failure> {
+fn once(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<(), CliError> {
     let limit = Span(TOP_ONCE_MS);
     let update = match messages.recv_timeout(limit.to_std()) {
         Ok(FeedMessage::Update(update)) => update,
-        Ok(FeedMessage::Trouble(why)) => return Err(Failure::failed(why)),
+        Ok(FeedMessage::Trouble(why)) => return Err(CliError::failed(why)),
         Ok(FeedMessage::Ended(failure)) => return Err(failure),
         Err(RecvTimeoutError::Timeout) => {
-            return Err(Failure::failed(format!(
+            return Err(CliError::failed(format!(
                 "{place} gives no answer within {limit}; is its daemon, or the network, alive?"
             )));
         }
@@ -95,13 +95,13 @@ fn once(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<
     };
     let mut model = Model::default();
     let now = clock();
-    model.update(update, now).map_err(Failure::failed)?;
+    model.update(update, now).map_err(CliError::failed)?;
     out::write(report::text(&model, place, model.time(now)).as_bytes());
     Ok(())
 }
 
-fn feed_ended() -> Failure {
-    Failure::failed("nobody looks at the mount any more")
+fn feed_ended() -> CliError {
+    CliError::failed("nobody looks at the mount any more")
 }
 
 /// Gives the terminal back when it goes, also when the thread panics.
@@ -123,14 +123,14 @@ impl Drop for TerminalGuard {
 }
 
 /// Show what there is until somebody has seen enough.
-fn live(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<(), Failure> {
+fn live(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<(), CliError> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register(signal, stop.clone()).map_err(Failure::failed)?;
+        signal_hook::flag::register(signal, stop.clone()).map_err(CliError::failed)?;
     }
     let mut terminal =
-        TerminalGuard::take().map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
+        TerminalGuard::take().map_err(|error| CliError::failed(format!("the terminal: {error}")))?;
     let mut top = Top::new(place, Theme::of(|name| std::env::var_os(name)), clock());
     let (pressed, mut drawn) = (terminal_events(), None);
     while !stop.load(Ordering::Acquire) {
@@ -156,7 +156,7 @@ fn live(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<
             }
             Ok(event::Event::Resize(..)) => top.changed = true,
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(Failure::failed("the terminal is gone")),
+            Err(RecvTimeoutError::Disconnected) => return Err(CliError::failed("the terminal is gone")),
         }
     }
     Ok(())
@@ -170,8 +170,8 @@ fn terminal_events() -> Receiver<event::Event> {
     receiver
 }
 
-fn terminal_failed(error: io::Error) -> Failure {
-    Failure::failed(format!("the terminal: {error}"))
+fn terminal_failed(error: io::Error) -> CliError {
+    CliError::failed(format!("the terminal: {error}"))
 }
 
 /// What is known, and what the user chose.
@@ -203,7 +203,7 @@ impl<'a> Top<'a> {
     }
 
     /// Something came of a look at the mount.
-    fn receive(&mut self, message: FeedMessage, now: Now) -> Result<(), Failure> {
+    fn receive(&mut self, message: FeedMessage, now: Now) -> Result<(), CliError> {
         self.trouble = match message {
             FeedMessage::Update(update) => {
                 (self.answered, self.known) = (now, true);

@@ -61,7 +61,7 @@ impl From<String> for TaskStatus {
 /// A task, as far as lists show it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct TaskRow {
+pub(super) struct TaskEntry {
     #[serde(skip)]
     pub(super) id: String,
     pub(super) status: TaskStatus,
@@ -76,7 +76,7 @@ pub(super) struct TaskRow {
 /// A worker, as far as lists show it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct WorkerRow {
+pub(super) struct WorkerEntry {
     #[serde(skip)]
     pub(super) name: String,
     pub(super) status: String,
@@ -90,7 +90,7 @@ pub(super) struct WorkerRow {
 /// Something that does not move by itself.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct StuckRow {
+pub(super) struct StuckEntry {
     pub(super) kind: String,
     pub(super) task: Option<String>,
     pub(super) worker: Option<String>,
@@ -100,7 +100,7 @@ pub(super) struct StuckRow {
     pub(super) next: Option<String>,
 }
 
-impl StuckRow {
+impl StuckEntry {
     /// What tells it from all others.
     pub(super) fn key(&self) -> String {
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
@@ -135,13 +135,13 @@ pub(super) struct SummaryDocument {
     pub(super) held_up: u64,
     pub(super) eta: Option<Wall>,
     pub(super) burn_down: BurnDownChart,
-    pub(super) stuck: Vec<StuckRow>,
+    pub(super) stuck: Vec<StuckEntry>,
     pub(super) stuck_more: u64,
 }
 
 /// One thing that happened, as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct EventRow {
+pub(super) struct EventEntry {
     pub(super) seq: u64,
     pub(super) at: Wall,
     pub(super) task: Option<String>,
@@ -162,13 +162,13 @@ pub(super) struct MountUpdate {
 #[derive(Debug, Default)]
 pub(super) struct Model {
     /// In the order of their ids.
-    pub(super) tasks: Vec<TaskRow>,
+    pub(super) tasks: Vec<TaskEntry>,
     /// In the order of their names.
-    pub(super) workers: Vec<WorkerRow>,
+    pub(super) workers: Vec<WorkerEntry>,
     /// Absent where the mount has none.
     pub(super) summary: Option<SummaryDocument>,
     /// The latest first.
-    pub(super) events: Vec<EventRow>,
+    pub(super) events: Vec<EventEntry>,
     queue_text: String,
     workers_text: String,
     /// The latest time that the mount told, and when that was.
@@ -179,12 +179,12 @@ impl Model {
     /// Take in what a look at the mount brought.
     pub(super) fn update(&mut self, answer: MountUpdate, now: Now) -> Result<(), String> {
         if let Some(text) = answer.queue {
-            let tasks: BTreeMap<String, TaskRow> = understood("queue.json", &text)?;
+            let tasks: BTreeMap<String, TaskEntry> = understood("queue.json", &text)?;
             self.tasks = tasks.into_iter().map(|(id, task)| task.named(id)).collect();
             self.queue_text = text;
         }
         if let Some(text) = answer.workers {
-            let workers: BTreeMap<String, WorkerRow> = understood("workers.json", &text)?;
+            let workers: BTreeMap<String, WorkerEntry> = understood("workers.json", &text)?;
             self.workers = workers.into_iter().map(|(name, worker)| worker.named(name)).collect();
             self.workers_text = text;
         }
@@ -198,7 +198,7 @@ impl Model {
             self.summary = Some(summary);
         }
         if let Some(lines) = answer.events {
-            let mut events: Vec<EventRow> = lines.lines().rev().filter_map(event).collect();
+            let mut events: Vec<EventEntry> = lines.lines().rev().filter_map(event).collect();
             events.append(&mut self.events);
             events.truncate(TOP_EVENTS);
             self.events = events;
@@ -235,15 +235,15 @@ impl Model {
     }
 }
 
-impl TaskRow {
-    fn named(self, id: String) -> TaskRow {
-        TaskRow { id, title: clean(&self.title), note: self.note.as_deref().map(clean), ..self }
+impl TaskEntry {
+    fn named(self, id: String) -> TaskEntry {
+        TaskEntry { id, title: clean(&self.title), note: self.note.as_deref().map(clean), ..self }
     }
 }
 
-impl WorkerRow {
-    fn named(self, name: String) -> WorkerRow {
-        WorkerRow { name, note: self.note.as_deref().map(clean), ..self }
+impl WorkerEntry {
+    fn named(self, name: String) -> WorkerEntry {
+        WorkerEntry { name, note: self.note.as_deref().map(clean), ..self }
     }
 }
 
@@ -314,10 +314,10 @@ struct LogLine {
     draining: Option<bool>,
 }
 
-fn event(line: &str) -> Option<EventRow> {
+fn event(line: &str) -> Option<EventEntry> {
     let line: LogLine = serde_json::from_str(line).ok()?;
     let text = clean(&sentence(&line));
-    Some(EventRow { seq: line.seq, at: line.at, task: line.task, text })
+    Some(EventEntry { seq: line.seq, at: line.at, task: line.task, text })
 }
 
 fn sentence(line: &LogLine) -> String {

@@ -7,7 +7,7 @@ use ratatui::layout::{Constraint, Flex, Layout, Rect};
 use ratatui::text::{Line, Span as Text};
 use ratatui::widgets::{Block, Clear, Widget};
 
-use super::model::{StuckRow, ago};
+use super::model::{StuckEntry, ago};
 use super::scene::Scene;
 use super::theme::Theme;
 use super::ui::{Popup, Ui};
@@ -90,7 +90,7 @@ fn content(scene: &Scene, popup: &Popup) -> (String, Members) {
     }
 }
 
-fn stuck_members(scene: &Scene, stuck: &StuckRow) -> Members {
+fn stuck_members(scene: &Scene, stuck: &StuckEntry) -> Members {
     let mut members = vec![
         ("what".to_string(), stuck.kind.replace('_', " ")),
         ("why".to_string(), stuck.why.clone()),

@@ -5,7 +5,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::model::{Model, TaskRow, TaskStatus, WorkerRow};
+use super::model::{Model, TaskEntry, TaskStatus, WorkerEntry};
 
 /// The parts of the screen, in the order in which Tab visits them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,7 +289,7 @@ fn texts(model: &Model, pane: Pane, row: usize) -> Vec<&str> {
     }
 }
 
-fn sort_tasks(tasks: &[TaskRow], rows: &mut [usize], order: &str) {
+fn sort_tasks(tasks: &[TaskEntry], rows: &mut [usize], order: &str) {
     let task = |row: &usize| &tasks[*row];
     let newest = |row: &usize| std::cmp::Reverse(task(row).changed);
     match order {
@@ -316,7 +316,7 @@ fn urgency(priority: &str) -> usize {
     ["critical", "high", "normal", "low", "background"].iter().position(|name| *name == priority).unwrap_or(2)
 }
 
-fn sort_workers(workers: &[WorkerRow], rows: &mut [usize], order: &str) {
+fn sort_workers(workers: &[WorkerEntry], rows: &mut [usize], order: &str) {
     let worker = |row: &usize| &workers[*row];
     match order {
         "status" => rows.sort_by_key(|row| match worker(row).status.as_str() {

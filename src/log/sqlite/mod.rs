@@ -31,7 +31,7 @@ use self::reader::SqliteReader;
 use super::{Log, LogError, LogReader, Tail, check_batch, parse_line, parts};
 use crate::limits::{WAL_PAGES_IDLE, WAL_PAGES_MAX};
 use crate::queue::{Record, Seq};
-use crate::state_directory::{FileId, StateDirectory, plain};
+use crate::state_directory::{InodeId, StateDirectory, plain};
 use crate::sys;
 
 /// What `PRAGMA application_id` says of our files: "crew" in ASCII.
@@ -76,7 +76,7 @@ struct OpenDatabase {
     /// A write failed: what is in the files is known only when they are opened anew.
     failed: bool,
     /// The database and its write-ahead log.
-    files: [(&'static str, Option<FileId>); 2],
+    files: [(&'static str, Option<InodeId>); 2],
     /// Through this SQLite finds its files; it is dropped after the connection.
     _within: Arc<OwnedFd>,
 }
@@ -157,7 +157,7 @@ impl SqliteLog {
         if !self.directory.is_in_place() {
             return Some(self.directory.to_string());
         }
-        let is_there = |(name, id): &&(&str, Option<FileId>)| self.directory.id(name) == *id;
+        let is_there = |(name, id): &&(&str, Option<InodeId>)| self.directory.id(name) == *id;
         let (name, _) = opened.files.iter().find(|file| !is_there(file))?;
         Some(format!("{}/{name}", self.directory))
     }
@@ -323,7 +323,7 @@ fn connect(within: Arc<OwnedFd>, shown: &Path) -> Result<(OpenDatabase, Tail), L
         .optional()?
         .unwrap_or_default();
     // SQLite opens both once, and keeps them until it closes the connection.
-    let files = [FILE, WAL].map(|name| (name, FileId::at(&within, name).ok()));
+    let files = [FILE, WAL].map(|name| (name, InodeId::at(&within, name).ok()));
     Ok((OpenDatabase { connection, failed: false, files, _within: within }, tail))
 }
 

@@ -23,7 +23,7 @@ pub(super) fn wait_for(pid: u32) {
 }
 
 /// Whether a process is gone. One that is ending is waited for.
-pub(super) fn is_over(pid: u32) -> bool {
+pub(super) fn has_exited(pid: u32) -> bool {
     match descriptor(pid) {
         Some(Ok(process)) => {
             ends_within(&process, &A_MOMENT) || is_ending(pid) && ends_within(&process, &ENDING)
@@ -67,12 +67,12 @@ mod tests {
     #[test]
     fn what_lives_is_not_waited_for_and_what_was_killed_is() {
         let mut child = Command::new("sleep").arg("100").spawn().unwrap();
-        assert!(!is_over(child.id()) && !is_ending(child.id()));
+        assert!(!has_exited(child.id()) && !is_ending(child.id()));
         child.kill().unwrap();
-        assert!(is_over(child.id()), "also before its parent has waited for it");
+        assert!(has_exited(child.id()), "also before its parent has waited for it");
         assert!(is_ending(child.id()), "it has no memory any more");
         child.wait().unwrap();
-        assert!(is_over(child.id()), "there is no such process");
+        assert!(has_exited(child.id()), "there is no such process");
     }
 
     #[test]

@@ -6,26 +6,26 @@ use std::path::Path;
 
 /// Why a command failed, and its exit code.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct CliError {
     pub(super) code: u8,
     pub(super) message: String,
 }
 
-impl Failure {
+impl CliError {
     /// The command was refused, or it failed.
-    pub(super) fn failed(message: impl std::fmt::Display) -> Failure {
-        Failure { code: 1, message: message.to_string() }
+    pub(super) fn failed(message: impl std::fmt::Display) -> CliError {
+        CliError { code: 1, message: message.to_string() }
     }
 
     /// The arguments are wrong.
-    pub(super) fn usage(message: impl std::fmt::Display) -> Failure {
-        Failure { code: 2, message: message.to_string() }
+    pub(super) fn usage(message: impl std::fmt::Display) -> CliError {
+        CliError { code: 2, message: message.to_string() }
     }
 
     /// Nothing of crewfs is mounted there.
-    pub(super) fn not_mounted(place: &Path) -> Failure {
+    pub(super) fn not_mounted(place: &Path) -> CliError {
         let place = place.display();
-        Failure {
+        CliError {
             code: 3,
             message: format!("{place} is not a mount of crewfs; what is: findmnt -t fuse.crewfs"),
         }
