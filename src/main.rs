@@ -1,4 +1,4 @@
-//! The `crewfs` program. Everything is in the library, so that it can be tested and documented.
+//! The `crewfs` program. All of its code is in the library, where it can be tested and documented.
 
 fn main() -> std::process::ExitCode {
     crewfs::cli::main()

@@ -1,12 +1,12 @@
-//! A place for a mount: a name in a directory that is held by a descriptor.
+//! Where something is mounted: a name in a directory that is held by a descriptor.
 //!
-//! May assume: nothing about who may rename, replace or cover what lies there, or above it.
-//! Must never: follow a symbolic link, unmount what it was not told to, or ask a filesystem that is mounted there: one whose daemon
-//! hangs must not stop who asks.
+//! May assume: nothing about which users may rename, replace or cover the directory, or one above it.
+//! Must never: follow a symbolic link, unmount another mount than the given one, or ask a filesystem that is mounted there. A daemon
+//! that hangs must not block the caller.
 //!
-//! A mount cannot be taken away through a descriptor of itself, since that keeps it in use. So it is taken away by its name in the
-//! directory above, after a look at what the name leads to. Between the two, a user who may write in that directory could only put another
-//! mount there, which takes root, or a mount of that user's own.
+//! A mount cannot be unmounted through a descriptor of itself, because the descriptor keeps it in use. So it is unmounted by its name in
+//! the parent directory, after a check of what the name leads to. Between the two, a user with write permission there could only put
+//! another mount in its place. That takes root, or is a mount of that user's own.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -21,15 +21,15 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::geteuid;
 
-/// The number of a filesystem that is mounted: major and minor. No two have the same at one time.
+/// The device number of a mounted filesystem: major, minor. No two have the same at one time.
 pub type Device = (u32, u32);
 
 const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// How many symbolic links a path may lead through, as for the kernel.
+/// How many symbolic links a path may lead through, as in the kernel.
 const LINKS: usize = 40;
 
-/// A place.
+/// The place of a mount.
 #[derive(Debug)]
 pub struct MountPoint {
     parent: OwnedFd,
@@ -38,20 +38,20 @@ pub struct MountPoint {
 }
 
 impl MountPoint {
-    /// The one at this path, which is absolute and without symbolic links: if there is one by now, that is an error.
+    /// The place at an absolute path. A symbolic link in the path is an error.
     ///
     /// # Errors
-    /// Those of openat2(2) for the directory above; EBUSY for the root, which has none.
+    /// Those of openat2(2) for the parent directory. EBUSY for the root directory, which has no parent.
     pub fn at(path: &Path) -> rustix::io::Result<MountPoint> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::BUSY) };
         let parent = open_without_links(parent)?;
         Ok(MountPoint { parent, name: name.to_owned(), shown: path.to_path_buf() })
     }
 
-    /// The one with this name in the mount that is at this place, if that mount is the given one.
+    /// The place with this name in the mount at this place, if that is the given mount.
     ///
     /// # Errors
-    /// Those of openat(2); EINVAL if another one is there, or none.
+    /// Those of openat(2). EINVAL if another mount is there, or none.
     pub fn below(&self, mount: Device, name: impl AsRef<OsStr>) -> rustix::io::Result<MountPoint> {
         let parent = self.open()?;
         if device_of(&parent)? != mount {
@@ -60,25 +60,25 @@ impl MountPoint {
         Ok(MountPoint { parent, name: name.as_ref().to_owned(), shown: self.shown.join(name.as_ref()) })
     }
 
-    /// Where it is, for people.
+    /// Its path, for messages.
     pub fn shown(&self) -> &Path {
         &self.shown
     }
 
-    /// What is there now: the root of the youngest mount, or a directory.
+    /// Open what is there now: the root of the youngest mount, or a directory.
     ///
     /// # Errors
-    /// Those of openat(2); ENOTDIR or ELOOP for a symbolic link.
+    /// Those of openat(2). ENOTDIR or ELOOP for a symbolic link.
     pub fn open(&self) -> rustix::io::Result<OwnedFd> {
         openat(&self.parent, &*self.name, PLACE, Mode::empty())
     }
 
-    /// Take the given mount away.
+    /// Unmount the given mount.
     ///
     /// # Errors
-    /// Those of umount2(2); EINVAL if another one is there, or none.
+    /// Those of umount2(2). EINVAL if another mount is there, or none.
     pub fn unmount(&self, mount: Device, detach: bool) -> rustix::io::Result<()> {
-        // Closed before it is unmounted, for it keeps the mount in use.
+        // The descriptor is closed before the unmount, because it keeps the mount in use.
         if self.open().and_then(device_of)? != mount {
             return Err(Errno::INVAL);
         }
@@ -89,7 +89,7 @@ impl MountPoint {
     }
 }
 
-/// On which filesystem it lies. That is asked of the kernel alone.
+/// The device number of an open file. Only the kernel is asked, not the filesystem.
 ///
 /// # Errors
 /// Those of statx(2).
@@ -98,7 +98,7 @@ pub fn device_of(fd: impl AsFd) -> rustix::io::Result<Device> {
     Ok((asked.stx_dev_major, asked.stx_dev_minor))
 }
 
-/// The same of what a path leads to.
+/// The same for a path.
 ///
 /// # Errors
 /// Those of statx(2).
@@ -110,11 +110,11 @@ pub fn device_at(path: &Path) -> rustix::io::Result<Device> {
 /// Open a directory (`O_PATH`) by a path that has no symbolic link in it.
 ///
 /// # Errors
-/// Those of openat2(2); ELOOP where there is a link.
+/// Those of openat2(2). ELOOP for a link.
 pub fn open_without_links(path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-        // Before Linux 5.6, and in a sandbox that does not know the call, there is no such promise but for the last part.
+        // Before Linux 5.6, and in a sandbox that does not know the call, only a link as the last part is refused.
         Err(Errno::NOSYS | Errno::PERM) => openat(CWD, path, flags | OFlags::NOFOLLOW, Mode::empty()),
         opened => opened,
     }
@@ -125,12 +125,12 @@ pub fn open_without_links(path: &Path) -> rustix::io::Result<OwnedFd> {
 pub enum Unresolved {
     /// A system call failed.
     Failed(Errno),
-    /// This symbolic link on its way belongs to another ordinary user, who could lead it anywhere.
+    /// This symbolic link on the path belongs to another ordinary user, and could be changed to lead anywhere.
     LinkOf(PathBuf, u32),
 }
 
-/// The absolute path without symbolic links to which a path leads, by links of this user and of root alone. What is mounted on its
-/// way is not asked more than the lookup of names takes.
+/// Resolve a path to an absolute one without symbolic links. Only links of this user and of root are followed. A filesystem on the path is
+/// asked only for lookups.
 ///
 /// # Errors
 /// See [`Unresolved`].
@@ -144,7 +144,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf, Unresolved> {
         };
         path.components().rev().filter_map(named).collect()
     };
-    // Backwards: the next part is the last one.
+    // In reverse order: the next part is the last item.
     let mut rest = parts(&std::path::absolute(path).map_err(|_| failed(Errno::INVAL))?);
     let (mut found, mut links) = (PathBuf::from("/"), 0);
     while let Some(part) = rest.pop() {
@@ -178,7 +178,7 @@ pub fn resolve(path: &Path) -> Result<PathBuf, Unresolved> {
     Ok(found)
 }
 
-/// Have fusermount3 take away what an ordinary user has mounted: only that helper may.
+/// Unmount a mount of an ordinary user by fusermount3. The user itself may not.
 ///
 /// # Errors
 /// Why it does not, as it says, or why it cannot be run.

@@ -1,7 +1,7 @@
-//! What is mounted where: the kernel's table of mounts, as far as it is about us.
+//! The mounts of crewfs, as the kernel's table of mounts lists them.
 //!
 //! May assume: `/proc/self/mountinfo`, as proc_pid_mountinfo(5) describes it.
-//! Must never: touch a mount point, except to ask whether it is dead; one whose daemon hangs must not stop who asks.
+//! Must never: touch a mount point, except to ask whether it is dead. A daemon that hangs must not block the caller.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -10,65 +10,65 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// The type of our mounts.
+/// The type of our mounts in the table.
 const TYPE: &str = "fuse.crewfs";
 
-/// One mount of ours.
+/// One mount of crewfs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Its number: no other mount has it as long as this one is there.
+    /// Its number. No other mount has the same while this one exists.
     pub id: u64,
-    /// Where.
+    /// Its directory.
     pub mountpoint: PathBuf,
     /// The project's directory.
     pub source: PathBuf,
-    /// The device number of its files: major and minor.
+    /// The device number of its files: major, minor.
     pub device: (u32, u32),
-    /// The user who mounted it. Any user can mount something by the name of crewfs, and say that it shows any directory.
+    /// The user that mounted it. Any user can mount something by the name of crewfs, with any directory as its source.
     pub user: u32,
 }
 
 impl Mount {
-    /// Whether this user mounted it, and what it says to show is this.
+    /// Whether this user mounted it, with this source.
     pub fn is_of(&self, source: &str) -> bool {
         self.user == rustix::process::geteuid().as_raw() && self.source == Path::new(source)
     }
 }
 
-/// All mounts of ours, oldest first.
+/// All mounts of crewfs, oldest first.
 pub fn ours() -> io::Result<Vec<Mount>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
-/// The mount of ours at exactly this place, if the youngest mount there is ours.
+/// The mount of crewfs at exactly this directory: the youngest, if there are several.
 pub fn at(mountpoint: &Path) -> io::Result<Option<Mount>> {
     Ok(ours()?.into_iter().rev().find(|mount| mount.mountpoint == mountpoint))
 }
 
-/// The trees that show this project, oldest first.
+/// The trees of this project, oldest first.
 pub fn of_project(source: &Path) -> io::Result<Vec<Mount>> {
     Ok(trees_of(&ours()?, source))
 }
 
-/// The desk of the tree that is mounted at this place.
+/// The desk of the tree that is mounted at this directory.
 pub fn desk_of(mountpoint: &Path) -> io::Result<Option<Mount>> {
     let inside = |mount: &Mount| mount.mountpoint.parent() == Some(mountpoint);
     let Some(tree) = at(mountpoint)? else { return Ok(None) };
     Ok(ours()?.into_iter().rev().find(|mount| inside(mount) && mount.source.starts_with(&tree.source)))
 }
 
-/// The kernel's table of mounts, kept open: it stays that of the mount namespace in which it was opened, wherever this
-/// process goes. Polled for `PRI`, it tells when something in it has changed.
+/// The kernel's table of mounts, kept open. It stays that of the mount namespace in which it was opened, whichever namespace this process
+/// enters. A poll for `PRI` reports changes.
 #[derive(Debug)]
 pub struct MountTable(File);
 
 impl MountTable {
-    /// The one of this process.
+    /// The table of this process.
     pub fn open() -> io::Result<MountTable> {
         Ok(MountTable(File::open("/proc/self/mountinfo")?))
     }
 
-    /// The mounts of ours that it has now, oldest first.
+    /// The mounts of crewfs in it now, oldest first.
     pub fn ours(&mut self) -> io::Result<Vec<Mount>> {
         let mut table = Vec::new();
         self.0.rewind()?;
@@ -76,7 +76,7 @@ impl MountTable {
         Ok(parse(&table))
     }
 
-    /// The mounts of ours in which `path` lies, or which lie below it.
+    /// The mounts of crewfs that contain `path`, or lie below it.
     pub fn around(&mut self, path: &Path) -> io::Result<Vec<Mount>> {
         let mut mounts = self.ours()?;
         mounts.retain(|mount| path.starts_with(&mount.mountpoint) || mount.mountpoint.starts_with(path));
@@ -90,30 +90,30 @@ impl AsFd for MountTable {
     }
 }
 
-/// The number of the mount in which an open file lies.
+/// The number of the mount that an open file lies in.
 pub fn of_descriptor(file: impl AsFd) -> io::Result<u64> {
     let said = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_fd().as_raw_fd()))?;
     let number = said.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
     number.ok_or_else(|| io::Error::other("the kernel does not say in which mount a file lies"))
 }
 
-/// Let the kernel read ahead so far in the mount of this device. Only root may; for others it stays as it is.
+/// Set how far the kernel reads ahead in the mount of this device. Only root may.
 pub fn read_ahead((major, minor): (u32, u32), kib: u32) -> io::Result<()> {
     std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), kib.to_string())
 }
 
-/// Whether the daemon of this mount is gone. `stat(2)` would not tell: the kernel may still remember its last answer.
+/// Whether the daemon of this mount is gone. `stat(2)` may be answered from the kernel's cache, statfs(2) is not.
 pub fn is_dead(mountpoint: &Path) -> bool {
     rustix::fs::statfs(mountpoint).is_err_and(|error| is_of_dead(error.raw_os_error()))
 }
 
-/// Whether this error is the answer of a mount whose daemon is gone: since before it was asked, while it was asked, or since before it
-/// had begun to serve.
+/// Whether a mount answers with this error because its daemon is gone: before the call, during the call, or before it had begun to
+/// serve.
 pub fn is_of_dead(error: i32) -> bool {
     [libc::ENOTCONN, libc::ECONNABORTED, libc::ECONNREFUSED].contains(&error)
 }
 
-/// A desk, whose source is a directory of the project, shows no project.
+/// A desk is left out. Its source is a directory of the project.
 fn trees_of(mounts: &[Mount], source: &Path) -> Vec<Mount> {
     let lies_in = |desk: &Mount, tree: &Mount| {
         desk.mountpoint.parent() == Some(&tree.mountpoint) && desk.source.parent() == Some(&tree.source)
@@ -145,7 +145,7 @@ fn parse(table: &[u8]) -> Vec<Mount> {
         .collect()
 }
 
-/// Undo the kernel's writing of white space and backslashes as three octal digits.
+/// The kernel writes white space and backslashes as three octal digits.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,11 +1,11 @@
 //! The state directory of a project: opened once, locked, and kept at its place.
 //!
-//! May assume: a local disk. A process that may write to its parent can take it away at any moment, and does: `git clean -fdx`. It can
-//! also put another one there, which is why a directory counts only when no other user can change it (`plain.rs`).
+//! May assume: a local disk. A process with write permission on the parent can remove the directory at any moment, and does:
+//! `git clean -fdx`. It can also put another one there, so a directory is trusted only if no other user can change it (`plain.rs`).
 //! Must never: follow a symbolic link, reach a file by a path that a mount could cover, or know what the files in it mean.
 //!
-//! Files in it are reached by its descriptor. When it was taken away, another directory is made at its place, and the descriptor
-//! is then that one's: so no descriptor is kept for longer than one step, except for what must be closed in the old one.
+//! Files in it are opened through its descriptor. After a removal another directory is made at its place, and the descriptor is that of
+//! the new one. So no caller keeps the descriptor for longer than one step, except to close files of the old one.
 //!
 //! One lock: `held`. Nothing else is locked, and nothing is logged, while it is.
 
@@ -32,14 +32,14 @@ use self::plain::{Distrust, OpenError, open_directory, open_file};
 
 /// The name of a state directory that lies in its project (C3).
 pub const NAME: &str = ".crewfs";
-/// The file in it that the daemon of the project has locked, and that says which process that is.
+/// The lock file of the project's daemon. It says which process that is.
 pub const LOCK: &str = "lock";
-/// How much of what is said in there is read.
+/// How much of the lock file is read, in bytes.
 pub const LOCK_BYTES: u64 = 1 << 16;
-/// What is added to its name for a copy that could not be put at its place.
+/// Suffix of a copy that could not be put at its place.
 const RESCUED: &str = ".rescued";
 
-/// Which file a name leads to: no other one has this as long as the file exists.
+/// Identifies a file. No other file has the same while it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InodeId {
     device: u64,
@@ -53,7 +53,7 @@ impl From<Stat> for InodeId {
 }
 
 impl InodeId {
-    /// What is open as `fd`.
+    /// The file behind a descriptor.
     ///
     /// # Errors
     /// Those of fstat(2).
@@ -61,7 +61,7 @@ impl InodeId {
         fstat(fd).map(InodeId::from)
     }
 
-    /// What a name in a directory leads to; a symbolic link is itself.
+    /// The file behind a name in a directory. A symbolic link is not followed.
     ///
     /// # Errors
     /// Those of fstatat(2).
@@ -73,24 +73,24 @@ impl InodeId {
 /// Why a state directory cannot be taken.
 #[derive(Debug)]
 pub enum StateDirectoryError {
-    /// There is none, and none was to be made.
+    /// There is none, and the caller did not want one made.
     Missing,
     /// It cannot be made.
     Make(Errno),
     /// It cannot be opened.
     Open(Errno),
-    /// Another user could have put there what is in it.
+    /// Another user could have changed it.
     Distrusted(Distrust),
-    /// The lock in it cannot be opened.
+    /// The lock file cannot be opened.
     OpenLock(Errno),
-    /// The lock in it cannot be locked.
+    /// The lock file cannot be locked.
     Lock(Errno),
-    /// Another process has it; what that wrote into the lock.
+    /// Another process has it locked. The content of the lock file.
     Held(Vec<u8>),
 }
 
 impl StateDirectoryError {
-    /// What `fails` makes of an error, unless the reason is mistrust.
+    /// Turn an error of the system call into `fails`, and a lack of trust into `Distrusted`.
     fn of(fails: impl Fn(Errno) -> StateDirectoryError) -> impl Fn(OpenError) -> StateDirectoryError {
         move |error| match error {
             OpenError::Failed(error) => fails(error),
@@ -99,9 +99,9 @@ impl StateDirectoryError {
     }
 }
 
-/// A state directory that this process has taken.
+/// A state directory that this process has locked.
 pub struct StateDirectory {
-    /// The directory that it is in.
+    /// Its parent directory.
     parent: OwnedFd,
     name: OsString,
     shown: PathBuf,
@@ -112,13 +112,13 @@ pub struct StateDirectory {
 struct Held {
     directory: Arc<OwnedFd>,
     lock: File,
-    /// What is written in the lock.
+    /// The content of the lock file.
     said: Vec<u8>,
 }
 
 impl StateDirectory {
-    /// Open and lock the directory `name` in `parent`; with `create` it is made, for its owner alone, where there is none. `shown` is
-    /// its path, for people. Nothing is changed in one that is not trusted.
+    /// Open and lock the directory `name` in `parent`. With `create` it is made if there is none, for its owner alone. `shown` is its
+    /// path, for messages. Nothing is changed in a directory that is not trusted.
     ///
     /// # Errors
     /// See [`StateDirectoryError`].
@@ -158,7 +158,7 @@ impl StateDirectory {
         Ok(StateDirectory { parent, name: name.to_owned(), shown, held, restored: AtomicU64::new(0) })
     }
 
-    /// The same by its path; its parent must be there.
+    /// The same by path. The parent must exist.
     ///
     /// # Errors
     /// See [`StateDirectoryError`].
@@ -171,17 +171,17 @@ impl StateDirectory {
         StateDirectory::take(parent, name, path.to_path_buf(), create)
     }
 
-    /// Where it is, for people.
+    /// Its path, for messages.
     pub fn shown(&self) -> &Path {
         &self.shown
     }
 
-    /// The directory as it is now. See the module: not to be kept.
+    /// The descriptor of the directory as it is now. Not to be kept; see the module.
     pub fn descriptor(&self) -> Arc<OwnedFd> {
         self.held.lock().directory.clone()
     }
 
-    /// Open a file in it. What is made is for its owner alone.
+    /// Open a file in it. A new file is for its owner alone.
     ///
     /// # Errors
     /// Those of openat(2), or why the file or the directory is not trusted.
@@ -191,7 +191,7 @@ impl StateDirectory {
         open_file(&*directory, name, flags, &self.shown)
     }
 
-    /// Give a file in it another name, and what had that name away.
+    /// Rename a file in it. A file with the new name is replaced.
     ///
     /// # Errors
     /// Those of renameat(2).
@@ -208,7 +208,7 @@ impl StateDirectory {
         unlinkat(&*self.descriptor(), name, AtFlags::empty())
     }
 
-    /// Have its names on disk.
+    /// Sync its entries to the disk.
     ///
     /// # Errors
     /// Those of fsync(2).
@@ -216,12 +216,12 @@ impl StateDirectory {
         fsync(&*self.descriptor())
     }
 
-    /// Which file a name in it leads to, if to any.
+    /// The file behind a name in it, if there is one.
     pub fn id(&self, name: &str) -> Option<InodeId> {
         InodeId::at(&*self.descriptor(), name).ok()
     }
 
-    /// Whether its name leads to it.
+    /// Whether its path still leads to it.
     pub fn is_in_place(&self) -> bool {
         self.leads_to(&self.descriptor())
     }
@@ -230,7 +230,7 @@ impl StateDirectory {
         InodeId::at(&self.parent, &*self.name).is_ok_and(|there| InodeId::of(directory) == Ok(there))
     }
 
-    /// Say in the lock who has it.
+    /// Write into the lock file which daemon has it.
     ///
     /// # Errors
     /// Those of writing.
@@ -243,12 +243,11 @@ impl StateDirectory {
         Ok(())
     }
 
-    /// See that its name leads to it and the lock is in it: where it was taken away, make another one. The files that were in it
-    /// are for their owners to bring back; when all is there again, [`StateDirectory::note_restored`] is to be called. Done again
-    /// after a failure, it goes on.
+    /// Make the directory again if it was removed, and the lock file in it. The owners of the other files bring those back, and then call
+    /// [`StateDirectory::note_restored`]. After a failure it can be called again, and continues.
     ///
     /// # Errors
-    /// Why there can be none at that place, as a sentence.
+    /// Why the directory cannot be made, as a message.
     pub fn put_back(&self) -> Result<(), String> {
         let cannot = |error: Errno| format!("{} cannot be made: {error}", self.shown.display());
         let not_opened = |error: OpenError| match error {
@@ -272,7 +271,7 @@ impl StateDirectory {
         Ok(())
     }
 
-    /// Another directory at its place; an empty one that is there already will do.
+    /// Make another directory at its place. An empty one that exists there is taken.
     fn make_anew(&self) -> Result<OwnedFd, String> {
         let shown = self.shown.display();
         let cannot = |error: Errno| match error {
@@ -296,7 +295,7 @@ impl StateDirectory {
         if !is_empty(&directory) {
             return Err(taken());
         }
-        // The parent is open as a path only, which cannot be synced.
+        // An O_PATH descriptor, such as that of the parent, cannot be synced.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         if let Ok(parent) = openat(&self.parent, ".", flags, Mode::empty()) {
             let _ = fsync(parent);
@@ -304,20 +303,20 @@ impl StateDirectory {
         Ok(directory)
     }
 
-    /// All that was in it is there again, after something had been taken away.
+    /// Count a restore: after a removal, all files are back.
     pub fn note_restored(&self) {
         self.restored.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// How often it had to be restored since it was taken.
+    /// How often it was restored since it was locked.
     pub fn restored(&self) -> u64 {
         self.restored.load(Ordering::Acquire)
     }
 
-    /// A new directory beside it, for what cannot be put at its place; and its path.
+    /// Make a directory beside it, for files that cannot be put at its place. With its path.
     ///
     /// # Errors
-    /// Those of mkdirat(2); EEXIST if there is one from before. Why what is there afterwards is not the one that was made.
+    /// Those of mkdirat(2). EEXIST if an earlier one exists. Why the directory found afterwards is not the one that was made.
     pub fn beside(&self) -> Result<(OwnedFd, PathBuf), OpenError> {
         let (name, shown) = self.rescued();
         mkdirat(&self.parent, &*name, Mode::from(0o700))?;
@@ -325,7 +324,7 @@ impl StateDirectory {
         if is_empty(&directory) { Ok((directory, shown)) } else { Err(Distrust::Replaced(shown).into()) }
     }
 
-    /// Remove what [`StateDirectory::beside`] made, with these files in it.
+    /// Remove the directory of [`StateDirectory::beside`], with these files in it.
     pub fn clear_beside(&self, files: &[&str]) {
         let (name, shown) = self.rescued();
         let Ok(directory) = open_directory(&self.parent, &*name, &shown) else { return };

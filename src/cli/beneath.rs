@@ -1,7 +1,7 @@
-//! Opening what lies below a directory that others may change at any moment: in one step, by descriptor, and never out of it.
+//! Opens paths below a directory that other users may change at any moment: in one step, by descriptor, never outside of it.
 //!
-//! May assume: nothing of what is there, nor that it stays what it was a moment ago.
-//! Must never: follow a link out of the directory, or hand out a name where a descriptor will do.
+//! May assume: nothing about what is there, nor that it stays.
+//! Must never: follow a link out of the directory, or return a name where a descriptor will do.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path};
@@ -9,19 +9,19 @@ use std::path::{Component, Path};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::{Errno, Result};
 
-/// What becomes of a symbolic link on the way.
+/// How a symbolic link in the path is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Links {
-    /// It is followed, as long as it stays below the directory.
+    /// It is followed within the directory.
     Inside,
-    /// It ends the way (ELOOP).
+    /// It is an error (ELOOP).
     Refused,
 }
 
-/// Open a path below a directory; an empty one is the directory itself.
+/// Open a path below a directory. The empty path is the directory itself.
 ///
 /// # Errors
-/// Those of openat2(2): EXDEV where the way leads out of the directory.
+/// Those of openat2(2): EXDEV where the path leads out of the directory.
 pub(super) fn open(directory: impl AsFd, path: &Path, flags: OFlags, links: Links) -> Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let flags = flags | OFlags::CLOEXEC;
@@ -29,7 +29,7 @@ pub(super) fn open(directory: impl AsFd, path: &Path, flags: OFlags, links: Link
     if links == Links::Refused {
         way |= ResolveFlags::NO_SYMLINKS;
     }
-    // The kernel asks to try again when something was renamed on the way meanwhile.
+    // EAGAIN: a part of the path was renamed meanwhile.
     for _ in 0..TRIES {
         match openat2(&directory, path, flags, Mode::empty(), way) {
             Err(Errno::AGAIN) => {}
@@ -43,7 +43,7 @@ pub(super) fn open(directory: impl AsFd, path: &Path, flags: OFlags, links: Link
 
 const TRIES: usize = 128;
 
-/// The same without openat2(2), which follows no link at all.
+/// The same without openat2(2). It follows no links.
 fn step_by_step(directory: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd> {
     let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut at = openat(directory, ".", step, Mode::empty())?;
@@ -62,7 +62,7 @@ fn step_by_step(directory: impl AsFd, path: &Path, flags: OFlags) -> Result<Owne
             return if is_link && !wanted { Err(Errno::LOOP) } else { Ok(found) };
         }
         at = match openat(&at, name, step, Mode::empty()) {
-            // That is what a link is to a call for a directory.
+            // openat(2) with O_DIRECTORY and O_NOFOLLOW answers so for a link.
             Err(Errno::NOTDIR) => return Err(Errno::LOOP),
             outcome => outcome?,
         };
@@ -70,7 +70,7 @@ fn step_by_step(directory: impl AsFd, path: &Path, flags: OFlags) -> Result<Owne
     openat(&at, ".", flags, Mode::empty())
 }
 
-/// Open anew what a descriptor leads to, in another way: the file is the same, also if another one has its name by now.
+/// Open the file of a descriptor again with other flags. It is the same file, also if another one has its name by now.
 pub(super) fn reopen(there: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", there.as_fd().as_raw_fd());
     rustix::fs::open(path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())

@@ -1,4 +1,4 @@
-//! `crewfs completions`: what makes a shell complete the commands, made from their own definition.
+//! `crewfs completions`: the completion script of a shell, generated from the definition of the commands.
 
 use clap::{Args, Command};
 use clap_complete::{Shell, generate};

@@ -1,7 +1,7 @@
-//! `crewfs demo`: the whole story in a minute, on a real mount: a coordinator writes three tasks, three workers find them,
-//! do them, and stop by themselves.
+//! `crewfs demo`: the whole story in a minute, on a real mount. A coordinator writes three tasks; three workers claim them, complete
+//! them, and stop by themselves.
 //!
-//! May assume: a shell, and what every shell script may use.
+//! May assume: a shell, and the programs of every shell script.
 //! Must never: do for the workers what they could not do themselves. Everything here goes through files.
 
 use std::collections::BTreeMap;
@@ -27,22 +27,22 @@ pub(super) struct Arguments {
     keep: bool,
 }
 
-/// What the coordinator hands out: the request "build a REST API with authentication, database and tests", taken apart.
+/// The coordinator's tasks: the request "build a REST API with authentication, database and tests", taken apart.
 const TASKS: [(&str, &str); 3] = [
     ("task-1-auth", include_str!("demo/task-1-auth.md")),
     ("task-2-database", include_str!("demo/task-2-database.md")),
     ("task-3-tests", include_str!("demo/task-3-tests.md")),
 ];
 const WORKERS: [&str; 3] = ["worker-backend", "worker-data", "worker-testing"];
-/// What a worker is here: a loop of shell. An agent does the same with its own tools.
+/// A worker of the demo: a loop in a shell. An agent does the same with its own tools.
 const WORKER: &str = include_str!("demo/worker.sh");
 
-/// A worker that has found nothing for this long may stop.
+/// A worker that has found no task for this long may stop.
 const IDLE: &str = "idle_timeout=4s";
-/// The longest that the story may take.
+/// How long the demo may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The demo's project; it goes away with it.
+/// The demo's project. It is removed when this is dropped.
 struct DemoProject {
     directory: PathBuf,
     mountpoint: PathBuf,
@@ -87,7 +87,7 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> CliError {
     move |error| CliError::failed(format!("{shown}: {error}"))
 }
 
-/// Whether the queue says what the story promised.
+/// Check that each task was completed by a worker.
 fn check(queue: &str) -> Result<(), CliError> {
     let queue: BTreeMap<String, serde_json::Value> = serde_json::from_str(queue).map_err(CliError::failed)?;
     for (id, _) in TASKS {
@@ -100,8 +100,7 @@ fn check(queue: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A new directory for this user alone. One that is there already may be a trap: in the directory for temporary files, any user can
-/// make any name.
+/// Make a directory for this user alone. An existing one is not used: in the directory for temporary files any user can make any name.
 fn make_directory(parent: &Path) -> Result<PathBuf, CliError> {
     let name = |n: usize| parent.join(format!("crewfs-demo-{}-{n}", std::process::id()));
     let mut n = 0;
@@ -127,7 +126,7 @@ impl DemoProject {
         mount.arg("mount").arg(&project).arg(&stage.mountpoint).args(["-o", IDLE, "-o", "allow_other"]);
         let mounted = mount.stderr(Stdio::piped()).output().map_err(CliError::failed)?;
         if !mounted.status.success() {
-            // The reason is all that there is to say.
+            // Only the reason is printed.
             let why = String::from_utf8_lossy(&mounted.stderr);
             let why = why.trim_end().trim_start_matches("crewfs: ");
             return Err(CliError::failed(format!("the demo cannot be mounted: {why}")));
@@ -151,7 +150,7 @@ impl DemoProject {
         Ok(())
     }
 
-    /// Tell what happens, as `tasks/events.jsonl` does, until all workers have stopped.
+    /// Print events of `tasks/events.jsonl` until all workers have stopped.
     fn watch(&mut self, tell: &impl Fn(&str)) -> Result<(), CliError> {
         let path = self.mountpoint.join("tasks/events.jsonl");
         let (mut told, start) = (0, Instant::now());
@@ -179,7 +178,7 @@ impl DemoProject {
     }
 }
 
-/// An event as a sentence, if it is part of the story.
+/// An event as a sentence, if the demo shows it.
 fn sentence(record: &Record) -> Option<String> {
     match &record.event {
         Event::Claimed { task, worker } => Some(format!("{worker}: claimed {task}")),

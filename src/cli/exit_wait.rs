@@ -1,7 +1,7 @@
-//! Waiting for the end of a daemon that was killed: until the kernel has closed its files it has the project, and its mounts answer or not.
+//! Waits for the exit of a daemon that was killed. Until the kernel has closed its files it has the project, and its mounts may answer.
 //!
-//! May assume: `/proc`. A number that is no process's any more may be that of another one by now: then a moment is lost.
-//! Must never: wait without a bound, or for a process that goes on living.
+//! May assume: `/proc`. A pid may be reused by another process; then a moment is lost.
+//! Must never: wait without a bound, or for a process that is not exiting.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -10,19 +10,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
-/// How long a process that is ending may take for that.
+/// How long the exit of a process may take.
 const ENDING: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
-/// Within this time a process that was killed is gone as a rule, or is seen to be ending.
+/// Within this time a killed process is gone as a rule, or `/proc` shows that it is exiting.
 const A_MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
-/// Wait for the end of a process, whether it is ending or not.
+/// Wait for the exit of a process.
 pub(super) fn wait_for(pid: u32) {
     if let Some(Ok(process)) = descriptor(pid) {
         ends_within(&process, &ENDING);
     }
 }
 
-/// Whether a process is gone. One that is ending is waited for.
+/// Whether a process is gone. A process that is exiting is waited for.
 pub(super) fn has_exited(pid: u32) -> bool {
     match descriptor(pid) {
         Some(Ok(process)) => {
@@ -42,7 +42,7 @@ fn ends_within(process: &OwnedFd, limit: &Timespec) -> bool {
     poll(&mut [PollFd::new(process, PollFlags::IN)], Some(limit)) == Ok(1)
 }
 
-/// Whether it is on its way out: killed, writing its core, or without memory already.
+/// Whether a process is exiting: killed, writing its core, or without memory already.
 fn is_ending(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/status")).map_or(true, |status| judge(&status))
 }

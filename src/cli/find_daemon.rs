@@ -1,7 +1,7 @@
-//! Who serves a project: the process that has its directory open, and a state directory with the lock in it.
+//! Finds the daemon of a project: the process that has open its directory, and a state directory with the lock file in it.
 //!
-//! May assume: `/proc`. Of processes that this user may not look into, nothing is found.
-//! Must never: follow a name through a mount; what the daemon has open is reached by its descriptor.
+//! May assume: `/proc`. Processes that this user may not inspect are not found.
+//! Must never: follow a name through a mount. The daemon's files are reached by its descriptors.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,18 +12,18 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::processes;
 use crate::state_directory::LOCK;
 
-/// A daemon.
+/// A running daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RunningDaemon {
     pub(super) pid: u32,
-    /// Leads to the state directory on the disk, also where a mount covers it, and when it was taken away.
+    /// Leads to the state directory on the disk, also if a mount covers it or it was removed.
     pub(super) state: PathBuf,
-    /// What its path is now, or was last.
+    /// The path of the state directory, or its last one.
     pub(super) state_named: PathBuf,
 }
 
 impl RunningDaemon {
-    /// The daemon of the project with this directory, wherever its state is.
+    /// The daemon of the project with this directory, whichever state directory it has.
     pub(super) fn find(source: &Path) -> Option<RunningDaemon> {
         let source = source.to_path_buf();
         let found = processes::scan(move |process| {
@@ -40,10 +40,10 @@ impl RunningDaemon {
         found.into_iter().next()
     }
 
-    /// Ask it to end, if it is a process of this user.
+    /// Send it SIGTERM, if it is a process of this user.
     pub(super) fn end(&self, user: u32) {
         let Some(pid) = Pid::from_raw(self.pid as i32) else { return };
-        // By descriptor: the number may be another process's at any moment.
+        // By descriptor, because the pid may be reused at any moment.
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return };
         if self.is_of(user) {
             let _ = pidfd_send_signal(process, Signal::TERM);
@@ -55,15 +55,15 @@ impl RunningDaemon {
         fs::metadata(format!("/proc/{}", self.pid)).is_ok_and(|process| process.uid() == user)
     }
 
-    /// Whether a signal has stopped it.
+    /// Whether it is stopped by a signal.
     pub(super) fn is_stopped(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        // The command stands in brackets and may hold some itself.
+        // The command is in parentheses, and may contain some itself.
         stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
     }
 }
 
-/// Where a file was that a descriptor leads to: the kernel adds a word to the path of one that was removed.
+/// The last path of a descriptor's file. The kernel appends a word to the path of a removed file.
 fn last_path(to: PathBuf) -> PathBuf {
     let shown = to.to_str().and_then(|shown| shown.strip_suffix(" (deleted)"));
     shown.map(PathBuf::from).unwrap_or(to)

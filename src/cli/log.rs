@@ -1,4 +1,4 @@
-//! `crewfs log`: the event log as JSON lines, from the mount if there is one, else from the disk.
+//! `crewfs log`: prints the event log as JSON lines, from the mount if there is one, otherwise from the disk.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     options: Vec<String>,
 }
 
-/// How much is printed at once, in bytes. A reader that has seen enough (`crewfs log … | head`) ends the listing there.
+/// How much is printed at once, in bytes. A reader that closes the pipe (`crewfs log … | head`) ends the listing there.
 const PART: usize = 64 << 10;
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         }
     };
     let options = arguments.options.iter().try_fold(options, |options, list| options.apply(list))?;
-    // Over a mount in place the state directory cannot be seen: the mount itself tells.
+    // A mount in place covers the state directory. The mount itself shows the log.
     if let Some(desk) = mounts::desk_of(&place).map_err(CliError::failed)? {
         return copy(&desk.mountpoint);
     }

@@ -1,6 +1,6 @@
-//! `crewfs man`: the manual pages, one for the program and one for each command, made from their own definition.
+//! `crewfs man`: writes the manual pages, one for the program and one for each command, generated from the definition of the commands.
 //!
-//! Must never: touch what else is in the directory.
+//! Must never: touch other files of the directory.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub(super) fn run(arguments: &Arguments, program: Command) -> Result<(), CliErro
     let failed = |error| CliError::failed(format!("{}: {error}", directory.display()));
     fs::create_dir_all(directory).map_err(failed)?;
     let mut program = program.disable_help_subcommand(true);
-    // Each command learns its full name.
+    // This sets the full name of each command.
     program.build();
     let commands = program.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     for command in commands.chain([program.clone()]).collect::<Vec<_>>() {
@@ -61,7 +61,7 @@ mod tests {
             assert!(whole.contains(&format!("crewfs-{name}(1)")), "crewfs.1 does not name {name}");
             let page = plain(&page(&format!("crewfs-{name}")));
             assert!(page.contains(&format!("crewfs {name}")), "crewfs-{name}.1 does not say how to call it");
-            // What clap says of its own --help depends on how much there is to say.
+            // clap's text about its own --help depends on the length of the others.
             let own = |option: &&clap::Arg| !option.is_hide_set() && option.get_id() != "help";
             for option in command.get_arguments().filter(own) {
                 let help =

@@ -1,6 +1,6 @@
-//! The command line: what was typed, checked and called.
+//! The command line: parses the arguments and calls the command.
 //!
-//! Must never: do the work itself. Each command is one file here that calls one thing below and prints.
+//! Must never: do the work itself. Each command has one file or folder here, which calls the layers below and prints.
 //!
 //! Exit codes (C70): 0 done, 1 refused or failed, 2 wrong usage, 3 not mounted.
 
@@ -66,7 +66,7 @@ enum CliCommand {
 pub fn main() -> ExitCode {
     let parsed = match Cli::try_parse() {
         Ok(parsed) => parsed,
-        // Among them is what --help and --version print.
+        // --help and --version are among these errors.
         Err(error) if error.use_stderr() => {
             let _ = error.print();
             return ExitCode::from(2);
@@ -90,7 +90,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Say what went wrong. The code is that of the work; where only the printing failed, that of the printing.
+/// Print what failed. The exit code is that of the command, or that of the output if only that failed.
 fn exit_code(work: Result<(), CliError>) -> ExitCode {
     let mut code = 0;
     for failure in [work, out::outcome()].into_iter().filter_map(Result::err) {

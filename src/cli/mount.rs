@@ -44,7 +44,7 @@ pub(super) struct Arguments {
     options: Vec<String>,
 }
 
-/// The log of a daemon in the background, in the state directory; the one before it is kept.
+/// The log file of a daemon in the background, in the state directory. The previous one is kept.
 const LOG: &str = "crewfs.log";
 const LOG_BEFORE: &str = "crewfs.log.1";
 
@@ -55,7 +55,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
         let project = take(&config)?;
         return serve(&config, project, |_| {});
     }
-    // What goes wrong early is said here; what goes wrong later comes through the pipe.
+    // Early errors are reported here. The daemon sends later ones through the pipe.
     let (mut news, report) = io::pipe().map_err(CliError::failed)?;
     match Daemonize::new().working_directory("/").execute() {
         Outcome::Parent(Ok(_)) => {
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
                 Some(("mounted", _)) => Ok(()),
                 Some(("failed", said)) => {
                     let (daemon, why) = said.split_once('\n').unwrap_or(("", said));
-                    // Until it is gone it may have the project, and another mount would be refused.
+                    // Until the daemon has exited it may have the project locked, and another mount would be refused.
                     daemon.parse().into_iter().for_each(exit_wait::wait_for);
                     Err(CliError::failed(why))
                 }
@@ -118,7 +118,7 @@ fn configure(arguments: &Arguments) -> Result<Config, CliError> {
     options.check(is_root)?;
     let (lease, guard) = (options.lease(), options.guard()?);
     requirements::check().map_err(CliError::failed)?;
-    // A mount over itself whose daemon is gone does not answer.
+    // A dead mount over the project itself does not answer.
     clear_dead(source, mountpoint)?;
     let full_source = resolved(source, is_root, canonical)?;
     let mountpoint =
@@ -144,8 +144,8 @@ fn configure(arguments: &Arguments) -> Result<Config, CliError> {
     })
 }
 
-/// What a path leads to. Root follows no link of an ordinary user, who could have it mount anywhere. Where there is nothing, `find` says
-/// so, or what is wrong with it is found when it is opened: then no link counts any more.
+/// Resolve a path. Root follows no link of an ordinary user, because the link could make root mount anywhere. If the path cannot be
+/// resolved, `find` reports why, or the later opening does, which follows no link.
 fn resolved(
     path: &Path,
     is_root: bool,
@@ -167,22 +167,22 @@ fn resolved(
     }
 }
 
-/// Take away what an earlier daemon of this project left at this place when it was killed: nobody can use it any more.
+/// Unmount what a killed daemon of this project left at this place. No process can use it any more.
 fn clear_dead(source: &Path, mountpoint: &Path) -> Result<(), CliError> {
-    // Of a place that there is not, the daemon's own check says what is wrong.
+    // If the place does not exist, the daemon's own check reports that.
     let Ok(mountpoint) = mount_place(mountpoint) else { return Ok(()) };
     let left = || mounts::at(&mountpoint).map_err(CliError::failed);
     while let Some(mount) = left()?
         && mount.source == mount_place(source)?
         && has_ended(&mount)
     {
-        // Detaching takes the desk along.
+        // Detaching unmounts the desk too.
         unmount(&mount, true)?;
     }
     Ok(())
 }
 
-/// Whether the daemon of a mount has ended. One that was killed a moment ago may have answered once more, and is waited for.
+/// Whether the daemon of a mount has exited. One that was killed a moment ago may still have answered, and is waited for.
 fn has_ended(mount: &Mount) -> bool {
     let is_dead = || mounts::is_dead(&mount.mountpoint);
     is_dead()
@@ -196,7 +196,7 @@ fn take(config: &Config) -> Result<Project, CliError> {
     let take = || Project::take(source, state, true);
     let is_over = |daemon: Option<u32>| daemon.is_none_or(exit_wait::has_exited);
     let taken = match take() {
-        // A daemon that was killed has the project until the kernel has closed its files.
+        // A killed daemon has the project locked until the kernel has closed its files.
         Err(TakeError::Held(_))
             if is_over(Project::last_owner(source, state).map(|holder| holder.pid))
                 && is_over(RunningDaemon::find(source).map(|daemon| daemon.pid)) =>
@@ -224,7 +224,7 @@ fn serve(config: &Config, project: Project, mut mounted: impl FnMut(&str)) -> Re
     Ok(())
 }
 
-/// The daemon's log, which is begun anew when it was taken away with the state directory.
+/// The daemon's log file. It is made again if it was removed with the state directory.
 struct LogFile {
     state: Arc<StateDirectory>,
     file: File,
@@ -240,7 +240,7 @@ impl LogFile {
         Ok(state.open(LOG, OFlags::RDWR | OFlags::CREATE | OFlags::APPEND)?)
     }
 
-    /// What was logged before goes along.
+    /// Make the file again if it was removed, with what was logged before.
     fn follow(&mut self) -> io::Result<()> {
         if state_has(&self.state, &self.file) || !self.state.is_in_place() {
             return Ok(());
@@ -259,7 +259,7 @@ fn state_has(state: &StateDirectory, file: &File) -> bool {
 
 impl Write for LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // A log that cannot follow is better than none.
+        // If that fails, the line goes into the removed file.
         let _ = self.follow();
         self.file.write(line)
     }
@@ -275,7 +275,7 @@ fn log_to(target: env_logger::Target) {
     env_logger::Builder::from_env(wanted).target(target).format(entry).init();
 }
 
-/// An entry is one line, whatever names and sentences of users stand in it.
+/// An entry is one line, whatever names and texts of users are in it.
 fn entry(out: &mut env_logger::fmt::Formatter, record: &log::Record) -> io::Result<()> {
     let message = record.args().to_string();
     writeln!(out, "[{} {:<5} {}] {}", out.timestamp(), record.level(), record.target(), shown::line(&message))

@@ -1,6 +1,6 @@
-//! Mount options: `-o key=value,…` as `mount(8)` writes them, and one by one as a file of settings does (C72).
+//! Mount options: `-o key=value,…` as in `mount(8)`, and one by one as in a file of settings (C72).
 //!
-//! Must never: pass over an option that is not known.
+//! Must never: ignore an unknown option.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::queue::{Budget, Rules, Span};
 use crate::state_directory::plain;
 use crate::users::uid_of;
 
-/// What can be chosen at mount time.
+/// The options of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Options {
     /// `state=DIR`
@@ -52,7 +52,7 @@ pub(super) struct Options {
 }
 
 const KNOWN: &str = "state=DIR, tasks=NAME, lease=SPAN, lease_max=SPAN, ageing=SPAN, claims_per_worker=N, workers=NAME:NAME, operators=NAME:NAME, keys=USER:FILE, log_bytes=SIZE, log_events=N, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD, unguarded=FILE";
-/// The lease where no other is chosen.
+/// The default lease.
 const LEASE: Span = Span(30 * 60_000);
 /// The longest wait for a lock.
 const LOCK_WAIT_MAX: Span = Span(30_000);
@@ -85,7 +85,7 @@ const IGNORED: [&str; 24] = [
 ];
 
 impl Options {
-    /// The defaults, for a machine with this many cores, and for root or somebody else.
+    /// The defaults, for a machine with this many cores, and for root or another user.
     pub(super) fn defaults(is_root: bool, cores: usize) -> Options {
         Options {
             state: None,
@@ -110,16 +110,16 @@ impl Options {
         self.lease.unwrap_or(LEASE.min(self.rules.lease_max))
     }
 
-    /// What is chosen about the guard, with the rules of the file in which an operator keeps them.
+    /// The settings of the guard, with the rules of the `unguarded` file.
     pub(super) fn guard(&self) -> Result<guard::Config, CliError> {
         let unguarded = self.unguarded.as_deref().map(rules_of).transpose()?;
         Ok(guard::Config { unguarded, ..self.guard.clone() })
     }
 
-    /// Whether this user can mount with these options.
+    /// Check that this user can mount with these options.
     ///
-    /// An ordinary user mounts with the help of fusermount3, which belongs to root. It must see the first mount to put the
-    /// second one on it, and the kernel shows a user's mount to root only if it is for others too.
+    /// An ordinary user mounts by fusermount3, which runs as root. It must see the first mount to put the second one on it, and the kernel
+    /// shows a user's mount to root only with `allow_other`.
     pub(super) fn check(&self, is_root: bool) -> Result<(), CliError> {
         let (lease, most) = (self.lease(), self.rules.lease_max);
         if lease > most {
@@ -136,7 +136,7 @@ impl Options {
         ))
     }
 
-    /// These options, changed by a list like `lease=10m,allow_other`.
+    /// Apply a list like `lease=10m,allow_other`.
     pub(super) fn apply(self, list: &str) -> Result<Options, CliError> {
         let items = list.split(',').filter(|item| !item.is_empty());
         items
@@ -144,7 +144,7 @@ impl Options {
             .try_fold(self, |options, (key, value)| options.set(key, value))
     }
 
-    /// These options, one of them changed.
+    /// Set one option.
     pub(super) fn set(mut self, key: &str, value: Option<&str>) -> Result<Options, CliError> {
         let item = value.map_or_else(|| key.to_owned(), |value| format!("{key}={value}"));
         let wrong =
@@ -159,7 +159,7 @@ impl Options {
                 wrong(&format!("names {name:?}, which is no user of this machine; users that are not in /etc/passwd have numbers"))
             })
         };
-        // mount(8) comes with it for a line of fstab.
+        // mount(8) passes it for a line of fstab.
         if key == "remount" {
             return Err(wrong(
                 "cannot be: options stay as they are while it is mounted; for a tree that cannot be changed: mount -o remount,bind,ro PLACE",
@@ -241,11 +241,11 @@ impl Options {
     }
 }
 
-/// Whether it is one of [`IGNORED`], or a note of fstab to a program: `x-systemd.automount`, `comment=WORDS`.
+/// Whether an option is one of [`IGNORED`], or a note of fstab for a program: `x-systemd.automount`, `comment=WORDS`.
 fn means_nothing(key: &str, value: Option<&str>) -> bool {
     match value {
         None if IGNORED.contains(&key) => true,
-        // Who may unmount it, as mount(8) passes it on.
+        // The user that may unmount it, as mount(8) passes it on.
         Some(_) if key == "user" || key == "comment" => true,
         _ => key.starts_with("x-") || key.starts_with("X-"),
     }
@@ -254,12 +254,12 @@ fn means_nothing(key: &str, value: Option<&str>) -> bool {
 /// The users of a list like `alice:bob`.
 ///
 /// # Errors
-/// The first name that no user has.
+/// The first name that is no user's.
 fn users(names: &str) -> Result<Users, String> {
     names.split(':').map(|name| uid_of(name).ok_or_else(|| name.to_owned())).collect()
 }
 
-/// The rules in a file that no user can change but root and the one who mounts.
+/// Read the rules from a file that only root and this user can change.
 fn rules_of(file: &Path) -> Result<Arc<str>, CliError> {
     let failed = |why: &str| {
         let shown = file.display();

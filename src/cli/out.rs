@@ -1,9 +1,9 @@
-//! What the commands print: the one place in `src/cli/` that writes to standard output and standard error.
+//! Prints for the commands: the one place in `src/cli/` that writes to standard output and standard error.
 //!
-//! A reader that has seen enough closes its end of the pipe. That is no failure, and what a command does besides printing is
-//! done to its end all the same; its exit code is that of the work. Another write error is kept until the work is done.
+//! A reader may close its end of the pipe early. That is no failure: the command still finishes its work, and exits with the code of
+//! the work. Any other write error is kept until the work is done.
 //!
-//! May assume: one lock, and nothing else is locked while it is held.
+//! May assume: one lock. Nothing else is locked while it is held.
 //! Must never: panic, or end a command, because a text could not be written.
 
 use std::fmt::{Arguments, Display};
@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use super::error::CliError;
 use crate::shown;
 
-/// The first error of writing to standard output. Nothing is written after it: a text with a hole in it misleads.
+/// The first error of standard output. Nothing is written after it, because a text with a gap misleads.
 static ERROR: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// Print a line on standard output.
@@ -29,7 +29,7 @@ pub(super) fn line(text: Arguments) {
     write(format!("{}\n", shown::lines(&text.to_string())).as_bytes());
 }
 
-/// Write to standard output. The answer is whether there is any use in writing more: a long listing ends when there is none.
+/// Write to standard output. Returns whether further output can arrive. A long listing ends when it cannot.
 pub(super) fn write(bytes: &[u8]) -> bool {
     attempt(|| {
         let mut out = io::stdout().lock();
@@ -37,7 +37,7 @@ pub(super) fn write(bytes: &[u8]) -> bool {
     })
 }
 
-/// Let `print` write to standard output in its own way, and keep its error as that of [`write`].
+/// Let `print` write to standard output. Its error is kept like that of [`write`].
 pub(super) fn attempt(print: impl FnOnce() -> io::Result<()>) -> bool {
     let mut error = ERROR.lock().unwrap_or_else(PoisonError::into_inner);
     if error.is_none() {
@@ -46,7 +46,7 @@ pub(super) fn attempt(print: impl FnOnce() -> io::Result<()>) -> bool {
     error.is_none()
 }
 
-/// Write a line to standard error. Where that cannot be written to, the message is lost.
+/// Write a line to standard error. If that fails, the message is lost.
 pub(super) fn complain(message: impl Display) {
     let _ = writeln!(io::stderr(), "{}", shown::lines(&message.to_string()));
 }
@@ -56,7 +56,7 @@ pub(super) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// What became of all that was printed.
+/// Whether everything was printed.
 pub(super) fn outcome() -> Result<(), CliError> {
     match ERROR.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::failed(format!(

@@ -1,6 +1,6 @@
 //! Paths that a user typed, made absolute before anything is done with them.
 //!
-//! Must never: look up a mount point that may hang, where its parent tells enough.
+//! Must never: look up a mount point that may hang, if a look-up of its parent is enough.
 
 use std::path::{Path, PathBuf};
 

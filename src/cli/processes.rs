@@ -1,7 +1,7 @@
-//! A look at every process of the machine that no process can hold up.
+//! Scans all processes of the machine. No process can block the scan.
 //!
-//! A process in the midst of execve(2) keeps a program waiting that looks at what it has open, for as long as it likes. Such a look is
-//! left behind: it can be killed, and is, when this program ends.
+//! A process within execve(2) blocks a thread that reads its open files, without a limit. The scan leaves that thread behind. It ends
+//! with this program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// After how long without news another thread goes on with the rest.
+/// How long a thread may take for one process before another thread goes on with the rest.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How many may be left behind.
+/// How many threads may be left behind.
 const LEFT_BEHIND: usize = 64;
 
-/// What `look` finds at each process, in no order. It is given the process's directory in `/proc`.
+/// What `look` returns for each process, in any order. Its argument is the process's directory in `/proc`.
 pub(super) fn scan<T: Send + 'static>(look: impl Fn(&Path) -> Option<T> + Send + Sync + 'static) -> Vec<T> {
     let all: Vec<PathBuf> =
         fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()).collect();

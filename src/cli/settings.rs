@@ -1,4 +1,4 @@
-//! A file of settings, `/etc/crewfs/NAME.toml` as a rule: which project is mounted where, and how (C72).
+//! A file of settings, as a rule `/etc/crewfs/NAME.toml`: which project is mounted where, and how (C72).
 //!
 //! ```toml
 //! source = "/srv/project"
@@ -8,7 +8,7 @@
 //! allow_other = true
 //! ```
 //!
-//! Must never: pass over a key that is not known, or take a relative path: a service has no directory of its own.
+//! Must never: ignore an unknown key, or accept a relative path: a service has no directory of its own.
 
 use std::path::{Path, PathBuf};
 
@@ -19,15 +19,15 @@ use super::options::Options;
 use crate::log::LOG_FILE;
 use crate::state_directory;
 
-/// Where the projects of a server are configured, each in a file NAME.toml.
+/// The directory of the settings of a server's projects, each in a file NAME.toml.
 pub(super) const DIRECTORY: &str = "/etc/crewfs";
 
-/// What such a file says.
+/// The content of such a file.
 #[derive(Debug)]
 pub(super) struct Settings {
     /// The project's directory, absolute.
     pub(super) source: PathBuf,
-    /// Where it is mounted, absolute; the project itself when the file does not say.
+    /// Where it is mounted, absolute. The project itself if the file does not name a place.
     pub(super) mountpoint: PathBuf,
     file: PathBuf,
     options: Table,
@@ -43,7 +43,7 @@ impl Settings {
         Settings::parse(file, &text)
     }
 
-    /// Where the files of this machine say that the state of a project is, if that is not in the project.
+    /// The state directory that the files of this machine name for a project, if the state is not in the project.
     pub(super) fn state_of(source: &Path) -> Option<PathBuf> {
         if std::fs::symlink_metadata(source.join(state_directory::NAME).join(LOG_FILE)).is_ok() {
             return None;
@@ -73,7 +73,7 @@ impl Settings {
         Ok(Settings { source, mountpoint, file: file.to_path_buf(), options })
     }
 
-    /// `options`, changed by what the file says of them.
+    /// Apply the options of the file.
     pub(super) fn apply(&self, options: Options) -> Result<Options, CliError> {
         let named = |failure: CliError| CliError {
             message: format!("{}: {}", self.file.display(), failure.message),

@@ -1,7 +1,7 @@
-//! `crewfs sftp-server`: what the ssh key of a remote worker runs. It fixes who the worker is, and what it sees (C42).
+//! `crewfs sftp-server`: the forced command of a remote worker's ssh key. It fixes the worker's name, and what the worker sees (C42).
 //!
-//! May assume: it is the forced command of a key, so that a client chooses neither the program nor its arguments.
-//! Must never: let through anything of the environment that it was started with: a client may send some of it.
+//! May assume: it is the forced command of a key, so the client chooses neither the program nor its arguments.
+//! Must never: pass on anything of its environment. The client may have sent some of it.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -23,7 +23,7 @@ use crate::queue::WorkerName;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Who is at the other end: the name of the worker.
+    /// The name of the worker at the other end.
     #[arg(long, value_name = "NAME")]
     worker: String,
     /// Show nothing but this directory, which must be mounted by crewfs, or lie in such a mount. The connection ends with
@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     root: Option<PathBuf>,
 }
 
-/// Where OpenSSH's server is, by distribution.
+/// The paths of OpenSSH's server, by distribution.
 pub(super) const SERVERS: [&str; 4] = [
     "/usr/lib/openssh/sftp-server",
     "/usr/libexec/openssh/sftp-server",
@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
 }
 
-/// Whether this process was started in exactly this environment.
+/// Whether this process was started with exactly this environment.
 fn is_mine(environment: &[(&str, &str)]) -> bool {
     let mut mine: Vec<_> = std::env::vars_os().collect();
     let mut wanted: Vec<_> = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
@@ -68,8 +68,8 @@ fn is_mine(environment: &[(&str, &str)]) -> bool {
     mine == wanted
 }
 
-/// Become this program again in that environment. The kernel shows the daemon the one with which a program was started, and
-/// under a name that the client sent nothing of the mount may be touched, not even to look at it.
+/// Execute this program again with that environment. The daemon sees the environment with which a program was started, and this program
+/// must not touch the mount under a name that the client sent.
 fn begin_anew(environment: &[(&str, &str)]) -> CliError {
     let failed = |error| CliError::failed(format!("crewfs cannot start itself anew: {error}"));
     let program = match std::env::current_exe() {
@@ -86,7 +86,7 @@ fn server<'a>(places: &[&'a Path]) -> Result<&'a Path, CliError> {
     })
 }
 
-/// Serve `root` and nothing else, for as long as it is mounted.
+/// Serve only `root`, for as long as it is mounted.
 fn confined(mut command: Command, root: &Path) -> Result<(), CliError> {
     let mut table = MountTable::open().map_err(CliError::failed)?;
     let (directory, root) = open(root, &table.ours().map_err(CliError::failed)?)?;
@@ -124,10 +124,10 @@ fn confined(mut command: Command, root: &Path) -> Result<(), CliError> {
     }
 }
 
-/// The directory that is to be shown, and its path without links. It is opened once, and judged by its descriptor: members of the
-/// project may exchange what has its name at any moment.
+/// The directory to serve, and its path without links. It is opened once and checked by its descriptor, because members of the project
+/// may replace it at any moment.
 ///
-/// Links may lead to the mount, but none that lies in it is followed.
+/// Links that lead to the mount are followed, links within it are not.
 fn open(root: &Path, ours: &[Mount]) -> Result<(OwnedFd, PathBuf), CliError> {
     let path = std::path::absolute(root).map_err(CliError::failed)?;
     let cannot = |error: Errno| {
@@ -152,9 +152,9 @@ fn open(root: &Path, ours: &[Mount]) -> Result<(OwnedFd, PathBuf), CliError> {
         }
         let below = path.strip_prefix(above).unwrap_or(Path::new(""));
         let directory = beneath::open(&there, below, flags, Links::Refused).map_err(cannot)?;
-        // The kernel may remember the attributes of a mount that is dead.
+        // The kernel may have cached the attributes of a dead mount.
         rustix::fs::fstatfs(&directory).map_err(cannot)?;
-        // Something else may be mounted in it.
+        // Another filesystem may be mounted within.
         if mount_of(&directory, ours)?.is_none() {
             break;
         }
@@ -164,13 +164,13 @@ fn open(root: &Path, ours: &[Mount]) -> Result<(OwnedFd, PathBuf), CliError> {
     Err(not_mounted(&path))
 }
 
-/// The mount of ours in which an open file lies.
+/// The mount of crewfs that an open file lies in.
 fn mount_of<'a>(file: &OwnedFd, ours: &'a [Mount]) -> Result<Option<&'a Mount>, CliError> {
     let id = mounts::of_descriptor(file).map_err(CliError::failed)?;
     Ok(ours.iter().find(|mount| mount.id == id))
 }
 
-/// Where an open file is.
+/// The path of an open file.
 fn path_of(file: &OwnedFd) -> Result<PathBuf, CliError> {
     std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(CliError::failed)
 }
@@ -180,11 +180,11 @@ fn not_mounted(root: &Path) -> CliError {
     CliError { code: 3, message }
 }
 
-/// What ended a connection.
+/// Why a connection ended.
 enum ConnectionEnd {
-    /// The server, as the client wished or not.
+    /// The server exited.
     Server(ExitStatus),
-    /// One of the mounts that it serves went away.
+    /// One of the served mounts was unmounted.
     Mount,
 }
 

@@ -1,4 +1,4 @@
-//! `crewfs umount`: takes both mounts away, and returns when the daemon has let go of the project.
+//! `crewfs umount`: unmounts the desk and the tree, and returns when the daemon has released the project.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,15 +26,15 @@ pub(super) struct Arguments {
     /// Take the place from this file, as `crewfs mount --config` does.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Take it away although somebody still uses it: they keep what they have open, nobody else finds it, and the project
-    /// is free when the last of them is done.
+    /// Unmount although the mount is in use: processes keep their open files, no other process finds the mount, and the project is
+    /// free when the last of them is done.
     #[arg(short, long)]
     lazy: bool,
 }
 
 /// How long the daemon may take to write its last snapshot.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
-/// How long it takes as a rule.
+/// How long that takes as a rule.
 const USUAL_SHUTDOWN: Duration = Duration::from_secs(3);
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
@@ -44,23 +44,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             mount_place(arguments.mountpoint.as_deref().expect("clap asks for it when there is no file"))?
         }
     };
-    // A caller that stands in the mount is not in its own way; the paths are absolute by now.
+    // The caller's own directory may be in the mount. All paths are absolute by now.
     let _ = std::env::set_current_dir("/");
     let tree = match mounts::at(&said).map_err(CliError::failed)? {
         Some(tree) => tree,
-        // A file names the place: where the project is mounted besides, it does not say.
+        // A file of settings names one place. Other mounts of the project do not count.
         None if arguments.config.is_some() => return Err(CliError::not_mounted(&said)),
         None => mount_of(&said)?,
     };
     let mountpoint = tree.mountpoint.clone();
     if arguments.lazy || doctor::is_dead(&tree)? {
-        // Detaching takes the desk along; a dead tree could not even be asked for it.
+        // Detaching unmounts the desk too. A dead tree could not be asked for it.
         unmount(&tree, true)?;
         if arguments.lazy {
             return Ok(());
         }
     } else {
-        // The kernel refuses to take away a tree in use only when the desk is gone already.
+        // Only without the desk does the kernel report whether the tree is in use.
         let users = users_of(&tree);
         if !users.is_empty() {
             return Err(in_use(&mountpoint, &format!("by {}", users.join(", "))));
@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             unmount(&desk, false)?;
         }
         match unmount(&tree, false) {
-            // Whoever serves them takes the tree away when the desk is gone.
+            // The daemon unmounts the tree when the desk is gone.
             Err(_) if gone_within(&mountpoint, Duration::from_secs(2)) => {}
             outcome => outcome?,
         }
@@ -77,7 +77,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     wait_for_daemon(&tree)
 }
 
-/// The one mount of a project.
+/// The only mount of a project.
 fn mount_of(project: &Path) -> Result<Mount, CliError> {
     let mut trees = mounts::of_project(project).map_err(CliError::failed)?;
     if trees.len() > 1 {
@@ -99,11 +99,11 @@ fn in_use(mountpoint: &Path, by: &str) -> CliError {
     ))
 }
 
-/// The processes that work in the mount or have something of it open, each once, as far as this user may see.
+/// The processes with a directory or an open file in the mount, each once, as far as this user may see.
 fn users_of(tree: &Mount) -> Vec<String> {
     let mountpoint = &tree.mountpoint;
     let ours = [Some(tree.device), desk_of(mountpoint).map(|desk| desk.device)];
-    // By name first: other filesystems may not answer. Then by device: the daemon has what lies below the mount open.
+    // By name first, because other filesystems may not answer. Then by device, because the daemon has files below the mount open.
     let place = mountpoint.to_path_buf();
     let uses = move |link: &Path| {
         let named = std::fs::read_link(link).is_ok_and(|to| to.starts_with(&place));
@@ -117,7 +117,7 @@ fn users_of(tree: &Mount) -> Vec<String> {
             .any(|l| uses(&l))
     };
     let name = move |process: &Path| {
-        // Besides processes there are links, such as self, which lead to one that is listed anyway.
+        // Links such as self lead to a process that is listed anyway.
         let pid: u32 = process.file_name()?.to_str()?.parse().ok()?;
         if !is_user(process) {
             return None;
@@ -131,20 +131,19 @@ fn users_of(tree: &Mount) -> Vec<String> {
     processes::scan(name)
 }
 
-/// Take one mount away; with `detach` also one that is in use, or does not answer. Nothing else is taken away, whatever is at its
-/// place by now.
+/// Unmount one mount. With `detach` also if it is in use or does not answer. Another mount at its place is not touched.
 pub(super) fn unmount(mount: &Mount, detach: bool) -> Result<(), CliError> {
     let shown = mount.mountpoint.display();
     let is_there = || mounts::ours().is_ok_and(|mounts| mounts.iter().any(|other| other.id == mount.id));
     match MountPoint::at(&mount.mountpoint).and_then(|place| place.unmount(mount.device, detach)) {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(in_use(&mount.mountpoint, "by somebody who cannot be seen from here")),
-        // It went away by itself.
+        // It was unmounted meanwhile.
         Err(_) if !is_there() => Ok(()),
         Err(Errno::INVAL) => Err(CliError::failed(format!(
             "{shown} shows something else than the mount of crewfs that is there: it is covered, or its directory was moved; see: findmnt"
         ))),
-        // An ordinary user may take away what is theirs, with the help of fusermount.
+        // An ordinary user unmounts its own mounts by fusermount3.
         Err(Errno::PERM) => {
             unmount_by_helper(&mount.mountpoint, detach).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => {
@@ -161,7 +160,7 @@ fn gone_within(mountpoint: &Path, limit: Duration) -> bool {
     within(limit, || mounts::at(mountpoint).is_ok_and(|mount| mount.is_none()))
 }
 
-/// Wait until the project is free: then it can be mounted again, moved or backed up.
+/// Wait until the project is unlocked. Then it can be mounted again, moved or backed up.
 fn wait_for_daemon(tree: &Mount) -> Result<(), CliError> {
     let source = &tree.source;
     let free = || Project::is_free(source);
@@ -169,11 +168,11 @@ fn wait_for_daemon(tree: &Mount) -> Result<(), CliError> {
         return Ok(());
     }
     if let Some(served) = RunningDaemon::find(source) {
-        // Any user can mount something that is said to show another user's project.
+        // Any user can mount something with another user's project as its source.
         if !served.is_of(tree.user) {
             return Ok(());
         }
-        // Another mount namespace may have a copy of the mount, which keeps it served. Here it is gone, as was asked for.
+        // A copy of the mount in another mount namespace keeps it served. Here it is unmounted, as requested.
         served.end(tree.user);
     }
     if within(SHUTDOWN_LIMIT, free) {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use thiserror::Error;
 
-/// Why the daemon does not start: what, why, and what to do next.
+/// Why the daemon does not start, and what to do next.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct StartError(pub(super) String);

@@ -1,6 +1,6 @@
 //! The places of the two mounts, and the directory below the desk.
 //!
-//! May assume: nothing about who may rename, replace or cover what lies there.
+//! May assume: nothing about which users may rename, replace or cover the directories.
 //! Must never: resolve a path a second time. What was checked is held by a descriptor.
 
 use std::io;
@@ -20,7 +20,7 @@ use crate::mountpoint::{Device, MountPoint, device_of};
 use crate::mounts;
 use crate::state_directory::InodeId;
 
-/// Whether the place to mount at is one, free, and no trap.
+/// Check that the mount point is a free directory, outside of the project and of any state directory.
 pub fn check_places(config: &Config) -> Result<(), StartError> {
     let (source, place) = (&config.source, &config.mountpoint);
     let shown = place.display();
@@ -68,7 +68,7 @@ pub fn check_places(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The place to mount at, and what is there now: to mount in place, that must be the very directory that was taken as the project.
+/// The mount point, and the directory there now. To mount in place, that must be the directory that was locked as the project.
 pub(super) fn mountpoint(
     path: &Path,
     in_place_of: Option<&OwnedFd>,
@@ -85,7 +85,7 @@ pub(super) fn mountpoint(
     Ok((place, target))
 }
 
-/// Have the desk prove what this kernel does between a CREATE and the return of open(2).
+/// Find out whether this kernel asks for attributes between a CREATE and the return of open(2), by a CREATE on the desk.
 pub(super) fn prove_create(desk: &Desk, place: &MountPoint) {
     let proven = desk.prove_create(|name| {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -105,8 +105,8 @@ pub(super) fn prove_create(desk: &Desk, place: &MountPoint) {
     }
 }
 
-/// The place of the desk, and the directory there. It is looked up in the tree that was just mounted, by descriptor; nothing that
-/// happens in the project, or at the mount point, has a part in it.
+/// The place of the desk, and the directory there. It is looked up by descriptor in the tree that was just mounted, so changes of the
+/// project or of the mount point do not matter.
 pub(super) fn desk_place(tree: &MountPoint, mount: Device, tasks: &str) -> io::Result<(MountPoint, OwnedFd)> {
     let place = tree.below(mount, tasks)?;
     let target = place.open()?;
@@ -114,7 +114,7 @@ pub(super) fn desk_place(tree: &MountPoint, mount: Device, tasks: &str) -> io::R
     if is_desk { Ok((place, target)) } else { Err(io::Error::other("it is not the tree's own directory")) }
 }
 
-/// The descriptor of the tasks directory, which is made, and owned like the project, where there is none.
+/// Open the tasks directory. If there is none, it is made, with the owner of the project.
 pub(super) fn tasks_directory(root: &OwnedFd, name: &str) -> Result<OwnedFd, StartError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let failed = |error: Errno| match error {

@@ -1,10 +1,10 @@
-//! A project that is taken: its directory and its state directory, both locked, so that no other daemon serves it.
+//! A locked project: its directory and its state directory are locked, so that no other daemon serves it.
 //!
-//! May assume: nothing about what is there; an operator may name any directory.
+//! May assume: nothing about the directories. An operator may name any.
 //! Must never: start with an empty queue where there is a full one, or change a directory that it refuses.
 //!
-//! Taken in this order: the project's directory, then the state directory. The first lock keeps a second daemon from the project,
-//! the second one from the log, whatever state directories the two were told.
+//! The project's directory is locked first, then the state directory. The first lock keeps a second daemon from the project, the second
+//! lock keeps it from the log, whichever state directories the two daemons were given.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,14 +22,14 @@ use crate::log::{LogError, SqliteLog};
 use crate::mountpoint::open_without_links;
 use crate::state_directory::{self, LOCK, LOCK_BYTES, StateDirectory, plain};
 
-/// A project that is reached by descriptors, and locked.
+/// A locked project, reached by descriptors.
 pub struct Project {
     root: OwnedFd,
     _lock: Locked,
     state: Arc<StateDirectory>,
 }
 
-/// Who serves a project; the content of its lock file.
+/// The daemon that serves a project: the content of the lock file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LockOwner {
     /// The daemon's process.
@@ -38,25 +38,25 @@ pub struct LockOwner {
     pub mountpoint: PathBuf,
 }
 
-/// Why a project cannot be taken.
+/// Why a project cannot be locked.
 #[derive(Debug, Error)]
 pub enum TakeError {
-    /// Another process has it.
+    /// Another process has it locked.
     #[error("this project is served already{}", .0.as_ref().map_or_else(String::new, |owner| {
         format!(": process {} has it mounted at {}", owner.pid, owner.mountpoint.display())
     }))]
     Held(Option<LockOwner>),
-    /// Something else is wrong.
+    /// Another reason.
     #[error(transparent)]
     Other(#[from] StartError),
 }
 
 impl Project {
-    /// Take the project in `source`, whose state is in `state`, or in the project when that is not said: nobody else serves it while
-    /// this lives. With `create`, the state directory is made.
+    /// Lock the project in `source`. Its state is in `state`, or in the project if `None`. No other daemon serves it while the returned
+    /// value lives. With `create`, the state directory is made.
     ///
     /// # Errors
-    /// Who serves it, or what is wrong and what to do.
+    /// Which daemon serves it, or what is wrong and what to do.
     pub fn take(source: &Path, state: Option<&Path>, create: bool) -> Result<Project, TakeError> {
         let shown = source.display();
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -95,12 +95,12 @@ impl Project {
         Ok(Project { root, _lock: lock, state: Arc::new(state) })
     }
 
-    /// The last daemon that has said that it serves it, whether or not it still does.
+    /// The last daemon that has served it, running or not.
     pub fn last_owner(source: &Path, state: Option<&Path>) -> Option<LockOwner> {
         owner(&state.map_or_else(|| source.join(state_directory::NAME), Path::to_path_buf), false)
     }
 
-    /// Whether no daemon has it, as far as can be seen without taking it.
+    /// Whether no daemon has it locked, as far as can be seen without locking it.
     pub fn is_free(source: &Path) -> bool {
         let is_held = |file: BorrowedFd<'_>| {
             let locked = flock(file, FlockOperation::NonBlockingLockShared);
@@ -113,7 +113,7 @@ impl Project {
         !(project.is_ok_and(|root| is_held(root.as_fd())) || lock.is_ok_and(|lock| is_held(lock.as_fd())))
     }
 
-    /// The project's log.
+    /// Open the event log.
     ///
     /// # Errors
     /// Those of the log.
@@ -131,7 +131,7 @@ impl Project {
         &self.root
     }
 
-    /// Say where it is mounted now.
+    /// Write into the lock file where the project is mounted.
     pub(super) fn announce(&self, mountpoint: &Path) -> io::Result<()> {
         let owner = LockOwner { pid: std::process::id(), mountpoint: mountpoint.to_path_buf() };
         self.state.announce(serde_json::to_vec(&owner)?)
@@ -148,13 +148,13 @@ impl AsFd for Project {
 struct Locked(OwnedFd);
 
 impl Drop for Locked {
-    /// As for the lock of the state directory: closing alone might be too late.
+    /// Closing alone might be too late, as for the lock of the state directory: a program that is starting may have a copy.
     fn drop(&mut self) {
         let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 
-/// The daemon that has, or last had, the state directory at this place, if it can be read who that is.
+/// The daemon in the lock file of the state directory at this place. With `has_it_still`, only if the file is locked.
 fn owner(place: &Path, has_it_still: bool) -> Option<LockOwner> {
     let file = plain::look_at(plain::look_into(place).ok()?, LOCK).ok()?;
     if has_it_still && flock(&file, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK) {
@@ -235,7 +235,7 @@ mod tests {
         let own = source.join(".crewfs");
         assert!(said.ends_with(&format!("mv -T {} {}", own.display(), state.display())), "{said}");
         assert!(!state.exists(), "nothing is made by a call that is refused");
-        // As a service manager makes it, and as the sentence says.
+        // As a service manager makes the directory, and as the message says.
         fs::create_dir(&state).unwrap();
         fs::rename(&own, &state).unwrap();
         Project::take(&source, Some(&state), true).unwrap();
@@ -252,7 +252,7 @@ mod tests {
         fs::remove_dir(&other).unwrap();
         fs::rename(&source, &other).unwrap();
         drop(Project::take(&other, Some(&state), true).unwrap());
-        // Brought back from a backup: another directory, at the path that is known.
+        // Restored from a backup: another directory at the known path.
         fs::rename(&other, &source).unwrap();
         fs::create_dir(&other).unwrap();
         drop(Project::take(&other, Some(&state), true).unwrap());

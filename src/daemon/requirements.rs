@@ -1,9 +1,9 @@
-//! What mounting takes of the machine: the device, the right to mount, and a `/proc` that shows who asks. Each is found out by trying, or
-//! asked of the kernel, and told with what gives it.
+//! What mounting needs of the machine: the device, the right to mount, and a `/proc` that shows the callers. Each is tried, or asked of
+//! the kernel. The message for a missing one says how to provide it.
 //!
-//! May assume: nothing; a container may have taken any of it away.
-//! Must never: guess that it is in a container. What is missing says it: a machine without the module has no FUSE, a container
-//! does not show its device.
+//! May assume: nothing. A container may lack any of them.
+//! Must never: guess that it runs in a container. What is missing shows it: a machine without the module has no FUSE, a container does
+//! not show its device.
 
 use std::fs;
 use std::io;
@@ -18,10 +18,10 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::error::StartError;
 
 const DEVICE: &str = "/dev/fuse";
-/// Of the capabilities that any process here can get, CAP_SYS_ADMIN (`include/uapi/linux/capability.h`).
+/// The bit of CAP_SYS_ADMIN in a set of capabilities (`include/uapi/linux/capability.h`).
 const SYS_ADMIN: u64 = 1 << 21;
 
-/// Whether there is all that any mount takes.
+/// Check everything that a mount needs.
 ///
 /// # Errors
 /// What is missing, and what to do.
@@ -31,7 +31,7 @@ pub fn check() -> Result<(), StartError> {
     right()
 }
 
-/// Whether `/proc` shows the processes that ask.
+/// Check that `/proc` shows the callers.
 ///
 /// # Errors
 /// Why it does not, and what to do.
@@ -41,7 +41,7 @@ pub fn processes() -> Result<(), StartError> {
             "/proc is not mounted, by which it is known who asks; mount it: mount -t proc proc /proc".into(),
         ));
     };
-    // One number for each pid namespace from that of /proc down to that of this process.
+    // One pid for each namespace, from that of /proc down to that of this process.
     match field(&status, "NSpid").map(|numbers| numbers.split_whitespace().count()) {
         None | Some(1) => Ok(()),
         _ => Err(StartError(
@@ -52,7 +52,7 @@ pub fn processes() -> Result<(), StartError> {
     }
 }
 
-/// Whether the device can be used by this user.
+/// Check that this user can open the device.
 ///
 /// # Errors
 /// Why it cannot, and what to do.
@@ -66,7 +66,7 @@ pub fn device() -> Result<(), StartError> {
     Err(judge_device(error, has_fuse, mode.filter(|_| !geteuid().is_root())))
 }
 
-/// Judge why the device does not open: does the kernel have FUSE, and which mode has the device, if that counts for this user.
+/// Why the device does not open. `mode` is that of the device, for a user that it restricts.
 fn judge_device(error: Errno, has_fuse: bool, mode: Option<u32>) -> StartError {
     StartError(match (error, mode) {
         (Errno::NOENT, _) if has_fuse => {
@@ -90,7 +90,7 @@ fn judge_device(error: Errno, has_fuse: bool, mode: Option<u32>) -> StartError {
     })
 }
 
-/// Whether this user may mount at all, as far as that can be told before it is tried.
+/// Check that this user may mount, as far as that can be known without mounting.
 ///
 /// # Errors
 /// What is missing, and what to do.
@@ -108,10 +108,10 @@ pub fn right() -> Result<(), StartError> {
     }
 }
 
-/// The program by which ordinary users mount.
+/// The path of fusermount3, by which ordinary users mount.
 ///
 /// # Errors
-/// Why there is none, or why it can do nothing.
+/// Why there is none, or why it cannot mount.
 pub fn helper() -> Result<PathBuf, StartError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain([PathBuf::from("/bin")]);
@@ -143,7 +143,7 @@ fn judge_helper(found: Option<PathBuf>, status: &str) -> Result<PathBuf, StartEr
     }
 }
 
-/// Why a mount was refused although nothing seemed to be missing. `what` is what was to be mounted.
+/// Why the kernel refused a mount although the checks passed. `what` is the directory to be mounted.
 pub fn refused(what: impl std::fmt::Display, error: &io::Error) -> StartError {
     if geteuid().is_root() {
         let confined = ["apparmor/current", "current"].map(|name| Path::new("/proc/self/attr").join(name));
@@ -157,12 +157,12 @@ pub fn refused(what: impl std::fmt::Display, error: &io::Error) -> StartError {
              user_allow_other must stand in /etc/fuse.conf; or mount as root"
         ),
         Some(libc::EBUSY) => format!("{what} cannot be mounted: it is in use"),
-        // fusermount3 has said it in several words, and a line end.
+        // The message of fusermount3, with its line end.
         _ => format!("{what} cannot be mounted: {}", error.to_string().trim_end()),
     })
 }
 
-/// Judge why root was refused, by what confines this process: the label that a security module gives it, and its status.
+/// Why root was refused, by what confines this process: the label of a security module, and `/proc/self/status`.
 fn judge_refusal(what: &str, error: &io::Error, label: &str, status: &str) -> StartError {
     let label = label.trim_end_matches(['\0', '\n']);
     let profile = label.strip_suffix(" (enforce)");

@@ -1,29 +1,30 @@
-//! What the service manager is told: that we are ready, how things stand, and that the engine goes round (sd_notify(3)).
+//! Notifies the service manager (sd_notify(3)): the daemon is ready, its status, and a watchdog signal while the engine works.
 //!
-//! May assume: nothing. Where no manager asked to be told (`NOTIFY_SOCKET`), nothing is said.
-//! Must never: say that all is well while the engine's writer stands still, or no thread of a session is left to serve the kernel.
+//! May assume: nothing. Without `NOTIFY_SOCKET` nothing is sent.
+//! Must never: send the watchdog signal while the engine's writer stands still, or while no thread of a session is left for the kernel.
 
 use sd_notify::NotifyState;
 
 use crate::engine::Engine;
 use crate::queue::TaskState;
 
-/// What was told so far.
+/// What was sent so far.
 pub(super) struct ServiceManager {
-    /// Whether the manager waits for signs of life.
+    /// Whether the manager waits for watchdog signals.
     watched: bool,
     turns: u64,
     status: String,
 }
 
 impl ServiceManager {
-    /// Everything is mounted and answers.
+    /// Both mounts answer.
     pub(super) fn ready() -> ServiceManager {
         say(&[NotifyState::Ready]);
         ServiceManager { watched: sd_notify::watchdog_enabled().is_some(), turns: 0, status: String::new() }
     }
 
-    /// To be called about once a second, with whether both mounts are served: the writer looks around as often, whether or not it has anything to do.
+    /// Call this about once a second, with whether both mounts are served. The writer makes at least one turn in that time, with or without
+    /// work.
     pub(super) fn beat(&mut self, engine: &Engine, serves: bool) {
         let turns = engine.turns();
         if self.watched && turns != std::mem::replace(&mut self.turns, turns) && serves {
@@ -36,7 +37,7 @@ impl ServiceManager {
         }
     }
 
-    /// The end begins.
+    /// The daemon begins to stop.
     pub(super) fn stopping(self) {
         say(&[NotifyState::Stopping, NotifyState::Status("unmounting")]);
     }

@@ -14,19 +14,19 @@ use super::error::{StartError, cannot};
 use crate::log::{LOG_FILE, LOG_HEADER_BYTES, LogError, check_header};
 use crate::state_directory::{self, InodeId, LOCK, LOCK_BYTES, StateDirectory, plain};
 
-/// The file in a state directory outside of the project that says whose it is.
+/// The file in a state directory outside of the project that names the project.
 pub(super) const OWNER: &str = "project";
 const OWNER_UNFINISHED: &str = "project.new";
 
-/// Whose a state directory is. It stays theirs as long as one of the two is so: a project that is moved keeps its number, one that
-/// is brought back from a backup keeps its path.
+/// The project that a state directory belongs to. It still does if one of the two fields matches: a project that was moved keeps its
+/// inode, one that was restored from a backup keeps its path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct StateOwner {
     path: PathBuf,
     directory: InodeId,
 }
 
-/// Whether the last daemon had to leave the log beside its place.
+/// Refuse to start if the last daemon had to save the log beside the state directory.
 pub(super) fn check_rescued(place: &Path) -> Result<(), StartError> {
     let left = PathBuf::from(state_directory::rescued(place.as_os_str()));
     let has_log = |directory: &Path| fs::symlink_metadata(directory.join(LOG_FILE)).is_ok();
@@ -39,8 +39,8 @@ pub(super) fn check_rescued(place: &Path) -> Result<(), StartError> {
     )))
 }
 
-/// Whether a state directory that was chosen may be begun with: a queue that the project has already is not left behind, and a
-/// directory that holds something else is not taken.
+/// Check a state directory that the operator chose: the project must have no queue elsewhere, and the directory must hold no other
+/// files.
 pub(super) fn check_unused(source: &Path, place: &Path) -> Result<(), StartError> {
     let own = source.join(state_directory::NAME);
     if place == own || fs::symlink_metadata(place.join(LOG_FILE)).is_ok() {
@@ -63,7 +63,7 @@ pub(super) fn check_unused(source: &Path, place: &Path) -> Result<(), StartError
     )))
 }
 
-/// Whether a state directory outside of the project is this project's; one that belongs to no project becomes so.
+/// Check that a state directory outside of the project belongs to this project. One without a project is assigned to it.
 pub(super) fn check_owner(
     state: &StateDirectory,
     source: &Path,
@@ -103,10 +103,10 @@ pub(super) fn check_owner(
     Ok(())
 }
 
-/// Where a state directory that was chosen really is, if it may be there for this project and this mount point.
+/// The absolute path of a state directory that the operator chose.
 ///
 /// # Errors
-/// Why it may not.
+/// Why it may not be there for this project and this mount point.
 pub fn state_place(state: &Path, source: &Path, mountpoint: &Path) -> Result<PathBuf, StartError> {
     let shown = state.display();
     let (Some(parent), Some(name)) = (state.parent(), state.file_name()) else {
@@ -146,14 +146,14 @@ pub fn state_place(state: &Path, source: &Path, mountpoint: &Path) -> Result<Pat
     Ok(place)
 }
 
-/// Whether a directory is the state of a project, and so neither a project nor a place for a mount.
+/// Whether a directory is a state directory, and so neither a project nor a mount point.
 pub(super) fn is_state(directory: &Path) -> bool {
     if directory.file_name() == Some(state_directory::NAME.as_ref()) {
         return true;
     }
     let Ok(directory) = plain::look_into(directory) else { return false };
     match plain::read(&directory, LOG_FILE, LOG_HEADER_BYTES as u64) {
-        // SQLite writes the first page when the first event is written down from the write-ahead file.
+        // SQLite writes the first page at the first checkpoint of the write-ahead log.
         Ok(header) if header.is_empty() => plain::look_at(&directory, LOCK).is_ok(),
         Ok(header) => !matches!(check_header(&header), Err(LogError::Damaged { .. })),
         Err(_) => false,
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::daemon::{Project, TakeError};
 
-    /// A project, and room beside it.
+    /// A project, and paths beside it.
     fn project() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();

@@ -13,8 +13,8 @@ use crate::fs::files::Files;
 use crate::fs::identity::exits::ExitStatusSource;
 use crate::state_directory::InodeId;
 
-/// What the daemon tells of itself when it is asked what is in force: where the state is, and whether that and the tasks directory
-/// are where the project has them.
+/// The daemon's part of what is in force: where the state is, and whether the state directory and the tasks directory are at their
+/// places.
 pub(super) fn status(
     config: &Config,
     project: &Project,

@@ -400,7 +400,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     fn opendir(&self, req: &fuser::Request, ino: INodeNo, _flags: OpenFlags, reply: fuser::ReplyOpen) {
         if !self.fs.opens_reported() {
             self.terms.count(RequestKind::Opendir);
-            // Answered once where the kernel knows that answer. Other kernels are told at each open to keep what they have cached.
+            // Answered once where the kernel knows that answer. At each open, other kernels are answered to keep what they have cached.
             let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
             return match self.terms.has("opendirs_not_reported") {
                 true => reply.error(Errno::ENOSYS),

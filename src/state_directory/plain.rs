@@ -1,10 +1,11 @@
-//! Directories and files that only the user of this process can change, and plain files of other users: judged by descriptor.
+//! Opens directories and files that only this process's user can change, and plain files of other users. Each is checked by its
+//! descriptor.
 //!
-//! May assume: nothing. Another user may have put there what a name leads to, and may replace it at any moment.
-//! Must never: follow a symbolic link, wait for a pipe or for the holder of a lease, or cut, lengthen or read a file before it is
-//! judged.
+//! May assume: nothing. Another user may have put the file there, and may replace it at any moment.
+//! Must never: follow a symbolic link, wait for a pipe or for the holder of a lease, or truncate, extend or read a file before it is
+//! checked.
 //!
-//! An entry of an ACL that allows writing shows in the mode as the group's: the kernel keeps the ACL's mask there.
+//! An ACL entry that allows writing shows as the mode's group bits, because the kernel keeps the mask of the ACL there.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,38 +18,38 @@ use rustix::path::Arg;
 use rustix::process::geteuid;
 use thiserror::Error;
 
-/// Why a directory or a file is not trusted, and what to do about it.
+/// Why a directory or a file is not trusted, and how to solve that.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum Distrust {
-    /// It is another user's.
+    /// It belongs to another user.
     #[error(
         "{0} belongs to user {1}, and crewfs runs here as user {2}; run it as user {1}, or look at what is in it and take it over: \
          chown -hR {2} {0}"
     )]
     Owner(PathBuf, u32, u32),
-    /// Others may change it.
+    /// Other users may change it.
     #[error(
         "{0} can be changed by others than its owner (mode {1:04o}), so that other users may have put there what is in it; look at that, \
          and close it: chmod -R go-w {0}"
     )]
     Open(PathBuf, u32),
-    /// It is no directory.
+    /// It is not a directory.
     #[error(
         "{0} is {1}, where crewfs keeps a directory of its own; find out who put it there, and remove it: rm -r {0}"
     )]
     NoDirectory(PathBuf, &'static str),
-    /// It is no regular file.
+    /// It is not a regular file.
     #[error(
         "{0} is {1}, where crewfs keeps a plain file; find out who put it there, and remove it: rm -r {0}"
     )]
     NoFile(PathBuf, &'static str),
-    /// It can be reached by another name.
+    /// It has another name (a hard link).
     #[error(
         "{0} is one of {1} hard links to a file, which can be changed from elsewhere; give crewfs a file of its own: \
          cp -p {0} {0}.copy && mv {0}.copy {0}"
     )]
     Linked(PathBuf, String),
-    /// What was opened is not what was made.
+    /// The opened directory is not the one that was made.
     #[error("{0} was replaced while crewfs made it; find out who does that, and try again")]
     Replaced(PathBuf),
 }
@@ -73,7 +74,7 @@ impl From<OpenError> for io::Error {
     }
 }
 
-/// Open a directory in another one, if it is this user's alone. `shown` is its path, for people.
+/// Open a directory if only this user can change it. `shown` is its path, for messages.
 ///
 /// # Errors
 /// Those of openat(2), or why it is not trusted.
@@ -91,7 +92,7 @@ pub fn open_directory(parent: impl AsFd, name: impl Arg + Copy, shown: &Path) ->
     Ok(directory)
 }
 
-/// Whether a directory is this user's alone.
+/// Check that only this user can change a directory.
 ///
 /// # Errors
 /// As for [`open_directory`].
@@ -99,8 +100,8 @@ pub fn judge_directory(directory: impl AsFd, shown: &Path) -> Result<(), OpenErr
     Ok(judge_access(&fstat(directory)?, shown, own())?)
 }
 
-/// Open, or with `CREATE` make, a file in a directory, if it is a regular one with a single name and this user's alone. It is cut
-/// (`TRUNC`) only when that is known. `within` is the path of the directory, for people.
+/// Open a file in a directory, or with `CREATE` make one, if it is a regular file with a single name that only this user can change. It is
+/// truncated (`TRUNC`) after that check. `within` is the path of the directory, for messages.
 ///
 /// # Errors
 /// Those of openat(2), or why it is not trusted.
@@ -110,7 +111,7 @@ pub fn open_file(directory: impl AsFd, name: &str, flags: OFlags, within: &Path)
     let file = match openat(&directory, name, flags, Mode::from(0o600)) {
         Ok(file) => file,
         Err(error) => {
-            // A link, a pipe or a socket has an error of its own, which says less than what it is.
+            // For a link, a pipe or a socket, the file type says more than the error of openat(2).
             judge_named(&directory, name, within)?;
             return Err(error.into());
         }
@@ -122,7 +123,7 @@ pub fn open_file(directory: impl AsFd, name: &str, flags: OFlags, within: &Path)
     Ok(file.into())
 }
 
-/// Whether a name leads to a file as [`open_file`] opens it, or to nothing.
+/// Check that a name leads to a file that [`open_file`] would open, or to nothing.
 ///
 /// # Errors
 /// Those of fstatat(2), or why it is not trusted.
@@ -133,16 +134,16 @@ pub fn judge_named(directory: impl AsFd, name: &str, within: &Path) -> Result<()
     }
 }
 
-/// Whether a directory and all that is in it, but for directories, is `user`'s alone, as [`open_file`] asks for it.
+/// Check that only `user` can change a directory and the files in it. Directories in it are left out.
 ///
 /// # Errors
-/// Those of reading the directory, or why something is not trusted.
+/// Those of reading the directory, or why one of them is not trusted.
 pub fn judge_all(directory: impl AsFd, within: &Path, user: u32) -> Result<(), OpenError> {
     judge_access(&fstat(&directory)?, within, user)?;
     for entry in Dir::read_from(&directory)? {
         let entry = entry?;
         let stat = match statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-            // It went meanwhile.
+            // It was removed meanwhile.
             Err(Errno::NOENT) => continue,
             stat => stat?,
         };
@@ -153,7 +154,7 @@ pub fn judge_all(directory: impl AsFd, within: &Path, user: u32) -> Result<(), O
     Ok(())
 }
 
-/// Open a directory of any user for looking into it.
+/// Open a directory of any user for reading.
 ///
 /// # Errors
 /// Those of openat(2).
@@ -162,14 +163,14 @@ pub fn look_into(path: &Path) -> rustix::io::Result<OwnedFd> {
     openat(CWD, path, flags, Mode::empty())
 }
 
-/// Open a file of any user for reading, if it is a regular one.
+/// Open a file of any user for reading, if it is a regular file.
 ///
 /// # Errors
-/// Those of openat(2); ELOOP for a symbolic link, EINVAL for what is no regular file.
+/// Those of openat(2). ELOOP for a symbolic link, EINVAL for a file that is not regular.
 pub fn look_at(directory: impl AsFd, name: impl Arg + Copy) -> rustix::io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let is_file = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    // Only to open a device may already do something.
+    // Opening a device may have an effect.
     if !is_file(statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?) {
         return Err(Errno::INVAL);
     }
@@ -177,7 +178,7 @@ pub fn look_at(directory: impl AsFd, name: impl Arg + Copy) -> rustix::io::Resul
     if is_file(fstat(&file)?) { Ok(file.into()) } else { Err(Errno::INVAL) }
 }
 
-/// The beginning of a file of any user, at most so many bytes.
+/// The beginning of a file of any user, at most `most` bytes.
 ///
 /// # Errors
 /// Those of [`look_at`] and of reading.
@@ -187,7 +188,7 @@ pub fn read(directory: impl AsFd, name: &str, most: u64) -> io::Result<Vec<u8>> 
     Ok(content)
 }
 
-/// The user as whom this process makes files.
+/// The user of the files that this process makes.
 pub fn own() -> u32 {
     geteuid().as_raw()
 }
@@ -197,7 +198,7 @@ fn judge_file(stat: &Stat, shown: &Path, user: u32) -> Result<(), Distrust> {
         return Err(Distrust::NoFile(shown.to_path_buf(), kind(stat)));
     }
     judge_access(stat, shown, user)?;
-    // One that was just removed has none.
+    // A file that was just removed has 0 names.
     if stat.st_nlink > 1 {
         return Err(Distrust::Linked(shown.to_path_buf(), stat.st_nlink.to_string()));
     }

@@ -1,4 +1,4 @@
-//! The clock: what people read in times, and when `not_before` and `deadline` come.
+//! Checks the clock, which the times in documents, `not_before` and `deadline` depend on.
 
 use super::finding::Finding::{self, Good, Warning};
 use crate::sys;

@@ -1,4 +1,4 @@
-//! Mounts anywhere on the machine whose daemon is gone or hangs: whoever meets one fails, or waits for ever.
+//! Finds mounts of the machine whose daemon is gone or hangs. A program that touches one fails, or waits for ever.
 //!
 //! Must never: touch a mount in this process.
 
@@ -10,7 +10,7 @@ use crate::cli::error::{CliError, dead_mount};
 use crate::cli::find_daemon::RunningDaemon;
 use crate::mounts::{self, Mount};
 
-/// What is to be said of all mounts of ours but the one that is looked at by itself.
+/// The findings about all mounts of crewfs but the one that is checked by itself.
 pub(super) fn findings(but: Option<&Path>) -> Vec<Finding> {
     let mounts = match mounts::ours() {
         Ok(mounts) => mounts,
@@ -19,7 +19,7 @@ pub(super) fn findings(but: Option<&Path>) -> Vec<Finding> {
         }
     };
     let trees = trees(&mounts).into_iter().filter(|tree| Some(tree.mountpoint.as_path()) != but);
-    // All at once: many that hang together take no longer than one.
+    // All at once, so that several that hang take no longer than one.
     let checks: Vec<_> = trees.map(|tree| (tree, LivenessCheck::start(&tree.mountpoint))).collect();
     let (mut findings, mut answer) = (Vec::new(), 0);
     for (tree, check) in checks {
@@ -51,21 +51,21 @@ pub(in crate::cli) fn is_dead(mount: &Mount) -> Result<bool, CliError> {
     }
 }
 
-/// Those that are not the desk of another one: the desk has the same daemon, and goes with the tree.
+/// The mounts that are not the desk of another one. A desk has the daemon of its tree, and is unmounted with it.
 fn trees(mounts: &[Mount]) -> Vec<&Mount> {
     let is_desk_of = |desk: &Mount, tree: &Mount| {
         desk.mountpoint.parent() == Some(&tree.mountpoint) && desk.source.parent() == Some(&tree.source)
     };
     let mut trees: Vec<&Mount> =
         mounts.iter().filter(|mount| !mounts.iter().any(|tree| is_desk_of(mount, tree))).collect();
-    // Of several at one place only the youngest can be reached.
+    // Of several at one place, only the youngest can be reached.
     trees.reverse();
     let mut seen = std::collections::BTreeSet::new();
     trees.retain(|tree| seen.insert(&tree.mountpoint));
     trees
 }
 
-/// The sentence on a mount that gives no answer.
+/// The message about a mount that does not answer.
 pub(super) fn silent_mount(place: &Path, source: &Path) -> String {
     silent_mount_message(place, RunningDaemon::find(source).map(|served| (served.pid, served.is_stopped())))
 }
@@ -104,7 +104,7 @@ mod tests {
             mount("/mnt/b", "/srv/old"),
             mount("/mnt/b", "/srv/b"),
             mount("/mnt/lone/tasks", "/srv/lone/tasks"),
-            // Another project, mounted within a mounted one.
+            // Another project, mounted within this one.
             mount("/mnt/a/inner", "/srv/inner"),
         ];
         let sources: Vec<&str> = trees(&mounts).iter().filter_map(|tree| tree.source.to_str()).collect();

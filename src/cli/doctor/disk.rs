@@ -1,24 +1,24 @@
-//! The disk under a project: room for what is claimed to be finished, and for new work to be accepted.
+//! Checks the disk under a project: whether claimed tasks can be finished, and new ones accepted.
 
 use std::path::Path;
 
 use super::finding::Finding::{self, Good, Problem, Warning};
 use crate::limits::RESERVED_BYTES;
 
-/// FreeSpace below which a disk is soon full, in bytes: a day of a busy crew's logs and results.
+/// Free space below which a disk is soon full, in bytes: a day of a busy crew's logs and results.
 const ROOM_GOOD: u64 = 256 * 1024 * 1024;
-/// Files below which it can soon hold no more.
+/// Free inodes below which the disk is soon full.
 const FILES_GOOD: u64 = 1_000;
 
 /// What a disk has left.
 #[derive(Debug, Clone, Copy)]
 struct FreeSpace {
     bytes: u64,
-    /// None where the filesystem makes files as long as there is room.
+    /// `None` if the filesystem has no limit of files.
     files: Option<u64>,
 }
 
-/// What is to be said of the disk that holds the state directory, with or without the reserve in it.
+/// The findings about the disk of the state directory. `reserved` if the reserve is allocated.
 pub(super) fn findings(shown: &Path, state: &Path, reserved: bool) -> Vec<Finding> {
     match rustix::fs::statvfs(state) {
         Ok(disk) => {
@@ -35,7 +35,7 @@ pub(super) fn findings(shown: &Path, state: &Path, reserved: bool) -> Vec<Findin
 fn judge(shown: &Path, free: FreeSpace, reserved: bool) -> Vec<Finding> {
     let (shown, bytes) = (shown.display(), free.bytes);
     let mut findings = Vec::new();
-    // The reserve is only taken where it fits twice.
+    // The reserve is allocated only if it fits twice.
     findings.push(if !reserved && bytes <= 2 * RESERVED_BYTES {
         Problem(format!(
             "the disk under {shown} has {} free, too little for the reserve of {}: no new work is accepted; free some: \
@@ -64,7 +64,7 @@ fn judge(shown: &Path, free: FreeSpace, reserved: bool) -> Vec<Finding> {
     findings
 }
 
-/// Bytes as people read them.
+/// A size in the largest fitting unit.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, unit)| bytes >= *unit) {
@@ -86,7 +86,7 @@ mod tests {
         assert!(
             matches!(&judged(RESERVED_BYTES, None, false)[..], [Problem(said)] if said.contains("4.0 MiB"))
         );
-        // It is there already: what is claimed can be finished.
+        // The reserve is allocated, so claimed tasks can be finished.
         assert!(matches!(judged(RESERVED_BYTES, None, true)[..], [Warning(_)]));
         assert!(matches!(&judged(5 << 30, None, false)[..], [Good(said)] if said.contains("5.0 GiB")));
     }

@@ -1,6 +1,6 @@
-//! Whether others than their owner can change the hooks of a project, and the settings of agent programs that name commands.
+//! Checks whether users other than the owner can change a project's hooks, and settings of agent programs that name commands.
 //!
-//! Must never: look at the project but in [`probe`]: it may lie in a mount that hangs.
+//! Must never: touch the project outside of [`probe`]. It may be in a mount that hangs.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::limits::DOCTOR_SILENT_MS;
 
 const SHARED: &str = "shared ";
 
-/// What is to be said of the project that is shown here; nothing if it does not answer, which is said elsewhere.
+/// The findings about the project at this place. Empty if it does not answer, which another check reports.
 pub(super) fn findings(place: &Path) -> Vec<Finding> {
     let asked = probe::command(Probe::Hooks).and_then(|mut command| {
         command.arg(place);
@@ -21,10 +21,10 @@ pub(super) fn findings(place: &Path) -> Vec<Finding> {
     });
     let said = asked.ok().and_then(|query| query.answer(Duration::from_millis(DOCTOR_SILENT_MS)));
     let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
-    // A path may hold a line end.
+    // A path may contain a line end.
     said.split_terminator('\0')
         .map(|finding| match finding.strip_prefix(SHARED) {
-            // Projects are shared on purpose, with people who trust each other.
+            // Projects are shared on purpose, among people that trust each other.
             Some(shared) => Warning(shared.to_string()),
             None => Problem(finding.to_string()),
         })

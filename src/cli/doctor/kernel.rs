@@ -1,6 +1,6 @@
-//! The kernel: whether it has what crewfs takes, and what is lost where it has not. It is called, not judged by its version.
+//! Checks the kernel: which calls and features it lacks, and what is lost without them. Each is tried. The version is not compared.
 //!
-//! Must never: leave a mount anywhere; what is mounted is in a process of its own, in a mount namespace of its own.
+//! Must never: leave a mount behind. The trial mount is in a child, in a mount namespace of its own.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,10 +22,10 @@ use crate::fuse::{KernelOffer, TrialMount};
 use crate::limits::DOCTOR_SILENT_MS;
 use crate::sys;
 
-/// The oldest kernel on which crewfs is supported, and the version of FUSE's protocol that came with it.
+/// The oldest supported kernel, and its minor version of the FUSE protocol.
 const OLDEST: (&str, u32) = ("5.10", 32);
 
-/// What FUSE offers since when, and what is lost without it.
+/// The features of FUSE, the kernel that brought each, and what is lost without it.
 const FEATURES: [(&str, &str, &str); 9] = [
     ("opens_not_reported", "3.16", "nothing can be mounted"),
     ("opendirs_not_reported", "5.1", "listings are asked for each time they are opened"),
@@ -38,17 +38,17 @@ const FEATURES: [(&str, &str, &str); 9] = [
     ("posix_acl", "4.9", "the mask of an ACL counts as the rights of the group"),
 ];
 
-/// What came of mounting something.
+/// The result of the trial mount.
 struct MountTrial {
     offer: Option<KernelOffer>,
-    /// The error, if it was refused.
+    /// The error, if the mount was refused.
     refused: Option<i32>,
 }
 
 pub(super) fn findings() -> Vec<Finding> {
     let mut findings = calls();
     findings.extend(endings(&ExitStatusSource::find()));
-    // Without the device or the capability, the reason is said already, or is here.
+    // If the device is missing, another check reports that. A missing right is reported here.
     if let Err(error) = requirements::right()
         && sys::is_root()
     {
@@ -73,7 +73,7 @@ pub(super) fn findings() -> Vec<Finding> {
     findings
 }
 
-/// System calls, each tried on nothing of importance.
+/// The system calls, each tried without an effect.
 fn calls() -> Vec<Finding> {
     let found = |outcome: rustix::io::Result<OwnedFd>| outcome.map(drop);
     let lookup = openat2(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS);
@@ -100,10 +100,10 @@ fn calls() -> Vec<Finding> {
     .collect()
 }
 
-/// A complaint if a call is not to be had.
+/// A problem, if a call is missing.
 fn judge_call(call: &str, since: &str, outcome: rustix::io::Result<()>, lost: &str) -> Option<Finding> {
     let error = match outcome {
-        // A filter answers so, or that it does not allow it.
+        // A seccomp filter answers with one of these.
         Err(error @ (Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM)) => error,
         _ => return None,
     };
@@ -113,7 +113,7 @@ fn judge_call(call: &str, since: &str, outcome: rustix::io::Result<()>, lost: &s
     )))
 }
 
-/// Whether it is told how the processes of workers end.
+/// A warning, if the daemon cannot learn exit statuses.
 fn endings(endings: &ExitStatusSource) -> Option<Finding> {
     let ExitStatusSource::Untold(error) = endings else { return None };
     Some(Warning(format!(
@@ -122,7 +122,7 @@ fn endings(endings: &ExitStatusSource) -> Option<Finding> {
     )))
 }
 
-/// Have something mounted by a process that does nothing else; nothing where that cannot be tried.
+/// Let a child make a trial mount. `None` if that cannot be tried.
 fn try_mount() -> Option<MountTrial> {
     let asked = probe::command(Probe::TrialMount).and_then(ProbeProcess::start).ok()?;
     let said = asked.answer(Duration::from_millis(DOCTOR_SILENT_MS))?;
@@ -180,9 +180,9 @@ pub(super) fn probe() -> Result<(), CliError> {
     Ok(())
 }
 
-/// What the kernel offers, and the error by which it refuses.
+/// What the kernel offers, and the error if it refuses.
 fn trial_mount() -> Result<(Option<KernelOffer>, Option<i32>), CliError> {
-    // In the namespace in which the daemon will mount: root of a user namespace may not mount in every one.
+    // In the mount namespace of the daemon: root of a user namespace may not mount in every one.
     if sys::is_root()
         && let Err(error) = TrialMount::make()
     {
@@ -190,7 +190,7 @@ fn trial_mount() -> Result<(Option<KernelOffer>, Option<i32>), CliError> {
     }
     let is_private = match confine::own_namespaces() {
         Ok(()) => true,
-        // The root directory is where nothing is mounted: in a chroot.
+        // Nothing is mounted at the root directory: a chroot.
         Err(ConfineError::Step { why, .. }) if why.raw_os_error() == Some(libc::EINVAL) => false,
         Err(error @ ConfineError::Step { .. }) if sys::is_root() => {
             return Ok((None, error.why().raw_os_error()));
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn each_feature_that_the_tree_uses_is_explained() {
         let names: Vec<&str> = FEATURES.iter().map(|(name, ..)| *name).collect();
-        // Where nothing can be mounted, there is nothing to compare with.
+        // If nothing can be mounted, there is nothing to compare with.
         let Ok(trial) = TrialMount::make() else { return };
         let offered: Vec<&str> = trial.offer().unwrap().features.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, offered);

@@ -1,6 +1,6 @@
-//! The keys of remote workers: each must name its worker by a forced command, in a file that no worker can write.
+//! Checks the keys of remote workers: each must name its worker by a forced command, in a file that no worker can write.
 //!
-//! May assume: the form that sshd(8) gives to a file of authorized keys.
+//! May assume: the format of authorized keys in sshd(8).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,11 +11,11 @@ use super::finding::Finding::{self, Good, Problem};
 use super::system::program;
 use crate::queue::WorkerName;
 
-/// What gives back some of what `restrict` takes.
+/// Options that allow again what `restrict` forbids.
 const GIVES_BACK: [&str; 7] =
     ["agent-forwarding", "port-forwarding", "x11-forwarding", "pty", "user-rc", "environment=", "tunnel="];
 
-/// What is to be said of this file.
+/// The findings about this file.
 pub(super) fn findings(file: &Path) -> Vec<Finding> {
     let shown = file.display();
     let text = match fs::read_to_string(file) {
@@ -34,7 +34,7 @@ pub(super) fn findings(file: &Path) -> Vec<Finding> {
     findings
 }
 
-/// A complaint if others than root may write here, or put something else in its place.
+/// A problem, if users other than root may write to a path.
 fn who_may_write(path: &Path) -> Option<Finding> {
     let there = fs::metadata(path).ok()?;
     judge_writers(path, there.uid(), there.mode())
@@ -81,7 +81,7 @@ fn judge(file: &Path, text: &str, exists: impl Fn(&str) -> bool) -> Vec<Finding>
     findings
 }
 
-/// Whose key it is, or what is wrong with its options.
+/// The worker of a key, or what is wrong with its options.
 fn worker(options: &[String], exists: impl Fn(&str) -> bool) -> Result<String, String> {
     let named = |option: &str, name: &str| option.to_ascii_lowercase().starts_with(name);
     if !options.iter().any(|option| option.eq_ignore_ascii_case("restrict")) {
@@ -110,7 +110,7 @@ fn worker(options: &[String], exists: impl Fn(&str) -> bool) -> Result<String, S
     }
 }
 
-/// The options of a line, and the key. Within quotes, blanks and commas are part of an option.
+/// The options and the key of a line. Within quotes, blanks and commas are part of an option.
 fn split(line: &str) -> (Vec<String>, &str) {
     let line = line.trim();
     let (mut options, mut option, mut quoted, mut before) = (Vec::new(), String::new(), false, ' ');

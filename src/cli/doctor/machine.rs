@@ -1,4 +1,4 @@
-//! The machine: device, helpers, and limits that mounting takes.
+//! Checks the machine: the device, fusermount3, and the limits that a mount needs.
 
 use std::fs;
 
@@ -7,11 +7,11 @@ use super::system::number;
 use crate::daemon::requirements;
 use crate::sys::{self, DirectoryWatch};
 
-/// Descriptors below which the daemon must open and close files often.
+/// Descriptors below which the daemon often opens and closes files.
 const DESCRIPTORS_GOOD: u64 = 4_096;
-/// Watched directories below which a large project has too many.
+/// Watched directories below which a large project has too many directories.
 const MARKS_GOOD: u64 = 65_536;
-/// Inotify instances below which other programs of the user may leave none: one is needed for each mount.
+/// Inotify instances below which other programs of the user may leave none. Each mount needs one.
 const INSTANCES_GOOD: u64 = 16;
 
 pub(super) fn findings() -> Vec<Finding> {
@@ -57,7 +57,7 @@ fn others(is_root: bool) -> Finding {
 }
 
 fn descriptors() -> Finding {
-    // The hard limit is what the daemon takes.
+    // The daemon raises its limit to the hard one.
     match rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum {
         Some(limit) if limit < DESCRIPTORS_GOOD => Warning(format!(
             "a process may open only {limit} files; allow {DESCRIPTORS_GOOD} or more: ulimit -Hn, or LimitNOFILE= of a service"

@@ -1,9 +1,8 @@
-//! `crewfs doctor`: what keeps this machine from mounting, or a mount from being as fast, as fresh or as safe as it could
-//! be; and what to do. One file for each concern.
+//! `crewfs doctor`: checks what keeps this machine from mounting, or makes a mount slower, less fresh or less safe, and says what to do.
+//! Each concern is a file.
 //!
-//! May assume: nothing; a machine that lacks something is what it is for.
-//! Must never: change anything, wait for a mount in the process that reports, or say what is wrong without saying how to
-//! mend it.
+//! May assume: nothing. Machines that lack something are its purpose.
+//! Must never: change anything, wait for a mount in the process that reports, or report a problem without its solution.
 
 mod clock;
 mod dead;
@@ -90,7 +89,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
 }
 
-/// The project that was asked for.
+/// The project that the user named.
 struct NamedProject {
     mounted_at: Option<PathBuf>,
     source: PathBuf,
@@ -100,7 +99,7 @@ impl NamedProject {
     fn find(path: &Path) -> Result<NamedProject, CliError> {
         let place = mount_place(path)?;
         let ours = mounts::ours().map_err(CliError::failed)?;
-        // The mount at this place, or else one that shows what is there.
+        // The mount at this place, or one of the project at this place.
         let at = mounts::at(&place).map_err(CliError::failed)?;
         if let Some(mount) = at.or_else(|| ours.into_iter().rev().find(|mount| mount.source == place)) {
             return Ok(NamedProject { mounted_at: Some(mount.mountpoint), source: mount.source });

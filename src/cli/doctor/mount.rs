@@ -1,4 +1,4 @@
-//! A mount: whether it answers, and what is in force there.
+//! Checks a mount: whether it answers, and what is in force there.
 //!
 //! Must never: touch the mount in this process.
 
@@ -12,7 +12,7 @@ use super::liveness::{Liveness, LivenessCheck};
 use crate::cli::error::dead_mount;
 use crate::mounts;
 
-/// What is to be said of the mount at this place, which shows `source`; and what it says itself, if it answers.
+/// What the daemon says is in force, if the mount answers, and the findings about the mount.
 pub(super) fn findings(place: &Path, source: &Path) -> (Option<Value>, Vec<Finding>) {
     let session = match LivenessCheck::start(place).map(LivenessCheck::result) {
         Ok(Liveness::Alive(session)) => session,
@@ -34,7 +34,7 @@ pub(super) fn findings(place: &Path, source: &Path) -> (Option<Value>, Vec<Findi
     (session, findings)
 }
 
-/// What each feature of the kernel is good for.
+/// The benefit of each feature of the kernel.
 const FEATURES: [(&str, &str); 8] = [
     ("opens_not_reported", "files are opened and closed without asking the daemon"),
     ("opendirs_not_reported", "directories are opened without asking, and listings are remembered"),

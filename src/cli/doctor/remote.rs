@@ -1,4 +1,4 @@
-//! What remote workers need of this machine: OpenSSH's server and its sftp-server, and namespaces of a user to keep them in.
+//! Checks what remote workers need: OpenSSH's server and sftp-server, and user namespaces to confine workers.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -16,11 +16,11 @@ use crate::sys;
 
 /// An ordinary user that every system has, and that owns nothing.
 const NOBODY: u32 = 65_534;
-/// A directory that every system has; what is tried is to see nothing else.
+/// A directory that every system has. The probe confines itself to it.
 const ANY: &str = "/var";
-/// What Ubuntu's AppArmor says of namespaces of ordinary users.
+/// AppArmor's restriction of user namespaces in Ubuntu.
 const APPARMOR: &str = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
-/// How many such namespaces there may be.
+/// The limit of user namespaces.
 const NAMESPACES_MAX: &str = "/proc/sys/user/max_user_namespaces";
 /// Debian's own switch.
 const DEBIAN: &str = "/proc/sys/kernel/unprivileged_userns_clone";
@@ -50,7 +50,7 @@ fn sftp_server() -> Finding {
 fn namespaces() -> Finding {
     let attempt = probe::command(Probe::Namespaces).and_then(|mut command| {
         if sys::is_root() {
-            // Root always may.
+            // Root may always have them.
             command.uid(NOBODY).gid(NOBODY);
         }
         ProbeProcess::start(command)
@@ -67,8 +67,7 @@ fn namespaces() -> Finding {
     judge(failed.as_deref(), [APPARMOR, DEBIAN, NAMESPACES_MAX].map(number))
 }
 
-/// Judge why the attempt failed, by three settings of the kernel: AppArmor's restriction, Debian's switch, the most there
-/// may be.
+/// Judge why the probe failed, by three settings of the kernel: AppArmor's restriction, Debian's switch, and the limit.
 fn judge(failed: Option<&str>, settings: [Option<u64>; 3]) -> Finding {
     let Some(why) = failed else {
         return Good(
@@ -90,7 +89,7 @@ fn judge(failed: Option<&str>, settings: [Option<u64>; 3]) -> Finding {
     ))
 }
 
-/// The child's part: what an ordinary user does to see nothing but a project.
+/// The child's part: an ordinary user confines itself to a directory.
 pub(super) fn probe() -> Result<(), CliError> {
     let any = std::fs::File::open(ANY).map_err(CliError::failed)?;
     confine::to(&any, Path::new(ANY)).map_err(CliError::failed)

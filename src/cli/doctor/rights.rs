@@ -1,6 +1,6 @@
-//! The rights of root: a container or a service may have taken some of them away, and crewfs then does less.
+//! Checks the capabilities of root. A container or a service may lack some, and crewfs then does less.
 //!
-//! May assume: nothing is taken away where this user is not root; then the daemon has none of them, and can do what one user can.
+//! May assume: the daemon of an ordinary user has no capabilities. Then nothing is missing.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use crate::sys;
 const NOBODY: u32 = 65_534;
 /// Without it the daemon does not start.
 const KEEPING: (CapabilitySet, &str) = (CapabilitySet::SETPCAP, "SETPCAP");
-/// What is lost without each of the others. Without CAP_SYS_ADMIN nothing can be mounted, which is said by itself.
+/// What is lost without each of the others. Without CAP_SYS_ADMIN nothing can be mounted, which another check reports.
 const RIGHTS: [(CapabilitySet, &str, &str); 9] = [
     (CapabilitySet::SETUID, "SETUID", "what workers of other users make belongs to root"),
     (CapabilitySet::SETGID, "SETGID", "what workers of other users make belongs to the group of root"),
@@ -43,7 +43,7 @@ pub(super) fn findings() -> Vec<Finding> {
     }
 }
 
-/// Judge by the rights that there are, and by whether the environments of other users' processes can be read.
+/// Judge by the capabilities, and by whether the environments of other users' processes can be read.
 fn judge(rights: CapabilitySet, reads_names: bool) -> Vec<Finding> {
     let mend = |name: &str| {
         format!(
@@ -75,7 +75,7 @@ fn judge(rights: CapabilitySet, reads_names: bool) -> Vec<Finding> {
 fn reads_names() -> io::Result<bool> {
     let mut command = Command::new("cat");
     command.uid(NOBODY).gid(NOBODY).env_clear().env("CREWFS_WORKER", "doctor");
-    // It waits for the end of its input.
+    // `cat` waits for the end of its input.
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let read = fs::read(format!("/proc/{}/environ", child.id()));
     drop(child.stdin.take());

@@ -1,5 +1,4 @@
-//! How sshd treats those who work from other machines: nothing that a worker can send or write may decide who it is, and a
-//! dead connection must end soon.
+//! Checks the settings of sshd for remote workers: a worker must not be able to choose its name, and a dead connection must end soon.
 //!
 //! May assume: a file crewfs-NAME.conf for each project with remote workers, with `Match User`.
 
@@ -15,11 +14,11 @@ use crate::cli::settings::DIRECTORY;
 use crate::limits::DOCTOR_SILENT_MS;
 use crate::sys;
 
-/// Where the settings for each project are.
+/// The directory of the settings of projects.
 const SETTINGS: &str = "/etc/ssh/sshd_config.d";
-/// The longest that a dead connection may keep a worker's locks, in seconds.
+/// How long a dead connection may keep a worker's locks, in seconds.
 const DEAD_MAX: u64 = 60;
-/// Variables that decide who a worker is, or what its forced command runs.
+/// Variables that decide the name of a worker, or what its forced command runs.
 const DANGEROUS: [&str; 9] = [
     "CREWFS_WORKER",
     "CREWFS_TASKS",
@@ -31,7 +30,7 @@ const DANGEROUS: [&str; 9] = [
     "PATH",
     "GCONV_PATH",
 ];
-/// Switches that let a connection do something else than transfer files, and how sshd calls them off.
+/// Switches that allow a connection more than the transfer of files, and the settings that turn them off.
 const SWITCHES: [(&str, &str); 9] = [
     ("allowtcpforwarding", "AllowTcpForwarding no"),
     ("allowstreamlocalforwarding", "AllowStreamLocalForwarding no"),
@@ -57,7 +56,7 @@ pub(super) fn findings(sshd: &Path) -> Vec<Finding> {
     projects.into_iter().flat_map(|(name, user)| project(sshd, &name, &user)).collect()
 }
 
-/// The projects with remote workers, and whom these log in as.
+/// The projects with remote workers, and the user that these log in as.
 fn projects() -> Vec<(String, String)> {
     let entries = fs::read_dir(SETTINGS).into_iter().flatten().flatten();
     let mut projects: Vec<(String, String)> = entries
@@ -71,7 +70,7 @@ fn projects() -> Vec<(String, String)> {
     projects
 }
 
-/// The user that a drop-in is about.
+/// The user in a drop-in file.
 fn user(drop_in: &str) -> Option<String> {
     drop_in.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -103,7 +102,7 @@ fn project(sshd: &Path, name: &str, user: &str) -> Vec<Finding> {
     findings
 }
 
-/// Judge what `sshd -T` says of a user whose keys belong into `file`.
+/// Judge the output of `sshd -T` for a user whose keys belong into `file`.
 fn judge(name: &str, user: &str, settings: &str, file: &str) -> Vec<Finding> {
     let drop_in = format!("{SETTINGS}/crewfs-{name}.conf");
     let all = |key: &str| {
@@ -140,7 +139,7 @@ fn judge(name: &str, user: &str, settings: &str, file: &str) -> Vec<Finding> {
             one("permituserenvironment")
         )));
     }
-    // One word turns all forwarding off, whatever the others say.
+    // DisableForwarding turns all forwarding off, whatever the others say.
     let off = |key: &str| one("disableforwarding") == "yes" && key.contains("forwarding");
     let on: Vec<&str> = SWITCHES
         .iter()
@@ -174,13 +173,13 @@ fn judge(name: &str, user: &str, settings: &str, file: &str) -> Vec<Finding> {
     findings
 }
 
-/// Whether a pattern of AcceptEnv lets something in that decides who a worker is.
+/// Whether a pattern of AcceptEnv matches a dangerous variable.
 fn is_dangerous(pattern: &str) -> bool {
     let family = ["CREWFS_", "LD_"].iter().any(|family| pattern.starts_with(family));
     family || DANGEROUS.iter().any(|name| matches(pattern.as_bytes(), name.as_bytes()))
 }
 
-/// Whether a name is one of a pattern with `*` and `?`.
+/// Whether a name matches a pattern with `*` and `?`.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,
@@ -195,7 +194,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// As `sshd -T` prints them for a user who may transfer files and nothing else.
+    /// The output of `sshd -T` for a user that may only transfer files.
     const TIGHT: &str = "port 22\nclientaliveinterval 5\nclientalivecountmax 2\npermituserenvironment no\nacceptenv LANG\n\
         acceptenv LC_*\nallowtcpforwarding no\nallowstreamlocalforwarding no\nallowagentforwarding no\nx11forwarding no\n\
         permittunnel no\npermittty no\npermituserrc no\ntrustedusercakeys none\npasswordauthentication no\n\

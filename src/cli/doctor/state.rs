@@ -1,7 +1,7 @@
-//! The state directory of a project: who may read it, who serves it, and whether the log in it can be read.
+//! Checks the state directory of a project: which users may read it, which daemon serves it, and whether the log can be read.
 //!
-//! May assume: nothing about who put there what it finds; root looks at other users' projects too.
-//! Must never: lock or mend what is there, since a daemon may start at this moment; follow a link, or wait for a pipe.
+//! May assume: nothing about the files. Root checks other users' projects too.
+//! Must never: lock or repair the files, since a daemon may start at this moment; follow a link, or wait for a pipe.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,12 +22,12 @@ use crate::mounts;
 use crate::state_directory::plain::{self, OpenError};
 use crate::state_directory::{self, LOCK, LOCK_BYTES};
 
-/// A log above which a start without a snapshot takes long, in bytes.
+/// Size of a log from which on a start without a snapshot takes long, in bytes.
 const LOG_LONG: u64 = 64 * 1024 * 1024;
-/// What files may be ahead of the clock, in milliseconds: the kernel stamps them with a coarser one.
+/// How far files may be ahead of the clock, in milliseconds. The kernel stamps them with a coarser clock.
 const AHEAD_MS: i64 = 2_000;
 
-/// What is to be said of the project in this directory, and of what its daemon said of itself, if it answers.
+/// The findings about the project in this directory. `session` is what its daemon says is in force, if it answers.
 pub(super) fn findings(source: &Path, session: Option<&Value>) -> Vec<Finding> {
     let told = session.map(|session| &session["state"]);
     let mut findings = told.map(place).unwrap_or_default();
@@ -36,7 +36,7 @@ pub(super) fn findings(source: &Path, session: Option<&Value>) -> Vec<Finding> {
     findings
 }
 
-/// What the daemon says of the place of its state directory.
+/// Judge what the daemon says about its state directory.
 fn place(told: &Value) -> Vec<Finding> {
     let Some(directory) = told["directory"].as_str() else { return Vec::new() };
     let mut findings = Vec::new();
@@ -59,7 +59,7 @@ fn place(told: &Value) -> Vec<Finding> {
     findings
 }
 
-/// Whether the tasks directory that is served is the one that the project has, and always was.
+/// Judge whether the served tasks directory is that of the project, and always was.
 fn tasks(session: Option<&Value>) -> Option<Finding> {
     let tasks = &session?["tasks"];
     let name = tasks["name"].as_str()?;
@@ -85,7 +85,7 @@ fn on_the_disk(source: &Path, told: Option<&Value>) -> Vec<Finding> {
     let covered = mounts::at(source).is_ok_and(|mount| mount.is_some());
     let state = match &served {
         Some(served) => served.state.clone(),
-        // A mount covers it, and whoever serves that cannot be seen.
+        // A mount covers it, and its daemon cannot be seen.
         None if covered && !mounts_are_dead(source) => return vec![unseen(source)],
         None if covered => {
             return vec![Warning(format!(
@@ -129,13 +129,13 @@ fn unseen(source: &Path) -> Finding {
     ))
 }
 
-/// Whether the youngest mount over a directory has no daemon any more.
+/// Whether the daemon of the youngest mount over a directory is gone.
 fn mounts_are_dead(place: &Path) -> bool {
     use super::liveness::{Liveness, LivenessCheck};
     LivenessCheck::start(place).is_ok_and(|check| check.result() == Liveness::Dead)
 }
 
-/// What is in a directory, by name.
+/// The files of a directory, by name.
 fn files_in(directory: BorrowedFd<'_>) -> Vec<(String, Stat)> {
     let entries = Dir::read_from(directory).into_iter().flatten().flatten();
     let file = |name: &std::ffi::CStr| {
@@ -148,7 +148,7 @@ fn files_in(directory: BorrowedFd<'_>) -> Vec<(String, Stat)> {
         .collect()
 }
 
-/// Tasks, results and notes stand in the log, so it is for who serves it alone.
+/// Only the user that serves the project may read the state directory: the log contains tasks, results and notes.
 fn judge_access(shown: &Path, directory: &Stat, trusted: Result<(), OpenError>) -> Finding {
     if let Err(OpenError::Distrusted(why)) = trusted {
         return Problem(format!("the next mount refuses the state directory: {why}"));
@@ -198,7 +198,7 @@ fn judge_log(log: &Path, header: io::Result<Result<(), LogError>>, length: u64, 
         Err(error) => {
             Problem(format!("{shown} cannot be read: {error}; see what the disk does: dmesg | tail"))
         }
-        // SQLite writes the first page when the first event is written down from the write-ahead file.
+        // SQLite writes the first page at the first checkpoint of the write-ahead log.
         Ok(_) if length == 0 => Good(format!("{shown} is empty: nothing has happened yet")),
         Ok(Err(error @ LogError::Newer { .. })) => Problem(format!("{shown}: {error}")),
         Ok(Err(error)) => Problem(format!("{shown}: {error}; put a copy from a backup in its place")),
@@ -210,7 +210,7 @@ fn judge_log(log: &Path, header: io::Result<Result<(), LogError>>, length: u64, 
     }
 }
 
-/// Files of the future say that the clock went back, or that the disk is stamped by another machine.
+/// Files from the future show that the clock went back, or that another machine stamps them.
 fn judge_times(shown: &Path, files: &[(String, Stat)], now_ms: i64) -> Option<Finding> {
     let newest = files
         .iter()

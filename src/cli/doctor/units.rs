@@ -1,4 +1,4 @@
-//! The services of systemd: whether each project that is configured is served.
+//! Checks the services of systemd: whether each configured project is served.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use super::probe::ProbeProcess;
 use super::system::configured_projects;
 use crate::limits::DOCTOR_SILENT_MS;
 
-/// There while systemd manages the machine.
+/// Exists while systemd manages the machine.
 const MANAGED: &str = "/run/systemd/system";
 
 pub(super) fn findings() -> Vec<Finding> {
@@ -38,7 +38,7 @@ pub(super) fn findings() -> Vec<Finding> {
     judge(&said, &projects)
 }
 
-/// Judge by the list of units, one a line: its name, whether it was loaded, its state, the state in detail.
+/// Judge the list of units, one a line: name, whether it is loaded, state, detailed state.
 fn judge(units: &str, projects: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut known = Vec::new();

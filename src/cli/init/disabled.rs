@@ -1,8 +1,7 @@
-//! What keeps an agent program from running the hooks that are registered for it: its own settings, in the project, in the home
-//! of the user, and those of the machine.
+//! Finds settings of an agent program that disable its hooks: in the project, in the home of the user, and of the machine.
 //!
-//! May assume: the agents run as the user who runs `crewfs init`, as far as settings in a home are concerned.
-//! Must never: change one of these files, or refuse to go on because one cannot be read.
+//! May assume: for settings in a home, that the agents run as the user that runs `crewfs init`.
+//! Must never: change one of these files, or fail because one cannot be read.
 
 use std::path::{Path, PathBuf};
 
@@ -11,16 +10,16 @@ use serde_json::Value;
 use super::kit::{Client, HOOKS};
 use super::plan::{ChangePlan, FileContent};
 
-/// A file of settings, and whose it is.
+/// A file of settings, and where it is.
 enum Layer {
     Project(&'static str),
-    /// Below a directory that a variable names, or below this one in the home.
+    /// Below the directory in a variable, or below a directory in the home.
     User(&'static str, &'static str, &'static str),
-    /// Of the machine; what a variable names goes first.
+    /// Of the machine. The path in a variable goes first.
     Machine(&'static str, &'static str),
 }
 
-/// A setting that turns hooks off when it has this value, and where it counts.
+/// A setting that disables hooks when it has this value, and the files it counts in.
 struct Switch {
     key: &'static [&'static str],
     off: bool,
@@ -29,7 +28,7 @@ struct Switch {
 
 use Layer::{Machine, Project, User};
 
-/// For each program its settings, those that win first.
+/// The settings of each program, in the order of precedence.
 const CLAUDE: &[Layer] = &[
     Machine("", "/etc/claude-code/managed-settings.json"),
     Project(".claude/settings.local.json"),
@@ -56,7 +55,7 @@ const fn switch(key: &'static [&'static str], off: bool, layers: &'static [Layer
 fn switches(client: Client) -> &'static [Switch] {
     const OF_CLAUDE: &[Switch] = &[
         switch(&["disableAllHooks"], true, CLAUDE),
-        // Only whoever manages the machine can say this.
+        // Only the machine's administrator can set this.
         switch(&["allowManagedHooksOnly"], true, &[CLAUDE_MANAGED]),
     ];
     const CLAUDE_MANAGED: Layer = Machine("", "/etc/claude-code/managed-settings.json");
@@ -64,7 +63,7 @@ fn switches(client: Client) -> &'static [Switch] {
         &[switch(&["features", "hooks"], false, CODEX), switch(&["features", "codex_hooks"], false, CODEX)];
     const OF_GEMINI: &[Switch] = &[
         switch(&["hooksConfig", "enabled"], false, GEMINI),
-        // As older versions have it.
+        // In older versions.
         switch(&["hooks", "enabled"], false, GEMINI),
         switch(&["tools", "enableHooks"], false, GEMINI),
     ];
@@ -76,14 +75,14 @@ fn switches(client: Client) -> &'static [Switch] {
     }
 }
 
-/// The file that keeps the hooks of a program from running, and what to do there.
+/// The file that disables the hooks of a program, and what to change there.
 pub(super) fn reason(client: Client, plan: &ChangePlan) -> Option<(String, String)> {
     let name = client.name();
     for Switch { key, off, layers } in switches(client) {
         for layer in *layers {
             let Some((file, settings)) = layer.read(plan) else { continue };
             let value = key.iter().try_fold(&settings, |value, key| value.get(key));
-            // The first that says anything wins.
+            // The first file with the setting wins.
             let Some(value) = value.and_then(Value::as_bool) else { continue };
             if value != *off {
                 break;
@@ -99,7 +98,7 @@ pub(super) fn reason(client: Client, plan: &ChangePlan) -> Option<(String, Strin
             ));
         }
     }
-    // Gemini CLI lists there what was turned off one by one; the lists of all layers count.
+    // Gemini CLI lists single disabled hooks there. The lists of all layers count.
     for layer in if client == Client::Gemini { GEMINI } else { &[] } {
         let Some((file, settings)) = layer.read(plan) else { continue };
         let lists = ["hooksConfig", "hooks"].map(|key| settings[key]["disabled"].as_array().cloned());
@@ -115,7 +114,7 @@ pub(super) fn reason(client: Client, plan: &ChangePlan) -> Option<(String, Strin
 }
 
 impl Layer {
-    /// Its file and what that holds, if it is there and can be understood.
+    /// The file and its content, if it exists and parses.
     fn read(&self, plan: &ChangePlan) -> Option<(String, Value)> {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let file = match self {

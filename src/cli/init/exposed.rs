@@ -1,8 +1,8 @@
-//! Who can change what agents run: a hook, or a file of settings that names one, which a member may write to is run by the agents
-//! of all others. So is one in a directory in which a member may put another file in its place.
+//! Finds hooks, and settings that name commands, that users other than the owner can change or replace. The agents of all members run
+//! them.
 //!
-//! May assume: nothing; the project may belong to any user.
-//! Must never: change a mode. Who works on a project together is for people to say.
+//! May assume: nothing. The project may belong to any user.
+//! Must never: change a mode. Which users share a project is their decision.
 
 use std::path::{Path, PathBuf};
 
@@ -16,18 +16,18 @@ use super::plan::ChangePlan;
 const SETTINGS: &[&str] =
     &[".claude/settings.local.json", ".mcp.json", ".codex/config.toml", "opencode.json", "opencode.jsonc"];
 
-/// Something that others than its owner can change.
+/// A file or directory that users other than its owner can change.
 pub(in crate::cli) struct Exposed {
-    /// The project's directory or one above, which may be shared on purpose.
+    /// It is the project's directory or a parent of it, which may be shared on purpose.
     pub(in crate::cli) is_shared: bool,
     pub(in crate::cli) path: PathBuf,
-    /// Who, why that matters, and what to do.
+    /// Which users, why that matters, and what to do.
     pub(in crate::cli) why: String,
 }
 
-/// All that is exposed of what is installed in a project, directories before what is in them.
+/// All exposed paths of what is installed in a project, directories before their entries.
 pub(in crate::cli) fn all(plan: &ChangePlan) -> Vec<Exposed> {
-    // Files of a plugin have names that a project may have for its own.
+    // A project may have files of its own with the names of a plugin.
     let of_plugin = if plan.has(PLUGIN[0].path) { PLUGIN } else { &[] };
     let parts = PARTS.iter().chain(of_plugin).filter(|part| part.is_run()).map(|part| part.path);
     let mut paths: Vec<&Path> = Vec::new();
@@ -88,7 +88,7 @@ fn of_directory(path: &Path, who: &str) -> String {
     )
 }
 
-/// Who else than its owner can write to it. In a sticky directory no user can replace what belongs to another.
+/// Which users besides the owner can write to it. In a sticky directory no user can replace files of another.
 fn writers(there: &Stat) -> Option<&'static str> {
     if is_directory(there) && there.st_mode & 0o1000 != 0 {
         return None;

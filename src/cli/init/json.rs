@@ -1,7 +1,7 @@
-//! Adding members to a JSON text without touching a byte of what is there.
+//! Adds members to a JSON text, and removes them, without touching any other byte.
 //!
-//! May assume: nothing of the text; what is not JSON is refused.
-//! Must never: print a document anew. Order, spaces and line ends belong to whoever wrote them.
+//! May assume: nothing about the text. What is not JSON is refused.
+//! Must never: reformat a document. Order, spaces and line ends stay as their author wrote them.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::text::{Insertion, once, with_line_ends};
 
-/// A value where it stands in the text.
+/// A value and its range in the text.
 struct JsonNode {
     at: Range<usize>,
     kind: JsonKind,
@@ -27,8 +27,8 @@ struct JsonMember {
     value: JsonNode,
 }
 
-/// What must be inserted so that `text` holds all that `wanted` does, and what of it stays different: a value that is there
-/// already is kept. An item of a list is appended unless an equal one is there.
+/// The insertions after which `text` has all members of `wanted`, and the names of existing values that differ and are kept. An item of
+/// a list is appended unless an equal one is there.
 pub(super) fn merge(text: &str, wanted: &str) -> Result<(Vec<Insertion>, Vec<String>), String> {
     let there = parse(text)?;
     let wanted_root = parse(wanted)?;
@@ -92,7 +92,7 @@ impl JsonMerge<'_> {
         Ok(())
     }
 
-    /// Insert parts of the wanted text behind the last one of a container.
+    /// Insert parts of the wanted text behind the last item of a container.
     fn append(
         &mut self,
         container: &JsonNode,
@@ -129,16 +129,15 @@ impl JsonMerge<'_> {
     }
 }
 
-/// A text that holds nothing: what is left of a file that was made for what is taken out again.
+/// Whether a text has no members: what remains of a file that init made when the members are removed.
 pub(super) fn is_empty(text: &str) -> bool {
     serde_json::from_str::<Value>(text).is_ok_and(|value| value.as_object().is_some_and(|map| map.is_empty()))
 }
 
-/// What is put around the members in a file that was blank.
+/// The braces around the members in a file that was blank.
 pub(super) const FRAME: &str = "{\n}\n";
 
-/// The member of `wanted` that `text` has more than once. Which of them counts differs from program to program: most read the
-/// last one only, some refuse the file.
+/// The member of `wanted` that `text` has more than once. Programs differ in which one counts: most read the last, some refuse the file.
 pub(super) fn repeated(text: &str, wanted: &str) -> Option<String> {
     fn find(there: &JsonNode, wanted: &JsonNode) -> Option<String> {
         let (JsonKind::Object(members), JsonKind::Object(wanted)) = (&there.kind, &wanted.kind) else {
@@ -156,16 +155,16 @@ pub(super) fn repeated(text: &str, wanted: &str) -> Option<String> {
     find(&parse(text).ok()?, &parse(wanted).ok()?)
 }
 
-/// The text without these pieces; `None` unless each stands there exactly once. Commas are set as what is left needs them.
+/// The text without these pieces. `None` unless each is there exactly once. Commas are corrected.
 pub(super) fn take_out(text: &str, pieces: &[String]) -> Option<String> {
     let mut left = text.to_string();
     for piece in pieces {
         if piece == FRAME {
-            // The braces stay where a user has put something between them.
+            // The braces stay if a user has put something between them.
             left = left.strip_prefix(FRAME).map_or(left.clone(), str::to_string);
             continue;
         }
-        // What stands behind or before it may be another member by now.
+        // Another member may stand behind or before it by now.
         let inner = piece.trim_end();
         let forms = [piece, inner, inner.trim_start_matches(',')];
         let (at, length) = forms.into_iter().find_map(|form| once(&left, form))?;
@@ -178,7 +177,7 @@ pub(super) fn take_out(text: &str, pieces: &[String]) -> Option<String> {
     (left.trim().is_empty() || is_json(&left) || !is_json(text)).then_some(left)
 }
 
-/// The comma that is one too many where something was taken out at `at`.
+/// The superfluous comma after a removal at `at`.
 fn stray_comma(text: &str, at: usize) -> Option<usize> {
     let (before, behind) = (text[..at].trim_end(), text[at..].trim_start());
     if behind.starts_with(',') && before.ends_with(['{', '[', ',']) {
@@ -194,19 +193,19 @@ fn value(text: &str, node: &JsonNode) -> Value {
     serde_json::from_str(&text[node.at.clone()]).unwrap_or_default()
 }
 
-/// The white space before `at`, if nothing else stands before it on its line.
+/// The indentation before `at`, if `at` is the first character of its line.
 fn indent_of(text: &str, at: usize) -> Option<&str> {
     let line = text[..at].rfind('\n')? + 1;
     text[line..at].trim().is_empty().then(|| &text[line..at])
 }
 
-/// By what one level is indented in this text.
+/// The indentation of one level in this text.
 fn unit_of(text: &str) -> &str {
     let indented = text.lines().find(|line| line.starts_with([' ', '\t']) && !line.trim().is_empty());
     indented.map_or("  ", |line| &line[..line.len() - line.trim_start().len()])
 }
 
-/// A part of the wanted text, whose levels are two spaces each, as it reads at another depth.
+/// A part of the wanted text, which is indented by two spaces a level, with another indentation.
 fn indented(wanted: &str, part: &Range<usize>, indent: &str, unit: &str) -> String {
     let base = indent_of(wanted, part.start).map_or(0, str::len);
     let mut lines = wanted[part.clone()].lines();
@@ -241,7 +240,7 @@ fn compact(part: &str) -> String {
     text
 }
 
-/// Where everything stands. serde_json has judged the text before; this only finds the places.
+/// Find the range of each value. serde_json has validated the text before.
 fn parse(text: &str) -> Result<JsonNode, String> {
     serde_json::from_str::<Value>(text).map_err(|error| format!("it is not plain JSON ({error})"))?;
     let mut scan = JsonScanner { bytes: text.as_bytes(), at: 0 };
@@ -265,7 +264,7 @@ impl JsonScanner<'_> {
         }
     }
 
-    /// The next byte that is not white, without taking it.
+    /// The next byte that is not white space, without consuming it.
     fn next(&mut self) -> u8 {
         self.white();
         self.bytes.get(self.at).copied().unwrap_or_default()
@@ -335,7 +334,7 @@ mod tests {
 
     const WANTED: &str = "{\n  \"hooks\": {\n    \"Stop\": [\n      {\n        \"command\": \"a, b: c\"\n      }\n    ]\n  },\n  \"version\": 1\n}\n";
 
-    /// What becomes of a text; and that it holds what was wanted, changes nothing when done again, and goes back.
+    /// Merge, and check that the result is complete, that a second merge changes nothing, and that the removal restores the text.
     #[track_caller]
     fn merged(text: &str) -> String {
         let (insertions, _) = merge(text, WANTED).unwrap();
@@ -390,14 +389,14 @@ mod tests {
         for after in [behind, before] {
             assert_eq!(take_out(&after, &pieces).as_deref(), Some("{\n  \"model\": \"x\"\n}\n"), "{after}");
         }
-        // Between two of theirs, and into what was on one line.
+        // Between two members of the user, and into a text of one line.
         let (insertions, _) = merge("{}", WANTED).unwrap();
         let pieces: Vec<String> = insertions.iter().map(|insertion| insertion.text.clone()).collect();
         let after = apply("{}", &insertions);
         let after = after.replace("{\n  \"hooks\"", "{\n  \"a\": 1,\n  \"hooks\"");
         let after = after.replace("\"version\": 1\n", "\"version\": 1,\n  \"b\": 2\n");
         assert_eq!(take_out(&after, &pieces).as_deref(), Some("{\n  \"a\": 1,\n  \"b\": 2\n}"), "{after}");
-        // Theirs, before which ours was put, is gone.
+        // The member of the user that ours followed is gone.
         let (insertions, _) = merge("{\n  \"a\": 1\n}\n", WANTED).unwrap();
         let pieces: Vec<String> = insertions.iter().map(|insertion| insertion.text.clone()).collect();
         assert_eq!(take_out(WANTED, &pieces).as_deref(), Some("{\n}\n"));

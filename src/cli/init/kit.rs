@@ -1,6 +1,6 @@
-//! What `crewfs init` installs, and where. All of it is in the program, from `hooks/` and `templates/`.
+//! What `crewfs init` installs, and where. The texts are compiled in from `hooks/` and `templates/`.
 //!
-//! Must never: hold a text of its own. What is installed is what stands in these directories.
+//! Must never: contain a text of its own. Only files of these directories are installed.
 
 use clap::ValueEnum;
 
@@ -15,7 +15,7 @@ pub(super) enum Client {
     Gemini,
     Opencode,
     Cursor,
-    /// Hooks for nobody: the tasks directory, the guides and what git shall ignore.
+    /// No hooks: only the tasks directory, the guides, and the rules for git.
     None,
 }
 
@@ -23,7 +23,7 @@ impl Client {
     pub(super) const ALL: [Client; 5] =
         [Client::Claude, Client::Codex, Client::Gemini, Client::Opencode, Client::Cursor];
 
-    /// As `--client` and the record have it.
+    /// The name in `--client` and in the record.
     pub(super) fn name(self) -> &'static str {
         match self {
             Client::Claude => "claude",
@@ -35,7 +35,7 @@ impl Client {
         }
     }
 
-    /// The program, and what a project that is worked on with it holds.
+    /// The program, and files that show that a project is worked on with it.
     pub(super) fn traces(self) -> (&'static str, &'static [&'static str]) {
         match self {
             Client::Claude => ("claude", &[".claude", "CLAUDE.md"]),
@@ -48,37 +48,37 @@ impl Client {
     }
 }
 
-/// Audience a part is for.
+/// The projects that a part is for.
 #[derive(Clone, Copy)]
 pub(super) enum Audience {
     Always,
-    /// Whoever has hooks.
+    /// Projects with hooks for any client.
     AnyClient,
     Only(Client),
-    /// That client, where the project has such a file.
+    /// Projects with this client that already have the file.
     IfPresent(Client),
 }
 
-/// How a part comes into its file.
+/// How a part is put into its file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum InstallMethod {
-    /// It is the file.
+    /// The part is the whole file.
     Whole,
-    /// The same, and it can be run.
+    /// The same, executable.
     Script,
-    /// A section at the end, which begins with this mark.
+    /// A section at the end. It begins with this mark.
     Section(&'static str),
-    /// Members of its JSON.
+    /// Members of a JSON object.
     Json,
 }
 
-/// A text with a part in it.
+/// A text with a part merged in.
 #[derive(Default)]
 pub(super) struct Merged {
     pub(super) text: String,
-    /// What was put in; nothing if the part was there.
+    /// The pieces that were inserted. Empty if the part was there.
     pub(super) pieces: Vec<String>,
-    /// The values of its own that the file keeps.
+    /// The names of the file's own values that were kept.
     pub(super) kept: Vec<String>,
 }
 
@@ -89,7 +89,7 @@ impl Merged {
     }
 }
 
-/// One file of the project, and what belongs into it.
+/// One file of the project, and the text for it.
 pub(super) struct Part {
     pub(super) path: &'static str,
     pub(super) text: &'static str,
@@ -97,9 +97,9 @@ pub(super) struct Part {
     pub(super) audience: Audience,
 }
 
-/// What every command that registers a hook holds.
+/// Every command that registers a hook contains this.
 pub(super) const HOOKS: &str = ".crew/hooks/";
-/// A page that takes in AGENTS.md has the section by that.
+/// A page that includes AGENTS.md has the section by that.
 const TAKEN_IN: &str = "@AGENTS.md";
 const MARK: &str = "<!-- crewfs: begin -->";
 const GIT_MARK: &str = "# crewfs: begin";
@@ -134,7 +134,7 @@ const fn registration(path: &'static str, text: &'static str, client: Client) ->
     part(path, text, InstallMethod::Json, Audience::Only(client))
 }
 
-/// All that comes into a project, in the order in which it is told.
+/// All parts for a project, in the order of the report.
 pub(super) const PARTS: &[Part] = &[
     whole(".crew/COORDINATOR.md", COORDINATOR),
     whole(".crew/WORKER.md", WORKER),
@@ -177,8 +177,7 @@ pub(super) const PARTS: &[Part] = &[
     ),
 ];
 
-/// The Claude Code plugin, which is a marketplace of its own: the client leaves out links that lead out of it, so it is whole
-/// only where it is written.
+/// The Claude Code plugin, which is a marketplace of its own. The client ignores links that lead out of it, so all files are written.
 pub(super) const PLUGIN: &[Part] = &[
     whole(
         ".claude-plugin/plugin.json",
@@ -214,12 +213,12 @@ impl Part {
         }
     }
 
-    /// What a file holds that is made for this part.
+    /// The content of a new file before the part is merged in.
     pub(super) fn empty(&self) -> &'static str {
         if self.is_json() { FRAME } else { "" }
     }
 
-    /// Whether agent programs run it, or agents take all of it for their instructions.
+    /// Whether agent programs run the file, or agents follow all of it as instructions.
     pub(super) fn is_run(&self) -> bool {
         !matches!(self.method, InstallMethod::Section(_))
     }
@@ -228,12 +227,12 @@ impl Part {
         self.method == InstallMethod::Json
     }
 
-    /// What becomes of `text` so that the part is in it.
+    /// Merge the part into `text`.
     pub(super) fn merge(&self, text: &str) -> Result<Merged, String> {
         let one = |insertion| Ok(Merged::new(text, vec![insertion], Vec::new()));
         match self.method {
             _ if text == self.text => Ok(Merged::default()),
-            // Programs take a blank file for one without settings, or complain of it.
+            // Programs read a blank file as one without settings, or report an error.
             InstallMethod::Json if text.trim().is_empty() => {
                 let (insertions, kept) = json::merge(FRAME, self.text)?;
                 let mut merged = Merged::new(FRAME, insertions, kept);
@@ -257,7 +256,7 @@ impl Part {
         }
     }
 
-    /// Why nobody can say which of the members in `text` count, if that is so.
+    /// Why it is undefined which of the members in `text` count, if it is.
     pub(super) fn ambiguity(&self, text: &str) -> Option<String> {
         let key = self.is_json().then(|| json::repeated(text, self.text))??;
         Some(format!(
@@ -265,7 +264,7 @@ impl Part {
         ))
     }
 
-    /// Whether a text holds something of this part, be it older or changed.
+    /// Whether a text contains something of this part, also of an older or a changed version.
     pub(super) fn marks(&self, text: &str) -> bool {
         match self.method {
             InstallMethod::Whole | InstallMethod::Script => !text.is_empty(),
@@ -274,12 +273,12 @@ impl Part {
         }
     }
 
-    /// The text without what was put in; `None` if that does not stand there any more as it was.
+    /// The text without the inserted pieces. `None` if they are no longer there as they were.
     pub(super) fn unmerge(&self, text: &str, pieces: &[String]) -> Option<String> {
         if self.is_json() { json::take_out(text, pieces) } else { text::take_out(text, pieces) }
     }
 
-    /// Whether nothing is in a file that was made for this part.
+    /// Whether a file that was made for this part is empty without it.
     pub(super) fn is_nothing(&self, text: &str) -> bool {
         text.trim().is_empty() || self.is_json() && json::is_empty(text)
     }

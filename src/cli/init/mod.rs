@@ -1,8 +1,8 @@
-//! `crewfs init`: makes a project ready for a crew, and takes back what it did.
+//! `crewfs init`: makes a project ready for a crew, and undoes that.
 //!
-//! What is installed is in `kit`; what is there and what shall be there, in `place`; what was put where, in `record`.
+//! `kit` has what is installed, `plan` the changes of the project's files, `record` what was installed where.
 //!
-//! Must never: overwrite what somebody else wrote, or write anything before everything is decided.
+//! Must never: overwrite a user's text, or write anything before everything is decided.
 
 mod disabled;
 mod exposed;
@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     /// Write the Claude Code plugin into the directory instead: the same hooks, and skills for working and coordinating.
     #[arg(long, conflicts_with = "client")]
     plugin: bool,
-    /// Renew what an older crewfs installed and nobody has changed since.
+    /// Renew what an older crewfs installed, unless it was changed since.
     #[arg(long)]
     update: bool,
     /// Take out again what was installed. What was changed since stays.
@@ -48,7 +48,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let shown = arguments.directory.display();
-    // A mistyped path would become a project that is not found again.
+    // A mistyped path would become a new project.
     if arguments.directory.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Err(CliError::failed(format!(
             "{shown} does not exist; mend the path, or make it first: mkdir -p {shown}"
@@ -91,7 +91,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
         }
     }
     if !arguments.remove {
-        // What was there before, and what is above: what is installed here is closed.
+        // Files from before, and directories above. Files that are installed here have closed modes.
         for exposed in exposed(&directory)? {
             report.line("open", &exposed.path.display().to_string(), &exposed.why);
         }
@@ -117,12 +117,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Says line by line what is done.
+/// Prints what is done, line by line.
 #[derive(Default)]
 struct ChangeReport {
     changes: usize,
     refused: usize,
-    /// The agent programs that will run no hook.
+    /// The agent programs whose hooks are disabled.
     disabled: Vec<&'static str>,
 }
 
@@ -137,7 +137,7 @@ impl ChangeReport {
         self.line(what, path, more);
     }
 
-    /// A hook that is registered does not run where its program is told to run none.
+    /// A registered hook does not run if the settings of its program disable hooks.
     fn report_disabled_hooks(&mut self, clients: &[Client], plan: &ChangePlan) {
         for client in clients {
             if let Some((file, why)) = disabled::reason(*client, plan) {
@@ -148,7 +148,7 @@ impl ChangeReport {
     }
 }
 
-/// For whom the hooks are.
+/// The clients that the hooks are for.
 fn clients(arguments: &Arguments, record: Option<&InstallRecord>, plan: &ChangePlan) -> Vec<Client> {
     let of = |wanted: &dyn Fn(&Client) -> bool| -> Vec<Client> {
         Client::ALL.into_iter().filter(|client| wanted(client)).collect()
@@ -167,7 +167,7 @@ fn clients(arguments: &Arguments, record: Option<&InstallRecord>, plan: &ChangeP
     if found.is_empty() { vec![Client::Claude] } else { found }
 }
 
-/// Bring all parts into their files, and keep a record of it.
+/// Put all parts into their files, and record that.
 fn install(
     parts: &[Part],
     clients: &[Client],
@@ -184,12 +184,12 @@ fn install(
     record.write(plan)
 }
 
-/// What others than its owner can change of what agents run in this directory.
+/// The files that agents run in this directory and that users other than the owner can change.
 pub(super) fn exposed(directory: &Path) -> Result<Vec<Exposed>, CliError> {
     ChangePlan::at(directory.to_path_buf()).map(|plan| exposed::all(&plan))
 }
 
-/// Bring one part into its file, unless it is there.
+/// Put one part into its file, unless it is there.
 fn put(
     part: &Part,
     record: &mut InstallRecord,
@@ -260,7 +260,7 @@ fn put(
     Ok(())
 }
 
-/// Say why a file is not touched, and what its owner can add.
+/// Report why a file is not touched, and what the user can add.
 fn refuse(part: &Part, why: &str, report: &mut ChangeReport) {
     if matches!(part.method, InstallMethod::Whole | InstallMethod::Script) {
         return report.line("left", part.path, why);

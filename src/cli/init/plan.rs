@@ -1,9 +1,8 @@
-//! The project's directory as it is and as it shall be: every change is decided first, and all are made together at the end.
+//! The changes of the project's directory: all are decided first, and then made together.
 //!
-//! May assume: an ordinary directory, a mount of crewfs, or sshfs: no locks and no extended attributes are asked for.
-//! Must never: replace a file by another one: what is there keeps its inode, owner, mode and links, only bytes change. Reach
-//! anything by a name that is not opened below the project's descriptor; members of the project may exchange what has a
-//! name at any moment, and root may be who runs this.
+//! May assume: an ordinary directory, a mount of crewfs, or sshfs. No locks and no extended attributes are used.
+//! Must never: replace an existing file: it keeps its inode, owner, mode and links, only bytes change. Or open a path other than below
+//! the project's descriptor: members of the project may replace files at any moment, and root may run this.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,7 +31,7 @@ pub(super) const TASKS: &str = "tasks";
 pub(super) enum FileContent {
     Missing,
     Text(String),
-    /// Something that crewfs does not touch, and why.
+    /// A file that crewfs does not touch, and why.
     Unfit(String),
 }
 
@@ -40,12 +39,12 @@ pub(super) struct ChangePlan {
     root: OwnedFd,
     shown: PathBuf,
     like: Stat,
-    /// The text of each file that changes; nothing for one that goes.
+    /// The new text of each changed file. `None` for a removed one.
     shall: BTreeMap<Target, Option<String>>,
     steps: Vec<PlannedStep>,
 }
 
-/// A file, or the place of one. Several paths may lead to it.
+/// A file, or the place of a missing one. Several paths may lead to it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
     There(InodeId),
@@ -53,7 +52,7 @@ enum Target {
     Missing(InodeId, PathBuf),
 }
 
-/// A file that was found. It is held, so that no other file gets its number.
+/// A file that was found. It is held open, so that no other file gets its inode number.
 struct HeldFile {
     target: Target,
     held: OwnedFd,
@@ -75,7 +74,7 @@ enum PathLookup {
 }
 
 impl ChangePlan {
-    /// The place at `root`, which has no links in it.
+    /// A plan for the directory `root`, a path without links.
     pub(super) fn at(root: PathBuf) -> Result<ChangePlan, CliError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::open(&root, flags, Mode::empty());
@@ -91,22 +90,22 @@ impl ChangePlan {
         }
     }
 
-    /// Whether there is anything of this name.
+    /// Whether the name exists.
     pub(super) fn has(&self, name: &str) -> bool {
         self.open(Path::new(name), OFlags::PATH | OFlags::NOFOLLOW).is_ok()
     }
 
-    /// Open what is there, by a way that does not leave the project.
+    /// Open a path within the project.
     pub(super) fn open(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         beneath::open(&self.root, path, flags, Links::Inside)
     }
 
-    /// Where the project is.
+    /// The path of the project, for messages.
     pub(super) fn shown(&self) -> &Path {
         &self.shown
     }
 
-    /// Audience the project belongs to.
+    /// The owner of the project.
     pub(super) fn owner(&self) -> u32 {
         self.like.st_uid
     }
@@ -130,7 +129,7 @@ impl ChangePlan {
         }
     }
 
-    /// The name below the last directory on a way that ends too soon.
+    /// The missing part of a path, below its last existing directory.
     fn missing(&self, path: &Path) -> Result<PathLookup, CliError> {
         for above in path.ancestors().skip(1) {
             let there = match self.open(above, OFlags::PATH | OFlags::DIRECTORY) {
@@ -154,7 +153,7 @@ impl ChangePlan {
         Err(failed(&self.shown, "be looked at", &Errno::NOENT.into()))
     }
 
-    /// What is, or shall be, at a path.
+    /// The content of a file, after the changes decided so far.
     pub(super) fn find(&self, path: &str) -> Result<FileContent, CliError> {
         let path = Path::new(path);
         let (target, there) = match self.look(path)? {
@@ -176,7 +175,7 @@ impl ChangePlan {
         }
     }
 
-    /// Decide that a file shall hold this text. The directories that are made for it are added to `made`.
+    /// Plan a file with this text. The directories that are made for it are added to `made`.
     pub(super) fn write(
         &mut self,
         path: &str,
@@ -225,12 +224,12 @@ impl ChangePlan {
         Ok(())
     }
 
-    /// Decide that a directory goes, if it is empty by then.
+    /// Plan to remove a directory, if it is empty by then.
     pub(super) fn remove_directory(&mut self, path: &str) {
         self.steps.push(PlannedStep::RemoveDirectory(path.into()));
     }
 
-    /// Do what was decided. What had to go and cannot stays; that and why is the answer.
+    /// Make the planned changes. Returns the paths that could not be removed, and why.
     pub(super) fn carry_out(self) -> Result<Vec<(PathBuf, &'static str)>, CliError> {
         let mut stay = Vec::new();
         for step in &self.steps {
@@ -270,7 +269,7 @@ impl ChangePlan {
         self.shall.get(target).and_then(Option::as_deref).unwrap_or_default()
     }
 
-    /// The directory of a path, and the last name in it.
+    /// The parent directory of a path, and the last name.
     fn above<'a>(&self, path: &'a Path) -> rustix::io::Result<(OwnedFd, &'a Path)> {
         let above = path.parent().unwrap_or(Path::new(""));
         let name = path.file_name().ok_or(Errno::INVAL)?;
@@ -282,7 +281,7 @@ impl ChangePlan {
         mkdirat(&above, name, Mode::from(0o700))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = openat(&above, name, flags, Mode::empty())?;
-        // Another one may have its name by now. Only an empty one of our own, closed to all others, can be ours.
+        // Another directory may have the name by now. Only an empty one of this user, closed to all others, can be the one that was made.
         let stat = fstat(&made)?;
         let is_ours = stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o777 == 0o700;
         if is_ours && is_empty(&made)? { self.label(&made, 0o7777, path) } else { Ok(()) }
@@ -296,7 +295,7 @@ impl ChangePlan {
         self.label(&created, if executable { 0o777 } else { 0o666 }, path)
     }
 
-    /// Change a file from the first byte that differs; not if it is another one than it was, or holds something else.
+    /// Change a file from the first byte that differs. False if the file was replaced or its content has changed.
     fn change(&self, path: &Path, found: &HeldFile, from: &str, to: &str) -> io::Result<bool> {
         let stat = fstat(self.open(path, OFlags::PATH)?)?;
         if unfit(&stat).is_some() || !found.is(&stat) || read(&found.held)? != from.as_bytes() {
@@ -311,7 +310,7 @@ impl ChangePlan {
         Ok(true)
     }
 
-    /// Remove a file, if it is still the one that it was.
+    /// Remove a file, unless it was replaced.
     fn take_away(&self, path: &Path, found: &HeldFile) -> io::Result<bool> {
         let (above, name) = self.above(path)?;
         let is_same = found.is(&statat(&above, name, AtFlags::SYMLINK_NOFOLLOW)?);
@@ -326,8 +325,8 @@ impl ChangePlan {
         unlinkat(&above, name, AtFlags::REMOVEDIR)
     }
 
-    /// Give what was just made the owner and the mode of the project's directory, as far as `mask` goes. Agents run what is
-    /// installed, so only its owner may change it; but tasks come from all members of the project.
+    /// Give a new file the owner and the mode of the project's directory, within `mask`. Agents run what is installed, so only its owner
+    /// may change it. But all members of the project write tasks.
     fn label(&self, made: impl AsFd, mask: u32, path: &Path) -> io::Result<()> {
         let (uid, gid) = (self.like.st_uid, self.like.st_gid);
         let stat = fstat(&made)?;
@@ -345,7 +344,7 @@ impl HeldFile {
     }
 }
 
-/// Why a file is not touched, without a look at what it holds.
+/// Why a file is not touched, whatever its content is.
 fn unfit(stat: &Stat) -> Option<String> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         Some("it is not a regular file".into())
@@ -356,7 +355,7 @@ fn unfit(stat: &Stat) -> Option<String> {
     }
 }
 
-/// What a file holds, or a byte more than is read of any.
+/// The content of a file, at most one byte more than the limit.
 fn read(there: &OwnedFd) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::from(beneath::reopen(there, OFlags::RDONLY | OFlags::NONBLOCK)?);
@@ -411,7 +410,7 @@ mod tests {
         (dir, project, secret)
     }
 
-    /// Decide, have a member exchange what is there, and carry out what was decided: nothing outside changes.
+    /// Plan, let a member replace files, and carry out the plan: nothing outside changes.
     #[track_caller]
     fn exchanged(decide: impl Fn(&mut ChangePlan), exchange: impl Fn(&Path, &Path)) -> Result<usize, String> {
         let (_dir, project, secret) = stage();

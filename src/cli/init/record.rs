@@ -1,12 +1,12 @@
-//! What was installed: `.crew/installed.json`, so that it can be taken out again, and so that what a user has changed since can
-//! be told from what crewfs wrote.
+//! The record of what was installed (`.crew/installed.json`). With it the installation can be removed, and later changes of a user can
+//! be distinguished from the text of crewfs.
 
 use serde::{Deserialize, Serialize};
 
 use super::plan::{ChangePlan, FileContent};
 use crate::cli::error::CliError;
 
-/// Where it is kept, from the root of the project.
+/// The path of the record in the project.
 pub(super) const RECORD: &str = ".crew/installed.json";
 const HOME: &str = ".crew";
 const FORMAT: u32 = 1;
@@ -14,25 +14,25 @@ const FORMAT: u32 = 1;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct InstallRecord {
     format: u32,
-    /// The agent programs that it was installed for, by the names of `--client`.
+    /// The agent programs, by their names in `--client`.
     pub(super) clients: Vec<String>,
-    /// The directories that were made, those above first.
+    /// The directories that were made, parents first.
     pub(super) directories: Vec<String>,
     pub(super) files: Vec<InstalledFile>,
 }
 
-/// What was put into one file.
+/// What was inserted into one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct InstalledFile {
     pub(super) path: String,
-    /// Whether there was no such file before.
+    /// Whether the file is new.
     pub(super) created: bool,
-    /// What was put in, byte for byte.
+    /// The inserted pieces, byte for byte.
     pub(super) pieces: Vec<String>,
 }
 
 impl InstallRecord {
-    /// The record of a project; `None` where nothing was installed.
+    /// The record of a project. `None` if nothing was installed.
     pub(super) fn read(plan: &ChangePlan) -> Result<Option<InstallRecord>, CliError> {
         let damaged = |why: String| {
             CliError::failed(format!(
@@ -54,7 +54,7 @@ impl InstallRecord {
         self.files.iter().find(|installed| installed.path == path)
     }
 
-    /// Note what was put into a file, instead of what was noted before.
+    /// Record a file, instead of an earlier record of it.
     pub(super) fn note(&mut self, installed: InstalledFile) {
         match self.files.iter_mut().find(|known| known.path == installed.path) {
             Some(known) => *known = installed,
@@ -62,7 +62,7 @@ impl InstallRecord {
         }
     }
 
-    /// Decide that it shall be on the disk as it is now.
+    /// Plan to write the record.
     pub(super) fn write(&mut self, plan: &mut ChangePlan) -> Result<(), CliError> {
         self.format = FORMAT;
         plan.make_directory(HOME, &mut self.directories);

@@ -1,14 +1,14 @@
-//! Pieces of text that are put into files and taken out again.
+//! Inserts pieces of text into files, and removes them.
 //!
-//! Must never: join two lines of a user, or take one away.
+//! Must never: join two lines of a user, or remove one.
 
-/// A piece, and where in a text it is put.
+/// A piece, and its offset in a text.
 pub(super) struct Insertion {
     pub(super) at: usize,
     pub(super) text: String,
 }
 
-/// The text with these pieces in it. They stand in any order, each at a place of its own.
+/// The text with these pieces inserted. They come in any order, each with another offset.
 pub(super) fn apply(text: &str, insertions: &[Insertion]) -> String {
     let mut insertions: Vec<&Insertion> = insertions.iter().collect();
     insertions.sort_by_key(|insertion| std::cmp::Reverse(insertion.at));
@@ -19,7 +19,7 @@ pub(super) fn apply(text: &str, insertions: &[Insertion]) -> String {
     text
 }
 
-/// A section for the end of a text, behind an empty line, with the line ends of the text.
+/// The insertion of a section at the end of a text, behind an empty line, with the line ends of the text.
 pub(super) fn section(text: &str, section: &str) -> Insertion {
     let gap = match text {
         "" => "",
@@ -29,13 +29,12 @@ pub(super) fn section(text: &str, section: &str) -> Insertion {
     Insertion { at: text.len(), text: with_line_ends(&format!("{gap}{section}"), line_end(text)) }
 }
 
-/// Whether a section stands in a text, whichever line ends that has.
+/// Whether a text contains a section, with any line ends.
 pub(super) fn has(text: &str, section: &str) -> bool {
     text.contains(section) || text.contains(&with_line_ends(section, "\r\n"))
 }
 
-/// The text without these pieces; `None` unless each stands there exactly once. What a user wrote before or behind a piece
-/// keeps its lines.
+/// The text without these pieces. `None` unless each is there exactly once. Text of a user before or behind a piece keeps its lines.
 pub(super) fn take_out(text: &str, pieces: &[String]) -> Option<String> {
     pieces.iter().try_fold(text.to_string(), |text, piece| without(&text, piece))
 }
@@ -48,18 +47,18 @@ fn without(text: &str, piece: &str) -> Option<String> {
     let ended = |text: &str| without_line_end(text, str::strip_suffix).map(str::len);
     let gap = piece[..piece.find(core)?].matches('\n').count();
     let before = match (gap, ended(before), ended(before).and_then(|rest| ended(&before[..rest]))) {
-        // The last line had no end: it got one, and an empty line.
+        // The last line had no end. It got one, and an empty line.
         (2, _, Some(line)) => &before[..line],
-        // It had one, and the empty line is ours.
+        // It had an end. The empty line is ours.
         (1, Some(line), Some(_)) => &before[..line],
         _ => before,
     };
-    // The last line of before is the last one no more, so it needs an end.
+    // The last line of `before` is no longer the last one, so it needs an end.
     let open = !before.is_empty() && !before.ends_with('\n') && !behind.is_empty();
     Some(format!("{before}{}{behind}", if open { line_end(text) } else { "" }))
 }
 
-/// Where `piece` stands and how long it is there, if that is one place. Editors and git may have changed its line ends.
+/// The offset and the length of `piece` in the text, if it is there once. Editors and git may have changed its line ends.
 pub(super) fn once(text: &str, piece: &str) -> Option<(usize, usize)> {
     let unix = with_line_ends(piece, "\n");
     let dos = with_line_ends(piece, "\r\n");
@@ -82,7 +81,7 @@ fn without_line_end<'a>(
     strip(text, "\r\n").or_else(|| strip(text, "\n"))
 }
 
-/// The line end that a text has.
+/// The line end of a text.
 fn line_end(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
@@ -97,7 +96,7 @@ mod tests {
 
     const SECTION: &str = "# begin\nours\n# end\n";
 
-    /// What is left of a text when the section was put in, the user changed the file, and the section was taken out.
+    /// The text after a section was inserted, the user edited the file, and the section was removed.
     #[track_caller]
     fn left(text: &str, edit: impl Fn(String) -> String) -> Option<String> {
         let insertion = section(text, SECTION);
@@ -125,7 +124,7 @@ mod tests {
         ] {
             assert_eq!(left(text, append(more)).as_deref(), Some(expected), "{text:?} {more:?}");
         }
-        // In front: at the beginning, and between the last line and the section, with or without the empty line.
+        // Text before the section: at the beginning, and between the last line and the section, with or without the empty line.
         assert_eq!(left("a", |there| format!("b\n{there}")).as_deref(), Some("b\na"));
         let between = |with: &'static str| move |there: String| there.replace("# begin", with);
         assert_eq!(left("a\n", between("b\n# begin")).as_deref(), Some("a\n\nb\n"));
@@ -133,7 +132,7 @@ mod tests {
         assert_eq!(left("a", between("b # begin")).as_deref(), Some("a\n\nb "));
         assert_eq!(left("a\n", |there| there.replace("a\n\n", "a\n")).as_deref(), Some("a\n"));
         assert_eq!(left("a", |there| there.replace("a\n\n", "")).as_deref(), Some(""));
-        // Another editor ends lines in another way, or does not end the last one.
+        // An editor uses other line ends, or does not end the last line.
         assert_eq!(left("a\n", |there| there.replace('\n', "\r\n")).as_deref(), Some("a\r\n"));
         assert_eq!(left("a\nb", |there| there.trim_end().to_string()).as_deref(), Some("a\nb"));
         assert_eq!(left("a\n", |there| there.trim_end().to_string() + " c\n").as_deref(), Some("a\n c\n"));

@@ -1,10 +1,10 @@
-//! Reading the mount, in a process of its own.
+//! Reads the mount in a child process.
 //!
-//! A call on a mount whose daemon hangs, or whose network is gone, cannot be ended: not even by killing who made it. A
-//! thread that made it would keep the whole program from ending. So the one who looks at the mount is a child that is told
-//! when, and that nobody waits for.
+//! A call on a mount whose daemon hangs, or whose network is gone, cannot be ended, not even by killing its process. A thread that
+//! made it would keep the whole program from ending. So a child reads the mount on request, and the program does not wait for its
+//! end.
 //!
-//! May assume: what a document shows is fixed when it is opened.
+//! May assume: the content of a document is fixed when it is opened.
 //! Must never: touch the mount in the process that has the terminal.
 
 use std::fs::{self, File};
@@ -22,18 +22,18 @@ use crate::limits::{TOP_DOCUMENT_BYTES, TOP_EVENT_BYTES, TOP_QUEUE_MS, TOP_REST}
 use crate::queue::{Instant, Span};
 use crate::state_directory::plain;
 
-/// What came of a look at the mount.
+/// The result of reading the mount.
 #[derive(Debug)]
 pub(super) enum FeedMessage {
-    /// It answered.
+    /// The mount answered.
     Update(MountUpdate),
-    /// It answered with an error that may pass.
+    /// An error that may pass.
     Trouble(String),
-    /// There is nothing more to look at: how the program ends.
+    /// The mount is gone. The program ends with this error.
     Ended(CliError),
 }
 
-/// Begin to look at a place, again and again with pauses of `interval`, and at once when it has just been looked at.
+/// Start to read the mount at a place, now and then again with pauses of at least `interval`.
 pub(super) fn start(
     place: &Path,
     interval: Duration,
@@ -51,7 +51,7 @@ pub(super) fn start(
         child.spawn().map_err(|error| CliError::failed(format!("nobody can be started to look: {error}")))?;
     let pipes = (child.stdin.take(), child.stdout.take());
     let (Some(orders), Some(answers)) = pipes else { return Err(CliError::failed("a pipe is missing")) };
-    // One answer may wait: whoever is slow to draw is not told old news.
+    // One message may wait, so that a slow reader gets no old ones.
     let (sender, receiver) = sync_channel(1);
     std::thread::spawn(move || ask(orders, BufReader::new(answers), &sender, interval, &clock));
     Ok(receiver)
@@ -74,13 +74,13 @@ fn ask(
         if news.send(told).is_err() || last {
             return;
         }
-        // A queue that is long to read is read less often, so that looking never is what the mount is busy with.
+        // A queue that takes long to read is read less often, so that reading takes little of the daemon's time.
         let took = clock().instant.since(began).to_std();
         std::thread::sleep(interval.max(took * TOP_REST));
     }
 }
 
-/// One answer: documents, each with its name and length, and how it ends.
+/// Receive one answer: documents, each with its name and length, and a line that ends it.
 fn receive(from: &mut impl BufRead) -> io::Result<FeedMessage> {
     let (mut answer, mut line) = (MountUpdate::default(), String::new());
     loop {
@@ -113,7 +113,7 @@ fn receive(from: &mut impl BufRead) -> io::Result<FeedMessage> {
     }
 }
 
-/// The child's part: look whenever a line comes in, and say what is there.
+/// The child's part: for each line on standard input, read the mount and write the answer.
 pub(super) fn serve(place: &Path, clock: &Clock) -> Result<(), CliError> {
     let mut desk = None;
     for order in io::stdin().lock().lines() {
@@ -154,11 +154,11 @@ enum ReadError {
 
 type Documents = Vec<(&'static str, Vec<u8>)>;
 
-/// The desk that is looked at, and what was seen of it last.
+/// Reads the documents of a desk, and keeps the last version of each.
 struct DeskReader {
     mountpoint: PathBuf,
     tasks: PathBuf,
-    /// Where the next event begins.
+    /// The offset of the next event.
     events: u64,
     queue_at: Option<Instant>,
     last: [(&'static str, Vec<u8>); 3],
@@ -169,7 +169,7 @@ const DOCUMENTS: [(&str, &str); 3] =
 const EVENTS: &str = "events.jsonl";
 
 impl DeskReader {
-    /// The desk of the project that is mounted at this place; or the place itself, if it is a desk.
+    /// The desk of the project that is mounted at this place, or the place itself if it is a desk.
     fn find(place: &Path) -> Result<DeskReader, ReadError> {
         let is_desk = |tasks: &Path| -> io::Result<()> {
             fs::metadata(tasks.join("queue.json")).and_then(|_| fs::metadata(tasks.join(EVENTS))).map(drop)
@@ -198,12 +198,12 @@ impl DeskReader {
         }))
     }
 
-    /// Read what may have changed.
+    /// Read the documents that may have changed, and return those that have.
     fn read_changes(&mut self, now: Instant) -> Result<Documents, ReadError> {
         let mut found = Documents::new();
         let events = self.read_events();
         let events = self.checked(EVENTS, events)?.unwrap_or_default();
-        // Tasks change with events; what the clock alone changes may come a little later.
+        // Tasks change with events. Changes by time alone may show a little later.
         let overdue = self.queue_at.is_none_or(|at| now.since(at) >= Span(TOP_QUEUE_MS));
         let read_queue = overdue || !events.is_empty();
         if !events.is_empty() {
@@ -229,31 +229,31 @@ impl DeskReader {
         Ok(found)
     }
 
-    /// A file of the desk. What only looks like a desk may have links and pipes in it, or files that have no end.
+    /// Open a file of the desk. A directory that only looks like a desk may contain links, pipes, or files without an end.
     fn open(&self, file: &str) -> io::Result<File> {
         Ok(plain::look_at(plain::look_into(&self.tasks.join("."))?, file)?)
     }
 
-    /// The events since the last look, whole lines only; at first the latest.
+    /// The events since the last reading, whole lines only. At first the latest.
     fn read_events(&mut self) -> io::Result<Vec<u8>> {
         let mut file = self.open(EVENTS)?;
         let end = file.seek(SeekFrom::End(0))?;
         let earliest = end.saturating_sub(TOP_EVENT_BYTES);
-        // A log that is shorter than it was is another one.
+        // A log that is shorter than before is another log.
         let from = if self.events > end { earliest } else { self.events.max(earliest) };
         file.seek(SeekFrom::Start(from))?;
         let mut bytes = Vec::new();
         file.take(TOP_EVENT_BYTES).read_to_end(&mut bytes)?;
-        // What is left out at the beginning may end within a line: that one is not understood, and so not shown.
+        // The first line may be cut. It does not parse, and is not shown.
         let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
         let full = bytes.len() as u64 == TOP_EVENT_BYTES;
         bytes.truncate(whole);
-        // A line longer than everything that is read at once is passed over.
+        // A line that is longer than one read is skipped.
         self.events = if whole == 0 && full { from + TOP_EVENT_BYTES } else { from + whole as u64 };
         Ok(bytes)
     }
 
-    /// The outcome of reading a document; none where this mount has no such document.
+    /// The content of a document that was read. `None` if this mount has no such document.
     fn checked(&self, file: &str, read: io::Result<Vec<u8>>) -> Result<Option<Vec<u8>>, ReadError> {
         let error = match read {
             Ok(bytes) => return Ok(Some(bytes)),
@@ -273,7 +273,7 @@ impl DeskReader {
     }
 }
 
-/// Where the desk may be: the link in the project's root leads there, unless the project has its own file of that name.
+/// Where the desk may be. The link in the project's root leads there, unless the project has a file of its own with that name.
 fn candidates(place: &Path) -> Vec<PathBuf> {
     let link = fs::read_link(place.join("task-queue.json")).ok();
     let named = link.as_deref().and_then(Path::parent).map(|tasks| place.join(tasks));

@@ -1,6 +1,6 @@
-//! The lines above the panes: where, how many tasks are in which state, all of them as one bar, and the pace.
+//! The lines above the panes: the place, the number of tasks by state, all tasks as one bar, and the pace.
 //!
-//! Must never: leave out what calls for somebody because there is little room.
+//! Must never: leave out an alarm for lack of room.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -41,7 +41,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, scene: &Scene) {
     put(pace(scene, usize::from(area.width).saturating_sub(2)));
 }
 
-/// How many tasks are in which state; shorter where there is less room.
+/// The number of tasks by state. Shorter where there is less room.
 fn counts(scene: &Scene, width: usize) -> Line<'static> {
     let always = |state| {
         matches!(state, TaskStatus::Completed | TaskStatus::Claimed | TaskStatus::Ready | TaskStatus::Blocked)
@@ -68,7 +68,7 @@ fn counts(scene: &Scene, width: usize) -> Line<'static> {
     line
 }
 
-/// All tasks as one bar. What is there has at least one column.
+/// All tasks as one bar. A state with a task has at least one column.
 fn bar(scene: &Scene, width: usize) -> Line<'static> {
     let counts = TaskStatus::ALL.map(|state| scene.model.count(state));
     let spans = TaskStatus::ALL.into_iter().zip(shares(&counts, width));
@@ -77,7 +77,7 @@ fn bar(scene: &Scene, width: usize) -> Line<'static> {
         .collect()
 }
 
-/// Divide so many columns: each its share, rounded, none that is there without one; the largest pays for that.
+/// Divide the columns by the counts. A count above 0 gets at least one column, at the cost of the largest.
 fn shares(counts: &[usize], width: usize) -> Vec<usize> {
     let total: usize = counts.iter().sum();
     if total == 0 || width < counts.len() {
@@ -94,7 +94,7 @@ fn shares(counts: &[usize], width: usize) -> Vec<usize> {
     }
 }
 
-/// How much is done, how fast, and how long it will take.
+/// How many tasks are done, how fast, and how long the rest will take.
 fn pace(scene: &Scene, width: usize) -> Line<'static> {
     let (theme, model) = (scene.theme, scene.model);
     let (done, total) = (model.count(TaskStatus::Completed), model.tasks.len());
@@ -117,7 +117,7 @@ fn pace(scene: &Scene, width: usize) -> Line<'static> {
         n => format!("   {n} held up"),
     };
     if let Some(speed) = speed {
-        // The last minutes, as many as there is room for.
+        // As many of the last minutes as fit.
         let used = line.width() + speed.len() + to_go.len() + held_up.len() + 1;
         let minutes = theme.sparks(&summary.throughput.by_minute, width.saturating_sub(used).min(60));
         line.push_span(speed);
@@ -129,7 +129,7 @@ fn pace(scene: &Scene, width: usize) -> Line<'static> {
     line
 }
 
-/// A pace in the unit that makes it a number to read.
+/// A pace in the unit that gives a readable number.
 pub(super) fn speed(per_hour: f64) -> String {
     if per_hour >= 120.0 {
         format!("{:.1} a minute", per_hour / 60.0)

@@ -1,8 +1,8 @@
-//! `crewfs top`: a live view of a mount in a terminal, from nothing but its files; so it works over sshfs too.
+//! `crewfs top`: a live view of a mount in a terminal. It reads only the mount's files, so it works over sshfs too.
 //!
-//! May assume: a terminal, unless one look is enough (`--once`).
-//! Must never: change anything, wait for the mount in the process that has the terminal, or leave the terminal as only this
-//! program can use it, however it ends.
+//! May assume: a terminal, except with `--once`.
+//! Must never: change anything, wait for the mount in the process that has the terminal, or leave the terminal in raw mode, however it
+//! ends.
 
 mod feed;
 mod header;
@@ -39,23 +39,23 @@ use ui::{KeyAction, Ui};
 pub(super) struct Arguments {
     /// Where a project is mounted, or its tasks directory; locally, or with sshfs from another machine.
     mountpoint: PathBuf,
-    /// How often to look.
+    /// How often to read the mount.
     #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = interval)]
     interval: Span,
     /// Print what there is now as plain text, and end.
     #[arg(long)]
     once: bool,
-    /// Theme at the mount for another crewfs, which says when.
+    /// Read the mount for another crewfs top, which says when.
     #[arg(long, hide = true)]
     feed: bool,
 }
 
-/// The shortest time between two looks.
+/// The shortest interval.
 const SHORTEST: Span = Span(100);
-/// How long a key may have to wait for a signal, or for news to be drawn.
+/// How long a signal or a new message may wait while no key is pressed.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// Keys that may wait for being looked at.
+/// Keys that may wait.
 const KEYS_WAITING: usize = 64;
 
 fn interval(text: &str) -> Result<Span, String> {
@@ -65,7 +65,7 @@ fn interval(text: &str) -> Result<Span, String> {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     let clock = clock::system();
-    // By its name only: whoever touches it may have to wait.
+    // By name only, because touching the mount may block.
     let place = std::path::absolute(&arguments.mountpoint).map_err(CliError::failed)?;
     if arguments.feed {
         return feed::serve(&place, &clock);
@@ -79,7 +79,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
     if arguments.once { once(&messages, &shown, &clock) } else { live(&messages, &shown, &clock) }
 }
 
-/// Print one look.
+/// Print what one reading shows.
 fn once(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<(), CliError> {
     let limit = Span(TOP_ONCE_MS);
     let update = match messages.recv_timeout(limit.to_std()) {
@@ -104,25 +104,25 @@ fn feed_ended() -> CliError {
     CliError::failed("nobody looks at the mount any more")
 }
 
-/// Gives the terminal back when it goes, also when the thread panics.
+/// Restores the terminal when it is dropped, also after a panic.
 struct TerminalGuard(ratatui::DefaultTerminal);
 
 impl TerminalGuard {
     fn take() -> io::Result<TerminalGuard> {
-        // Its hook gives the terminal back before a panic is printed.
+        // Its hook restores the terminal before a panic is printed.
         ratatui::try_init().map(TerminalGuard)
     }
 }
 
 impl Drop for TerminalGuard {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing.
+        // A terminal that is gone needs no restoring.
         let _ = ratatui::try_restore();
         let _ = self.0.show_cursor();
     }
 }
 
-/// Show what there is until somebody has seen enough.
+/// Show the mount until the user quits.
 fn live(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<(), CliError> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let stop = Arc::new(AtomicBool::new(false));
@@ -140,7 +140,7 @@ fn live(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return Err(feed_ended()),
         }
-        // What was some time ago is one second longer ago each second.
+        // Ages change once a second.
         let second = now.instant.0 / 1000;
         if top.changed || drawn != Some(second) {
             terminal.0.draw(|frame| top.draw(frame, now)).map_err(terminal_failed)?;
@@ -162,8 +162,8 @@ fn live(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<
     Ok(())
 }
 
-/// What is pressed, and new sizes. Read by a thread that may be left behind: when the terminal goes away, crossterm looks
-/// for its next key for ever.
+/// Keys and new sizes, read by a thread that may be left behind: when the terminal goes away, crossterm waits for the next key for
+/// ever.
 fn terminal_events() -> Receiver<event::Event> {
     let (sender, receiver) = sync_channel(KEYS_WAITING);
     std::thread::spawn(move || while event::read().is_ok_and(|event| sender.send(event).is_ok()) {});
@@ -174,13 +174,13 @@ fn terminal_failed(error: io::Error) -> CliError {
     CliError::failed(format!("the terminal: {error}"))
 }
 
-/// What is known, and what the user chose.
+/// What was read, and the choices of the user.
 struct Top<'a> {
     place: &'a str,
     theme: Theme,
     model: Model,
     ui: Ui,
-    /// When the mount last answered; the start, if it never did.
+    /// When the mount last answered, or the start.
     answered: Now,
     known: bool,
     trouble: Option<String>,
@@ -202,7 +202,7 @@ impl<'a> Top<'a> {
         }
     }
 
-    /// Something came of a look at the mount.
+    /// Take in a message of the feed.
     fn receive(&mut self, message: FeedMessage, now: Now) -> Result<(), CliError> {
         self.trouble = match message {
             FeedMessage::Update(update) => {

@@ -1,8 +1,7 @@
-//! What the mount says, understood: tasks, workers, events, and the summary of them.
+//! The documents of the desk, parsed: tasks, workers, events, and the summary.
 //!
-//! May assume: the documents of the desk. Members that are missing or not known are no error: the mount may be served by
-//! another version.
-//! Must never: touch a file, or read a clock. What agents wrote holds no control characters when it leaves this file.
+//! May assume: the documents of a desk. Missing or unknown members are no error, because another version may serve the mount.
+//! Must never: touch a file, read a clock, or pass on control characters in texts of agents.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +57,7 @@ impl From<String> for TaskStatus {
     }
 }
 
-/// A task, as far as lists show it.
+/// A task of `queue.json`, as far as lists show it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct TaskEntry {
@@ -73,7 +72,7 @@ pub(super) struct TaskEntry {
     pub(super) note: Option<String>,
 }
 
-/// A worker, as far as lists show it.
+/// A worker of `workers.json`, as far as lists show it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct WorkerEntry {
@@ -87,7 +86,7 @@ pub(super) struct WorkerEntry {
     pub(super) last_heard: Option<Wall>,
 }
 
-/// Something that does not move by itself.
+/// An entry of the summary's list of what is stuck.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct StuckEntry {
@@ -101,10 +100,10 @@ pub(super) struct StuckEntry {
 }
 
 impl StuckEntry {
-    /// What tells it from all others.
+    /// Identifies the entry.
     pub(super) fn key(&self) -> String {
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
-        // Of files with wrong names, only the sentence says which it is.
+        // For misnamed files only the message says which file it is.
         let why = if self.kind == "misnamed" { self.why.as_str() } else { "" };
         format!("{} {} {}{why}", self.kind, part(&self.task), part(&self.worker))
     }
@@ -139,7 +138,7 @@ pub(super) struct SummaryDocument {
     pub(super) stuck_more: u64,
 }
 
-/// One thing that happened, as a sentence.
+/// An event as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EventEntry {
     pub(super) seq: u64,
@@ -148,7 +147,7 @@ pub(super) struct EventEntry {
     pub(super) text: String,
 }
 
-/// What one look at the mount brought; what is missing has not changed.
+/// The documents of one reading. One that is `None` has not changed.
 #[derive(Debug, Default)]
 pub(super) struct MountUpdate {
     pub(super) queue: Option<String>,
@@ -158,7 +157,7 @@ pub(super) struct MountUpdate {
     pub(super) events: Option<String>,
 }
 
-/// Everything that is known of the mount.
+/// Everything that was read of the mount.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     /// In the order of their ids.
@@ -171,12 +170,12 @@ pub(super) struct Model {
     pub(super) events: Vec<EventEntry>,
     queue_text: String,
     workers_text: String,
-    /// The latest time that the mount told, and when that was.
+    /// The latest time in a summary, and when it was read.
     told: Option<(Wall, Now)>,
 }
 
 impl Model {
-    /// Take in what a look at the mount brought.
+    /// Take in the documents of one reading.
     pub(super) fn update(&mut self, answer: MountUpdate, now: Now) -> Result<(), String> {
         if let Some(text) = answer.queue {
             let tasks: BTreeMap<String, TaskEntry> = understood("queue.json", &text)?;
@@ -206,7 +205,7 @@ impl Model {
         Ok(())
     }
 
-    /// What time it is where the mount is served; the machine that looks may have another.
+    /// The time on the machine that serves the mount. This machine may have another.
     pub(super) fn time(&self, now: Now) -> Wall {
         match self.told {
             Some((told, then)) => Wall(told.0.saturating_add_unsigned(now.instant.since(then.instant).0)),
@@ -224,12 +223,12 @@ impl Model {
         self.workers.iter().filter(|worker| worker.status == status).count()
     }
 
-    /// Everything that the queue says of a task: names and values.
+    /// All members of a task: names and values.
     pub(super) fn task_details(&self, id: &str) -> Option<Vec<(String, String)>> {
         details(&self.queue_text, id)
     }
 
-    /// Everything that is said of a worker.
+    /// All members of a worker.
     pub(super) fn worker_details(&self, name: &str) -> Option<Vec<(String, String)>> {
         details(&self.workers_text, name)
     }
@@ -251,13 +250,13 @@ fn understood<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, String> 
     serde_json::from_str(text).map_err(|error| format!("{name} cannot be understood: {error}"))
 }
 
-/// The member of that name of a document that has one member a line.
+/// A member of a document that has one member a line.
 fn details(document: &str, name: &str) -> Option<Vec<(String, String)>> {
     let begins = format!("  {}: ", Value::from(name));
     let line = document.lines().find_map(|line| line.strip_prefix(&begins))?;
     let members: serde_json::Map<String, Value> = serde_json::from_str(line.trim_end_matches(',')).ok()?;
     let mut found = Vec::new();
-    // The map is sorted by name; what a person looks for first goes first.
+    // The map is sorted by name. The most important members go first.
     for first in ["status", "title", "why", "worker", "task", "priority", "note"] {
         found.extend(members.get(first).map(|value| (first.to_string(), shown(value))));
     }
@@ -267,7 +266,7 @@ fn details(document: &str, name: &str) -> Option<Vec<(String, String)>> {
     Some(found)
 }
 
-/// A value as text; the items of a list on lines of their own.
+/// A value as text. Each item of a list is a line.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
@@ -278,12 +277,12 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// One line of text without what could steer a terminal.
+/// One line of text without control characters.
 pub(super) fn clean(text: &str) -> String {
     text.trim().chars().map(|c| if shown::steers(c) { ' ' } else { c }).collect()
 }
 
-/// A span for people: one unit, rounded down.
+/// A span in one unit, rounded down.
 pub(super) fn short(Span(ms): Span) -> String {
     let seconds = ms / 1000;
     match seconds {
@@ -294,7 +293,7 @@ pub(super) fn short(Span(ms): Span) -> String {
     }
 }
 
-/// How long ago; nothing where the time is not known.
+/// How long ago, or `-` if the time is unknown.
 pub(super) fn ago(at: Option<Wall>, now: Wall) -> String {
     at.map_or("-".into(), |at| short(Span(now.0.saturating_sub(at.0).max(0).unsigned_abs())))
 }

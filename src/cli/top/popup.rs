@@ -1,6 +1,6 @@
-//! What is shown above the panes: everything about one thing, and what the keys do.
+//! The window above the panes: all details of one entry, or the help.
 //!
-//! Must never: hold more lines than it is asked to show; what is too long is scrolled.
+//! Must never: draw more lines than fit. The rest is scrolled.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Flex, Layout, Rect};
@@ -12,7 +12,7 @@ use super::scene::Scene;
 use super::theme::Theme;
 use super::ui::{Popup, Ui};
 
-/// No wider than one can read.
+/// The width that is still easy to read.
 const WIDEST: u16 = 100;
 
 const HELP: [(&str, &str); 11] = [
@@ -29,7 +29,7 @@ const HELP: [(&str, &str); 11] = [
     ("held up", "blocked tasks that wait for what failed, is rejected or missing"),
 ];
 
-/// Draw it, if there is anything.
+/// Draw the popup, if there is one.
 pub(super) fn draw(frame: &mut Frame, scene: &Scene, ui: &mut Ui) {
     let Some(popup) = &ui.popup else { return };
     let (title, members) = content(scene, popup);
@@ -130,7 +130,7 @@ fn lines(theme: Theme, members: &Members, width: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// A line as lines of at most so many columns; a word that is longer goes on in the next one.
+/// Wrap a line at `width` columns. A longer word continues in the next line.
 fn wrap(theme: Theme, line: &str, width: usize) -> Vec<String> {
     let columns = |text: &str| Text::raw(text).width();
     let (mut lines, mut current) = (Vec::new(), String::new());

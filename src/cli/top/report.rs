@@ -1,6 +1,6 @@
-//! One look at the mount as plain text, for scripts and for those who have no terminal.
+//! The state of the mount as plain text, for scripts and where there is no terminal.
 //!
-//! Must never: hold more lines of one sort than anybody reads; `queue.json` has all.
+//! Must never: have more than `TOP_PLAIN_LINES` lines of one sort. `queue.json` has all.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use super::ui::{Pane, Ui};
 use crate::limits::TOP_PLAIN_LINES;
 use crate::queue::{Span, Wall};
 
-/// Everything worth telling: what the screen shows, without what is completed.
+/// What the screen shows, without completed tasks.
 pub(super) fn text(model: &Model, place: &str, now: Wall) -> String {
     let mut ui = Ui::new();
     ui.arrange(model);

@@ -1,21 +1,21 @@
-//! What the screen shows, besides the choices of the user.
+//! What is drawn, besides the choices of the user.
 
 use super::model::Model;
 use super::theme::Theme;
 use crate::queue::{Span, Wall};
 
-/// What is drawn, besides what the user chose.
+/// What is drawn, besides the choices of the user.
 pub(super) struct Scene<'a> {
     pub(super) model: &'a Model,
-    /// Where the mount is, as it was asked for.
+    /// The place of the mount, as the user named it.
     pub(super) place: &'a str,
-    /// What time it is where the mount is served.
+    /// The time on the machine that serves the mount.
     pub(super) now: Wall,
-    /// For how long it has not answered, when that is long.
+    /// How long the mount has not answered, if that is long.
     pub(super) silent: Option<Span>,
-    /// What went wrong with the last theme.
+    /// The error of the last reading.
     pub(super) trouble: Option<&'a str>,
-    /// Whether it has answered at all.
+    /// Whether the mount has answered yet.
     pub(super) known: bool,
     pub(super) theme: Theme,
 }

@@ -1,6 +1,6 @@
-//! The screen: what is known, drawn into a frame of any size.
+//! Draws the screen into a frame of any size.
 //!
-//! Must never: ask anything of the mount, or decide what is chosen; only say how many lines fit.
+//! Must never: ask the mount, or change a choice of the user. It only sets how many lines of a list fit.
 
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
@@ -15,9 +15,9 @@ use super::theme::Theme;
 use super::ui::{Pane, Ui};
 use super::{header, popup};
 
-/// From here on there are two columns of panes, and charts.
+/// The width from which on there are two columns of panes, and charts.
 const WIDE: u16 = 140;
-/// From here on there is room for charts.
+/// The height from which on there is room for charts.
 const HIGH: u16 = 36;
 /// The lines above the panes: place, counts, bar, pace.
 const HEAD: u16 = 4;
@@ -71,7 +71,7 @@ fn chart(buf: &mut Buffer, area: Rect, theme: Theme, title: &str, numbers: &[u64
     rule(buf, area, theme, title, "", false);
     let inner =
         Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(2), height: area.height - 1 };
-    // Few numbers are drawn wide, so that all of the width is that time.
+    // Few numbers are drawn wider, so that they fill the width.
     let width = usize::from(inner.width);
     let wide = (0..width).filter_map(|x| numbers.get(x * numbers.len() / width).copied());
     Sparkline::default()
@@ -81,7 +81,7 @@ fn chart(buf: &mut Buffer, area: Rect, theme: Theme, title: &str, numbers: &[u64
         .render(inner, buf);
 }
 
-/// Panes above each other. The one with the keys gets the room that is left over.
+/// Draw panes above each other. The focused one gets the spare room.
 fn stack(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &mut Ui, panes: &[Pane]) {
     let lines: Vec<(Pane, usize)> =
         panes.iter().map(|pane| (*pane, ui.list(*pane).rows.len().max(1))).collect();
@@ -92,7 +92,7 @@ fn stack(buf: &mut Buffer, area: Rect, scene: &Scene, ui: &mut Ui, panes: &[Pane
     }
 }
 
-/// The lines of a pane besides its list: its title, and the heads of columns.
+/// The lines of a pane besides its list: the title and the column heads.
 fn frame_lines(pane: Pane) -> usize {
     match pane {
         Pane::Workers | Pane::Tasks => 2,
@@ -100,10 +100,10 @@ fn frame_lines(pane: Pane) -> usize {
     }
 }
 
-/// How high each pane is. Where there is too little room for all, those without the keys go, the last ones first.
+/// The height of each pane. If not all fit, unfocused ones are left out, the last first.
 fn heights(lines: &[(Pane, usize)], focus: Pane, room: usize) -> Vec<(Pane, u16)> {
     let mut panes = lines.to_vec();
-    // Tasks are what there is most of; another pane that has the keys needs more than it has as a rule.
+    // There are more tasks than anything else. Another pane needs more room than usual when it is focused.
     let least = |pane: Pane, lines: usize| {
         lines.min(match pane {
             _ if pane == focus => 4,
@@ -125,7 +125,7 @@ fn heights(lines: &[(Pane, usize)], focus: Pane, room: usize) -> Vec<(Pane, u16)
     let share = [focus, Pane::Workers, Pane::Stuck, Pane::Tasks, Pane::Events];
     for pane in share {
         if let Some(n) = panes.iter().position(|(there, _)| *there == pane) {
-            // Workers and what is stuck leave half of the room to what is below.
+            // Workers and stuck entries leave half of the room to the panes below.
             let most =
                 if pane == focus || pane == Pane::Tasks || pane == Pane::Events { room } else { room / 2 };
             let wanted = (frame_lines(pane) + panes[n].1).min(most);
@@ -138,7 +138,7 @@ fn heights(lines: &[(Pane, usize)], focus: Pane, room: usize) -> Vec<(Pane, u16)
     panes.iter().zip(heights).map(|((pane, _), height)| (*pane, fits(height))).collect()
 }
 
-/// A title on a line across the pane.
+/// Draw a title in a line across the pane.
 fn rule(buf: &mut Buffer, area: Rect, theme: Theme, title: &str, right: &str, focused: bool) {
     let style = if focused { theme.focus() } else { theme.strong() };
     let lead = if focused { theme.pointer() } else { theme.rule() };
@@ -301,7 +301,7 @@ fn cells(scene: &Scene, pane: Pane, row: usize) -> Vec<Cell> {
                 (task.priority.clone(), plain),
                 (text(&task.worker), plain),
                 (ago(task.changed, now), plain),
-                // Headings of instruction files begin like this, and all of them are tasks here.
+                // Instruction files have headings like "Task: …". The prefix is redundant in a list of tasks.
                 (task.title.trim_start_matches("Task: ").into(), plain),
             ]
         }
@@ -575,7 +575,7 @@ mod tests {
         model.update(MountUpdate { queue: Some(queue), ..MountUpdate::default() }, Now::default()).unwrap();
         let shown = screen(&scene(&model, UNICODE), &[KeyCode::End, KeyCode::PageUp], 200, 60);
         has(&shown, "Tasks 5000");
-        // Only what is shown is made: a screen does not hold more rows than lines.
+        // Only visible rows are made: a screen has no more rows than lines.
         assert!(shown.iter().filter(|line| line.contains("ready")).count() <= 60);
     }
 }

@@ -1,6 +1,6 @@
-//! How things theme: characters and colours, as far as the terminal has them, and text that fits its place.
+//! Characters and colours, as far as the terminal has them, and text cut to its column.
 //!
-//! Must never: show a character that the locale cannot, or tell anything by its colour alone.
+//! Must never: show a character that the locale lacks, or convey anything by colour alone.
 
 use std::ffi::OsString;
 
@@ -10,14 +10,14 @@ use ratatui::text::Span;
 
 use super::model::TaskStatus;
 
-/// What the terminal can show.
+/// What the terminal supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Theme {
     pub(super) unicode: bool,
     pub(super) colour: bool,
 }
 
-/// Bars that any terminal can show.
+/// Bars in ASCII.
 const PLAIN_BARS: bar::Set<'static> = bar::Set {
     full: "#",
     seven_eighths: "#",
@@ -29,7 +29,7 @@ const PLAIN_BARS: bar::Set<'static> = bar::Set {
     one_eighth: ".",
     empty: " ",
 };
-/// Corners and lines that any terminal can show.
+/// A border in ASCII.
 const PLAIN_BORDER: border::Set<'static> = border::Set {
     top_left: "+",
     top_right: "+",
@@ -42,7 +42,7 @@ const PLAIN_BORDER: border::Set<'static> = border::Set {
 };
 
 impl Theme {
-    /// What the environment says of the terminal.
+    /// The theme for the environment of the terminal.
     pub(super) fn of(variable: impl Fn(&str) -> Option<OsString>) -> Theme {
         let text = |name: &str| {
             variable(name).filter(|value| !value.is_empty()).map(|v| v.to_string_lossy().into_owned())
@@ -57,7 +57,7 @@ impl Theme {
         }
     }
 
-    /// The character that stands for a state in the bar.
+    /// The character of a state in the bar.
     pub(super) fn mark(self, state: TaskStatus) -> &'static str {
         let (unicode, plain) = match state {
             TaskStatus::Completed => ("█", "#"),
@@ -87,12 +87,12 @@ impl Theme {
         if self.colour { Style::new().fg(colour) } else { Style::new() }
     }
 
-    /// What calls for somebody.
+    /// Entries that need attention.
     pub(super) fn alarm(self) -> Style {
         self.coloured(Color::Red).add_modifier(Modifier::BOLD)
     }
 
-    /// What matters less.
+    /// Less important text.
     pub(super) fn faint(self) -> Style {
         Style::new().add_modifier(Modifier::DIM)
     }
@@ -101,12 +101,12 @@ impl Theme {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
-    /// The pane that keys go to.
+    /// The focused pane.
     pub(super) fn focus(self) -> Style {
         self.coloured(Color::Cyan).add_modifier(Modifier::BOLD)
     }
 
-    /// The chosen line.
+    /// The selected line.
     pub(super) fn chosen(self) -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }
@@ -115,7 +115,7 @@ impl Theme {
         if self.unicode { "─" } else { "-" }
     }
 
-    /// What stands before the chosen line, and before the title of its pane.
+    /// The mark before the selected line and before the title of its pane.
     pub(super) fn pointer(self) -> &'static str {
         if self.unicode { "▸" } else { ">" }
     }
@@ -128,7 +128,7 @@ impl Theme {
         if self.unicode { border::ROUNDED } else { PLAIN_BORDER }
     }
 
-    /// Numbers as a line of little bars, at most so many: the last ones.
+    /// The last `width` numbers as a line of small bars.
     pub(super) fn sparks(self, numbers: &[u64], width: usize) -> String {
         let numbers = &numbers[numbers.len().saturating_sub(width)..];
         let most = numbers.iter().copied().max().unwrap_or_default().max(1);
@@ -147,7 +147,7 @@ impl Theme {
         numbers.iter().map(|number| levels[(number * 8).div_ceil(most).min(8) as usize]).collect()
     }
 
-    /// The beginning of a text that fits into so many columns.
+    /// Cut a text to `width` columns.
     pub(super) fn cut(self, text: &str, width: usize) -> String {
         let (more, mut fits, mut columns) = (if self.unicode { "…" } else { "~" }, String::new(), 0);
         let mut before_more = 0;
@@ -167,7 +167,7 @@ impl Theme {
         fits
     }
 
-    /// A text as wide as its column.
+    /// Cut or pad a text to `width` columns.
     pub(super) fn fit(self, text: &str, width: usize, right: bool) -> String {
         let text = self.cut(text, width);
         let room = " ".repeat(width.saturating_sub(Span::raw(&text).width()));

@@ -1,13 +1,13 @@
-//! What the keys do: which pane has them, which line is chosen, what is shown of all there is, and in which order.
+//! The state of the user interface, and how keys change it: focus, selection, filter, order and popup.
 //!
-//! May assume: whoever draws says how many lines fit (`page`).
-//! Must never: change anything of the mount, or draw.
+//! May assume: the screen sets how many lines fit (`page`).
+//! Must never: change the mount, or draw.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::model::{Model, TaskEntry, TaskStatus, WorkerEntry};
 
-/// The parts of the screen, in the order in which Tab visits them.
+/// The panes, in the order of Tab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pane {
     Tasks,
@@ -24,52 +24,52 @@ impl Pane {
     }
 }
 
-/// What is shown above everything else.
+/// What the popup shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Popup {
     Help,
     Task(String),
     Worker(String),
-    /// What is stuck, by its key.
+    /// A stuck entry, by its key.
     Stuck(String),
 }
 
-/// The orders that tasks can be listed in.
+/// The orders of tasks.
 const TASK_ORDERS: [&str; 4] = ["state", "last change", "age", "name"];
-/// The orders that workers can be listed in.
+/// The orders of workers.
 const WORKER_ORDERS: [&str; 4] = ["status", "name", "silence", "tasks done"];
 
-/// One list: what is in it, and which line is chosen.
+/// The list of one pane.
 #[derive(Debug, Default)]
 pub(super) struct List {
-    /// Positions in the model, those that the filter lets through, in order.
+    /// Indexes into the model that pass the filter, in order.
     pub(super) rows: Vec<usize>,
-    /// The chosen line.
+    /// The selected line.
     pub(super) at: usize,
-    /// The first line that is shown.
+    /// The first visible line.
     pub(super) top: usize,
-    /// How many lines were shown last.
+    /// How many lines were visible last.
     pub(super) page: usize,
-    /// What is chosen; nothing as long as nobody chose, and then the first line stays chosen.
+    /// The key of the selected entry. `None` until the user moves; until then the first line stays selected.
     key: Option<String>,
 }
 
-/// What the user chose.
+/// The choices of the user.
 #[derive(Debug)]
 pub(super) struct Ui {
     pub(super) focus: Pane,
     pub(super) lists: [List; 4],
     pub(super) popup: Option<Popup>,
-    /// The first line shown of what is above everything.
+    /// The first visible line of the popup.
     pub(super) scroll: usize,
     pub(super) filter: String,
-    /// Whether the filter is being typed.
+    /// Whether keys go into the filter.
     pub(super) typing: bool,
     task_order: usize,
     worker_order: usize,
 }
 
-/// What a key asks of the program.
+/// What the program does after a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum KeyAction {
     Nothing,
@@ -95,7 +95,7 @@ impl Ui {
         &self.lists[pane as usize]
     }
 
-    /// How a pane is sorted, where that can be chosen.
+    /// The order of a pane, if the user can choose it.
     pub(super) fn order(&self, pane: Pane) -> Option<&'static str> {
         match pane {
             Pane::Tasks => Some(TASK_ORDERS[self.task_order]),
@@ -104,7 +104,7 @@ impl Ui {
         }
     }
 
-    /// A key was pressed.
+    /// Handle a key.
     pub(super) fn press(&mut self, key: KeyEvent, model: &Model) -> KeyAction {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return match key.code {
@@ -181,7 +181,7 @@ impl Ui {
         (self.popup, self.scroll) = (popup, 0);
     }
 
-    /// What Enter shows.
+    /// The popup of the selected entry.
     fn chosen(&self, model: &Model) -> Option<Popup> {
         let list = self.list(self.focus);
         let row = *list.rows.get(list.at)?;
@@ -200,7 +200,7 @@ impl Ui {
         list.key = list.rows.get(list.at).map(|row| key(model, pane, *row));
     }
 
-    /// Filter and sort again, after the model or the wishes have changed.
+    /// Filter and sort again, after the model or the choices have changed.
     pub(super) fn arrange(&mut self, model: &Model) {
         let words: Vec<String> = self.filter.split_whitespace().map(str::to_lowercase).collect();
         let passes = |texts: &[&str]| {
@@ -230,7 +230,7 @@ impl Ui {
 }
 
 impl List {
-    /// Which lines to show when so many fit: as before, unless the chosen one would be out of sight.
+    /// The visible lines if `fit` lines fit: as before, unless the selected one would not be visible.
     pub(super) fn window(&mut self, fit: usize) -> std::ops::Range<usize> {
         self.page = fit;
         self.top = self.top.min(self.rows.len().saturating_sub(fit)).min(self.at);
@@ -250,7 +250,7 @@ fn length(model: &Model, pane: Pane) -> usize {
     }
 }
 
-/// What tells a line from all others of its pane.
+/// Identifies an entry within its pane.
 fn key(model: &Model, pane: Pane, row: usize) -> String {
     match pane {
         Pane::Tasks => model.tasks[row].id.clone(),
@@ -260,7 +260,7 @@ fn key(model: &Model, pane: Pane, row: usize) -> String {
     }
 }
 
-/// What the filter looks at.
+/// The texts that the filter searches.
 fn texts(model: &Model, pane: Pane, row: usize) -> Vec<&str> {
     fn text(text: &Option<String>) -> &str {
         text.as_deref().unwrap_or_default()
