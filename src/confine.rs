@@ -101,7 +101,7 @@ pub fn to(directory: impl AsFd, place: &Path) -> Result<(), ConfineError> {
 pub fn own_namespaces() -> Result<(), ConfineError> {
     let (uid, gid) = (geteuid(), getegid());
     let ordinary = !uid.is_root();
-    sys::leave_namespaces(ordinary).map_err(ConfineError::NotAllowed)?;
+    sys::unshare_namespaces(ordinary).map_err(ConfineError::NotAllowed)?;
     if ordinary {
         let map = |id: u32| format!("{id} {id} 1");
         step("group rights cannot be given up", fs::write("/proc/self/setgroups", "deny"))?;

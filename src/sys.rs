@@ -37,7 +37,7 @@ pub fn is_root() -> bool {
 /// While this lives, files that this thread creates belong to another user. It cannot leave its thread.
 #[must_use = "the thread acts for the caller only while this lives"]
 #[derive(Debug)]
-pub struct ActingFor {
+pub struct CreatorIds {
     changed: bool,
     of_this_thread: PhantomData<*const ()>,
 }
@@ -47,16 +47,16 @@ pub struct ActingFor {
 /// This sets the owner and checks nothing. With `default_permissions` the kernel has checked every permission already, with all of
 /// the caller's groups, which a request does not carry. So the thread keeps its capabilities (see [`keep_capabilities`]). A daemon
 /// that is not root can only create files as itself, and this changes nothing.
-pub fn act_for(uid: u32, gid: u32) -> ActingFor {
+pub fn create_as(uid: u32, gid: u32) -> CreatorIds {
     let own = own_ids();
     let changed = is_root() && (uid, gid) != own;
     if changed {
         set_ids(uid, gid);
     }
-    ActingFor { changed, of_this_thread: PhantomData }
+    CreatorIds { changed, of_this_thread: PhantomData }
 }
 
-impl Drop for ActingFor {
+impl Drop for CreatorIds {
     fn drop(&mut self) {
         if self.changed {
             let (uid, gid) = own_ids();
@@ -288,7 +288,7 @@ pub fn open_handle(mount: BorrowedFd<'_>, handle: &[u8]) -> io::Result<OwnedFd> 
 
 /// An event of a watched directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard<'a> {
+pub enum DirectoryEvent<'a> {
     /// An entry of a directory changed, or the directory itself, whose name then is `.`.
     Entry {
         /// Whether this process did it.
@@ -353,12 +353,12 @@ impl DirectoryWatch {
     }
 
     /// Read the events there are now, at most what fits into `buffer`. False if there was none.
-    pub fn read(&self, buffer: &mut [u8], hear: &mut dyn FnMut(Heard<'_>)) -> io::Result<bool> {
+    pub fn read(&self, buffer: &mut [u8], on_event: &mut dyn FnMut(DirectoryEvent<'_>)) -> io::Result<bool> {
         let read = match rustix::io::read(&self.0, &mut *buffer) {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
             read => read?,
         };
-        parse_events(&buffer[..read], std::process::id(), hear);
+        parse_events(&buffer[..read], std::process::id(), on_event);
         Ok(read > 0)
     }
 }
@@ -370,7 +370,7 @@ impl AsFd for DirectoryWatch {
 }
 
 /// The layout is in fanotify(7). Records of other types are skipped by their length.
-fn parse_events(mut events: &[u8], own: u32, hear: &mut dyn FnMut(Heard<'_>)) {
+fn parse_events(mut events: &[u8], own: u32, on_event: &mut dyn FnMut(DirectoryEvent<'_>)) {
     const HEAD: usize = 24;
     // Type and length of the record, the filesystem's id, and the length of the handle.
     const RECORD_HEAD: usize = 4 + 8 + 4;
@@ -384,7 +384,7 @@ fn parse_events(mut events: &[u8], own: u32, hear: &mut dyn FnMut(Heard<'_>)) {
         let mask = u64::from_ne_bytes(event[8..16].try_into().expect("eight bytes"));
         let by_us = u32_at(event, 20) == own;
         if mask & libc::FAN_Q_OVERFLOW != 0 {
-            hear(Heard::Lost);
+            on_event(DirectoryEvent::Lost);
             continue;
         }
         let mut records = &event[u16_at(event, 6).clamp(HEAD, length)..];
@@ -395,7 +395,7 @@ fn parse_events(mut events: &[u8], own: u32, hear: &mut dyn FnMut(Heard<'_>)) {
             let handle_ends = RECORD_HEAD + 4 + u32_at(record, RECORD_HEAD - 4) as usize;
             if record[0] == libc::FAN_EVENT_INFO_TYPE_DFID_NAME && handle_ends <= record.len() {
                 let name = record[handle_ends..].split(|byte| *byte == 0).next().unwrap_or_default();
-                hear(Heard::Entry {
+                on_event(DirectoryEvent::Entry {
                     by_us,
                     name_changed: mask & NAMES != 0,
                     directory: &record[RECORD_HEAD..handle_ends],
@@ -408,7 +408,7 @@ fn parse_events(mut events: &[u8], own: u32, hear: &mut dyn FnMut(Heard<'_>)) {
 
 /// Give this thread a descriptor table of its own, with the three standard descriptors alone. If the thread hangs for ever, the process's
 /// files are still closed with its other threads. Linux before 5.9 cannot do that, and the table stays shared.
-pub fn leave_descriptors() {
+pub fn unshare_descriptors() {
     // SAFETY: no descriptor is closed that another thread could use: the call makes a new table first, or fails. This thread must have
     // none open, and what it opens from here on is in its own table.
     unsafe {
@@ -420,7 +420,7 @@ pub fn leave_descriptors() {
 ///
 /// # Errors
 /// EINVAL when this process has a second thread; EPERM, ENOSPC and others where the machine does not allow it.
-pub fn leave_namespaces(user: bool) -> io::Result<()> {
+pub fn unshare_namespaces(user: bool) -> io::Result<()> {
     let mut flags = UnshareFlags::NEWNS;
     flags.set(UnshareFlags::NEWUSER, user);
     // SAFETY: descriptors stay as they are, so no use of them changes.
@@ -429,7 +429,7 @@ pub fn leave_namespaces(user: bool) -> io::Result<()> {
 
 /// The wait(2) status of a process that has ended and that its parent has waited for. `None` before that, and where the kernel does not
 /// keep the status (Linux before 6.15).
-pub fn status_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
+pub fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
     // SAFETY: the structure is plain integers, for which zero is a value.
     let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
     info.mask = u64::from(libc::PIDFD_INFO_EXIT);
@@ -438,11 +438,11 @@ pub fn status_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
     (done == 0 && info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then_some(info.exit_code)
 }
 
-/// Whether the kernel keeps the exit status of a process with its pidfd ([`status_of`]). A child is forked to find out, and ends at once.
+/// Whether the kernel keeps the exit status of a process with its pidfd ([`exit_status`]). A child is forked to find out, and ends at once.
 ///
 /// # Errors
 /// Those of fork(2) and pidfd_open(2).
-pub fn endings_are_kept() -> io::Result<bool> {
+pub fn exit_status_is_kept() -> io::Result<bool> {
     // SAFETY: the child only exits, which is allowed even if other threads hold locks.
     let child = match unsafe { libc::fork() } {
         -1 => return Err(io::Error::last_os_error()),
@@ -452,7 +452,7 @@ pub fn endings_are_kept() -> io::Result<bool> {
     };
     let descriptor = pidfd_open(child, PidfdFlags::empty());
     waitpid(Some(child), WaitOptions::empty())?;
-    Ok(status_of(descriptor?.as_fd()).is_some())
+    Ok(exit_status(descriptor?.as_fd()).is_some())
 }
 
 /// Attach a filter to a socket. A message passes if `number` is at offset `at`, and if one of `one_of`'s numbers is at its offset. A number
@@ -460,7 +460,7 @@ pub fn endings_are_kept() -> io::Result<bool> {
 ///
 /// # Errors
 /// Those of setsockopt(2); EINVAL for more than about 2,000 numbers.
-pub fn let_through(
+pub fn filter_messages(
     socket: impl AsFd,
     (at, number): (usize, u32),
     one_of: Option<(usize, &[u32])>,
@@ -518,7 +518,7 @@ mod tests {
             scope.spawn(|| {
                 keep_capabilities().unwrap();
                 let own = own_ids();
-                let acting = act_for(4321, 1234);
+                let acting = create_as(4321, 1234);
                 let expected = if own.0 == 0 { (4321, 1234) } else { own };
                 assert_eq!(owner_of("theirs"), expected);
                 drop(acting);
@@ -541,7 +541,7 @@ mod tests {
         let mut buffer = vec![0; 1 << 16];
         while watch
             .read(&mut buffer, &mut |event| {
-                let Heard::Entry { by_us, name_changed, directory, name } = event else { return };
+                let DirectoryEvent::Entry { by_us, name_changed, directory, name } = event else { return };
                 assert_eq!(directory, &*handle);
                 heard.push((by_us, name_changed, name.to_str().unwrap().to_owned()));
             })

@@ -25,7 +25,7 @@ impl Files {
     pub fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, rdev: u32) -> Result<Attr> {
         let dir = self.descriptor(parent)?;
         let kept = self.new_mode(req, &dir, mode);
-        let acting = sys::act_for(req.uid, req.gid);
+        let acting = sys::create_as(req.uid, req.gid);
         mknodat(&dir, name, FileType::from_raw_mode(mode.mode), kept, u64::from(rdev))?;
         drop(acting);
         self.introduce(&dir, parent, name)
@@ -35,7 +35,7 @@ impl Files {
     pub fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode) -> Result<Attr> {
         let dir = self.descriptor(parent)?;
         let mode = self.new_mode(req, &dir, mode);
-        let acting = sys::act_for(req.uid, req.gid);
+        let acting = sys::create_as(req.uid, req.gid);
         mkdirat(&dir, name, mode)?;
         drop(acting);
         self.introduce(&dir, parent, name)
@@ -44,7 +44,7 @@ impl Files {
     /// Make a symbolic link.
     pub fn symlink(&self, req: &Request, parent: Ino, name: &OsStr, target: &OsStr) -> Result<Attr> {
         let dir = self.descriptor(parent)?;
-        let acting = sys::act_for(req.uid, req.gid);
+        let acting = sys::create_as(req.uid, req.gid);
         symlinkat(target, &dir, name)?;
         drop(acting);
         self.introduce(&dir, parent, name)
@@ -75,7 +75,7 @@ impl Files {
         let since = self.inodes.lock().removals();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = self.new_mode(req, &dir, mode);
-        let acting = sys::act_for(req.uid, req.gid);
+        let acting = sys::create_as(req.uid, req.gid);
         let fd = match self.making_room(|| openat(&dir, name, flags, mode)) {
             // Made behind the mount since the kernel looked. ESTALE makes it look again, and then judge the caller's
             // right to open it, which nobody has done so far.
@@ -121,7 +121,7 @@ impl Files {
         let mover = self.identify(&look(&from_dir, from.1)?)?;
         let victim = self.victim(&to_dir, to.1)?;
         // RENAME_WHITEOUT makes a node, which belongs to the caller as any other does.
-        let acting = sys::act_for(req.uid, req.gid);
+        let acting = sys::create_as(req.uid, req.gid);
         renameat_with(&from_dir, from.1, &to_dir, to.1, flags)?;
         drop(acting);
 

@@ -58,7 +58,7 @@ pub enum ExitStatusSource {
 impl ExitStatusSource {
     /// What there is on this machine. To hear of exits takes `CAP_NET_ADMIN` and the first user, pid and network namespace of the machine.
     pub fn find() -> ExitStatusSource {
-        if sys::endings_are_kept().unwrap_or(false) {
+        if sys::exit_status_is_kept().unwrap_or(false) {
             return ExitStatusSource::Kept;
         }
         match ProcessConnector::open() {
@@ -163,7 +163,7 @@ impl ProcessConnector {
     fn let_through(&self, watched: &HashMap<u32, Watched>) -> io::Result<()> {
         let processes: Vec<u32> = watched.keys().copied().collect();
         let processes = if processes.len() > WATCHED_EXITS { None } else { Some((PROCESS, &*processes)) };
-        sys::let_through(&self.socket, (KIND, EXIT), processes)
+        sys::filter_messages(&self.socket, (KIND, EXIT), processes)
     }
 }
 

@@ -374,7 +374,7 @@ fn has_ended(pidfd: impl AsFd) -> bool {
 /// How a process ended, as far as that is known. Its parent may wait for it at any moment: before that `/proc` tells, and after it the
 /// descriptor, or on older kernels what hears of exits.
 fn ending(anchor: &Anchor, exit: Option<&ExitWatch>) -> Option<ProcessEnding> {
-    let told = || sys::status_of(anchor.pidfd.as_fd()).map(process::ending);
+    let told = || sys::exit_status(anchor.pidfd.as_fd()).map(process::ending);
     let seen = || process::ending_of(anchor.pid, anchor.started);
     let heard = || exit?.status().map(process::ending);
     told().or_else(heard).or_else(seen).or_else(told)

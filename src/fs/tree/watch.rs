@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use crate::fs::files::{Files, Forgotten};
 use crate::fs::{Ino, Kernel, ROOT};
 use crate::limits;
-use crate::sys::{DirectoryWatch, FileHandle, Heard, handle_of};
+use crate::sys::{DirectoryEvent, DirectoryWatch, FileHandle, handle_of};
 
 /// How long the kernel may believe what it is told as soon as it changes.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
@@ -235,13 +235,13 @@ impl TreeWatch {
             }
             let (mut changes, mut lost) = (HeardChanges::default(), false);
             let heard = marks.read(&mut buffer, &mut |heard| match heard {
-                Heard::Entry { by_us: true, .. } => {}
-                Heard::Entry { name_changed, directory, name, .. } => {
+                DirectoryEvent::Entry { by_us: true, .. } => {}
+                DirectoryEvent::Entry { name_changed, directory, name, .. } => {
                     if let Some(directory) = self.table.read().by_handle.get(directory) {
                         changes.note(*directory, name, name_changed);
                     }
                 }
-                Heard::Lost => lost = true,
+                DirectoryEvent::Lost => lost = true,
             });
             if lost {
                 self.lost.fetch_add(1, Ordering::Relaxed);
