@@ -208,7 +208,7 @@ impl Options {
             ("lock_wait", _) => {
                 self.guard.lock_wait = if value == Some("0") { Span(0) } else { span()? };
                 if self.guard.lock_wait > LOCK_WAIT_MAX {
-                    return Err(wrong("must be 30s at most: nobody can interrupt a call that waits"));
+                    return Err(wrong("must be 30s at most: a call that waits cannot be interrupted"));
                 }
             }
             ("stale_window", _) => self.guard.stale_window = span()?,

@@ -137,7 +137,7 @@ pub(super) fn unmount(mount: &Mount, detach: bool) -> Result<(), CliError> {
     let is_there = || mounts::ours().is_ok_and(|mounts| mounts.iter().any(|other| other.id == mount.id));
     match MountPoint::at(&mount.mountpoint).and_then(|place| place.unmount(mount.device, detach)) {
         Ok(()) => Ok(()),
-        Err(Errno::BUSY) => Err(in_use(&mount.mountpoint, "by somebody who cannot be seen from here")),
+        Err(Errno::BUSY) => Err(in_use(&mount.mountpoint, "by a process that cannot be seen from here")),
         // It was unmounted meanwhile.
         Err(_) if !is_there() => Ok(()),
         Err(Errno::INVAL) => Err(CliError::failed(format!(

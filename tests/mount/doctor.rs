@@ -44,7 +44,7 @@ fn c70_the_doctor_finds_dead_mounts_anywhere() {
     // Named, it is what keeps from working; the command that is told clears it.
     let named = doctor(Some(project.mountpoint()));
     assert!(line(&named.stdout, &project, "is a dead mount").starts_with("problem"));
-    line(&named.stdout, &project, "nobody serves");
+    line(&named.stdout, &project, "no daemon serves");
     named.exits(1, "problem");
     project.crewfs(["umount".as_ref(), project.mountpoint().as_os_str()]).ok();
     assert!(!doctor(None).stdout.contains(&*place.to_string()));
@@ -93,7 +93,7 @@ fn c70_the_doctor_looks_at_the_state_of_a_project_mounted_or_not() {
     let state = source.join(".crewfs");
     let before: Vec<_> = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     let said = doctor(Some(source)).stdout;
-    assert!(line(&said, &project, "nobody serves").starts_with("ok"), "{said}");
+    assert!(line(&said, &project, "no daemon serves").starts_with("ok"), "{said}");
     assert!(line(&said, &project, "can be read").starts_with("ok"), "{said}");
     fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(state.join("log.db"), [b'x'; 4096]).unwrap();

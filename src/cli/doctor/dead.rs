@@ -28,7 +28,7 @@ pub(super) fn findings(but: Option<&Path>) -> Vec<Finding> {
             Ok(Liveness::Dead) => findings.push(Warning(dead_mount(&tree.mountpoint))),
             Ok(Liveness::Silent) => findings.push(Warning(silent_mount(&tree.mountpoint, &tree.source))),
             Err(error) => findings.push(Warning(format!(
-                "nobody can be started to look at {}: {error}; look: stat -f {0}",
+                "the check of {} cannot be started: {error}; check it: stat -f {0}",
                 tree.mountpoint.display()
             ))),
         }

@@ -180,7 +180,7 @@ mod tests {
             );
         }
         assert!(
-            matches!(&judged("ssh-ed25519 AAAA1 somebody")[..], [Problem(said)] if said.contains("not restricted"))
+            matches!(&judged("ssh-ed25519 AAAA1 comment")[..], [Problem(said)] if said.contains("not restricted"))
         );
     }
 

@@ -77,7 +77,7 @@ fn judge(failed: Option<&str>, settings: [Option<u64>; 3]) -> Finding {
     };
     let mend = match settings {
         [Some(1..), _, _] => {
-            "AppArmor forbids it; deploy.sh lets crewfs alone have them (/etc/apparmor.d/crewfs), and everybody has them by: \
+            "AppArmor forbids it; deploy.sh lets crewfs alone have them (/etc/apparmor.d/crewfs), and all users have them by: \
              sysctl kernel.apparmor_restrict_unprivileged_userns=0"
         }
         [_, Some(0), _] => "allow it: sysctl kernel.unprivileged_userns_clone=1",

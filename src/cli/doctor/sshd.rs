@@ -46,7 +46,9 @@ const SWITCHES: [(&str, &str); 9] = [
 pub(super) fn findings(sshd: &Path) -> Vec<Finding> {
     let projects = projects();
     if projects.is_empty() {
-        return vec![Good(format!("{SETTINGS} has no crewfs-NAME.conf: nobody works from another machine"))];
+        return vec![Good(format!(
+            "{SETTINGS} has no crewfs-NAME.conf: there are no workers on other machines"
+        ))];
     }
     if !sys::is_root() {
         return vec![Warning(

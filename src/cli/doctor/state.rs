@@ -167,14 +167,14 @@ fn holder(source: &Path, state: BorrowedFd<'_>, served: Option<&RunningDaemon>) 
     let holder = said.and_then(|said| serde_json::from_slice::<crate::daemon::LockOwner>(&said).ok());
     let shown = source.display();
     let Some(RunningDaemon { pid, .. }) = served else {
-        return Good(format!("nobody serves {shown}; it can be mounted: crewfs mount {shown}"));
+        return Good(format!("no daemon serves {shown}; it can be mounted: crewfs mount {shown}"));
     };
     match holder.filter(|holder| holder.pid == *pid) {
         Some(holder) if mounts::at(&holder.mountpoint).is_ok_and(|mount| mount.is_some()) => {
             Good(format!("process {pid} serves {shown}, mounted at {}", holder.mountpoint.display()))
         }
         Some(holder) => Warning(format!(
-            "process {pid} serves {shown}, but at {} nothing is mounted that can be seen from here: somebody still uses what \
+            "process {pid} serves {shown}, but at {} nothing is mounted that can be seen from here: a process still uses what \
              umount --lazy took away, or it is mounted in a container; to end it all the same: kill {pid}",
             holder.mountpoint.display()
         )),

@@ -88,7 +88,7 @@ pub(super) fn reason(client: Client, plan: &ChangePlan) -> Option<(String, Strin
                 break;
             }
             let next = match layer {
-                Machine(..) => "ask whoever manages this machine to take it out",
+                Machine(..) => "ask the administrator of this machine to take it out",
                 Project(_) | User(..) => "take it out, and they run",
             };
             let key = key.join(".");

@@ -47,8 +47,9 @@ pub(super) fn start(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
-    let mut child =
-        child.spawn().map_err(|error| CliError::failed(format!("nobody can be started to look: {error}")))?;
+    let mut child = child.spawn().map_err(|error| {
+        CliError::failed(format!("the process that reads the mount cannot be started: {error}"))
+    })?;
     let pipes = (child.stdin.take(), child.stdout.take());
     let (Some(orders), Some(answers)) = pipes else { return Err(CliError::failed("a pipe is missing")) };
     // One message may wait, so that a slow reader gets no old ones.
@@ -68,7 +69,7 @@ fn ask(
         let began = clock().instant;
         let told = orders.write_all(b"\n").and_then(|()| receive(&mut answers));
         let told = told.unwrap_or_else(|error| {
-            FeedMessage::Ended(CliError::failed(format!("nobody looks any more: {error}")))
+            FeedMessage::Ended(CliError::failed(format!("the process that reads the mount ended: {error}")))
         });
         let last = matches!(told, FeedMessage::Ended(_));
         if news.send(told).is_err() || last {

@@ -101,7 +101,7 @@ fn once(messages: &Receiver<FeedMessage>, place: &str, clock: &Clock) -> Result<
 }
 
 fn feed_ended() -> CliError {
-    CliError::failed("nobody looks at the mount any more")
+    CliError::failed("the process that reads the mount ended")
 }
 
 /// Restores the terminal when it is dropped, also after a panic.

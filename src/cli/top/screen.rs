@@ -248,7 +248,7 @@ fn nothing(scene: &Scene, ui: &Ui, pane: Pane) -> &'static str {
     match pane {
         _ if !ui.filter.is_empty() => "nothing matches the filter",
         Pane::Tasks => "no tasks",
-        Pane::Workers => "nobody was here yet",
+        Pane::Workers => "no workers yet",
         Pane::Stuck if scene.model.summary.is_none() => "this mount does not tell: it has no summary.json",
         Pane::Stuck => "nothing is stuck",
         Pane::Events => "nothing has happened",
