@@ -348,7 +348,7 @@ impl Drop for StateDirectory {
     }
 }
 
-/// What [`StateDirectory::beside`] makes for the state directory of this name or path.
+/// The name or path of the directory that [`StateDirectory::beside`] makes for a state directory.
 pub fn rescued(name: &OsStr) -> OsString {
     let mut name = name.to_owned();
     name.push(RESCUED);

@@ -24,7 +24,7 @@ macro_rules! say {
 }
 pub(super) use say;
 
-/// What `say!` calls.
+/// Called by `say!`.
 pub(super) fn line(text: Arguments) {
     write(format!("{}\n", shown::lines(&text.to_string())).as_bytes());
 }

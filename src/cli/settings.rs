@@ -81,7 +81,7 @@ impl Settings {
         };
         self.options.iter().try_fold(options, |options, (key, value)| {
             let value = match value {
-                // What is a word alone after -o is true or false here.
+                // An option without a value after -o is true or false here.
                 Value::Boolean(true) => None,
                 Value::Boolean(false) => return options.set(&format!("no{key}"), None).map_err(named),
                 Value::String(value) => Some(value.clone()),

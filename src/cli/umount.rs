@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             return Ok(());
         }
     } else {
-        // Only without the desk does the kernel report whether the tree is in use.
+        // The kernel refuses to unmount a tree in use, but only after the desk is unmounted. So its users are checked first.
         let users = users_of(&tree);
         if !users.is_empty() {
             return Err(in_use(&mountpoint, &format!("by {}", users.join(", "))));

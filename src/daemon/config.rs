@@ -7,7 +7,7 @@ use crate::fs::guard;
 use crate::fs::identity::names;
 use crate::queue::{Budget, Rules, Span};
 
-/// What a daemon serves, and how.
+/// The configuration of a daemon.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The project's directory, absolute.

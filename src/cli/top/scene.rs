@@ -4,7 +4,7 @@ use super::model::Model;
 use super::theme::Theme;
 use crate::queue::{Span, Wall};
 
-/// What is drawn, besides the choices of the user.
+/// The content of one frame.
 pub(super) struct Scene<'a> {
     pub(super) model: &'a Model,
     /// The place of the mount, as the user named it.
