@@ -1,6 +1,6 @@
 //! The kernel's side: mount a [`Filesystem`], serve it, and invalidate what the kernel has cached.
 //!
-//! Must never: decide anything about files. Only this file and those below `fuse/` may name fuser.
+//! Must never: decide anything about files. Only the files of this folder may name fuser.
 
 mod adapter;
 mod convert;
