@@ -20,7 +20,7 @@ use crate::fs::identity::callers::Callers;
 use crate::fs::identity::exits::ExitStatusSource;
 use crate::fs::identity::process_watch::ProcessWatch;
 use crate::fs::tree::{Tree, TreeConfig};
-use crate::fs::{Kernel, SessionInfo};
+use crate::fs::{FsError, Kernel, SessionInfo};
 use crate::fuse::{MountOptions, Session};
 use crate::limits::{DESK_THREADS_MIN, Descriptors, READ_AHEAD_KIB, TREE_NODES_KEPT};
 use crate::mountpoint::MountPoint;
