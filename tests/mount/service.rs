@@ -16,7 +16,7 @@ fn a_service_manager_hears_of_the_start_the_state_life_and_the_end() {
         let mut news = [0; 4096];
         let length = loop {
             match manager.recv(&mut news) {
-                // A signal of another test in this process.
+                // A signal came in; the wait goes on.
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 received => break received.expect("the daemon says something within 10 s"),
             }
