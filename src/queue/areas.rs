@@ -4,10 +4,10 @@
 //! Must never: compare a task with all others. Tasks with the same globs are one area, and areas are found by the directories that their
 //! globs spell out.
 //!
-//! A task is *barred* while a claimed task owns some of the same files. A stream of tasks with few files could bar a task with many files for ever.
-//! So the first [`RESERVATIONS`] ripe tasks that are barred also *reserve*: a task that is behind one of them in the line, and owns some of the same
-//! files, is barred too. There is no deadlock: only a task that a claim bars reserves, claims end, and a reservation does not count for tasks before
-//! it in the line.
+//! A task is *barred* while a claimed task owns some of the same files. A stream of tasks with few files could bar a task with many files
+//! for ever. So the first [`RESERVATIONS`] ripe tasks that are barred also *reserve*: a task that is behind one of them in the line, and
+//! owns some of the same files, is barred too. There is no deadlock: only a task that a claim bars reserves, claims end, and a reservation
+//! does not count for tasks before it in the line.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

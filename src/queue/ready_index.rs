@@ -3,9 +3,9 @@
 //! May assume: a task is removed with the same entry with which it was added.
 //! Must never: look at all tasks. A claim costs one look-up for each set of words that some ready task requires.
 //!
-//! Tasks are ordered by *level*, then by deadline, then by age. The level is the priority, from 1 for `critical` to 5 for `background`, less one
-//! for each span of ageing that the task has waited. A task at level 0 is *ripe*: only age counts. So no task that was published later, however
-//! urgent, is claimed before a ripe one.
+//! Tasks are ordered by *level*, then by deadline, then by age. The level is the priority, from 1 for `critical` to 5 for `background`,
+//! less one for each span of ageing that the task has waited. A task at level 0 is *ripe*: only age counts. So no task that was published
+//! later, however urgent, is claimed before a ripe one.
 
 use imbl::OrdMap;
 

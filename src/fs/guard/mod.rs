@@ -145,7 +145,7 @@ pub enum Verdict {
 
 /// What the guard has done against changes, in numbers.
 #[derive(Debug)]
-pub struct Counters {
+pub struct GuardCounters {
     /// Changes that were refused, by reason.
     pub refusals: Tally<GuardRefusal>,
     /// Changes that had to wait for another worker's lock.
@@ -154,9 +154,13 @@ pub struct Counters {
     pub pages_dropped: AtomicU64,
 }
 
-impl Default for Counters {
-    fn default() -> Counters {
-        Counters { refusals: Tally::default(), waited: AtomicU64::new(0), pages_dropped: AtomicU64::new(0) }
+impl Default for GuardCounters {
+    fn default() -> GuardCounters {
+        GuardCounters {
+            refusals: Tally::default(),
+            waited: AtomicU64::new(0),
+            pages_dropped: AtomicU64::new(0),
+        }
     }
 }
 
@@ -174,7 +178,7 @@ pub struct Guard {
     forgetting: OnceLock<Invalidator>,
     room: ParkedChanges,
     sweeper: Sweeper,
-    counters: Counters,
+    counters: GuardCounters,
     /// How large the crowd was when the attributes of all recent changes were last invalidated for it.
     crowd: AtomicUsize,
 }
@@ -209,7 +213,7 @@ impl Guard {
             forgetting: OnceLock::new(),
             room: ParkedChanges::default(),
             sweeper: Sweeper::default(),
-            counters: Counters::default(),
+            counters: GuardCounters::default(),
             crowd: AtomicUsize::new(0),
         }
     }
@@ -229,7 +233,7 @@ impl Guard {
     }
 
     /// The numbers since the start.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &GuardCounters {
         &self.counters
     }
 
