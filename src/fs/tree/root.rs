@@ -1,8 +1,7 @@
-//! What is special in the root directory of the tree: one name that is hidden, one that the desk is mounted on, three that are
-//! made up.
+//! The special names in the root directory of the tree: one is hidden, the desk is mounted on another, and three are synthesized links.
 //!
 //! May assume: all of it concerns the root directory only.
-//! Must never: stand in the way of an entry that the project has by the same name, except for the first two.
+//! Must never: hide an entry of the project by the same name, except for the first two.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -12,18 +11,18 @@ use crate::fs::files::Files;
 use crate::fs::guard::{Change, EntryName, Policy};
 use crate::fs::{Attr, Fault, FileKind, Ino, ROOT, Result};
 
-/// Where crewfs keeps its own state, in the project's directory on the disk.
+/// The place of the state of crewfs in the project's directory on the disk.
 pub const HIDDEN: &str = ".crewfs";
 
-/// Nodes of synthesized links have this bit; no number of [`Files`] has.
+/// Numbers of synthesized links have this bit; numbers of [`Files`] never do.
 const SYNTHESIZED: Ino = 1 << 62;
 
 /// The synthesized links: their names, and what they lead to in the tasks directory.
 const LINKS: [(&str, &str); 3] =
     [("task-queue.json", "queue.json"), ("worker-status.json", "workers.json"), ("workers", "workers")];
 
-/// The node that the desk is mounted on: an empty directory, and not the one of the disk. The kernel keeps a mount at its node; on
-/// that of the disk it would go along when the directory is renamed there, and away when it is removed.
+/// The node that the desk is mounted on: an empty directory, not the one of the disk. The kernel binds a mount to its node. On the node of
+/// the disk, the mount would move when the directory is renamed there, and end when it is removed.
 pub const DESK: Ino = SYNTHESIZED + 1 + LINKS.len() as Ino;
 
 /// Whether a node exists only through the mount.
@@ -39,9 +38,9 @@ pub(super) struct Link(usize);
 pub(super) struct Root {
     files: Arc<Files>,
     tasks: OsString,
-    /// The root's attributes when the session began: the links show its owner and times, which must not change.
+    /// The root's attributes at the start of the session: the links show its owner and times, which must not change.
     model: Attr,
-    /// Those of the disk's tasks directory when the session began. A user mounts only on what that user may write.
+    /// Those of the disk's tasks directory at the start of the session. A user may mount only on a directory that it may write.
     desk: Attr,
 }
 
@@ -68,7 +67,7 @@ impl Root {
         parent == ROOT && name == self.tasks
     }
 
-    /// Whether the disk's own entry of that name does not show.
+    /// Whether the disk's own entry of that name is hidden.
     pub(super) fn covers(&self, parent: Ino, name: &OsStr) -> bool {
         self.hides(parent, name) || self.is_desk(parent, name)
     }
@@ -83,7 +82,7 @@ impl Root {
         Attr { ino: DESK, kind: FileKind::Directory, nlink: 2, size: 0, blocks: 0, ..self.desk }
     }
 
-    /// The link of that name, where the project has nothing of its own by that name.
+    /// The link of that name, unless the project has an entry of that name.
     pub(super) fn link_at(&self, parent: Ino, name: &OsStr) -> Result<Option<Link>> {
         if parent != ROOT {
             return Ok(None);
@@ -113,7 +112,7 @@ impl Root {
         }
     }
 
-    /// What stands for the attributes of `.` and `..` in a listing, at which nobody looks.
+    /// Stands for the attributes of `.` and `..` in a listing, which no program reads.
     pub(super) fn nameless(&self, ino: Ino) -> Attr {
         Attr { ino, ..self.model }
     }
