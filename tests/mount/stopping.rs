@@ -110,7 +110,7 @@ fn c60_the_texts_of_users_keep_their_words_whatever_the_directory_is_called() {
     std::fs::create_dir(project.source().join("work")).unwrap();
     for (name, text) in [
         ("a.md", "# A\n"),
-        ("b.md", "---\nneeds: a\n---\n# B\n"),
+        ("b.md", "---\nneeds: [a]\n---\n# B\n"),
         ("c.md", "---\npriority: tasks/c\n---\n# C\n"),
     ] {
         std::fs::write(project.source().join("work").join(name), text).unwrap();
