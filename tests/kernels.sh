@@ -166,7 +166,7 @@ git ls-files -z | xargs -0 cp --parents -dt "$files/sources"
 objcopy --strip-debug target/debug/crewfs "$files/target/debug/crewfs"
 for check in "${checks[@]}"; do
     program=${check%%:*}
-    if [ "$program" != demo ] && [ ! -e "$files/$program" ]; then
+    if [ "$program" != demo ] && [ ! -L "$files/$program" ]; then
         built=$(sed -n "s|^ *Executable tests/$program/main.rs (\(.*\))$|\1|p" "$dir/scratch/built")
         [ -n "$built" ] || fail "there is no program of tests named $program"
         objcopy --strip-debug "$built" "$files/target/debug/deps/$program"

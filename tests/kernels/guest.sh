@@ -55,7 +55,8 @@ run() {
     : >/tmp/said
     tail -n +1 -f /tmp/said | grep --line-buffered '^test ' &
     shown=$!
-    "$@" >>/tmp/said 2>&1 &
+    # A shell without job control has what it runs in the background ignore these, and all that descends from it.
+    env --default-signal=INT,QUIT "$@" >>/tmp/said 2>&1 &
     child=$!
     while kill -0 "$child" 2>/dev/null && [ "$SECONDS" -lt "$end" ]; do
         read -r -t 1 <>/tmp/clock
