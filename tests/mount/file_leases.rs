@@ -10,14 +10,23 @@ use crate::process::run_within;
 
 /// Shorter than the kernel lets a lease hold up an open (`/proc/sys/fs/lease-break-time`, 45 s).
 const LIMIT: Duration = Duration::from_secs(30);
-/// Takes leases on its arguments, and keeps them until its input ends. It says when the kernel asks for one.
+/// Takes leases on its arguments and prints `held`, then `asked` whenever the kernel wants one back. It keeps them until its input ends.
+/// The daemon may open a file at any time: a lease is taken when it has closed it again, and the signal waits until `held` is printed.
 const HOLDER: &str = "
 import fcntl, os, signal, sys
-signal.signal(signal.SIGIO, lambda *_: print('asked', flush=True))
+signal.signal(signal.SIGIO, lambda *_: os.write(1, b'asked\\n'))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+def lease(fd):
+    while True:
+        try:
+            return fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except BlockingIOError:
+            pass
 held = [os.open(name, os.O_RDWR) for name in sys.argv[1:]]
 for fd in held:
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-print('held', flush=True)
+    lease(fd)
+os.write(1, b'held\\n')
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})
 sys.stdin.read()";
 /// Does something with a file again and again until no lease is in its way, and says how often it was refused.
 const PATIENT: &str = "
