@@ -1,6 +1,7 @@
 """Processes that cannot be looked at.
 
-  hanging.py serve PLACE            mounts a filesystem at PLACE whose one file is opened and never read or closed, until its input ends
+  hanging.py serve PLACE            mounts a filesystem at PLACE whose one file is opened and never read or closed, until its input ends;
+                                    it says when the kernel has asked for the content
   hanging.py lock FILE UID SCRIPT   its parent keeps the lock of its memory, for a page of that file is being read
   hanging.py exec FILE UID SCRIPT   its parent stays in execve(2), which closes that file
   hanging.py huge FILE UID SCRIPT   its environment is larger than any program can be given
@@ -47,6 +48,8 @@ def serve(place):
     while True:
         request = os.read(fuse, 1 << 20)
         _, operation, unique, node = struct.unpack_from("<IIQQ", request)
+        if operation == READ:
+            print("reading", flush=True)
         if operation in (FORGET, READ, FLUSH):
             continue
         answer = {
@@ -58,8 +61,6 @@ def serve(place):
         }.get(operation)
         body = answer() if answer else b""
         os.write(fuse, struct.pack("<IiQ", 16 + len(body), 0 if answer else -ENOSYS, unique) + body)
-        if operation == INIT:
-            print("serving", flush=True)
 
 
 def environment(memory, length):
