@@ -205,6 +205,8 @@ pub const LOCKS_FULL_MS: u64 = 100;
 pub const OPENING_MS: u64 = 20;
 /// How long a worker that appends then waits until the file's creator closes it, in milliseconds.
 pub const MAKING_MS: u64 = 100;
+/// How long a holder waits in one place in the kernel before a change of another worker no longer waits for it, in milliseconds (C51).
+pub const STUCK_MS: u64 = 50;
 /// How long a lock holds after the last change if the holder's processes cannot be inspected, in milliseconds.
 pub const UNSEEN_LOCK_MS: u64 = 10_000;
 /// How long a rename, removal or link waits for a lock at most, in milliseconds. Meanwhile the kernel keeps the whole directory locked.

@@ -1,4 +1,4 @@
-//! Processes that cannot be looked at, and others who work meanwhile (C44); a daemon that cannot end (C71).
+//! Processes that cannot be looked at, and others who work meanwhile (C44, C50); a daemon that cannot end (C71).
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
+use crate::guard::two;
 use crate::harness::{Mounted, Project, as_root, project};
 use crate::process::{crewfs, run_within, slow, until};
 
@@ -147,6 +148,38 @@ fn c44_processes_that_cannot_be_looked_at_delay_no_other_user() {
     until("the same user works on", || {
         mounted.sh_as(1001, "theirs", "touch tasks/claim/after").code == Some(0)
     });
+}
+
+#[test]
+fn c50_a_holder_that_cannot_be_looked_at_in_time_is_done_when_a_later_look_says_so() {
+    as_root!();
+    let project = project!();
+    std::fs::write(project.source().join("f"), "").unwrap();
+    let mounted = project.mount(&["lock_wait=5s"]);
+    let (mut one, mut two) = two(&mounted);
+    // With one look that hangs, the others of the same user get little time: less than so many descriptors take.
+    one.ok("null = os.open('/dev/null', os.O_RDWR); import resource");
+    one.ok("hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]");
+    one.ok("resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))");
+    one.ok("[os.dup(null) for _ in range(min(hard - 64, 19000))]; None");
+    let said = project.dir().join("said");
+    let asks = format!(
+        "
+try:
+    os.stat('file')
+except OSError:
+    pass
+open({said:?}, 'w').close()
+while os.path.exists({said:?}): time.sleep(0.1)"
+    );
+    let mut hanging = Hanging::new(&project);
+    hanging.start("lock", &mounted, 0, &asks);
+    until("it has asked", || said.exists());
+    for round in 0..3 {
+        one.ok(&format!("get('f'); put('f', 'one {round}')"));
+        two.ok(&format!("get('f'); put('f', 'two {round}')"));
+    }
+    std::fs::remove_file(&said).unwrap();
 }
 
 #[test]

@@ -11,8 +11,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::open_files::{OpenFiles, OpenState, processes};
+use super::open_files::{OpenFiles, OpenForWriting, OpenState, processes};
 use crate::fs::Ino;
+use crate::queue::Instant;
 
 /// How often the children of a process are read at most until two readings agree.
 const READINGS: usize = 4;
@@ -24,22 +25,27 @@ pub(super) struct ProcessScan {
     /// The children of every process, where the kernel does not tell them one by one.
     all_children: Option<HashMap<u32, Vec<u32>>>,
     may_wait: bool,
+    began: Instant,
 }
 
 /// What was seen of one process.
 #[derive(Default)]
 struct ScannedProcess {
-    /// The files of the tree that it has open for writing.
-    files: HashSet<Ino>,
+    open: OpenForWriting,
     /// Whether it may not be looked at.
     hidden: bool,
     children: Option<Vec<u32>>,
 }
 
 impl ProcessScan {
-    /// For a thread that may wait for other processes.
-    pub(super) fn patient() -> ProcessScan {
-        ProcessScan { may_wait: true, ..ProcessScan::default() }
+    /// For a thread that may wait for other processes. It begins now.
+    pub(super) fn patient(now: Instant) -> ProcessScan {
+        ProcessScan { may_wait: true, began: now, ..ProcessScan::default() }
+    }
+
+    /// Before any of the looks.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     /// Whether the thread may wait for other processes, as those that serve the kernel may not.
@@ -47,12 +53,18 @@ impl ProcessScan {
         self.may_wait
     }
 
-    /// How a process has a file open for writing.
-    pub(super) fn sight(&mut self, descriptors: &OpenFiles, process: u32, ino: Ino) -> OpenState {
+    /// How a process has a file open for writing. What it had open at this moment, or before, does not count.
+    pub(super) fn sight(
+        &mut self,
+        descriptors: &OpenFiles,
+        process: u32,
+        ino: Ino,
+        since: Instant,
+    ) -> OpenState {
         let seen = self.look(descriptors, process);
-        match (seen.hidden, seen.files.contains(&ino)) {
+        match (seen.hidden || !seen.open.is_newer_than(since), seen.open.files.contains_key(&ino)) {
             (true, _) => OpenState::Hidden,
-            (false, true) => descriptors.sight(process, ino),
+            (false, true) => descriptors.sight(process, ino, since),
             (false, false) => OpenState::Done,
         }
     }
@@ -79,7 +91,7 @@ impl ProcessScan {
     pub(super) fn open_files(&mut self, descriptors: &OpenFiles, processes: &[u32]) -> HashSet<Ino> {
         let mut files = HashSet::new();
         for process in processes {
-            files.extend(&self.look(descriptors, *process).files);
+            files.extend(self.look(descriptors, *process).open.files.keys());
         }
         files
     }
@@ -89,7 +101,7 @@ impl ProcessScan {
             let mut seen = ScannedProcess::default();
             if process != std::process::id() {
                 match descriptors.open_for_writing(process) {
-                    Ok(open) => seen.files.extend(open.into_iter().map(|(ino, _)| ino)),
+                    Ok(open) => seen.open = open,
                     Err(error) => seen.hidden = error.kind() == ErrorKind::PermissionDenied,
                 }
             }
@@ -191,8 +203,15 @@ mod tests {
             let family = scan.family(&descriptors, [child.id()]);
             assert_eq!((family[0], family.len(), family[2]), (child.id(), 3, grandchild), "{family:?}");
             assert_eq!(scan.seen.len(), 3);
-            assert_eq!(scan.sight(&descriptors, child.id(), meta.ino()), OpenState::Done, "it never had it");
-            assert_eq!(scan.sight(&descriptors, grandchild, meta.ino()), OpenState::Appending);
+            assert_eq!(
+                scan.sight(&descriptors, child.id(), meta.ino(), Instant::default()),
+                OpenState::Done,
+                "it never had it"
+            );
+            assert_eq!(
+                scan.sight(&descriptors, grandchild, meta.ino(), Instant::default()),
+                OpenState::Appending
+            );
             assert!(scan.open_files(&descriptors, &family).contains(&meta.ino()));
             assert!(!scan.open_files(&descriptors, &family[..1]).contains(&meta.ino()));
         }
@@ -200,7 +219,7 @@ mod tests {
         child.wait().unwrap();
         let mut scan = ProcessScan::default();
         assert_eq!(scan.family(&descriptors, [child.id()]), [child.id()]);
-        assert_eq!(scan.sight(&descriptors, child.id(), meta.ino()), OpenState::Done);
+        assert_eq!(scan.sight(&descriptors, child.id(), meta.ino(), Instant::default()), OpenState::Done);
     }
 
     #[test]
@@ -212,8 +231,8 @@ mod tests {
         descriptors.mounted((rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev())));
         let mut scan = ProcessScan::default();
         let me = std::process::id();
-        assert_eq!(scan.sight(&descriptors, me, meta.ino()), OpenState::Done);
+        assert_eq!(scan.sight(&descriptors, me, meta.ino(), Instant::default()), OpenState::Done);
         assert_eq!(scan.family(&descriptors, [me, me]), [me]);
-        assert_eq!(scan.sight(&descriptors, 0, meta.ino()), OpenState::Hidden);
+        assert_eq!(scan.sight(&descriptors, 0, meta.ino(), Instant::default()), OpenState::Hidden);
     }
 }

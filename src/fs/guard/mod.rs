@@ -197,7 +197,7 @@ impl Guard {
         Guard {
             config,
             policy,
-            descriptors: OpenFiles::new(callers.clone()),
+            descriptors: OpenFiles::new(callers.clone(), engine.clock().clone()),
             callers,
             clock: engine.clock().clone(),
             exempt,
@@ -342,7 +342,8 @@ impl Guard {
 
     /// Whether a process has a file open for writing.
     fn has_open(&self, process: u32, ino: Ino) -> bool {
-        matches!(self.descriptors.sight(process, ino), OpenState::Writing | OpenState::Appending)
+        let now = (self.clock)().instant;
+        matches!(self.descriptors.sight(process, ino, now), OpenState::Writing | OpenState::Appending)
     }
 
     /// An entry of this name changed behind the mount; `None`: any entry.
@@ -555,14 +556,17 @@ impl Guard {
     /// Whether a holder still needs its lock of a file. Releases the lock if not.
     fn still_holds(&self, ino: Ino, holder: &LockHolder, scan: &mut ProcessScan) -> bool {
         let looked = (self.clock)().instant;
-        if looked < holder.opening && self.descriptors.exists(holder.opener) {
+        let opener_lives = self.descriptors.exists(holder.opener);
+        if looked < holder.opening && opener_lives {
             return true;
         }
+        // What was seen before may be different since.
+        let since = if opener_lives { holder.last.max(holder.opening) } else { holder.last };
         let (mut hidden, mut appends) = (false, false);
         // A worker that may not change the file any more does not hold it.
         let fenced = |process: &u32| self.table.lock().fences.stands(ino, *process);
         for process in holder.processes.iter().filter(|process| !fenced(process)) {
-            match scan.sight(&self.descriptors, *process, ino) {
+            match scan.sight(&self.descriptors, *process, ino, since) {
                 OpenState::Writing => return true,
                 OpenState::Appending if holder.mode <= Mode::Append => return true,
                 OpenState::Appending => appends = true,
@@ -574,7 +578,7 @@ impl Guard {
         let (family, may_wait) = (self.family(holder, scan), scan.may_wait());
         let others = family.iter().filter(|process| !holder.processes.contains(process) && !fenced(process));
         for process in others {
-            let sight = scan.sight(&self.descriptors, *process, ino);
+            let sight = scan.sight(&self.descriptors, *process, ino, since);
             if !matches!(sight, OpenState::Writing | OpenState::Appending) {
                 continue;
             }

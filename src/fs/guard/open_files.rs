@@ -6,20 +6,28 @@
 //! descriptors of all processes: how long that takes depends on the machine, and a change would wait for it. And [`maps`] must be
 //! called by no thread that anything depends on: it waits for the memory lock of a process, which its owner may keep for ever.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
+use crate::clock::Clock;
 use crate::fs::Ino;
 use crate::fs::identity::callers::Callers;
-use crate::limits::MAPPINGS_READ;
+use crate::limits::{MAPPINGS_READ, UNSEEN_LOCK_MS};
+use crate::queue::{Instant, Span};
 
 /// A device number: major and minor.
 pub type DeviceNumber = (u32, u32);
+
+/// How long a wait of a thread is known that was not seen again.
+const WAIT_KEPT_MS: u64 = 1_000;
 
 /// What was seen of a process and a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,18 +42,73 @@ pub(super) enum OpenState {
     Hidden,
 }
 
+/// What a process has open for writing.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OpenForWriting {
+    /// The files of the tree, and whether only to append.
+    pub(super) files: HashMap<Ino, bool>,
+    /// When the look began that found it, if that look was too late for the request that asked for it. A later look was too late again.
+    began: Option<Instant>,
+}
+
+impl OpenForWriting {
+    /// Whether it is what the process has open after this moment.
+    pub(super) fn is_newer_than(&self, moment: Instant) -> bool {
+        self.began.is_none_or(|began| began > moment)
+    }
+}
+
 /// Looks at the descriptors of other processes.
 #[derive(Default)]
 pub(super) struct OpenFiles {
     /// The device of the tree's mount.
     device: OnceLock<DeviceNumber>,
     /// Has lookers; without it, a thread looks itself.
-    callers: Option<Arc<Callers>>,
+    lookers: Option<(Arc<Callers>, Clock)>,
+    late: Arc<Mutex<LateLooks>>,
+    /// Waits of threads in the kernel: when each was seen first, and last.
+    waits: Mutex<HashMap<(OsString, Wait), (Instant, Instant)>>,
+}
+
+/// One wait of a thread: how often it had waited before.
+type Wait = u64;
+
+/// The wait of a thread in the kernel where nothing can wake it, by its status; none if it is elsewhere.
+fn wait_of(status: &str) -> Option<Wait> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim_start);
+    let waits = field("State:")?.starts_with('D');
+    field("voluntary_ctxt_switches:")?.parse().ok().filter(|_| waits)
+}
+
+/// Looks that took longer than a request waits for them. On a slow machine, or at a process with very many descriptors, no other look
+/// comes to an end. So what such a look found counts, for a file that the process has not changed since the look began.
+#[derive(Default)]
+struct LateLooks {
+    /// Those that are still under way, by process. There is one at a time, so that a user's lookers are left for other processes.
+    under_way: HashMap<u32, Weak<()>>,
+    /// What the last one found. Where no look is of use, a lock ends that long after the last change, and an older look is of none.
+    found: HashMap<u32, OpenForWriting>,
+}
+
+impl LateLooks {
+    fn is_under_way(&mut self, process: u32) -> bool {
+        self.under_way.get(&process).is_some_and(|look| look.strong_count() > 0)
+    }
+
+    fn begin(&mut self, process: u32, look: Weak<()>) {
+        self.under_way.retain(|_, look| look.strong_count() > 0);
+        self.under_way.insert(process, look);
+    }
+
+    fn found(&mut self, process: u32, now: Instant) -> Option<OpenForWriting> {
+        self.found.retain(|_, open| open.began.is_some_and(|began| now.since(began) < Span(UNSEEN_LOCK_MS)));
+        self.found.get(&process).cloned()
+    }
 }
 
 impl OpenFiles {
-    pub(super) fn new(callers: Arc<Callers>) -> OpenFiles {
-        OpenFiles { device: OnceLock::new(), callers: Some(callers) }
+    pub(super) fn new(callers: Arc<Callers>, clock: Clock) -> OpenFiles {
+        OpenFiles { lookers: Some((callers, clock)), ..OpenFiles::default() }
     }
 
     /// The tree is mounted now, as this device.
@@ -63,11 +126,11 @@ impl OpenFiles {
         process == 0 || Path::new(&format!("/proc/{process}")).exists()
     }
 
-    /// How a process has a file open for writing.
-    pub(super) fn sight(&self, process: u32, ino: Ino) -> OpenState {
+    /// How a process has a file open for writing. What it had open at this moment, or before, does not count.
+    pub(super) fn sight(&self, process: u32, ino: Ino, since: Instant) -> OpenState {
         match self.open_for_writing(process) {
-            Ok(open) => match open.iter().filter(|(open, _)| *open == ino).map(|(_, appends)| *appends).min()
-            {
+            Ok(open) if !open.is_newer_than(since) => OpenState::Hidden,
+            Ok(open) => match open.files.get(&ino) {
                 Some(true) => OpenState::Appending,
                 Some(false) => OpenState::Writing,
                 None => OpenState::Done,
@@ -77,35 +140,71 @@ impl OpenFiles {
         }
     }
 
-    /// Whether a thread of the process waits where nothing can wake it: for a lock in the kernel, or for a disk. `status` tells
-    /// that without any lock of the process; `stat` may wait for one that is in the midst of execve(2), and that one for us.
-    pub(super) fn is_stuck(&self, process: u32) -> bool {
-        let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return false };
-        threads.flatten().any(|thread| {
-            let status = fs::read(thread.path().join("status")).unwrap_or_default();
-            let state = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"State:"));
-            state.is_some_and(|state| state.trim_ascii_start().first() == Some(&b'D'))
-        })
+    /// Since when a thread of the process waits where nothing can wake it, for a lock in the kernel or for a disk: when that wait was seen
+    /// first. `status` tells it without any lock of the process. `stat` may wait for a process in the midst of execve(2), and that one for us.
+    pub(super) fn stuck_since(&self, process: u32, now: Instant) -> Option<Instant> {
+        let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+        let mut waits = self.waits.lock();
+        let seen = threads.filter_map(|thread| {
+            let status = fs::read_to_string(thread.path().join("status")).ok()?;
+            let wait = (thread.file_name(), wait_of(&status)?);
+            let (since, last) = waits.entry(wait).or_insert((now, now));
+            *last = now;
+            Some(*since)
+        });
+        let longest = seen.min();
+        waits.retain(|_, (_, last)| now.since(*last) < Span(WAIT_KEPT_MS));
+        longest
     }
 
-    /// The files of the tree that a process has open for writing, and whether only to append.
+    /// What a process has open for writing.
     ///
     /// # Errors
     /// EACCES where it may not, or cannot, be looked at.
-    pub(super) fn open_for_writing(&self, process: u32) -> io::Result<Vec<(Ino, bool)>> {
+    pub(super) fn open_for_writing(&self, process: u32) -> io::Result<OpenForWriting> {
         if process == 0 {
             return Err(ErrorKind::PermissionDenied.into());
         }
         let device = self.device();
-        match &self.callers {
-            Some(callers) => callers.look_now(process, move || open_for_writing(process, device))?,
-            None => open_for_writing(process, device),
+        let Some((callers, clock)) = &self.lookers else {
+            return Ok(OpenForWriting { files: open_for_writing(process, device)?, began: None });
+        };
+        let began = clock().instant;
+        if self.late.lock().is_under_way(process) {
+            return self.late_look(process, began);
         }
+        let (under_way, late) = (Arc::new(()), self.late.clone());
+        let token = Arc::downgrade(&under_way);
+        let look = move || {
+            let found = open_for_writing(process, device);
+            if let Ok(files) = &found {
+                let open = OpenForWriting { files: files.clone(), began: Some(began) };
+                late.lock().found.insert(process, open);
+            }
+            drop(under_way);
+            found
+        };
+        match callers.look_now(process, look) {
+            Ok(found) => {
+                // It came in time.
+                self.late.lock().found.remove(&process);
+                Ok(OpenForWriting { files: found?, began: None })
+            }
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                self.late.lock().begin(process, token);
+                self.late_look(process, began)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn late_look(&self, process: u32, now: Instant) -> io::Result<OpenForWriting> {
+        self.late.lock().found(process, now).ok_or_else(|| ErrorKind::PermissionDenied.into())
     }
 }
 
-fn open_for_writing(process: u32, device: Option<DeviceNumber>) -> io::Result<Vec<(Ino, bool)>> {
-    let mut found = Vec::new();
+fn open_for_writing(process: u32, device: Option<DeviceNumber>) -> io::Result<HashMap<Ino, bool>> {
+    let mut found = HashMap::new();
     if open_by(&format!("/proc/{process}/fd"), device, &mut found)? {
         return Ok(found);
     }
@@ -117,7 +216,11 @@ fn open_for_writing(process: u32, device: Option<DeviceNumber>) -> io::Result<Ve
 }
 
 /// Whether there are any descriptors in a directory of `/proc`; those that are ours are added to `found`.
-fn open_by(directory: &str, device: Option<DeviceNumber>, found: &mut Vec<(Ino, bool)>) -> io::Result<bool> {
+fn open_by(
+    directory: &str,
+    device: Option<DeviceNumber>,
+    found: &mut HashMap<Ino, bool>,
+) -> io::Result<bool> {
     let mut any = false;
     for descriptor in fs::read_dir(directory)? {
         let link = descriptor?.path();
@@ -134,7 +237,7 @@ fn open_by(directory: &str, device: Option<DeviceNumber>, found: &mut Vec<(Ino, 
         if let Ok(stat) = statx(CWD, &link, flags, wanted)
             && device == Some((stat.stx_dev_major, stat.stx_dev_minor))
         {
-            found.push((stat.stx_ino, appends(&link)));
+            *found.entry(stat.stx_ino).or_insert(true) &= appends(&link);
         }
     }
     Ok(any)
@@ -184,7 +287,7 @@ mod tests {
         let descriptors = OpenFiles::default();
         descriptors.mounted(device);
         let me = std::process::id();
-        let sight = || descriptors.sight(me, meta.ino());
+        let sight = || descriptors.sight(me, meta.ino(), Instant::default());
 
         let reading = fs::File::open(&path).unwrap();
         assert_eq!(sight(), OpenState::Done);
@@ -198,8 +301,22 @@ mod tests {
         drop(appending);
         assert_eq!(sight(), OpenState::Done);
         drop(reading);
-        assert_eq!(descriptors.sight(0, meta.ino()), OpenState::Hidden);
-        assert_eq!(descriptors.sight(u32::MAX >> 2, meta.ino()), OpenState::Done);
+        assert_eq!(descriptors.sight(0, meta.ino(), Instant::default()), OpenState::Hidden);
+        assert_eq!(descriptors.sight(u32::MAX >> 2, meta.ino(), Instant::default()), OpenState::Done);
+    }
+
+    #[test]
+    fn a_thread_is_in_one_wait_until_it_waits_again() {
+        let status = |state: &str, waits: u32| {
+            format!(
+                "Name:\tx\nState:\t{state}\nvoluntary_ctxt_switches:\t{waits}\nnonvoluntary_ctxt_switches:\t7\n"
+            )
+        };
+        assert_eq!(wait_of(&status("D (disk sleep)", 3)), Some(3));
+        assert_eq!(wait_of(&status("D (disk sleep)", 4)), Some(4));
+        assert_eq!(wait_of(&status("S (sleeping)", 4)), None);
+        assert_eq!(wait_of(&status("R (running)", 4)), None);
+        assert_eq!(OpenFiles::default().stuck_since(std::process::id(), Instant(1)), None);
     }
 
     #[test]
@@ -208,6 +325,9 @@ mod tests {
         let file = fs::File::create(dir.path().join("f")).unwrap();
         let descriptors = OpenFiles::default();
         descriptors.mounted((999, 999));
-        assert_eq!(descriptors.sight(std::process::id(), file.metadata().unwrap().ino()), OpenState::Done);
+        assert_eq!(
+            descriptors.sight(std::process::id(), file.metadata().unwrap().ino(), Instant::default()),
+            OpenState::Done
+        );
     }
 }

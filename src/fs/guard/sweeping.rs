@@ -107,7 +107,10 @@ impl Guard {
                 let mut processes = holder.processes.iter();
                 looked >= holder.opening
                     && !open.contains(ino)
-                    && !processes.any(|it| scan.sight(&self.descriptors, *it, *ino) == OpenState::Hidden)
+                    && !processes.any(|it| {
+                        let since = holder.last.max(holder.opening);
+                        scan.sight(&self.descriptors, *it, *ino, since) == OpenState::Hidden
+                    })
             })
             .collect();
         let mut table = self.table.lock();

@@ -22,7 +22,7 @@ use super::refusal::GuardRefusal;
 use super::{Change, Guard, OpenState, Verdict};
 use crate::fs::identity::callers::Caller;
 use crate::fs::{FsError, Ino, Result};
-use crate::limits::{LOCKS_FULL_MS, MAPPED_WAIT_MS, WAITING_CHANGES, WAITING_CHANGES_OF_A_USER};
+use crate::limits::{LOCKS_FULL_MS, MAPPED_WAIT_MS, STUCK_MS, WAITING_CHANGES, WAITING_CHANGES_OF_A_USER};
 use crate::queue::{Instant, Span};
 
 /// How long the retry thread and the finder rest between two rounds.
@@ -181,7 +181,7 @@ fn attend_all(guard: &Arc<Guard>, unknown: bool) {
         }
         mine
     };
-    let mut scan = ProcessScan::patient();
+    let mut scan = ProcessScan::patient((guard.clock)().instant);
     for number in &numbers {
         guard.attend(*number, &mut scan);
     }
@@ -251,8 +251,13 @@ impl Guard {
             }
             // The holder may have been stuck only with the change that it has made since the look.
             let unchanged = (*next, &other.worker, other.changes) == (ino, &rival.worker, rival.changes);
-            if holds && unchanged && rival.processes.iter().any(|process| self.descriptors.is_stuck(*process))
-            {
+            let is_stuck = |process: &u32| {
+                let now = (self.clock)().instant;
+                let since = self.descriptors.stuck_since(*process, now);
+                // It has the file although it waits: so it was seen in that wait before the look at its files.
+                since.is_some_and(|since| since < scan.began() && now.since(since) >= Span(STUCK_MS))
+            };
+            if holds && unchanged && rival.processes.iter().any(is_stuck) {
                 let appends = matches!(change, Change::Write { append: true, .. });
                 if appends && self.table.lock().locks.gives_way(ino, &rival) {
                     return self.judge_for(caller, change);
@@ -279,9 +284,10 @@ impl Guard {
             }
             // Programs unmap before they close, and closing is what writes the pages.
             if suspects.is_empty() {
+                let now = (self.clock)().instant;
                 let writes = |process: &u32| {
                     matches!(
-                        scan.sight(&self.descriptors, *process, ino),
+                        scan.sight(&self.descriptors, *process, ino, now),
                         OpenState::Writing | OpenState::Appending
                     )
                 };

@@ -59,17 +59,19 @@ impl Drop for Crowd {
 fn c50_a_holder_that_has_ended_holds_nothing_however_many_descriptors_others_have() {
     let project = project!();
     let mounted = project.mount(&[]);
-    let _crowd = Crowd::new(8, 15_000);
     let mut two = Agent::new(&mounted, "w2");
     two.ok("new('f', '0'); new('g', '0')");
-    for round in 0..20 {
-        let mut one = Agent::new(&mounted, "w1");
-        one.ok("get('f'); get('g')");
-        one.ok(&format!("new('f', 'one {round}'); fd = os.open('g', os.O_WRONLY); os.write(fd, b'one')"));
-        drop(one);
-        two.ok("get('f'); get('g')");
-        two.ok(&format!("new('f', 'two {round}')"));
-        two.ok("replace('g', 'two')");
+    for (processes, descriptors) in [(8, 15_000), (200, 200)] {
+        let _crowd = Crowd::new(processes, descriptors);
+        for round in 0..20 {
+            let mut one = Agent::new(&mounted, "w1");
+            one.ok("get('f'); get('g')");
+            one.ok(&format!("new('f', 'one {round}'); fd = os.open('g', os.O_WRONLY); os.write(fd, b'one')"));
+            drop(one);
+            two.ok("get('f'); get('g')");
+            two.ok(&format!("new('f', 'two {round}')"));
+            two.ok("replace('g', 'two')");
+        }
     }
 }
 
