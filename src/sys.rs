@@ -407,13 +407,16 @@ fn parse_events(mut events: &[u8], own: u32, on_event: &mut dyn FnMut(DirectoryE
 }
 
 /// Give this thread a descriptor table of its own, with the three standard descriptors alone. If the thread hangs for ever, the process's
-/// files are still closed with its other threads. Linux before 5.9 cannot do that, and the table stays shared.
-pub fn unshare_descriptors() {
+/// files are still closed with its other threads.
+///
+/// # Errors
+/// ENOSYS before Linux 5.9, and what a seccomp filter answers. Then the table stays shared.
+pub fn unshare_descriptors() -> io::Result<()> {
     // SAFETY: no descriptor is closed that another thread could use: the call makes a new table first, or fails. This thread must have
     // none open, and what it opens from here on is in its own table.
-    unsafe {
-        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE);
-    }
+    let done =
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Give this process a mount namespace of its own, and with `user` a user namespace in which it may mount.

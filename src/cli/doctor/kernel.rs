@@ -6,7 +6,9 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create, openat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, MemfdFlags, Mode, OFlags, ResolveFlags, StatxFlags, memfd_create, openat, openat2, statx,
+};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde_json::{Map, Value, json};
@@ -80,7 +82,17 @@ fn calls() -> Vec<Finding> {
     let process = pidfd_open(getpid(), PidfdFlags::empty());
     let append = memfd_create("crewfs", MemfdFlags::CLOEXEC)
         .and_then(|file| pwritev2(file.as_fd(), &[IoSlice::new(b"x")], 0, ReadWriteFlags::APPEND).map(drop));
+    // In a thread of its own, as the daemon's lookup threads do.
+    let descriptors = std::thread::spawn(sys::unshare_descriptors).join().unwrap_or(Ok(()));
+    let birth = statx(CWD, "/", AtFlags::empty(), StatxFlags::BTIME).map(drop);
     [
+        judge_call("statx", "4.11", birth, "no file can be told from another one"),
+        judge_call(
+            "close_range",
+            "5.9",
+            descriptors.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL)),
+            "a daemon that ends while it looks at a process that hangs leaves the project locked until that process goes on",
+        ),
         judge_call(
             "openat2",
             "5.6",

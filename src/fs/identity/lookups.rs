@@ -275,7 +275,7 @@ impl LaneThreads {
 
     fn look(&self) {
         // From here on nothing may be dropped that owns a descriptor of the daemon: its number means nothing here.
-        sys::unshare_descriptors();
+        let _ = sys::unshare_descriptors();
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
         let mut inside = self.inside.lock();
         loop {
