@@ -15,10 +15,20 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A limit, on a machine on which everything takes so many times longer (`CREWFS_TEST_SLOWNESS`), as on an emulated one.
+/// How many times longer everything takes on this machine (`CREWFS_TEST_SLOWNESS`), as on an emulated one.
+fn slowness() -> u32 {
+    std::env::var("CREWFS_TEST_SLOWNESS").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
+/// A limit that fits this machine.
 pub(crate) fn slow(limit: Duration) -> Duration {
-    let times = std::env::var("CREWFS_TEST_SLOWNESS").ok().and_then(|times| times.parse().ok());
-    limit * times.unwrap_or(1)
+    limit * slowness()
+}
+
+/// Of so many attempts those that take no longer on this machine than all of them do elsewhere. They are an odd number apart, so that every
+/// bit varies.
+pub(crate) fn some_of(all: u32) -> impl Iterator<Item = u32> {
+    (0..all).step_by(slowness() as usize | 1)
 }
 
 /// Wait until `done`. `what` completes the sentence "waited in vain until …".

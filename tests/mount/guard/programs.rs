@@ -3,7 +3,7 @@
 
 use super::{Agent, two};
 use crate::harness::{Mounted, project};
-use crate::process::until;
+use crate::process::{some_of, until};
 
 /// Each as the steps between which another program may come; `text` is what is written. A step that is refused is followed by
 /// the program's own fallback, as far as it has one.
@@ -117,7 +117,7 @@ fn c50_of_two_programs_that_write_one_file_one_is_refused() {
     for first in NAMES {
         for second in NAMES {
             // Every way to put the steps of the two into one order, as far as four steps of each go.
-            for order in 0_u32..1 << 6 {
+            for order in some_of(1 << 6) {
                 // An open that may not have returned counts for a moment as one that has.
                 let anew = "os.path.exists('f') and get('f'); new('f', 'from the beginning')";
                 until("nobody holds it", || one.tell(anew).is_ok());
