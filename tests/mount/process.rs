@@ -20,6 +20,11 @@ fn slowness() -> u32 {
     std::env::var("CREWFS_TEST_SLOWNESS").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
+/// Whether this machine is too slow for what crewfs does within a bounded time.
+pub(crate) fn is_slow() -> bool {
+    slowness() > 1
+}
+
 /// A limit that fits this machine.
 pub(crate) fn slow(limit: Duration) -> Duration {
     limit * slowness()

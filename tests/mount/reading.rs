@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::harness::{Mounted, Project, project};
+use crate::process::{some_of, until};
 
 /// A project with a task in every state.
 fn of_every_state(project: &Project) -> Mounted {
@@ -192,15 +193,16 @@ fn c2_reading_changes_nothing() {
 fn many_opens_leave_no_descriptor_open() {
     let project = project!();
     let mounted = of_every_state(&project);
-    let use_it = "for n in $(seq 40); do
+    let times = some_of(40).count();
+    let use_it = format!("for n in $(seq {times}); do
             cat tasks/queue.json tasks/status/* tasks/workers/*/* tasks/*.md tasks/events.jsonl file > /dev/null
             echo $n >> file; echo $n > tasks/claim/held; echo $n > tasks/notes.txt; ls tasks/* > /dev/null
             touch tasks/completed/nothing tasks/claim/free; echo $n > tasks/t.md; mv tasks/t.md tasks/u.md
-        done 2>/dev/null; true";
-    mounted.sh("w1", use_it).ok();
+        done 2>/dev/null; true");
+    mounted.sh("w1", &use_it).ok();
     let open = || mounted.daemon_fds().len();
     let few = open();
-    (0..3).for_each(|_| drop(mounted.sh("w1", use_it).ok()));
+    (0..3).for_each(|_| drop(mounted.sh("w1", &use_it).ok()));
     // Descriptors that nobody used for a second are closed.
-    crate::process::until("descriptors are closed", || open() <= few);
+    until("descriptors are closed", || open() <= few);
 }
