@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use crewfs::limits::UNSEEN_LOCK_MS;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use crate::guard::two;
@@ -175,10 +176,14 @@ while os.path.exists({said:?}): time.sleep(0.1)"
     let mut hanging = Hanging::new(&project);
     hanging.start("lock", &mounted, 0, &asks);
     until("it has asked", || said.exists());
-    for round in 0..3 {
-        one.ok(&format!("get('f'); put('f', 'one {round}')"));
-        two.ok(&format!("get('f'); put('f', 'two {round}')"));
+    for _ in 0..3 {
+        one.ok("get('f'); os.truncate('f', 2)");
+        two.ok("get('f'); os.truncate('f', 1)");
     }
+    // While a look is under way nothing is known, however long ago the last change was.
+    one.ok("get('f'); fd = os.open('f', os.O_RDWR); os.ftruncate(fd, 3)");
+    std::thread::sleep(Duration::from_millis(UNSEEN_LOCK_MS));
+    two.busy("get('f'); os.truncate('f', 4)");
     std::fs::remove_file(&said).unwrap();
 }
 

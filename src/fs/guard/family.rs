@@ -7,7 +7,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -32,8 +31,8 @@ pub(super) struct ProcessScan {
 #[derive(Default)]
 struct ScannedProcess {
     open: OpenForWriting,
-    /// Whether it may not be looked at.
-    hidden: bool,
+    /// What is known without a look, if there was none.
+    unseen: Option<OpenState>,
     children: Option<Vec<u32>>,
 }
 
@@ -62,10 +61,11 @@ impl ProcessScan {
         since: Instant,
     ) -> OpenState {
         let seen = self.look(descriptors, process);
-        match (seen.hidden || !seen.open.is_newer_than(since), seen.open.files.contains_key(&ino)) {
-            (true, _) => OpenState::Hidden,
-            (false, true) => descriptors.sight(process, ino, since),
-            (false, false) => OpenState::Done,
+        match seen.unseen {
+            Some(state) => state,
+            None if !seen.open.is_newer_than(since) => OpenState::Hidden,
+            None if seen.open.files.contains_key(&ino) => descriptors.sight(process, ino, since),
+            None => OpenState::Done,
         }
     }
 
@@ -102,7 +102,7 @@ impl ProcessScan {
             if process != std::process::id() {
                 match descriptors.open_for_writing(process) {
                     Ok(open) => seen.open = open,
-                    Err(error) => seen.hidden = error.kind() == ErrorKind::PermissionDenied,
+                    Err(error) => seen.unseen = Some(OpenState::without_look(&error)),
                 }
             }
             seen

@@ -340,10 +340,10 @@ impl Guard {
         }
     }
 
-    /// Whether a process has a file open for writing.
+    /// Whether a process has a file open for writing, or is still being looked at.
     fn has_open(&self, process: u32, ino: Ino) -> bool {
         let now = (self.clock)().instant;
-        matches!(self.descriptors.sight(process, ino, now), OpenState::Writing | OpenState::Appending)
+        !matches!(self.descriptors.sight(process, ino, now), OpenState::Done | OpenState::Hidden)
     }
 
     /// An entry of this name changed behind the mount; `None`: any entry.
@@ -567,7 +567,7 @@ impl Guard {
         let fenced = |process: &u32| self.table.lock().fences.stands(ino, *process);
         for process in holder.processes.iter().filter(|process| !fenced(process)) {
             match scan.sight(&self.descriptors, *process, ino, since) {
-                OpenState::Writing => return true,
+                OpenState::Writing | OpenState::Awaited => return true,
                 OpenState::Appending if holder.mode <= Mode::Append => return true,
                 OpenState::Appending => appends = true,
                 OpenState::Hidden => hidden = true,
@@ -579,8 +579,10 @@ impl Guard {
         let others = family.iter().filter(|process| !holder.processes.contains(process) && !fenced(process));
         for process in others {
             let sight = scan.sight(&self.descriptors, *process, ino, since);
-            if !matches!(sight, OpenState::Writing | OpenState::Appending) {
-                continue;
+            match sight {
+                OpenState::Writing | OpenState::Appending => {}
+                OpenState::Awaited => return true,
+                OpenState::Done | OpenState::Hidden => continue,
             }
             let caller = match may_wait {
                 true => self.callers.caller_of(*process),

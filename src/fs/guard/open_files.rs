@@ -1,10 +1,11 @@
 //! Who has a file of the tree open for writing, or mapped: read from `/proc`, which is the only place that knows.
 //!
 //! May assume: `/proc` is that of the pid namespace in which the daemon runs.
-//! Must never: follow a link in `/proc/<pid>/fd` on a thread that anything depends on: a process in the midst of execve(2) keeps it waiting
-//! for as long as it likes, so a looker does it ([`Callers::look_now`]), and who cannot be looked at in time is hidden. Have a filesystem asked about what a link in `/proc/<pid>/fd` leads to: that may be our own mount. Look at the
-//! descriptors of all processes: how long that takes depends on the machine, and a change would wait for it. And [`maps`] must be
-//! called by no thread that anything depends on: it waits for the memory lock of a process, which its owner may keep for ever.
+//! Must never: follow a link in `/proc/<pid>/fd` on a thread that anything depends on. A process in the midst of execve(2) keeps such a
+//! thread waiting for as long as it likes, so a looker follows it ([`Callers::look_now`]). Have a filesystem asked about what such a link
+//! leads to: that may be our own mount. Look at the descriptors of all processes: how long that takes depends on the machine, and a change
+//! would wait for it. Call [`maps`] on a thread that anything depends on: it waits for the memory lock of a process, which its owner may
+//! keep for ever.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -38,8 +39,21 @@ pub(super) enum OpenState {
     Appending,
     /// It has not, or is gone.
     Done,
-    /// It may not be looked at.
+    /// It may not be looked at, or no look comes to an end.
     Hidden,
+    /// A look at it is under way.
+    Awaited,
+}
+
+impl OpenState {
+    /// That of a process that could not be looked at.
+    pub(super) fn without_look(error: &io::Error) -> OpenState {
+        match error.kind() {
+            ErrorKind::PermissionDenied => OpenState::Hidden,
+            ErrorKind::WouldBlock => OpenState::Awaited,
+            _ => OpenState::Done,
+        }
+    }
 }
 
 /// What a process has open for writing.
@@ -84,20 +98,22 @@ fn wait_of(status: &str) -> Option<Wait> {
 /// comes to an end. So what such a look found counts, for a file that the process has not changed since the look began.
 #[derive(Default)]
 struct LateLooks {
-    /// Those that are still under way, by process. There is one at a time, so that a user's lookers are left for other processes.
-    under_way: HashMap<u32, Weak<()>>,
+    /// Those that are still under way, by process, and when they began. There is one at a time, so that a user's lookers are left for other
+    /// processes.
+    under_way: HashMap<u32, (Weak<()>, Instant)>,
     /// What the last one found. Where no look is of use, a lock ends that long after the last change, and an older look is of none.
     found: HashMap<u32, OpenForWriting>,
 }
 
 impl LateLooks {
-    fn is_under_way(&mut self, process: u32) -> bool {
-        self.under_way.get(&process).is_some_and(|look| look.strong_count() > 0)
+    /// When the look began that is under way.
+    fn under_way(&self, process: u32) -> Option<Instant> {
+        self.under_way.get(&process).filter(|(look, _)| look.strong_count() > 0).map(|(_, began)| *began)
     }
 
-    fn begin(&mut self, process: u32, look: Weak<()>) {
-        self.under_way.retain(|_, look| look.strong_count() > 0);
-        self.under_way.insert(process, look);
+    fn begin(&mut self, process: u32, look: Weak<()>, began: Instant) {
+        self.under_way.retain(|_, (look, _)| look.strong_count() > 0);
+        self.under_way.insert(process, (look, began));
     }
 
     fn found(&mut self, process: u32, now: Instant) -> Option<OpenForWriting> {
@@ -135,8 +151,7 @@ impl OpenFiles {
                 Some(false) => OpenState::Writing,
                 None => OpenState::Done,
             },
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => OpenState::Hidden,
-            Err(_) => OpenState::Done,
+            Err(error) => OpenState::without_look(&error),
         }
     }
 
@@ -160,7 +175,7 @@ impl OpenFiles {
     /// What a process has open for writing.
     ///
     /// # Errors
-    /// EACCES where it may not, or cannot, be looked at.
+    /// EACCES where it may not, or cannot, be looked at; EAGAIN where a look is under way that took too long.
     pub(super) fn open_for_writing(&self, process: u32) -> io::Result<OpenForWriting> {
         if process == 0 {
             return Err(ErrorKind::PermissionDenied.into());
@@ -170,7 +185,7 @@ impl OpenFiles {
             return Ok(OpenForWriting { files: open_for_writing(process, device)?, began: None });
         };
         let began = clock().instant;
-        if self.late.lock().is_under_way(process) {
+        if self.late.lock().under_way(process).is_some() {
             return self.late_look(process, began);
         }
         let (under_way, late) = (Arc::new(()), self.late.clone());
@@ -191,7 +206,7 @@ impl OpenFiles {
                 Ok(OpenForWriting { files: found?, began: None })
             }
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                self.late.lock().begin(process, token);
+                self.late.lock().begin(process, token, began);
                 self.late_look(process, began)
             }
             Err(error) => Err(error),
@@ -199,7 +214,12 @@ impl OpenFiles {
     }
 
     fn late_look(&self, process: u32, now: Instant) -> io::Result<OpenForWriting> {
-        self.late.lock().found(process, now).ok_or_else(|| ErrorKind::PermissionDenied.into())
+        let mut late = self.late.lock();
+        if let Some(found) = late.found(process, now) {
+            return Ok(found);
+        }
+        let is_awaited = late.under_way(process).is_some_and(|began| now.since(began) < Span(UNSEEN_LOCK_MS));
+        Err(if is_awaited { ErrorKind::WouldBlock } else { ErrorKind::PermissionDenied }.into())
     }
 }
 

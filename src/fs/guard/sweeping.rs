@@ -109,7 +109,7 @@ impl Guard {
                     && !open.contains(ino)
                     && !processes.any(|it| {
                         let since = holder.last.max(holder.opening);
-                        scan.sight(&self.descriptors, *it, *ino, since) == OpenState::Hidden
+                        scan.sight(&self.descriptors, *it, *ino, since) != OpenState::Done
                     })
             })
             .collect();
