@@ -49,11 +49,12 @@ stuck() {
     dmesg --color=never
 }
 
-# Run a program, no longer than the guest has, and say which tests have ended meanwhile; what then still runs says where it hangs.
+# Run a program, no longer than the guest has, and say which tests have ended meanwhile, and why one failed; what then still runs says
+# where it hangs.
 run() {
     local code=0 child shown
     : >/tmp/said
-    tail -n +1 -f /tmp/said | grep --line-buffered '^test ' &
+    tail -n +1 -f /tmp/said | grep --line-buffered -a -A 4 '^test \|^thread .* panicked at ' &
     shown=$!
     # A shell without job control has what it runs in the background ignore these, and all that descends from it.
     env --default-signal=INT,QUIT "$@" >>/tmp/said 2>&1 &
@@ -83,9 +84,10 @@ while read -r check; do
     else
         program=${check%%:*} filters=()
         [ "$program" = "$check" ] || IFS=, read -ra filters <<<"${check#*:}"
-        run "/mnt/$program" --test-threads 6 "${filters[@]}" || code=$?
-        passed=$(grep -c '^test .* \.\.\. ok$' /tmp/said)
-        failed=$(grep -c '^test .* \.\.\. FAILED$' /tmp/said)
+        # A program that is stopped tells nothing of what it has kept until its end.
+        run "/mnt/$program" --test-threads 6 --nocapture "${filters[@]}" || code=$?
+        passed=$(grep -ac '^test .* \.\.\. ok$' /tmp/said)
+        failed=$(grep -ac '^test .* \.\.\. FAILED$' /tmp/said)
         sed -n "s/^test \(.*\) \.\.\. FAILED$/@failed $program \1/p" /tmp/said
         # Its failures account for its code.
         [ "$failed" = 0 ] || [ "$code" = 124 ] || code=0
