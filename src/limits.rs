@@ -207,6 +207,8 @@ pub const OPENING_MS: u64 = 20;
 pub const MAKING_MS: u64 = 100;
 /// How long a holder waits in one place in the kernel before a change of another worker no longer waits for it, in milliseconds (C51).
 pub const STUCK_MS: u64 = 50;
+/// The same if it is not known whether the holder has the file open.
+pub const STUCK_UNSEEN_MS: u64 = 1_000;
 /// How long a lock holds after the last change if the holder's processes cannot be inspected, in milliseconds.
 pub const UNSEEN_LOCK_MS: u64 = 10_000;
 /// How long a rename, removal or link waits for a lock at most, in milliseconds. Meanwhile the kernel keeps the whole directory locked.

@@ -22,7 +22,9 @@ use super::refusal::GuardRefusal;
 use super::{Change, Guard, OpenState, Verdict};
 use crate::fs::identity::callers::Caller;
 use crate::fs::{FsError, Ino, Result};
-use crate::limits::{LOCKS_FULL_MS, MAPPED_WAIT_MS, STUCK_MS, WAITING_CHANGES, WAITING_CHANGES_OF_A_USER};
+use crate::limits::{
+    LOCKS_FULL_MS, MAPPED_WAIT_MS, STUCK_MS, STUCK_UNSEEN_MS, WAITING_CHANGES, WAITING_CHANGES_OF_A_USER,
+};
 use crate::queue::{Instant, Span};
 
 /// How long the retry thread and the finder rest between two rounds.
@@ -253,9 +255,14 @@ impl Guard {
             let unchanged = (*next, &other.worker, other.changes) == (ino, &rival.worker, rival.changes);
             let is_stuck = |process: &u32| {
                 let now = (self.clock)().instant;
-                let since = self.descriptors.stuck_since(*process, now);
-                // It has the file although it waits: so it was seen in that wait before the look at its files.
-                since.is_some_and(|since| since < scan.began() && now.since(since) >= Span(STUCK_MS))
+                let Some(since) = self.descriptors.stuck_since(*process, now) else { return false };
+                // A holder that closes the file waits, too, but has it open no longer. Where no look tells, as at a process in the midst of
+                // execve(2), the wait itself does.
+                let most = match scan.sight(&self.descriptors, *process, ino, since) {
+                    OpenState::Writing | OpenState::Appending => STUCK_MS,
+                    OpenState::Done | OpenState::Hidden | OpenState::Awaited => STUCK_UNSEEN_MS,
+                };
+                since < scan.began() && now.since(since) >= Span(most)
             };
             if holds && unchanged && rival.processes.iter().any(is_stuck) {
                 let appends = matches!(change, Change::Write { append: true, .. });
