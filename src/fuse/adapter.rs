@@ -64,8 +64,17 @@ pub(super) const UNREPORTED: [(&str, InitFlags); 9] = [
 
 /// The one place where an error becomes an answer: its message is logged, and the caller gets its errno.
 fn refuse(operation: &str, ino: INodeNo, error: FsError) -> Errno {
-    debug!("{operation} of node {}: {} ({error:?})", ino.0, name_of(error.errno()));
+    debug!("{}", described(operation, ino, &error));
     Errno::from_i32(error.errno())
+}
+
+/// A refusal for the log, with its sentence. A session does not know the name of the tasks directory: here it is `tasks`.
+fn described(operation: &str, ino: INodeNo, error: &FsError) -> String {
+    let (node, errno) = (ino.0, name_of(error.errno()));
+    match error.sentence("tasks") {
+        Some(why) => format!("{operation} of node {node}: {errno} ({why})"),
+        None => format!("{operation} of node {node}: {errno}"),
+    }
 }
 
 fn name_of(errno: i32) -> io::Error {
@@ -638,5 +647,20 @@ fn send_sized(reply: fuser::ReplyXattr, size: u32, value: &[u8]) {
         0 => reply.size(value.len() as u32),
         room if room < value.len() => reply.error(Errno::ERANGE),
         _ => reply.data(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::Fault;
+
+    #[test]
+    fn the_log_has_the_sentence_of_a_refusal() {
+        let error = FsError::Log("the disk is gone".into());
+        let said = described("read", INodeNo(7), &error);
+        assert!(said.starts_with("read of node 7: ") && said.ends_with(" (the disk is gone)"), "{said}");
+        let said = described("open", INodeNo(7), &FsError::Plain(Fault::Absent));
+        assert!(said.starts_with("open of node 7: ") && !said.contains("Absent"), "{said}");
     }
 }
