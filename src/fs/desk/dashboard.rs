@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::documents::{self, SummaryView};
 use super::sentences::Sentences;
-use super::show::View;
+use super::view::View;
 use crate::limits::{
     DASHBOARD_GRAIN, DASHBOARD_SPARE, TASKS_ON_THE_DASHBOARD, TEXT_ON_THE_DASHBOARD, WORKERS_ON_THE_DASHBOARD,
 };

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::super::identity::callers::Caller;
 use super::super::permissions::{access_of, allow};
 use super::super::{Request, Result};
-use super::show::View;
+use super::view::View;
 use crate::queue::{Refusal, Wanted};
 
 impl View {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::SessionInfo;
 use super::documents;
-use super::show::View;
+use super::view::View;
 use crate::engine::Histogram;
 use crate::queue::{Now, State, TaskState};
 
@@ -129,7 +129,7 @@ fn about_the_sessions(page: &mut Page, view: &View) {
         "What the kernel asked since the start, by mount and kind of request.",
     );
     let sessions: [Option<&SessionInfo>; 2] =
-        [0, 1].map(|n: usize| view.sessions[n].get().map(|terms| &**terms));
+        [&view.tree_session, &view.desk_session].map(|session| session.get().map(|terms| &**terms));
     for (session, terms) in ["tree", "desk"].into_iter().zip(sessions) {
         for (kind, count) in terms.into_iter().flat_map(SessionInfo::asked) {
             page.sample(&[("session", session), ("kind", kind)], count as f64);

@@ -8,47 +8,13 @@ use std::ffi::{OsStr, OsString};
 
 use parking_lot::Mutex;
 
-use super::table::task_of;
+use super::file_names::{is_kept_beside, task_of};
 use crate::clock::Clock;
 use crate::limits::{MISNAMED_KEPT, TASK_ID_BYTES};
 use crate::queue::{Misname, TaskId};
 
-/// Files that people and agents keep beside tasks, in lower case and with `-` between words. No word that could be the id of a
-/// task, such as `memory`, belongs here.
-const KEPT_BESIDE: [&str; 24] = [
-    "agents",
-    "agents.local",
-    "agents.override",
-    "authors",
-    "changelog",
-    "claude",
-    "claude.local",
-    "code-of-conduct",
-    "contributing",
-    "contributors",
-    "copilot-instructions",
-    "gemini",
-    "gemini.local",
-    "lessons",
-    "lessons-learned",
-    "lessons-learnt",
-    "licence",
-    "license",
-    "notes",
-    "qwen",
-    "readme",
-    "todo",
-    "todos",
-    "to-do",
-];
 /// Endings of names of Markdown files.
 const MARKDOWN: [&str; 8] = ["md", "markdown", "mdown", "mdwn", "mdx", "mkd", "mkdn", "md.txt"];
-
-/// Whether the name without its ending is that of a file which is kept beside tasks, whatever the case.
-pub(super) fn is_kept_beside(stem: &str) -> bool {
-    let stem = stem.to_lowercase().replace(['_', ' '], "-");
-    KEPT_BESIDE.contains(&stem.as_str())
-}
 
 /// Why a file of that name is no task although it looks like one, and what it should be called.
 pub(super) fn misnamed(name: &OsStr) -> Option<Misnaming> {

@@ -18,25 +18,31 @@
 //! | `misuse`, `refused` | requests that mean nothing here, and what becomes of a refusal |
 //! | `sentences` | the facts of the queue in words |
 
+mod attributes;
+mod content;
 mod create_probe;
 mod dashboard;
 mod documents;
+mod file_names;
 mod handles;
+mod listing;
 mod members;
 mod metrics;
 mod misnamed;
 pub(in crate::fs) mod misuse;
 mod nodes;
+mod ops;
 mod overview;
 mod passthrough;
 mod private;
 mod publish;
 mod refused;
+mod renderings;
 mod scratch;
 pub(in crate::fs) mod sentences;
-mod show;
-mod synth;
 mod table;
+mod timestamps;
+mod view;
 mod watch;
 
 use std::ffi::{OsStr, OsString};
@@ -53,7 +59,7 @@ pub use self::members::Users;
 pub use self::misuse::Misuse;
 use self::nodes::{DeskDirectory, DeskNode, is_synthesized};
 use self::publish::Publisher;
-use self::show::View;
+use self::view::View;
 pub use self::watch::DeskWatch;
 use super::files::Files;
 use super::guard::Guard;
@@ -156,12 +162,12 @@ impl Desk {
 
     /// The terms on which it is served, once it is mounted.
     pub fn terms(&self) -> Option<Arc<SessionInfo>> {
-        self.core.view.sessions[1].get().cloned()
+        self.core.view.desk_session.get().cloned()
     }
 
     /// The tree beside it is served on these terms.
     pub fn beside(&self, tree: Arc<SessionInfo>) {
-        let _ = self.core.view.sessions[0].set(tree);
+        let _ = self.core.view.tree_session.set(tree);
     }
 
     /// Prove that the kernel asks for the attributes of a new file before open(2) returns; else CREATE is answered later. `open` makes and
@@ -268,7 +274,7 @@ impl Filesystem for Desk {
     }
 
     fn began(&self, terms: Arc<SessionInfo>) {
-        let _ = self.core.view.sessions[1].set(terms);
+        let _ = self.core.view.desk_session.set(terms);
     }
 
     fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Found> {

@@ -6,64 +6,17 @@
 //! These documents change by themselves, because they contain the time. So each is made on request, and kept until the queue changes
 //! or a second has passed: an open that follows a `stat` finds the content that the `stat` described.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
-use super::super::Timestamp;
 use super::documents::SummaryView;
 use super::nodes::Document;
-use super::show::{View, time};
+use super::renderings::Rendering;
+use super::timestamps::timestamp_of;
+use super::view::View;
 use super::{dashboard, documents, metrics};
-use crate::limits::{OVERVIEW_MS, RENDERINGS_KEPT};
-use crate::queue::{Access, Eyes, Instant, Moment, Now, Seq, Span, State, Summary, SummaryInput};
-
-/// The documents as they were shown last.
-#[derive(Default)]
-pub(super) struct Overview {
-    summary: Mutex<Renderings>,
-    dashboard: Mutex<Renderings>,
-    metrics: Mutex<Renderings>,
-}
-
-/// A document as it was made for users who may not see some texts.
-pub(super) struct Rendering {
-    /// The rights of the texts that are left out.
-    pub(super) unseen: Vec<Arc<Access>>,
-    pub(super) seq: Seq,
-    pub(super) made: Instant,
-    pub(super) bytes: Arc<[u8]>,
-    pub(super) mtime: Timestamp,
-}
-
-/// The last renderings of a document, each for other users.
-#[derive(Default)]
-pub(super) struct Renderings(VecDeque<Rendering>);
-
-impl Renderings {
-    pub(super) fn find(&self, unseen: &[Arc<Access>]) -> Option<&Rendering> {
-        self.0.iter().find(|rendering| rendering.unseen == unseen)
-    }
-
-    pub(super) fn keep(&mut self, rendering: Rendering) {
-        self.0.retain(|other| other.unseen != rendering.unseen && other.seq <= rendering.seq);
-        self.0.push_back(rendering);
-        if self.0.len() > RENDERINGS_KEPT {
-            self.0.pop_front();
-        }
-    }
-}
-
-impl Overview {
-    fn of(&self, document: Document) -> &Mutex<Renderings> {
-        match document {
-            Document::Dashboard => &self.dashboard,
-            Document::Metrics => &self.metrics,
-            _ => &self.summary,
-        }
-    }
-}
+use crate::fs::Timestamp;
+use crate::limits::OVERVIEW_MS;
+use crate::queue::{Eyes, Moment, Now, Span, State, Summary, SummaryInput};
 
 impl View {
     /// One of these documents as an open shows it now, and since when.
@@ -90,7 +43,7 @@ impl View {
         }
         .into();
         let moment = Moment { seq: state.tail(), at: now.wall.max(state.last_at()) };
-        let mtime = time(moment).max(self.opened);
+        let mtime = timestamp_of(moment).max(self.opened);
         let (seq, made) = (state.tail(), now.instant);
         renderings.keep(Rendering { unseen, seq, made, bytes: bytes.clone(), mtime });
         (bytes, mtime)

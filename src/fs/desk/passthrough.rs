@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::super::files::{append_to, read_from, write_to};
 use super::super::identity::process::leaving;
 use super::super::{Attr, Entry, Ino, NewMode, Opened, ROOT, Reply, Request, Result, SetAttr};
+use super::file_names::task_of;
 use super::handles::{ListingLine, OpenHandle, Plain, Writing};
 use super::nodes::is_synthesized;
 use super::{DeskCore, NO_TIME, table};
@@ -20,12 +21,12 @@ use crate::queue::{Command, Payer, ProcessEnding, TaskId};
 impl DeskCore {
     /// The task whose instructions a name in a directory holds.
     pub(super) fn task_at(&self, parent: Ino, name: &OsStr) -> Option<TaskId> {
-        if parent == ROOT { table::task_of(name) } else { None }
+        if parent == ROOT { task_of(name) } else { None }
     }
 
     /// The task whose instructions a file holds at present.
     fn task_of(&self, ino: Ino) -> Option<TaskId> {
-        self.files.name_in_root(ino).and_then(|name| table::task_of(&name))
+        self.files.name_in_root(ino).and_then(|name| task_of(&name))
     }
 
     /// A caller is about to change the file of a task. It pays for the events that the queue will log for that (C35).

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::super::permissions::{access_of, allow};
 use super::super::rights::groups_of;
 use super::super::{FsError, Request, Result};
-use super::show::View;
+use super::view::View;
 use crate::queue::{Eyes, Manifest, Record, Refusal, State, TaskId, Wanted, WorkerName};
 
 impl View {

@@ -20,8 +20,8 @@ use parking_lot::{Condvar, Mutex};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, statat};
 use rustix::io::Errno;
 
+use super::file_names::{file_of, task_of};
 use super::misnamed::Misnamed;
-use super::table::{file_of, task_of};
 use crate::engine::{Engine, Failure, Submission};
 use crate::fs::ROOT;
 use crate::fs::files::{Files, read_from};

@@ -8,20 +8,16 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::super::identity::callers::Caller;
-use super::super::{Attr, Entry, Fault, FsError, Ino, NewMode, Opened, Reply, Request, Result, SetAttr};
-use super::handles::{OpenHandle, put, slice};
+use super::super::{Fault, FsError, Ino, Request, Result};
+use super::handles::{put, slice};
 use super::misuse::Misuse;
-use super::nodes::{DeskDirectory, DeskNode};
-use super::{DeskCore, table};
 use crate::limits::{
     RESULT_BYTES, SCRATCH_BYTES, SCRATCH_BYTES_OF_A_USER, SCRATCH_FILES, SCRATCH_FILES_OF_A_USER,
 };
-use crate::queue::{Content, Ending, Wall};
+use crate::queue::Wall;
 
 /// A temporary file.
 #[derive(Debug, Clone)]
@@ -74,7 +70,7 @@ const ABSENT: FsError = FsError::Plain(Fault::Absent);
 
 impl Scratches {
     /// Makes an empty file, open, at a place that has none.
-    fn create(&self, place: (Ino, &OsStr), req: &Request, mode: u16, at: Wall) -> Result<u64> {
+    pub(super) fn create(&self, place: (Ino, &OsStr), req: &Request, mode: u16, at: Wall) -> Result<u64> {
         let mut table = self.0.lock();
         table.make_room(req.uid, 1, 0)?;
         table.last += 1;
@@ -128,7 +124,7 @@ impl Scratches {
         put(&mut file.content, offset, data, append, RESULT_BYTES)
     }
 
-    fn resize(&self, number: u64, size: u64) -> Result<()> {
+    pub(super) fn resize(&self, number: u64, size: u64) -> Result<()> {
         let size = usize::try_from(size).ok().filter(|size| *size <= RESULT_BYTES);
         let size = size.ok_or(Fault::TooLarge)?;
         let mut table = self.0.lock();
@@ -141,7 +137,13 @@ impl Scratches {
         Ok(())
     }
 
-    fn opened(&self, number: u64) -> Result<()> {
+    /// Sets the permission bits of a file.
+    pub(super) fn set_mode(&self, number: u64, mode: u32) -> Result<()> {
+        self.0.lock().file(number)?.mode = (mode & 0o777) as u16;
+        Ok(())
+    }
+
+    pub(super) fn opened(&self, number: u64) -> Result<()> {
         self.0.lock().file(number).map(|file| file.open += 1)
     }
 
@@ -152,7 +154,7 @@ impl Scratches {
     }
 
     /// Removes the file at a place, also for a process that has it open: temporary files are renamed, not shared.
-    fn remove(&self, parent: Ino, name: &OsStr) -> Result<()> {
+    pub(super) fn remove(&self, parent: Ino, name: &OsStr) -> Result<()> {
         let mut table = self.0.lock();
         let number = table.places.remove(&(parent, name.to_os_string())).ok_or(ABSENT)?;
         table.files.remove(&number);
@@ -160,7 +162,7 @@ impl Scratches {
     }
 
     /// Renames the file at a place.
-    fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr)) -> Result<()> {
+    pub(super) fn rename(&self, from: (Ino, &OsStr), to: (Ino, &OsStr)) -> Result<()> {
         let mut table = self.0.lock();
         let place = (from.0, from.1.to_os_string());
         let number = table.places.remove(&place).ok_or(ABSENT)?;
@@ -212,128 +214,6 @@ impl ScratchTable {
             self.files.remove(&oldest);
             self.places.retain(|_, number| *number != oldest);
         }
-    }
-}
-
-impl DeskCore {
-    /// Whether a name is that of a temporary file. `exclusive`: the caller opens it with O_EXCL.
-    pub(super) fn is_scratch(&self, parent: Ino, name: &OsStr, node: &DeskNode, exclusive: bool) -> bool {
-        let finished = DeskNode::Directory(DeskDirectory::Completed);
-        let failed = DeskNode::Directory(DeskDirectory::Failed);
-        let a_task = match node {
-            DeskNode::Task(_, id) => self.view.engine.state().task(id.as_str()).is_some(),
-            _ => false,
-        };
-        !a_task
-            && table::is_scratch(name, exclusive)
-            && self.view.nodes.get(parent).is_ok_and(|dir| dir == finished || dir == failed)
-    }
-
-    /// Refuses to change or remove a temporary file of another user. Operators and root may change any.
-    fn may_change_scratch(&self, req: &Request, caller: &Caller, number: u64) -> Result<()> {
-        let file = self.view.scratches.stat(number)?;
-        if file.uid == req.uid || req.uid == 0 || caller.actor.operator {
-            return Ok(());
-        }
-        Err(self.refused(caller, Misuse::ScratchOfAnother { uid: file.uid }.into()))
-    }
-
-    /// `place` has no file; the kernel has checked that.
-    pub(super) fn create_scratch(
-        &self,
-        req: &Request,
-        place: (Ino, &OsStr),
-        mode: NewMode,
-    ) -> Result<(Entry, Opened)> {
-        let caller = self.changer(req)?;
-        if let Some(number) = self.view.scratches.at(place.0, place.1) {
-            self.may_change_scratch(req, &caller, number)?;
-        }
-        self.handles.admit(req.uid, 0)?;
-        let (mode, at) = ((mode.mode & 0o777 & !mode.umask) as u16, (self.view.engine.clock())().wall);
-        let number = self.view.scratches.create(place, req, mode, at);
-        let number = number.map_err(|error| self.refused(&caller, error))?;
-        Ok((self.entry(&DeskNode::Scratch(number), req)?, self.opened(req.uid, OpenHandle::Scratch(number))))
-    }
-
-    pub(super) fn open_scratch(&self, req: &Request, number: u64, writes: bool) -> Result<Opened> {
-        if writes {
-            let caller = self.changer(req)?;
-            self.may_change_scratch(req, &caller, number)?;
-        }
-        self.handles.admit(req.uid, 0)?;
-        self.view.scratches.opened(number)?;
-        Ok(self.opened(req.uid, OpenHandle::Scratch(number)))
-    }
-
-    pub(super) fn set_scratch(
-        &self,
-        req: &Request,
-        caller: &Caller,
-        ino: Ino,
-        number: u64,
-        change: &SetAttr,
-    ) -> Result<Attr> {
-        self.may_change_scratch(req, caller, number)?;
-        if let Some(size) = change.size {
-            self.view.scratches.resize(number, size)?;
-        }
-        if let Some(mode) = change.mode {
-            self.view.scratches.0.lock().file(number)?.mode = (mode & 0o777) as u16;
-        }
-        self.view.attr(ino, &DeskNode::Scratch(number), req)
-    }
-
-    pub(super) fn unlink_scratch(&self, req: &Request, caller: &Caller, place: (Ino, &OsStr)) -> Result<()> {
-        let number = self.view.scratches.at(place.0, place.1).ok_or(ABSENT)?;
-        self.may_change_scratch(req, caller, number)?;
-        self.view.scratches.remove(place.0, place.1)
-    }
-
-    /// The rename that saves a file: it becomes the result in the same step that ends the task (C25).
-    pub(super) fn rename_scratch(
-        self: &Arc<DeskCore>,
-        req: &Request,
-        caller: Arc<Caller>,
-        from: (Ino, &OsStr),
-        to: (Ino, &OsStr, DeskNode),
-        exclusive: bool,
-        reply: Reply<()>,
-    ) {
-        let replaced = self.view.scratches.at(to.0, to.1);
-        let mine = self.view.scratches.at(from.0, from.1).ok_or(ABSENT).and_then(|number| {
-            self.may_change_scratch(req, &caller, number)?;
-            replaced.map_or(Ok(()), |replaced| self.may_change_scratch(req, &caller, replaced))?;
-            Ok(number)
-        });
-        let number = match mine {
-            Ok(number) => number,
-            Err(error) => return reply.send(Err(error)),
-        };
-        if self.is_scratch(to.0, to.1, &to.2, exclusive) {
-            return reply.send(self.view.scratches.rename(from, (to.0, to.1)));
-        }
-        let (task, ending) = match &to.2 {
-            DeskNode::Task(DeskDirectory::Completed, task) => (task, Ending::Completed),
-            DeskNode::Task(DeskDirectory::Failed, task) => (task, Ending::Failed),
-            _ => return reply.send(super::synth::ours()),
-        };
-        let content = match self.view.scratches.read(number, 0, RESULT_BYTES as u32) {
-            Ok(content) => content,
-            Err(error) => return reply.send(Err(error)),
-        };
-        let command = table::finishing(task, &caller, ending, Some(Content::new(content)), exclusive);
-        if let Err(error) = self.before(&caller, &command) {
-            return reply.send(Err(self.refused(&caller, error)));
-        }
-        let (core, place) = (self.clone(), (from.0, from.1.to_os_string()));
-        self.view.engine.submit(command).on_durable(move |outcome| {
-            let outcome = core.answer(&caller, outcome);
-            if outcome.is_ok() {
-                let _ = core.view.scratches.remove(place.0, &place.1);
-            }
-            reply.send(outcome.map(|_| ()));
-        });
     }
 }
 

@@ -9,7 +9,6 @@ use std::ffi::OsStr;
 use super::super::Result;
 use super::super::identity::callers::Caller;
 use super::handles::Subject;
-use super::misnamed::is_kept_beside;
 use super::misuse::Misuse;
 use super::nodes::{DeskDirectory, DeskNode, Document, WorkerFile};
 use crate::queue::{ClaimForm, Command, Content, Ending, Eyes, Refusal, State, TaskId, WorkerName};
@@ -65,18 +64,6 @@ pub(super) fn in_directory(directory: &DeskNode, name: &OsStr) -> Option<DeskNod
         }
         _ => None,
     }
-}
-
-/// The task whose instructions a file in the top directory holds, by its name (C4). Files that people and agents keep beside tasks,
-/// such as `README.md`, hold none.
-pub(super) fn task_of(name: &OsStr) -> Option<TaskId> {
-    let stem = name.to_str()?.strip_suffix(".md")?;
-    if is_kept_beside(stem) { None } else { TaskId::parse(stem) }
-}
-
-/// The name of a task's instruction file.
-pub(super) fn file_of(task: &TaskId) -> String {
-    format!("{task}.md")
 }
 
 /// Whether editors and agents give this name to a file that they will rename (C25). `sed` makes names that could be ids of tasks,

@@ -19,8 +19,8 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
 
+use super::file_names::{file_of, task_of};
 use super::publish::{DirectoryState, Publisher, stamp_of};
-use super::table::{file_of, task_of};
 use crate::engine::{Engine, Failure};
 use crate::fs::permissions::is_for_everybody;
 use crate::limits::{RESCAN_MS, SETTLE_MS, UNSETTLED_MS};
