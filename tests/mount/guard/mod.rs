@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
 use crate::harness::Mounted;
-use crate::process::{is_slow, within};
+use crate::process::{is_slow, until, within};
 
 const AGENT: &str = include_str!("agent.py");
 
@@ -41,6 +41,10 @@ impl Agent {
     pub(super) fn new(mounted: &Mounted, worker: &str) -> Agent {
         let mut agent = Agent::with(mounted, worker, |_| ());
         // As a worker does who takes a task first: of one who was never heard of, the first read may be missed.
+        // On a slow machine the first look at it may be late, and it has no name then.
+        if is_slow() {
+            until("it has a name", || agent.tell("get('tasks/workers/self/why')").is_ok());
+        }
         agent.why();
         agent
     }
