@@ -351,6 +351,8 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("WAITING_CHANGES", limits::WAITING_CHANGES as u64),
         ("WAITING_CHANGES_OF_A_USER", limits::WAITING_CHANGES_OF_A_USER as u64),
         ("DIRECTORY_WAIT_MS", limits::DIRECTORY_WAIT_MS),
+        ("STUCK_MS", limits::STUCK_MS),
+        ("STUCK_UNSEEN_MS", limits::STUCK_UNSEEN_MS),
         ("UNSEEN_LOCK_MS", limits::UNSEEN_LOCK_MS),
         ("IGNORE_FILE_BYTES", limits::IGNORE_FILE_BYTES),
     ];

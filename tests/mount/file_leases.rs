@@ -28,8 +28,8 @@ for fd in held:
 os.write(1, b'held\\n')
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})
 sys.stdin.read()";
-/// Does something with a file again and again until no lease is in its way, and says how often it was refused. Not by Python's own files: to
-/// these, EAGAIN of a read is no error.
+/// Does something with a file again and again until no lease is in its way, and says how often it was refused. It does not use Python's
+/// own files: to these, EAGAIN of a read is no error.
 const PATIENT: &str = "
 import os, sys
 refused = 0

@@ -156,7 +156,8 @@ impl OpenFiles {
     }
 
     /// Since when a thread of the process waits where nothing can wake it, for a lock in the kernel or for a disk: when that wait was seen
-    /// first. `status` tells it without any lock of the process. `stat` may wait for a process in the midst of execve(2), and that one for us.
+    /// first. `status` tells it without any lock of the process. `stat` may wait for a process in the midst of execve(2), and that process
+    /// for us.
     pub(super) fn stuck_since(&self, process: u32, now: Instant) -> Option<Instant> {
         let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
         let mut waits = self.waits.lock();
