@@ -1,37 +1,38 @@
-//! What somebody wants to happen: the questions that [`decide`](super::decide()) answers.
+//! Requests to the queue. [`decide`](super::decide()) judges each of them.
 //!
 //! Must never: hold anything that only a filesystem understands.
 
 use super::{Content, Event, Eyes, FileStamp, LossReason, Manifest, Seq, Span, TaskId, WorkerName};
 
-/// Who asks.
+/// The caller of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     /// The caller's worker name.
     pub worker: WorkerName,
     /// The caller's uid. A name belongs to the uid that used it first.
     pub uid: u32,
-    /// Whether the caller may do what only an operator may: act on claims of others.
+    /// Whether the caller may do what only an operator may, such as acting on the claims of other workers.
     pub operator: bool,
 }
 
 impl Actor {
-    /// Whether the caller may say what a worker does or can do: its own, and for operators everybody's.
+    /// Whether the caller may set the draining state and the capabilities of a worker. Every caller may set its own; an operator may set
+    /// those of every worker.
     pub fn may_speak_for(&self, worker: &WorkerName) -> bool {
         self.worker == *worker || self.operator
     }
 }
 
-/// One wish.
+/// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// An instruction file is complete and says this.
+    /// An instruction file is complete.
     Publish {
         /// The task.
         task: TaskId,
-        /// The file as understood.
+        /// The parsed file.
         manifest: Manifest,
-        /// Which content that is.
+        /// The stamp of the content that was parsed.
         stamp: FileStamp,
     },
     /// An instruction file is open for writing.
@@ -46,12 +47,12 @@ pub enum Command {
         /// The caller.
         by: Actor,
     },
-    /// An instruction file was found to be gone; it is too late to refuse that.
+    /// The daemon found that an instruction file is gone. It is too late to refuse the removal.
     FileGone {
         /// The task.
         task: TaskId,
     },
-    /// An instruction file did not come back in time.
+    /// An instruction file was gone for too long.
     Withdraw {
         /// The task.
         task: TaskId,
@@ -63,122 +64,122 @@ pub enum Command {
         /// The operator.
         by: Actor,
     },
-    /// A worker wants this task.
+    /// A worker claims this task.
     Claim {
         /// The task.
         task: TaskId,
-        /// Who.
+        /// The caller.
         by: Actor,
-        /// How it asks.
+        /// How the caller opens the claim.
         form: ClaimForm,
-        /// What it may read: a task whose file it cannot read is not for it.
+        /// The files that the worker may read. A worker cannot claim a task whose file it cannot read.
         eyes: Eyes,
     },
-    /// A worker wants the best task there is for it.
+    /// A worker claims the first ready task that it can do.
     ClaimNext {
-        /// Who.
+        /// The caller.
         by: Actor,
-        /// How it asks.
+        /// How the caller opens the claim.
         form: ClaimForm,
-        /// What it may read.
+        /// The files that the worker may read.
         eyes: Eyes,
     },
-    /// The holder leaves a progress note.
+    /// The holder writes a progress note.
     Note {
         /// The task.
         task: TaskId,
-        /// The claim under which the writer opened the file.
+        /// The epoch of the claim under which the worker opened the file.
         epoch: Seq,
-        /// Who.
+        /// The caller.
         by: Actor,
-        /// What.
+        /// The note.
         text: String,
     },
-    /// The holder is done with the task, one way or the other.
+    /// The holder completes the task or gives it up.
     Finish {
         /// The task.
         task: TaskId,
-        /// Who.
+        /// The caller.
         by: Actor,
-        /// How it ended.
+        /// Whether the task is completed or failed.
         ending: Ending,
-        /// The result or the reason, where it comes with the step.
+        /// The result or the reason, if it is already known. It may follow in a [`Command::Report`].
         text: Option<Content>,
-        /// Whether having done so already is a refusal.
+        /// Whether the command is refused if the caller has already finished the task in this way.
         exclusive: bool,
     },
     /// The result or reason of a finished task is complete.
     Report {
         /// The task.
         task: TaskId,
-        /// The position of the finish under which the writer opened the file.
+        /// The position of the finish under which the worker opened the file.
         finish: Seq,
-        /// Who.
+        /// The caller.
         by: Actor,
         /// The whole text.
         text: Content,
     },
-    /// A claim is given back by its holder, or taken away by an operator.
+    /// The holder gives its claim back, or an operator takes the claim away.
     Release {
         /// The task.
         task: TaskId,
-        /// Who.
+        /// The caller.
         by: Actor,
     },
-    /// A finished task is to be done again.
+    /// The caller wants a finished task to be done again.
     Retry {
         /// The task.
         task: TaskId,
-        /// Who.
+        /// The caller.
         by: Actor,
     },
-    /// A lease ran out.
+    /// The lease of a claim ran out.
     Expire {
         /// The task.
         task: TaskId,
-        /// The claim that is over. A younger one stays.
+        /// The epoch of the claim that ends. A younger claim stays.
         epoch: Seq,
-        /// How long the holder was silent.
+        /// How long the holder had no activity.
         silent: Span,
     },
-    /// A worker is gone.
+    /// A worker ended.
     Depart {
         /// The worker.
         worker: WorkerName,
-        /// Its last claim that is over with it. Younger ones stay.
+        /// The epoch of the last claim that ends. Younger claims stay.
         epoch: Seq,
-        /// How that is known.
+        /// How the daemon knows that the worker ended.
         reason: LossReason,
     },
-    /// A worker shall claim nothing more, or may again.
+    /// A worker may claim nothing more, or may claim again.
     Drain {
         /// The worker.
         worker: WorkerName,
-        /// Who wants it.
+        /// The caller.
         by: Actor,
-        /// Which of the two.
+        /// Whether claiming stops or goes on.
         draining: bool,
     },
-    /// It is said what a worker can do, instead of what was said before.
+    /// A caller sets the capabilities of a worker. The new ones replace the old ones.
     Equip {
         /// The worker.
         worker: WorkerName,
-        /// Who says so.
+        /// The caller.
         by: Actor,
         /// Its capabilities.
         words: Vec<String>,
     },
-    /// Nobody shall claim anything, or everybody may again.
+    /// No worker may claim anything, or every worker may claim again.
     Pause {
-        /// Who wants it.
+        /// The caller.
         by: Actor,
-        /// Which of the two.
+        /// Whether claiming stops or goes on.
         paused: bool,
     },
 }
 
 impl Command {
-    /// Who asks; nobody when crewfs itself does.
+    /// The caller; `None` if the daemon itself makes the request.
     pub fn actor(&self) -> Option<&Actor> {
         match self {
             Command::Publish { .. }
@@ -203,37 +204,37 @@ impl Command {
     }
 }
 
-/// How a worker asks for a claim. The three differ in what they mean for a worker that has held the task already.
+/// How a worker opens a claim. The forms differ for a worker that holds or held the task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimForm {
-    /// The worker wants the claim, whether it makes it now or has it already.
+    /// The worker gets the claim, or keeps the claim that it already has.
     Any,
-    /// The worker wants to be the one that makes it: to have it already is a refusal.
+    /// The worker must make the claim. If it already holds the task, the command is refused.
     Exclusive,
-    /// The worker opens the claim to write a text into it, a progress note. That claims a task like [`ClaimForm::Any`], but
-    /// not for a worker whose own claim was ended by another hand: what it writes was meant for the claim that is over.
+    /// The worker opens the claim to write a progress note. This claims a task like [`ClaimForm::Any`]. But it is refused if the lease, an
+    /// operator or the end of a process ended the worker's last claim: the note was meant for that claim.
     Text,
 }
 
 /// The two ways in which a task ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Done.
+    /// The task is done.
     Completed,
-    /// Given up.
+    /// The task is given up.
     Failed,
 }
 
-/// A wish granted: what will have happened, and what the caller wants to know of it.
+/// A command that is allowed: its events, and the answer to the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// The facts, in order. Empty when nothing changes: the caller has already what it asked for.
+    /// The events, in order. Empty if nothing changes, because the caller already has what it asked for.
     pub events: Vec<Event>,
-    /// The answer.
+    /// The answer to the caller.
     pub outcome: Outcome,
 }
 
-/// The answer to a wish that was granted.
+/// The answer to a command that is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The caller holds this claim.
@@ -243,11 +244,11 @@ pub enum Outcome {
         /// The claim's epoch.
         epoch: Seq,
     },
-    /// The task ended by this finish.
+    /// The task is finished.
     Finished {
         /// The position of the finish.
         finish: Seq,
     },
-    /// It is so.
+    /// The command is done and has no result.
     Done,
 }

@@ -1,7 +1,7 @@
-//! What happened: the vocabulary of the log.
+//! Events: the vocabulary of the log.
 //!
-//! May assume: that a command was judged before an event came to be.
-//! Must never: change the meaning or the spelling of an event that has been written anywhere. Add a new one instead.
+//! May assume: a command was judged before its events were made.
+//! Must never: change the meaning or the spelling of an event that was ever written. Add a new event instead.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,53 +15,53 @@ pub enum Event {
     Published {
         /// The task.
         task: TaskId,
-        /// The file as understood.
+        /// The parsed file.
         manifest: Manifest,
-        /// Which content that was.
+        /// The stamp of the content that was parsed.
         stamp: FileStamp,
-        /// The cycle of needs that it closes, starting with this task.
+        /// The cycle of needs that the task closes, starting with this task.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         cycle: Vec<TaskId>,
     },
-    /// A cycle that this task was rejected for is gone.
+    /// The cycle for which this task was rejected no longer exists.
     CycleBroken {
         /// The task.
         task: TaskId,
     },
-    /// The instruction file is open for writing: what it says is not complete until the task is published again.
+    /// The instruction file is open for writing. Its content is not complete until the task is published again.
     FileOpened {
         /// The task.
         task: TaskId,
     },
-    /// The instruction file is gone. The task stays: its file may be on its way back.
+    /// The instruction file is gone. The task stays, because the file may come back.
     FileMissing {
         /// The task.
         task: TaskId,
     },
-    /// The task is gone, because its instruction file did not come back.
+    /// The task was removed, because its instruction file was gone for too long.
     Withdrawn {
         /// The task.
         task: TaskId,
     },
-    /// An operator removed the record of a finished task that has no file any more.
+    /// An operator removed the record of a finished task whose file is gone.
     Forgotten {
         /// The task.
         task: TaskId,
         /// The operator.
         by: WorkerName,
     },
-    /// A worker got the task. This event's position is the claim's epoch.
+    /// A worker claimed the task. The position of this event is the epoch of the claim.
     Claimed {
         /// The task.
         task: TaskId,
         /// The holder.
         worker: WorkerName,
     },
-    /// The holder left a progress note.
+    /// The holder wrote a progress note.
     Noted {
         /// The task.
         task: TaskId,
-        /// What it wrote.
+        /// The note.
         text: Content,
     },
     /// The task is done.
@@ -71,10 +71,10 @@ pub enum Event {
         /// The holder, if it finished the task itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         worker: Option<WorkerName>,
-        /// The operator, if one finished the task instead.
+        /// The operator, if an operator finished the task instead.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<WorkerName>,
-        /// The result, where it came with the step.
+        /// The result, if it was already known. It may follow in an [`Event::Reported`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<Content>,
     },
@@ -85,10 +85,10 @@ pub enum Event {
         /// The holder, if it gave up the task itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         worker: Option<WorkerName>,
-        /// The operator, if one gave it up instead. Neither is named when too many claims were lost.
+        /// The operator, if an operator gave the task up instead. Both names are `None` if too many claims were lost.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<WorkerName>,
-        /// The reason, where it came with the step.
+        /// The reason, if it was already known. It may follow in an [`Event::Reported`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<Content>,
     },
@@ -103,52 +103,52 @@ pub enum Event {
     Returned {
         /// The task.
         task: TaskId,
-        /// Who held it.
+        /// The holder.
         worker: WorkerName,
-        /// Why.
+        /// Why the claim ended.
         reason: LossReason,
     },
-    /// A finished task is to be done again.
+    /// A finished task is open again.
     Retried {
         /// The task.
         task: TaskId,
-        /// Who wants it.
+        /// The caller.
         by: WorkerName,
     },
     /// A worker used its name for the first time.
     Joined {
         /// Its name.
         worker: WorkerName,
-        /// Whom the name belongs to from now on.
+        /// The user that the name belongs to from now on.
         uid: u32,
     },
-    /// A worker was told to finish what it holds and claim nothing more, or the opposite.
+    /// A worker may claim nothing more, or may claim again.
     Drained {
         /// Its name.
         worker: WorkerName,
-        /// Whether it drains from now on.
+        /// Whether the worker drains from now on.
         draining: bool,
     },
-    /// A worker has these capabilities now, and no others.
+    /// A worker has exactly these capabilities now.
     Capable {
         /// Its name.
         worker: WorkerName,
-        /// The words, in order, each once.
+        /// The capabilities, sorted, each once.
         words: Vec<String>,
     },
-    /// Nothing but the time: it is so late that something changes by itself.
+    /// Only time passed. At this time some task changes without a command.
     TimePassed,
-    /// All claiming was stopped, or goes on.
+    /// An operator stopped all claiming, or let it go on.
     Paused {
         /// Whether claiming is stopped from now on.
         paused: bool,
-        /// Who wants it.
+        /// The caller.
         by: WorkerName,
     },
 }
 
 impl Event {
-    /// The name of each kind, as it stands in the log.
+    /// The name of each kind of event, as written in the log.
     pub const NAMES: [&str; 18] = [
         "published",
         "cycle_broken",
@@ -170,7 +170,7 @@ impl Event {
         "paused",
     ];
 
-    /// What kind it is, as it stands in the log.
+    /// The name of this kind of event, as written in the log.
     pub fn name(&self) -> &'static str {
         match self {
             Event::Published { .. } => "published",
@@ -194,7 +194,7 @@ impl Event {
         }
     }
 
-    /// The text that it carries.
+    /// The text that the event carries.
     pub fn text(&self) -> Option<&Content> {
         match self {
             Event::Noted { text, .. } | Event::Reported { text, .. } => Some(text),
@@ -203,7 +203,7 @@ impl Event {
         }
     }
 
-    /// The same with another text, if it carries one.
+    /// The same event with another text, if it carries one.
     pub fn with_text(&self, new: Content) -> Event {
         let mut event = self.clone();
         match &mut event {
@@ -214,7 +214,7 @@ impl Event {
         event
     }
 
-    /// The task that it is about.
+    /// The task that the event is about.
     pub fn task(&self) -> Option<&TaskId> {
         match self {
             Event::Published { task, .. }
@@ -239,14 +239,14 @@ impl Event {
     }
 }
 
-/// An event in its place in the log. One line of `events.jsonl` is one record.
+/// An event with its position in the log. One line of `events.jsonl` is one record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its position; positions have no gaps.
+    /// The position. Positions have no gaps.
     pub seq: Seq,
-    /// When. Never before the record that precedes it.
+    /// The time of the event. It is never before that of the previous record.
     pub at: Wall,
-    /// What.
+    /// The event.
     #[serde(flatten)]
     pub event: Event,
 }

@@ -1,16 +1,16 @@
-//! The queue as a pure state machine: what may happen to a task, and what did.
+//! The queue as a pure state machine: which commands are allowed, and which events happened.
 //!
 //! May assume: nothing but its arguments.
 //! Must never: read a clock, touch a file, start a thread, or know that a filesystem exists.
 //!
-//! Data goes one way. A [`Command`] is a request. [`decide`] judges it against the [`State`] and answers with
-//! [`Event`]s, or with a [`Refusal`]. An event is a fact with its time: [`State::apply`] never judges it again, so a stricter
-//! rule cannot break an older log. `replay(log) == state`, always.
+//! Data flows one way. A [`Command`] is a request. [`decide`] judges it against the [`State`] and returns [`Event`]s or a [`Refusal`]. An
+//! event is a fact with its time. [`State::apply`] never judges an event again, so a stricter rule cannot break an older log. `replay(log)
+//! == state`, always.
 //!
-//! A refusal and every other reason is a fact, too. The filesystem turns facts into sentences, because only it knows what the
+//! A refusal and every other reason is a fact, too. The filesystem turns facts into sentences, because only the filesystem knows what the
 //! reader can type.
 //!
-//! The number of the event that made a claim is the claim's *epoch*: it only grows, so it fences a stale owner.
+//! The number of the event that made a claim is the *epoch* of the claim. Epochs only grow, so an epoch fences off a stale holder.
 
 mod access;
 mod areas;

@@ -1,6 +1,6 @@
-//! What a task is: its instructions as understood, and where it stands.
+//! The data of a task: its parsed instructions, and its history in the queue.
 //!
-//! Must never: decide anything. These are the nouns; `decide` and `state` are the verbs.
+//! Must never: decide anything. That is for `decide` and `state`.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::rank::ReadyPlace;
 use super::{Access, Content, Digest, LossReason, Seq, Span, TaskId, Wall, WorkerName};
 use crate::limits::NAMED_IN_A_SENTENCE;
 
-/// How urgent a task is. Lower goes first.
+/// How urgent a task is. Lower values go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
@@ -19,7 +19,7 @@ pub enum Priority {
     Critical,
     /// `high`, `P1`
     High,
-    /// `normal`, `P2`; what a task has that does not say
+    /// `normal`, `P2`; the default
     #[default]
     Normal,
     /// `low`, `P3`
@@ -39,7 +39,7 @@ impl Priority {
     ];
 }
 
-/// A time that a front matter names: fixed, or counted from publishing.
+/// A time that a front matter names: a fixed time, or a span from publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum When {
@@ -49,7 +49,7 @@ pub enum When {
     After(Span),
 }
 
-/// What the front matter of an instruction file says, with its defaults filled in.
+/// The front matter of an instruction file, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// `title`, or the first heading, or the id.
@@ -72,21 +72,21 @@ pub struct Spec {
     /// `not_before`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<When>,
-    /// `lease`: how long a silent worker keeps the task; the mount's default when it does not say.
+    /// `lease`: how long a worker without activity keeps the task; the default of the mount if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Span>,
-    /// `attempts`: how many claims may be lost before the task fails as poisonous.
+    /// `attempts`: how many claims may be lost before the task fails.
     #[serde(default = "default_attempts", skip_serializing_if = "is_default_attempts")]
     pub attempts: u32,
     /// `context`: paths to read first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub context: Vec<String>,
-    /// What was understood only in part: unknown keys, by name.
+    /// Warnings about the front matter, such as unknown keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
-/// How many claims of a task may be lost before it fails, when its front matter does not say.
+/// How many claims of a task may be lost before it fails, if its front matter does not say.
 pub(super) const DEFAULT_ATTEMPTS: u32 = 3;
 
 fn default_attempts() -> u32 {
@@ -102,7 +102,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl Spec {
-    /// A task with nothing but a title.
+    /// A task that has only a title.
     pub fn titled(title: impl Into<String>) -> Spec {
         Spec {
             title: title.into(),
@@ -123,24 +123,24 @@ impl Spec {
 /// Why an instruction file cannot be a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// The line of the file, from 1; 0 when the file as a whole is wrong.
+    /// The line of the file, from 1; 0 if the file as a whole is wrong.
     pub line: u64,
     /// One sentence: what is wrong and what would be right.
     pub message: String,
 }
 
-/// An instruction file as understood.
+/// A parsed instruction file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Manifest {
-    /// It is a task.
+    /// The file is a task.
     Spec(Arc<Spec>),
-    /// It is not, and why.
+    /// The file is not a task, for this reason.
     Problem(Arc<Problem>),
 }
 
 impl Manifest {
-    /// About how many bytes it takes where it is written down.
+    /// About how many bytes the manifest has in the log.
     pub(super) fn bytes(&self) -> u64 {
         let words = |words: &[String]| words.iter().map(|word| word.len() + 3).sum::<usize>();
         let bytes = match self {
@@ -154,7 +154,7 @@ impl Manifest {
         bytes as u64
     }
 
-    /// The needs that it names.
+    /// The needs that the file names.
     pub fn needs(&self) -> &[TaskId] {
         match self {
             Manifest::Spec(spec) => &spec.needs,
@@ -163,7 +163,7 @@ impl Manifest {
     }
 }
 
-/// What tells one content of a file from another without reading it, and who may read it.
+/// Identifies a content of a file without reading it, and says which users may read the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FileStamp {
     /// Inode number on the disk.
@@ -172,19 +172,19 @@ pub struct FileStamp {
     pub size: u64,
     /// `st_mtime` in nanoseconds since 1970.
     pub mtime_ns: i64,
-    /// Its rights, where it is or was private.
+    /// The access rights of the file, if the file is or was private.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readers: Option<Arc<Access>>,
 }
 
 impl FileStamp {
-    /// Whether it is the same content, whatever the rights are.
+    /// Whether both stamps have the same content. The access rights do not count.
     pub fn is_content_of(&self, other: &FileStamp) -> bool {
         (self.ino, self.size, self.mtime_ns) == (other.ino, other.size, other.mtime_ns)
     }
 }
 
-/// When something happened: the event's position in the log and its time.
+/// The position and the time of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Moment {
     /// Position in the log.
@@ -198,7 +198,7 @@ pub struct Moment {
 pub struct Claim {
     /// The holder.
     pub worker: WorkerName,
-    /// When it began; its `seq` is the epoch.
+    /// When the claim began; `since.seq` is the epoch.
     pub since: Moment,
     /// The last progress note.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -215,144 +215,145 @@ impl Claim {
 /// A progress note.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// The event that carries it.
+    /// The event that carries the text.
     pub seq: Seq,
     /// What the holder wrote.
     pub text: String,
-    /// When.
+    /// When the holder wrote the note.
     pub at: Wall,
 }
 
 /// How a task ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finish {
-    /// The holder that finished it; `None` when too many claims were lost, or an operator finished it.
+    /// The holder that finished the task; `None` if too many claims were lost, or if an operator finished it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerName>,
-    /// The operator that finished it.
+    /// The operator that finished the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<WorkerName>,
     /// The epoch of the claim that ended.
     pub epoch: Seq,
     /// When it ended.
     pub when: Moment,
-    /// The result or the reason; it lies in the log.
+    /// The result or the reason, whose text is in the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<TextRef>,
 }
 
-/// A text that lies in the log: too large to keep thousands of them in memory.
+/// A reference to a text in the log. Thousands of such texts would be too large for memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TextRef {
-    /// The event that carries it.
+    /// The event that carries the text.
     pub seq: Seq,
     /// Length in bytes.
     pub size: u64,
-    /// The first line, cut at [`crate::limits::RESULT_HEAD_BYTES`], for lists.
+    /// The first line that is not blank, cut at [`crate::limits::RESULT_HEAD_BYTES`], for lists.
     pub head: String,
-    /// A checksum of it.
+    /// A checksum of the text.
     #[serde(with = "super::content::hexadecimal")]
     pub check: u64,
-    /// When it was written.
+    /// When the text was written.
     pub at: Wall,
 }
 
 impl TextRef {
-    /// A text that the event of this moment carries.
+    /// The reference to `content`, which the event at `moment` carries.
     pub(super) fn to(content: &Content, moment: Moment) -> TextRef {
         let Digest { bytes, head, check } = content.digest().clone();
         TextRef { seq: moment.seq, size: bytes, head, check, at: moment.at }
     }
 
-    /// Whether it is this text.
+    /// Whether the reference is to this text.
     pub fn is(&self, text: &Digest) -> bool {
         (self.size, &self.head, self.check) == (text.bytes, &text.head, text.check)
     }
 }
 
-/// A claim that ended without the task being finished.
+/// A claim that ended although the task was not finished.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
-    /// Who lost it.
+    /// The worker that lost the claim.
     pub worker: WorkerName,
-    /// The epoch that ended.
+    /// The epoch of the claim.
     pub epoch: Seq,
     /// When it ended.
     pub at: Wall,
-    /// Why.
+    /// Why the claim ended.
     pub reason: LossReason,
 }
 
-/// Where a task stands. Whether an open one is ready or blocked is for [`State::state_of`](super::State::state_of) to say.
+/// The phase of a task. [`State::state_of`](super::State::state_of) says whether an open task is ready or blocked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Waits to be claimed, or for something else.
+    /// The task can be claimed, or is blocked.
     Open,
-    /// Somebody works on it.
+    /// A worker holds the task.
     Claimed(Claim),
-    /// Done.
+    /// The task is done.
     Completed(Finish),
-    /// Given up.
+    /// The task is given up.
     Failed(Finish),
-    /// Its file is not a task, for [`Manifest::Problem`] or for a cycle.
+    /// The file is not a valid task: it is a [`Manifest::Problem`], or its needs form a cycle.
     Rejected(Arc<Problem>),
 }
 
-/// Where the instruction file of a task is. A task is its id; the file may go and come back.
+/// The state of the instruction file of a task. The id identifies the task; the file may go and come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileState {
-    /// At its place, and complete.
+    /// The file exists and is complete.
     #[default]
     Present,
-    /// Open for writing since then: what it says is not complete.
+    /// The file is open for writing since then. Its content is not complete.
     Open(Moment),
-    /// Gone since then.
+    /// The file is gone since then.
     Missing(Moment),
 }
 
 /// One task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
-    /// What is in force. Of a rejected task: what was in force last, or a bare title.
+    /// The instructions in force. A rejected task has those that were in force before, or only a title.
     pub spec: Arc<Spec>,
-    /// The newest content of the file as understood; in force as soon as the task is open again.
+    /// The newest parsed content of the file. It comes into force when the task is open.
     pub manifest: Manifest,
-    /// The cycle of needs that the newest content closes, starting with this task; empty when there is none.
+    /// The cycle of needs that the newest content closes, starting with this task; empty if there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cycle: Vec<TaskId>,
-    /// Which content of the file that was.
+    /// The stamp of the newest content.
     pub stamp: FileStamp,
-    /// Where the file is.
+    /// The state of the file.
     #[serde(default, skip_serializing_if = "is_default")]
     pub file: FileState,
-    /// When it was first published: its age.
+    /// When the task was first published. This is its age.
     pub published: Moment,
-    /// When anything about it changed last.
+    /// When the task last changed.
     pub changed: Moment,
-    /// Where it stands.
+    /// The phase.
     pub phase: Phase,
-    /// Of an open task: the needs that are not completed yet.
+    /// The needs of an open task that are not completed yet.
     #[serde(default, skip_serializing_if = "OrdSet::is_empty")]
     pub unmet: OrdSet<TaskId>,
-    /// Since when it could be claimed, but for files that others own: what it needs is met and its time has come. A claim
-    /// that is lost does not set it back.
+    /// Since when the task could be claimed, apart from files that other tasks own: all its needs are met, and `not_before` has passed. A
+    /// lost claim does not reset it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_since: Option<Wall>,
-    /// Claims lost since it was published or retried, oldest first; of many, all that count as attempts and the newest.
+    /// Claims lost since the task was published or retried, oldest first. If there are many: all that count as attempts, and the newest
+    /// others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,
-    /// Workers whose last claim of it was ended by another hand: by an operator, the lease, or the end of a process.
+    /// Workers whose last claim of the task was ended by an operator, the lease, or the end of a process.
     #[serde(default, skip_serializing_if = "OrdSet::is_empty")]
     pub ousted: OrdSet<WorkerName>,
-    /// What follows from the time and the rules.
+    /// The rank and the next due time, which follow from the time and the rules.
     #[serde(skip)]
     pub(super) place: ReadyPlace,
 }
 
 impl Task {
-    /// The claim, while there is one.
+    /// The claim, if a worker holds the task.
     pub fn claim(&self) -> Option<&Claim> {
         match &self.phase {
             Phase::Claimed(claim) => Some(claim),
@@ -360,7 +361,7 @@ impl Task {
         }
     }
 
-    /// How it ended, once it has.
+    /// The finish, if the task is completed or failed.
     pub fn finish(&self) -> Option<&Finish> {
         match &self.phase {
             Phase::Completed(finish) | Phase::Failed(finish) => Some(finish),
@@ -368,7 +369,7 @@ impl Task {
         }
     }
 
-    /// The events whose texts it shows, and how long those are, in bytes.
+    /// The events whose texts the task shows, each with the length of the text in bytes.
     pub fn texts(&self) -> impl Iterator<Item = (Seq, u64)> {
         let note = self.claim().and_then(|claim| claim.note.as_ref());
         let note = note.map(|note| (note.seq, note.text.len() as u64));
@@ -376,12 +377,12 @@ impl Task {
         note.into_iter().chain(result)
     }
 
-    /// Whether its file is at its place and complete: only then can it be claimed.
+    /// Whether the file exists and is complete. Only then can the task be claimed.
     pub fn has_whole_file(&self) -> bool {
         self.file == FileState::Present
     }
 
-    /// Whether its file is to be looked at until that is settled: it is open for writing, or gone while the task is not finished.
+    /// Whether the daemon must check the file again: it is open for writing, or it is gone and the task is not finished.
     pub fn is_unsettled(&self) -> bool {
         match self.file {
             FileState::Present => false,
@@ -390,27 +391,27 @@ impl Task {
         }
     }
 
-    /// Whether its file is gone.
+    /// Whether the file is gone.
     pub fn file_is_missing(&self) -> bool {
         matches!(self.file, FileState::Missing(_))
     }
 
-    /// Whether it is open: ready or blocked.
+    /// Whether the task is open: ready or blocked.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open)
     }
 
-    /// Whether somebody works on it, or may yet.
+    /// Whether the task is open or claimed.
     pub fn is_unfinished(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Claimed(_))
     }
 
-    /// When it is to be done.
+    /// The deadline as a time.
     pub fn deadline(&self) -> Option<Wall> {
         self.spec.deadline.map(|when| self.time_of(when))
     }
 
-    /// When it may be begun.
+    /// The earliest time at which the task can be claimed.
     pub fn not_before(&self) -> Option<Wall> {
         self.spec.not_before.map(|when| self.time_of(when))
     }
@@ -438,7 +439,7 @@ impl std::fmt::Display for Problem {
 }
 
 impl Problem {
-    /// The problem of a task whose needs lead back to it.
+    /// The problem of a task whose needs lead back to the task itself.
     pub fn cycle(cycle: &[TaskId]) -> Problem {
         let named = cycle.iter().take(NAMED_IN_A_SENTENCE).map(|id| format!("{id} → "));
         let more = match cycle.len().saturating_sub(NAMED_IN_A_SENTENCE) {
