@@ -1,6 +1,6 @@
-//! One value of the front matter, taken as what its key calls for.
+//! Converts a value of the front matter to the type that its key requires.
 //!
-//! Must never: take a value for another one than it is. A synonym is taken only where it has one meaning.
+//! Must never: convert a value to something that the writer did not mean. A synonym is accepted only if it has one meaning.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::limits::{LIST_ITEM_BYTES, LIST_ITEMS, MAX_ATTEMPTS, SPAN_DAYS};
 use crate::queue::task::{DEFAULT_ATTEMPTS, Priority, Problem, When};
 use crate::queue::{Span, TaskId, Wall};
 
-/// What other systems call a priority, without case and punctuation.
+/// Names of priorities in other systems, without case and punctuation.
 const SYNONYMS: [(Priority, &[&str]); 5] = [
     (Priority::Critical, &["urgent", "highest", "blocker", "emergency", "immediate", "asap", "veryhigh"]),
     (Priority::High, &["major", "important"]),
@@ -18,20 +18,20 @@ const SYNONYMS: [(Priority, &[&str]); 5] = [
     (Priority::Background, &["lowest", "trivial", "verylow", "p5", "p6", "p7", "p8", "p9"]),
 ];
 
-/// A value of the front matter with its key and line, ready to be taken as this or that.
+/// A value of the front matter with its key and line.
 pub(super) struct Field<'a> {
     pub(super) key: &'a str,
-    /// The line of the file in which its value begins.
+    /// The line of the file in which the value begins.
     pub(super) line: u64,
     pub(super) value: &'a Value,
     /// The YAML from that line on.
     pub(super) source: &'a str,
-    /// The absolute paths by which the project is reached.
+    /// The absolute paths of the project.
     pub(super) roots: &'a [String],
 }
 
 impl Field<'_> {
-    /// The refusal of this value: `expected` says what would be right.
+    /// The problem of this value. `expected` says what would be right.
     fn wrong(&self, expected: impl std::fmt::Display) -> Problem {
         let mut shown = self.value.to_string();
         if shown.chars().count() > 60 {
@@ -53,14 +53,14 @@ impl Field<'_> {
             written.chars().filter(|c| !" _-".contains(*c)).flat_map(char::to_lowercase).collect();
         let named =
             Priority::ALL.iter().find(|(_, word, short)| bare == *word || short.eq_ignore_ascii_case(&bare));
-        let also = || SYNONYMS.iter().find(|(_, words)| words.contains(&bare.as_str()));
+        let synonym = || SYNONYMS.iter().find(|(_, words)| words.contains(&bare.as_str()));
         if let Some(priority) =
-            named.map(|(priority, ..)| *priority).or_else(|| also().map(|(priority, _)| *priority))
+            named.map(|(priority, ..)| *priority).or_else(|| synonym().map(|(priority, _)| *priority))
         {
             return Ok(priority);
         }
         let expected = "one of critical, high, normal, low, background, or P0 to P4";
-        // Some systems count from 0 and some from 1, some up and some down.
+        // A bare number is ambiguous: systems count priorities from 0 or 1, upwards or downwards.
         match self.value.as_u64().or_else(|| written.parse().ok()) {
             Some(number @ 0..=9) => {
                 Err(self.wrong(format!("{expected}; write P{number}, where P0 is the most urgent")))
@@ -69,7 +69,7 @@ impl Field<'_> {
         }
     }
 
-    /// The items of a list, as they are written.
+    /// The items of a list, unchanged.
     fn list(&self, what: &str) -> Result<Vec<&str>, Problem> {
         let expected = format!("a list of {what}, such as [a, b]");
         let Value::Array(items) = self.value else { return Err(self.wrong(expected)) };
@@ -124,13 +124,13 @@ impl Field<'_> {
         })
     }
 
-    /// The line in which a part of the value stands, as far as one can tell.
+    /// The first line from the value on that contains this text; the line of the value if there is none.
     pub(super) fn line_with(&self, text: &str) -> u64 {
         let found = self.source.lines().zip(self.line..).find(|(line, _)| line.contains(text));
         found.map_or(self.line, |(_, line)| line)
     }
 
-    /// Paths to be read. One that leads nowhere stays as it is, to be warned of.
+    /// The paths in `context`. A path without a normal form is kept unchanged; a warning about it follows later.
     pub(super) fn paths(&self) -> Result<Vec<String>, Problem> {
         let paths = self.list("paths")?.into_iter().map(str::trim);
         Ok(paths
@@ -138,8 +138,8 @@ impl Field<'_> {
             .collect())
     }
 
-    /// Refuses what no calendar shows.
-    fn within_reason(&self, span: Span) -> Result<Span, Problem> {
+    /// Refuses a span that is too long for any calendar.
+    fn check_span_length(&self, span: Span) -> Result<Span, Problem> {
         match span <= Span(SPAN_DAYS * 86_400_000) {
             true => Ok(span),
             false => Err(self.wrong(format!("at most {SPAN_DAYS}d"))),
@@ -148,13 +148,13 @@ impl Field<'_> {
 
     pub(super) fn span(&self) -> Result<Span, Problem> {
         let span = self.value.as_str().and_then(Span::parse).filter(|span| span.0 > 0);
-        self.within_reason(span.ok_or_else(|| self.wrong("a span of time such as 90s, 30m, 2h or 1d"))?)
+        self.check_span_length(span.ok_or_else(|| self.wrong("a span of time such as 90s, 30m, 2h or 1d"))?)
     }
 
     pub(super) fn when(&self) -> Result<When, Problem> {
         let text = self.value.as_str().unwrap_or_default();
         if let Some(span) = Span::parse(text) {
-            return self.within_reason(span).map(When::After);
+            return self.check_span_length(span).map(When::After);
         }
         let wall = Wall::parse(text).ok_or_else(|| {
             self.wrong("a time such as 2026-12-31T18:00:00Z, or a span from publishing such as 2h")

@@ -1,11 +1,11 @@
-//! `owns`: from what a person writes to globs that guard the file which is meant.
+//! `owns`: converts the globs that people write to globs that match the intended files.
 //!
 //! May assume: globs mean what they mean in a `.gitignore`, as the `ignore` library reads it.
-//! Must never: accept a glob that the library would drop, or one that can only match another file than the one meant.
+//! Must never: accept a glob that the library would drop, or a glob that can only match files other than the intended ones.
 //!
-//! The library compares a glob with paths from the root of the project, letter by letter: `./a`, `a//b` or the absolute
-//! path of a file match nothing. What has one meaning is brought into the form that matches, and all spellings of
-//! one file become one. What has none, or several, is refused with a sentence.
+//! The library compares a glob with paths from the root of the project, character by character. So `./a`, `a//b` and the absolute path of a
+//! file match nothing. A glob with one meaning is converted to the form that matches, and all spellings of one path become one. A glob with
+//! no meaning, or with several, is refused with a sentence.
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
@@ -13,8 +13,8 @@ use super::shown;
 use super::tokens::{Token, alternatives, literal, tokens};
 use crate::limits::LIST_ITEMS;
 
-/// Directories at the top of a machine. A path that begins there is hardly meant from the root of the project.
-const OF_THE_MACHINE: [&str; 17] = [
+/// Top-level directories of a machine. A path that begins with one of them is hardly meant from the root of the project.
+const SYSTEM_DIRECTORIES: [&str; 17] = [
     "Users", "Volumes", "dev", "etc", "home", "media", "mnt", "opt", "private", "proc", "root", "run", "srv",
     "sys", "tmp", "usr", "var",
 ];
@@ -22,7 +22,7 @@ const OF_THE_MACHINE: [&str; 17] = [
 /// The matcher of some globs, as the guard of the files uses it.
 ///
 /// # Errors
-/// Why one of them would match nothing, or all together cannot be compiled.
+/// Why one of the globs would match nothing, or why they cannot be compiled together.
 pub fn matcher<'a>(globs: impl IntoIterator<Item = &'a str>) -> Result<Gitignore, String> {
     let mut builder = GitignoreBuilder::new(".");
     let mut count = 0;
@@ -33,21 +33,21 @@ pub fn matcher<'a>(globs: impl IntoIterator<Item = &'a str>) -> Result<Gitignore
     let matcher = builder.build().map_err(|error| error.to_string())?;
     match matcher.num_ignores() + matcher.num_whitelists() == count {
         true => Ok(matcher),
-        // The library takes a blank line or a comment without a word.
+        // The library accepts a blank line or a comment without an error.
         false => Err("one of the globs is blank or a comment".into()),
     }
 }
 
-/// A list of globs as it is kept. `roots` are the absolute paths by which the project is reached.
+/// The normal form of a list of globs. `roots` are the absolute paths of the project.
 ///
 /// # Errors
-/// What is wrong, and with which item, if it is with one.
+/// What is wrong, and the index of the wrong item, if it is one item.
 pub(super) fn normal_list(items: &[&str], roots: &[String]) -> Result<Vec<String>, (Option<usize>, String)> {
     let mut globs: Vec<String> = Vec::new();
     for (n, item) in items.iter().enumerate() {
         let normal = normal(item, roots).map_err(|why| (Some(n), format!("{} {why}", shown(item))))?;
         for glob in normal {
-            // A later line decides against an earlier one, so only what was just said need not be said again.
+            // A later line overrides an earlier one, so a glob may only be dropped if it directly repeats the one before.
             if globs.last() != Some(&glob) {
                 globs.push(glob);
             }
@@ -67,35 +67,35 @@ pub(super) fn normal_list(items: &[&str], roots: &[String]) -> Result<Vec<String
     }
 }
 
-/// A path as it is kept, for lists of paths that are no globs; `None` where it has no normal form.
+/// The normal form of a path, for lists of paths that are not globs; `None` if it has none.
 pub(super) fn normal_path(text: &str, roots: &[String]) -> Option<String> {
-    if of_another_place(text).is_some() || text.contains('\\') {
+    if why_outside(text).is_some() || text.contains('\\') {
         return None;
     }
     let tokens: Vec<Token> =
         text.chars().map(|c| if c == '/' { Token::Slash } else { Token::Char(c) }).collect();
-    let path = Path::of(&tokens, roots).ok()?;
+    let path = Path::parse(&tokens, roots).ok()?;
     Some(path.parts.iter().map(|part| literal(part)).collect::<Option<Vec<_>>>()?.join("/"))
 }
 
-/// What one item of the list means, as globs that match it.
+/// The globs that match what one item of the list means.
 fn normal(text: &str, roots: &[String]) -> Result<Vec<String>, String> {
     let text = text.trim_start();
     let text = if text.ends_with("\\ ") { text } else { text.trim_end() };
     if text.contains(char::is_control) {
         return Err("holds a line break or a control character; write each glob as an item of its own".into());
     }
-    let (except, text) = match text.strip_prefix('!') {
+    let (negated, text) = match text.strip_prefix('!') {
         Some(rest) => (true, rest.trim_start()),
         None => (false, text),
     };
-    if let Some(why) = of_another_place(text) {
+    if let Some(why) = why_outside(text) {
         return Err(why.into());
     }
     let mut globs = Vec::new();
     for tokens in alternatives(&tokens(text)?)? {
-        let path = Path::of(&tokens, roots)?;
-        for glob in [false, true].into_iter().filter_map(|as_names| path.render(except, as_names)) {
+        let path = Path::parse(&tokens, roots)?;
+        for glob in [false, true].into_iter().filter_map(|as_names| path.render(negated, as_names)) {
             matcher([glob.as_str()]).map_err(|why| format!("cannot be used: {why}"))?;
             if !globs.contains(&glob) {
                 globs.push(glob);
@@ -105,8 +105,8 @@ fn normal(text: &str, roots: &[String]) -> Result<Vec<String>, String> {
     Ok(globs)
 }
 
-/// Why a text cannot be a path of the project, by its first characters.
-fn of_another_place(text: &str) -> Option<&'static str> {
+/// Why a text cannot be a path of the project, judged by its beginning.
+fn why_outside(text: &str) -> Option<&'static str> {
     let first = text.split('/').next().unwrap_or_default();
     if first == "~" || first.starts_with('~') && text.contains('/') {
         return Some("begins in a home directory; write the path from the root of the project");
@@ -127,23 +127,23 @@ fn of_another_place(text: &str) -> Option<&'static str> {
     text.contains("://").then_some("is an address; write the path from the root of the project")
 }
 
-/// A glob, name by name from the root of the project.
+/// A parsed glob: its names, from the root of the project.
 struct Path {
     parts: Vec<Vec<Token>>,
-    /// Whether it begins at the root, where its names alone would not say so.
+    /// Whether the glob is bound to the root of the project, which the names alone may not show.
     anchored: bool,
-    /// Whether the writer said so by a slash at the beginning.
+    /// Whether the glob was written with a slash at the beginning.
     slashed: bool,
-    /// Whether only a directory is meant.
+    /// Whether the glob matches only directories.
     directory: bool,
 }
 
 impl Path {
-    fn of(tokens: &[Token], roots: &[String]) -> Result<Path, String> {
+    fn parse(tokens: &[Token], roots: &[String]) -> Result<Path, String> {
         let written: Vec<&[Token]> = tokens.split(|token| *token == Token::Slash).collect();
         let absolute = tokens.first() == Some(&Token::Slash);
         let (inner, last) = written.split_at(written.len() - 1);
-        // As in a `.gitignore`: a slash that is not at the end binds to the root.
+        // As in a `.gitignore`, a slash that is not at the end binds the glob to the root.
         let mut path =
             Path { parts: Vec::new(), anchored: false, slashed: absolute, directory: last[0].is_empty() };
         for (n, part) in written.iter().enumerate() {
@@ -168,7 +168,7 @@ impl Path {
             path.anchored |= !is_last && literal(part).as_deref() == Some(".");
         }
         if absolute {
-            path.leave_machine(roots)?;
+            path.strip_root(roots)?;
         }
         if path.parts.is_empty() {
             return Err("is the project as a whole; write \"**\" to own everything".into());
@@ -177,27 +177,28 @@ impl Path {
         Ok(path)
     }
 
-    /// Take away the project's own place in the machine.
-    fn leave_machine(&mut self, roots: &[String]) -> Result<(), String> {
+    /// Removes the path of the project from an absolute path.
+    fn strip_root(&mut self, roots: &[String]) -> Result<(), String> {
         let names = |root: &'_ str| -> Vec<String> {
             root.split('/').filter(|name| !name.is_empty()).map(str::to_string).collect()
         };
-        let own: Vec<Option<String>> = self.parts.iter().map(|part| literal(part)).collect();
-        // The longest first: a mount point can lie within the project.
+        let names_here: Vec<Option<String>> = self.parts.iter().map(|part| literal(part)).collect();
+        // Longest first, because a mount point can be within the project.
         let mut roots: Vec<Vec<String>> = roots.iter().map(|root| names(root)).collect();
         roots.sort_by_key(|root| std::cmp::Reverse(root.len()));
         for root in roots.iter().filter(|root| !root.is_empty()) {
-            let begins = own.len() >= root.len() && root.iter().zip(&own).all(|(a, b)| Some(a) == b.as_ref());
+            let begins = names_here.len() >= root.len()
+                && root.iter().zip(&names_here).all(|(a, b)| Some(a) == b.as_ref());
             if begins {
                 self.parts.drain(..root.len());
                 (self.slashed, self.anchored) = (false, true);
                 return Ok(());
             }
         }
-        let Some(Some(first)) = own.first() else { return Ok(()) };
-        let elsewhere = OF_THE_MACHINE.contains(&first.as_str())
+        let Some(Some(first)) = names_here.first() else { return Ok(()) };
+        let elsewhere = SYSTEM_DIRECTORIES.contains(&first.as_str())
             || roots.iter().any(|root| root.first().is_some_and(|name| name == first));
-        if elsewhere && own.len() > 1 {
+        if elsewhere && names_here.len() > 1 {
             let first = shown(first);
             return Err(format!(
                 "is a path of this machine outside of the project; if the project has a directory {first}, leave out the first /"
@@ -206,7 +207,7 @@ impl Path {
         Ok(())
     }
 
-    /// `**` stands for directories only where it stands alone; within a name it is one star, and reaches less far than meant.
+    /// Refuses `**` as a part of a name. There it is a single star and matches fewer files than the writer meant.
     fn check_stars(&mut self) -> Result<(), String> {
         let star = Token::Wildcard('*');
         for part in &self.parts {
@@ -215,16 +216,16 @@ impl Path {
                 return Err("has ** within a name, where it does not reach into directories; write **/*.rs, not **.rs".into());
             }
         }
-        // `a/**/` would own the directories in `a`, and not its files.
+        // `a/**/` would match the directories in `a`, but not its files.
         if self.parts.last().is_some_and(|part| *part == [star.clone(), star]) {
             self.directory = false;
         }
         Ok(())
     }
 
-    /// The line of a `.gitignore` that means this. Names in brackets are taken as sets, or else `as_names`; nothing where that
-    /// makes no sense.
-    fn render(&self, except: bool, as_names: bool) -> Option<String> {
+    /// The equivalent line of a `.gitignore`. Names in brackets are written as sets, or as literal names if `as_names`. `None` if the glob
+    /// has no such form.
+    fn render(&self, negated: bool, as_names: bool) -> Option<String> {
         let mut names = false;
         let mut text = String::new();
         for (n, part) in self.parts.iter().enumerate() {
@@ -254,17 +255,17 @@ impl Path {
         if as_names && !names {
             return None;
         }
-        let everything = text == "**";
+        let is_everything = text == "**";
         if self.directory {
             text.push('/');
         }
-        if (self.slashed || self.anchored && self.parts.len() == 1) && !everything {
+        if (self.slashed || self.anchored && self.parts.len() == 1) && !is_everything {
             text.insert(0, '/');
         }
-        if !except && text.starts_with(['#', '!']) {
+        if !negated && text.starts_with(['#', '!']) {
             text.insert(0, '\\');
         }
-        Some(if except { format!("!{text}") } else { text })
+        Some(if negated { format!("!{text}") } else { text })
     }
 }
 
@@ -437,7 +438,7 @@ mod tests {
         }
     }
 
-    /// A name that a file can have, and how a writer may spell it in a glob.
+    /// A possible name of a file, and a spelling of it in a glob.
     fn name() -> impl Strategy<Value = (String, String)> {
         let plain = "[a-z]{1,3}(\\.[a-z]{1,2})?".prop_map(|name: String| (name.clone(), name));
         let special = prop::sample::select(vec![
@@ -469,7 +470,7 @@ mod tests {
         prop_oneof![4 => plain, 2 => special, 2 => wild]
     }
 
-    /// What a writer may put between two names without meaning anything.
+    /// Separators that a writer may put between two names without a change of meaning.
     fn between() -> impl Strategy<Value = &'static str> {
         prop::sample::select(vec!["/", "/", "//", "/./", "/zz/../", "///././"])
     }
@@ -524,7 +525,7 @@ mod tests {
                     Some(slash) => path.truncate(slash),
                     None => path.clear(),
                 },
-                // Only a directory is meant: what is in it is guarded.
+                // Only a directory is matched, and everything in it.
                 "" => {}
                 _ => path.push_str("/deep"),
             }

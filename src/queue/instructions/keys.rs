@@ -1,10 +1,10 @@
-//! The keys of front matter: which are known, and which other one was probably meant.
+//! The keys of front matter: the known keys, and the known key that an unknown one probably means.
 //!
-//! Must never: take a common word for a key that is misspelled. A key that is like none is the user's own.
+//! Must never: take a common word for a misspelled key. A key that is like no known key is the user's own.
 
 use serde_json::Value;
 
-/// Every key that is understood.
+/// Every known key.
 pub(super) const KEYS: [&str; 10] = [
     "title",
     "priority",
@@ -18,7 +18,7 @@ pub(super) const KEYS: [&str; 10] = [
     "context",
 ];
 
-/// What other systems call it, without case and punctuation.
+/// Names of keys in other systems, without case and punctuation.
 const SYNONYMS: [(&str, &[&str]); 8] = [
     (
         "needs",
@@ -156,27 +156,27 @@ const SYNONYMS: [(&str, &[&str]); 8] = [
     ),
 ];
 
-/// Words of their own, although they are spelled almost as a key is.
+/// English words that are spelled almost like a key.
 const WORDS: [&str; 19] = [
     "attends", "consent", "content", "contents", "contest", "deadlift", "deadlock", "decline", "leash",
     "least", "leave", "needy", "owes", "owls", "rehires", "retires", "rewires", "tile", "tithe",
 ];
 
-/// Without case, blanks and punctuation: how far two spellings of one key agree.
+/// A key without case, blanks and punctuation. Two spellings of one key are equal in this form.
 fn bare(key: &str) -> String {
     key.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// The known key that differs in case and punctuation at most.
-pub(super) fn spelled(key: &str) -> Option<&'static str> {
+/// The known key that differs at most in case and punctuation.
+pub(super) fn known_key(key: &str) -> Option<&'static str> {
     let bare_key = bare(key);
     KEYS.into_iter().find(|known| bare(known) == bare_key)
 }
 
-/// The known key that was probably meant by one that is not known.
-pub(super) fn meant(key: &str) -> Option<&'static str> {
+/// The known key that an unknown key probably means.
+pub(super) fn intended_key(key: &str) -> Option<&'static str> {
     let key = bare(key);
-    if let Some(known) = spelled(&key) {
+    if let Some(known) = known_key(&key) {
         return Some(known);
     }
     let synonym = SYNONYMS.into_iter().find(|(_, others)| others.contains(&key.as_str()));
@@ -194,14 +194,14 @@ pub(super) fn meant(key: &str) -> Option<&'static str> {
     KEYS.into_iter().find(near)
 }
 
-/// Whether a key decides when the task runs, who may run it, or beside which others.
+/// Whether a key decides when the task runs, which workers may run it, or which tasks may run at the same time.
 fn schedules(known: &str) -> bool {
     !matches!(known, "title" | "context")
 }
 
-/// The scheduling key that this certainly is: as it is written, or with other case and punctuation, or one of the
-/// synonyms that are no words of a language, such as `depends_on`.
-pub(super) fn certainly(key: &str) -> Option<&'static str> {
+/// The scheduling key that this key is, without doubt: the key itself, perhaps in other case and punctuation, or a synonym that is no
+/// English word, such as `depends_on`.
+pub(super) fn scheduling_key(key: &str) -> Option<&'static str> {
     const COMPOUND: [&str; 9] = [
         "blockedby",
         "deferuntil",
@@ -217,36 +217,36 @@ pub(super) fn certainly(key: &str) -> Option<&'static str> {
     if key.contains(char::is_whitespace) {
         return None;
     }
-    let known = match spelled(key) {
+    let known = match known_key(key) {
         Some(known) => known,
-        None if COMPOUND.contains(&bare(key).as_str()) => meant(key)?,
+        None if COMPOUND.contains(&bare(key).as_str()) => intended_key(key)?,
         None => return None,
     };
     schedules(known).then_some(known)
 }
 
-/// A scheduling key within the value of a key that is not known, where nothing reads it.
-pub(super) fn nested(value: &Value) -> Option<&str> {
+/// A scheduling key within the value of an unknown key, where it is not read.
+pub(super) fn nested_scheduling_key(value: &Value) -> Option<&str> {
     match value {
-        Value::Object(members) => members
-            .iter()
-            .find_map(|(key, value)| certainly(key).map(|_| key.as_str()).or_else(|| nested(value))),
-        Value::Array(items) => items.iter().find_map(nested),
+        Value::Object(members) => members.iter().find_map(|(key, value)| {
+            scheduling_key(key).map(|_| key.as_str()).or_else(|| nested_scheduling_key(value))
+        }),
+        Value::Array(items) => items.iter().find_map(nested_scheduling_key),
         _ => None,
     }
 }
 
-/// Misspelled words mostly begin as they should.
+/// Whether two words begin alike. Most misspelled words begin with the right letters.
 fn begins_alike(key: &str, known: &str) -> bool {
     let (mut a, mut b) = (key.chars(), known.chars());
     let (a, b) = ([a.next(), a.next()], [b.next(), b.next()]);
     a[0] == b[0] || (a[0] == b[1] && a[1] == b[0]) || Some(key) == known.get(1..)
 }
 
-/// How many letters must be added, taken away, changed or swapped with the next one.
+/// The edit distance, with insertions, deletions, substitutions and swaps of neighbours.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    // Far longer than any key: no need to compare.
+    // The lengths differ too much. This also keeps the table small for a very long key.
     if a.len().abs_diff(b.len()) > 2 {
         return usize::MAX;
     }
@@ -323,7 +323,7 @@ mod tests {
             ("defer_until", "not_before"),
             ("scheduled", "not_before"),
         ] {
-            assert_eq!(meant(key), Some(known), "{key:?}");
+            assert_eq!(intended_key(key), Some(known), "{key:?}");
         }
     }
 
@@ -338,29 +338,30 @@ mod tests {
                      status steps story summary tags team tempts test tests text theme tile tiles time times title_image \
                      tools topic tows towns type updated url user users uuid version weeds weight x";
         for word in words.split_whitespace() {
-            assert_eq!(meant(word), None, "{word}");
+            assert_eq!(intended_key(word), None, "{word}");
         }
-        assert_eq!(meant(""), None);
-        assert_eq!(meant(&"x".repeat(100_000)), None);
+        assert_eq!(intended_key(""), None);
+        assert_eq!(intended_key(&"x".repeat(100_000)), None);
     }
 
     #[test]
     fn every_known_key_means_itself_and_no_synonym_is_a_key() {
         for key in KEYS {
-            assert_eq!((spelled(key), meant(key)), (Some(key), Some(key)));
+            assert_eq!((known_key(key), intended_key(key)), (Some(key), Some(key)));
         }
         for (known, synonyms) in SYNONYMS {
             assert!(KEYS.contains(&known));
             for synonym in synonyms {
-                assert_eq!((spelled(synonym), bare(synonym).as_str()), (None, *synonym));
-                assert_eq!(meant(synonym), Some(known), "{synonym}");
+                assert_eq!((known_key(synonym), bare(synonym).as_str()), (None, *synonym));
+                assert_eq!(intended_key(synonym), Some(known), "{synonym}");
             }
         }
     }
 
     #[test]
     fn keys_within_others_are_found() {
-        let nested = |text: &str| nested(&serde_json::from_str(text).unwrap()).map(str::to_string);
+        let nested =
+            |text: &str| nested_scheduling_key(&serde_json::from_str(text).unwrap()).map(str::to_string);
         assert_eq!(nested(r#"{"a": {"b": [{"needs": []}]}}"#).as_deref(), Some("needs"));
         assert_eq!(nested(r#"{"Depends_On": []}"#).as_deref(), Some("Depends_On"));
         assert_eq!(nested(r#"{"title": "x", "files": [], "name": "owns", "after": 1}"#), None);

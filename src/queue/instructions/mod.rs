@@ -1,14 +1,13 @@
-//! Instruction files: from bytes to what they mean for the queue. `docs/task-format.md` is the description for users.
+//! Parses instruction files. `docs/task-format.md` is the description for users.
 //!
-//! Must never: guess, or lose what the writer meant without a word. What is not understood becomes a [`Problem`] that names
-//! the line and says what would be right; a key that is like none that is known is kept in the file and named as a
-//! warning.
+//! Must never: guess, or silently ignore what the writer meant. A file that is not understood becomes a [`Problem`] that names the line and
+//! says what would be right. A key that is like no known key is allowed and becomes a warning.
 //!
-//! | file | what |
+//! | file | contents |
 //! |---|---|
-//! | `fields` | one value of the front matter, taken as this or that |
-//! | `keys` | which keys are known, and which one was meant |
-//! | `globs`, `tokens` | `owns`: all spellings of a path in the one form that guards it |
+//! | `fields` | conversion of one value of the front matter to its type |
+//! | `keys` | the known keys, and which of them an unknown key probably means |
+//! | `globs`, `tokens` | `owns`: all spellings of a path in the one form that matches it |
 //! | `lost` | front matter that stands where it is not read |
 
 mod fields;
@@ -29,10 +28,10 @@ use super::TaskId;
 use super::task::{Manifest, Problem, Spec};
 use crate::limits::{FRONT_MATTER_BYTES, INSTRUCTIONS_BYTES, MESSAGE_BYTES, TITLE_BYTES, WARNINGS_SHOWN};
 
-/// What the instruction file of task `id` says. `content` is all of it; `roots` are the absolute paths by which the project
-/// is reached, in the form that people write.
+/// Parses the instruction file of task `id`. `content` is the whole file. `roots` are the absolute paths of the project, in the form that
+/// people write.
 pub fn parse(id: &TaskId, content: &[u8], roots: &[String]) -> Manifest {
-    match understand(id, content, roots) {
+    match parse_spec(id, content, roots) {
         Ok(spec) => Manifest::Spec(Arc::new(spec)),
         Err(problem) => Manifest::Problem(Arc::new(problem)),
     }
@@ -42,7 +41,7 @@ fn problem(line: u64, message: impl Into<String>) -> Problem {
     Problem { line, message: cut(message.into(), MESSAGE_BYTES) }
 }
 
-/// A text of at most so many bytes; a longer one ends in `…`.
+/// The text, cut to at most `bytes` bytes. A text that was cut ends in `…`.
 fn cut(mut text: String, bytes: usize) -> String {
     const MARK: &str = "…";
     if text.len() > bytes {
@@ -53,14 +52,14 @@ fn cut(mut text: String, bytes: usize) -> String {
     text
 }
 
-/// A word of the file as a sentence shows it.
+/// A word of the file, quoted for a message.
 fn shown(text: &str) -> String {
     let some: String = text.chars().take(60).collect();
     let more = if some.len() < text.len() { "…" } else { "" };
     format!("{:?}", some + more)
 }
 
-/// Warnings as they are kept: not too many, and none too long.
+/// The warnings, limited in number and length.
 pub fn bounded(mut warnings: Vec<String>) -> Vec<String> {
     let more = warnings.len().saturating_sub(WARNINGS_SHOWN);
     warnings.truncate(WARNINGS_SHOWN);
@@ -71,7 +70,7 @@ pub fn bounded(mut warnings: Vec<String>) -> Vec<String> {
     warnings
 }
 
-/// What looks like nothing: blanks, line ends, byte order marks, and characters without width.
+/// Whether a character is invisible: blanks, line ends, byte order marks, and characters without width.
 fn is_invisible(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200d}' | '\u{2060}')
 }
@@ -80,7 +79,7 @@ fn lines_in(text: &str) -> u64 {
     text.bytes().filter(|b| *b == b'\n').count() as u64
 }
 
-fn understand(id: &TaskId, content: &[u8], roots: &[String]) -> Result<Spec, Problem> {
+fn parse_spec(id: &TaskId, content: &[u8], roots: &[String]) -> Result<Spec, Problem> {
     if content.len() as u64 > INSTRUCTIONS_BYTES {
         let (size, limit) = (content.len(), INSTRUCTIONS_BYTES);
         return Err(problem(
@@ -123,16 +122,17 @@ fn understand(id: &TaskId, content: &[u8], roots: &[String]) -> Result<Spec, Pro
     Ok(spec)
 }
 
-/// A file, taken apart. Lines are counted from 1, those of the file.
+/// The parts of a file. Lines are those of the file, counted from 1.
 struct Parts<'a> {
-    /// What stands between the two lines `---`, if the file begins with one.
+    /// The front matter between the two lines `---`, if the file begins with such a line.
     yaml: Option<&'a str>,
     yaml_line: u64,
     body: &'a str,
     body_line: u64,
 }
 
-/// What cannot be seen before the first `---` does not count: a writer could not find out why the front matter is not read.
+/// Splits a file into front matter and body. Invisible characters before the first `---` are ignored, because a writer could not find out
+/// why the front matter is not read.
 fn split(text: &str) -> Result<Parts<'_>, Problem> {
     let rest = text.trim_start_matches(is_invisible);
     let before = &text[..text.len() - rest.len()];
@@ -143,19 +143,19 @@ fn split(text: &str) -> Result<Parts<'_>, Problem> {
     };
     let start = start + 1;
     let indent: String = before.chars().rev().take_while(|c| matches!(c, ' ' | '\t')).collect();
-    let mut at = start;
+    let mut offset = start;
     for line in rest[start..].split_inclusive('\n') {
-        if at - start > FRONT_MATTER_BYTES {
+        if offset - start > FRONT_MATTER_BYTES {
             break;
         }
-        let end = at + line.len();
+        let end = offset + line.len();
         let line = line.strip_prefix(&indent).unwrap_or(line);
         if matches!(line.trim_end_matches(is_invisible), "---" | "...") {
-            let yaml = &rest[start..at];
+            let yaml = &rest[start..offset];
             let body_line = opened + 2 + lines_in(yaml);
             return Ok(Parts { yaml: Some(yaml), yaml_line: opened + 1, body: &rest[end..], body_line });
         }
-        at = end;
+        offset = end;
     }
     Err(problem(
         opened,
@@ -165,12 +165,12 @@ fn split(text: &str) -> Result<Parts<'_>, Problem> {
     ))
 }
 
-/// Whether YAML holds nothing but blanks and comments.
+/// Whether the YAML holds only blanks and comments.
 fn is_without_keys(yaml: &str) -> bool {
     yaml.lines().all(|line| line.chars().all(is_invisible) || line.trim_start().starts_with('#'))
 }
 
-/// The first ATX heading outside of code fences.
+/// The first ATX heading outside of code blocks.
 fn first_heading(body: &str) -> Option<&str> {
     lost::plain_lines(body, 1).find_map(|(_, line)| {
         let line = line.trim();
@@ -181,12 +181,12 @@ fn first_heading(body: &str) -> Option<&str> {
     })
 }
 
-/// What the YAML says, which begins in line `first` of the file.
+/// Reads the YAML, which begins in line `first` of the file.
 fn read_keys(yaml: &str, first: u64, roots: &[String]) -> Result<Spec, Problem> {
     let line_of = |location: &serde_saphyr::Location| location.line().max(1) + first - 1;
     let keys = serde_saphyr::from_str::<Option<BTreeMap<String, Spanned<Value>>>>(yaml).map_err(|error| {
         let line = error.location().as_ref().map_or(first - 1, line_of);
-        // The sentence without its own idea of the line, which counts from the `---`.
+        // Only the message. Its own line number counts from the `---`.
         let text = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
         let text = text.split(" at line ").next().unwrap_or_default();
         problem(line, format!("this is not front matter: {text}"))
@@ -201,7 +201,7 @@ fn read_keys(yaml: &str, first: u64, roots: &[String]) -> Result<Spec, Problem> 
         let source = lines.from(line);
         let field = Field { key, line, value: &spanned.value, source, roots };
         match key.as_str() {
-            // A key without a value says nothing.
+            // A key without a value is ignored.
             known if field.value.is_null() && keys::KEYS.contains(&known) => {}
             "title" => spec.title = field.text()?.trim().to_string(),
             "priority" => spec.priority = field.priority()?,
@@ -221,14 +221,14 @@ fn read_keys(yaml: &str, first: u64, roots: &[String]) -> Result<Spec, Problem> 
     Ok(spec)
 }
 
-/// A text that is gone through line by line.
+/// A cursor that moves through a text line by line.
 struct Lines<'a> {
     rest: &'a str,
     line: u64,
 }
 
 impl<'a> Lines<'a> {
-    /// What begins with a line that is not before the last one asked for.
+    /// The text from this line on. The line must not be before that of the last call.
     fn from(&mut self, line: u64) -> &'a str {
         while self.line < line && !self.rest.is_empty() {
             self.rest = self.rest.split_once('\n').map_or("", |(_, rest)| rest);
@@ -238,7 +238,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// The line of a key: its value can begin in the next one.
+/// The line of a key. Its value may begin in a later line.
 fn line_of_key(yaml: &str, first: u64, field: &Field<'_>) -> u64 {
     let before = &yaml[..yaml.len() - field.source.len()];
     let is_key = |line: &str| {
@@ -249,22 +249,22 @@ fn line_of_key(yaml: &str, first: u64, field: &Field<'_>) -> u64 {
     if field.source.lines().next().is_some_and(is_key) {
         return field.line;
     }
-    // Remarks may stand between; what is further away is not looked for.
+    // Comments may stand between the key and its value. More than 20 lines are not searched.
     let found = before.lines().rev().take(20).position(is_key);
     found.map_or(field.line, |up| (field.line - 1 - up as u64).max(first))
 }
 
-/// The warning of a key that is not known, in this line, or the refusal of one that was meant to be one that is.
+/// The warning about an unknown key in this line, or the problem if a known key was probably meant.
 fn unknown(field: &Field<'_>, line: u64) -> Result<String, Problem> {
     let key: String = cut(field.key.to_string(), 60);
-    if let Some(known) = keys::meant(field.key) {
+    if let Some(known) = keys::intended_key(field.key) {
         let more = if known == "owns" { " (context names what is only to be read)" } else { "" };
         return Err(problem(
             line,
             format!("{key} is not a key that crewfs knows; did you mean {known}?{more}"),
         ));
     }
-    if let Some(inner) = keys::nested(field.value) {
+    if let Some(inner) = keys::nested_scheduling_key(field.value) {
         return Err(problem(
             field.line_with(inner),
             format!(
@@ -276,13 +276,13 @@ fn unknown(field: &Field<'_>, line: u64) -> Result<String, Problem> {
     Ok(format!("line {line}: {key} is not a key that crewfs knows"))
 }
 
-/// A warning if YAML takes a part of the title for a remark.
+/// A warning if YAML reads a part of the title as a comment.
 fn title_that_is_cut(yaml: &str, first: u64) -> Option<String> {
     let (line, value) = yaml.lines().zip(first..).find_map(|(text, line)| {
         let value = text.trim_start().strip_prefix("title")?.trim_start().strip_prefix(':')?;
         value.starts_with([' ', '\t']).then_some((line, value))
     })?;
-    // Quotes keep it; in a block there are no remarks.
+    // Quoted text and block scalars contain no comments.
     let is_plain = !value.trim_start().starts_with(['"', '\'', '|', '>']);
     (is_plain && (value.contains(" #") || value.contains("\t#")))
         .then(|| format!("line {line}: the title ends before \" #\", where YAML begins a remark; put quotes around the whole title"))

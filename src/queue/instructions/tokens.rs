@@ -1,25 +1,25 @@
-//! The pieces of a glob, read as the `ignore` library reads them.
+//! Splits a glob into tokens, as the `ignore` library reads it.
 //!
-//! Must never: accept what the library would read differently from the writer of the glob.
+//! Must never: accept a glob that the library would read differently from what its writer meant.
 
 use crate::limits::LIST_ITEMS;
 
-/// Characters that a backslash may stand before.
+/// Characters that a backslash may escape.
 const ESCAPED: &str = "*?[]{}!#, -";
 
-/// A piece of a glob.
+/// A token of a glob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Token {
-    /// A character that stands for itself.
+    /// A literal character.
     Char(char),
-    /// One that would mean more without the backslash before it.
+    /// A literal character that has a meaning without the backslash before it.
     Escaped(char),
     /// `/`
     Slash,
     /// `*` or `?`
     Wildcard(char),
-    /// What stands in brackets. A name in brackets, such as a router's `[id]`, can be meant as it stands; it is `only` that where
-    /// it cannot be a set of characters.
+    /// The text in brackets. It may be a literal name in brackets, such as a router's `[id]`; then `name` is set. `only` is set if it
+    /// cannot be a set of characters.
     Class {
         inner: String,
         name: bool,
@@ -31,7 +31,7 @@ pub(super) enum Token {
     Close,
 }
 
-/// Reads a glob as the library does, and refuses what it would read differently from the writer.
+/// Splits a glob. Refuses a glob that the library would read differently from what its writer meant.
 pub(super) fn tokens(text: &str) -> Result<Vec<Token>, String> {
     let mut tokens = Vec::new();
     let mut depth = 0;
@@ -75,14 +75,14 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token>, String> {
 
 type Rest<'a> = std::iter::Peekable<std::str::Chars<'a>>;
 
-/// What stands in brackets, after the first of them, and the rest.
+/// The class after an opening bracket, and the rest of the glob.
 fn class(mut rest: Rest<'_>) -> Result<(Token, Rest<'_>), String> {
     let mut inner = String::new();
     let negated = matches!(rest.peek(), Some('!' | '^'));
     let skipped = usize::from(negated);
     loop {
         match rest.next() {
-            // The library takes the bracket for a character that no file is meant to have.
+            // The library would read the bracket as a literal character, which the writer hardly meant.
             None => return Err("has a bracket that is not closed; write \\[ for the character".into()),
             Some(']') if inner.chars().count() > skipped => break,
             Some('/') => return Err("has a / between brackets; write \\[ for the character".into()),
@@ -95,7 +95,7 @@ fn class(mut rest: Rest<'_>) -> Result<(Token, Rest<'_>), String> {
         return Err("has a class by its name; write out its characters, such as [a-z]".into());
     }
     let name = !negated && is_name(&set);
-    // The library compares bytes: one character of a class is one byte.
+    // The library compares bytes, so a character of a class must be one byte.
     let wrong = if !inner.is_ascii() {
         Some("has a character between brackets that is not ASCII; write {ä,ö} instead of [äö]")
     } else if has_backward_range(&set) {
@@ -109,7 +109,7 @@ fn class(mut rest: Rest<'_>) -> Result<(Token, Rest<'_>), String> {
     }
 }
 
-/// Whether what stands in brackets may be a name: words, such as `id`, `...slug` or `blog-post`, and not ranges.
+/// Whether the text in brackets may be a name: words, such as `id`, `...slug` or `blog-post`, and not ranges.
 fn is_name(set: &[char]) -> bool {
     let text: String = set.iter().collect();
     let word = |word: &str| {
@@ -119,20 +119,20 @@ fn is_name(set: &[char]) -> bool {
 }
 
 fn has_backward_range(set: &[char]) -> bool {
-    let mut at = 0;
-    while at < set.len() {
-        if set.get(at + 1) == Some(&'-') && at + 2 < set.len() {
-            if set[at] > set[at + 2] {
+    let mut index = 0;
+    while index < set.len() {
+        if set.get(index + 1) == Some(&'-') && index + 2 < set.len() {
+            if set[index] > set[index + 2] {
                 return true;
             }
-            at += 2;
+            index += 2;
         }
-        at += 1;
+        index += 1;
     }
     false
 }
 
-/// All that a glob with braces stands for. Braces without a comma stand for themselves, as in a shell.
+/// Expands the braces of a glob. Braces without a comma are literal, as in a shell.
 pub(super) fn alternatives(tokens: &[Token]) -> Result<Vec<Vec<Token>>, String> {
     let Some(open) = tokens.iter().position(|token| *token == Token::Open) else {
         return Ok(vec![tokens.to_vec()]);
@@ -166,8 +166,8 @@ pub(super) fn alternatives(tokens: &[Token]) -> Result<Vec<Vec<Token>>, String> 
         for middle in alternatives(part)? {
             for after in &after {
                 let brace = |c| single.then_some(Token::Escaped(c));
-                let all_of_it = (before.iter().cloned()).chain(brace('{')).chain(middle.iter().cloned());
-                all.push(all_of_it.chain(brace('}')).chain(after.iter().cloned()).collect());
+                let expanded = (before.iter().cloned()).chain(brace('{')).chain(middle.iter().cloned());
+                all.push(expanded.chain(brace('}')).chain(after.iter().cloned()).collect());
                 if all.len() > LIST_ITEMS {
                     return Err(format!("stands for more than {LIST_ITEMS} globs"));
                 }
@@ -177,7 +177,7 @@ pub(super) fn alternatives(tokens: &[Token]) -> Result<Vec<Vec<Token>>, String> 
     Ok(all)
 }
 
-/// Without blanks at both ends.
+/// The tokens without blanks at both ends.
 fn trimmed(mut tokens: &[Token]) -> &[Token] {
     while let [Token::Char(' ' | '\t'), rest @ ..] | [rest @ .., Token::Char(' ' | '\t')] = tokens {
         tokens = rest;
@@ -185,7 +185,7 @@ fn trimmed(mut tokens: &[Token]) -> &[Token] {
     tokens
 }
 
-/// The characters of a name without wildcards.
+/// The characters of a name; `None` if it has wildcards.
 pub(super) fn literal(part: &[Token]) -> Option<String> {
     part.iter()
         .map(|token| match token {
