@@ -1,4 +1,4 @@
-//! Reasons as facts: why a task does not move, and what became of a claim.
+//! Reasons as facts: why a task waits, and how a claim ended.
 //!
 //! Must never: hold a sentence or a path. The filesystem turns each reason into words.
 
@@ -6,73 +6,73 @@ use std::sync::Arc;
 
 use super::{LossReason, Problem, TaskId, TaskState, Wall, WorkerName};
 
-/// Why a task does not move.
+/// Why a task waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
-    /// It is blocked, by each of these.
+    /// The task is blocked by each of these.
     Blocked(Vec<Obstacle>),
-    /// The queue is paused since then.
+    /// The queue is paused since this time.
     Paused(Wall),
     /// No worker has all these capabilities.
     NoWorkerHas(Vec<String>),
-    /// The worker that asks is draining.
+    /// The caller is draining.
     Draining(String),
-    /// The worker that asks lacks capabilities.
+    /// The caller lacks capabilities.
     Incapable {
-        /// The worker that asks.
+        /// The caller.
         worker: String,
-        /// The words that the task requires and the worker lacks.
+        /// The capabilities that the task requires and the caller lacks.
         missing: Vec<String>,
-        /// Workers that have all that the task requires; not more than a sentence names.
+        /// Workers that have all required capabilities; not more than a sentence names.
         others: Vec<WorkerName>,
     },
-    /// The worker that asks holds as many tasks as it may.
+    /// The caller holds as many tasks as it may.
     HoldsEnough {
-        /// The worker that asks.
+        /// The caller.
         worker: String,
         /// How many tasks it holds.
         held: usize,
         /// How many it may hold.
         limit: usize,
     },
-    /// A worker works on it.
+    /// A worker holds the task.
     Claimed {
         /// The holder.
         worker: WorkerName,
-        /// Since when.
+        /// When the claim began.
         since: Wall,
-        /// When its instructions were withdrawn, if they were.
+        /// When the instructions were withdrawn, if they were.
         withdrawn: Option<Wall>,
     },
-    /// Its file is not a task.
+    /// The file is not a valid task.
     Rejected(Arc<Problem>),
-    /// It failed, and this is the first line of the reason.
+    /// The task failed. This is the first line of the reason.
     Failed(String),
-    /// It failed, and the worker gave no reason.
+    /// The task failed, and this worker gave no reason.
     FailedSilently(WorkerName),
 }
 
 /// What an open task waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
-    /// Its file is open for writing.
+    /// The file is open for writing.
     FileOpen,
-    /// Its file is gone, and may come back.
+    /// The file is gone and may come back.
     FileMissing,
-    /// Tasks that are not completed.
+    /// The task needs tasks that are not completed.
     Needs {
         /// Some of them; not more than a sentence names.
         unmet: Vec<UnmetNeed>,
         /// How many more there are.
         more: usize,
     },
-    /// The time before which it must not begin.
+    /// The task cannot be claimed before this time.
     NotBefore(Wall),
-    /// A task that owns some of the same files and goes first.
+    /// Another task owns some of the same files and goes first.
     SharedFiles {
-        /// That task.
+        /// The other task.
         other: TaskId,
-        /// Its holder, and since when; `None` while it only waits.
+        /// The holder of the other task and when its claim began; `None` if the other task is not claimed.
         claim: Option<(WorkerName, Wall)>,
     },
 }
@@ -80,36 +80,36 @@ pub enum Obstacle {
 /// A need that is not met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnmetNeed {
-    /// There is no such task.
+    /// The task does not exist.
     Absent(TaskId),
-    /// The task failed; why, if the caller may see that.
+    /// The task failed; with the reason, if the caller may see it.
     Failed(TaskId, Option<Box<Why>>),
-    /// The task is rejected; why, if the caller may see that.
+    /// The task is rejected; with the reason, if the caller may see it.
     Rejected(TaskId, Option<Box<Why>>),
-    /// The task is in this state, and may still be completed.
+    /// The task is in this state and can still be completed.
     Unfinished(TaskId, TaskState),
 }
 
-/// Where a task stands, for a worker that lost it or never had it.
+/// The current situation of a task, for a worker that does not hold it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// A worker holds it since then.
+    /// This worker holds the task since this time.
     Held(WorkerName, Wall),
-    /// A worker or an operator brought it to this end.
+    /// This worker or operator finished the task, which is in this state.
     Finished(WorkerName, TaskState),
-    /// It is in this state.
+    /// The task is in this state.
     Is(TaskState),
-    /// The same worker has claimed it again, through another connection.
+    /// The same worker has claimed the task again, through another connection.
     ClaimedElsewhere,
-    /// It was withdrawn.
+    /// The task was withdrawn.
     Withdrawn,
 }
 
-/// What became of a worker's claim of a task.
+/// How a worker's claim of a task ended, and the current situation of the task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimFate {
-    /// When the claim ended and why, if the worker had one.
+    /// When and why the claim ended, if the worker had a claim.
     pub ended: Option<(Wall, LossReason)>,
-    /// Where the task stands now.
+    /// The current situation of the task.
     pub now: Standing,
 }

@@ -1,6 +1,6 @@
 //! Every reason for which the queue refuses a command, as a fact.
 //!
-//! Must never: make a sentence, or name an errno or a path. The filesystem turns each refusal into what its caller gets.
+//! Must never: make a sentence, or name an errno or a path. The filesystem turns each refusal into the answer to its caller.
 
 use std::sync::Arc;
 
@@ -10,47 +10,47 @@ use super::{Lost, Moment, Problem, Seq, Span, TaskId, TaskState, WorkerName};
 /// Why the queue refuses a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// No such task.
+    /// The task does not exist.
     Unknown {
-        /// The id asked for.
+        /// The id in the command.
         task: TaskId,
     },
-    /// It has ended already.
+    /// The task is already finished.
     Finished {
         /// The task.
         task: TaskId,
         /// Completed or failed.
         state: TaskState,
     },
-    /// Its file is not a task.
+    /// The file is not a valid task.
     Rejected {
         /// The task.
         task: TaskId,
-        /// What is wrong with its file; `None` if not every user may see that.
+        /// The problem of the file; `None` if not every user may see it.
         problem: Option<Arc<Problem>>,
     },
-    /// It waits for something.
+    /// The task is blocked.
     Blocked {
         /// The task.
         task: TaskId,
-        /// What it waits for.
+        /// What the task waits for.
         why: Vec<Obstacle>,
     },
-    /// Another worker has it.
+    /// Another worker holds the task.
     Held {
         /// The task.
         task: TaskId,
-        /// The worker that has it.
+        /// The holder.
         holder: WorkerName,
-        /// Since when.
+        /// When the claim began.
         since: Moment,
     },
-    /// The caller has it already, and asked to be the one who creates.
+    /// The caller already holds the task and asked for an exclusive claim.
     AlreadyYours {
         /// The task.
         task: TaskId,
     },
-    /// The caller ended it already, and asked to be the one who creates.
+    /// The caller already finished the task and asked for an exclusive finish.
     AlreadyFinished {
         /// The task.
         task: TaskId,
@@ -64,25 +64,25 @@ pub enum Refusal {
         /// How many tasks are claimed.
         claimed: usize,
     },
-    /// The caller lacks capabilities for every task that is ready.
+    /// The caller lacks capabilities for every ready task.
     NothingForWorker {
         /// The caller.
         worker: WorkerName,
-        /// The words that are required and the caller lacks.
+        /// The required capabilities that the caller lacks.
         missing: Vec<String>,
     },
-    /// The caller lacks what the task requires.
+    /// The caller lacks capabilities that the task requires.
     Incapable {
         /// The task.
         task: TaskId,
         /// The caller.
         worker: WorkerName,
-        /// The words that it requires and the caller lacks.
+        /// The required capabilities that the caller lacks.
         missing: Vec<String>,
-        /// Workers that have all that it requires; not more than a sentence names.
+        /// Workers that have all required capabilities; not more than a sentence names.
         others: Vec<WorkerName>,
     },
-    /// The caller may not read the task's file.
+    /// The caller may not read the file of the task.
     Private {
         /// The task.
         task: TaskId,
@@ -112,95 +112,95 @@ pub enum Refusal {
         /// The caller.
         worker: WorkerName,
     },
-    /// Only the holder may do this, and the caller is not.
+    /// Only the holder may do this, and the caller is not the holder.
     NotHolder {
         /// The task.
         task: TaskId,
-        /// What became of the caller's claim, and which worker holds the task now.
+        /// How the caller's claim ended, and the current situation of the task.
         fate: ClaimFate,
     },
-    /// The caller's open file belongs to a claim that is over.
+    /// The caller's open file belongs to a claim or finish that is no longer current.
     Stale {
         /// The task.
         task: TaskId,
-        /// The claim or finish under which the file was opened.
+        /// The position of the claim or finish under which the file was opened.
         epoch: Seq,
     },
-    /// The caller wrote a note for a claim that another hand ended.
+    /// The caller wrote a note for a claim that the caller did not end itself.
     NoNote(EndedClaim),
-    /// Its instruction file cannot go while another worker has it.
+    /// The instruction file cannot be removed while another worker holds the task.
     InUse {
         /// The task.
         task: TaskId,
-        /// The worker that has it.
+        /// The holder.
         holder: WorkerName,
     },
-    /// Only a finished or rejected task can be tried again.
+    /// The task is not finished, so it cannot be retried or forgotten.
     NotFinished {
         /// The task.
         task: TaskId,
-        /// Its state.
+        /// The state of the task.
         state: TaskState,
     },
-    /// A finished task without a file cannot be done again.
+    /// The task is finished and its file is gone, so it cannot be done again.
     NoFile {
         /// The task.
         task: TaskId,
     },
-    /// A finished task is not forgotten while its file is there.
+    /// The file of the finished task exists, so its record cannot be removed.
     HasFile {
         /// The task.
         task: TaskId,
     },
-    /// A finished task cannot be done again while its needs lead back to it.
+    /// The needs of the finished task lead back to it, so it cannot be done again.
     Cycle {
         /// The task.
         task: TaskId,
         /// The cycle, starting with the task.
         cycle: Vec<TaskId>,
     },
-    /// Another user has the caller's name.
+    /// The caller's name belongs to another user.
     NameTaken {
         /// The name.
         worker: WorkerName,
         /// The user that it belongs to.
         owner: u32,
     },
-    /// The caller may not change the queue at all.
+    /// The caller may not change the queue.
     NoMember {
         /// The caller's user.
         uid: u32,
     },
-    /// The caller, or its user, adds more to the event log than is allowed.
+    /// The caller or its user adds more to the event log than its budget allows.
     OverBudget {
         /// The worker or the user.
         spender: Spender,
-        /// The amount that is counted.
+        /// The unit that is used up.
         unit: BudgetUnit,
-        /// How much is allowed for long.
+        /// The allowed rate per second.
         a_second: u64,
-        /// How much is allowed after a rest.
+        /// The largest allowed burst.
         at_once: u64,
-        /// When something is left again.
+        /// How long the caller must wait until the account is positive again.
         wait: Span,
     },
     /// Only an operator may do this.
     OperatorOnly {
-        /// What was asked for.
+        /// The operation.
         act: OperatorAct,
     },
 }
 
-/// A claim that is over, and that its worker wrote a note for.
+/// An ended claim for which its worker wrote a note.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndedClaim {
     /// The worker named the task.
     Of(TaskId, ClaimFate),
-    /// The worker meant its last claim, which it lost.
+    /// The worker did not name the task. This is its last claim, which it lost.
     Last(Lost),
 }
 
-/// A worker or a user that writes to the event log.
+/// The account that is used up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spender {
     /// One worker.
@@ -209,7 +209,7 @@ pub enum Spender {
     User(u32),
 }
 
-/// What a budget counts.
+/// The unit of a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BudgetUnit {
     /// Events.
@@ -218,7 +218,7 @@ pub enum BudgetUnit {
     Bytes,
 }
 
-/// What only an operator may do.
+/// An operation that only an operator may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OperatorAct {
     /// Remove the record of a finished task.
@@ -227,12 +227,12 @@ pub enum OperatorAct {
     DrainAnother,
     /// Set the capabilities of another worker.
     EquipAnother,
-    /// Pause the queue, or let it go on.
+    /// Pause or resume the queue.
     Pause,
 }
 
 impl Refusal {
-    /// The name of each, as metrics show it.
+    /// The name of each kind of refusal, as metrics show it.
     pub const NAMES: [&str; 27] = [
         "unknown",
         "finished",
@@ -263,7 +263,7 @@ impl Refusal {
         "operator_only",
     ];
 
-    /// The name of this one, as metrics show it.
+    /// The name of this kind of refusal, as metrics show it.
     pub fn name(&self) -> &'static str {
         match self {
             Refusal::Unknown { .. } => "unknown",

@@ -1,7 +1,7 @@
-//! What does not move, and why, as facts: the part of the summary that asks an operator or a coordinator for a step.
+//! Problems that stop work, as facts: the part of the summary that asks an operator or a coordinator to act.
 //!
-//! May assume: as for the summary, the caller passes the time, and what is wrong beside the queue.
-//! Must never: report a thing without its reason, or make a sentence.
+//! May assume: the caller passes the time and the problems outside of the queue, as for the summary.
+//! Must never: report a problem without its reason, or make a sentence.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use super::{
 };
 use crate::limits::NAMED_IN_A_SENTENCE;
 
-/// How long every worker must be silent before ready tasks count as abandoned.
+/// How long every worker must have no activity before ready tasks count as no_worker_active.
 const NOBODY: Span = Span(5 * MINUTE_MS);
-/// How often workers must give a task back before that says something about the task.
+/// How often workers must give a task back before that counts as a problem of the task.
 const GIVEN_BACK: usize = 3;
 
-/// The kinds of reasons, worst first.
+/// The kinds of problems, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -39,23 +39,23 @@ pub enum StuckKind {
     GivenBack,
 }
 
-/// Why something does not move.
+/// The reason of a problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StuckReason {
-    /// The log does not work, with this error, so nothing can be changed.
+    /// The log does not work, with this error, so the queue cannot change.
     Log(String),
     /// The disk is full, so no new work is accepted.
     Disk,
-    /// No worker may claim.
+    /// Claiming is paused.
     Paused,
-    /// Tasks are ready, and all workers are silent.
+    /// Tasks are ready, and no worker has any activity.
     Nobody {
         /// How many tasks are ready.
         ready: usize,
-        /// How long all workers have been silent.
+        /// How long no worker had any activity.
         silent: Span,
     },
-    /// A file is not a task; `None` where the caller may not see why.
+    /// A file is not a valid task; `None` if the user may not see why.
     Rejected(Option<Arc<Problem>>),
     /// A file is not a task because of its name.
     Misnamed(Misname),
@@ -68,18 +68,18 @@ pub enum StuckReason {
     },
     /// A task was given up.
     Failed(FailureText),
-    /// A worker is silent and will lose its claim.
+    /// A worker has no activity and will lose its claim.
     Lease {
         /// The worker.
         worker: WorkerName,
-        /// How long it has been silent.
+        /// How long the worker had no activity.
         silent: Span,
-        /// When the claim ends.
+        /// How long until the claim ends.
         left: Span,
     },
-    /// The deadline is over.
+    /// The deadline has passed.
     Overdue {
-        /// Where the task stands.
+        /// The state of the task.
         state: TaskState,
         /// The deadline.
         deadline: Wall,
@@ -107,11 +107,11 @@ pub enum StuckReason {
 pub enum FailureText {
     /// The first line of the reason.
     Given(String),
-    /// Nothing.
+    /// This worker gave no reason.
     NoneBy(WorkerName),
-    /// Nothing, and the task was not given up by a worker.
+    /// There is no reason, and no worker gave the task up.
     None,
-    /// The caller may not see it.
+    /// The user may not see the reason.
     Withheld,
 }
 
@@ -135,39 +135,39 @@ impl StuckReason {
     }
 }
 
-/// Something that does not move.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
-    /// Why.
+    /// The reason.
     pub reason: StuckReason,
-    /// The task that it is about, existing or not.
+    /// The task that the problem is about. The task may not exist.
     pub task: Option<TaskId>,
-    /// The worker that it is about.
+    /// The worker that the problem is about.
     pub worker: Option<WorkerName>,
-    /// Since when.
+    /// When the problem began.
     pub since: Wall,
-    /// How many blocked tasks wait for it. A task that waits for several such things is counted once.
+    /// How many blocked tasks wait for the task. A task that waits for several such tasks is counted once.
     pub holds_up: usize,
 }
 
 impl Stuck {
-    /// Something that is about no task and no worker.
+    /// A problem that is about no task and no worker.
     fn general(reason: StuckReason, since: Wall) -> Stuck {
         Stuck { reason, task: None, worker: None, since, holds_up: 0 }
     }
 }
 
-/// Everything that does not move, in no order. `causes` are what blocked tasks wait for in vain, each with how many wait.
-pub(super) fn all(state: &State, sight: &SummaryInput<'_>, causes: &BTreeMap<&TaskId, usize>) -> Vec<Stuck> {
-    let now = sight.now;
+/// All problems, in no order. `causes` are the tasks for which blocked tasks wait in vain, each with how many tasks wait.
+pub(super) fn all(state: &State, input: &SummaryInput<'_>, causes: &BTreeMap<&TaskId, usize>) -> Vec<Stuck> {
+    let now = input.now;
     let mut stuck = Vec::new();
     stuck.extend(state.paused().map(|since| Stuck::general(StuckReason::Paused, since.at)));
-    stuck.extend(abandoned(state, sight));
-    stuck.extend(out_of_order(state, sight));
+    stuck.extend(no_worker_active(state, input));
+    stuck.extend(outside_problems(state, input));
     for (id, holds_up) in causes.iter().filter(|(id, _)| state.task(id.as_str()).is_none()) {
         stuck.push(missing(state, id, *holds_up));
     }
-    let shown = |id: &TaskId, task: &Task| state.shows(id, task, sight.eyes);
+    let shown = |id: &TaskId, task: &Task| state.shows(id, task, input.eyes);
     for (id, task) in state.tasks() {
         let mut add = |reason, worker: Option<&WorkerName>, since| {
             let holds_up = causes.get(id).copied().unwrap_or(0);
@@ -183,7 +183,7 @@ pub(super) fn all(state: &State, sight: &SummaryInput<'_>, causes: &BTreeMap<&Ta
                 add(StuckReason::Failed(text), finish.worker.as_ref(), finish.when.at);
             }
             Phase::Claimed(claim) => {
-                if let Some((since, reason)) = silence(state, task, claim, sight) {
+                if let Some((since, reason)) = expiring_claim(state, task, claim, input) {
                     add(reason, Some(&claim.worker), since);
                 }
             }
@@ -214,40 +214,40 @@ pub(super) fn all(state: &State, sight: &SummaryInput<'_>, causes: &BTreeMap<&Ta
     stuck
 }
 
-/// Tasks are ready, and no worker does them.
-fn abandoned(state: &State, sight: &SummaryInput<'_>) -> Option<Stuck> {
+/// The problem that tasks are ready and no worker is active.
+fn no_worker_active(state: &State, input: &SummaryInput<'_>) -> Option<Stuck> {
     let ready = state.count(TaskState::Ready);
-    let alone = ready > 0
+    let inactive = ready > 0
         && state.paused().is_none()
         && state.count(TaskState::Claimed) == 0
-        && sight.workers.iter().all(|(_, heard)| sight.now.instant.since(*heard) >= NOBODY);
-    // While all workers are silent, nothing happens in the queue unless a user publishes.
+        && input.workers.iter().all(|(_, last_active)| input.now.instant.since(*last_active) >= NOBODY);
+    // While no worker is active, the queue changes only if a user publishes a task.
     let since = state.last_at();
-    let silent = Span(sight.now.wall.0.saturating_sub(since.0).max(0) as u64);
-    (alone && silent >= NOBODY).then(|| Stuck::general(StuckReason::Nobody { ready, silent }, since))
+    let silent = Span(input.now.wall.0.saturating_sub(since.0).max(0) as u64);
+    (inactive && silent >= NOBODY).then(|| Stuck::general(StuckReason::Nobody { ready, silent }, since))
 }
 
-/// What is wrong beside the tasks.
-fn out_of_order(state: &State, sight: &SummaryInput<'_>) -> Vec<Stuck> {
-    let misnamed = sight
+/// Problems of file names, the log and the disk.
+fn outside_problems(state: &State, input: &SummaryInput<'_>) -> Vec<Stuck> {
+    let misnamed = input
         .misnamed
         .iter()
         .map(|misname| Stuck::general(StuckReason::Misnamed(misname.clone()), misname.since));
     let mut all: Vec<Stuck> = misnamed.collect();
-    // The time of these two is not kept. At the last event the log still worked.
+    // The times of these two problems are not kept. The log still worked at the last event.
     let since = state.last_at();
-    all.extend(sight.broken_log.iter().map(|error| Stuck::general(StuckReason::Log(error.clone()), since)));
-    if sight.disk_full {
+    all.extend(input.broken_log.iter().map(|error| Stuck::general(StuckReason::Log(error.clone()), since)));
+    if input.disk_full {
         all.push(Stuck::general(StuckReason::Disk, since));
     }
     all
 }
 
 fn missing(state: &State, id: &TaskId, holds_up: usize) -> Stuck {
-    let needing: Vec<&TaskId> = state.waiting_for(id).collect();
-    let since = needing.iter().filter_map(|id| Some(state.task(id.as_str())?.changed.at)).min();
-    let needed_by = needing.iter().take(NAMED_IN_A_SENTENCE).map(|id| (*id).clone()).collect();
-    let more = needing.len().saturating_sub(NAMED_IN_A_SENTENCE);
+    let dependents: Vec<&TaskId> = state.waiting_for(id).collect();
+    let since = dependents.iter().filter_map(|id| Some(state.task(id.as_str())?.changed.at)).min();
+    let needed_by = dependents.iter().take(NAMED_IN_A_SENTENCE).map(|id| (*id).clone()).collect();
+    let more = dependents.len().saturating_sub(NAMED_IN_A_SENTENCE);
     Stuck {
         reason: StuckReason::Missing { needed_by, more },
         task: Some(id.clone()),
@@ -257,17 +257,17 @@ fn missing(state: &State, id: &TaskId, holds_up: usize) -> Stuck {
     }
 }
 
-/// Of a claim whose holder has been silent for more than half of its lease: since when, and what follows.
-fn silence(
+/// The problem of a holder without activity for more than half of its lease, and since when.
+fn expiring_claim(
     state: &State,
     task: &Task,
     claim: &Claim,
-    sight: &SummaryInput<'_>,
+    input: &SummaryInput<'_>,
 ) -> Option<(Wall, StuckReason)> {
-    let found = sight.workers.binary_search_by(|(name, _)| name.cmp(&claim.worker)).ok()?;
-    let heard = sight.workers[found].1;
-    let (now, lease) = (sight.now, lease::of(state, task, sight.default_lease));
-    let silent = now.instant.since(heard);
+    let found = input.workers.binary_search_by(|(name, _)| name.cmp(&claim.worker)).ok()?;
+    let last_active = input.workers[found].1;
+    let (now, lease) = (input.now, lease::of(state, task, input.default_lease));
+    let silent = now.instant.since(last_active);
     (silent.0 > lease.0 / 2).then(|| {
         let left = Span(lease.0.saturating_sub(silent.0));
         let since = Wall(now.wall.0.saturating_sub_unsigned(silent.0));

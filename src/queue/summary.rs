@@ -1,7 +1,7 @@
-//! The queue at a glance: how far it is, how fast, when it will be done, and what is stuck and why.
+//! The summary of the queue: its counts, its pace, when it will be done, and its problems.
 //!
-//! May assume: the caller passes the time, and when each worker was last heard of.
-//! Must never: look at a task more than once. Programs that watch the crew ask for the summary every few seconds.
+//! May assume: the caller passes the time, and when each worker was last active.
+//! Must never: make more than a few passes over the tasks. Programs that watch the crew ask for the summary every few seconds.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -16,39 +16,39 @@ use crate::limits::STUCK_SHOWN;
 
 /// Throughput is measured over this many minutes.
 const MINUTES: usize = 60;
-/// Steps in the history of open tasks.
+/// The number of steps in the burn-down.
 const STEPS: usize = 60;
 
-/// The whole summary. What is stuck is no part of its JSON: the filesystem adds that, in sentences.
+/// The whole summary. Its JSON does not contain the problems: the filesystem adds them as sentences.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    /// When it was made.
+    /// When the summary was made.
     pub at: Wall,
-    /// The last event that it includes.
+    /// The position of the last event that the summary includes.
     pub seq: Seq,
     /// How many tasks are in which state.
     pub tasks: Tasks,
-    /// How many workers do what.
+    /// How many workers are in which state.
     pub workers: Workers,
-    /// Since when claiming is paused, while it is.
+    /// Since when claiming is paused, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<Wall>,
     /// How fast tasks are completed.
     pub throughput: Throughput,
-    /// Tasks that can still be done: ready, claimed, and blocked ones that are not held up.
+    /// Tasks that can still be done: ready, claimed, and blocked tasks that are not held up.
     pub remaining: usize,
-    /// Blocked tasks that wait, directly or not, for what failed, is rejected or does not exist.
+    /// Blocked tasks that wait, directly or indirectly, for a task that failed, is rejected or does not exist.
     pub held_up: usize,
-    /// When the remaining tasks will be done at this pace.
+    /// When the remaining tasks will be done at the current pace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta: Option<Wall>,
-    /// The history; `None` without tasks.
+    /// The burn-down; `None` if there are no tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burn_down: Option<BurnDown>,
-    /// What does not move, worst first.
+    /// The problems, worst first.
     #[serde(skip)]
     pub stuck: Vec<Stuck>,
-    /// How many more such things there are.
+    /// How many more problems there are.
     #[serde(skip)]
     pub stuck_more: usize,
 }
@@ -56,32 +56,32 @@ pub struct Summary {
 /// How many tasks are in which state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Tasks {
-    /// All of them.
+    /// All tasks.
     pub total: usize,
-    /// Claimable.
+    /// Tasks that can be claimed.
     pub ready: usize,
-    /// Waiting for something.
+    /// Tasks that wait for something.
     pub blocked: usize,
-    /// Claimed by a worker.
+    /// Tasks that a worker holds.
     pub claimed: usize,
-    /// Done.
+    /// Tasks that are done.
     pub completed: usize,
-    /// Given up.
+    /// Tasks that were given up.
     pub failed: usize,
-    /// Files that are not tasks.
+    /// Files that are not valid tasks.
     pub rejected: usize,
 }
 
-/// How many workers do what. Each is in one of the three.
+/// How many workers are in which state. Each worker is in one of the three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Workers {
     /// All known workers.
     pub total: usize,
-    /// Those that hold a task.
+    /// Workers that hold a task.
     pub working: usize,
-    /// Those that hold none.
+    /// Workers that hold no task.
     pub idle: usize,
-    /// Those that may claim nothing more, whether or not they hold a task.
+    /// Workers that may claim nothing more, whether or not they hold a task.
     pub draining: usize,
 }
 
@@ -94,7 +94,7 @@ pub struct Throughput {
     pub failed: usize,
     /// Tasks completed in each minute of that hour, oldest first.
     pub by_minute: Vec<u32>,
-    /// Completions an hour, measured from the first one of the last hour; `None` while there are fewer than two.
+    /// Completions per hour, measured from the first completion of the last hour; `None` if there are fewer than two.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_hour: Option<f64>,
 }
@@ -109,9 +109,9 @@ pub struct BurnDown {
 }
 
 impl Summary {
-    /// The queue as it is.
-    pub fn of(state: &State, sight: &SummaryInput<'_>) -> Summary {
-        let now = sight.now.wall;
+    /// Makes the summary of a state.
+    pub fn of(state: &State, input: &SummaryInput<'_>) -> Summary {
+        let now = input.now.wall;
         let count = |of| state.count(of);
         let tasks = Tasks {
             total: state.len(),
@@ -131,7 +131,7 @@ impl Summary {
             let ms = remaining as f64 / pace * (MINUTES as u64 * MINUTE_MS) as f64;
             Wall(now.0.saturating_add(ms as i64))
         });
-        let mut stuck = stuck::all(state, sight, &causes);
+        let mut stuck = stuck::all(state, input, &causes);
         stuck.sort_by(|a, b| {
             let key = |stuck: &Stuck| (stuck.reason.kind(), Reverse(stuck.holds_up), stuck.since);
             key(a).cmp(&key(b))
@@ -142,7 +142,7 @@ impl Summary {
             at: now,
             seq: state.tail(),
             tasks,
-            workers: workers(state, sight),
+            workers: workers(state, input),
             paused,
             throughput,
             remaining,
@@ -155,9 +155,9 @@ impl Summary {
     }
 }
 
-fn workers(state: &State, sight: &SummaryInput<'_>) -> Workers {
-    let mut workers = Workers { total: sight.workers.len(), ..Workers::default() };
-    for (name, _) in sight.workers {
+fn workers(state: &State, input: &SummaryInput<'_>) -> Workers {
+    let mut workers = Workers { total: input.workers.len(), ..Workers::default() };
+    for (name, _) in input.workers {
         let holds = state.worker(name.as_str()).is_some_and(|worker| !worker.claims.is_empty());
         match (state.is_draining(name.as_str()), holds) {
             (true, _) => workers.draining += 1,
@@ -168,10 +168,9 @@ fn workers(state: &State, sight: &SummaryInput<'_>) -> Workers {
     workers
 }
 
-/// What time does not mend: tasks that failed or are rejected, and needs that do not exist, each with how many blocked tasks
-/// wait for it.
+/// Tasks that failed or are rejected, and needs that do not exist, each with how many blocked tasks wait for it in vain.
 fn causes(state: &State) -> BTreeMap<&TaskId, usize> {
-    let hopeless = |need: &TaskId| {
+    let unsatisfiable = |need: &TaskId| {
         let task = state.task(need.as_str());
         task.is_none_or(|task| matches!(task.phase, Phase::Failed(_) | Phase::Rejected(_)))
     };
@@ -179,16 +178,16 @@ fn causes(state: &State) -> BTreeMap<&TaskId, usize> {
     for id in state.listed(TaskState::Blocked) {
         let task = state.task(id.as_str());
         let needs = task.into_iter().flat_map(|task| &task.unmet);
-        causes.extend(needs.filter(|need| hopeless(need)).map(|need| (need, 0)));
+        causes.extend(needs.filter(|need| unsatisfiable(need)).map(|need| (need, 0)));
     }
-    // Search from all causes at once, so that each waiting task is met once, from its nearest cause.
-    let mut held: HashSet<&TaskId> = HashSet::new();
-    let mut front: VecDeque<(&TaskId, &TaskId)> = causes.keys().map(|cause| (*cause, *cause)).collect();
-    while let Some((cause, need)) = front.pop_front() {
+    // Breadth-first search from all causes at once. It visits each waiting task once, from its nearest cause.
+    let mut visited: HashSet<&TaskId> = HashSet::new();
+    let mut queue: VecDeque<(&TaskId, &TaskId)> = causes.keys().map(|cause| (*cause, *cause)).collect();
+    while let Some((cause, need)) = queue.pop_front() {
         for id in state.waiting_for(need) {
-            if held.insert(id) {
+            if visited.insert(id) {
                 *causes.entry(cause).or_default() += 1;
-                front.push_back((cause, id));
+                queue.push_back((cause, id));
             }
         }
     }
@@ -211,7 +210,7 @@ fn throughput(state: &State, now: Wall) -> Throughput {
             _ => {}
         }
     }
-    // The first completion only marks the beginning of the others.
+    // The first completion marks the beginning of the measured time, so it is not counted.
     if throughput.completed > 1 && oldest > 0 {
         let pace = (throughput.completed - 1) as f64 * hour as f64 / oldest as f64;
         throughput.per_hour = Some((pace * 10.0).round() / 10.0).filter(|pace| *pace > 0.0);
@@ -219,11 +218,11 @@ fn throughput(state: &State, now: Wall) -> Throughput {
     throughput
 }
 
-/// Made from the tasks that exist now: a withdrawn task is left out, and a task that is tried again counts as never finished.
+/// The burn-down of the tasks that exist now. A withdrawn task is left out, and a retried task counts as never finished.
 fn burn_down(state: &State, now: Wall) -> Option<BurnDown> {
     let from = state.tasks().map(|(_, task)| task.published.at).min()?;
     let span = now.0.saturating_sub(from.0).max(1) as i128;
-    // The first step that includes what happened at that time.
+    // The first step that includes an event at this time.
     let step = |at: Wall| {
         let since = i128::from(at.0.saturating_sub(from.0).max(0));
         ((since * STEPS as i128 + span - 1) / span).min(STEPS as i128) as usize
@@ -236,11 +235,11 @@ fn burn_down(state: &State, now: Wall) -> Option<BurnDown> {
         }
     }
     let mut open = 0;
-    let sum = |change| {
+    let running_sum = |change| {
         open += change;
         usize::try_from(open).unwrap_or(0)
     };
-    Some(BurnDown { from, open: change.into_iter().map(sum).collect() })
+    Some(BurnDown { from, open: change.into_iter().map(running_sum).collect() })
 }
 
 #[cfg(test)]
@@ -254,7 +253,7 @@ mod tests {
 
     const MINUTE: i64 = MINUTE_MS as i64;
 
-    /// A queue, with what happens in it minute by minute.
+    /// A queue with its events minute by minute.
     #[derive(Default)]
     struct Story {
         records: Vec<Record>,
@@ -305,7 +304,7 @@ mod tests {
         fn summary(&self, minute: i64) -> Summary {
             let now = Now { wall: Wall(minute * MINUTE), instant: Instant(minute as u64 * MINUTE_MS) };
             let default_lease = Span(30 * MINUTE_MS);
-            let sight = SummaryInput {
+            let input = SummaryInput {
                 now,
                 default_lease,
                 workers: &self.workers,
@@ -314,7 +313,7 @@ mod tests {
                 disk_full: self.disk_full,
                 broken_log: self.broken_log.clone(),
             };
-            Summary::of(&State::replay(&self.records), &sight)
+            Summary::of(&State::replay(&self.records), &input)
         }
     }
 
@@ -353,7 +352,7 @@ mod tests {
         assert_eq!(summary.eta, Some(Wall(45 * MINUTE)));
         let minutes = &summary.throughput.by_minute;
         assert_eq!((minutes[49], minutes[54], minutes[59], minutes.iter().sum()), (1, 1, 1, 3_u32));
-        // While nothing happens, the pace falls.
+        // The pace falls while no task is completed.
         assert_eq!(story.summary(50).throughput.per_hour, Some(3.0));
         assert_eq!(story.summary(81).throughput.completed, 0, "what is an hour ago does not count");
         story.at(30, Event::Paused { paused: true, by: name("operator") });
@@ -364,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_the_hopeless_is_counted_once_and_is_not_in_the_way_of_the_end() {
+    fn tasks_that_wait_in_vain_are_counted_once_and_do_not_remain() {
         let mut story = Story::default();
         story.published(0, "a", &[]).published(0, "b", &["a"]).published(0, "c", &["b"]);
         story.published(0, "d", &["c", "ghost"]).published(0, "e", &["ghost"]).published(0, "f", &[]);
@@ -382,7 +381,7 @@ mod tests {
         assert_eq!((ghost.holds_up, a.holds_up), (2, 2));
         assert_eq!(a.reason, StuckReason::Failed(FailureText::Given("no compiler".into())));
         let what_is_needed_by_a_ring = story.published(4, "x", &["x"]).summary(5);
-        assert_eq!(what_is_needed_by_a_ring.held_up, 4, "who waits for itself is no cause");
+        assert_eq!(what_is_needed_by_a_ring.held_up, 4, "a task that waits for itself is no cause");
     }
 
     #[test]
@@ -431,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_nobody_keeps_shows_until_somebody_has_it() {
+    fn a_task_that_workers_give_back_shows_until_it_is_claimed() {
         let mut story = Story::default();
         story.published(0, "a", &[]);
         for minute in 1..4 {

@@ -1,4 +1,4 @@
-//! What the summary is made from, besides the state of the queue.
+//! The input of the summary, besides the state of the queue.
 //!
 //! Must never: be computed here. The caller passes all of it.
 
@@ -6,33 +6,33 @@ use super::{Eyes, Instant, Now, Span, Wall, WorkerName};
 
 pub(super) const MINUTE_MS: u64 = 60_000;
 
-/// What the summary is made from, besides the state.
+/// The input of the summary, besides the state.
 pub struct SummaryInput<'a> {
     /// The time.
     pub now: Now,
     /// The lease of a task that names none.
     pub default_lease: Span,
-    /// Every known worker, by name, and when each was last heard of.
+    /// Every known worker, sorted by name, with the time when it was last active.
     pub workers: &'a [(WorkerName, Instant)],
-    /// The eyes that it is made for.
+    /// The user for whom the summary is made.
     pub eyes: &'a Eyes,
-    /// Files that look like tasks and are not.
+    /// Files that are not tasks because of their names.
     pub misnamed: &'a [Misname],
     /// Whether the disk has no space left for new work.
     pub disk_full: bool,
-    /// The error of the log, while it does not work.
+    /// The error of the log, if it does not work.
     pub broken_log: Option<String>,
 }
 
 /// A file that is not a task because of its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misname {
-    /// Its name.
+    /// The name of the file.
     pub name: String,
-    /// Why a task cannot have that name.
+    /// Why a task cannot have this name.
     pub why: String,
     /// A name that a task could have.
     pub better: String,
-    /// When it appeared.
+    /// When the file appeared.
     pub since: Wall,
 }

@@ -1,6 +1,6 @@
-//! Why a task of a state does not move, and what became of a claim of it.
+//! Works out why a task waits and how a claim ended.
 //!
-//! May assume: nothing but the state as it is.
+//! May assume: the state does not change during the call.
 //! Must never: make a sentence, or collect more names than a sentence spells out.
 
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::{Eyes, Refusal, State, TaskId, TaskState, Wall, WorkerName};
 use crate::limits::NAMED_IN_A_SENTENCE;
 
 impl State {
-    /// Why a task does not move; `None` when it does. Whether it can be claimed depends on the caller; without one, only
-    /// reasons that hold for all workers count. Of other tasks, only facts that these eyes may see are included.
+    /// Why a task waits; `None` if it does not. The answer for a ready task depends on the caller. Without a caller, only reasons that hold
+    /// for all workers count. Facts about other tasks are included only if the user `eyes` may see them.
     pub fn why(&self, task: &Task, caller: Option<&str>, eyes: &Eyes) -> Option<Why> {
         match &task.phase {
             Phase::Open if self.state_of(task) == TaskState::Blocked => {
@@ -41,7 +41,7 @@ impl State {
         }
         let required = &task.spec.requires;
         let Some(caller) = caller else {
-            let no_worker = !required.is_empty() && self.who_has(required).next().is_none();
+            let no_worker = !required.is_empty() && self.workers_with(required).next().is_none();
             return no_worker.then(|| Why::NoWorkerHas(required.clone()));
         };
         let worker = || caller.to_string();
@@ -50,7 +50,11 @@ impl State {
         }
         let missing = self.missing(task, caller);
         if !missing.is_empty() {
-            return Some(Why::Incapable { worker: worker(), missing, others: self.some_who_have(required) });
+            return Some(Why::Incapable {
+                worker: worker(),
+                missing,
+                others: self.some_workers_with(required),
+            });
         }
         let (held, limit) = self.held_and_limit(caller)?;
         Some(Why::HoldsEnough { worker: worker(), held, limit })
@@ -64,7 +68,7 @@ impl State {
         }
     }
 
-    /// Why an open task is not ready; empty when it is.
+    /// Why an open task is not ready; empty if it is ready.
     pub fn why_blocked(&self, task: &Task, eyes: &Eyes) -> Vec<Obstacle> {
         let mut why = Vec::new();
         match task.file {
@@ -103,7 +107,7 @@ impl State {
         self.shows_history(task, &Eyes::ANYBODY).then(|| problem.clone())
     }
 
-    /// Where a task stands.
+    /// The current situation of a task.
     pub fn standing(&self, task: &Task) -> Standing {
         match &task.phase {
             Phase::Claimed(claim) => Standing::Held(claim.worker.clone(), claim.since.at),
@@ -117,42 +121,42 @@ impl State {
         }
     }
 
-    /// What became of a worker's claim of a task.
+    /// How a worker's claim of a task ended, and the current situation of the task.
     pub(super) fn fate(&self, task: &Task, worker: &WorkerName) -> ClaimFate {
         let loss = task.losses.iter().rev().find(|loss| loss.worker == *worker);
         ClaimFate { ended: loss.map(|loss| (loss.at, loss.reason.clone())), now: self.standing(task) }
     }
 
-    /// The words that a task requires and a worker lacks.
+    /// The capabilities that a task requires and a worker lacks.
     pub fn missing(&self, task: &Task, worker: &str) -> Vec<String> {
         let has = self.capabilities(worker);
         task.spec.requires.iter().filter(|word| !has.contains(word)).cloned().collect()
     }
 
-    fn who_has<'a>(&'a self, required: &'a [String]) -> impl Iterator<Item = &'a WorkerName> {
+    fn workers_with<'a>(&'a self, required: &'a [String]) -> impl Iterator<Item = &'a WorkerName> {
         self.capable()
             .filter(|(_, words)| required.iter().all(|word| words.contains(word)))
             .map(|(name, _)| name)
     }
 
     /// Workers that have all these capabilities; not more than a sentence names.
-    fn some_who_have(&self, required: &[String]) -> Vec<WorkerName> {
-        self.who_has(required).take(NAMED_IN_A_SENTENCE).cloned().collect()
+    fn some_workers_with(&self, required: &[String]) -> Vec<WorkerName> {
+        self.workers_with(required).take(NAMED_IN_A_SENTENCE).cloned().collect()
     }
 
-    /// How many tasks a worker holds and how many it may hold, if it may hold no more.
+    /// How many tasks a worker holds and how many it may hold, if it holds as many as it may.
     pub(super) fn held_and_limit(&self, worker: &str) -> Option<(usize, usize)> {
         let held = self.worker(worker).map_or(0, |worker| worker.claims.len());
         self.rules().claims_per_worker.filter(|limit| held >= *limit).map(|limit| (held, limit))
     }
 
-    /// The refusal of a task for which a worker lacks a capability.
+    /// The refusal if a worker lacks a capability that a task requires.
     pub(super) fn incapable(&self, id: &TaskId, task: &Task, worker: &WorkerName) -> Option<Refusal> {
         let missing = self.missing(task, worker.as_str());
         if missing.is_empty() {
             return None;
         }
-        let others = self.some_who_have(&task.spec.requires);
+        let others = self.some_workers_with(&task.spec.requires);
         Some(Refusal::Incapable { task: id.clone(), worker: worker.clone(), missing, others })
     }
 

@@ -1,49 +1,49 @@
-//! What the queue knows of a worker.
+//! The record of a worker in the queue.
 
 use serde::{Deserialize, Serialize};
 
 use super::{LossReason, Moment, TaskId, Wall};
 
-/// What the queue knows of a worker.
+/// The record of a worker in the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {
-    /// Whom the name belongs to.
+    /// The user that the name belongs to.
     pub uid: u32,
-    /// When it was first used.
+    /// When the name was first used.
     pub joined: Moment,
-    /// When anything about it changed last.
+    /// When the worker last changed.
     pub changed: Moment,
-    /// Whether it may claim nothing more.
+    /// Whether the worker may claim nothing more.
     #[serde(default)]
     pub draining: bool,
-    /// What it holds, oldest claim first.
+    /// The tasks that the worker holds, oldest claim first.
     #[serde(default)]
     pub claims: Vec<TaskId>,
-    /// How many tasks it completed.
+    /// How many tasks the worker completed.
     #[serde(default)]
     pub completed: u64,
-    /// How many tasks it gave up.
+    /// How many tasks the worker gave up.
     #[serde(default)]
     pub failed: u64,
-    /// When its last claim ended, if one has.
+    /// When the last claim ended, if any claim ended.
     #[serde(default)]
     pub last_claim_ended: Option<Wall>,
-    /// The last claim that it lost, but did not give back.
+    /// The last claim that the worker lost without giving it back.
     #[serde(default)]
     pub lost: Option<Lost>,
-    /// Whether the last claim that it held was ended by another hand. A new claim clears it.
+    /// Whether an operator, the lease or the end of a process ended the worker's last claim. A new claim clears it.
     #[serde(default)]
     pub ousted: bool,
 }
 
-/// A claim as whoever lost it remembers it.
+/// A lost claim, as kept for the worker that lost it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// The task.
     pub task: TaskId,
-    /// When it was lost.
+    /// When the claim was lost.
     pub at: Wall,
-    /// Why.
+    /// Why the claim was lost.
     pub reason: LossReason,
 }
 
