@@ -1,54 +1,54 @@
-//! Who may read the file of a task, and so its text (C18): judged as the kernel does, from owner, group, mode and POSIX ACL.
+//! Which users may read the file of a task, and so its text (C18). The rules are those of the kernel: owner, group, mode and POSIX ACL.
 //!
-//! May assume: the numbers are those of the file system, as the daemon sees them.
-//! Must never: look for the user or the groups of a caller: they are given.
+//! May assume: uids and gids are those of the file system, as the daemon sees them.
+//! Must never: look up the user or the groups of a caller. The caller passes them.
 
 use serde::{Deserialize, Serialize};
 
-/// Kinds of entries of an ACL (`include/uapi/linux/posix_acl.h`).
+/// Tags of ACL entries (`include/uapi/linux/posix_acl.h`).
 const USER: u16 = 0x02;
 const GROUP_OBJ: u16 = 0x04;
 const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 
-/// What a caller wants to do with a file.
+/// The right that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Read it.
+    /// Read the file.
     Read = 4,
-    /// Write it; of a directory, to make and remove names in it.
+    /// Write the file. For a directory: create and remove names in it.
     Write = 2,
 }
 
-/// Whose a file is, and what its mode and its ACL allow.
+/// The owner, group, mode and ACL of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Access {
-    /// Its owner.
+    /// The owner.
     pub uid: u32,
-    /// Its group.
+    /// The group.
     pub gid: u32,
-    /// Its permissions.
+    /// The permission bits.
     pub mode: u16,
-    /// The ACL, where that says more than the mode: tag, permissions and id of each entry.
+    /// The ACL, if it says more than the mode: tag, permissions and id of each entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acl: Vec<(u16, u16, u32)>,
 }
 
 impl Access {
-    /// Whether every user may read it.
+    /// Whether every user may read the file.
     pub fn is_for_everybody(&self) -> bool {
         self.acl.is_empty() && self.mode & 0o444 == 0o444
     }
 
-    /// Whether a user may do that. `is_in` tells whether it is in one of these groups; that may cost something, and is asked where it
-    /// matters.
+    /// Whether a user has this right. `is_in` returns whether the user is in one of the groups. It may be slow, so it is called only where
+    /// the answer depends on it.
     pub fn allows(&self, uid: u32, wanted: Wanted, is_in: impl Fn(&[u32]) -> bool) -> bool {
         let allowed = |bits: u16| bits & wanted as u16 != 0;
         if uid == self.uid {
             return allowed(self.mode >> 6);
         }
         if self.acl.is_empty() {
-            // A member of the group has what the group has, even if all others have more.
+            // The group's permissions hold for its members, even if they are less than those of all others.
             let (group, others) = (allowed(self.mode >> 3), allowed(self.mode));
             return if group == others { others } else { group == is_in(&[self.gid]) };
         }
@@ -57,9 +57,9 @@ impl Access {
             return allowed(user & mask);
         }
         let groups = |granting: bool| -> Vec<u32> {
-            let of = self.acl.iter().filter(|(tag, ..)| matches!(*tag, GROUP_OBJ | GROUP));
-            let of = of.filter(|(_, bits, _)| !granting || allowed(*bits));
-            of.map(|(tag, _, id)| if *tag == GROUP { *id } else { self.gid }).collect()
+            let entries = self.acl.iter().filter(|(tag, ..)| matches!(*tag, GROUP_OBJ | GROUP));
+            let entries = entries.filter(|(_, bits, _)| !granting || allowed(*bits));
+            entries.map(|(tag, _, id)| if *tag == GROUP { *id } else { self.gid }).collect()
         };
         if is_in(&groups(true)) {
             return allowed(mask);
@@ -68,12 +68,12 @@ impl Access {
     }
 }
 
-/// Whose eyes see something.
+/// The user for whom a text is shown or withheld.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Eyes {
-    /// Those of a user who may read everything.
+    /// A user that may read every file.
     All,
-    /// Those of a user, who is in these groups.
+    /// Any other user, with its groups.
     User {
         /// The user.
         uid: u32,
@@ -83,15 +83,15 @@ pub enum Eyes {
 }
 
 impl Eyes {
-    /// Those of a user without rights: what they may see, every user may see.
+    /// A user without special rights. What this user may see, every user may see.
     pub const ANYBODY: Eyes = Eyes::User { uid: u32::MAX, groups: Vec::new() };
 
-    /// Whether they may see what is in a file of which this is known; nothing is known of files that every user may read.
+    /// Whether the user may read all these files. Files that every user may read have no [`Access`] and are left out.
     pub fn may_read<'a>(&self, files: impl IntoIterator<Item = &'a Access>) -> bool {
         match self {
             Eyes::All => true,
             Eyes::User { uid, groups } => files.into_iter().all(|file| {
-                file.allows(*uid, Wanted::Read, |of| of.iter().any(|group| groups.contains(group)))
+                file.allows(*uid, Wanted::Read, |wanted| wanted.iter().any(|group| groups.contains(group)))
             }),
         }
     }

@@ -1,11 +1,11 @@
-//! What one worker, and one user, may add to the event log in a while, so that no user fills the disk by repeating a step.
+//! Limits how much a worker and a user may add to the event log, so that no user fills the disk by repeating a command.
 //!
-//! May assume: the caller passes the time, and charges what a decision really adds.
+//! May assume: the caller passes the time, and charges the true cost of a decision.
 //! Must never: prevent the end of a claim, or drop a debt before it is paid.
 //!
-//! Each worker and each user has an account of events and an account of bytes. Time fills both up to a limit. A payer that has anything
-//! left in both may go on and pays afterwards, into debt if necessary: so a text of any length can be written, and a step that must not
-//! be refused is paid, too. A user has one account for all its workers, because a user can have any number of names.
+//! Each worker and each user has an account of events and an account of bytes. Both accounts fill over time up to a limit. A payer with a
+//! positive balance in both may act and pays afterwards, with a debt if necessary. So a text of any length can be written. A command that
+//! must not be refused is charged, too. A user has one account for all its workers, because a user can have any number of worker names.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -18,11 +18,11 @@ use crate::limits::{LOG_ACCOUNTS, LOG_BURST_SECONDS, LOG_SHARES_OF_A_USER};
 /// The configurable rates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Bytes a second of one worker.
+    /// Bytes per second for one worker.
     pub bytes: u64,
-    /// Events a second of one worker.
+    /// Events per second for one worker.
     pub events: u64,
-    /// The user that owns the log. Like that of root, its account has no limit.
+    /// The user that owns the log. The accounts of this user and of root have no limit.
     pub owner: u32,
 }
 
@@ -32,14 +32,14 @@ impl Default for Budget {
     }
 }
 
-/// The worker and the user that pay for a step.
+/// The worker and the user that pay for a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payer {
-    /// The worker, if it is known.
+    /// The worker, if known.
     pub worker: Option<WorkerName>,
     /// The user.
     pub uid: u32,
-    /// Whether it is an operator. Operators do not pay.
+    /// Whether the caller is an operator. Operators do not pay.
     pub operator: bool,
 }
 
@@ -49,18 +49,18 @@ impl From<&Actor> for Payer {
     }
 }
 
-/// What a decision costs.
+/// The cost of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cost {
-    /// Events. Later events that follow from a step are paid with that step.
+    /// Events. Later events that follow from a command are paid with that command.
     pub events: u64,
     /// Bytes.
     pub bytes: u64,
-    /// Whether it happens even if nothing is left to pay with.
+    /// Whether the decision takes effect even without a positive balance.
     pub is_due: bool,
 }
 
-/// Thousandths of events and of bytes: what comes in a second comes in a millisecond a thousandfold.
+/// Balances in thousandths of events and of bytes, so that a rate per second adds the same number per millisecond.
 #[derive(Debug, Clone, Copy)]
 struct Account {
     events: i64,
@@ -74,8 +74,8 @@ impl Account {
         Account { events: full(budget.events), bytes: full(budget.bytes), as_of: now }
     }
 
-    /// This account at that time.
-    fn at(self, budget: &Budget, share: u64, now: Instant) -> Account {
+    /// The account at `now`, after filling.
+    fn refilled(self, budget: &Budget, share: u64, now: Instant) -> Account {
         let full = Account::full(budget, share, now);
         let ms = now.since(self.as_of).0;
         let filled = |had: i64, rate: u64, full: i64| {
@@ -89,8 +89,8 @@ impl Account {
         }
     }
 
-    /// What is left after this; a debt is no larger than what may be written at once.
-    fn less(self, cost: &Cost, full: &Account) -> Account {
+    /// The account after a payment. A debt is never larger than a full account.
+    fn charged(self, cost: &Cost, full: &Account) -> Account {
         let paid = |had: i64, cost: u64, full: i64| {
             let cost = i64::try_from(cost.saturating_mul(1_000)).unwrap_or(i64::MAX);
             had.saturating_sub(cost).max(full.saturating_neg())
@@ -104,7 +104,7 @@ impl Account {
     }
 }
 
-/// How much may be written at once.
+/// The size of a full account.
 fn limit(rate: u64, share: u64) -> u64 {
     rate.saturating_mul(share).saturating_mul(LOG_BURST_SECONDS)
 }
@@ -123,12 +123,12 @@ impl Accounts {
         Accounts { budget, ..Accounts::default() }
     }
 
-    /// Whether a payer has anything left.
+    /// Refuses a payer whose balance is not positive.
     pub fn check(&self, payer: &Payer, now: Instant) -> Result<(), Refusal> {
         let budget = &self.budget;
         let left = |account: Option<&Account>, share: u64, spender: &dyn Fn() -> Spender| {
-            let account = account.map(|account| account.at(budget, share, now));
-            account.map_or(Ok(()), |account| self.look(&account, share, spender))
+            let account = account.map(|account| account.refilled(budget, share, now));
+            account.map_or(Ok(()), |account| self.check_account(&account, share, spender))
         };
         if let Some(worker) = self.worker_of(payer) {
             left(self.workers.get(worker), 1, &|| Spender::Worker(worker.clone()))?;
@@ -139,14 +139,19 @@ impl Accounts {
         }
     }
 
-    fn look(&self, account: &Account, share: u64, spender: &dyn Fn() -> Spender) -> Result<(), Refusal> {
+    fn check_account(
+        &self,
+        account: &Account,
+        share: u64,
+        spender: &dyn Fn() -> Spender,
+    ) -> Result<(), Refusal> {
         let spent = |left: i64, rate: u64, unit: BudgetUnit| {
             if left > 0 {
                 return Ok(());
             }
             let (a_second, at_once) = (rate.saturating_mul(share), limit(rate, share));
             let wait = left.unsigned_abs() / a_second.max(1) + 1;
-            // In whole seconds, and never none.
+            // Rounded up to whole seconds, at least one.
             let wait = Span(wait.div_ceil(1_000) * 1_000);
             Err(Refusal::OverBudget { spender: spender(), unit, a_second, at_once, wait })
         };
@@ -154,7 +159,7 @@ impl Accounts {
         spent(account.bytes, self.budget.bytes, BudgetUnit::Bytes)
     }
 
-    /// Have a payer pay.
+    /// Charges a payer.
     pub fn charge(&mut self, payer: &Payer, cost: &Cost, now: Instant) {
         if (cost.events, cost.bytes) == (0, 0) {
             return;
@@ -187,48 +192,48 @@ fn pay<K: Hash + Eq + Clone>(
 ) {
     let full = Account::full(budget, share, now);
     if accounts.len() >= LOG_ACCOUNTS && !accounts.contains_key(&key) {
-        accounts.retain(|_, account| !account.at(budget, share, now).is_full(&full));
-        // All owe something: the one that owes least is forgotten.
+        accounts.retain(|_, account| !account.refilled(budget, share, now).is_full(&full));
+        // No account is full. Drop the one that owes least.
         if accounts.len() >= LOG_ACCOUNTS
             && let Some(least) =
-                accounts.iter().max_by_key(|(_, account)| account.at(budget, share, now).events)
+                accounts.iter().max_by_key(|(_, account)| account.refilled(budget, share, now).events)
         {
             let least = least.0.clone();
             accounts.remove(&least);
         }
     }
     let account = accounts.entry(key).or_insert(full);
-    *account = account.at(budget, share, now).less(cost, &full);
+    *account = account.refilled(budget, share, now).charged(cost, &full);
 }
 
-/// Which payer pays what for a decision; `None` where it is free. To claim a task and end the claim costs no event: that was paid
-/// by the payer that published the task, had it done again, or gave it back.
+/// The payer and the cost of a decision; `None` if it is free. Claiming a task and ending the claim cost no event: the payer that
+/// published, retried or gave back the task has already paid for both. `file_payer` pays for commands that name no caller.
 pub fn cost(
     state: &State,
     command: &Command,
     decision: &Decision,
-    found: Option<&Payer>,
+    file_payer: Option<&Payer>,
 ) -> Option<(Payer, Cost)> {
     let bytes = decision.events.iter().map(size).sum();
     let cost = |events: u64| Cost { events, bytes, is_due: false };
     let many = decision.events.len() as u64;
     let cost = match command {
-        // The event, and one day those that the file is gone and the task is withdrawn.
+        // The event itself, and the later events that the file is gone and the task is withdrawn.
         Command::Publish { .. } => cost(2 * many),
-        // It was paid by who opened the file.
+        // The payer that published the task or opened the file has already paid.
         Command::OpenFile { .. } | Command::FileGone { .. } | Command::Withdraw { .. } => return None,
-        // Only joining is an event of its own.
+        // Only the event that a worker joined is charged.
         Command::Claim { .. } | Command::ClaimNext { .. } => {
             cost(many.saturating_sub(u64::from(matches!(decision.outcome, Outcome::Claimed { .. }))))
         }
         Command::Finish { task, .. } | Command::Report { task, .. } if is_first(state, task) => {
             Cost { events: 0, bytes, is_due: true }
         }
-        // The claim that ends was not paid, nor is the one that comes.
+        // The end of this claim and the next claim are charged here.
         Command::Release { .. } | Command::Expire { .. } | Command::Depart { .. } => {
             Cost { is_due: true, ..cost(2 * many) }
         }
-        // It will be claimed and finished once more.
+        // The event itself, and the next claim and finish.
         Command::Retry { .. } => cost(3 * many),
         Command::Finish { .. }
         | Command::Report { .. }
@@ -241,12 +246,12 @@ pub fn cost(
     };
     let payer = match command {
         Command::Expire { .. } | Command::Depart { .. } => holder(state, decision)?,
-        _ => command.actor().map(Payer::from).or_else(|| found.cloned())?,
+        _ => command.actor().map(Payer::from).or_else(|| file_payer.cloned())?,
     };
     Some((payer, cost))
 }
 
-/// Whether a text that is written of a task is the first one, or comes with its end.
+/// Whether a text for a task is the first one or comes with the finish.
 fn is_first(state: &State, task: &TaskId) -> bool {
     let task = state.task(task.as_str());
     task.is_some_and(|task| match &task.phase {
@@ -255,7 +260,7 @@ fn is_first(state: &State, task: &TaskId) -> bool {
     })
 }
 
-/// Whose claims end by these events.
+/// The holder whose claims end by these events.
 fn holder(state: &State, decision: &Decision) -> Option<Payer> {
     let worker = decision.events.iter().find_map(|event| match event {
         Event::Returned { worker, .. } => Some(worker),
@@ -265,7 +270,7 @@ fn holder(state: &State, decision: &Decision) -> Option<Payer> {
     Some(Payer { worker: Some(worker.clone()), uid, operator: false })
 }
 
-/// About how many bytes of the log it will take, beside what all events have.
+/// About how many bytes an event has in the log.
 fn size(event: &Event) -> u64 {
     const BARE: u64 = 128;
     BARE + match event {
@@ -302,20 +307,20 @@ mod tests {
     }
 
     #[test]
-    fn who_has_anything_left_may_go_on_and_waits_for_what_it_owes() {
+    fn a_positive_balance_allows_a_debt_that_is_waited_off() {
         let (mut accounts, w1) = (Accounts::new(BUDGET), payer("w1", 1));
         let at_once = limit(BUDGET.events, 1);
         accounts.charge(&w1, &events(at_once - 1), at(0));
         accounts.check(&w1, at(0)).unwrap();
         accounts.charge(&w1, &events(5), at(0));
-        // Four are owed, and one must be there: two a second.
+        // The debt is four events and the balance must reach one, at two events a second.
         let w1_spent = Spender::Worker(WorkerName::parse("w1").unwrap());
         let expected = over(w1_spent, BudgetUnit::Events, [BUDGET.events, at_once], 3);
         assert_eq!(refused(&accounts, &w1, at(0)), expected);
         assert!(accounts.check(&w1, at(2)).is_err());
         accounts.check(&w1, at(3)).unwrap();
         accounts.check(&payer("w2", 1), at(0)).unwrap();
-        // Time that goes back gives nothing and takes nothing.
+        // A time that goes back changes no balance.
         accounts.charge(&w1, &events(2), at(3));
         accounts.charge(&w1, &events(0), at(0));
         assert!(accounts.check(&w1, at(3)).is_err());

@@ -1,7 +1,7 @@
-//! Texts that workers write, and what is known of one without it.
+//! Texts that workers write, and the digest of a text.
 //!
-//! May assume: nothing; the bytes may be anything.
-//! Must never: lose a byte of a text that is there.
+//! May assume: nothing. A text may be any bytes.
+//! Must never: lose a byte of a text.
 
 use std::hash::{DefaultHasher, Hasher};
 
@@ -9,20 +9,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::RESULT_HEAD_BYTES;
 
-/// What tells a text from others, and shows what it is about.
+/// Identifies a text and shows its first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
     /// Length in bytes.
     pub bytes: u64,
     /// The first line that is not blank, cut at [`RESULT_HEAD_BYTES`], for lists.
     pub head: String,
-    /// A checksum. The standard library may compute it otherwise one day: then equal texts are taken for different ones, once.
+    /// A checksum. A newer standard library may compute it differently. Then equal texts count as different, once.
     #[serde(with = "hexadecimal")]
     pub check: u64,
 }
 
 impl Digest {
-    /// That of a text.
+    /// The digest of a text.
     pub fn of(text: &[u8]) -> Digest {
         let mut hasher = DefaultHasher::new();
         hasher.write(text);
@@ -33,15 +33,15 @@ impl Digest {
 fn head_of(text: &[u8]) -> String {
     let blank = |line: &&[u8]| !line.trim_ascii().is_empty();
     let line = text.split(|byte| *byte == b'\n').find(blank).unwrap_or_default();
-    // A character has four bytes at most, and so has its replacement where it is none.
+    // A character has at most four bytes. So has the replacement of an invalid one.
     let mut head = String::from_utf8_lossy(&line[..line.len().min(RESULT_HEAD_BYTES + 4)]).into_owned();
     let end = if head.ends_with('\r') { head.len() - 1 } else { head.len() };
-    let fits = (0..=RESULT_HEAD_BYTES.min(end)).rev().find(|at| head.is_char_boundary(*at));
+    let fits = (0..=RESULT_HEAD_BYTES.min(end)).rev().find(|end| head.is_char_boundary(*end));
     head.truncate(fits.unwrap_or(0));
     head
 }
 
-/// A text, or what is known of one that lies beside its event.
+/// A text, or only its digest if the text is stored beside its event.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "StoredText", try_from = "StoredText")]
 pub struct Content {
@@ -50,28 +50,28 @@ pub struct Content {
 }
 
 impl Content {
-    /// This text.
+    /// A whole text.
     pub fn new(text: impl Into<Vec<u8>>) -> Content {
         let text = text.into();
         Content { digest: Digest::of(&text), whole: Some(text) }
     }
 
-    /// What is known of the text.
+    /// The digest of the text.
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// The text itself, if it does not lie elsewhere.
+    /// The text itself; `None` if it is stored elsewhere.
     pub fn whole(&self) -> Option<&[u8]> {
         self.whole.as_deref()
     }
 
-    /// The same, without the text.
+    /// The same content without its text.
     pub fn without_text(&self) -> Content {
         Content { digest: self.digest.clone(), whole: None }
     }
 
-    /// The text for people: its first line where the rest lies elsewhere.
+    /// The text for people; only its first line if the text is stored elsewhere.
     pub fn shown(&self) -> String {
         match &self.whole {
             Some(text) => String::from_utf8_lossy(text).into_owned(),
@@ -81,14 +81,14 @@ impl Content {
 }
 
 impl std::fmt::Debug for Content {
-    /// The beginning, as text: a result may have a mebibyte.
+    /// Shows only the first line, because a result may have a mebibyte.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let place = if self.whole.is_some() { "" } else { ", beside" };
         write!(f, "Content({:?}, {} bytes{place})", self.digest.head, self.digest.bytes)
     }
 }
 
-/// As it stands in the log: as text where it is UTF-8, so that the log can be read; else as hexadecimal digits, so that nothing is lost.
+/// The form in the log: text if it is UTF-8, so that people can read the log; otherwise hexadecimal digits, so that no byte is lost.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 enum StoredText {
@@ -127,7 +127,7 @@ impl TryFrom<StoredText> for Content {
     }
 }
 
-/// Programs that read JSON keep 53 bits of a number.
+/// Numbers as hexadecimal strings, because many JSON parsers keep only 53 bits of a number.
 pub(super) mod hexadecimal {
     use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
-//! What a command may do, given the state.
+//! Judges commands against the state.
 //!
 //! May assume: nothing else changes the state during the call.
-//! Must never: change the state, or answer differently for the same arguments.
+//! Must never: change the state, or return different results for the same arguments.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::refusal::{EndedClaim, OperatorAct};
 use super::task::{Claim, FileStamp, FileState, Finish, Manifest, Phase, Task};
 use super::{Content, Eyes, Refusal, Seq, State, TaskId, TaskState, WorkerName};
 
-/// Judges one command: the events that it causes, or the reason why it causes none.
+/// Judges one command. Returns its events, or the reason for a refusal.
 pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
     if let Some(by) = command.actor() {
         check_name(state, by)?;
@@ -39,7 +39,7 @@ pub fn decide(state: &State, command: &Command) -> Result<Decision, Refusal> {
             Some(found)
                 if found.file_is_missing() && matches!(found.phase, Phase::Open | Phase::Rejected(_)) =>
             {
-                mend_cycles(state, Event::Withdrawn { task: task.clone() })
+                with_broken_cycles(state, Event::Withdrawn { task: task.clone() })
             }
             Some(_) | None => done(vec![]),
         },
@@ -129,7 +129,7 @@ fn find<'a>(state: &'a State, task: &TaskId) -> Result<&'a Task, Refusal> {
     }
 }
 
-/// Whether the caller may act under its name at all (C41).
+/// Refuses a caller whose name belongs to another user (C41).
 fn check_name(state: &State, by: &Actor) -> Result<(), Refusal> {
     match state.worker(by.worker.as_str()) {
         Some(worker) if worker.uid != by.uid && by.uid != 0 => {
@@ -139,7 +139,7 @@ fn check_name(state: &State, by: &Actor) -> Result<(), Refusal> {
     }
 }
 
-/// The event that makes the name the caller's, if it belongs to no user yet.
+/// The event that gives the name to the caller's user, if the name belongs to no user yet.
 fn join(state: &State, by: &Actor) -> Vec<Event> {
     match state.worker(by.worker.as_str()) {
         None => vec![Event::Joined { worker: by.worker.clone(), uid: by.uid }],
@@ -157,15 +157,15 @@ fn publish(
         Some(known) if known.stamp == *stamp && known.manifest == *manifest && known.has_whole_file() => {
             return done(vec![]);
         }
-        // A file whose needs are as before closes no cycle, and need not be searched for one.
+        // If the needs did not change, the cycle did not change either. A new search is not necessary.
         Some(known) if known.manifest.needs() == manifest.needs() => known.cycle.clone(),
         Some(_) | None => cycle_through(state, task, manifest.needs()),
     };
     let (task, manifest, stamp) = (task.clone(), manifest.clone(), stamp.clone());
-    mend_cycles(state, Event::Published { task, manifest, stamp, cycle })
+    with_broken_cycles(state, Event::Published { task, manifest, stamp, cycle })
 }
 
-/// The file is gone. The task stays as it is, and so does its claim: no work in progress is lost by what happens to a file.
+/// The file is gone. The task and its claim stay: the loss of a file must not lose work in progress.
 fn file_gone(state: &State, task: &TaskId) -> Result<Decision, Refusal> {
     match state.task(task.as_str()) {
         Some(found) if !found.file_is_missing() => done(vec![Event::FileMissing { task: task.clone() }]),
@@ -181,11 +181,11 @@ fn forget(state: &State, task: &TaskId, by: &Actor) -> Result<Decision, Refusal>
     if found.finish().is_none() {
         return Err(Refusal::NotFinished { task: task.clone(), state: state.state_of(found) });
     }
-    // Without its record, a file that is there would be a new task, and be done once more.
+    // If the file exists, the task would be published again without its record, and be done again.
     if !found.file_is_missing() {
         return Err(Refusal::HasFile { task: task.clone() });
     }
-    mend_cycles(state, Event::Forgotten { task: task.clone(), by: by.worker.clone() })
+    with_broken_cycles(state, Event::Forgotten { task: task.clone(), by: by.worker.clone() })
 }
 
 fn retry(state: &State, task: &TaskId, by: &Actor) -> Result<Decision, Refusal> {
@@ -195,14 +195,14 @@ fn retry(state: &State, task: &TaskId, by: &Actor) -> Result<Decision, Refusal> 
             Err(Refusal::NoFile { task: task.clone() })
         }
         Phase::Completed(_) | Phase::Failed(_) => {
-            // While the task was completed, needs that lead back to it were no cycle. Now they would be one.
+            // While the task was completed, needs that lead back to it were no cycle. After the retry they would be one.
             let cycle = cycle_through(state, task, found.declared_needs());
             if !cycle.is_empty() {
                 return Err(Refusal::Cycle { task: task.clone(), cycle });
             }
             done(vec![Event::Retried { task: task.clone(), by: by.worker.clone() }])
         }
-        // A rejected task comes back by itself when its file is mended. Until then it stays rejected.
+        // A rejected task is published again when its file is corrected. Until then it stays rejected.
         Phase::Rejected(problem) => {
             Err(Refusal::Rejected { task: task.clone(), problem: state.shown_problem(task, problem) })
         }
@@ -236,7 +236,7 @@ fn claim(
         Phase::Completed(_) | Phase::Failed(_) => {
             return Err(Refusal::Finished { task: task.clone(), state: state.state_of(found) });
         }
-        // Only a worker that may read the file learns why the task cannot be claimed.
+        // Only a worker that may read the file gets the reason why the task cannot be claimed.
         Phase::Rejected(_) | Phase::Open if !eyes.may_read(found.stamp.readers.as_deref()) => {
             return Err(Refusal::Private { task: task.clone(), worker: by.worker.clone() });
         }
@@ -268,7 +268,7 @@ fn claim(
 
 fn claim_next(state: &State, by: &Actor, form: ClaimForm, eyes: &Eyes) -> Result<Decision, Refusal> {
     let worker = state.worker(by.worker.as_str());
-    // A worker that retries gets the task it has, never a second one (C21).
+    // A worker that repeats the call gets the task that it already holds, never a second one (C21).
     if let Some(task) = worker.and_then(|worker| worker.claims.last()) {
         return claim(state, task, by, form, eyes);
     }
@@ -297,7 +297,7 @@ fn may_claim(state: &State, by: &Actor) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The claim, if the caller may act on it.
+/// The claim of a task, if the caller is the holder or an operator.
 fn held_by<'a>(state: &'a State, task: &TaskId, by: &Actor) -> Result<&'a Claim, Refusal> {
     match find(state, task)?.claim() {
         Some(claim) if claim.worker == by.worker || by.operator => Ok(claim),
@@ -325,7 +325,7 @@ fn finish(
     let mut events = Vec::new();
     let (worker, operator) = match &found.phase {
         Phase::Claimed(claim) if claim.worker == by.worker => (Some(claim.worker.clone()), None),
-        // The operator takes the task away and then ends it, because the holder did not end it.
+        // The operator takes the claim away and finishes the task.
         Phase::Claimed(claim) if by.operator => {
             let reason = LossReason::TakenAway { by: by.worker.clone() };
             events.push(Event::Returned { task: task.clone(), worker: claim.worker.clone(), reason });
@@ -337,7 +337,7 @@ fn finish(
                 (&found.phase, ending),
                 (Phase::Completed(_), Ending::Completed) | (Phase::Failed(_), Ending::Failed)
             );
-            // A caller may repeat a step whose answer was lost. The new text counts.
+            // A caller may repeat a finish whose answer was lost. The new text replaces the old one.
             if !same || (finish.worker.as_ref() != Some(&by.worker) && !by.operator) {
                 return Err(not_holder(state, task, by));
             }
@@ -356,15 +356,15 @@ fn finish(
         Ending::Completed => Event::Completed { task, worker, by: operator, text },
         Ending::Failed => Event::Failed { task, worker, by: operator, text },
     });
-    // A task that is completed closes no cycle.
-    let events = mend_cycles_after(state, events);
+    // A completed task is in no cycle.
+    let events = append_broken_cycles(state, events);
     Ok(Decision { events, outcome: Outcome::Finished { finish } })
 }
 
-/// The event of a text that is written for a finish. The same text again causes none.
+/// The event for a text that is written for a finish. If the text did not change, there is no event.
 fn reported(task: &TaskId, finish: &Finish, text: Option<&Content>) -> Vec<Event> {
-    let is_there = |text: &&Content| finish.text.as_ref().is_some_and(|there| there.is(text.digest()));
-    let new = text.filter(|text| !is_there(text));
+    let is_known = |text: &&Content| finish.text.as_ref().is_some_and(|known| known.is(text.digest()));
+    let new = text.filter(|text| !is_known(text));
     new.map(|text| Event::Reported { task: task.clone(), text: text.clone() }).into_iter().collect()
 }
 
@@ -383,7 +383,7 @@ fn expire(state: &State, task: &TaskId, epoch: Seq, reason: LossReason) -> Resul
     done(events)
 }
 
-/// Ends every claim of a worker up to this one.
+/// Ends every claim of a worker whose epoch is at most `last`.
 fn depart(state: &State, worker: &WorkerName, last: Seq, reason: &LossReason) -> Result<Decision, Refusal> {
     let mut events = Vec::new();
     for task in state.worker(worker.as_str()).map_or(&[][..], |worker| &worker.claims) {
@@ -395,36 +395,36 @@ fn depart(state: &State, worker: &WorkerName, last: Seq, reason: &LossReason) ->
     done(events)
 }
 
-/// `event`, and after it the end of every cycle that it breaks.
-fn mend_cycles(state: &State, event: Event) -> Result<Decision, Refusal> {
-    done(mend_cycles_after(state, vec![event]))
+/// `event`, followed by a [`Event::CycleBroken`] for every cycle that it breaks.
+fn with_broken_cycles(state: &State, event: Event) -> Result<Decision, Refusal> {
+    done(append_broken_cycles(state, vec![event]))
 }
 
-/// `events`, and after them the end of every cycle that they break.
-fn mend_cycles_after(state: &State, mut events: Vec<Event>) -> Vec<Event> {
+/// `events`, followed by a [`Event::CycleBroken`] for every cycle that they break.
+fn append_broken_cycles(state: &State, mut events: Vec<Event>) -> Vec<Event> {
     if state.in_cycles().next().is_some() {
         let mut after = state.clone();
         for event in &events {
             after.apply(&Record { seq: after.tail() + 1, at: state.last_at(), event: event.clone() });
         }
-        let mended = after.in_cycles().filter(|id| match after.task(id.as_str()) {
+        let broken = after.in_cycles().filter(|id| match after.task(id.as_str()) {
             Some(task) => cycle_through(&after, id, task.manifest.needs()).is_empty(),
             None => false,
         });
-        events.extend(mended.map(|task| Event::CycleBroken { task: task.clone() }));
+        events.extend(broken.map(|task| Event::CycleBroken { task: task.clone() }));
     }
     events
 }
 
-/// The cycle that `task` closes with these needs, starting with itself; empty when there is none. A need that is
-/// completed is met, and leads nowhere: so it is looked at again when that task is retried.
+/// The cycle that `task` closes with these needs, starting with `task`; empty if there is none. A completed need is met, and its own needs
+/// do not count. They are searched again if that need is retried.
 fn cycle_through(state: &State, task: &TaskId, needs: &[TaskId]) -> Vec<TaskId> {
-    // Most tasks are needed by no other task when they are published. Then there is nothing to search.
+    // Most tasks are needed by no other task when they are published. Then no search is necessary.
     if !state.is_needed(task) && !needs.contains(task) {
         return Vec::new();
     }
-    let mut seen = BTreeSet::new();
-    // Depth first, without recursion: a chain may be as long as the queue. Each frame is a task and its needs to go.
+    let mut visited = BTreeSet::new();
+    // Depth-first search without recursion, because a chain may be as long as the queue. Each frame is a task and its needs still to visit.
     let mut path: Vec<(&TaskId, &[TaskId])> = vec![(task, needs)];
     while let Some((_, rest)) = path.last_mut() {
         let Some((need, others)) = rest.split_first() else {
@@ -437,7 +437,7 @@ fn cycle_through(state: &State, task: &TaskId, needs: &[TaskId]) -> Vec<TaskId> 
         }
         if let Some(found) = state.task(need.as_str())
             && !state.is_met(need)
-            && seen.insert(need)
+            && visited.insert(need)
         {
             path.push((need, found.declared_needs()));
         }

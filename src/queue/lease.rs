@@ -1,25 +1,26 @@
-//! Leases: how long a silent worker keeps what it claimed.
+//! Leases: how long a worker without activity keeps its claims.
 //!
-//! May assume: readings of a clock that never goes back and does not jump (C33).
-//! Must never: keep when a worker was heard of. The caller passes it, so that a restart can count as a sign of life.
+//! May assume: readings of a monotonic clock that does not jump (C33).
+//! Must never: store when a worker was last active. The caller passes it, so that a restart can count as activity.
 
 use super::{Claim, Command, Instant, Span, State, Task, TaskId, TaskState, WorkerName};
 
-/// For every claim whose holder has been silent for longer than its lease, the command that ends it.
-/// `default` is the lease of a task that names none; `heard` returns when a worker was last heard of.
+/// The commands that end every claim whose holder had no activity for longer than the lease. `default` is the lease of a task that names
+/// none; `last_active` returns when a worker was last active.
 pub fn expired(
     state: &State,
     default: Span,
     now: Instant,
-    heard: impl Fn(&WorkerName) -> Instant,
+    last_active: impl Fn(&WorkerName) -> Instant,
 ) -> Vec<Command> {
-    let over = claims(state).filter(|(_, task, claim)| ends(state, task, claim, default, &heard) <= now);
-    let wish = |(id, _, claim): (&TaskId, &Task, &Claim)| Command::Expire {
+    let expired =
+        claims(state).filter(|(_, task, claim)| ends(state, task, claim, default, &last_active) <= now);
+    let command = |(id, _, claim): (&TaskId, &Task, &Claim)| Command::Expire {
         task: id.clone(),
         epoch: claim.epoch(),
-        silent: now.since(heard(&claim.worker)),
+        silent: now.since(last_active(&claim.worker)),
     };
-    over.map(wish).collect()
+    expired.map(command).collect()
 }
 
 fn ends(
@@ -27,12 +28,12 @@ fn ends(
     task: &Task,
     claim: &Claim,
     default: Span,
-    heard: impl Fn(&WorkerName) -> Instant,
+    last_active: impl Fn(&WorkerName) -> Instant,
 ) -> Instant {
-    heard(&claim.worker).after(of(state, task, default))
+    last_active(&claim.worker).after(of(state, task, default))
 }
 
-/// The lease of a task; `default` if it names none. No lease is longer than the rules allow.
+/// The lease of a task; `default` if it names none. The rules limit its length.
 pub(super) fn of(state: &State, task: &Task, default: Span) -> Span {
     task.spec.lease.unwrap_or(default).min(state.rules().lease_max)
 }
@@ -40,9 +41,9 @@ pub(super) fn of(state: &State, task: &Task, default: Span) -> Span {
 /// A lease that a front matter names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NamedLease {
-    /// What the front matter says.
+    /// The lease in the front matter.
     pub named: Span,
-    /// What counts: as much of it as the rules allow.
+    /// The lease that is granted: at most what the rules allow.
     pub granted: Span,
 }
 

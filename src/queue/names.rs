@@ -1,6 +1,6 @@
 //! The names that users choose: task ids and worker names.
 //!
-//! Must never: let a name through that could be taken for another file of the tree, or for an option of a command.
+//! Must never: accept a name that could be mistaken for another file of the tree, or for a command-line option.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{TASK_ID_BYTES, WORKER_NAME_BYTES};
 
-/// Whether `text` starts with a letter or digit and goes on with letters, digits, `.`, `_` and `-`, up to `longest` bytes.
+/// Whether `text` starts with a letter or digit, continues with letters, digits, `.`, `_` and `-`, and has at most `longest` bytes.
 fn well_formed(text: &str, longest: usize) -> bool {
     text.len() <= longest
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -25,7 +25,7 @@ macro_rules! name_type {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The name, if `text` is one.
+            /// The name, if `text` is a valid one.
             pub fn parse(text: &str) -> Option<Self> {
                 (well_formed(text, $longest) && text != $reserved).then(|| Self(text.into()))
             }

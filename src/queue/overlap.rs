@@ -1,31 +1,31 @@
-//! Whether two lists of `owns` globs can match the same file: a question about all files, also those that do not exist yet.
+//! Whether two lists of `owns` globs can match the same file. All possible files count, also those that do not exist yet.
 //!
-//! May assume: globs mean what they mean in a `.gitignore`; whoever guards the files reads them so, too.
-//! Must never: miss any other overlap. A line that takes files out again (`!`) counts for nothing, and alternatives (`{a,b}`) as
-//! anything; so an overlap may be seen where there is none.
+//! May assume: globs mean what they mean in a `.gitignore`; the guard of the files reads them in the same way.
+//! Must never: miss any other overlap. A line with `!`, which takes files out again, is ignored. Alternatives (`{a,b}`) count as anything.
+//! So an overlap may be found where there is none.
 //!
-//! Each glob becomes a small automaton that reads a path character by character. Two of them overlap if some path leads
-//! both to their ends; that is looked for among the pairs of their states. What a glob matches, it owns with all below;
-//! but a name with an ending (`login.rs`, `*.md`) is taken for that of a file, below which there is nothing. Else
-//! `*.md` would overlap with every file, which might be a directory with a README. A `/` at the end says that it is one.
+//! Each glob becomes a small automaton that reads a path character by character. Two automata overlap if some path leads both to an
+//! accepting state. The search visits pairs of their states. A glob that matches a path also owns everything below it. But a last name with
+//! an ending (`login.rs`, `*.md`) counts as the name of a file, with nothing below it. Otherwise `*.md` would overlap with every file,
+//! because `*.md` might match a directory that contains a README. A `/` at the end marks a directory.
 
 use std::collections::BTreeSet;
 
-/// The characters that one step of an automaton reads.
+/// A set of characters, which one step of an automaton reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Set {
-    /// This one.
+    /// This character.
     One(char),
-    /// All but `/`.
+    /// All characters but `/`.
     NotSlash,
-    /// All.
+    /// All characters.
     Any,
-    /// Those in one of the ranges, or, negated, those in none.
+    /// The characters in one of the ranges; if negated, the characters in none of them.
     Class { negated: bool, ranges: Vec<(char, char)> },
 }
 
 impl Set {
-    fn holds(&self, c: char) -> bool {
+    fn contains_char(&self, c: char) -> bool {
         match self {
             Set::One(one) => *one == c,
             Set::NotSlash => c != '/',
@@ -36,8 +36,9 @@ impl Set {
         }
     }
 
-    /// The ends of its ranges, and what is next to them: between those of two sets all characters are alike.
-    fn ends(&self, into: &mut Vec<char>) {
+    /// Collects the ends of the ranges and the characters next to them. Between two such characters of two sets, all characters behave
+    /// alike.
+    fn boundaries(&self, into: &mut Vec<char>) {
         let Set::Class { ranges, .. } = self else { return };
         let next = |c: char| char::from_u32(c as u32 + 1);
         let previous = |c: char| (c as u32).checked_sub(1).and_then(char::from_u32);
@@ -46,37 +47,37 @@ impl Set {
         }
     }
 
-    /// Whether some character of a name, which is any but `/`, is in both.
-    fn meets(&self, other: &Set) -> bool {
+    /// Whether some character but `/` is in both sets.
+    fn intersects(&self, other: &Set) -> bool {
         match (self, other) {
-            (Set::One(c), set) | (set, Set::One(c)) => *c != '/' && set.holds(*c),
+            (Set::One(c), set) | (set, Set::One(c)) => *c != '/' && set.contains_char(*c),
             (Set::Class { .. }, _) | (_, Set::Class { .. }) => {
-                let mut some = vec!['.', '0'];
-                self.ends(&mut some);
-                other.ends(&mut some);
-                some.into_iter().any(|c| c != '/' && self.holds(c) && other.holds(c))
+                let mut candidates = vec!['.', '0'];
+                self.boundaries(&mut candidates);
+                other.boundaries(&mut candidates);
+                candidates.into_iter().any(|c| c != '/' && self.contains_char(c) && other.contains_char(c))
             }
             (Set::NotSlash | Set::Any, Set::NotSlash | Set::Any) => true,
         }
     }
 }
 
-/// One state of an automaton: what it reads, and where that leads.
+/// One state of an automaton: the characters that it reads, and the states that follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum AutomatonState {
-    /// One of these, on to the next state.
+    /// Reads one character of the set and goes on to the next state.
     One(Set),
-    /// Any number of these.
+    /// Reads any number of characters of the set.
     Many(Set),
-    /// Any number of directories, each with its `/`: here, one is complete.
+    /// Reads any number of directories, each with its `/`. In this state, a directory is complete.
     Directories,
-    /// Within the name of one of them. Always follows `Directories`.
+    /// Within the name of a directory. Always follows `Directories`.
     Directory,
-    /// All is read: it is a file.
+    /// The glob is read, and it matches a file.
     File,
-    /// All is read: the path is matched, and a `/` may follow.
+    /// The glob is read. The path is matched, and a `/` may follow.
     End,
-    /// Below what is matched. Always follows `End`.
+    /// Below the matched path. Always follows `End`.
     Below,
 }
 
@@ -85,7 +86,7 @@ enum AutomatonState {
 struct Glob(Vec<AutomatonState>);
 
 impl Glob {
-    /// The automaton of one line; `None` for one that matches nothing, such as a comment.
+    /// The automaton of one line; `None` for a line that matches nothing, such as a comment.
     fn parse(line: &str) -> Option<Glob> {
         let line = if line.ends_with("\\ ") { line } else { line.trim_end() };
         if line.is_empty() || line.starts_with(['#', '!']) {
@@ -99,7 +100,7 @@ impl Glob {
             Some(rest) => (true, rest),
             None => (false, line),
         };
-        // Whether it is for directories only makes no other difference to what it can share: all below is matched.
+        // A `/` at the end makes no other difference, because everything below a matched directory is owned.
         let file = line.rsplit('/').next().is_some_and(has_ending);
         let line = line.strip_suffix('/').map_or(line, |line| line.strip_suffix('\\').unwrap_or(line));
         let anywhere = !rooted && !line.contains('/') && line != "**";
@@ -116,7 +117,7 @@ impl Glob {
         Some(Glob(states))
     }
 
-    /// What every path that is matched begins with: whole names, each followed by `/`.
+    /// The literal prefix of all matched paths: whole names, each followed by `/`.
     fn root(&self) -> String {
         let mut literal = String::new();
         for state in &self.0 {
@@ -133,9 +134,9 @@ impl Glob {
         literal
     }
 
-    /// What can be read in a state, and the state after it.
+    /// The sets that can be read in a state, each with the next state.
     fn moves(&self, at: usize) -> impl Iterator<Item = (Set, usize)> {
-        let both = match &self.0[at] {
+        let moves = match &self.0[at] {
             AutomatonState::One(set) => [Some((set.clone(), at + 1)), None],
             AutomatonState::Many(set) => [Some((set.clone(), at)), None],
             AutomatonState::Directories => [Some((Set::One('/'), at)), Some((Set::NotSlash, at + 1))],
@@ -144,10 +145,10 @@ impl Glob {
             AutomatonState::End => [Some((Set::One('/'), at + 1)), None],
             AutomatonState::Below => [Some((Set::Any, at)), None],
         };
-        both.into_iter().flatten()
+        moves.into_iter().flatten()
     }
 
-    /// The state that can be gone to without reading anything.
+    /// The state that can be reached without reading a character.
     fn skips_to(&self, at: usize) -> Option<usize> {
         match self.0[at] {
             AutomatonState::Many(_) => Some(at + 1),
@@ -165,7 +166,7 @@ impl Glob {
     }
 
     fn overlaps(&self, other: &Glob) -> bool {
-        // Most pairs differ in a name that both spell out.
+        // Most pairs differ in a name that both globs spell out.
         for (a, b) in self.0.iter().zip(&other.0) {
             match (a, b) {
                 (AutomatonState::One(Set::One(a)), AutomatonState::One(Set::One(b))) if a == b => {}
@@ -174,25 +175,25 @@ impl Glob {
             }
         }
         let width = other.0.len();
-        let mut seen = vec![false; self.0.len() * width * 2];
-        // With the pair of states, whether a name is to begin: names are not empty, and a path ends with one.
-        let mut open = vec![(0, 0, true)];
-        while let Some((a, b, begins)) = open.pop() {
-            if std::mem::replace(&mut seen[(a * width + b) * 2 + usize::from(begins)], true) {
+        let mut visited = vec![false; self.0.len() * width * 2];
+        // A pair of states, and whether a name must begin. Names are not empty, and a path ends with a name.
+        let mut to_visit = vec![(0, 0, true)];
+        while let Some((a, b, begins)) = to_visit.pop() {
+            if std::mem::replace(&mut visited[(a * width + b) * 2 + usize::from(begins)], true) {
                 continue;
             }
             if !begins && self.accepts(a) && other.accepts(b) {
                 return true;
             }
-            open.extend(self.skips_to(a).map(|a| (a, b, begins)));
-            open.extend(other.skips_to(b).map(|b| (a, b, begins)));
+            to_visit.extend(self.skips_to(a).map(|a| (a, b, begins)));
+            to_visit.extend(other.skips_to(b).map(|b| (a, b, begins)));
             for (mine, next_a) in self.moves(a) {
                 for (theirs, next_b) in other.moves(b) {
-                    if !begins && mine.holds('/') && theirs.holds('/') {
-                        open.push((next_a, next_b, true));
+                    if !begins && mine.contains_char('/') && theirs.contains_char('/') {
+                        to_visit.push((next_a, next_b, true));
                     }
-                    if mine.meets(&theirs) {
-                        open.push((next_a, next_b, false));
+                    if mine.intersects(&theirs) {
+                        to_visit.push((next_a, next_b, false));
                     }
                 }
             }
@@ -201,12 +202,12 @@ impl Glob {
     }
 }
 
-/// Whether a name is that of a file, as far as one can tell: a dot stands within it.
+/// Whether a name looks like that of a file: it has a dot that is neither its first nor its last character.
 fn has_ending(name: &str) -> bool {
     name.char_indices().any(|(at, c)| c == '.' && at > 0 && at + 1 < name.len())
 }
 
-/// Reads a glob as the `ignore` library does, which is what guards the files.
+/// Parses a glob as the `ignore` library does, with which the guard matches files.
 struct Parser {
     rest: Vec<char>,
     at: usize,
@@ -257,7 +258,8 @@ impl Parser {
         }
     }
 
-    /// One star was read: it is one, or two that stand for directories if they stand alone between slashes.
+    /// Parses what follows a star. Two stars mean directories if they stand alone between slashes. Any other star is a wildcard within a
+    /// name.
     fn stars(&mut self) {
         let alone = self.at < 2 || self.rest[self.at - 2] == '/';
         if self.peek() != Some('*') || !alone || !matches!(self.rest.get(self.at + 1), None | Some('/')) {
@@ -266,7 +268,7 @@ impl Parser {
         self.next();
         match self.next() {
             Some(_) => self.directories(),
-            // All that is in the directory, but not the directory itself.
+            // Everything in the directory, but not the directory itself.
             None if self.at > 2 => {
                 self.one(Set::NotSlash);
                 self.many(Set::Any);
@@ -283,7 +285,7 @@ impl Parser {
         let mut open = false;
         loop {
             match self.next() {
-                // Never closed: the bracket stands for itself.
+                // The bracket is not closed, so it is a literal character.
                 None => {
                     self.at = start;
                     return self.one(Set::One('['));
@@ -302,7 +304,7 @@ impl Parser {
         if open {
             ranges.push(('-', '-'));
         }
-        // A range that goes backwards makes the glob invalid; it counts as anything.
+        // A backward range makes the glob invalid. It counts as anything.
         match ranges.iter().any(|(first, last)| first > last) {
             true => self.many(Set::Any),
             false => self.one(Set::Class { negated, ranges }),
@@ -320,19 +322,20 @@ impl Globs {
         Globs(lines.iter().filter_map(|line| Glob::parse(line)).collect())
     }
 
-    /// Whether some path is matched by both.
+    /// Whether some path is matched by both lists.
     pub(super) fn overlap(&self, other: &Globs) -> bool {
         self.0.iter().any(|mine| other.0.iter().any(|theirs| mine.overlaps(theirs)))
     }
 
-    /// Directories, each ending in `/`, of which one is above, or is, whatever is matched. The root of all is empty.
+    /// Directories, each ending in `/`. Every matched path is one of them or below one of them. The root of the project is the empty
+    /// string.
     pub(super) fn roots(&self) -> BTreeSet<String> {
         self.0.iter().map(Glob::root).collect()
     }
 }
 
-/// The directories that the globs of an `owns` name before their first wildcard, without a `/` at the end; nothing for those
-/// that match at any depth, or take files out.
+/// The directories that the globs of an `owns` name before their first wildcard, without a `/` at the end. Globs that match at any depth
+/// and globs that take files out have no such directory.
 pub fn roots(lines: &[String]) -> Vec<String> {
     let roots = Globs::new(lines).roots();
     roots.into_iter().filter_map(|root| Some(root.strip_suffix('/')?.to_string())).collect()
@@ -397,7 +400,7 @@ mod tests {
         }
     }
 
-    /// All paths of a small world.
+    /// All paths of a small project.
     fn paths() -> &'static [String] {
         static PATHS: OnceLock<Vec<String>> = OnceLock::new();
         PATHS.get_or_init(|| {
@@ -434,7 +437,7 @@ mod tests {
         let parts = prop::collection::vec(part, 1..=3);
         (prop::bool::weighted(0.2), parts, prop::bool::weighted(0.2)).prop_map(
             |(rooted, mut parts, directory)| {
-                // What two globs of this size share is no deeper than the paths of our world.
+                // Paths that two globs of this size share are no deeper than those in `paths`.
                 if parts.iter().all(|part| part != "**") {
                     parts.truncate(2);
                 }
@@ -466,7 +469,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_owned_lies_below_a_root(a in glob()) {
+        fn every_owned_path_is_below_a_root(a in glob()) {
             let (mine, roots) = (guard(&a), globs(&[&a]).roots());
             for path in paths() {
                 if mine.matched_path_or_any_parents(Path::new(path), false).is_ignore() {

@@ -1,7 +1,8 @@
-//! Which users may see the text of a task: what its file says, and the notes and results that follow from it (C18).
+//! Which users may see the text of a task: the content of its file, and the notes and results that follow from it (C18).
 //!
-//! May assume: the owner of a file decides who may read it, and another file under the same id says nothing of the one before.
-//! Must never: make a text known because its file is gone, or was replaced by another user's.
+//! May assume: the owner of a file decides which users may read it. The rights of a new file under the same id do not apply to the file
+//! before it.
+//! Must never: reveal a text because its file is gone, or because a file of another user replaced it.
 
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use super::{Access, Eyes, State, TaskId};
 use crate::limits::PRIVATE_FILES_OF_A_TASK;
 
 impl State {
-    /// An id got a file, or another one, or its file other rights.
-    pub(super) fn keep_private(&mut self, id: &TaskId, before: Option<&FileStamp>, now: &FileStamp) {
+    /// Updates the rights for an id that got a file, got another file, or whose file got other rights.
+    pub(super) fn update_private(&mut self, id: &TaskId, before: Option<&FileStamp>, now: &FileStamp) {
         let mut kept = self.private.get(id).cloned().unwrap_or_default();
         let readers = now.readers.as_ref();
         if let Some(before) = before.filter(|before| before.ino == now.ino)
@@ -34,20 +35,20 @@ impl State {
         }
     }
 
-    /// Whether there are private texts.
+    /// Whether any text is private.
     pub fn has_private(&self) -> bool {
         !self.private.is_empty()
     }
 
-    /// Whether these eyes may see all that was ever said of an id.
+    /// Whether this user may see all texts that an id ever had.
     pub fn shows_history(&self, id: &TaskId, eyes: &Eyes) -> bool {
         eyes.may_read(self.private.get(id).into_iter().flatten().map(|file| &**file))
     }
 
-    /// Whether these eyes may see the text of a task as it stands.
+    /// Whether this user may see the current text of a task.
     pub fn shows(&self, id: &TaskId, task: &Task, eyes: &Eyes) -> bool {
         match &task.phase {
-            // What its file says is all there is. Of a rejected one, what was in force before is there still.
+            // An open task shows only the content of its file. A rejected task also shows what was in force before.
             Phase::Open => eyes.may_read(task.stamp.readers.as_deref()),
             Phase::Rejected(_) | Phase::Claimed(_) | Phase::Completed(_) | Phase::Failed(_) => {
                 self.shows_history(id, eyes)
@@ -55,7 +56,7 @@ impl State {
         }
     }
 
-    /// The rights of all files that these eyes may not read, each once: two users who lack the same see the same.
+    /// The rights of all files that this user may not read, sorted, each once. Two users with the same result see the same texts.
     pub fn unseen(&self, eyes: &Eyes) -> Vec<Arc<Access>> {
         if *eyes == Eyes::All || !self.has_private() {
             return Vec::new();
@@ -111,11 +112,11 @@ mod tests {
                 && world.0.unseen(&eyes(6)).len() == 1
                 && world.0.unseen(&eyes(5)).is_empty()
         );
-        // The owner opens it: the same file.
+        // The owner makes the same file readable.
         world.publish(1, access(5, 0o644));
         assert_eq!((world.sees(6), world.0.has_private()), ((true, true), false));
         world.publish(1, access(5, 0o600));
-        // Another file, under the same number, of another user: what was said before stays what it was.
+        // Another user's file with the same inode number: the earlier texts stay private.
         world.publish(1, access(6, 0o644));
         assert_eq!((world.sees(6), world.sees(7)), ((true, false), (true, false)));
         world.apply(Event::Withdrawn { task: world.1.clone() });

@@ -1,14 +1,13 @@
-//! The state of the queue, and what each event makes of it.
+//! The state of the queue, and how each event changes it.
 //!
 //! May assume: events come in the order of the log.
-//! Must never: judge. [`State::apply`] is total: an event that makes no sense here changes nothing.
+//! Must never: judge. [`State::apply`] is total: an event that does not fit the state changes nothing.
 //!
-//! All maps are persistent: a clone costs nothing, so a reader keeps a consistent picture for as long as it likes while
-//! the writer goes on. Every operation is O(log n) in the number of tasks; where tasks own files, in that of the sets of
-//! globs that share some.
+//! All maps are persistent. A clone is cheap, so a reader can keep a consistent state while the writer goes on. Every operation is O(log n)
+//! in the number of tasks. If tasks own files, it is also O(log n) in the number of sets of globs that overlap.
 //!
-//! Time passes with every event, before it: what the time of the event has brought about is derived first. So the state
-//! is the same however it came to be: event by event, or from a snapshot.
+//! Before an event is applied, the changes that are due by its time are derived. So the state is the same whether it was made event by
+//! event or loaded from a snapshot.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,26 +25,26 @@ use super::{
 };
 use crate::limits::LOSSES_KEPT;
 
-/// The state of a task as users know it (C12). Each has a directory of its own.
+/// The state of a task as users see it (C12). Each state has a directory of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskState {
-    /// Claimable now.
+    /// The task can be claimed now.
     Ready,
-    /// Waits for something.
+    /// The task waits for something.
     Blocked,
-    /// Somebody works on it.
+    /// A worker holds the task.
     Claimed,
-    /// Done.
+    /// The task is done.
     Completed,
-    /// Given up.
+    /// The task is given up.
     Failed,
-    /// Its file is not a task.
+    /// The file is not a valid task.
     Rejected,
 }
 
 impl TaskState {
-    /// All six.
+    /// All states.
     pub const ALL: [TaskState; 6] = [
         TaskState::Ready,
         TaskState::Blocked,
@@ -69,7 +68,7 @@ impl fmt::Display for TaskState {
     }
 }
 
-/// Everything that is so. Written to disk as what cannot be derived; the indexes are rebuilt.
+/// The whole state. Only the facts that cannot be derived are written to disk; the indexes are rebuilt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Facts", into = "Facts")]
 pub struct State {
@@ -78,34 +77,34 @@ pub struct State {
     tasks: OrdMap<TaskId, Arc<Task>>,
     workers: OrdMap<WorkerName, Arc<Worker>>,
     paused: Option<Moment>,
-    /// Completed tasks whose file is gone: they still satisfy whoever needs them.
+    /// Completed tasks that were withdrawn or forgotten. They still meet the needs of other tasks.
     archived: OrdSet<TaskId>,
-    /// Names that shall drain from their first use on.
+    /// Names of workers that have not joined yet and will drain when they join.
     draining_early: OrdSet<WorkerName>,
-    /// What workers can do, also those that are not known yet.
+    /// The capabilities of workers, including workers that have not joined yet.
     capabilities: OrdMap<WorkerName, Arc<[String]>>,
-    /// The rights of the private files that an id has had: a user who may read all of them may see what was said of it.
+    /// The rights of the private files that an id has had. A user that may read all of them may see every text of the id.
     pub(super) private: OrdMap<TaskId, Vec<Arc<Access>>>,
 
-    // Chosen by the one who mounts.
+    // Set by mount options.
     rules: Rules,
 
-    // Derived from the above.
-    /// Where those stand that wait to be claimed.
+    // Derived from the fields above.
+    /// The tasks that wait to be claimed, ready or barred by the files of another task.
     order: ReadyIndex,
-    /// All others, and those that wait for something else than files that others own.
+    /// All other tasks by state, including blocked tasks that wait for anything but the files of another task.
     others: OrdMap<TaskState, OrdSet<TaskId>>,
-    /// When something about a task changes by itself.
+    /// The times at which a task changes without a command.
     due: OrdSet<(Wall, TaskId)>,
-    /// From a need to the tasks whose newest content names it, met or not: a completed task may be retried.
+    /// From a need to the tasks whose newest content names it, whether or not the need is met: a completed task may be retried.
     needed_by: OrdMap<TaskId, OrdSet<TaskId>>,
-    /// Tasks rejected for a cycle: what may be mended by a change of another file.
+    /// Tasks that are rejected for a cycle. A change of another file may break the cycle.
     cyclic: OrdSet<TaskId>,
-    /// Tasks whose file is to be looked at ([`Task::is_unsettled`]).
+    /// Tasks whose file the daemon must check again ([`Task::is_unsettled`]).
     unsettled: OrdSet<TaskId>,
 }
 
-/// What of the state cannot be derived.
+/// The facts of the state that cannot be derived.
 #[derive(Serialize, Deserialize)]
 struct Facts {
     tail: Seq,
@@ -162,7 +161,7 @@ impl From<Facts> for State {
 }
 
 impl State {
-    /// The state that a whole log makes.
+    /// Makes the state from a whole log.
     pub fn replay<'a>(records: impl IntoIterator<Item = &'a Record>) -> State {
         let mut state = State::default();
         for record in records {
@@ -171,9 +170,9 @@ impl State {
         state
     }
 
-    /// This state under other rules.
+    /// The same state under other rules.
     pub fn under(self, rules: Rules) -> State {
-        // What was derived holds for the rules under which it was, and costs as much as there are tasks.
+        // The derived fields are still valid if the rules are the same. Deriving them again costs O(n).
         if self.rules == rules {
             return self;
         }
@@ -182,7 +181,7 @@ impl State {
         state
     }
 
-    /// Work out again what can be derived.
+    /// Derives the indexes again.
     fn derive(&mut self) {
         (self.order, self.others, self.due) = Default::default();
         (self.needed_by, self.cyclic, self.unsettled) = Default::default();
@@ -200,7 +199,7 @@ impl State {
         &self.rules
     }
 
-    /// When something changes by itself for the first time: then an event is due.
+    /// The earliest time at which a task changes without a command. An event is due then.
     pub fn next_due(&self) -> Option<Wall> {
         self.due.get_min().map(|(wall, _)| *wall)
     }
@@ -215,7 +214,7 @@ impl State {
         self.last_at
     }
 
-    /// The last change of anything.
+    /// The position and the time of the last event.
     pub fn changed(&self) -> Moment {
         Moment { seq: self.tail, at: self.last_at }
     }
@@ -250,17 +249,17 @@ impl State {
         self.workers.iter()
     }
 
-    /// Whether a worker may claim nothing more. It can be told so before it is known.
+    /// Whether a worker may claim nothing more. This can be set before the worker joins.
     pub fn is_draining(&self, name: &str) -> bool {
         self.workers.get(name).map_or_else(|| self.draining_early.contains(name), |worker| worker.draining)
     }
 
-    /// What a worker can do. It can be said before it is known.
+    /// The capabilities of a worker. They can be set before the worker joins.
     pub fn capabilities(&self, name: &str) -> &[String] {
         self.capabilities.get(name).map_or(&[], |words| words)
     }
 
-    /// Everybody who can do anything, by name.
+    /// All workers that have capabilities, sorted by name.
     pub(super) fn capable(&self) -> impl Iterator<Item = (&WorkerName, &Arc<[String]>)> {
         self.capabilities.iter()
     }
@@ -282,7 +281,7 @@ impl State {
         }
     }
 
-    /// The ids of all tasks in a state: ready ones best first, others by id.
+    /// The ids of all tasks in a state. Ready tasks are sorted by rank, all others by id.
     pub fn listed(&self, state: TaskState) -> Box<dyn Iterator<Item = &TaskId> + '_> {
         let others = self.others.get(&state).into_iter().flatten();
         match state {
@@ -306,18 +305,18 @@ impl State {
         }
     }
 
-    /// The task that goes first, of those that a worker can do and read; for no worker in particular, of those that all can.
+    /// The first ready task that a worker can do and `eyes` may read. Without a worker: the first that requires no capability.
     pub fn best_for(&self, worker: Option<&str>, eyes: &Eyes) -> Option<&TaskId> {
         let has = worker.map_or(&[][..], |name| self.capabilities(name));
         self.order.first(|word| has.iter().any(|known| known == word), eyes)
     }
 
-    /// Who keeps a task from being claimed by owning some of the same files.
+    /// The task that bars this one by owning some of the same files.
     pub(super) fn barred_by(&self, task: &Task) -> Option<&TaskId> {
         self.order.barred_by(task)
     }
 
-    /// What ready tasks ask of a worker.
+    /// The capabilities and rights that ready tasks ask of a worker.
     pub(super) fn demands(&self) -> impl Iterator<Item = &Demand> {
         self.order.demands()
     }
@@ -330,18 +329,18 @@ impl State {
         }
     }
 
-    /// Whether the newest content of some task names this one as a need.
+    /// Whether the newest content of some task names this id as a need.
     pub fn is_needed(&self, id: &TaskId) -> bool {
         self.needed_by.contains_key(id)
     }
 
-    /// The blocked tasks that wait for this one, or for a task of this name.
+    /// The blocked tasks that wait for this id, whether or not a task with this id exists.
     pub fn waiting_for(&self, need: &TaskId) -> impl Iterator<Item = &TaskId> {
         let waits = |id: &&TaskId| self.tasks.get(*id).is_some_and(|task| task.unmet.contains(need));
         self.needed_by.get(need).into_iter().flatten().filter(waits)
     }
 
-    /// The tasks whose file is to be looked at ([`Task::is_unsettled`]).
+    /// The tasks whose file the daemon must check again ([`Task::is_unsettled`]).
     pub fn unsettled(&self) -> impl Iterator<Item = &TaskId> {
         self.unsettled.iter()
     }
@@ -351,7 +350,7 @@ impl State {
         self.cyclic.iter()
     }
 
-    /// Make one event part of the state.
+    /// Applies one event to the state.
     pub fn apply(&mut self, record: &Record) {
         let moment = Moment { seq: record.seq, at: record.at };
         self.tail = record.seq;
@@ -362,11 +361,11 @@ impl State {
         if let Some(task) = record.event.task()
             && before != met(self)
         {
-            self.tell_dependents(task, moment);
+            self.update_dependents(task, moment);
         }
     }
 
-    /// Derive what the time has brought about, up to this moment.
+    /// Applies the changes that are due up to this moment.
     fn pass_time(&mut self, moment: Moment) {
         let before = self.last_at;
         self.last_at = before.max(moment.at);
@@ -377,10 +376,10 @@ impl State {
                 self.due.remove(&(wall, id));
                 continue;
             };
-            // That a task was raised in the line does not show on it.
-            let came = |when: Option<Wall>| when.is_some_and(|when| before < when && when <= self.last_at);
-            let shows = came(task.deadline()) || came(task.not_before());
-            let changed = if shows { moment } else { task.changed };
+            // A higher rank does not change what users see of the task.
+            let passed = |when: Option<Wall>| when.is_some_and(|when| before < when && when <= self.last_at);
+            let is_visible = passed(task.deadline()) || passed(task.not_before());
+            let changed = if is_visible { moment } else { task.changed };
             self.put(&id, Some(task.clone()), (*task).clone(), changed);
         }
     }
@@ -392,7 +391,7 @@ impl State {
                 let before = self.tasks.get(task).cloned();
                 let mut after = before.as_deref().cloned().unwrap_or_else(|| Task::new(task, moment));
                 after.manifest = manifest.clone();
-                self.keep_private(task, before.as_deref().map(|before| &before.stamp), stamp);
+                self.update_private(task, before.as_deref().map(|before| &before.stamp), stamp);
                 after.stamp = stamp.clone();
                 after.file = FileState::Present;
                 after.cycle = cycle.clone();
@@ -429,7 +428,7 @@ impl State {
                 let ousted = *reason != LossReason::GivenBack;
                 self.change(task, moment, |t| {
                     let epoch = t.claim().map_or(0, Claim::epoch);
-                    t.lose(Loss { worker: worker.clone(), epoch, at: moment.at, reason: reason.clone() });
+                    t.add_loss(Loss { worker: worker.clone(), epoch, at: moment.at, reason: reason.clone() });
                     t.phase = Phase::Open;
                     if ousted {
                         t.ousted.insert(worker.clone());
@@ -487,8 +486,8 @@ impl State {
         }
     }
 
-    /// `need` was met and is no longer, or the opposite: open tasks that need it change with it.
-    fn tell_dependents(&mut self, need: &TaskId, moment: Moment) {
+    /// Updates the open tasks that need `need`, which is met now and was not before, or the opposite.
+    fn update_dependents(&mut self, need: &TaskId, moment: Moment) {
         for id in self.needed_by.get(need).cloned().into_iter().flatten() {
             if self.tasks.get(&id).is_some_and(|task| matches!(task.phase, Phase::Open)) {
                 self.change(&id, moment, |_| ());
@@ -516,18 +515,17 @@ impl State {
         self.put(id, Some(before), after, moment);
     }
 
-    /// Store a task that changed at this moment, settled, with its indexes and its workers' lists.
+    /// Settles and stores a task that changed at this moment, and updates the indexes and the lists of its workers.
     fn put(&mut self, id: &TaskId, before: Option<Arc<Task>>, mut after: Task, changed: Moment) {
         after.changed = changed;
         self.settle(&mut after);
         after.place = place_of(&after, self.last_at, &self.rules);
         let holder = |task: &Task| task.claim().map(|claim| claim.worker.clone());
         let (old, new) = (before.as_deref().and_then(holder), holder(&after));
-        let standing =
-            (before.as_deref().map_or(IndexEntry::Neither, IndexEntry::of), IndexEntry::of(&after));
-        if standing.0 != standing.1 {
-            self.order.leave(id, &standing.0);
-            self.order.enter(id, &standing.1);
+        let entries = (before.as_deref().map_or(IndexEntry::Neither, IndexEntry::of), IndexEntry::of(&after));
+        if entries.0 != entries.1 {
+            self.order.leave(id, &entries.0);
+            self.order.enter(id, &entries.1);
         }
         if let Some(before) = &before {
             self.unindex(id, before);
@@ -547,7 +545,7 @@ impl State {
         }
     }
 
-    /// An open or rejected task is what the newest content of its file makes of it; any other keeps what is in force.
+    /// The newest content of the file comes into force for an open or rejected task. Any other task keeps the instructions in force.
     fn settle(&self, task: &mut Task) {
         if !matches!(task.phase, Phase::Open | Phase::Rejected(_)) {
             task.unmet = OrdSet::new();
@@ -589,7 +587,7 @@ impl State {
         self.workers.insert(name.clone(), Arc::new(worker));
     }
 
-    /// The state under which a task is listed, unless it stands in line.
+    /// The state under which `others` lists a task; `None` if the task is in `order`.
     fn list_of(&self, task: &Task) -> Option<TaskState> {
         match (&task.phase, task.place.rank) {
             (Phase::Open, Some(_)) => None,
@@ -663,11 +661,11 @@ impl Task {
         }
     }
 
-    /// Remember a lost claim. The oldest is forgotten for it if need be, but never one that counts as an attempt.
-    fn lose(&mut self, loss: Loss) {
-        let harmless = |loss: &Loss| !loss.reason.counts_as_attempt();
+    /// Adds a lost claim. If there are too many, the oldest that does not count as an attempt is dropped.
+    fn add_loss(&mut self, loss: Loss) {
+        let is_droppable = |loss: &Loss| !loss.reason.counts_as_attempt();
         if self.losses.len() >= LOSSES_KEPT
-            && let Some(oldest) = self.losses.iter().position(harmless)
+            && let Some(oldest) = self.losses.iter().position(is_droppable)
         {
             self.losses.remove(oldest);
         }

@@ -1,7 +1,7 @@
-//! Positions and times as arguments: the caller passes the time, and the queue never reads a clock.
+//! Positions and times as arguments. The caller passes the time; the queue never reads a clock.
 //!
-//! There are two times, because people and leases want opposite things. People read [`Wall`]; it can be set, so nothing ends because
-//! of it. [`Instant`] only counts forward while the machine runs; leases are measured in it.
+//! There are two kinds of time. [`Wall`] is for people. It can be set, so nothing expires by it. [`Instant`] is monotonic: it only counts
+//! forward while the machine runs. Leases are measured in it.
 
 use std::fmt;
 
@@ -38,34 +38,34 @@ impl<'de> Deserialize<'de> for Wall {
 }
 
 impl Wall {
-    /// The time that an RFC 3339 text means, to the millisecond.
+    /// Parses an RFC 3339 time, to the millisecond.
     pub fn parse(text: &str) -> Option<Wall> {
         text.parse::<jiff::Timestamp>().ok().map(|t| Wall(t.as_millisecond()))
     }
 
-    /// This time, `span` later; at most the last one that can be shown.
+    /// This time plus `span`; at most the last time that can be shown.
     pub fn after(self, span: Span) -> Wall {
         Wall(self.0.saturating_add_unsigned(span.0).min(jiff::Timestamp::MAX.as_second() * 1_000))
     }
 
-    /// Whether RFC 3339 has a text for it: its years have four digits.
+    /// Whether RFC 3339 can write this time: its year has four digits.
     pub fn is_shown(self) -> bool {
         jiff::Timestamp::from_millisecond(self.0).is_ok_and(|time| !time.to_string().starts_with('-'))
     }
 }
 
-/// A reading of the clock that never goes back and does not jump: milliseconds since some moment of this boot.
-/// It stands still while the machine sleeps, and means nothing to another boot.
+/// A reading of the monotonic clock, in milliseconds since some moment of this boot. It does not jump. It stands still while the machine
+/// sleeps, and cannot be compared with a reading of another boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Instant(pub u64);
 
 impl Instant {
-    /// The span since `earlier`; nothing if that is later.
+    /// The span since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Instant) -> Span {
         Span(self.0.saturating_sub(earlier.0))
     }
 
-    /// This moment, `span` later.
+    /// This moment plus `span`.
     pub fn after(self, span: Span) -> Instant {
         Instant(self.0.saturating_add(span.0))
     }
@@ -80,7 +80,7 @@ pub struct Now {
     pub instant: Instant,
 }
 
-/// A length of time in milliseconds. Written as people write it: `90s`, `30m`, `2h`, `1d`, `1h30m`, `250ms`.
+/// A length of time in milliseconds. Its text is like `90s`, `30m`, `2h`, `1d`, `1h30m` or `250ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Span(pub u64);
@@ -89,7 +89,7 @@ impl Span {
     const UNITS: [(&'static str, u64); 5] =
         [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-    /// The span that `text` means: one or more numbers, each with its unit (`d h m s ms`), largest first.
+    /// Parses a span: one or more numbers, each with its unit (`d h m s ms`), largest unit first.
     pub fn parse(text: &str) -> Option<Span> {
         let mut rest = text.trim();
         let mut total: u64 = 0;
@@ -110,7 +110,7 @@ impl Span {
         (smallest != u64::MAX).then_some(Span(total))
     }
 
-    /// The same length as the standard library has it.
+    /// The span as a [`std::time::Duration`].
     pub fn to_std(self) -> std::time::Duration {
         std::time::Duration::from_millis(self.0)
     }
