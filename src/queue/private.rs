@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_of_a_file_decides_and_nobody_else() {
+    fn only_the_owner_of_a_file_decides_which_users_may_read() {
         let mut world = TestQueue(State::default(), TaskId::parse("t").unwrap());
         world.publish(1, access(5, 0o600));
         assert_eq!((world.sees(5), world.sees(6)), ((true, true), (false, false)));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn very_many_files_are_for_nobody() {
+    fn after_very_many_files_no_user_may_read() {
         let mut world = TestQueue(State::default(), TaskId::parse("t").unwrap());
         (0..=PRIVATE_FILES_OF_A_TASK as u32).for_each(|n| world.publish(n.into(), access(n, 0o600)));
         assert_eq!(world.sees(3), (false, false));

@@ -16,9 +16,9 @@ use super::{
 use crate::limits::NAMED_IN_A_SENTENCE;
 
 /// How long every worker must have no activity before ready tasks count as no_worker_active.
-const NOBODY: Span = Span(5 * MINUTE_MS);
+const ABANDONED_AFTER: Span = Span(5 * MINUTE_MS);
 /// How often workers must give a task back before that counts as a problem of the task.
-const GIVEN_BACK: usize = 3;
+const GIVEN_BACK_TIMES: usize = 3;
 
 /// The kinds of problems, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -206,7 +206,7 @@ pub(super) fn all(state: &State, input: &SummaryInput<'_>, causes: &BTreeMap<&Ta
         let given_back = || task.losses.iter().filter(|loss| loss.reason == LossReason::GivenBack);
         if let Some(last) = given_back().next_back().filter(|_| task.is_open()) {
             let times = given_back().count();
-            if times >= GIVEN_BACK {
+            if times >= GIVEN_BACK_TIMES {
                 add(StuckReason::GivenBack { times, last: last.worker.clone() }, None, last.at);
             }
         }
@@ -220,11 +220,15 @@ fn no_worker_active(state: &State, input: &SummaryInput<'_>) -> Option<Stuck> {
     let inactive = ready > 0
         && state.paused().is_none()
         && state.count(TaskState::Claimed) == 0
-        && input.workers.iter().all(|(_, last_active)| input.now.instant.since(*last_active) >= NOBODY);
+        && input
+            .workers
+            .iter()
+            .all(|(_, last_active)| input.now.instant.since(*last_active) >= ABANDONED_AFTER);
     // While no worker is active, the queue changes only if a user publishes a task.
     let since = state.last_at();
     let silent = Span(input.now.wall.0.saturating_sub(since.0).max(0) as u64);
-    (inactive && silent >= NOBODY).then(|| Stuck::general(StuckReason::Nobody { ready, silent }, since))
+    (inactive && silent >= ABANDONED_AFTER)
+        .then(|| Stuck::general(StuckReason::Nobody { ready, silent }, since))
 }
 
 /// Problems of file names, the log and the disk.
