@@ -1,6 +1,6 @@
-//! The last events, for people who watch.
+//! The last events, for people that watch the queue.
 //!
-//! Must never: keep long texts. Whoever wants them reads the log.
+//! Must never: keep long texts. The log has them.
 
 use std::collections::VecDeque;
 
@@ -14,16 +14,16 @@ use crate::queue::{Content, Record};
 pub(super) struct EventTail(Mutex<VecDeque<Record>>);
 
 impl EventTail {
-    /// These are on disk now.
+    /// Adds records that are on disk.
     pub(super) fn add(&self, records: &[Record]) {
         let new = &records[records.len().saturating_sub(EVENTS_SHOWN)..];
         let mut kept = self.0.lock();
-        let gone = (kept.len() + new.len()).saturating_sub(EVENTS_SHOWN);
-        kept.drain(..gone);
+        let excess = (kept.len() + new.len()).saturating_sub(EVENTS_SHOWN);
+        kept.drain(..excess);
         kept.extend(new.iter().map(brief));
     }
 
-    /// All of them.
+    /// All records that are kept.
     pub(super) fn all(&self) -> Vec<Record> {
         self.0.lock().iter().cloned().collect()
     }

@@ -1,7 +1,7 @@
-//! Who is here: when each worker was first and last heard of, and since when it has nothing to do.
+//! The roster of active workers: when each worker was last active, and since when it is idle.
 //!
-//! May assume: readings of a clock that never goes back.
-//! Must never: be written to disk. Reading changes nothing (C2), and being heard of is no change.
+//! May assume: readings of a monotonic clock.
+//! Must never: write to disk. Reading changes nothing (C2), and activity of a worker is no change.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use parking_lot::{Mutex, RwLock};
 use crate::limits::WORKERS_PRESENT;
 use crate::queue::{Instant, Now, Wall, WorkerName};
 
-/// What is known of one worker without asking the log.
+/// The activity of one worker, which is not in the log.
 #[derive(Debug)]
 pub struct Heartbeat {
     /// The worker.
     pub name: WorkerName,
-    /// The uid that used the name first since the start.
+    /// The first uid that used the name since the start.
     pub uid: u32,
     last_heard: AtomicU64,
     last_heard_wall: AtomicI64,
@@ -26,18 +26,18 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// The worker did something.
+    /// Notes that the worker is active now.
     pub fn heard(&self, now: Now) {
         self.last_heard.fetch_max(now.instant.0, Relaxed);
         self.last_heard_wall.fetch_max(now.wall.0, Relaxed);
     }
 
-    /// The time of day at which the worker last did something.
+    /// The wall time at which the worker was last active.
     pub fn last_heard_wall(&self) -> Wall {
         Wall(self.last_heard_wall.load(Relaxed))
     }
 
-    /// The worker was refused something.
+    /// Notes that a call of the worker was refused.
     pub fn refused(&self, at: Wall, why: String) {
         *self.last_refusal.lock() = Some((at, why));
     }
@@ -47,33 +47,33 @@ impl Heartbeat {
         self.last_refusal.lock().clone()
     }
 
-    /// When the worker last did something.
+    /// When the worker was last active.
     pub fn last_heard(&self) -> Instant {
         Instant(self.last_heard.load(Relaxed))
     }
 
-    /// Since when the worker has held nothing; of one that holds something, when it last began to.
+    /// Since when the worker is idle. For a worker that holds a task: when its last idle time began.
     pub fn idle_since(&self) -> Instant {
         Instant(self.idle_since.load(Relaxed))
     }
 }
 
-/// All workers that were heard of since the start.
+/// All workers that were active since the start.
 #[derive(Debug)]
 pub struct Roster {
-    /// The latest time at which somebody who is not here can have been heard of: the start, or when the last one was
-    /// forgotten. It counts for all of them, so that nobody loses a claim by being forgotten.
-    others_heard: AtomicU64,
+    /// The latest time at which a worker that is not in `workers` can have been active: the start, or the last activity of a dropped
+    /// worker. It counts for all such workers, so that no worker loses a claim because it was dropped.
+    unlisted_last_heard: AtomicU64,
     workers: RwLock<HashMap<WorkerName, Arc<Heartbeat>>>,
 }
 
 impl Roster {
-    /// Nobody was heard of yet.
+    /// An empty roster.
     pub fn new(started: Instant) -> Roster {
-        Roster { others_heard: AtomicU64::new(started.0), workers: RwLock::default() }
+        Roster { unlisted_last_heard: AtomicU64::new(started.0), workers: RwLock::default() }
     }
 
-    /// The worker did something now. The answer can be kept to say so again without a look-up.
+    /// Notes that a worker is active now. The caller may keep the returned heartbeat and note later activity without a look-up.
     pub fn heard(&self, name: &WorkerName, uid: u32, now: Now) -> Arc<Heartbeat> {
         if let Some(known) = self.workers.read().get(name) {
             known.heard(now);
@@ -83,10 +83,10 @@ impl Roster {
         if workers.len() >= WORKERS_PRESENT
             && let Some(oldest) = workers.values().min_by_key(|w| w.last_heard()).cloned()
         {
-            self.others_heard.fetch_max(oldest.last_heard().0, Relaxed);
+            self.unlisted_last_heard.fetch_max(oldest.last_heard().0, Relaxed);
             workers.remove(&oldest.name);
         }
-        let presence = workers.entry(name.clone()).or_insert_with(|| {
+        let heartbeat = workers.entry(name.clone()).or_insert_with(|| {
             Arc::new(Heartbeat {
                 name: name.clone(),
                 uid,
@@ -96,28 +96,28 @@ impl Roster {
                 last_refusal: Mutex::default(),
             })
         });
-        presence.clone()
+        heartbeat.clone()
     }
 
-    /// What is known of a worker.
+    /// The heartbeat of a worker.
     pub fn get(&self, name: &str) -> Option<Arc<Heartbeat>> {
         self.workers.read().get(name).cloned()
     }
 
-    /// Everybody, by name.
+    /// All heartbeats, sorted by name.
     pub fn all(&self) -> Vec<Arc<Heartbeat>> {
         let mut all: Vec<_> = self.workers.read().values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
 
-    /// When a worker was last heard of, or a later time; one that was not counts as heard of at the start (C33).
+    /// When a worker was last active, or a later time. A worker without activity since the start counts as active at the start (C33).
     pub fn last_heard(&self, name: &WorkerName) -> Instant {
-        let others = || Instant(self.others_heard.load(Relaxed));
-        self.workers.read().get(name).map_or_else(others, |w| w.last_heard())
+        let unlisted = || Instant(self.unlisted_last_heard.load(Relaxed));
+        self.workers.read().get(name).map_or_else(unlisted, |w| w.last_heard())
     }
 
-    /// A claim of this worker ended: its time without work begins.
+    /// Notes that a claim of this worker ended. The worker is idle from now on.
     pub fn claim_ended(&self, name: &WorkerName, at: Instant) {
         if let Some(worker) = self.workers.read().get(name) {
             worker.idle_since.fetch_max(at.0, Relaxed);

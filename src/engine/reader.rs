@@ -1,6 +1,6 @@
-//! The thread that reads the log for answers to callers, so that commits do not wait for reads.
+//! The thread that reads the log for callers, so that commits do not wait for long reads.
 //!
-//! May assume: a read ends. It may wait for a commit.
+//! May assume: every read ends. A read may wait for a commit.
 //! Must never: change anything.
 
 use std::io;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::log::LogReader;
 
-/// A read of the log, with what becomes of it.
+/// A read of the log and what to do with the result.
 type LogQuery = Box<dyn FnOnce(&dyn LogReader) + Send>;
 
 /// The thread, while it runs.
@@ -27,14 +27,15 @@ impl ReaderThread {
         Ok(ReaderThread(Mutex::new(Some((sender, thread)))))
     }
 
-    /// Have the thread read something. After the end the query is dropped, and its reply with it, which answers the kernel.
+    /// Sends a query to the thread. If the thread has ended, the query and its reply are dropped, and the drop of the reply answers the
+    /// kernel.
     pub(super) fn ask(&self, query: impl FnOnce(&dyn LogReader) + Send + 'static) {
         if let Some((sender, _)) = &*self.0.lock() {
             let _ = sender.send(Box::new(query));
         }
     }
 
-    /// Answer what was asked, and end the thread.
+    /// Answers all queries that were sent, and ends the thread.
     pub(super) fn stop(&self) {
         let Some((sender, thread)) = self.0.lock().take() else { return };
         drop(sender);
