@@ -1,4 +1,4 @@
-//! One suite that every engine of the log must pass. The tests are named by the promises of the trait.
+//! One suite that every engine of the log must pass. Each test is named after a promise of the trait.
 
 use std::sync::Arc;
 
@@ -106,7 +106,7 @@ fn l10_long_texts_lie_beside_their_events_and_can_be_dropped() {
         }
         assert!(!String::from_utf8_lossy(&lines).contains(&long("a")), "not in its line");
 
-        // What stands in its line, and what there is not, stays as it is.
+        // Texts in lines and events that do not exist stay unchanged.
         log.drop_texts(&[1, 2, 3, 5, 6, 77]).unwrap();
         let same = |log: &mut dyn Log| {
             assert_eq!(log.texts(0, 100).unwrap(), [4]);
@@ -191,13 +191,14 @@ fn l6_a_torn_end_is_dropped_and_damage_in_the_middle_is_named() {
     for seq in 0..20 {
         log.append(seq, &batch(seq, 1)).unwrap();
     }
-    // A copy made while the log is open is what a crash leaves: cut its write-ahead log in the last commit.
+    // A copy of the open log is like the files after a crash. Cut its write-ahead log within the last commit.
     let (torn, torn_fd) = directory();
     for name in ["log.db", "log.db-wal"] {
         std::fs::copy(dir.path().join(name), torn.path().join(name)).unwrap();
     }
     let wal = std::fs::OpenOptions::new().write(true).open(torn.path().join("log.db-wal")).unwrap();
-    // 32 bytes of header, then frames of 24 bytes and a page. One page for each commit, and those of the schema before.
+    // A header of 32 bytes, then frames, each a header of 24 bytes and a page. The first commits wrote the schema; each later one wrote one
+    // page.
     let frame = 24 + 4096;
     let frames = (wal.metadata().unwrap().len() - 32) / frame;
     assert!(frames >= 20, "{frames}");
@@ -249,7 +250,7 @@ fn l9_what_is_appended_is_where_the_next_one_looks_whatever_was_taken_away() {
         gone.iter().for_each(|name| std::fs::remove_file(dir.path().join(name)).unwrap());
         log.append(5, &batch(5, 5)).unwrap();
         assert_eq!(fd.restored(), 1);
-        // A copy made while the log is open is what a crash leaves.
+        // A copy of the open log is like the files after a crash.
         let (copy, copy_fd) = directory();
         for name in ["log.db", "log.db-wal"] {
             std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();

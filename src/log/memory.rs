@@ -1,4 +1,4 @@
-//! A log in memory, for tests: every promise but L3 and L7, which need a disk.
+//! A log in memory, for tests. It keeps every promise but L3 and L7, which need a disk.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::{Log, LogError, LogReader, Tail, check_batch, parse_line, parts, text_of};
 use crate::queue::{Record, Seq};
 
-/// A log that ends with its process.
+/// A log that is lost when its process ends.
 #[derive(Debug, Default)]
 pub struct MemoryLog(Arc<Mutex<MemoryLines>>);
 

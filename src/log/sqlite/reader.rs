@@ -1,7 +1,7 @@
-//! Reading a SQLite log beside its writer, through the writer's connection.
+//! Reads a SQLite log beside its writer, through the writer's connection.
 //!
-//! May assume: the writer keeps the connection locked from the beginning of a transaction to its end, so that only whole batches are seen.
-//! Must never: keep the connection locked for longer than [`LOG_PIECE_BYTES`] take: a commit may be waiting for it.
+//! May assume: the writer locks the connection from the beginning of a transaction to its end, so that a reader only sees whole batches.
+//! Must never: lock the connection for longer than a read of [`LOG_PIECE_BYTES`] takes. A commit may be waiting for it.
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension};
@@ -11,10 +11,10 @@ use crate::limits::LOG_PIECE_BYTES;
 use crate::log::{LogError, LogReader, parse_line, text_of};
 use crate::queue::Seq;
 
-/// See the module.
+/// The reader of a SQLite log.
 pub(super) struct SqliteReader {
     opened: Shared,
-    /// Where the last reader stopped: an event, and the byte at which its line begins. The next one mostly goes on there.
+    /// Where the last read ended: an event, and the byte at which its line begins. The next read usually continues there.
     last: Mutex<(Seq, u64)>,
 }
 
@@ -23,7 +23,7 @@ impl SqliteReader {
         SqliteReader { opened, last: Mutex::new((1, 0)) }
     }
 
-    /// The first event whose line ends after byte `offset`, and where that line begins.
+    /// The first event whose line ends after byte `offset`, and the byte at which this line begins.
     fn find(&self, connection: &Connection, offset: u64) -> Result<(Seq, u64), LogError> {
         let mut select = connection.prepare_cached("SELECT end FROM event WHERE seq = ?1")?;
         let mut end_of = |seq: Seq| match seq {
@@ -38,7 +38,7 @@ impl SqliteReader {
         if start == offset && end_of(seq - 1)? == Some(start) {
             return Ok((seq, start));
         }
-        // By bisection: an index for this would cost every append.
+        // Binary search, because an index on `end` would make every append slower.
         let last =
             connection.query_row("SELECT max(seq) FROM event", [], |row| row.get::<_, Option<i64>>(0))?;
         let (mut low, mut high) = (1, last.unwrap_or(0) as Seq + 1);
@@ -54,8 +54,8 @@ impl SqliteReader {
     }
 }
 
-/// Append to `lines` those from event `seq` on, whose line begins at byte `start`, until byte `last` is reached or the piece is full. The answer is
-/// where the next one goes on, and whether there is more.
+/// Appends to `lines` the lines from event `seq` on, whose line begins at byte `start`, until byte `last` is reached or the piece is full.
+/// Returns where the next piece begins, and whether there is more to read.
 fn read_piece(
     connection: &Connection,
     (mut seq, mut start): (Seq, u64),
@@ -85,11 +85,11 @@ impl LogReader for SqliteReader {
         let last = offset.saturating_add(length as u64);
         let mut lines = Vec::with_capacity(length.min(1 << 20));
         let first = self.find(usable(&self.opened.lock())?, offset)?;
-        let (mut at, mut more) = (first, true);
+        let (mut position, mut more) = (first, true);
         while more {
-            (at, more) = read_piece(usable(&self.opened.lock())?, at, last, &mut lines)?;
+            (position, more) = read_piece(usable(&self.opened.lock())?, position, last, &mut lines)?;
         }
-        *self.last.lock() = at;
+        *self.last.lock() = position;
         Ok((first.1, lines))
     }
 
