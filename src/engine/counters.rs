@@ -1,6 +1,6 @@
-//! What has happened since the start, in numbers: for metrics.
+//! Counters of what happened since the start, for metrics.
 //!
-//! Must never: decide anything, or make a thread that counts wait for one that reads.
+//! Must never: decide anything, or make a counting thread wait for a reading one.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use crate::queue::{Event, LossReason, Record, Refusal};
 
-/// A type whose values are counted under a few names.
+/// A type whose values are counted by name.
 pub trait Counted {
     /// All names, in the order in which metrics show them.
     const NAMES: &'static [&'static str];
 
-    /// The name of this value; `None` if it is not counted.
+    /// The name of this value; `None` if the value is not counted.
     fn counted_as(&self) -> Option<&'static str>;
 }
 
@@ -41,45 +41,46 @@ impl Counted for Refusal {
     }
 }
 
-/// How often values of a type came up, by name.
+/// How often the values of a type were counted, by name.
 #[derive(Debug)]
 pub struct Tally<T> {
     counts: Box<[AtomicU64]>,
-    of: PhantomData<fn(&T)>,
+    value_type: PhantomData<fn(&T)>,
 }
 
 impl<T: Counted> Default for Tally<T> {
     fn default() -> Tally<T> {
-        Tally { counts: T::NAMES.iter().map(|_| AtomicU64::new(0)).collect(), of: PhantomData }
+        Tally { counts: T::NAMES.iter().map(|_| AtomicU64::new(0)).collect(), value_type: PhantomData }
     }
 }
 
 impl<T: Counted> Tally<T> {
-    /// This came up once more.
+    /// Counts a value.
     pub fn count(&self, one: &T) {
         let name = one.counted_as();
-        if let Some(at) = T::NAMES.iter().position(|known| name == Some(*known)) {
-            self.counts[at].fetch_add(1, Relaxed);
+        if let Some(index) = T::NAMES.iter().position(|known| name == Some(*known)) {
+            self.counts[index].fetch_add(1, Relaxed);
         }
     }
 
-    /// Every name, with how often it came up.
+    /// Every name with its count.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
         T::NAMES.iter().zip(&self.counts).map(|(name, count)| (*name, count.load(Relaxed)))
     }
 }
 
-/// How numbers are spread.
+/// A histogram of numbers.
 #[derive(Debug)]
 pub struct Histogram {
     bounds: &'static [u64],
-    /// How many were at most each bound and more than the one before; the last are beyond all.
+    /// For each bound, how many numbers were at most this bound and more than the previous one. The last count is for numbers above all
+    /// bounds.
     counts: Box<[AtomicU64]>,
     sum: AtomicU64,
 }
 
 impl Histogram {
-    /// Nothing was measured yet. `bounds` grow.
+    /// An empty histogram. `bounds` must ascend.
     pub fn new(bounds: &'static [u64]) -> Histogram {
         Histogram {
             bounds,
@@ -88,44 +89,44 @@ impl Histogram {
         }
     }
 
-    /// One more number.
+    /// Adds a number.
     pub fn observe(&self, value: u64) {
         self.counts[self.bounds.partition_point(|bound| *bound < value)].fetch_add(1, Relaxed);
         self.sum.fetch_add(value, Relaxed);
     }
 
-    /// Each bound with how many numbers were at most that; then how many there were, and their sum.
+    /// Each bound with how many numbers were at most this bound; then the count and the sum of all numbers.
     pub fn read(&self) -> (Vec<(u64, u64)>, u64, u64) {
-        let mut so_far = 0;
-        let mut upto = |count: &AtomicU64| {
-            so_far += count.load(Relaxed);
-            so_far
+        let mut total = 0;
+        let mut cumulative = |count: &AtomicU64| {
+            total += count.load(Relaxed);
+            total
         };
-        let buckets = self.bounds.iter().zip(&self.counts).map(|(bound, count)| (*bound, upto(count)));
+        let buckets = self.bounds.iter().zip(&self.counts).map(|(bound, count)| (*bound, cumulative(count)));
         let buckets = buckets.collect();
-        let all = upto(&self.counts[self.bounds.len()]);
+        let all = cumulative(&self.counts[self.bounds.len()]);
         (buckets, all, self.sum.load(Relaxed))
     }
 }
 
-/// Bounds for how long a claim takes, in microseconds.
+/// Bounds for the duration of a claim, in microseconds.
 const CLAIM_MICROS: [u64; 13] =
     [250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000];
-/// Bounds for how many events share a commit.
+/// Bounds for the number of events per commit.
 const COMMIT_EVENTS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 
-/// What the engine counts, and what those above it refuse by the queue's rules.
+/// The counters of the engine, and of the refusals that the filesystem makes by the rules of the queue.
 #[derive(Debug)]
 pub struct Counters {
-    /// Events, by kind, when they are on disk.
+    /// Events on disk, by kind.
     pub events: Tally<Event>,
-    /// Claims that ended without the task being finished, by reason.
+    /// Claims that ended although the task was not finished, by reason.
     pub lost_claims: Tally<LossReason>,
     /// Refused commands, by reason.
     pub refusals: Tally<Refusal>,
-    /// How long claims took, in microseconds, from the command to its being on disk.
+    /// How long claims took, in microseconds, from the command until the claim was on disk.
     pub claim_micros: Histogram,
-    /// How many events each commit took along.
+    /// How many events each commit had.
     pub commit_events: Histogram,
 }
 
@@ -142,8 +143,8 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// These are on disk, together.
-    pub(super) fn committed(&self, records: &[Record]) {
+    /// Counts the records of one commit.
+    pub(super) fn count_commit(&self, records: &[Record]) {
         self.commit_events.observe(records.len() as u64);
         for record in records {
             self.events.count(&record.event);
@@ -153,8 +154,8 @@ impl Counters {
         }
     }
 
-    /// A claim is on disk, so long after it was asked for.
-    pub(super) fn claimed(&self, after: Duration) {
+    /// Counts a claim that is on disk, `after` the command.
+    pub(super) fn count_claim(&self, after: Duration) {
         self.claim_micros.observe(after.as_micros().try_into().unwrap_or(u64::MAX));
     }
 }

@@ -1,16 +1,16 @@
-//! The engine: one writer that makes decisions durable, and the state that everybody reads.
+//! The engine: one writer thread that makes decisions durable, and the state that all other threads read.
 //!
 //! May assume: a log that keeps its promises, and a clock.
-//! Must never: answer that something happened before the log says so; make a reader wait for the disk.
+//! Must never: report that something happened before the log has it; make a reader wait for the disk.
 //!
-//! A caller submits a command and gets a [`Ticket`]. The command is judged at once against the state as it will be ([`pending`]); the
-//! writer takes what has gathered while it waited for the last sync, appends it with one sync, makes the new state public, and
-//! settles the tickets in order. So the number of callers bounds nothing, and 64 claims share one sync. Where another writer has
-//! appended first, the writer takes over what that wrote, and judges the commands again: a ticket may come to something else
-//! than it looked like.
+//! A caller submits a command and gets a [`Ticket`]. The thread of the caller judges the command at once against the state as it will be
+//! ([`pending`]). The writer takes all commands that were submitted during the last sync and appends their events with one sync. Then it
+//! publishes the new state and settles the tickets in order. So the rate of syncs does not limit the number of callers: 64 claims share one
+//! sync. If another writer appended first, this writer applies the events of the other one and judges its own commands again. So the final
+//! outcome of a ticket may differ from its first one.
 //!
-//! Lock order: `pending`, then `published`, then a ticket. `pending` is held for the time of one decision; `published` for that of
-//! a pointer's copy. Answers are given while none is held.
+//! Lock order: `pending`, then `published`, then a ticket. `pending` is held for one decision; `published` is held to copy a pointer.
+//! Callbacks run while no lock is held.
 
 mod counters;
 mod event_tail;
@@ -47,22 +47,22 @@ use crate::log::{Log, LogError, part};
 use crate::queue::{Budget, Command, Outcome, Payer, Record, Refusal, Rules, Seq, Span, State};
 use crate::state_directory::StateDirectory;
 
-/// Why a command did not happen.
+/// Why a command had no effect.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Failure {
-    /// The queue refuses it.
+    /// The queue refuses the command.
     #[error("the queue refuses it: {}", .0.name())]
     Refused(Refusal),
-    /// The log could not be written. Whether the command happened is unknown to the caller; the state tells.
+    /// The log could not be written. The caller cannot know whether the command took effect; the state shows it.
     #[error("the event log could not be written, so nothing is acknowledged: {0}")]
     Log(String),
-    /// The log has not worked since an earlier command.
+    /// The log failed at an earlier command and does not work yet.
     #[error("the event log does not work, so nothing can be changed: {0}")]
     ReadOnly(String),
-    /// The disk is full; what is being worked on can be finished, but nothing new is accepted.
+    /// The disk is full. Claimed tasks can be finished, but no new work is accepted.
     #[error("the disk is full: claims can be finished, new work cannot be accepted; free some space")]
     DiskFull,
-    /// The condition of the command did not hold when it was decided.
+    /// The condition of the command was false when the command was decided.
     #[error("a file of the project changed before this was decided; try again")]
     Check,
     /// The engine has stopped.
@@ -76,11 +76,11 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// A condition outside of the queue that must hold at the moment when a command is decided. The engine calls it under its lock: it must
-/// be brief, and may not call the engine.
+/// A condition outside of the queue that must be true when a command is decided. The engine calls it while it holds its lock, so it must be
+/// brief and may not call the engine.
 pub type Check = Box<dyn Fn() -> bool + Send>;
 
-/// A command, and what belongs to it.
+/// A command with its condition and its payer.
 pub struct Submission {
     command: Command,
     check: Option<Check>,
@@ -94,52 +94,52 @@ impl From<Command> for Submission {
 }
 
 impl Submission {
-    /// The same, on this condition.
+    /// The same command, under this condition.
     pub fn checked(self, check: impl Fn() -> bool + Send + 'static) -> Submission {
         Submission { check: Some(Box::new(check)), ..self }
     }
 
-    /// Fails if the condition does not hold.
-    fn holds(&self) -> Result<(), Failure> {
+    /// Fails if the condition is false.
+    fn check(&self) -> Result<(), Failure> {
         match &self.check {
             Some(check) if !check() => Err(Failure::Check),
             Some(_) | None => Ok(()),
         }
     }
 
-    /// The same, for the one whose doing it is, if the command names no caller.
+    /// The same command, paid by this payer if the command names no caller.
     pub fn paid_by(self, payer: Payer) -> Submission {
         Submission { payer: Some(payer), ..self }
     }
 }
 
-/// What the engine needs to know.
+/// The configuration of the engine.
 pub struct Config {
     /// The lease of a task that names none.
     pub default_lease: Span,
-    /// What else the one who mounts chooses.
+    /// The rules that mount options set.
     pub rules: Rules,
-    /// How much each may add to the log.
+    /// How much each worker and user may add to the log.
     pub budget: Budget,
-    /// Tells the time.
+    /// The clock.
     pub clock: Clock,
-    /// Where the snapshot and the reserve are kept; `None` keeps neither.
+    /// The directory of the snapshot and the reserve; `None` if neither is kept.
     pub directory: Option<Arc<StateDirectory>>,
 }
 
-/// A handle on the writer and on the state that it publishes.
+/// A handle on the writer and on the published state.
 pub struct Engine {
     shared: Arc<EngineShared>,
     writer: Mutex<Option<JoinHandle<()>>>,
     reader: ReaderThread,
 }
 
-/// What the writer and everybody else share.
+/// The data that the writer shares with all other threads.
 struct EngineShared {
     pending: Mutex<Pending>,
     /// The writer waits here for work.
     work: Condvar,
-    /// Callers wait here while too much is decided and not on disk.
+    /// Callers wait here while too many decisions are not on disk.
     room: Condvar,
     published: RwLock<Arc<State>>,
     log_bytes: AtomicU64,
@@ -147,20 +147,20 @@ struct EngineShared {
     counters: Counters,
     recent: EventTail,
     clock: Clock,
-    /// Why nothing can be changed, while that is so.
+    /// The error of the log, if it does not work.
     broken: RwLock<Option<String>>,
     /// Whether the disk has space for new work.
     has_space: AtomicBool,
-    /// How often the writer has looked for work.
+    /// How often the writer has checked for work.
     turns: AtomicU64,
-    /// The writer's thread.
+    /// The thread of the writer.
     writer: OnceLock<ThreadId>,
-    /// Who else wants to know of a new state.
+    /// The function that is called after each new state.
     observer: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl EngineShared {
-    /// Whether a command of this kind is taken at present.
+    /// Refuses a command if the log does not work, or if the disk has no space for new work.
     fn admit(&self, command: &Command) -> Result<(), Failure> {
         if let Some(why) = &*self.broken.read() {
             return Err(Failure::ReadOnly(why.clone()));
@@ -173,38 +173,38 @@ impl EngineShared {
         Ok(())
     }
 
-    /// Judge a command if it is taken at present, and settle it at once if nothing of it goes to the disk.
+    /// Judges a command if it is admitted. Settles its ticket at once if nothing has to be written to disk.
     fn enter(
         &self,
         mut pending: MutexGuard<'_, Pending>,
         submission: Submission,
-        asked: Stopwatch,
+        submitted: Stopwatch,
         slot: TicketSlot,
     ) {
         let entered = match self.admit(&submission.command) {
-            Ok(()) => pending.enter(submission, (self.clock)(), asked, slot),
+            Ok(()) => pending.enter(submission, (self.clock)(), submitted, slot),
             Err(failure) => Err((slot, Err(failure))),
         };
-        let wakes = entered.is_ok();
+        let has_work = entered.is_ok();
         drop(pending);
         if let Err((slot, outcome)) = entered {
-            // A refusal promises nothing, so it waits for nothing.
+            // A refusal does not depend on the disk, so it does not wait for it.
             slot.settle(outcome);
         }
-        if wakes {
+        if has_work {
             self.work.notify_one();
         }
     }
 }
 
 impl Engine {
-    /// Rebuild the state from the log, and start the writer.
+    /// Rebuilds the state from the log, and starts the writer.
     ///
     /// # Errors
-    /// Those of the log, among them damage that replaying finds.
+    /// Those of the log, including damage that the replay finds.
     pub fn start(mut log: Box<dyn Log>, config: Config) -> Result<Arc<Engine>, LogError> {
         let loaded = config.directory.as_ref().and_then(|dir| snapshot::load(dir, log.tail().seq));
-        let loaded = loaded.filter(|state| snapshot::fits(state, &mut *log));
+        let loaded = loaded.filter(|state| snapshot::matches_log(state, &mut *log));
         let mut state = loaded.unwrap_or_default().under(config.rules);
         let snapshot_at = state.tail();
         writer::catch_up(&mut *log, &mut state, |_| ())?;
@@ -233,42 +233,42 @@ impl Engine {
         Ok(Arc::new(Engine { shared, writer: Mutex::new(Some(writer)), reader }))
     }
 
-    /// The state as of the last acknowledged event. It stays as it is while the caller holds it.
+    /// The state after the last acknowledged event. It does not change while the caller holds it.
     pub fn state(&self) -> Arc<State> {
         self.shared.published.read().clone()
     }
 
-    /// The position of the last event that is decided, on disk or not.
+    /// The position of the last decided event, whether or not it is on disk.
     pub fn decided(&self) -> Seq {
         self.shared.pending.lock().tail()
     }
 
-    /// The length of all acknowledged events as lines, in bytes.
+    /// The length of the lines of all acknowledged events, in bytes.
     pub fn log_bytes(&self) -> u64 {
         self.shared.log_bytes.load(Ordering::Acquire)
     }
 
-    /// Who is here.
+    /// The active workers.
     pub fn roster(&self) -> &Roster {
         &self.shared.roster
     }
 
-    /// What has happened since the start.
+    /// The counters since the start.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 
-    /// The last events, oldest first, with the beginning of their texts.
+    /// The last events, oldest first, with the first lines of their texts.
     pub fn recent(&self) -> Vec<Record> {
         self.shared.recent.all()
     }
 
-    /// The time.
+    /// The clock.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
     }
 
-    /// Why nothing can be changed at present, if that is so.
+    /// The error of the log, if it does not work.
     pub fn broken(&self) -> Option<String> {
         self.shared.broken.read().clone()
     }
@@ -278,22 +278,23 @@ impl Engine {
         self.shared.has_space.load(Ordering::Acquire)
     }
 
-    /// How often the writer has looked for work: about once a second at least, unless it is stuck.
+    /// How often the writer has checked for work. It does so at least about once a second, unless it is stuck.
     pub fn turns(&self) -> u64 {
         self.shared.turns.load(Ordering::Relaxed)
     }
 
-    /// Have `observer` called whenever a new state is public, before anybody is answered. It runs on the writer's thread:
-    /// be brief. There is one; a second is not taken.
+    /// Sets the function that is called after each new state is published, before any ticket is settled. It runs on the writer's thread, so
+    /// it must be brief. Only the first call of `observe` has an effect.
     pub fn observe(&self, observer: impl Fn() + Send + Sync + 'static) {
         let _ = self.shared.observer.set(Box::new(observer));
     }
 
-    /// Hand in a command. A refusal is final at once; anything else when it is on disk. It waits while very much is under way.
+    /// Submits a command. A refusal is final at once; any other outcome is final when it is on disk. The call waits while too many
+    /// decisions are not on disk.
     pub fn submit(&self, submission: impl Into<Submission>) -> Ticket {
-        let (submission, asked) = (submission.into(), Stopwatch::start());
+        let (submission, submitted) = (submission.into(), Stopwatch::start());
         let mut pending = self.shared.pending.lock();
-        // The writer makes room: where it submits what follows from an answer, it does not wait for itself.
+        // Only the writer makes room. If a callback on the writer's thread submits a command, it must not wait for itself.
         let is_writer = self.shared.writer.get() == Some(&std::thread::current().id());
         while !is_writer && pending.is_full() {
             self.shared.room.wait(&mut pending);
@@ -303,21 +304,22 @@ impl Engine {
         }
         let (slot, ticket) = TicketSlot::new();
         if self.shared.broken.read().is_some() {
-            // A change is a reason to try the log again; only the writer can.
-            pending.defer(Deferred { submission, asked, slot });
+            // The writer opens the log again before it takes this command.
+            pending.defer(Deferred { submission, submitted, slot });
             self.shared.work.notify_one();
         } else {
-            self.shared.enter(pending, submission, asked, slot);
+            self.shared.enter(pending, submission, submitted, slot);
         }
         ticket
     }
 
-    /// Have a caller pay for events that are about to follow from what it does to a file; a refusal is to come before it does.
+    /// Charges a payer for events that will follow from its operation on a file. The caller must do this before the operation, so that it
+    /// can be refused.
     pub fn spend(&self, payer: &Payer, events: u64) -> Result<(), Refusal> {
         self.shared.pending.lock().spend(payer, events, (self.shared.clock)())
     }
 
-    /// Hand in a command and wait for its outcome. Not for threads that serve the kernel.
+    /// Submits a command and waits for its outcome. Threads that serve the kernel must not call this.
     pub fn call(&self, submission: impl Into<Submission>) -> Result<Outcome, Failure> {
         let (sender, receiver) = sync_channel(1);
         self.submit(submission).on_durable(move |outcome| {
@@ -326,7 +328,7 @@ impl Engine {
         receiver.recv().unwrap_or(Err(Failure::Stopping))
     }
 
-    /// Wait until everything that was handed in before is done. Not for threads that serve the kernel.
+    /// Waits until all commands that were submitted before are settled. Threads that serve the kernel must not call this.
     pub fn barrier(&self) {
         let (sender, receiver) = sync_channel::<()>(1);
         self.shared.pending.lock().wait_with(sender);
@@ -334,7 +336,7 @@ impl Engine {
         let _ = receiver.recv();
     }
 
-    /// The text that event `seq` carries: a result or a reason; `None` if another one has taken its place meanwhile.
+    /// Reads the text of event `seq`, a result or a reason; `None` if another text has replaced it.
     pub fn read_text(
         &self,
         seq: Seq,
@@ -343,7 +345,7 @@ impl Engine {
         let shared = self.shared.clone();
         self.reader.ask(move |log| {
             let text = log.text(seq);
-            // Judged by a state that is not older than what was read.
+            // The state is read after the log, so it is not older than the text.
             let state = shared.published.read().clone();
             let is_shown = || state.tasks().any(|(_, task)| task.texts().any(|(text, _)| text == seq));
             answer(match text {
@@ -353,7 +355,7 @@ impl Engine {
         });
     }
 
-    /// Bytes of `events.jsonl`. `show` may put other bytes in the place of a line's, as many.
+    /// Reads bytes of `events.jsonl`. `show` may replace bytes of the lines, but may not change their number.
     pub fn read_events(
         &self,
         offset: u64,
@@ -361,7 +363,7 @@ impl Engine {
         show: impl FnOnce(&mut [u8]) + Send + 'static,
         answer: impl FnOnce(Result<Vec<u8>, LogError>) + Send + 'static,
     ) {
-        // What is committed and not acknowledged yet is not there for a reader.
+        // A reader must not see committed events that are not acknowledged yet.
         let acknowledged = usize::try_from(self.log_bytes().saturating_sub(offset)).unwrap_or(usize::MAX);
         let length = length.min(acknowledged);
         self.reader.ask(move |log| {
@@ -373,7 +375,7 @@ impl Engine {
         });
     }
 
-    /// Finish what was handed in, write a snapshot, and end the writer. Later commands are answered `Stopping`.
+    /// Settles all submitted commands, writes a snapshot, and ends the writer. Later commands get [`Failure::Stopping`].
     pub fn stop(&self) {
         self.shared.pending.lock().stop();
         self.shared.work.notify_one();

@@ -1,11 +1,11 @@
-//! What is decided and not yet on disk: the commands of the next commit.
+//! Decisions that are not on disk yet: the commands of the next commit.
 //!
-//! May assume: each caller has it to itself.
-//! Must never: touch the log, or answer anyone. Slots are handed to the caller, who settles them without the lock.
+//! May assume: its callers hold the lock around it.
+//! Must never: touch the log, or settle a ticket. It returns the slots, and the caller settles them without the lock.
 //!
-//! Deciding and writing are two steps, because the kernel holds a directory's lock while it waits for the answer to a
-//! CREATE: if that came after the disk's, one claim at a time would get through. So a command is judged at
-//! once, against the state as it will be, by the thread that brings it; the writer takes what has gathered to the disk.
+//! Deciding and writing are two steps. The kernel holds the lock of a directory while it waits for the answer to a CREATE. If that answer
+//! waited for the disk, the claims would follow one after the other. So the thread that submits a command judges it at once, against the
+//! state as it will be. The writer takes all these decisions to the disk.
 
 use std::sync::mpsc::SyncSender;
 
@@ -17,19 +17,19 @@ use crate::queue::{
     Accounts, Budget, Command, Cost, Event, Now, Outcome, Payer, Record, Refusal, Seq, State, cost_of, decide,
 };
 
-/// A command that is decided, whose events are among the records.
+/// A decided command. Its events are among the records.
 pub(super) struct PendingCommand {
     submission: Submission,
-    asked: Stopwatch,
+    submitted: Stopwatch,
     slot: TicketSlot,
-    /// Whether it claims something, which the counters time.
-    claims: bool,
+    /// Whether the command makes a claim, whose duration is counted.
+    is_claim: bool,
 }
 
 impl PendingCommand {
-    /// Since when a claim was asked for, if this is one.
+    /// The time since the command was submitted, if the command makes a claim.
     pub(super) fn claim(&self) -> Option<&Stopwatch> {
-        self.claims.then_some(&self.asked)
+        self.is_claim.then_some(&self.submitted)
     }
 
     pub(super) fn into_slot(self) -> TicketSlot {
@@ -37,36 +37,36 @@ impl PendingCommand {
     }
 }
 
-/// A command that waits for the log to work again.
+/// A command that waits until the log works again.
 pub(super) struct Deferred {
     pub(super) submission: Submission,
-    pub(super) asked: Stopwatch,
+    pub(super) submitted: Stopwatch,
     pub(super) slot: TicketSlot,
 }
 
-/// What the next commit takes along.
+/// The content of the next commit.
 pub(super) struct Batch {
     pub(super) entries: Vec<PendingCommand>,
     pub(super) records: Vec<Record>,
-    /// The state after the last of them.
+    /// The state after the last record.
     pub(super) state: State,
-    /// Dropped when the batch is on disk.
+    /// Senders that are dropped when the batch is on disk or lost.
     pub(super) barriers: Vec<SyncSender<()>>,
     pub(super) deferred: Vec<Deferred>,
 }
 
 /// See the module.
 pub(super) struct Pending {
-    /// The state as it will be when all that is decided is on disk.
+    /// The state as it will be when all decisions are on disk.
     working: State,
-    /// What each may add to the log. Decisions that are lost stay paid.
+    /// The accounts of workers and users. Decisions that are lost stay paid.
     accounts: Accounts,
     entries: Vec<PendingCommand>,
     records: Vec<Record>,
-    /// Entries that have events.
+    /// How many entries have events.
     changes: usize,
-    /// Whether the writer has a batch whose fate is not known.
-    in_flight: bool,
+    /// Whether the writer is committing a batch.
+    is_committing: bool,
     barriers: Vec<SyncSender<()>>,
     deferred: Vec<Deferred>,
     stopping: bool,
@@ -80,22 +80,23 @@ impl Pending {
             entries: Vec::new(),
             records: Vec::new(),
             changes: 0,
-            in_flight: false,
+            is_committing: false,
             barriers: Vec::new(),
             deferred: Vec::new(),
             stopping: false,
         }
     }
 
-    /// Judge a command that was handed in so long ago, and make its events part of the next commit.
+    /// Judges a command and adds its events to the next commit. `submitted` is when the caller submitted it.
     ///
     /// # Errors
-    /// Why the command does nothing, and the slot that is to be told so; an outcome instead, when all it stands on is on disk.
+    /// The slot, and the outcome with which to settle it at once: a refusal, or a success if nothing has to be written and the whole
+    /// working state is on disk.
     pub(super) fn enter(
         &mut self,
         submission: Submission,
         now: Now,
-        asked: Stopwatch,
+        submitted: Stopwatch,
         slot: TicketSlot,
     ) -> Result<(), (TicketSlot, Result<Outcome, Failure>)> {
         self.pass_time(now);
@@ -103,27 +104,27 @@ impl Pending {
             Ok(decision) => decision,
             Err(failure) => return Err((slot, Err(failure))),
         };
-        if events.is_empty() && self.entries.is_empty() && !self.in_flight {
+        if events.is_empty() && self.entries.is_empty() && !self.is_committing {
             return Err((slot, Ok(outcome)));
         }
-        self.push(PendingCommand { submission, asked, slot, claims: false }, outcome, events, now);
+        self.push(PendingCommand { submission, submitted, slot, is_claim: false }, outcome, events, now);
         Ok(())
     }
 
     fn judge(&mut self, submission: &Submission, now: Now) -> Result<(Outcome, Vec<Event>), Failure> {
         let Submission { command, payer, .. } = submission;
         let decision = decide(&self.working, command)?;
-        let price = match decision.events.is_empty() {
+        let charge = match decision.events.is_empty() {
             true => None,
             false => cost_of(&self.working, command, &decision, payer.as_ref()),
         };
-        if let Some((payer, cost)) = &price
+        if let Some((payer, cost)) = &charge
             && !cost.is_due
         {
             self.accounts.check(payer, now.instant)?;
         }
-        submission.holds()?;
-        if let Some((payer, cost)) = &price {
+        submission.check()?;
+        if let Some((payer, cost)) = &charge {
             self.accounts.charge(payer, cost, now.instant);
         }
         Ok((decision.outcome, decision.events))
@@ -131,16 +132,16 @@ impl Pending {
 
     fn push(&mut self, mut entry: PendingCommand, outcome: Outcome, events: Vec<Event>, now: Now) {
         self.changes += usize::from(!events.is_empty());
-        entry.claims = !events.is_empty() && matches!(outcome, Outcome::Claimed { .. });
-        events.into_iter().for_each(|event| self.adopt(event, now));
+        entry.is_claim = !events.is_empty() && matches!(outcome, Outcome::Claimed { .. });
+        events.into_iter().for_each(|event| self.add_event(event, now));
         entry.slot.decide(outcome);
-        // What changes nothing stands on what may not be on disk yet: it waits like what does.
+        // A decision without events may depend on events that are not on disk yet. So it waits for the same commit.
         self.entries.push(entry);
     }
 
-    /// Another writer was first. Judge the commands of a batch, and those that came since, in the state that the log has now: the
-    /// batch that takes its place. Those that are refused now are to be told so.
-    pub(super) fn judge_again(
+    /// Judges the commands of a batch and later ones again, after another writer appended first. `state` is the state of the log now.
+    /// Returns the new batch, and the commands that are refused now.
+    pub(super) fn rejudge(
         &mut self,
         state: State,
         batch: Vec<PendingCommand>,
@@ -151,9 +152,9 @@ impl Pending {
         self.pass_time(now);
         let mut refused = Vec::new();
         for entry in batch.into_iter().chain(later) {
-            // It is paid for.
+            // The command has already been charged.
             let decision = decide(&self.working, &entry.submission.command).map_err(Failure::from);
-            match decision.and_then(|decision| entry.submission.holds().map(|()| decision)) {
+            match decision.and_then(|decision| entry.submission.check().map(|()| decision)) {
                 Ok(decision) => self.push(entry, decision.outcome, decision.events, now),
                 Err(failure) => refused.push((entry.slot, failure)),
             }
@@ -161,37 +162,37 @@ impl Pending {
         (self.take(), refused)
     }
 
-    /// A command of the engine's own, of which no caller waits to hear.
+    /// Enters a command of the engine itself. No caller waits for it.
     pub(super) fn enter_own(&mut self, command: Command, now: Now) {
         let (slot, _) = TicketSlot::new();
-        // One that no longer applies is no error.
+        // A command that no longer applies is no error.
         let _ = self.enter(command.into(), now, Stopwatch::start(), slot);
     }
 
-    /// Have a payer pay for events that something else brings with it, if anything is left to pay with.
+    /// Charges a payer for events that will follow from an operation on a file, if its balance is positive.
     pub(super) fn spend(&mut self, payer: &Payer, events: u64, now: Now) -> Result<(), Refusal> {
         self.accounts.check(payer, now.instant)?;
         self.accounts.charge(payer, &Cost { events, ..Cost::default() }, now.instant);
         Ok(())
     }
 
-    /// What changes by itself has changed before anything is judged: so a claim finds the tasks of this moment.
+    /// Applies the changes that are due before a command is judged. So a claim finds the tasks that are ready now.
     pub(super) fn pass_time(&mut self, now: Now) {
         let at = now.wall.max(self.working.last_at());
         if self.working.next_due().is_some_and(|due| due <= at) {
-            self.adopt(Event::TimePassed, now);
+            self.add_event(Event::TimePassed, now);
         }
     }
 
-    /// Number an event, and make it part of the state as it will be.
-    fn adopt(&mut self, event: Event, now: Now) {
+    /// Numbers an event and applies it to the working state.
+    fn add_event(&mut self, event: Event, now: Now) {
         let at = now.wall.max(self.working.last_at());
         let record = Record { seq: self.working.tail() + 1, at, event };
         self.working.apply(&record);
         self.records.push(record);
     }
 
-    /// Drop this when all that was handed in before is on disk or lost.
+    /// Adds a sender to drop when all commands that were submitted before are on disk or lost.
     pub(super) fn wait_with(&mut self, barrier: SyncSender<()>) {
         self.barriers.push(barrier);
     }
@@ -200,12 +201,12 @@ impl Pending {
         self.deferred.push(deferred);
     }
 
-    /// The state as it will be.
+    /// The state as it will be when all decisions are on disk.
     pub(super) fn working(&self) -> &State {
         &self.working
     }
 
-    /// The position of the last event that is decided.
+    /// The position of the last decided event.
     pub(super) fn tail(&self) -> Seq {
         self.working.tail()
     }
@@ -227,15 +228,15 @@ impl Pending {
             || self.stopping
     }
 
-    /// Whether so much waits for the disk that callers must, too.
+    /// Whether so many decisions wait for the disk that callers must wait.
     pub(super) fn is_full(&self) -> bool {
         self.changes >= COMMANDS_IN_A_BATCH && !self.stopping
     }
 
-    /// Everything that has gathered. Until [`Pending::landed`] its fate is unknown.
+    /// Takes all that has gathered. The result of the commit is unknown until [`Pending::end_commit`].
     pub(super) fn take(&mut self) -> Batch {
         self.changes = 0;
-        self.in_flight = true;
+        self.is_committing = true;
         Batch {
             entries: std::mem::take(&mut self.entries),
             records: std::mem::take(&mut self.records),
@@ -245,12 +246,12 @@ impl Pending {
         }
     }
 
-    /// The batch that was taken is on disk, or lost.
-    pub(super) fn landed(&mut self) {
-        self.in_flight = false;
+    /// Notes that the taken batch is on disk or lost.
+    pub(super) fn end_commit(&mut self) {
+        self.is_committing = false;
     }
 
-    /// Go on from what the log says. What was decided and not written is lost: those to be told so.
+    /// Continues from the state of the log. Decisions that are not written are lost; returns their slots, which the caller must settle.
     pub(super) fn reset(&mut self, state: State) -> Vec<TicketSlot> {
         self.working = state;
         self.records.clear();
@@ -258,8 +259,8 @@ impl Pending {
         std::mem::take(&mut self.entries).into_iter().map(PendingCommand::into_slot).collect()
     }
 
-    /// Commands that still wait for the log, when the engine stops.
-    pub(super) fn give_up(&mut self) -> Vec<Deferred> {
+    /// Takes the commands that still wait for the log, when the engine stops.
+    pub(super) fn take_deferred(&mut self) -> Vec<Deferred> {
         std::mem::take(&mut self.deferred)
     }
 }

@@ -1,6 +1,6 @@
-//! The reserve: disk space held back, so that on a full disk work can be finished although no more is accepted.
+//! The reserve: disk space that is held back, so that claimed tasks can be finished on a full disk while no new work is accepted.
 //!
-//! May assume: the log's own write failed for lack of space before [`Reserve::give_up`] is called.
+//! May assume: a write of the log failed for lack of space before [`Reserve::give_up`] is called.
 //! Must never: fail a command. Without a reserve, a full disk is only noticed later.
 
 use std::sync::Arc;
@@ -20,31 +20,31 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// Take the reserve, if the disk has the space.
+    /// Takes the reserve if the disk has the space.
     pub fn take(directory: Arc<StateDirectory>) -> Reserve {
         let mut reserve = Reserve { directory, held: false };
         reserve.retake();
         reserve
     }
 
-    /// Whether the reserve is held: whether there is space for new work.
+    /// Whether the reserve is held. If it is, there is space for new work.
     pub fn held(&self) -> bool {
         self.held
     }
 
-    /// The file was taken away, and with it the space.
-    pub fn forget(&mut self) {
+    /// Notes that the file was removed, and with it the space.
+    pub fn mark_missing(&mut self) {
         self.held = false;
     }
 
-    /// Free the space. Whether that freed anything.
+    /// Frees the space. Returns whether the reserve was held.
     pub fn give_up(&mut self) -> bool {
         let freed = std::mem::take(&mut self.held);
         let _ = self.directory.remove(FILE);
         freed
     }
 
-    /// Take it again, if there is space for it twice over: it must not be the reserve that fills the disk.
+    /// Takes the reserve again if there is twice as much free space, because the reserve itself must not fill the disk.
     pub fn retake(&mut self) -> bool {
         let free = rustix::fs::fstatvfs(&*self.directory.descriptor())
             .map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
@@ -52,7 +52,7 @@ impl Reserve {
             let flags = OFlags::WRONLY | OFlags::CREATE;
             self.held = self.directory.open(FILE, flags).is_ok_and(|file| {
                 rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVED_BYTES)
-                    // A disk that cannot reserve (fallocate is not everywhere) is simply not reserved on.
+                    // Not every file system has fallocate. Where it is missing, the reserve counts as held.
                     .map_or_else(|errno| errno == rustix::io::Errno::OPNOTSUPP, |()| true)
             });
         }

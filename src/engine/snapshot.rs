@@ -1,9 +1,9 @@
-//! Snapshots: the state at one position of the log, so that a start costs what changed since.
+//! Snapshots: the state at one position of the log, so that a start only replays later events.
 //!
 //! May assume: the log is the truth.
-//! Must never: be needed. A snapshot that is missing, torn or older costs time; one that does not fit is not used.
+//! Must never: be required. A missing, torn or older snapshot only costs time. A snapshot of another log is not used.
 //!
-//! The file is two lines of JSON: a head that says what follows, and the state.
+//! The file has two lines of JSON: a head that describes the state, and the state.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::log::Log;
 use crate::queue::{Seq, State};
 use crate::state_directory::StateDirectory;
 
-/// The file in the state directory.
+/// The name of the file in the state directory.
 pub const FILE: &str = "snapshot.json";
 const UNFINISHED: &str = "snapshot.json.new";
-/// The format of the state that follows; another one is not used.
+/// The format of the state. A snapshot in another format is not used.
 const FORMAT: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
@@ -31,7 +31,7 @@ struct SnapshotHead {
     check: u64,
 }
 
-/// The newest usable snapshot in the state directory that is not ahead of `tail`.
+/// The snapshot in the state directory, if it is usable and not ahead of `tail`.
 pub fn load(directory: &StateDirectory, tail: Seq) -> Option<State> {
     let mut content = Vec::new();
     let file = directory.open(FILE, OFlags::RDONLY).ok()?;
@@ -52,15 +52,15 @@ pub fn load(directory: &StateDirectory, tail: Seq) -> Option<State> {
     }
 }
 
-/// Whether the snapshot is of this log: the event that it ends with has the time that the log says.
-pub fn fits(state: &State, log: &mut dyn Log) -> bool {
+/// Whether the snapshot is of this log: its last event must have the same time as in the log.
+pub fn matches_log(state: &State, log: &mut dyn Log) -> bool {
     let Some(before) = state.tail().checked_sub(1) else { return true };
-    let fits =
+    let matches_log =
         log.read(before, 1).is_ok_and(|last| last.first().is_some_and(|last| last.at == state.last_at()));
-    if !fits {
+    if !matches_log {
         log::warn!("the snapshot is of another log, and not used");
     }
-    fits
+    matches_log
 }
 
 fn parse(content: &[u8]) -> Result<State, String> {
@@ -77,7 +77,7 @@ fn parse(content: &[u8]) -> Result<State, String> {
     if state.tail() != head.seq { Err("its head does not fit".into()) } else { Ok(state) }
 }
 
-/// Write a snapshot of `state`. It replaces the one before in one step, when it is whole and on disk.
+/// Writes a snapshot of `state`. It replaces the previous one in one step, after it is complete and on disk.
 pub fn save(directory: &StateDirectory, state: &State) -> io::Result<()> {
     let body = serde_json::to_vec(state)?;
     let head = SnapshotHead {
@@ -93,7 +93,7 @@ pub fn save(directory: &StateDirectory, state: &State) -> io::Result<()> {
         .and_then(|()| file.write_all(&body))
         .and_then(|()| file.sync_data());
     if let Err(error) = written {
-        // On a full disk the unfinished file must not take the last space.
+        // On a full disk, the unfinished file must not take the last space.
         let _ = directory.remove(UNFINISHED);
         return Err(error);
     }
@@ -101,26 +101,26 @@ pub fn save(directory: &StateDirectory, state: &State) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes snapshots on a thread of its own, one at a time: a commit does not wait for them.
+/// Writes snapshots on a separate thread, one at a time, so that commits do not wait for them.
 pub struct Snapshots {
     directory: Arc<StateDirectory>,
-    /// The position of the last one on disk.
+    /// The position of the snapshot on disk.
     at: Seq,
     writing: Option<JoinHandle<Option<Seq>>>,
 }
 
 impl Snapshots {
-    /// The one on disk is of position `at`.
+    /// `at` is the position of the snapshot on disk.
     pub fn new(directory: Arc<StateDirectory>, at: Seq) -> Snapshots {
         Snapshots { directory, at, writing: None }
     }
 
-    /// The last one was taken away.
-    pub fn forget(&mut self) {
+    /// Notes that the snapshot on disk was removed.
+    pub fn mark_missing(&mut self) {
         self.at = 0;
     }
 
-    /// Begin to write one, if it is worth so many events and none is under way.
+    /// Begins to write a snapshot if at least `events` new events make it worthwhile and no other one is being written.
     pub fn begin(&mut self, state: Arc<State>, events: u64) {
         if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
             self.finish();
@@ -130,17 +130,17 @@ impl Snapshots {
         }
         let directory = self.directory.clone();
         let thread = std::thread::Builder::new().name("snapshot".into());
-        match thread.spawn(move || written(&directory, &state)) {
+        match thread.spawn(move || save_or_warn(&directory, &state)) {
             Ok(writing) => self.writing = Some(writing),
             Err(error) => log::warn!("no snapshot could be written, a start will take longer: {error}"),
         }
     }
 
-    /// Wait for one that is under way; then write one, if it is worth so many events.
+    /// Waits for a snapshot that is being written. Then writes one if at least `events` new events make it worthwhile.
     pub fn end(&mut self, state: &State, events: u64) {
         self.finish();
         if self.is_worth(state, events) {
-            self.at = written(&self.directory, state).unwrap_or(self.at);
+            self.at = save_or_warn(&self.directory, state).unwrap_or(self.at);
         }
     }
 
@@ -150,14 +150,14 @@ impl Snapshots {
         }
     }
 
-    /// A snapshot costs as much as there are tasks: it must be worth as many events.
+    /// A snapshot costs O(n) in the number of tasks, so it must save the replay of a proportional number of events.
     fn is_worth(&self, state: &State, events: u64) -> bool {
         state.tail() - self.at >= events.max(state.len() as u64 / 4)
     }
 }
 
-/// The position of the snapshot, if it could be written.
-fn written(directory: &StateDirectory, state: &State) -> Option<Seq> {
+/// Writes a snapshot and returns its position; `None` if that failed.
+fn save_or_warn(directory: &StateDirectory, state: &State) -> Option<Seq> {
     let saved = save(directory, state);
     saved
         .inspect_err(|error| log::warn!("no snapshot could be written, a start will take longer: {error}"))
@@ -165,7 +165,7 @@ fn written(directory: &StateDirectory, state: &State) -> Option<Seq> {
         .map(|()| state.tail())
 }
 
-/// FNV-1a, which finds torn and flipped bytes; nobody attacks this file.
+/// FNV-1a, which detects torn and flipped bytes. This file needs no protection against attacks.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes
         .iter()

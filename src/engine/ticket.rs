@@ -1,7 +1,7 @@
-//! Tickets: what becomes of a command, at once as it looks, and for good when it is on disk.
+//! Tickets: the outcome of a command, first as decided, and then as final when it is on disk.
 //!
-//! May assume: each command is decided at most once at a time.
-//! Must never: answer twice, or answer never. A ticket whose command is dropped answers that the engine has stopped.
+//! May assume: no command is decided twice at the same time.
+//! Must never: call back twice, or never. If a command is dropped, its ticket is settled with [`Failure::Stopping`].
 
 use std::sync::Arc;
 
@@ -10,17 +10,18 @@ use parking_lot::Mutex;
 use super::Failure;
 use crate::queue::{Outcome, Seq, TaskId};
 
-/// Called once, with what a command came to.
+/// A callback that is called once, with the final outcome.
 type Answer = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
 
-/// What becomes of a command. Copies are of the same command.
+/// The outcome of a command. Copies belong to the same command.
 #[derive(Clone)]
 pub struct Ticket(Arc<Mutex<TicketState>>);
 
 enum TicketState {
-    /// It is not on disk yet. It is decided as soon as the log works, and may be decided anew if another writer was first.
+    /// The command is not on disk yet. `decided` is `None` while the log does not work. The command may be decided again if another writer
+    /// appended first.
     Pending { decided: Option<Outcome>, waiting: Vec<Answer> },
-    /// This is final.
+    /// The outcome is final.
     Final(Result<Outcome, Failure>),
 }
 
@@ -31,18 +32,18 @@ impl std::fmt::Debug for Ticket {
 }
 
 impl Ticket {
-    /// What is known already, and on disk.
+    /// The ticket of an outcome that is already on disk.
     pub fn known(outcome: Outcome) -> Ticket {
         Ticket::of(Ok(outcome))
     }
 
-    /// That of a command for which this is final.
+    /// The ticket of a command with a final outcome.
     pub(super) fn of(outcome: Result<Outcome, Failure>) -> Ticket {
         Ticket(Arc::new(Mutex::new(TicketState::Final(outcome))))
     }
 
-    /// What the command comes to as it looks now. Before it is on disk, no other caller may hear of it. `None` while the log does not
-    /// work: then it is not decided yet.
+    /// The outcome as decided so far. Until it is on disk, it must not be shown to other callers. `None` while the log does not work,
+    /// because then the command is not decided yet.
     pub fn decided(&self) -> Option<Result<Outcome, Failure>> {
         match &*self.0.lock() {
             TicketState::Pending { decided, .. } => decided.clone().map(Ok),
@@ -50,8 +51,8 @@ impl Ticket {
         }
     }
 
-    /// Have `answer` called with what the command came to: at once if that is final, else by the writer when it is on disk, or
-    /// refused, or lost.
+    /// Calls `answer` with the final outcome: at once if it is already final; otherwise the writer calls it when the command is on disk,
+    /// refused or lost.
     pub fn on_durable(&self, answer: impl FnOnce(Result<Outcome, Failure>) + Send + 'static) {
         let outcome = match &mut *self.0.lock() {
             TicketState::Pending { waiting, .. } => return waiting.push(Box::new(answer)),
@@ -60,7 +61,7 @@ impl Ticket {
         answer(outcome);
     }
 
-    /// Task and epoch of the claim that was made, as it looks now.
+    /// The task and epoch of the claim, as decided so far.
     pub fn claim(&self) -> Option<(TaskId, Seq)> {
         match self.decided() {
             Some(Ok(Outcome::Claimed { task, epoch })) => Some((task, epoch)),
@@ -68,7 +69,7 @@ impl Ticket {
         }
     }
 
-    /// The position of the finish that was made, as it looks now.
+    /// The position of the finish, as decided so far.
     pub fn finish(&self) -> Option<Seq> {
         match self.decided() {
             Some(Ok(Outcome::Finished { finish })) => Some(finish),
@@ -81,27 +82,27 @@ impl Ticket {
 pub(super) struct TicketSlot(Ticket);
 
 impl TicketSlot {
-    /// Of a command that is not decided yet.
+    /// The slot and the ticket of a command that is not decided yet.
     pub(super) fn new() -> (TicketSlot, Ticket) {
         let ticket =
             Ticket(Arc::new(Mutex::new(TicketState::Pending { decided: None, waiting: Vec::new() })));
         (TicketSlot(ticket.clone()), ticket)
     }
 
-    /// The command is decided; that is not on disk yet.
+    /// Sets the outcome as decided. It is not on disk yet.
     pub(super) fn decide(&self, outcome: Outcome) {
         if let TicketState::Pending { decided, .. } = &mut *self.0.0.lock() {
             *decided = Some(outcome);
         }
     }
 
-    /// What was decided is on disk.
-    pub(super) fn keep(self) {
+    /// Makes the decided outcome final, because it is on disk.
+    pub(super) fn settle_as_decided(self) {
         let decided = self.0.decided().unwrap_or(Err(Failure::Stopping));
         self.settle(decided);
     }
 
-    /// This is final. Not to be called while the engine's locks are held: it answers.
+    /// Makes an outcome final and calls the waiting callbacks. The caller must not hold a lock of the engine.
     pub(super) fn settle(self, outcome: Result<Outcome, Failure>) {
         self.finish(outcome);
     }

@@ -1,4 +1,4 @@
-//! The writer: the only thread that touches the log.
+//! The writer: the only thread that writes the log.
 //!
 //! May assume: it has the log to itself.
 //! Must never: publish a state that is not in the log, or settle a ticket while it holds a lock.
@@ -15,8 +15,8 @@ use crate::limits::{EVENTS_BEFORE_SNAPSHOT, EVENTS_BEFORE_SNAPSHOT_AT_STOP, REPL
 use crate::log::{Log, LogError, Tail};
 use crate::queue::{Command, Content, Event, Instant, Now, Record, Seq, Span, State, lease};
 
-/// The longest that the writer sleeps, and how often it looks at leases, at the disk and at the snapshot: not at every
-/// batch, because the first look costs as much as there are claims.
+/// The longest sleep of the writer, and the interval at which it checks leases, the disk and the snapshot. It does not check them after
+/// every batch, because a check of all leases costs O(n) in the number of claims.
 const TICK: Span = Span(1_000);
 
 pub(super) struct Writer {
@@ -26,9 +26,9 @@ pub(super) struct Writer {
     reserve: Option<Reserve>,
     snapshots: Option<Snapshots>,
     superseded: Superseded,
-    ticked: Instant,
-    /// How often the state directory had been restored when this was last looked at.
-    restored: u64,
+    last_tick: Instant,
+    /// How often the state directory had been restored at the last check.
+    restorations: u64,
 }
 
 impl Writer {
@@ -39,11 +39,12 @@ impl Writer {
         snapshot_at: Seq,
     ) -> Writer {
         let reserve = config.directory.clone().map(Reserve::take);
-        let ticked = (config.clock)().instant;
+        let last_tick = (config.clock)().instant;
         let superseded = Superseded::since(&shared.published.read());
         let snapshots = config.directory.clone().map(|directory| Snapshots::new(directory, snapshot_at));
-        let writer = Writer { log, shared, config, reserve, snapshots, superseded, ticked, restored: 0 };
-        writer.note_space();
+        let writer =
+            Writer { log, shared, config, reserve, snapshots, superseded, last_tick, restorations: 0 };
+        writer.publish_space();
         writer
     }
 
@@ -57,7 +58,7 @@ impl Writer {
                     !pending.has_work() && self.shared.work.wait_for(&mut pending, TICK.to_std()).timed_out();
                 drop(pending);
                 if idle {
-                    self.tidy();
+                    self.maintain_log();
                 }
                 self.tick();
                 pending = self.shared.pending.lock();
@@ -67,14 +68,14 @@ impl Writer {
             self.shared.room.notify_all();
             self.work(batch);
         }
-        // The last look at the log's place: it stays as this leaves it.
+        // The last check that the log is in its place. Later changes are no longer noticed.
         if self.shared.broken.read().is_some() {
             self.recover();
-        } else if let Err(error) = self.log.stay() {
+        } else if let Err(error) = self.log.ensure_in_place() {
             self.fail(error, Vec::new());
         }
-        // The tickets of what still waits are settled by what is dropped here: that the engine stops.
-        let unanswered = self.shared.pending.lock().give_up();
+        // Dropping the commands that still wait settles their tickets with `Stopping`.
+        let unanswered = self.shared.pending.lock().take_deferred();
         drop(unanswered);
         let lost = self.shared.pending.lock().reset((*self.state()).clone());
         drop(lost);
@@ -91,24 +92,24 @@ impl Writer {
         self.shared.published.read().clone()
     }
 
-    /// One batch: append, publish, settle.
+    /// Processes one batch: append, publish, settle.
     fn work(&mut self, batch: Batch) {
         if self.shared.broken.read().is_some() {
             self.recover();
         }
         let Batch { entries, records, state, barriers, deferred } = batch;
-        for Deferred { submission, asked, slot } in deferred {
-            // What is granted goes to the disk with the next batch.
-            self.shared.enter(self.shared.pending.lock(), submission, asked, slot);
+        for Deferred { submission, submitted, slot } in deferred {
+            // If the command has events, the next batch takes them to the disk.
+            self.shared.enter(self.shared.pending.lock(), submission, submitted, slot);
         }
         self.commit(entries, records, state);
         drop(barriers);
-        if self.superseded.presses() {
+        if self.superseded.is_over_limit() {
             self.drop_superseded();
         }
     }
 
-    /// Append what was decided, and settle its tickets. If another writer was first, it is decided again.
+    /// Appends the decisions and settles their tickets. If another writer appended first, the commands are judged again.
     fn commit(&mut self, mut entries: Vec<PendingCommand>, mut records: Vec<Record>, mut state: State) {
         loop {
             match self.append(&records) {
@@ -116,19 +117,18 @@ impl Writer {
                     entries
                         .iter()
                         .filter_map(PendingCommand::claim)
-                        .for_each(|asked| self.shared.counters.claimed(asked.elapsed()));
+                        .for_each(|submitted| self.shared.counters.count_claim(submitted.elapsed()));
                     self.advance(state, tail, &records);
-                    self.shared.pending.lock().landed();
-                    return entries.into_iter().for_each(|entry| entry.into_slot().keep());
+                    self.shared.pending.lock().end_commit();
+                    return entries.into_iter().for_each(|entry| entry.into_slot().settle_as_decided());
                 }
-                Err(LogError::Conflict { .. }) => match self.take_over() {
+                Err(LogError::Conflict { .. }) => match self.publish_foreign_events() {
                     Ok(()) => {
                         let (state_now, now) = ((*self.state()).clone(), (self.shared.clock)());
-                        let (batch, refused) =
-                            self.shared.pending.lock().judge_again(state_now, entries, now);
+                        let (batch, refused) = self.shared.pending.lock().rejudge(state_now, entries, now);
                         refused.into_iter().for_each(|(slot, failure)| slot.settle(Err(failure)));
                         (entries, records, state) = (batch.entries, batch.records, batch.state);
-                        // What is not decided by this comes with the next batch.
+                        // Barriers and deferred commands wait for the next batch.
                         let mut pending = self.shared.pending.lock();
                         batch.barriers.into_iter().for_each(|barrier| pending.wait_with(barrier));
                         batch.deferred.into_iter().for_each(|deferred| pending.defer(deferred));
@@ -140,16 +140,16 @@ impl Writer {
         }
     }
 
-    /// Make public what others have appended.
-    fn take_over(&mut self) -> Result<(), LogError> {
+    /// Reads and publishes the events that other writers have appended.
+    fn publish_foreign_events(&mut self) -> Result<(), LogError> {
         let mut state = (*self.state()).clone();
-        let mut others = Vec::new();
-        catch_up(&mut *self.log, &mut state, |records| others.extend_from_slice(records))?;
-        self.advance(state, self.log.tail(), &others);
+        let mut foreign = Vec::new();
+        catch_up(&mut *self.log, &mut state, |records| foreign.extend_from_slice(records))?;
+        self.advance(state, self.log.tail(), &foreign);
         Ok(())
     }
 
-    /// Let go of some texts that nothing shows any more. A reader that opened them has read them.
+    /// Drops some texts that the state no longer shows. A reader that opened such a text has already read it.
     fn drop_superseded(&mut self) {
         if self.shared.broken.read().is_some() {
             return;
@@ -161,17 +161,17 @@ impl Writer {
         }
     }
 
-    /// What is due every now and then, whether or not anybody waits.
+    /// Does the periodic work, whether or not commands wait.
     fn tick(&mut self) {
         let now = (self.shared.clock)();
-        if self.shared.broken.read().is_some() || now.instant < self.ticked.after(TICK) {
+        if self.shared.broken.read().is_some() || now.instant < self.last_tick.after(TICK) {
             return;
         }
-        self.ticked = now.instant;
-        if let Err(error) = self.log.stay() {
+        self.last_tick = now.instant;
+        if let Err(error) = self.log.ensure_in_place() {
             return self.fail(error, Vec::new());
         }
-        self.follow_restoring();
+        self.handle_restored_directory();
         self.retake_reserve();
         self.shared.pending.lock().pass_time(now);
         self.expire(now);
@@ -182,20 +182,20 @@ impl Writer {
         }
     }
 
-    /// What lay beside the log went with it, and only the log comes back by itself.
-    fn follow_restoring(&mut self) {
+    /// Handles a restored state directory. The log restores itself; the snapshot and the reserve must be written again.
+    fn handle_restored_directory(&mut self) {
         let Some(directory) = &self.config.directory else { return };
-        let restored = directory.restored();
-        if restored != std::mem::replace(&mut self.restored, restored) {
-            self.snapshots.iter_mut().for_each(Snapshots::forget);
+        let restorations = directory.restored();
+        if restorations != std::mem::replace(&mut self.restorations, restorations) {
+            self.snapshots.iter_mut().for_each(Snapshots::mark_missing);
             if let Some(reserve) = &mut self.reserve {
-                reserve.forget();
+                reserve.mark_missing();
                 reserve.retake();
             }
         }
     }
 
-    /// End the claims of those who were silent for too long.
+    /// Ends the claims whose lease ran out.
     fn expire(&self, now: Now) {
         let mut pending = self.shared.pending.lock();
         for command in self.expired(pending.working(), now.instant) {
@@ -211,9 +211,9 @@ impl Writer {
     fn append(&mut self, records: &[Record]) -> Result<Tail, LogError> {
         let Some(first) = records.first() else { return Ok(self.log.tail()) };
         match self.log.append(first.seq - 1, records) {
-            // Nothing was written. With the reserve given up, the same batch may fit.
+            // Nothing was written. Without the reserve, the same batch may fit.
             Err(LogError::Full) if self.reserve.as_mut().is_some_and(Reserve::give_up) => {
-                self.note_space();
+                self.publish_space();
                 log::error!("the disk is full: no new work is accepted until there is space again");
                 self.log.append(first.seq - 1, records)
             }
@@ -221,14 +221,14 @@ impl Writer {
         }
     }
 
-    /// Make records that are in the log part of the published state, this engine's own and others' alike.
+    /// Publishes a state with records that are in the log, of this engine or of another writer.
     fn advance(&mut self, state: State, tail: Tail, records: &[Record]) {
         if records.is_empty() {
             return;
         }
         let at = (self.shared.clock)().instant;
         self.shared.log_bytes.store(tail.bytes, Ordering::Release);
-        self.shared.counters.committed(records);
+        self.shared.counters.count_commit(records);
         self.shared.recent.add(records);
         self.superseded.note(&self.state(), records, &state);
         *self.shared.published.write() = Arc::new(state);
@@ -242,17 +242,17 @@ impl Writer {
                 self.shared.roster.claim_ended(worker, at);
             }
         }
-        self.tell_observer();
+        self.call_observer();
     }
 
-    fn tell_observer(&self) {
+    fn call_observer(&self) {
         if let Some(observer) = self.shared.observer.get() {
             observer();
         }
     }
 
-    /// Nothing that was decided since the last commit happened: not these entries, which the commit was to hold, and not what was decided
-    /// on top of them in the meantime.
+    /// Fails all decisions since the last commit: `entries`, which this commit should have written, and the later ones that were decided on
+    /// top of them.
     fn fail(&mut self, error: LogError, entries: Vec<PendingCommand>) {
         let failure = match &error {
             LogError::Full => Failure::DiskFull,
@@ -264,7 +264,7 @@ impl Writer {
         };
         let later = {
             let mut pending = self.shared.pending.lock();
-            pending.landed();
+            pending.end_commit();
             pending.reset((*self.state()).clone())
         };
         self.shared.room.notify_all();
@@ -272,9 +272,9 @@ impl Writer {
         lost.for_each(|slot| slot.settle(Err(failure.clone())));
     }
 
-    /// After a failure: open the log again, and make public what is really in it.
+    /// Opens the log again after a failure, and publishes what is in it.
     fn recover(&mut self) {
-        match self.log.reopen().and_then(|_| self.take_over()) {
+        match self.log.reopen().and_then(|_| self.publish_foreign_events()) {
             Ok(()) => {
                 let state = self.state();
                 let lost = self.shared.pending.lock().reset((*state).clone());
@@ -287,20 +287,21 @@ impl Writer {
         }
     }
 
-    /// Tell those who decide whether new work is accepted.
-    fn note_space(&self) {
+    /// Publishes whether there is space for new work.
+    fn publish_space(&self) {
         let has_space = self.reserve.as_ref().is_none_or(Reserve::held);
         self.shared.has_space.store(has_space, Ordering::Release);
     }
 
-    /// What can be done while nobody waits.
-    fn tidy(&mut self) {
+    /// Maintains the log while no command waits.
+    fn maintain_log(&mut self) {
         if let Err(error) = self.log.idle() {
             log::warn!("the log could not be tidied: {error}");
         }
     }
 
-    /// Not only while nobody waits: on a full disk, those who are refused ask again and again.
+    /// Takes the reserve again if there is space. This must not wait for an idle moment, because on a full disk refused callers may try
+    /// again without a pause.
     fn retake_reserve(&mut self) {
         if let Some(reserve) = &mut self.reserve
             && !reserve.held()
@@ -308,17 +309,16 @@ impl Writer {
         {
             log::warn!("there is space on the disk again: new work is accepted");
         }
-        self.note_space();
+        self.publish_space();
     }
 
-    /// On a full disk, the last space is for work to be finished, and not for a snapshot.
+    /// Whether the disk is full. The last space is for finishing tasks, not for a snapshot.
     fn is_full(&self) -> bool {
         self.reserve.as_ref().is_some_and(|reserve| !reserve.held())
     }
 }
 
-/// Apply what the log has and the state has not.
-/// `each` sees the records as they come.
+/// Applies the events of the log that the state does not have. `each` gets the records as they are read.
 pub(super) fn catch_up(
     log: &mut dyn Log,
     state: &mut State,
@@ -327,7 +327,7 @@ pub(super) fn catch_up(
     loop {
         let mut records = log.read(state.tail(), REPLAY_EVENTS)?;
         for record in &mut records {
-            // The state keeps notes whole. One that was dropped is shown by nothing in the end.
+            // The state keeps whole notes. A note whose text was dropped is superseded by a later event.
             if let Event::Noted { text, .. } = &mut record.event
                 && text.whole().is_none()
                 && let Some(whole) = log.reader().text(record.seq)?

@@ -1,19 +1,19 @@
 //! The log in a SQLite database: the embedded engine.
 //!
-//! May assume: a directory on a local disk, reached by a descriptor, that no other user can change. What is in the database may come
-//! with a project of unknown origin all the same.
-//! Must never: touch its files by a path that a mount could cover; let go of a connection that may be the only one to know some event;
-//! have SQLite open a file that is not trusted, or run what a database says.
+//! May assume: a directory on a local disk, reached by a descriptor, that no other user can change. But the content of the database is not
+//! trusted, because it may come with a project of unknown origin.
+//! Must never: reach its files by a path that a mount could cover; close a connection that may be the only copy of some event; let SQLite
+//! open an untrusted file, or execute anything that a database contains.
 //!
-//! One connection, `locking_mode=EXCLUSIVE` before `journal_mode=WAL` (so there is no shared memory file),
-//! `synchronous=FULL` (one sync a commit). The write-ahead log is emptied while nobody waits, and overwritten in place
-//! after that: a commit then changes no file length, which is what makes its sync cheap.
+//! There is one connection. `locking_mode=EXCLUSIVE` is set before `journal_mode=WAL`, so there is no shared memory file.
+//! `synchronous=FULL` makes one sync per commit. The write-ahead log is checkpointed while no caller waits, and then overwritten in place.
+//! So a commit does not change the length of a file, which makes its sync cheap.
 //!
-//! The writer and the readers share this connection, since no second one can have the log. Each holds its lock for one call, a reader for
-//! one piece of what it reads.
+//! The writer and the readers share this connection, because its lock excludes a second one. Each locks it for one call; a reader locks it
+//! for one piece of its read.
 //!
-//! Files that are removed stay readable for a connection that has them open. So a log that was taken away is copied from there
-//! to where it belongs, and only when the copy is open, the old connection is closed.
+//! A connection can still read files that were removed after it opened them. So a log whose files were removed is copied from the
+//! connection to its place. The old connection is closed only after the copy is open.
 
 mod reader;
 
@@ -34,26 +34,26 @@ use crate::queue::{Record, Seq};
 use crate::state_directory::{InodeId, StateDirectory, plain};
 use crate::sys;
 
-/// What `PRAGMA application_id` says of our files: "crew" in ASCII.
+/// The `PRAGMA application_id` of our files: "crew" in ASCII.
 const APPLICATION_ID: i64 = 0x6372_6577;
-/// The newest format that we write and read, as `PRAGMA user_version`. Since 2 there are events of files (`file_opened`,
-/// `file_missing`, `forgotten`), which an older crewfs would take for damage. Since 3 long texts lie beside their events.
+/// The newest format that this program writes and reads, stored as `PRAGMA user_version`. Format 2 added events of files (`file_opened`,
+/// `file_missing`, `forgotten`), which an older crewfs would report as damage. Format 3 stores long texts beside their events.
 const FORMAT: i64 = 3;
-/// The size of its pages, in bytes.
+/// The size of a page of the database, in bytes.
 const PAGE: u64 = 4096;
-/// What lies beside the line of an event. Rows that go leave pages behind, which the next ones take.
+/// The table of texts that are stored beside the lines of events. New rows reuse the pages of deleted ones.
 const TEXTS: &str = "CREATE TABLE IF NOT EXISTS text (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);";
 /// The name of the database in its directory.
 pub const FILE: &str = "log.db";
-/// Its write-ahead log, by the name that SQLite gives it.
+/// The name of the write-ahead log, which SQLite chooses.
 const WAL: &str = "log.db-wal";
-/// What SQLite adds to the name of a database for the files that it keeps beside it.
+/// The suffixes of the files that SQLite keeps for a database.
 const SQLITE_FILES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
-/// A copy of the database that is not whole yet.
+/// The name of a copy of the database while it is incomplete.
 const UNFINISHED: &str = "log.db.new";
-/// How what stood in the place of the log is called afterwards, so that SQLite finds the two together.
+/// The new names of foreign files that were in the place of the log. They match, so that SQLite finds the two together.
 const FOUND: [(&str, &str); 2] = [(FILE, "log.db.found"), (WAL, "log.db.found-wal")];
-/// How much of its beginning says what it is: <https://www.sqlite.org/fileformat.html>.
+/// How many bytes at the beginning of a database identify it: <https://www.sqlite.org/fileformat.html>.
 pub const HEADER_BYTES: usize = 100;
 
 /// A log on disk.
@@ -61,28 +61,29 @@ pub struct SqliteLog {
     directory: Arc<StateDirectory>,
     opened: Shared,
     tail: Tail,
-    /// Pages in the write-ahead log since it was last emptied.
+    /// How many pages were written to the write-ahead log since the last checkpoint.
     wal_pages: u64,
-    /// Whether it was tried to copy the log beside the place to which it cannot be put back, and succeeded.
+    /// Whether the copy beside the place of the log succeeded; `None` if it was not tried. It is tried when the log cannot be restored in
+    /// its place.
     rescued: Option<bool>,
 }
 
-/// The connection, if there is one.
+/// The connection, if it is open.
 type Shared = Arc<Mutex<Option<OpenDatabase>>>;
 
-/// A connection, and where its files were when they were opened.
+/// A connection, and the identity of its files when it was opened.
 struct OpenDatabase {
     connection: Connection,
-    /// A write failed: what is in the files is known only when they are opened anew.
+    /// Whether a write failed. Then the content of the files is unknown until they are opened again.
     failed: bool,
     /// The database and its write-ahead log.
     files: [(&'static str, Option<InodeId>); 2],
-    /// Through this SQLite finds its files; it is dropped after the connection.
-    _within: Arc<OwnedFd>,
+    /// The directory through which SQLite finds its files. It must be dropped after the connection.
+    _directory: Arc<OwnedFd>,
 }
 
 impl SqliteLog {
-    /// Open the log in `directory`, or make one.
+    /// Opens or creates the log in `directory`.
     ///
     /// # Errors
     /// Those of [`Log::reopen`].
@@ -98,8 +99,8 @@ impl SqliteLog {
         Ok(log)
     }
 
-    /// The files are kept open until it is known that the next process will find them in their place.
-    fn note_failure(&self) {
+    /// Marks the connection as failed. Its files stay open until the next process is certain to find them in their place.
+    fn mark_failed(&self) {
         self.opened.lock().iter_mut().for_each(|opened| opened.failed = true);
     }
 
@@ -138,7 +139,7 @@ impl SqliteLog {
         }
         transaction.commit()?;
         drop(opened);
-        // What is freed is not written, only the list of it.
+        // A deletion writes the list of free pages, but not the freed pages.
         self.wal_pages += 1 + of.len() as u64;
         Ok(())
     }
@@ -150,7 +151,7 @@ impl SqliteLog {
         Ok(())
     }
 
-    /// What is not where it was, if the log is open.
+    /// The file or directory that is no longer in its place, if the log is open.
     fn missing(&self) -> Option<String> {
         let opened = self.opened.lock();
         let opened = opened.as_ref()?;
@@ -162,7 +163,7 @@ impl SqliteLog {
         Some(format!("{}/{name}", self.directory))
     }
 
-    /// Put the log back where `missing` was taken away.
+    /// Restores the log after `missing` was removed.
     fn restore(&mut self, missing: &str) -> Result<(), LogError> {
         match self.copy_to_its_place() {
             Ok(()) => {
@@ -176,33 +177,33 @@ impl SqliteLog {
             }
             Err(why) => {
                 self.rescue();
-                Err(LogError::Astray(why))
+                Err(LogError::Displaced(why))
             }
         }
     }
 
     fn copy_to_its_place(&mut self) -> Result<(), String> {
-        let mut place = self.opened.lock();
-        let Some(opened) = &*place else { return Err("it is not open".into()) };
+        let mut opened = self.opened.lock();
+        let Some(old) = &*opened else { return Err("it is not open".into()) };
         self.directory.put_back()?;
         let cannot = |error: rustix::io::Errno| format!("{}/{FILE} cannot be made: {error}", self.directory);
-        // What stands there instead is not ours to destroy.
-        for ((name, id), (_, found)) in opened.files.iter().zip(FOUND) {
+        // Foreign files in the place of the log are renamed, not destroyed.
+        for ((name, id), (_, found)) in old.files.iter().zip(FOUND) {
             if self.directory.id(name).is_some_and(|there| Some(there) != *id) {
                 self.directory.rename(name, found).map_err(cannot)?;
             }
         }
         let within = self.directory.descriptor();
-        copy(&opened.connection, within.as_fd(), self.directory.shown())
+        copy(&old.connection, within.as_fd(), self.directory.shown())
             .map_err(|error| format!("{}/{FILE} cannot be made: {error}", self.directory))?;
-        // The old write-ahead log, where it is still there, must not be taken for the copy's. If this ends in between, it is, and
-        // does no harm: the copy has every page as that log last had it.
+        // If the old write-ahead log still exists, SQLite must not use it for the copy. A crash before this line is harmless: the copy has
+        // the newest version of every page in that log.
         let _ = self.directory.remove(WAL);
-        let (anew, tail) = connect(within, self.directory.shown()).map_err(|error| error.to_string())?;
+        let (reopened, tail) = connect(within, self.directory.shown()).map_err(|error| error.to_string())?;
         if tail.seq < self.tail.seq {
             return Err(format!("the copy ends at event {}, not at {}", tail.seq, self.tail.seq));
         }
-        *place = Some(anew);
+        *opened = Some(reopened);
         (self.tail, self.wal_pages) = (tail, 0);
         Ok(())
     }
@@ -213,7 +214,7 @@ impl SqliteLog {
         }
     }
 
-    /// Copy the log beside its place: then it outlives this process even if the place stays taken.
+    /// Copies the log beside its place, so that it outlives this process even if the place stays blocked.
     fn rescue(&mut self) {
         let opened = self.opened.lock();
         let Some(opened) = opened.as_ref().filter(|_| self.rescued.is_none()) else { return };
@@ -232,18 +233,18 @@ impl SqliteLog {
     }
 }
 
-/// The connection, unless a write of it has failed.
+/// The connection, unless one of its writes failed.
 fn usable(opened: &Option<OpenDatabase>) -> Result<&Connection, LogError> {
     let usable = opened.as_ref().filter(|opened| !opened.failed);
     Ok(&usable.ok_or_else(|| LogError::Io("an earlier write failed".into()))?.connection)
 }
 
-/// A copy of the database in `directory`, page by page, that is whole and on disk when it has its name.
+/// Copies the database into `directory`, page by page. The copy gets its final name when it is complete and on disk.
 fn copy(from: &Connection, directory: BorrowedFd<'_>, shown: &Path) -> Result<(), LogError> {
     let _ = unlinkat(directory, UNFINISHED, AtFlags::empty());
     let copied = copy_unfinished(from, directory, shown);
     if copied.is_err() {
-        // On a full disk it must not take the last space.
+        // On a full disk, the incomplete copy must not take the last space.
         let _ = unlinkat(directory, UNFINISHED, AtFlags::empty());
     }
     copied
@@ -251,7 +252,7 @@ fn copy(from: &Connection, directory: BorrowedFd<'_>, shown: &Path) -> Result<()
 
 fn copy_unfinished(from: &Connection, directory: BorrowedFd<'_>, shown: &Path) -> Result<(), LogError> {
     let mut to = connection_to(directory, UNFINISHED, shown)?;
-    // No process needs the way back from a copy that is not whole.
+    // A rollback journal in memory is enough, because an incomplete copy is deleted.
     to.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = FULL;")?;
     match Backup::new(from, &mut to)?.step(-1)? {
         StepResult::Done => {}
@@ -264,8 +265,8 @@ fn copy_unfinished(from: &Connection, directory: BorrowedFd<'_>, shown: &Path) -
     fsync(directory).map_err(io)
 }
 
-/// A connection to a database in a directory. SQLite opens its files by name: each is judged before, and in this directory no other
-/// user can replace it meanwhile.
+/// Opens a database in a directory. SQLite opens its files by name. So each file is checked before; no other user can replace it in this
+/// directory.
 fn connection_to(directory: BorrowedFd<'_>, name: &str, shown: &Path) -> Result<Connection, LogError> {
     for suffix in SQLITE_FILES {
         plain::judge_named(directory, &format!("{name}{suffix}"), shown)
@@ -277,7 +278,8 @@ fn connection_to(directory: BorrowedFd<'_>, name: &str, shown: &Path) -> Result<
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
     let connection = Connection::open_with_flags_and_vfs(path, flags, sys::sqlite_vfs_by_descriptor())?;
-    // As <https://www.sqlite.org/security.html> has it for a database of unknown origin: it holds data, and no program.
+    // Settings that <https://www.sqlite.org/security.html> recommends for a database of unknown origin, which may contain data but nothing
+    // to execute.
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
@@ -291,7 +293,7 @@ fn connection_to(directory: BorrowedFd<'_>, name: &str, shown: &Path) -> Result<
 
 fn connect(within: Arc<OwnedFd>, shown: &Path) -> Result<(OpenDatabase, Tail), LogError> {
     let connection = connection_to(within.as_fd(), FILE, shown)?;
-    // Whoever has the log keeps it: waiting would not help.
+    // Another process with the log keeps it, so waiting would not help.
     connection.busy_timeout(std::time::Duration::ZERO)?;
     connection.execute_batch(
         "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
@@ -322,9 +324,9 @@ fn connect(within: Arc<OwnedFd>, shown: &Path) -> Result<(OpenDatabase, Tail), L
         })
         .optional()?
         .unwrap_or_default();
-    // SQLite opens both once, and keeps them until it closes the connection.
+    // SQLite opens both files once, and keeps them open until the connection is closed.
     let files = [FILE, WAL].map(|name| (name, InodeId::at(&within, name).ok()));
-    Ok((OpenDatabase { connection, failed: false, files, _within: within }, tail))
+    Ok((OpenDatabase { connection, failed: false, files, _directory: within }, tail))
 }
 
 fn check_kind(fresh: bool, application: i64, format: i64) -> Result<(), LogError> {
@@ -337,7 +339,8 @@ fn check_kind(fresh: bool, application: i64, format: i64) -> Result<(), LogError
     Ok(())
 }
 
-/// Whether these bytes begin a log that this program can read; for who may not open it, since another process has it.
+/// Checks that these bytes begin a log that this program can read. This is for a process that cannot open the log because another process
+/// has it.
 pub fn check_header(header: &[u8]) -> Result<(), LogError> {
     if header.len() < HEADER_BYTES || !header.starts_with(b"SQLite format 3\0") {
         return Err(LogError::Damaged { seq: 0, why: format!("{FILE} is no database") });
@@ -345,7 +348,7 @@ pub fn check_header(header: &[u8]) -> Result<(), LogError> {
     let number = |at: usize| {
         i64::from(u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
     };
-    // The count of changes of the schema, the application, and its own version.
+    // The schema version, the application id, and the user version.
     check_kind(number(40) == 0, number(68), number(60))
 }
 
@@ -359,17 +362,17 @@ impl Log for SqliteLog {
         check_batch(self.tail, expected, batch)?;
         match self.write(batch) {
             Ok(tail) => self.tail = tail,
-            // SQLite has rolled back: the connection is as before.
+            // SQLite has rolled back, so the connection is unchanged.
             Err(LogError::Full) => return Err(LogError::Full),
             Err(error) => {
-                // Kept until it is known that its files are still where the next one will find them.
-                self.note_failure();
+                // The connection stays open until its files are known to be in their place.
+                self.mark_failed();
                 return Err(error);
             }
         }
-        self.stay()?;
+        self.ensure_in_place()?;
         if self.wal_pages > WAL_PAGES_MAX {
-            // The batch is on disk; a checkpoint that fails now is tried again later.
+            // The batch is on disk. A failed checkpoint is tried again later.
             if let Err(error) = self.checkpoint() {
                 log::warn!("the write-ahead log cannot be emptied: {error}");
             }
@@ -417,7 +420,7 @@ impl Log for SqliteLog {
     fn drop_texts(&mut self, of: &[Seq]) -> Result<(), LogError> {
         match self.delete(of) {
             Err(error) if !matches!(error, LogError::Full) => {
-                self.note_failure();
+                self.mark_failed();
                 Err(error)
             }
             done => done,
@@ -429,22 +432,22 @@ impl Log for SqliteLog {
             self.restore(&missing)?;
             return Ok(self.tail);
         }
-        let mut place = self.opened.lock();
-        *place = None;
-        let (opened, tail) = connect(self.directory.descriptor(), self.directory.shown())?;
-        *place = Some(opened);
-        drop(place);
+        let mut opened = self.opened.lock();
+        *opened = None;
+        let (database, tail) = connect(self.directory.descriptor(), self.directory.shown())?;
+        *opened = Some(database);
+        drop(opened);
         self.tail = tail;
         self.clear_rescued();
         match self.checkpoint() {
-            // Only the emptying failed: the write-ahead log was synced first, so what was read is on disk.
+            // Only the checkpoint failed. It syncs the write-ahead log first, so what was read is on disk.
             Err(LogError::Full) => log::warn!("the disk is full: the write-ahead log cannot be emptied"),
             other => other?,
         }
         Ok(tail)
     }
 
-    fn stay(&mut self) -> Result<(), LogError> {
+    fn ensure_in_place(&mut self) -> Result<(), LogError> {
         match self.missing() {
             Some(missing) => self.restore(&missing),
             None => Ok(()),
