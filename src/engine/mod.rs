@@ -5,12 +5,12 @@
 //!
 //! A caller submits a command and gets a [`Ticket`]. The thread of the caller judges the command at once against the state as it will be
 //! ([`pending`]). The writer takes all commands that were submitted during the last sync and appends their events with one sync. Then it
-//! publishes the new state and settles the tickets in order. So the rate of syncs does not limit the number of callers: 64 claims share one
-//! sync. If another writer appended first, this writer applies the events of the other one and judges its own commands again. So the final
-//! outcome of a ticket may differ from its first one.
+//! publishes the new state and settles the tickets in order. So one sync serves any number of callers: 64 claims share one. If another
+//! writer appended first, this writer applies the events of the other one and judges its own commands again. So the final outcome of a
+//! ticket may differ from its first one.
 //!
-//! Lock order: `pending`, then `published`, then a ticket. `pending` is held for one decision; `published` is held to copy a pointer.
-//! Callbacks run while no lock is held.
+//! Lock order: `pending`, then `published`, then a ticket. `pending` is held for one decision; `published` is held to copy a pointer. The
+//! callbacks of tickets run while no lock is held.
 
 mod counters;
 mod event_tail;
@@ -283,8 +283,8 @@ impl Engine {
         self.shared.turns.load(Ordering::Relaxed)
     }
 
-    /// Sets the function that is called after each new state is published, before any ticket is settled. It runs on the writer's thread, so
-    /// it must be brief. Only the first call of `observe` has an effect.
+    /// Sets the function that is called after each new state is published, before the tickets of its commit are settled. It runs on the
+    /// writer's thread, so it must be brief. Only the first call of `observe` has an effect.
     pub fn observe(&self, observer: impl Fn() + Send + Sync + 'static) {
         let _ = self.shared.observer.set(Box::new(observer));
     }
@@ -304,7 +304,7 @@ impl Engine {
         }
         let (slot, ticket) = TicketSlot::new();
         if self.shared.broken.read().is_some() {
-            // The writer opens the log again before it takes this command.
+            // This command makes the writer try to open the log again. Only the writer can do that.
             pending.defer(Deferred { submission, submitted, slot });
             self.shared.work.notify_one();
         } else {

@@ -105,19 +105,19 @@ pub fn save(directory: &StateDirectory, state: &State) -> io::Result<()> {
 pub struct Snapshots {
     directory: Arc<StateDirectory>,
     /// The position of the snapshot on disk.
-    at: Seq,
+    position: Seq,
     writing: Option<JoinHandle<Option<Seq>>>,
 }
 
 impl Snapshots {
-    /// `at` is the position of the snapshot on disk.
-    pub fn new(directory: Arc<StateDirectory>, at: Seq) -> Snapshots {
-        Snapshots { directory, at, writing: None }
+    /// `position` is that of the snapshot on disk.
+    pub fn new(directory: Arc<StateDirectory>, position: Seq) -> Snapshots {
+        Snapshots { directory, position, writing: None }
     }
 
     /// Notes that the snapshot on disk was removed.
     pub fn mark_missing(&mut self) {
-        self.at = 0;
+        self.position = 0;
     }
 
     /// Begins to write a snapshot if at least `events` new events make it worthwhile and no other one is being written.
@@ -140,19 +140,19 @@ impl Snapshots {
     pub fn end(&mut self, state: &State, events: u64) {
         self.finish();
         if self.is_worth(state, events) {
-            self.at = save_or_warn(&self.directory, state).unwrap_or(self.at);
+            self.position = save_or_warn(&self.directory, state).unwrap_or(self.position);
         }
     }
 
     fn finish(&mut self) {
         if let Some(writing) = self.writing.take() {
-            self.at = writing.join().ok().flatten().unwrap_or(self.at);
+            self.position = writing.join().ok().flatten().unwrap_or(self.position);
         }
     }
 
     /// A snapshot costs O(n) in the number of tasks, so it must save the replay of a proportional number of events.
     fn is_worth(&self, state: &State, events: u64) -> bool {
-        state.tail() - self.at >= events.max(state.len() as u64 / 4)
+        state.tail() - self.position >= events.max(state.len() as u64 / 4)
     }
 }
 

@@ -135,24 +135,24 @@ impl Glob {
     }
 
     /// The sets that can be read in a state, each with the next state.
-    fn moves(&self, at: usize) -> impl Iterator<Item = (Set, usize)> {
-        let moves = match &self.0[at] {
-            AutomatonState::One(set) => [Some((set.clone(), at + 1)), None],
-            AutomatonState::Many(set) => [Some((set.clone(), at)), None],
-            AutomatonState::Directories => [Some((Set::One('/'), at)), Some((Set::NotSlash, at + 1))],
-            AutomatonState::Directory => [Some((Set::One('/'), at - 1)), Some((Set::NotSlash, at))],
+    fn moves(&self, state: usize) -> impl Iterator<Item = (Set, usize)> {
+        let moves = match &self.0[state] {
+            AutomatonState::One(set) => [Some((set.clone(), state + 1)), None],
+            AutomatonState::Many(set) => [Some((set.clone(), state)), None],
+            AutomatonState::Directories => [Some((Set::One('/'), state)), Some((Set::NotSlash, state + 1))],
+            AutomatonState::Directory => [Some((Set::One('/'), state - 1)), Some((Set::NotSlash, state))],
             AutomatonState::File => [None, None],
-            AutomatonState::End => [Some((Set::One('/'), at + 1)), None],
-            AutomatonState::Below => [Some((Set::Any, at)), None],
+            AutomatonState::End => [Some((Set::One('/'), state + 1)), None],
+            AutomatonState::Below => [Some((Set::Any, state)), None],
         };
         moves.into_iter().flatten()
     }
 
     /// The state that can be reached without reading a character.
-    fn skips_to(&self, at: usize) -> Option<usize> {
-        match self.0[at] {
-            AutomatonState::Many(_) => Some(at + 1),
-            AutomatonState::Directories => Some(at + 2),
+    fn skips_to(&self, state: usize) -> Option<usize> {
+        match self.0[state] {
+            AutomatonState::Many(_) => Some(state + 1),
+            AutomatonState::Directories => Some(state + 2),
             AutomatonState::One(_)
             | AutomatonState::Directory
             | AutomatonState::File
@@ -161,8 +161,8 @@ impl Glob {
         }
     }
 
-    fn accepts(&self, at: usize) -> bool {
-        matches!(self.0[at], AutomatonState::File | AutomatonState::End | AutomatonState::Below)
+    fn accepts(&self, state: usize) -> bool {
+        matches!(self.0[state], AutomatonState::File | AutomatonState::End | AutomatonState::Below)
     }
 
     fn overlaps(&self, other: &Glob) -> bool {

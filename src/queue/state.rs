@@ -91,9 +91,9 @@ pub struct State {
 
     // Derived from the fields above.
     /// The tasks that wait to be claimed, ready or barred by the files of another task.
-    order: ReadyIndex,
+    ready_index: ReadyIndex,
     /// All other tasks by state, including blocked tasks that wait for anything but the files of another task.
-    others: OrdMap<TaskState, OrdSet<TaskId>>,
+    by_state: OrdMap<TaskState, OrdSet<TaskId>>,
     /// The times at which a task changes without a command.
     due: OrdSet<(Wall, TaskId)>,
     /// From a need to the tasks whose newest content names it, whether or not the need is met: a completed task may be retried.
@@ -183,12 +183,12 @@ impl State {
 
     /// Derives the indexes again.
     fn derive(&mut self) {
-        (self.order, self.others, self.due) = Default::default();
+        (self.ready_index, self.by_state, self.due) = Default::default();
         (self.needed_by, self.cyclic, self.unsettled) = Default::default();
         for (id, task) in std::mem::take(&mut self.tasks) {
             let mut task = Arc::unwrap_or_clone(task);
             task.place = place_of(&task, self.last_at, &self.rules);
-            self.order.enter(&id, &IndexEntry::of(&task));
+            self.ready_index.enter(&id, &IndexEntry::of(&task));
             self.index(&id, &task);
             self.tasks.insert(id, Arc::new(task));
         }
@@ -283,11 +283,11 @@ impl State {
 
     /// The ids of all tasks in a state. Ready tasks are sorted by rank, all others by id.
     pub fn listed(&self, state: TaskState) -> Box<dyn Iterator<Item = &TaskId> + '_> {
-        let others = self.others.get(&state).into_iter().flatten();
+        let others = self.by_state.get(&state).into_iter().flatten();
         match state {
-            TaskState::Ready => Box::new(self.order.listed(true)),
-            TaskState::Blocked if self.order.waiting() > self.order.ready() => {
-                let mut blocked: Vec<_> = others.chain(self.order.listed(false)).collect();
+            TaskState::Ready => Box::new(self.ready_index.listed(true)),
+            TaskState::Blocked if self.ready_index.waiting() > self.ready_index.ready() => {
+                let mut blocked: Vec<_> = others.chain(self.ready_index.listed(false)).collect();
                 blocked.sort();
                 Box::new(blocked.into_iter())
             }
@@ -297,10 +297,10 @@ impl State {
 
     /// How many tasks are in a state.
     pub fn count(&self, state: TaskState) -> usize {
-        let others = self.others.get(&state).map_or(0, OrdSet::len);
+        let others = self.by_state.get(&state).map_or(0, OrdSet::len);
         match state {
-            TaskState::Ready => self.order.ready(),
-            TaskState::Blocked => others + self.order.waiting() - self.order.ready(),
+            TaskState::Ready => self.ready_index.ready(),
+            TaskState::Blocked => others + self.ready_index.waiting() - self.ready_index.ready(),
             _ => others,
         }
     }
@@ -308,17 +308,17 @@ impl State {
     /// The first ready task that a worker can do and `eyes` may read. Without a worker: the first that requires no capability.
     pub fn best_for(&self, worker: Option<&str>, eyes: &Eyes) -> Option<&TaskId> {
         let has = worker.map_or(&[][..], |name| self.capabilities(name));
-        self.order.first(|word| has.iter().any(|known| known == word), eyes)
+        self.ready_index.first(|word| has.iter().any(|known| known == word), eyes)
     }
 
     /// The task that bars this one by owning some of the same files.
     pub(super) fn barred_by(&self, task: &Task) -> Option<&TaskId> {
-        self.order.barred_by(task)
+        self.ready_index.barred_by(task)
     }
 
     /// The capabilities and rights that ready tasks ask of a worker.
     pub(super) fn demands(&self) -> impl Iterator<Item = &Demand> {
-        self.order.demands()
+        self.ready_index.demands()
     }
 
     /// Whether a need of this name is met.
@@ -497,7 +497,7 @@ impl State {
 
     fn withdraw(&mut self, id: &TaskId, moment: Moment) {
         let Some(task) = self.tasks.remove(id) else { return };
-        self.order.leave(id, &IndexEntry::of(&task));
+        self.ready_index.leave(id, &IndexEntry::of(&task));
         self.unindex(id, &task);
         match &task.phase {
             Phase::Completed(_) => {
@@ -524,8 +524,8 @@ impl State {
         let (old, new) = (before.as_deref().and_then(holder), holder(&after));
         let entries = (before.as_deref().map_or(IndexEntry::Neither, IndexEntry::of), IndexEntry::of(&after));
         if entries.0 != entries.1 {
-            self.order.leave(id, &entries.0);
-            self.order.enter(id, &entries.1);
+            self.ready_index.leave(id, &entries.0);
+            self.ready_index.enter(id, &entries.1);
         }
         if let Some(before) = &before {
             self.unindex(id, before);
@@ -587,7 +587,7 @@ impl State {
         self.workers.insert(name.clone(), Arc::new(worker));
     }
 
-    /// The state under which `others` lists a task; `None` if the task is in `order`.
+    /// The state under which `by_state` lists a task; `None` if the task is in `ready_index`.
     fn list_of(&self, task: &Task) -> Option<TaskState> {
         match (&task.phase, task.place.rank) {
             (Phase::Open, Some(_)) => None,
@@ -598,7 +598,7 @@ impl State {
 
     fn index(&mut self, id: &TaskId, task: &Task) {
         if let Some(list) = self.list_of(task) {
-            self.others.entry(list).or_default().insert(id.clone());
+            self.by_state.entry(list).or_default().insert(id.clone());
         }
         for need in task.declared_needs() {
             self.needed_by.entry(need.clone()).or_default().insert(id.clone());
@@ -623,11 +623,11 @@ impl State {
             self.unsettled.remove(id);
         }
         if let Some(list) = self.list_of(task)
-            && let Some(set) = self.others.get_mut(&list)
+            && let Some(set) = self.by_state.get_mut(&list)
         {
             set.remove(id);
             if set.is_empty() {
-                self.others.remove(&list);
+                self.by_state.remove(&list);
             }
         }
         for need in task.declared_needs() {
