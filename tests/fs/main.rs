@@ -1,0 +1,23 @@
+//! The tree and the desk without a mount: a stand-in for the kernel calls the trait that they are served by.
+
+use crewfs::queue::{FileStamp, Manifest, Spec, TaskId, WorkerName};
+
+mod claims;
+#[allow(dead_code)] // It is made for the tests of the engine, which need more of it.
+#[path = "../core/fault.rs"]
+mod fault;
+mod kernel;
+mod writes;
+
+fn worker(name: &str) -> WorkerName {
+    WorkerName::parse(name).unwrap()
+}
+
+fn publish(name: &str) -> crewfs::queue::Command {
+    let manifest = Manifest::Spec(Spec::titled(name).into());
+    crewfs::queue::Command::Publish {
+        task: TaskId::parse(name).unwrap(),
+        manifest,
+        stamp: FileStamp::default(),
+    }
+}
