@@ -1,7 +1,7 @@
 //! Attributes: mode, owner, length, times, extended attributes, symbolic links' targets, and the disk's totals.
 //!
-//! May assume: the kernel has judged every change. Where it was told that set-id bits are seen to here
-//! (FUSE_HANDLE_KILLPRIV_V2), somebody calls [`Files::drop_set_ids`]; else it sends them as a new mode.
+//! May assume: the kernel has permitted every change. Where the daemon has taken over clearing set-id bits
+//! (FUSE_HANDLE_KILLPRIV_V2), the session calls [`Files::drop_set_ids`]; elsewhere the kernel sends a new mode without them.
 //! Must never: follow a symbolic link. The paths through `/proc/self/fd` lead to the descriptor's own file.
 
 use std::ffi::{OsStr, OsString};
@@ -14,25 +14,25 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{Files, look_at};
+use super::{Files, stat_of};
 use crate::fs::{Attr, Ino, Request, Result, SetAttr, StatFs, TimeChange};
 use crate::limits;
 
 impl Files {
-    /// This caller is about to change content: set-id bits that the file has for another's sake go, as on any disk, unless
-    /// the caller is privileged. The disk does the same with file capabilities, and when an owner changes, for any caller; but it
-    /// takes a daemon of root's for root. The answer tells whether there were any.
+    /// Clear the set-id bits that a write by this caller removes, as a disk does unless the caller is privileged. The disk itself
+    /// removes file capabilities on a write, and both on a change of owner, for any caller. It does not clear set-id bits for a daemon
+    /// that runs as root. The answer is whether there were any.
     pub fn drop_set_ids(&self, req: &Request, ino: Ino) -> Result<bool> {
         let fd = self.content(ino, true)?;
-        let Some(kept) = self.left_by_a_write(req, &look_at(&fd)?) else { return Ok(false) };
+        let Some(kept) = self.mode_after_write(req, &stat_of(&fd)?) else { return Ok(false) };
         match fchmod(&fd, Mode::from_raw_mode(kept)) {
-            // The disk does it for a daemon that is not root.
+            // For a daemon that is not root, the disk clears them.
             Err(error) if self.reopens_all => Err(error.into()),
             _ => Ok(true),
         }
     }
 
-    /// Change attributes; the answer is how they are then.
+    /// Change attributes. The answer is the attributes afterwards.
     pub fn setattr(&self, req: &Request, ino: Ino, change: &SetAttr) -> Result<Attr> {
         if let Some(size) = change.size {
             self.truncate(ino, size)?;
@@ -41,9 +41,9 @@ impl Files {
         if change.uid.is_some() || change.gid.is_some() {
             self.chown(req, &path, change.uid, change.gid)?;
         }
-        // After the owner: chown(2) clears the set-id bits that a mode sent along may want set.
+        // After the owner: chown(2) clears set-id bits, which a mode of the same request may set.
         if let Some(mode) = change.mode {
-            self.open_before(ino, mode);
+            self.open_before_chmod(ino, mode);
             self.chmod(&path, mode)?;
         }
         if change.atime.is_some() || change.mtime.is_some() {
@@ -82,7 +82,7 @@ impl Files {
         let path = self.descriptor(ino)?;
         self.check_system_attribute(req, &path, name)?;
         setxattr(proc_path(&path), name, value, XattrFlags::from_bits_retain(flags as u32))?;
-        self.attribute_was_set(req, &path, name, value)
+        self.after_setxattr(req, &path, name, value)
     }
 
     /// The value of an extended attribute.
@@ -91,11 +91,11 @@ impl Files {
         sized(|buffer| getxattr(&path, name, buffer))
     }
 
-    /// The names of all extended attributes that the caller may know of, each ended by a NUL.
+    /// The names of all extended attributes that the caller may see, each ended by a NUL.
     pub fn listxattr(&self, req: &Request, ino: Ino) -> Result<Vec<u8>> {
         let path = proc_path(&*self.descriptor(ino)?);
         let mut names = sized(|buffer| listxattr(&path, buffer))?;
-        // The disk hides these from whoever is not privileged, but it has only seen the daemon.
+        // The disk hides these from unprivileged callers, but for the disk the daemon is the caller.
         if req.uid != 0 {
             let visible = |name: &&[u8]| !name.starts_with(b"trusted.");
             names = names.split_inclusive(|&byte| byte == 0).filter(visible).flatten().copied().collect();
@@ -111,12 +111,12 @@ impl Files {
     }
 }
 
-/// A path to the file of an `O_PATH` descriptor, for the calls that take nothing else.
+/// A path to the file of an `O_PATH` descriptor, for calls that take only a path.
 pub(super) fn proc_path(path: &OwnedFd) -> OsString {
     OsStr::from_bytes(format!("/proc/self/fd/{}", path.as_raw_fd()).as_bytes()).to_owned()
 }
 
-/// Call with a small buffer, which nearly always does, and else with the largest that can be needed.
+/// Call with a small buffer, which nearly always suffices, and otherwise with the largest that can be needed.
 fn sized(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> Result<Vec<u8>> {
     let mut small = [0; 256];
     match call(&mut small) {

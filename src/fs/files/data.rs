@@ -1,8 +1,8 @@
 //! The content of regular files, by node.
 //!
-//! May assume: the kernel lets one writer at a time into a file (`i_rwsem`), and has judged who may open it.
+//! May assume: the kernel lets one writer at a time into a file (`i_rwsem`), and has decided which callers may open it.
 //! Must never: use anything but a regular file, wait for a process that has a lease on one, or open with O_APPEND: pwrite(2) would
-//! then ignore the offset. What is appended says so with each write.
+//! then ignore the offset. Each appending write passes RWF_APPEND instead.
 
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,7 +15,7 @@ use rustix::fs::{
 use rustix::io::{Errno, ReadWriteFlags, pread, pwrite, pwritev2, retry_on_intr};
 
 use super::paths::Out;
-use super::{Files, look_at};
+use super::{Files, stat_of};
 use crate::fs::{Fault, FileKind, Ino, Result};
 use crate::limits;
 
@@ -24,7 +24,7 @@ pub(super) struct Data {
     ino: Ino,
     pub(super) fd: Arc<OwnedFd>,
     access: OFlags,
-    /// Used since [`Files::close_idle`] looked last.
+    /// Used since the last [`Files::close_idle`].
     used: bool,
 }
 
@@ -35,7 +35,7 @@ impl Data {
     }
 }
 
-/// Whether a descriptor with this access mode can be written to, or read from.
+/// Whether a descriptor with this access mode permits writing, or reading.
 fn permits(access: OFlags, write: bool) -> bool {
     let access = access & OFlags::RWMODE;
     access == OFlags::RDWR || access == if write { OFlags::WRONLY } else { OFlags::RDONLY }
@@ -44,7 +44,7 @@ fn permits(access: OFlags, write: bool) -> bool {
 impl Files {
     /// Open a regular file with the flags of an open(2), for a handle of its own.
     ///
-    /// Flags that were meant for the path, and are done with, are left out; so are O_APPEND (the kernel sends the
+    /// The flags that concern only the path are left out, since the path is already resolved. So are O_APPEND (the kernel sends the
     /// offset) and O_DIRECT (the daemon's buffers are not aligned).
     ///
     /// # Errors
@@ -60,12 +60,12 @@ impl Files {
         read_from(&*self.content(ino, false)?, offset, size)
     }
 
-    /// Write all of `data`, or as much as there is room for; the answer is how much.
+    /// Write all of `data`, or as much as there is room for. The answer is the number of bytes written.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<u32> {
         write_to(&*self.content(ino, true)?, offset, data)
     }
 
-    /// Write all of `data` at the end that the file has on the disk, or as much as there is room for.
+    /// Write all of `data` at the current end of the file on the disk, or as much as there is room for.
     pub fn append(&self, ino: Ino, data: &[u8]) -> Result<Appended> {
         append_to(&*self.content(ino, true)?, data)
     }
@@ -76,7 +76,7 @@ impl Files {
         Ok(retry_on_intr(|| ftruncate(&fd, size))?)
     }
 
-    /// Put the content on disk, with the attributes unless `datasync`.
+    /// Sync the content to the disk, and the attributes too unless `datasync`.
     pub fn fsync(&self, ino: Ino, datasync: bool) -> Result<()> {
         let fd = self.content(ino, false).or_else(|_| self.content(ino, true))?;
         Ok(retry_on_intr(|| if datasync { fdatasync(&fd) } else { fsync(&fd) })?)
@@ -97,11 +97,11 @@ impl Files {
             libc::SEEK_HOLE => SeekFrom::Hole(offset),
             _ => return Err(Fault::Invalid.into()),
         };
-        // Nobody reads at the descriptor's own position, so moving it hurts nobody.
+        // No read uses the descriptor's own position, so this may move it.
         Ok(seek(&*self.content(ino, false)?, from)?)
     }
 
-    /// Copy on the disk, in part or whole; the answer is how much. EOPNOTSUPP lets the kernel copy by reading.
+    /// Copy on the disk, in part or whole. The answer is the number of bytes copied. After EOPNOTSUPP the kernel copies by reading.
     pub fn copy_file_range(&self, from: (Ino, u64), to: (Ino, u64), length: u64) -> Result<u32> {
         let source = self.content(from.0, false)?;
         let target = self.content(to.0, true)?;
@@ -123,8 +123,8 @@ impl Files {
         drop(kept);
     }
 
-    /// Close the kept descriptors that were not used since the last call. To be called every second or so: nobody tells
-    /// when a file is closed, and while it is open for writing here, the disk refuses to execute it (ETXTBSY).
+    /// Close the kept descriptors that were not used since the last call. The caller runs this about once a second: the kernel does not
+    /// report closes to the tree, and the disk refuses to execute a file that the daemon has open for writing (ETXTBSY).
     pub fn close_idle(&self) {
         let idle = self.data.lock().take_if(|data| !std::mem::replace(&mut data.used, false));
         idle.into_iter().for_each(|data| self.close(data));
@@ -132,7 +132,7 @@ impl Files {
         self.clear_parcels();
     }
 
-    /// A descriptor of a node that can be read from, or written to: one that is kept, or a new one.
+    /// A descriptor of a node that permits reading, or writing: a kept one, or a new one.
     pub(super) fn content(&self, ino: Ino, write: bool) -> Result<Arc<OwnedFd>> {
         if let Some(data) = self.data.lock().get(ino)
             && permits(data.access, write)
@@ -140,7 +140,7 @@ impl Files {
             data.used = true;
             return Ok(data.fd.clone());
         }
-        if let Some(fd) = self.last(ino)
+        if let Some(fd) = self.lasting_descriptor(ino)
             && fcntl_getfl(&fd).is_ok_and(|access| permits(access, write))
         {
             return Ok(fd);
@@ -151,11 +151,11 @@ impl Files {
         Ok(fd)
     }
 
-    /// Reading opens for reading only: a descriptor that can write would keep the disk from executing the file.
+    /// A read opens for reading only: a descriptor that permits writing would keep the disk from executing the file.
     fn open_access(&self, ino: Ino, write: bool) -> Result<(OwnedFd, OFlags)> {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
         match self.open_known(ino, access) {
-            // Its mode may permit this daemon to write, and not to read.
+            // The mode may permit this daemon to write and not to read.
             Err(error) if write && error.errno() == libc::EACCES => {
                 Ok((self.open_content(ino, OFlags::WRONLY)?, OFlags::WRONLY))
             }
@@ -163,7 +163,7 @@ impl Files {
         }
     }
 
-    /// Keep a descriptor ready, unless there is one already that can do more.
+    /// Keep a descriptor ready, unless a kept one permits more.
     pub(super) fn keep_data(&self, data: Data) {
         let mut kept = self.data.lock();
         let better = !permits(data.access, true)
@@ -173,7 +173,7 @@ impl Files {
         dropped.into_iter().for_each(|data| self.close(data));
     }
 
-    /// Close a descriptor, unless it is one that cannot be had again.
+    /// Close a descriptor, unless the daemon could not open the file again.
     pub(super) fn close(&self, data: Data) {
         if !self.reopens_all && !self.may_open(&data) {
             self.keep_lasting(data.ino, data.fd);
@@ -185,19 +185,19 @@ impl Files {
         let _has_room = self.lasting.lock().insert(ino, fd, false, &mut out);
     }
 
-    /// Whether the mode that a file has now lets this daemon open it as it is open here. One that can be executed counts as
-    /// such: it is not kept open for writing.
+    /// Whether the file's current mode lets this daemon open it with the access that this descriptor has. The answer is also yes for an
+    /// executable file: it must not be kept open for writing.
     fn may_open(&self, data: &Data) -> bool {
         let mut access = Access::empty();
         access.set(Access::READ_OK, permits(data.access, false));
         access.set(Access::WRITE_OK, permits(data.access, true));
         let number = data.fd.as_raw_fd().to_string();
-        let executes = || look_at(&data.fd).is_ok_and(|stat| stat.stx_mode & 0o111 != 0);
+        let executes = || stat_of(&data.fd).is_ok_and(|stat| stat.stx_mode & 0o111 != 0);
         accessat(&self.proc_fds, number, access, AtFlags::EACCESS).is_ok() || executes()
     }
 
-    /// The descriptor of a file or directory that this daemon could not open again.
-    pub(super) fn last(&self, ino: Ino) -> Option<Arc<OwnedFd>> {
+    /// The kept descriptor of a file or directory that this daemon could not open again.
+    pub(super) fn lasting_descriptor(&self, ino: Ino) -> Option<Arc<OwnedFd>> {
         if self.reopens_all {
             return None;
         }
@@ -206,8 +206,8 @@ impl Files {
         lasting.get(ino, &mut out).ok().flatten()
     }
 
-    /// A mode is about to be set that may keep this daemon from opening what the kernel has let others open: it is opened now.
-    pub(super) fn open_before(&self, ino: Ino, mode: u32) {
+    /// A new mode is about to be set. If it may keep this daemon from opening a file that other processes have open, open the file now.
+    pub(super) fn open_before_chmod(&self, ino: Ino, mode: u32) {
         const OWNER: u32 = libc::S_IRUSR | libc::S_IWUSR;
         if self.reopens_all || mode & OWNER == OWNER || self.lasting.lock().has(ino) {
             return;
@@ -224,16 +224,16 @@ impl Files {
         }
     }
 
-    /// Open a regular file: by its last known name, which is quicker, if the file is still found there, or else by its descriptor.
-    /// `access` changes nothing.
+    /// Open a regular file. Its last known name is the quicker way; if the file is not there, open it through its descriptor.
+    /// `access` creates and truncates nothing.
     fn open_known(&self, ino: Ino, access: OFlags) -> Result<OwnedFd> {
         if self.kind(ino)? == FileKind::File
-            && let Some((dir, name, id)) = self.way_at_hand(ino)
+            && let Some((dir, name, id)) = self.location_at_hand(ino)
         {
-            // Something else may have the name by now: a pipe must not keep us waiting.
+            // Another file may have the name by now, and opening a pipe must not block.
             let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
             if let Ok(fd) = openat(&dir, &name, flags, Mode::empty())
-                && look_at(&fd).is_ok_and(|stat| self.identify(&stat).is_ok_and(|found| found == id))
+                && stat_of(&fd).is_ok_and(|stat| self.identify(&stat).is_ok_and(|found| found == id))
             {
                 return Ok(fd);
             }
@@ -241,7 +241,7 @@ impl Files {
         self.open_content(ino, access)
     }
 
-    /// Not blocking: a process that has a lease on the file would keep us waiting.
+    /// Open without blocking: a process that has a lease on the file would otherwise delay the daemon.
     fn open_content(&self, ino: Ino, flags: OFlags) -> Result<OwnedFd> {
         match self.kind(ino)? {
             FileKind::File => Ok(self.reopen(&*self.descriptor(ino)?, flags | OFlags::NONBLOCK)?),
@@ -251,7 +251,7 @@ impl Files {
     }
 }
 
-/// The smallest page of any machine.
+/// The smallest page size of any machine.
 const PAGE: usize = 4096;
 
 /// Read up to `size` bytes; fewer only at the end of the file.
@@ -259,19 +259,19 @@ pub fn read_from(fd: &OwnedFd, offset: u64, size: u32) -> Result<Vec<u8>> {
     let size = size as usize;
     let mut data = Vec::with_capacity(size);
     while data.len() < size {
-        let at = offset + data.len() as u64;
-        let read = retry_on_intr(|| pread(fd, rustix::buffer::spare_capacity(&mut data), at))?;
-        // What ends within a page ends with the file: the disk hands out whole pages as long as there are more.
-        if read == 0 || !(at as usize + read).is_multiple_of(PAGE) {
+        let position = offset + data.len() as u64;
+        let read = retry_on_intr(|| pread(fd, rustix::buffer::spare_capacity(&mut data), position))?;
+        // A read that ends within a page ended at the end of the file: before that, the disk returns whole pages.
+        if read == 0 || !(position as usize + read).is_multiple_of(PAGE) {
             break;
         }
     }
-    // The allocator may have given more room than was asked for.
+    // The allocator may have given more capacity than `size`.
     data.truncate(size);
     Ok(data)
 }
 
-/// Write all of `data`, or as much as there is room for; the answer is how much.
+/// Write all of `data`, or as much as there is room for. The answer is the number of bytes written.
 pub fn write_to(fd: &OwnedFd, offset: u64, data: &[u8]) -> Result<u32> {
     let mut done = 0;
     while done < data.len() {
@@ -285,17 +285,17 @@ pub fn write_to(fd: &OwnedFd, offset: u64, data: &[u8]) -> Result<u32> {
     Ok(done as u32)
 }
 
-/// What came of writing at the end of a file.
+/// The outcome of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
-    /// How much was written, in bytes.
+    /// The number of bytes written.
     pub written: u32,
     /// The file's length afterwards.
     pub end: u64,
 }
 
-/// Write all of `data` at the file's end, or as much as there is room for. The disk finds the end, and lets no other writer
-/// come between the two: pwritev2(2) with RWF_APPEND.
+/// Write all of `data` at the file's end, or as much as there is room for. The disk finds the end and writes in one step, without
+/// another write in between: pwritev2(2) with RWF_APPEND.
 pub fn append_to(fd: &OwnedFd, data: &[u8]) -> Result<Appended> {
     let mut done = 0;
     while done < data.len() {
@@ -307,7 +307,7 @@ pub fn append_to(fd: &OwnedFd, data: &[u8]) -> Result<Appended> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(Appended { written: done as u32, end: look_at(fd)?.stx_size })
+    Ok(Appended { written: done as u32, end: stat_of(fd)?.stx_size })
 }
 
 #[cfg(test)]
@@ -323,12 +323,12 @@ mod tests {
 
     const MODE: fn(u32) -> NewMode = |mode| NewMode { mode, umask: 0 };
 
-    /// Run the body of this test as an ordinary user. The answer is whether this process is to run it itself.
+    /// Run the body of this test as an ordinary user. The answer is whether this process must run it itself.
     fn is_ordinary(test: &str) -> bool {
         if !geteuid().is_root() {
             return true;
         }
-        // Where that user can reach it.
+        // A directory that the ordinary user can reach.
         let place = tempfile::tempdir().unwrap();
         std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let program = place.path().join("test");
@@ -337,16 +337,16 @@ mod tests {
         let mut command = Command::new("setpriv");
         command.args(user).arg(program).args(["--exact", "--nocapture", test]).current_dir("/");
         let ran = command.output().unwrap();
-        let said = String::from_utf8_lossy(&ran.stdout);
+        let output = String::from_utf8_lossy(&ran.stdout);
         assert!(
-            ran.status.success() && said.contains("1 passed"),
-            "{said}{}",
+            ran.status.success() && output.contains("1 passed"),
+            "{output}{}",
             String::from_utf8_lossy(&ran.stderr)
         );
         false
     }
 
-    /// With room for 128 descriptors for content at hand.
+    /// Files with room for 128 content descriptors.
     fn files(dir: &tempfile::TempDir) -> (Files, Request) {
         let few = Rlimit { current: Some(2048), maximum: Some(2048) };
         setrlimit(Resource::Nofile, few).unwrap();

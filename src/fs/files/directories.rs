@@ -25,15 +25,15 @@ struct RawEntry {
     name: OsString,
 }
 
-/// An open directory, and the lines read from the disk that nobody has taken yet.
+/// An open directory, and the entries read from the disk that no listing has taken yet.
 pub(super) struct OpenDirectory {
     fd: Arc<OwnedFd>,
-    /// Where `lines` starts.
+    /// The position of the first entry in `lines`.
     position: u64,
     lines: VecDeque<RawEntry>,
-    /// Used since [`Files::close_idle`] looked last.
+    /// Used since the last [`Files::close_idle`].
     used: bool,
-    /// Others move the position of the descriptor, too.
+    /// Whether other listings move the position of the descriptor too.
     is_shared: bool,
 }
 
@@ -44,7 +44,7 @@ impl OpenDirectory {
 }
 
 impl Files {
-    /// Open a directory for listing; the answer is its handle.
+    /// Open a directory for listing. The answer is its handle.
     pub fn opendir(&self, ino: Ino) -> Result<u64> {
         let directory = self.open_listing(ino)?;
         let fh = self.next_directory.fetch_add(1, Ordering::Relaxed);
@@ -55,7 +55,7 @@ impl Files {
     fn open_listing(&self, ino: Ino) -> Result<OpenDirectory> {
         match self.open_directory(ino) {
             Err(error) if error.errno() == libc::EACCES => {
-                self.last(ino).map(|fd| OpenDirectory::new(fd, true)).ok_or(error)
+                self.lasting_descriptor(ino).map(|fd| OpenDirectory::new(fd, true)).ok_or(error)
             }
             opened => Ok(OpenDirectory::new(Arc::new(opened?), false)),
         }
@@ -67,7 +67,7 @@ impl Files {
         Ok(self.making_room(|| openat(&path, ".", flags, Mode::empty()))?)
     }
 
-    /// List from `offset` until `sink` returns false. The answer tells whether the end was reached.
+    /// List from `offset` until `sink` returns false. The answer is whether the end was reached.
     pub fn readdir(
         &self,
         ino: Ino,
@@ -79,8 +79,8 @@ impl Files {
         self.list_open(ino, &mut directory.lock(), offset, sink)
     }
 
-    /// As [`Files::readdir`], of a directory that nobody has opened. It is kept open until its listing is done, or for as
-    /// long as others are not in greater need.
+    /// As [`Files::readdir`], for a directory that has no handle. It is kept open until its listing ends, or until it is idle or
+    /// evicted by others.
     pub fn list(&self, ino: Ino, offset: u64, sink: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<bool> {
         let kept = self.listings.lock().get(ino).cloned();
         let directory = match kept {
@@ -99,23 +99,23 @@ impl Files {
             took
         })?;
         drop(open);
-        // The kernel asks once more after the last line; then nobody reads on.
+        // The kernel asks once more after the last entry. After that the listing is over.
         if ended && !taken {
             let _closed = self.listings.lock().remove(ino);
         }
         Ok(ended)
     }
 
-    /// Close the directories that nobody listed since the last call.
+    /// Close the directories without a listing since the last call.
     pub(super) fn close_idle_listings(&self) {
         let idle = self.listings.lock().take_if(|directory| {
-            // Whoever holds the lock is listing.
+            // A held lock means that a listing is under way.
             directory.try_lock().is_some_and(|mut open| !std::mem::replace(&mut open.used, false))
         });
         drop(idle);
     }
 
-    /// Put the entries of a directory on disk that nobody has opened.
+    /// Sync the entries of a directory without a handle to the disk.
     pub fn fsync_directory(&self, ino: Ino) -> Result<()> {
         let fd = self.open_listing(ino)?.fd;
         Ok(retry_on_intr(|| fsync(&fd))?)
@@ -128,7 +128,7 @@ impl Files {
         offset: u64,
         sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<bool> {
-        // From the start the disk is asked anew, as rewinddir(3) promises.
+        // A listing from the start reads the disk anew, as rewinddir(3) promises.
         if offset == 0 || offset != directory.position {
             directory.lines.clear();
             seek(&directory.fd, SeekFrom::Start(offset))?;
@@ -155,7 +155,7 @@ impl Files {
         let _closed_after_the_lock = self.directories.lock().remove(&fh);
     }
 
-    /// Put a directory's entries on disk.
+    /// Sync a directory's entries to the disk.
     pub fn fsyncdir(&self, fh: u64) -> Result<()> {
         let fd = self.directory(fh)?.lock().fd.clone();
         Ok(retry_on_intr(|| fsync(&fd))?)
@@ -175,7 +175,7 @@ impl Files {
         while let Some(entry) = entries.next() {
             let entry = match entry {
                 Ok(entry) => entry,
-                // Removed while it is open: an empty listing, as on the disk.
+                // The directory was removed while open: its listing is empty, as on the disk.
                 Err(Errno::NOENT) => break,
                 Err(error) => return Err(error.into()),
             };
@@ -188,7 +188,7 @@ impl Files {
                     name: name.to_owned(),
                 });
             }
-            // One batch at a time, unless nothing in it could be shown.
+            // One batch at a time, unless it had no entry that can be shown.
             if entries.is_buffer_empty() && !directory.lines.is_empty() {
                 break;
             }
@@ -206,7 +206,7 @@ impl Files {
     }
 }
 
-/// The kind, asked of the file itself where the directory does not say; `None` for an entry that is gone by now.
+/// The kind of an entry, read from the file itself where the directory does not say it; `None` for an entry that is gone by now.
 fn kind_of(dir: &OwnedFd, name: &OsStr, listed: FileType) -> Option<FileKind> {
     match listed {
         FileType::Unknown => FileKind::from_mode(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode),

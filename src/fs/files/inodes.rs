@@ -1,13 +1,12 @@
-//! The inode table: which file of the disk a node number means, and where it was last seen.
+//! The inode table: which file of the disk a node number means, and its last known place.
 //!
-//! May assume: the lock around it is held for every call, and every fact told to it was read from the disk.
-//! Must never: open, read or look at a file itself.
+//! May assume: the caller holds the lock around it, and every argument was read from the disk.
+//! Must never: open, read or stat a file itself.
 //!
-//! A node number is the disk's own inode number wherever that is free: so `st_ino` stays what it was over a remount,
-//! and git's index with it. Files of another device, or whose number still belongs to an older file of the same
-//! number, get a number from [`ALLOCATED`] on.
+//! A node number is the disk's own inode number if that is free, so that `st_ino`, and git's index with it, stays valid over a
+//! remount. A file of another device, or a file whose inode number an older node still has, gets a number from [`ALLOCATED`] on.
 //!
-//! A node lives while the kernel holds references to it, or a child has its place in it.
+//! A node lives while the kernel holds references to it, or while it is the parent in a child's last known place.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -17,21 +16,20 @@ use std::hash::BuildHasher;
 use crate::fs::{Fault, FileKind, FsError, Ino, ROOT, Result};
 use crate::sys::FileHandle;
 
-/// Node numbers from here on are counted up, and mean no number of the disk.
+/// Node numbers from here on are allocated in sequence, and equal no inode number of the disk.
 const ALLOCATED: Ino = 1 << 61;
 
-/// What makes a file the same file: its device, its inode number, and, since numbers are used again, its kind and when
-/// it was born.
+/// The identity of a file: its device, its inode number, and, since the disk reuses numbers, its kind and its birth time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId {
     pub(super) dev: u64,
     pub(super) ino: u64,
     pub(super) kind: FileKind,
-    /// In nanoseconds since 1970; 0 where that is not known, or does not stay the same.
+    /// Nanoseconds since 1970; 0 where the birth time is unknown or can change.
     pub(super) born: i64,
 }
 
-/// Where a node was last seen.
+/// The last known place of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Location {
     pub(super) parent: Ino,
@@ -49,35 +47,35 @@ struct Inode {
     id: FileId,
     /// References that the kernel holds.
     lookups: u64,
-    /// Nodes whose place is in this one.
+    /// The number of nodes whose last known place is in this one.
     children: u64,
     /// `None`: the root, or a file whose last known name is gone.
     place: Option<Location>,
-    /// What leads to the file whatever it is called; of a node without a descriptor, where the daemon may use it.
+    /// Leads to the file by any name. Set when there was no room for a descriptor, where the daemon may open by handle.
     handle: Option<FileHandle>,
 }
 
-/// The table. See the top of this file.
+/// The inode table. See the module's documentation.
 pub(super) struct Inodes {
     nodes: HashMap<Ino, Inode>,
-    /// By device and inode number, where a node's number is not the inode's own: most files cost nothing here.
+    /// By device and inode number, the nodes whose number is not the inode's own. Most files need no entry here.
     numbers: HashMap<(u64, u64), Ino>,
-    /// The node that was last seen at a place, by the place's hash: the place itself is compared with that of the node. Of two
-    /// places with one hash the younger one counts.
+    /// The node that was found last at a place, by the hash of the place. A lookup compares the place with the node's own. If two
+    /// places have one hash, the later one has the entry.
     placed: HashMap<u64, Ino>,
     hasher: RandomState,
     root_dev: u64,
     next: Ino,
     removals: u64,
-    /// Nodes that vanished with what was below them, and that nobody was told of yet.
+    /// Unreferenced directories that were removed when their last child moved away. The next [`Inodes::forget`] reports them.
     vanished: Vec<Gone>,
 }
 
-/// A node that is no more.
+/// A node that was removed from the table.
 pub(super) struct Gone {
     pub(super) ino: Ino,
     pub(super) kind: FileKind,
-    /// Where it was seen last.
+    /// Its last known place.
     pub(super) place: Option<Location>,
 }
 
@@ -96,7 +94,7 @@ impl Inodes {
         }
     }
 
-    /// The root is another directory now. All other nodes are found to be stale when they are looked for at their places.
+    /// Replace the root directory. Every other node is then found to be stale when it is next opened at its last known place.
     pub(super) fn replace_root(&mut self, id: FileId) {
         if let Some(root) = self.nodes.get_mut(&ROOT) {
             let old = std::mem::replace(&mut root.id, id);
@@ -106,7 +104,7 @@ impl Inodes {
         self.removals += 1;
     }
 
-    /// How many names were taken away so far. What was read from the disk before this changed may be outdated.
+    /// How many names were taken away so far. If this changed after the disk was read, what was read may be outdated.
     pub(super) fn removals(&self) -> u64 {
         self.removals
     }
@@ -116,7 +114,7 @@ impl Inodes {
         self.nodes.get(&ino).map_or(self.root_dev, |node| node.id.dev)
     }
 
-    /// The number that an inode of the disk is shown under: its node's, or else its own.
+    /// The number under which an inode of the disk is shown: that of its node, or else its own.
     pub(super) fn shown(&self, dev: u64, ino: u64) -> Ino {
         self.numbers.get(&(dev, ino)).copied().unwrap_or(ino)
     }
@@ -126,12 +124,12 @@ impl Inodes {
         self.place(ino).map_or(ROOT, |place| place.parent)
     }
 
-    /// Where a node was last seen.
+    /// The last known place of a node.
     pub(super) fn place(&self, ino: Ino) -> Option<&Location> {
         self.nodes.get(&ino)?.place.as_ref()
     }
 
-    /// What kind of file a node is.
+    /// The kind of a node's file.
     pub(super) fn kind(&self, ino: Ino) -> Result<FileKind> {
         self.nodes.get(&ino).map(|node| node.id.kind).ok_or(FsError::Plain(Fault::Stale))
     }
@@ -141,19 +139,19 @@ impl Inodes {
         self.nodes.iter().map(|(ino, node)| (*ino, node.place.as_ref()))
     }
 
-    /// How to get to a node: by this name, if the file that is found there is this one.
-    pub(super) fn way(&self, ino: Ino) -> Result<(Location, FileId)> {
+    /// The last known place of a node, and the file that must be found there.
+    pub(super) fn location(&self, ino: Ino) -> Result<(Location, FileId)> {
         let node = self.nodes.get(&ino).ok_or(Fault::Stale)?;
         node.place.clone().map(|place| (place, node.id)).ok_or(FsError::Plain(Fault::Stale))
     }
 
-    /// The other way to a node, and what file must be found there.
+    /// The file handle of a node, and the file that it must open.
     pub(super) fn handle(&self, ino: Ino) -> Option<(FileHandle, FileId)> {
         let node = self.nodes.get(&ino)?;
         Some((node.handle.clone()?, node.id))
     }
 
-    /// Remember the other way to a node.
+    /// Store the file handle of a node.
     pub(super) fn set_handle(&mut self, ino: Ino, handle: FileHandle) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.handle = Some(handle);
@@ -165,16 +163,16 @@ impl Inodes {
         self.nodes.len()
     }
 
-    /// The node of a file whose last known name is this one.
+    /// The node of a file, if this is its last known name.
     fn placed_at(&self, id: FileId, parent: Ino, name: &OsStr) -> Option<Ino> {
         let ino = self.known(id)?;
         self.nodes[&ino].place.as_ref().is_some_and(|place| place.is(parent, name)).then_some(ino)
     }
 
-    /// The file `id` was found as `name` in `parent`, and the kernel is about to be told so: one reference more.
+    /// The file `id` was found as `name` in `parent`, and the daemon is about to answer so to the kernel: count one reference.
     ///
-    /// `since` is the [`Inodes::removals`] from before the disk was asked. If it is still the same, the name stands.
-    /// Otherwise the name may be one just removed: lookups that revalidate are not ordered against removals by the kernel.
+    /// `since` is the [`Inodes::removals`] from before the disk was read. If it is unchanged, the name becomes the last known one.
+    /// Otherwise the name may have just been removed: the kernel does not order lookups that revalidate against removals.
     pub(super) fn found(&mut self, id: FileId, parent: Ino, name: &OsStr, since: u64) -> Ino {
         let place = || Some(Location { parent, name: name.to_owned() });
         match self.known(id) {
@@ -196,7 +194,7 @@ impl Inodes {
         }
     }
 
-    /// The name is gone.
+    /// The name was removed.
     pub(super) fn removed(&mut self, id: FileId, parent: Ino, name: &OsStr) {
         self.removals += 1;
         if let Some(ino) = self.placed_at(id, parent, name) {
@@ -204,7 +202,7 @@ impl Inodes {
         }
     }
 
-    /// The file has moved from one name to another.
+    /// The file was renamed.
     pub(super) fn moved(&mut self, id: FileId, from: (Ino, &OsStr), to: (Ino, &OsStr)) {
         self.removals += 1;
         if let Some(ino) = self.placed_at(id, from.0, from.1) {
@@ -226,8 +224,8 @@ impl Inodes {
         }
     }
 
-    /// A node was found by this name beneath the mount. Another name that is known of it stands. The kernel may have forgotten the
-    /// node or its directory meanwhile.
+    /// A node was found by this name beneath the mount. If the node has a known name, it keeps that one. The kernel may have forgotten
+    /// the node or its directory meanwhile.
     pub(super) fn regained(&mut self, ino: Ino, parent: Ino, name: &OsStr) {
         let is_lost = self.nodes.get(&ino).is_some_and(|node| node.place.is_none());
         if ino != ROOT && is_lost && self.nodes.contains_key(&parent) {
@@ -239,7 +237,7 @@ impl Inodes {
         self.hasher.hash_one((parent, name))
     }
 
-    /// The kernel gives back `count` references. The answer is every node that is no more, with what it held.
+    /// The kernel drops `count` references. The answer is every node that was removed from the table.
     pub(super) fn forget(&mut self, ino: Ino, count: u64) -> Vec<Gone> {
         let mut gone = std::mem::take(&mut self.vanished);
         if let Some(node) = self.nodes.get_mut(&ino)
@@ -270,7 +268,7 @@ impl Inodes {
         }
     }
 
-    /// Give a referenced node another place, and keep the parents' counts true.
+    /// Give a referenced node another place, and update its parents' child counts.
     fn settle(&mut self, ino: Ino, place: Option<Location>) {
         if let Some(place) = &place {
             self.placed.insert(self.hash(place.parent, &place.name), ino);
@@ -291,7 +289,7 @@ impl Inodes {
         }
     }
 
-    /// The node is at this place no longer; another one may be.
+    /// Remove the entry that leads from this place to this node. An entry for another node stays.
     fn unplace(&mut self, ino: Ino, place: Option<&Location>) {
         let Some(place) = place else { return };
         let hash = self.hash(place.parent, &place.name);
@@ -307,7 +305,7 @@ impl Inodes {
         (self.nodes.get(&ino)?.id == id).then_some(ino)
     }
 
-    /// A number for a file not known yet. Whatever had its inode number before is another file, and not there any more.
+    /// A number for a file that has no node. An older node of the same inode number belongs to a file that is gone.
     fn allocate(&mut self, id: FileId) -> Ino {
         let own = id.dev == self.root_dev && (ROOT + 1..ALLOCATED).contains(&id.ino);
         if own && !self.nodes.contains_key(&id.ino) {
@@ -381,9 +379,9 @@ mod tests {
         found(&mut table, id(50, FileKind::File), ROOT, "a");
         found(&mut table, id(50, FileKind::File), ROOT, "a");
         assert!(table.forget(50, 1).is_empty());
-        assert!(table.way(50).is_ok());
+        assert!(table.location(50).is_ok());
         assert_eq!(table.forget(50, 1).len(), 1);
-        assert_eq!(table.way(50).err().map(|e| e.errno()), Some(libc::ESTALE));
+        assert_eq!(table.location(50).err().map(|e| e.errno()), Some(libc::ESTALE));
     }
 
     #[test]
@@ -402,7 +400,7 @@ mod tests {
         let mut table = table();
         found(&mut table, id(50, FileKind::File), ROOT, "a");
         table.removed(id(50, FileKind::File), ROOT, OsStr::new("a"));
-        assert_eq!(table.way(50).err().map(|e| e.errno()), Some(libc::ESTALE));
+        assert_eq!(table.location(50).err().map(|e| e.errno()), Some(libc::ESTALE));
         assert_eq!(table.forget(50, 1).len(), 1);
     }
 

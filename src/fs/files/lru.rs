@@ -1,7 +1,7 @@
-//! A map that holds so many entries and no more: the least recently used one makes room.
+//! A map with a fixed capacity: the least recently used entry makes room for a new one.
 //!
 //! May assume: nothing.
-//! Must never: drop a value itself when it evicts one, because dropping may mean a system call under the caller's lock.
+//! Must never: drop a value itself when it evicts one, because a drop may make a system call under the caller's lock.
 
 use std::collections::HashMap;
 
@@ -17,11 +17,11 @@ struct LruSlot<V> {
     older: usize,
 }
 
-/// A bounded map from nodes to `V`. Every operation costs the same however many entries there are.
+/// A bounded map from nodes to `V`. The cost of an operation does not depend on the number of entries.
 pub(super) struct Lru<V> {
     capacity: usize,
     index: HashMap<Ino, usize>,
-    /// Always as long as `index`: a removed slot is filled with the last one.
+    /// Always as long as `index`: the last slot moves into the place of a removed one.
     slots: Vec<LruSlot<V>>,
     newest: usize,
     oldest: usize,
@@ -33,7 +33,7 @@ impl<V> Lru<V> {
         Lru { capacity, index: HashMap::new(), slots: Vec::new(), newest: NONE, oldest: NONE }
     }
 
-    /// The value, which thereby is the most recently used.
+    /// The value, which becomes the most recently used one.
     pub(super) fn get(&mut self, key: Ino) -> Option<&mut V> {
         let slot = *self.index.get(&key)?;
         if self.newest != slot {
@@ -43,7 +43,7 @@ impl<V> Lru<V> {
         Some(&mut self.slots[slot].value)
     }
 
-    /// Put a value in. What it replaces, or what has to go for it, is the answer.
+    /// Insert a value. The answer is the value that it replaced or evicted.
     #[must_use = "drop it after the lock is let go"]
     pub(super) fn insert(&mut self, key: Ino, value: V) -> Option<V> {
         if self.get(key).is_some() {
@@ -82,12 +82,12 @@ impl<V> Lru<V> {
         self.slots.len()
     }
 
-    /// Whether there is an entry; to ask is no use of it.
+    /// Whether there is an entry. This does not count as a use.
     pub(super) fn contains(&self, key: Ino) -> bool {
         self.index.contains_key(&key)
     }
 
-    /// The entry, without that being a use of it.
+    /// The entry. This does not count as a use.
     pub(super) fn peek(&mut self, key: Ino) -> Option<&mut V> {
         let slot = *self.index.get(&key)?;
         Some(&mut self.slots[slot].value)
@@ -100,14 +100,14 @@ impl<V> Lru<V> {
         std::iter::successors(oldest, newer).map(|slot| slot.key).take(count).collect()
     }
 
-    /// Take out the older half.
+    /// Remove the older half.
     #[must_use = "drop it after the lock is let go"]
     pub(super) fn take_half(&mut self) -> Vec<V> {
         let count = self.slots.len().div_ceil(2);
         std::iter::from_fn(|| self.pop_oldest()).take(count).collect()
     }
 
-    /// Take out what `unwanted` says, whatever its age. This one looks at every entry.
+    /// Remove every entry that is `unwanted`. This visits all entries.
     #[must_use = "drop it after the lock is let go"]
     pub(super) fn take_if(&mut self, mut unwanted: impl FnMut(&mut V) -> bool) -> Vec<V> {
         let chosen = self.slots.iter_mut().filter_map(|slot| unwanted(&mut slot.value).then_some(slot.key));

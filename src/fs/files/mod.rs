@@ -1,22 +1,21 @@
-//! The project's real files, by descriptor: what both sessions pass through to the disk.
+//! The project's real files: both sessions pass operations through to the disk by descriptor.
 //!
 //! May assume: the root descriptor was opened before anything was mounted over it, names hold no `/`, and the kernel
 //! has checked the caller's permissions.
-//! Must never: use a path of the project as a string, follow a symbolic link, or touch a mount of its own.
+//! Must never: use a path of the project as a string, follow a symbolic link, or touch one of crewfs's own mounts.
 //!
-//! A node is reached by a descriptor (`O_PATH`) that it has from the moment at which the kernel hears of it ([`paths`]). So
-//! it does not matter what happens to its names: a file that is open stays what it is. There is not room for all. A node
-//! without a descriptor is reached by the place it was last seen at: `openat` from its parent's descriptor with `O_NOFOLLOW`,
-//! then a comparison of device and inode number. A file that is not found there was renamed or removed. Where the daemon may open
-//! by handle (open_by_handle_at(2), as root), it is reached by that as long as it has a name somewhere; else it is ESTALE, upon which
-//! the kernel looks the path up again.
+//! A node gets an `O_PATH` descriptor when the kernel learns of the node, and is reached by it ([`paths`]). So a rename or a removal
+//! does not change what an open file is. There is not room for a descriptor of every node. A node without one is reached by its last
+//! known place: the daemon calls `openat` with `O_NOFOLLOW` on its parent's descriptor, then compares device and inode number. If the
+//! file is not at that place, it was renamed or removed. A daemon that may open by handle (open_by_handle_at(2), as root) then opens
+//! it by handle, which works while the file has any name. Otherwise the daemon answers ESTALE, and the kernel looks the path up again.
 //!
 //! # Lock order
 //!
 //! An open directory's own lock → `moving` → `inodes` → one of `paths`, `lasting`, `data`; and `directories`, `listings` alone.
-//! Only `moving` is held over a system call that may wait for the disk: shared by whatever takes names away, from the call
-//! until the table knows; exclusive by a walk that failed and is tried once more, so that it sees either all of a rename or
-//! nothing of it.
+//! Only `moving` is held over a system call that may wait for the disk. An operation that takes a name away holds it shared, from the
+//! system call until the table is updated. A walk that failed holds it exclusively for its second attempt, so that the walk sees
+//! either all of a rename or nothing of it.
 
 mod attributes;
 mod data;
@@ -56,46 +55,46 @@ use super::{Attr, Fault, FileKind, FsError, Ino, ROOT, Result, Timestamp};
 use crate::limits::{self, Descriptors};
 use crate::sys::{handle_of, open_handle};
 
-/// An error that makes the kernel look the path up again.
+/// The kernel looks the path up again when it gets this error.
 const STALE: FsError = FsError::Plain(Fault::Stale);
 
-/// What is at a name.
+/// The file at a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct There {
     /// Its node, if the kernel knows it.
     pub ino: Option<Ino>,
-    /// What it is.
+    /// Its kind.
     pub kind: FileKind,
-    /// How many names it has.
+    /// Its link count.
     pub links: u32,
 }
 
-/// The files below one root directory. See the top of this file.
+/// The files below one root directory. See the module's documentation.
 pub struct Files {
     root: RwLock<Arc<OwnedFd>>,
-    /// How often another directory took the place of the root.
+    /// How often the root directory was replaced by another.
     replaced: AtomicU64,
-    /// `/proc/self/fd`: the way from an `O_PATH` descriptor to what only a path can do.
+    /// `/proc/self/fd`: through it, calls that take only a path reach the file of an `O_PATH` descriptor.
     proc_fds: OwnedFd,
-    /// A descriptor of the root for opening by handle, where that is allowed.
+    /// A descriptor of the root for opening by handle, where the daemon may do that.
     handles: Option<OwnedFd>,
-    /// No mode of a file keeps this daemon from opening it.
+    /// Whether this daemon can open a file whatever its mode.
     reopens_all: bool,
     root_dev: u64,
-    /// The device on which a file keeps the time of its birth.
+    /// The device on which files keep their birth time.
     births: Option<u64>,
     moving: RwLock<()>,
     inodes: Mutex<Inodes>,
     paths: Mutex<Paths>,
     data: Mutex<Lru<Data>>,
-    /// Descriptors that a daemon other than root could not have again, because of the mode of the file or directory. What the
-    /// kernel has let a process open stays open to it.
+    /// Descriptors that a daemon other than root could not open again, because of the mode of the file or directory. A process that
+    /// opened a file keeps its access after such a change of mode.
     lasting: Mutex<Paths>,
-    /// Held while a directory is listed by such a descriptor, whose position is shared.
+    /// Held while a directory is listed through a descriptor of `lasting`, whose position is shared.
     listing: Mutex<()>,
     directories: Mutex<HashMap<u64, Arc<Mutex<OpenDirectory>>>>,
     next_directory: AtomicU64,
-    /// Directories that are listed without being opened, by node.
+    /// Directories that are listed without an open, by node.
     listings: Mutex<Lru<Arc<Mutex<OpenDirectory>>>>,
     leases: Leases,
 }
@@ -103,9 +102,9 @@ pub struct Files {
 impl Files {
     /// The files below `root`, an `O_PATH` descriptor of a directory.
     ///
-    /// Descriptors are kept according to the limit that the process has now.
+    /// The process's current limit of descriptors decides how many are kept.
     pub fn new(root: OwnedFd, opens: Opens) -> Result<Files> {
-        let stat = look_at(&root)?;
+        let stat = stat_of(&root)?;
         let keeps_births = KEEPS_BIRTHS.contains(&(fstatfs(&root)?.f_type as u64));
         let births = (keeps_births && has_birth(&stat)).then(|| device(&stat));
         let id = identify(&stat, births)?;
@@ -146,26 +145,26 @@ impl Files {
         self.root.read().clone()
     }
 
-    /// How often another directory took the place of the root.
+    /// How often the root directory was replaced by another.
     pub fn replaced(&self) -> u64 {
         self.replaced.load(Ordering::Relaxed)
     }
 
-    /// From now on the files are those below this directory, which has taken the place of the one before.
+    /// Replace the root directory by this one.
     ///
-    /// What the kernel knows of the old one is stale from then on, and looked up again by name.
+    /// All nodes that the kernel knows become stale, and the kernel looks them up again by name.
     ///
     /// # Errors
-    /// Those of looking at the directory; then everything stays as it was.
+    /// Those of statx(2) on the directory; nothing is replaced then.
     pub fn replace_root(&self, root: OwnedFd) -> Result<()> {
-        let id = self.identify(&look_at(&root)?)?;
+        let id = self.identify(&stat_of(&root)?)?;
         let _moving = self.moving.write();
         let mut inodes = self.inodes.lock();
         *self.root.write() = Arc::new(root);
         inodes.replace_root(id);
         self.replaced.fetch_add(1, Ordering::Relaxed);
         drop(inodes);
-        // What is kept open lies below the old one.
+        // All kept descriptors lie below the old root.
         let mut out = Out::new();
         self.paths.lock().take_all(&mut out);
         self.lasting.lock().take_all(&mut out);
@@ -180,19 +179,19 @@ impl Files {
         inodes.place(ino).filter(|place| place.parent == ROOT).map(|place| place.name.clone())
     }
 
-    /// Where a node was last seen: its directory, and its name there. Nothing for the root, and for what has no name left.
+    /// The last known place of a node: its directory, and its name there. `None` for the root, and for a node without a known name.
     pub fn place(&self, ino: Ino) -> Option<(Ino, OsString)> {
         self.inodes.lock().place(ino).map(|place| (place.parent, place.name.clone()))
     }
 
-    /// The path of a node from the root; empty for the root itself. Nothing for what has no name left.
+    /// The path of a node from the root; empty for the root itself. `None` for a node without a known name.
     pub fn path(&self, ino: Ino) -> Option<PathBuf> {
         let inodes = self.inodes.lock();
-        let (mut names, mut at) = (Vec::new(), ino);
-        while at != ROOT {
-            let place = inodes.place(at)?;
+        let (mut names, mut current) = (Vec::new(), ino);
+        while current != ROOT {
+            let place = inodes.place(current)?;
             names.push(&place.name);
-            at = place.parent;
+            current = place.parent;
             if names.len() > limits::DEPTH_MAX {
                 return None;
             }
@@ -200,10 +199,10 @@ impl Files {
         Some(names.into_iter().rev().collect())
     }
 
-    /// What is at a name now, if anything is. It counts no reference.
+    /// The file that is at a name now, if there is one. This counts no reference.
     pub fn found_at(&self, parent: Ino, name: &OsStr) -> Result<Option<There>> {
         let dir = self.descriptor(parent)?;
-        let stat = match look(&dir, name) {
+        let stat = match stat_at(&dir, name) {
             Err(Errno::NOENT) => return Ok(None),
             answer => answer?,
         };
@@ -212,22 +211,22 @@ impl Files {
         Ok(Some(There { ino, kind: id.kind, links: stat.stx_nlink }))
     }
 
-    /// The content of a small file at a path below a directory; nothing if there is none, if it is larger than `most` bytes,
-    /// or if a symbolic link is on the way.
+    /// The content of a small file at a path below a directory. `None` if there is no such file, if it is larger than `most` bytes,
+    /// or if the path crosses a symbolic link.
     pub fn small_file(&self, directory: Ino, path: &str, most: u64) -> Option<Vec<u8>> {
         let dir = self.descriptor(directory).ok()?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let way = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let fd = self.making_room(|| openat2(&dir, path, flags, Mode::empty(), way)).ok()?;
-        let stat = look_at(&fd).ok()?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let fd = self.making_room(|| openat2(&dir, path, flags, Mode::empty(), resolve)).ok()?;
+        let stat = stat_of(&fd).ok()?;
         let fits = FileKind::from_mode(stat.stx_mode.into()) == Some(FileKind::File) && stat.stx_size <= most;
         if fits { read_from(&fd, 0, most as u32).ok() } else { None }
     }
 
-    /// Whether the directory holds an entry of that name now. It counts no reference.
+    /// Whether the directory has an entry of that name now. This counts no reference.
     pub fn exists(&self, parent: Ino, name: &OsStr) -> Result<bool> {
         let dir = self.descriptor(parent)?;
-        match look(&dir, name) {
+        match stat_at(&dir, name) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
@@ -238,7 +237,7 @@ impl Files {
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Attr> {
         let dir = self.descriptor(parent)?;
         match self.introduce(&dir, parent, name) {
-            // The directory lets this daemon search it no longer; a process that has it open still sees what is in it.
+            // The directory's mode no longer lets this daemon search it. A process that has the directory open still finds its entries.
             Err(error) if error.errno() == libc::EACCES => self.introduce_known(parent, name).ok_or(error),
             answer => answer,
         }
@@ -249,20 +248,20 @@ impl Files {
             let inodes = self.inodes.lock();
             (inodes.removals(), inodes.named(parent, name)?)
         };
-        let stat = look_at(&*self.kept(ino).ok()??).ok()?;
+        let stat = stat_of(&*self.kept_path(ino).ok()??).ok()?;
         let id = self.identify(&stat).ok()?;
         let mut inodes = self.inodes.lock();
         let is_known = inodes.known(id) == Some(ino);
         if is_known { attr(inodes.found(id, parent, name, since), &stat).ok() } else { None }
     }
 
-    /// Drop `count` references to a node. The answer is the directories that thereby are no longer known; `gone` is called
-    /// for every node that is no more.
+    /// Drop `count` references to a node. The answer is the directories that were removed from the table. `gone` is called for every
+    /// node that was removed from it.
     pub fn forget(&self, ino: Ino, count: u64, mut gone: impl FnMut(Ino)) -> Vec<Forgotten> {
         let mut closed = Vec::new();
         {
             let mut inodes = self.inodes.lock();
-            // Under one lock: a node may be introduced again at any moment, and then keeps what it has.
+            // All under one lock: a lookup may introduce a node again at any moment, and the node must then keep its descriptors.
             for removed in inodes.forget(ino, count) {
                 if inodes.kind(removed.ino).is_err() {
                     let (mut out, data) = (Out::new(), self.data.lock().remove(removed.ino));
@@ -284,7 +283,7 @@ impl Files {
         directories
     }
 
-    /// An `O_PATH` descriptor of a directory that is no longer known, if it is still where it was.
+    /// An `O_PATH` descriptor of a forgotten directory, if the directory is still at its last known place.
     pub fn descriptor_of_forgotten(&self, forgotten: &Forgotten) -> Option<Arc<OwnedFd>> {
         if forgotten.path.is_some() {
             return forgotten.path.clone();
@@ -300,51 +299,50 @@ impl Files {
         self.inodes.lock().kind(ino).is_ok()
     }
 
-    /// Whether this is a directory of the root's own disk, whose files keep the time of their birth: what is remembered of
-    /// such a file can never be taken for another's that has its number later.
+    /// Whether this directory is on the root's own device, where files keep their birth time. Facts that are cached about such a file
+    /// cannot be taken for those of a later file with the same inode number.
     pub fn keeps_births(&self, ino: Ino) -> bool {
         self.births.is_some_and(|dev| self.inodes.lock().dev(ino) == dev)
     }
 
-    /// The node that a name means on the disk now, if the kernel knows it.
+    /// The node of the file that is at a name on the disk now, if the kernel knows it.
     pub fn known_at(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
         self.known_in(&*self.descriptor(parent).ok()?, name)
     }
 
     fn known_in(&self, dir: &OwnedFd, name: &OsStr) -> Option<Ino> {
-        let id = self.identify(&look(dir, name).ok()?).ok()?;
+        let id = self.identify(&stat_at(dir, name).ok()?).ok()?;
         self.inodes.lock().known(id)
     }
 
-    /// A name was changed beneath the mount. The answer is the node that had it, if it has it no longer: it has none from now on,
-    /// as far as is known.
+    /// A name was changed beneath the mount. If it no longer leads to the node that had it, that node loses its known name, and the
+    /// answer is that node.
     pub fn lost_beneath(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
         let _nothing_moves = self.moving.write();
-        let had = self.inodes.lock().named(parent, name)?;
-        let there = self.look_for(parent, name);
-        (there != Some(had)).then(|| self.inodes.lock().lost(had)).map(|()| had)
+        let before = self.inodes.lock().named(parent, name)?;
+        let now = self.known_while_unmoved(parent, name);
+        (now != Some(before)).then(|| self.inodes.lock().lost(before)).map(|()| before)
     }
 
-    /// The node that a name means on the disk now, if the kernel knows it. If no other name of that node is known, it is reached
-    /// by this one from now on.
+    /// The node of the file that is at a name on the disk now, if the kernel knows it. If the node has no known name, it gets this one.
     pub fn found_beneath(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
         let _nothing_moves = self.moving.write();
-        let there = self.look_for(parent, name)?;
-        self.inodes.lock().regained(there, parent, name);
-        Some(there)
+        let found = self.known_while_unmoved(parent, name)?;
+        self.inodes.lock().regained(found, parent, name);
+        Some(found)
     }
 
-    /// As [`Files::known_at`], while no name is on the move.
-    fn look_for(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
+    /// As [`Files::known_at`]; the caller holds `moving` exclusively.
+    fn known_while_unmoved(&self, parent: Ino, name: &OsStr) -> Option<Ino> {
         self.known_in(&*self.walk(parent).ok()?, name)
     }
 
-    /// The directory in which a node was last seen.
+    /// The last known directory of a node.
     pub fn parent_of(&self, ino: Ino) -> Option<Ino> {
         self.inodes.lock().place(ino).map(|place| place.parent)
     }
 
-    /// Whether a node was last seen by this name.
+    /// Whether this is the last known name of a node.
     pub fn place_is(&self, ino: Ino, parent: Ino, name: &OsStr) -> bool {
         self.inodes.lock().place(ino).is_some_and(|place| place.is(parent, name))
     }
@@ -353,12 +351,12 @@ impl Files {
     pub fn all_known(&self) -> Vec<(Ino, Option<(Ino, OsString)>)> {
         let inodes = self.inodes.lock();
         let place = |place: &Location| (place.parent, place.name.clone());
-        inodes.places().map(|(ino, at)| (ino, at.map(place))).collect()
+        inodes.places().map(|(ino, known)| (ino, known.map(place))).collect()
     }
 
-    /// The attributes as they are on the disk now.
+    /// The attributes that the disk has now.
     pub fn getattr(&self, ino: Ino) -> Result<Attr> {
-        let stat = self.settled(|| self.stat(ino))?;
+        let stat = self.retry_stale(|| self.stat(ino))?;
         attr(ino, &stat)
     }
 
@@ -367,24 +365,24 @@ impl Files {
         &self.leases
     }
 
-    /// How many nodes there are, how many of them have a descriptor, and how many of those wait in parcels.
+    /// The number of nodes, of nodes with a descriptor, and of descriptors that are in parcels.
     pub fn counts(&self) -> (usize, usize, usize) {
         let nodes = self.inodes.lock().len();
         let paths = self.paths.lock();
-        // The root has one of its own.
+        // The root's descriptor is kept apart.
         (nodes, paths.len() + 1, paths.packed())
     }
 
-    /// Nodes whose file was removed beneath the mount, with the names that they had. As long as the kernel knows such a name, the
-    /// node keeps the disk from giving back the file's space. Looks at every descriptor that is at hand.
+    /// Nodes whose file was removed beneath the mount, with the names that they had. While the kernel knows such a name, the node's
+    /// descriptor keeps the disk from freeing the file's space. This calls statx(2) on every descriptor at hand.
     pub fn removed_beneath(&self) -> Vec<(Ino, Ino, OsString)> {
         let nodes = self.paths.lock().all_at_hand();
-        let is_removed = |fd: &OwnedFd| look_at(fd).is_ok_and(|stat| stat.stx_nlink == 0);
+        let is_removed = |fd: &OwnedFd| stat_of(fd).is_ok_and(|stat| stat.stx_nlink == 0);
         let removed = nodes.into_iter().filter(|(_, fd)| is_removed(fd));
         removed.filter_map(|(ino, _)| self.place(ino).map(|(parent, name)| (ino, parent, name))).collect()
     }
 
-    /// Give back what nodes held that are no more, as far as that was put off.
+    /// Close the descriptors of removed nodes that are still in parcels.
     pub(super) fn clear_parcels(&self) {
         let mut out = Out::new();
         for paths in [&self.paths, &self.lasting] {
@@ -395,7 +393,7 @@ impl Files {
     }
 
     /// The descriptor that a node has.
-    fn kept(&self, ino: Ino) -> rustix::io::Result<Option<Arc<OwnedFd>>> {
+    fn kept_path(&self, ino: Ino) -> rustix::io::Result<Option<Arc<OwnedFd>>> {
         self.making_room(|| {
             let mut out = Out::new();
             let mut paths = self.paths.lock();
@@ -403,7 +401,7 @@ impl Files {
         })
     }
 
-    /// Keep a descriptor of a node, unless it has one. While there is no room, keep its handle.
+    /// Keep a descriptor of a node, unless it has one. If there is no room for it, keep the node's file handle.
     fn keep_path(&self, ino: Ino, fd: OwnedFd, kind: FileKind) -> Arc<OwnedFd> {
         let (mut out, fd) = (Out::new(), Arc::new(fd));
         let kept = self.paths.lock().insert(ino, fd.clone(), kind == FileKind::Directory, &mut out);
@@ -422,18 +420,18 @@ impl Files {
         }
     }
 
-    /// Find out what `name` is and count one reference to it: the end of everything that finds or makes a name.
+    /// Find out which file `name` is, and count one reference to its node. Every lookup and every creation ends here.
     fn introduce(&self, dir: &OwnedFd, parent: Ino, name: &OsStr) -> Result<Attr> {
         let (since, expected) = {
             let inodes = self.inodes.lock();
             (inodes.removals(), inodes.named(parent, name))
         };
-        // What has a descriptor already needs no other.
+        // A node that has a descriptor needs no other.
         if let Some(expected) = expected.filter(|ino| self.paths.lock().has(*ino)) {
-            let stat = look(dir, name)?;
+            let stat = stat_at(dir, name)?;
             let id = self.identify(&stat)?;
             let mut inodes = self.inodes.lock();
-            // Under one lock: the kernel may be about to forget the node.
+            // Compare and count under one lock: the kernel may be about to forget the node.
             if inodes.known(id) == Some(expected) {
                 return attr(inodes.found(id, parent, name, since), &stat);
             }
@@ -441,14 +439,14 @@ impl Files {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match self.making_room(|| openat(dir, name, flags, Mode::empty())) {
             Ok(fd) => {
-                let attr = self.count(&look_at(&fd)?, parent, name, since)?;
+                let attr = self.count(&stat_of(&fd)?, parent, name, since)?;
                 if attr.ino != ROOT {
                     self.keep_path(attr.ino, fd, attr.kind);
                 }
                 Ok(attr)
             }
-            // The node goes without.
-            Err(Errno::MFILE | Errno::NFILE) => self.count(&look(dir, name)?, parent, name, since),
+            // The node gets no descriptor.
+            Err(Errno::MFILE | Errno::NFILE) => self.count(&stat_at(dir, name)?, parent, name, since),
             Err(error) => Err(error.into()),
         }
     }
@@ -463,13 +461,13 @@ impl Files {
         attr(ino, stat)
     }
 
-    /// An `O_PATH` descriptor of the very file that the node means.
+    /// An `O_PATH` descriptor of exactly the file of this node.
     pub(super) fn descriptor(&self, ino: Ino) -> Result<Arc<OwnedFd>> {
-        self.settled(|| self.walk(ino))
+        self.retry_stale(|| self.walk(ino))
     }
 
-    /// Try; and if the way is stale, try once more while no name is on the move. Not to be called holding `moving`.
-    fn settled<T>(&self, attempt: impl Fn() -> Result<T>) -> Result<T> {
+    /// Attempt, and after ESTALE attempt once more while no name can move. The caller must not hold `moving`.
+    fn retry_stale<T>(&self, attempt: impl Fn() -> Result<T>) -> Result<T> {
         match attempt() {
             Err(error) if error.errno() == libc::ESTALE => {
                 let _nothing_moves = self.moving.write();
@@ -480,10 +478,10 @@ impl Files {
     }
 
     fn stat(&self, ino: Ino) -> Result<Statx> {
-        Ok(look_at(&*self.walk(ino)?)?)
+        Ok(stat_of(&*self.walk(ino)?)?)
     }
 
-    /// A descriptor of the node that is open already. One for content does whatever an `O_PATH` one does.
+    /// A descriptor of the node that is already open. A descriptor for content can do all that an `O_PATH` one can.
     fn at_hand(&self, ino: Ino) -> Result<Option<Arc<OwnedFd>>> {
         if ino == ROOT {
             return Ok(Some(self.root()));
@@ -491,12 +489,12 @@ impl Files {
         if let Some(data) = self.data.lock().get(ino) {
             return Ok(Some(data.fd.clone()));
         }
-        Ok(self.kept(ino)?)
+        Ok(self.kept_path(ino)?)
     }
 
-    /// The directory in which a node was last seen, its name there, and what it is; if the directory is at hand.
-    fn way_at_hand(&self, ino: Ino) -> Option<(Arc<OwnedFd>, OsString, FileId)> {
-        let (place, id) = self.inodes.lock().way(ino).ok()?;
+    /// The last known directory of a node, its name there, and its file's identity; `None` if the directory has no descriptor at hand.
+    fn location_at_hand(&self, ino: Ino) -> Option<(Arc<OwnedFd>, OsString, FileId)> {
+        let (place, id) = self.inodes.lock().location(ino).ok()?;
         Some((self.at_hand(place.parent).ok()??, place.name, id))
     }
 
@@ -511,21 +509,21 @@ impl Files {
         let mount = self.handles.as_ref()?;
         let (handle, id) = self.inodes.lock().handle(ino)?;
         let fd = open_handle(mount.as_fd(), &handle).ok()?;
-        (self.identify(&look_at(&fd).ok()?).ok()? == id).then(|| self.keep_path(ino, fd, id.kind))
+        (self.identify(&stat_of(&fd).ok()?).ok()? == id).then(|| self.keep_path(ino, fd, id.kind))
     }
 
-    /// Go up the known places to a descriptor at hand, then down again by opening.
+    /// Walk up the last known places to a descriptor at hand, then open each name downwards.
     fn walk_by_name(&self, ino: Ino) -> Result<Arc<OwnedFd>> {
         let mut below = Vec::new();
-        let mut at = ino;
+        let mut current = ino;
         let mut fd = loop {
-            if let Some(fd) = self.at_hand(at)? {
+            if let Some(fd) = self.at_hand(current)? {
                 break fd;
             }
-            let (place, id) = self.inodes.lock().way(at)?;
+            let (place, id) = self.inodes.lock().location(current)?;
             let parent = place.parent;
-            below.push((at, place.name, id));
-            at = parent;
+            below.push((current, place.name, id));
+            current = parent;
             if below.len() > limits::DEPTH_MAX {
                 return Err(STALE);
             }
@@ -534,7 +532,7 @@ impl Files {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let next =
                 self.making_room(|| openat(&fd, &name, flags, Mode::empty())).map_err(stale_if_gone)?;
-            if self.identify(&look_at(&next)?)? != id {
+            if self.identify(&stat_of(&next)?)? != id {
                 return Err(STALE);
             }
             fd = self.keep_path(ino, next, id.kind);
@@ -542,7 +540,7 @@ impl Files {
         Ok(fd)
     }
 
-    /// Open; and if the process has no descriptor left, let go of some that are only kept ready, and open again.
+    /// Open. If the process has no descriptor left, close half of those that are only kept ready, and open again.
     fn making_room<T>(&self, open: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
         match open() {
             Err(Errno::MFILE | Errno::NFILE) => {
@@ -554,14 +552,14 @@ impl Files {
         }
     }
 
-    /// Open the file that an `O_PATH` descriptor stands for.
+    /// Open the file of an `O_PATH` descriptor.
     fn reopen(&self, path: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let number = path.as_raw_fd().to_string();
         self.making_room(|| openat(&self.proc_fds, &number, flags | OFlags::CLOEXEC, Mode::empty()))
     }
 }
 
-/// A descriptor of a directory by which files of its filesystem can be opened by handle, if this process may do that.
+/// A descriptor of a directory through which this process can open files of its filesystem by handle, if it may do that.
 fn open_by_handle(root: &OwnedFd) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mount = openat(root, ".", flags, Mode::empty()).ok()?;
@@ -569,27 +567,27 @@ fn open_by_handle(root: &OwnedFd) -> Option<OwnedFd> {
     open_handle(mount.as_fd(), &handle).is_ok().then_some(mount)
 }
 
-/// A directory that the kernel no longer knows.
+/// A directory that the kernel has forgotten.
 pub struct Forgotten {
-    /// Its number until now.
+    /// The node number that it had.
     pub ino: Ino,
     path: Option<Arc<OwnedFd>>,
     place: Option<Location>,
 }
 
-/// Filesystems, by their `f_type` of statfs(2), on which a file's time of birth is there and never changes. Not among them:
-/// overlayfs, where a file that is written to for the first time becomes another, and whatever is served by other machines.
+/// Filesystems, by their `f_type` of statfs(2), on which every file has a birth time that never changes. Network filesystems are not
+/// among them, nor is overlayfs: there the first write to a file replaces it by another.
 const KEEPS_BIRTHS: [u64; 7] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e, 0x2fc1_2fc1];
 
-/// What a name is, links not followed.
-fn look(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<Statx> {
+/// The file at a name; a symbolic link is not followed.
+fn stat_at(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<Statx> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
 }
 
-/// What a descriptor stands for.
-fn look_at(fd: &OwnedFd) -> rustix::io::Result<Statx> {
+/// The file of a descriptor.
+fn stat_of(fd: &OwnedFd) -> rustix::io::Result<Statx> {
     statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
 }
 
@@ -612,7 +610,7 @@ fn identify(stat: &Statx, births: Option<u64>) -> Result<FileId> {
     Ok(FileId { dev, ino: stat.stx_ino, kind, born })
 }
 
-/// The ways in which a name that was right before can fail to be opened.
+/// ESTALE for each error with which the open of a last known name can fail.
 fn stale_if_gone(errno: Errno) -> FsError {
     match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP => STALE,

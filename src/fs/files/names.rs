@@ -1,7 +1,7 @@
-//! Changes to names: making, linking, removing and renaming.
+//! Operations on names: create, link, remove and rename.
 //!
 //! May assume: the kernel holds the locks of the directories concerned, as it does for every such request.
-//! Must never: answer for a file that it did not itself make as if it had, for then nobody has checked its permissions.
+//! Must never: report a file that another process created as its own creation, because no permission check of the caller was made.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,12 +16,12 @@ use rustix::process::geteuid;
 
 use super::data::Data;
 use super::inodes::FileId;
-use super::{Files, look, look_at};
+use super::{Files, stat_at, stat_of};
 use crate::fs::{Attr, Fault, FileKind, Ino, NewMode, Request, Result};
 use crate::sys;
 
 impl Files {
-    /// Make a regular file, pipe, socket or device, which the type bits of the mode tell.
+    /// Create a regular file, pipe, socket or device, according to the type bits of the mode.
     pub fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, rdev: u32) -> Result<Attr> {
         let dir = self.descriptor(parent)?;
         let kept = self.new_mode(req, &dir, mode);
@@ -31,7 +31,7 @@ impl Files {
         self.introduce(&dir, parent, name)
     }
 
-    /// Make a directory.
+    /// Create a directory.
     pub fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode) -> Result<Attr> {
         let dir = self.descriptor(parent)?;
         let mode = self.new_mode(req, &dir, mode);
@@ -41,7 +41,7 @@ impl Files {
         self.introduce(&dir, parent, name)
     }
 
-    /// Make a symbolic link.
+    /// Create a symbolic link.
     pub fn symlink(&self, req: &Request, parent: Ino, name: &OsStr, target: &OsStr) -> Result<Attr> {
         let dir = self.descriptor(parent)?;
         let acting = sys::create_as(req.uid, req.gid);
@@ -50,7 +50,7 @@ impl Files {
         self.introduce(&dir, parent, name)
     }
 
-    /// Make a hard link.
+    /// Create a hard link.
     pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Attr> {
         let path = self.descriptor(ino)?;
         let dir = self.descriptor(parent)?;
@@ -60,7 +60,7 @@ impl Files {
         self.introduce(&dir, parent, name)
     }
 
-    /// Make a regular file and open it for reading and writing. `exclusive` tells whether the caller said O_EXCL.
+    /// Create a regular file and open it for reading and writing. `exclusive` is whether the caller passed O_EXCL.
     ///
     /// The descriptor also serves every later read and write: the mode may forbid this daemon to open it again.
     pub fn create(
@@ -77,13 +77,13 @@ impl Files {
         let mode = self.new_mode(req, &dir, mode);
         let acting = sys::create_as(req.uid, req.gid);
         let fd = match self.making_room(|| openat(&dir, name, flags, mode)) {
-            // Made behind the mount since the kernel looked. ESTALE makes it look again, and then judge the caller's
-            // right to open it, which nobody has done so far.
+            // Another process created it beneath the mount after the kernel's lookup. ESTALE makes the kernel look it up again, and
+            // check the caller's right to open it, which is still unchecked.
             Err(Errno::EXIST) if !exclusive => return Err(Fault::Stale.into()),
             answer => Arc::new(answer?),
         };
         drop(acting);
-        let attr = self.count(&look_at(&fd)?, parent, name, since)?;
+        let attr = self.count(&stat_of(&fd)?, parent, name, since)?;
         if let Ok(path) = self.reopen(&fd, OFlags::PATH) {
             self.keep_path(attr.ino, path, FileKind::File);
         }
@@ -104,7 +104,7 @@ impl Files {
     fn remove(&self, parent: Ino, name: &OsStr, flags: AtFlags) -> Result<()> {
         let dir = self.descriptor(parent)?;
         let _moving = self.moving.read();
-        let victim = self.identify(&look(&dir, name)?)?;
+        let victim = self.identify(&stat_at(&dir, name)?)?;
         unlinkat(&dir, name, flags)?;
         self.inodes.lock().removed(victim, parent, name);
         Ok(())
@@ -118,9 +118,9 @@ impl Files {
         let to_dir = self.descriptor(to.0)?;
 
         let _moving = self.moving.read();
-        let mover = self.identify(&look(&from_dir, from.1)?)?;
+        let mover = self.identify(&stat_at(&from_dir, from.1)?)?;
         let victim = self.victim(&to_dir, to.1)?;
-        // RENAME_WHITEOUT makes a node, which belongs to the caller as any other does.
+        // RENAME_WHITEOUT creates a node, which must belong to the caller as any other does.
         let acting = sys::create_as(req.uid, req.gid);
         renameat_with(&from_dir, from.1, &to_dir, to.1, flags)?;
         drop(acting);
@@ -142,37 +142,37 @@ impl Files {
         Ok(())
     }
 
-    /// The file that a name means now.
+    /// The file that is at a name now.
     fn victim(&self, dir: &OwnedFd, name: &OsStr) -> Result<Option<FileId>> {
-        match look(dir, name) {
+        match stat_at(dir, name) {
             Err(Errno::NOENT) => Ok(None),
             stat => self.identify(&stat?).map(Some),
         }
     }
 
-    /// What kind of file a node is, as far as known without asking the disk.
+    /// The kind of a node's file, from the table alone.
     pub fn kind(&self, ino: Ino) -> Result<FileKind> {
         self.inodes.lock().kind(ino)
     }
 }
 
-/// Make a directory that has the owner, group and mode of the one that it is made in.
+/// Create a directory with the owner, group and mode of its parent.
 ///
 /// # Errors
-/// Those of mkdir(2) and of opening what was made.
+/// Those of mkdir(2) and of opening the new directory; EEXIST if another process put its own directory there.
 pub fn make_directory_like(parent: &OwnedFd, name: &str) -> rustix::io::Result<()> {
     mkdirat(parent, name, Mode::from(0o700))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = openat(parent, name, flags, Mode::empty())?;
-    // Between the two calls another process may have put its own directory there. Only an empty one of ours may be given away.
-    let (like, there) = (fstat(parent)?, fstat(&made)?);
-    if ![geteuid().as_raw(), like.st_uid].contains(&there.st_uid) || !is_empty(&made)? {
+    // Between the two calls another process may have put its own directory there. Only change the owner of an empty one of ours.
+    let (parent_stat, made_stat) = (fstat(parent)?, fstat(&made)?);
+    if ![geteuid().as_raw(), parent_stat.st_uid].contains(&made_stat.st_uid) || !is_empty(&made)? {
         return Err(Errno::EXIST);
     }
-    let (uid, gid) = (Uid::from_raw(like.st_uid), Gid::from_raw(like.st_gid));
-    // An ordinary user can give nothing away, and need not: the project is theirs.
+    let (uid, gid) = (Uid::from_raw(parent_stat.st_uid), Gid::from_raw(parent_stat.st_gid));
+    // An ordinary user can change no owner, and need not: the project is their own.
     let _ = fchown(&made, Some(uid), Some(gid));
-    let _ = fchmod(&made, Mode::from_raw_mode(like.st_mode & 0o7777));
+    let _ = fchmod(&made, Mode::from_raw_mode(parent_stat.st_mode & 0o7777));
     Ok(())
 }
 

@@ -1,11 +1,10 @@
-//! Descriptors that wait in a socket: as many as one message takes, for the price of one descriptor.
+//! Parcels: descriptors that wait in a socket. One parcel holds as many as one message can carry, and costs one descriptor.
 //!
 //! May assume: the process seldom lacks as many descriptors as a parcel holds.
-//! Must never: lose a descriptor. What was packed comes out again, all of it, in the same order; or nothing does, and the
-//! parcel is as before.
+//! Must never: lose a descriptor. Unpacking gives all packed descriptors in the same order, or fails and leaves the parcel as it was.
 //!
-//! A process may have so many descriptors, and a project may have more files. A descriptor that was sent through a socket
-//! (SCM_RIGHTS, unix(7)) and not received yet keeps its file as before, and takes no place in the table of the process.
+//! A process may have fewer descriptors than a project has files. A descriptor that was sent through a socket (SCM_RIGHTS, unix(7))
+//! and not yet received keeps its file alive, and takes no place in the descriptor table of the process.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -17,7 +16,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 
-/// Descriptors that one message takes: `SCM_MAX_FD` of Linux.
+/// The number of descriptors that one message carries: `SCM_MAX_FD` of Linux.
 pub(super) const PARCEL_MAX: usize = 253;
 
 const SPACE: usize = rustix::cmsg_space!(ScmRights(PARCEL_MAX));
@@ -30,10 +29,10 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
-    /// Copies of these descriptors, in this order.
+    /// Pack copies of these descriptors, in this order.
     ///
     /// # Errors
-    /// ETOOMANYREFS when a user without CAP_SYS_ADMIN has as many on their way as a process may have open; EMFILE.
+    /// ETOOMANYREFS when a user without CAP_SYS_ADMIN has as many descriptors in flight as a process may have open; EMFILE.
     pub(super) fn pack<'a>(descriptors: impl Iterator<Item = BorrowedFd<'a>>) -> io::Result<Parcel> {
         let descriptors: Vec<BorrowedFd> = descriptors.collect();
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -48,7 +47,7 @@ impl Parcel {
         Ok(Parcel { socket, count: descriptors.len() })
     }
 
-    /// Copies of all descriptors, in their order. The parcel can be dropped then.
+    /// Copies of all descriptors, in their order. The caller can drop the parcel then.
     ///
     /// # Errors
     /// EMFILE when the process has no room for all of them.
@@ -62,7 +61,7 @@ impl Parcel {
             _ => None,
         });
         let descriptors: Vec<OwnedFd> = rights.flatten().collect();
-        // The kernel leaves out those for which there is no room.
+        // The kernel leaves out the descriptors for which there is no room.
         if descriptors.len() == self.count { Ok(descriptors) } else { Err(Errno::MFILE.into()) }
     }
 }

@@ -1,15 +1,15 @@
-//! The descriptors by which nodes are reached, whatever happens to their names.
+//! The `O_PATH` descriptors by which nodes are reached, whatever happens to their names.
 //!
-//! May assume: the lock around it is held for every call.
-//! Must never: close a descriptor of a node under that lock. What it lets go of is handed out.
+//! May assume: the caller holds the lock around it.
+//! Must never: close a descriptor of a node under that lock. Descriptors to close are returned to the caller.
 //!
-//! A file that a process has open must be reached after it was renamed, replaced or removed beneath the mount. So a node
-//! gets a descriptor at the moment at which the kernel hears of it.
+//! A file that a process has open must stay reachable after it was renamed, replaced or removed beneath the mount. So a node gets a
+//! descriptor when the kernel learns of the node.
 //!
-//! Where opens are reported, an open file has a descriptor of its own, and those of nodes are only quick ways: the least
-//! recently used one makes room. Where they are not, any node may be open, and each keeps its descriptor until the kernel has
-//! forgotten it. Those that were used least recently then wait in [`parcels`](super::parcels). Only beyond the number that
-//! all tables may hold, a new node goes without.
+//! Where the kernel reports opens, an open file has a descriptor of its own, and those of nodes only save a walk: the least recently
+//! used one makes room. Where the kernel does not, any node may be open, and each keeps its descriptor until the kernel forgets
+//! the node. The least recently used ones wait in [`parcels`](super::parcels). A new node goes without a descriptor only when the
+//! number that all tables may hold is reached.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,24 +22,24 @@ use super::lru::Lru;
 use super::parcels::{PARCEL_MAX, Parcel};
 use crate::fs::Ino;
 
-/// How many of the least recently used nodes are looked at to find one that has a name.
+/// The number of least recently used nodes to search for one whose file has a name.
 const LOOKED_AT: usize = 16;
-/// A parcel holds at most this part of the descriptors at hand: as many may come out of it at once.
+/// A parcel holds at most this part of the descriptors at hand, since unpacking brings all of them back at once.
 const PARCEL_PART: usize = 8;
 
-/// What becomes of the descriptors for which there is no room at hand.
+/// What happens to the descriptors for which there is no room at hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opens {
     /// The kernel reports opens to the daemon. The descriptors are closed.
     Reported,
-    /// It does not. They wait in parcels; so many nodes have a descriptor at most, at hand or in a parcel.
+    /// The kernel does not report opens. The descriptors wait in parcels. At most this many nodes have one, at hand or in a parcel.
     Unreported(usize),
 }
 
-/// A parcel, and whose descriptors are in it.
+/// A parcel, and the nodes of its descriptors.
 struct Packed {
     parcel: Parcel,
-    /// In the order of the parcel, each with whether it is a directory; nothing for a node that is no more.
+    /// In the order of the parcel, each with whether it is a directory; `None` for a node that was removed.
     nodes: Vec<Option<(Ino, bool)>>,
 }
 
@@ -55,19 +55,19 @@ struct AtHand {
     is_directory: bool,
 }
 
-/// Descriptors without content (`O_PATH`), by node. See the top of this file.
+/// `O_PATH` descriptors, by node. See the module's documentation.
 pub(super) struct Paths {
     at_hand: Lru<AtHand>,
-    /// How many may be at hand.
+    /// The largest number at hand.
     most: usize,
     opens: Opens,
-    /// The parcel in which the descriptor of a node waits.
+    /// The number of the parcel in which the descriptor of a node waits.
     packed: HashMap<Ino, u64>,
     parcels: HashMap<u64, Packed>,
     next: u64,
 }
 
-/// Descriptors to be closed when the lock is let go.
+/// Descriptors that the caller closes after it has released the lock.
 pub(super) type Out = Vec<Arc<OwnedFd>>;
 
 impl Paths {
@@ -80,7 +80,7 @@ impl Paths {
     /// The descriptor of a node, if it has one.
     ///
     /// # Errors
-    /// EMFILE when the process has no room for it and those that wait with it.
+    /// EMFILE when the process has no room for it and the others of its parcel.
     pub(super) fn get(&mut self, ino: Ino, out: &mut Out) -> io::Result<Option<Arc<OwnedFd>>> {
         if self.at_hand.get(ino).is_none()
             && let Some(number) = self.packed.get(&ino)
@@ -95,7 +95,7 @@ impl Paths {
         self.at_hand.contains(ino) || self.packed.contains_key(&ino)
     }
 
-    /// Keep a descriptor of a node, unless it has one. The answer is whether it has one then.
+    /// Keep a descriptor of a node, unless it has one. The answer is whether the node has one afterwards.
     #[must_use = "a node without a descriptor needs another way"]
     pub(super) fn insert(&mut self, ino: Ino, fd: Arc<OwnedFd>, is_directory: bool, out: &mut Out) -> bool {
         if self.at_hand.get(ino).is_some() || self.packed.contains_key(&ino) {
@@ -117,7 +117,7 @@ impl Paths {
         has_room
     }
 
-    /// The node is no more.
+    /// Remove a node that the kernel has forgotten.
     pub(super) fn remove(&mut self, ino: Ino, out: &mut Out) {
         out.extend(self.at_hand.remove(ino).map(|at_hand| at_hand.fd));
         if let Some(number) = self.packed.remove(&ino)
@@ -133,8 +133,8 @@ impl Paths {
         }
     }
 
-    /// Take one descriptor of a node that is no more out of its parcel, and others with it; false if there is none. Until then it
-    /// keeps the disk from giving back the space of a file that was removed.
+    /// Unpack one parcel that holds a descriptor of a removed node; false if there is none. Until then such a descriptor keeps the disk
+    /// from freeing the space of a removed file.
     pub(super) fn clear(&mut self, out: &mut Out) -> bool {
         let has_waste = |(_, packed): &(&u64, &Packed)| packed.nodes.iter().any(Option::is_none);
         let Some(number) = self.parcels.iter().find(has_waste).map(|(number, _)| *number) else {
@@ -143,7 +143,7 @@ impl Paths {
         self.open_parcel(number, out).is_ok()
     }
 
-    /// Give up all of them.
+    /// Remove all of them.
     pub(super) fn take_all(&mut self, out: &mut Out) {
         out.extend(self.at_hand.take_if(|_| true).into_iter().map(|at_hand| at_hand.fd));
         self.packed.clear();
@@ -166,12 +166,12 @@ impl Paths {
         self.packed.len()
     }
 
-    /// A parcel takes a descriptor, too.
+    /// A parcel takes a descriptor too.
     fn is_full(&self) -> bool {
         self.at_hand.len() + self.parcels.len() >= self.most
     }
 
-    /// A file that lost its name is reached by its descriptor only.
+    /// Evict the oldest descriptor of a file that has a name. A file without a name can be reached only by its descriptor.
     fn evict(&mut self, out: &mut Out) {
         let oldest = self.at_hand.oldest(LOOKED_AT).into_iter();
         let has_name = |at_hand: &AtHand| fstat(&at_hand.fd).is_ok_and(|stat| stat.st_nlink > 0);
@@ -185,7 +185,7 @@ impl Paths {
         out.extend(self.at_hand.insert(ino, at_hand).map(|replaced| replaced.fd));
     }
 
-    /// The least recently used nodes that are no directories, if there are any: everything in a directory is looked up by it.
+    /// The least recently used nodes that are not directories, if there are any: every lookup in a directory needs its descriptor.
     fn least_used(&mut self) -> Vec<Ino> {
         let count = (self.most / PARCEL_PART).clamp(1, PARCEL_MAX);
         let oldest = self.at_hand.oldest(2 * count);
@@ -194,7 +194,7 @@ impl Paths {
         if nodes.is_empty() {
             nodes = directories;
         } else {
-            // They are not the oldest any more.
+            // The directories are then no longer the oldest.
             for ino in directories {
                 self.at_hand.get(ino);
             }
@@ -203,7 +203,7 @@ impl Paths {
         nodes
     }
 
-    /// Put the descriptors that were used least recently into a parcel. The answer is whether that was possible.
+    /// Put the least recently used descriptors into a parcel. The answer is whether that was possible.
     fn pack(&mut self, out: &mut Out) -> bool {
         if self.parcels.len() >= self.most / 2 {
             return false;
@@ -230,7 +230,7 @@ impl Paths {
         }
     }
 
-    /// Everything that is in a parcel is at hand from now on. If there is no room for that, others go into a parcel.
+    /// Bring all descriptors of a parcel to hand. If there is no room for them, pack others.
     fn open_parcel(&mut self, number: u64, out: &mut Out) -> io::Result<()> {
         let Some(packed) = self.parcels.get(&number) else { return Ok(()) };
         let descriptors = packed.parcel.unpack()?;
