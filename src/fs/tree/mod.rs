@@ -1,12 +1,12 @@
-//! The tree: the project as it is, with opens not reported.
+//! The tree: the project as it is. The kernel does not report opens to it.
 //!
-//! May assume: the session is mounted with `default_permissions`, for nothing else checks an open.
-//! Must never: make a change that [`Guard`] was not asked about, or let a thread that serves the kernel wait for anything but the
+//! May assume: the session is mounted with `default_permissions`, because nothing else checks an open.
+//! Must never: make a change that [`Guard`] has not granted, or let a thread that serves the kernel wait for anything but the
 //! disk.
 //!
-//! Reads and writes come by node, and are served through descriptors that [`Files`] keeps ready. O_TRUNC comes as a
-//! SETATTR of size 0 before open(2) returns. O_APPEND comes with each write, and the write goes to the disk's end: the offset
-//! that the kernel sends is where the file ended when the kernel looked last, which is wrong after a change beneath the mount.
+//! Reads and writes name a node, and the daemon serves them through descriptors that [`Files`] keeps ready. O_TRUNC arrives as a
+//! SETATTR of size 0 before open(2) returns. O_APPEND arrives with each write, and the daemon appends at the disk's end of the file: the
+//! offset in the request is the end that the kernel last read, which is wrong after a change beneath the mount.
 
 mod reserved;
 mod root;
@@ -33,15 +33,15 @@ use super::{
 use crate::engine::Engine;
 use crate::shown;
 
-/// The extended attribute of the root that tells what is in force.
+/// The extended attribute of the root that shows what is in force.
 pub const SESSION: &str = "user.crewfs.session";
 
-/// What is configurable about the tree.
+/// The configuration of the tree.
 #[derive(Debug, Clone)]
 pub struct TreeConfig {
     /// The name of the tasks directory, in the root of the project.
     pub tasks: OsString,
-    /// How changes are let through.
+    /// The guard's configuration.
     pub guard: guard::Config,
 }
 
@@ -50,15 +50,15 @@ pub struct Tree {
     core: Arc<TreeCore>,
 }
 
-/// What the methods and their parked answers share.
+/// What the methods share with parked answers.
 struct TreeCore {
     files: Arc<Files>,
     root: Arc<Root>,
     guard: Arc<Guard>,
     watch: Arc<TreeWatch>,
     terms: OnceLock<Arc<SessionInfo>>,
-    /// What the daemon has to say of itself.
-    more: OnceLock<More>,
+    /// The members that the daemon adds to the value of [`SESSION`].
+    extra: OnceLock<ExtraMembers>,
 }
 
 /// Where a WRITE puts its data.
@@ -66,17 +66,17 @@ struct TreeCore {
 enum WriteTarget {
     /// At this offset.
     Offset(u64),
-    /// At the file's end, wherever the kernel believes that to be.
-    End { believed: u64 },
-    /// At this offset, as the kernel writes back a page that a process stored into.
+    /// At the file's end on the disk; the kernel expected it at `kernel_end`.
+    End { kernel_end: u64 },
+    /// At this offset, from the page cache: a process has stored into a mapped page.
     Page(u64),
 }
 
 /// Members for the value of [`SESSION`].
-type More = Box<dyn Fn() -> serde_json::Map<String, serde_json::Value> + Send + Sync>;
+type ExtraMembers = Box<dyn Fn() -> serde_json::Map<String, serde_json::Value> + Send + Sync>;
 
 impl Tree {
-    /// The terms on which it is served, once it is.
+    /// What the session has agreed on with the kernel, once it is mounted.
     pub fn terms(&self) -> Option<Arc<SessionInfo>> {
         self.core.terms.get().cloned()
     }
@@ -92,52 +92,52 @@ impl Tree {
         let root = Arc::new(Root::new(files.clone(), config.tasks.clone())?);
         let policy = Box::new(root.clone());
         let guard = Arc::new(Guard::new(config.guard, policy, files.clone(), callers, engine));
-        let (terms, more) = (OnceLock::new(), OnceLock::new());
-        Ok(Tree { core: Arc::new(TreeCore { files, root, guard, watch, terms, more }) })
+        let (terms, extra) = (OnceLock::new(), OnceLock::new());
+        Ok(Tree { core: Arc::new(TreeCore { files, root, guard, watch, terms, extra }) })
     }
 
-    /// The tree is mounted now, as this device. From now on `kernel` is told what to forget, and changes can wait.
+    /// The tree is mounted as this device. From now on the watch and the guard invalidate the kernel's caches, and changes can wait.
     pub fn mounted(&self, device: DeviceNumber, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
         let guard = self.core.guard.clone();
         self.core.guard.start(device, kernel.clone())?;
-        self.core.watch.tell(kernel, Box::new(move |name| guard.changed_behind(name)))
+        self.core.watch.start(kernel, Box::new(move |name| guard.changed_behind(name)))
     }
 
-    /// Who lets changes through.
+    /// The guard that grants changes.
     pub fn guard(&self) -> &Arc<Guard> {
         &self.core.guard
     }
 
-    /// To be called every second or so: who is kept from a file may be done with it, and where not all changes behind the mount are
-    /// heard of, it is looked for some.
+    /// The caller runs this about once a second. It lowers the fences of connections that have closed their file. If the watch does not
+    /// report all changes beneath the mount, it also searches for some.
     pub fn look_around(&self) {
         self.core.guard.lower_fences();
-        if !self.core.watch.hears_all() {
+        if !self.core.watch.watches_all() {
             self.core.guard.changed_behind(None);
-            self.core.watch.forget_removed();
+            self.core.watch.invalidate_removed();
         }
     }
 
-    /// Have what `more` says told along with what is in force. It is called at every question: be brief.
+    /// Add the members that `more` returns to the value of [`SESSION`]. Each read of that attribute calls it, so it must be fast.
     pub fn tell_more(
         &self,
         more: impl Fn() -> serde_json::Map<String, serde_json::Value> + Send + Sync + 'static,
     ) {
-        let _ = self.core.more.set(Box::new(more));
+        let _ = self.core.extra.set(Box::new(more));
     }
 
-    /// What is in force in this session, for people and programs: the value of [`SESSION`].
+    /// The value of [`SESSION`]: what is in force in this session, for people and programs.
     pub fn session(&self) -> String {
         self.core.session()
     }
 
-    /// The kernel is gone: tell it nothing more, and let nobody wait.
+    /// The kernel is gone: invalidate nothing more, and end every wait.
     pub fn stop(&self) {
         self.core.guard.stop();
         self.core.watch.stop();
     }
 
-    /// Make a change of names, and answer with the node that it makes.
+    /// Run an operation that creates a name, and answer with the node of that name.
     fn make(
         &self,
         req: &Request,
@@ -145,11 +145,13 @@ impl Tree {
         reply: Reply<Entry>,
         mut make: impl FnMut(&TreeCore) -> Result<Attr> + Send + 'static,
     ) {
-        let (core, maker) = (self.core.clone(), self.core.clone());
-        self.core.guard.run(req, change, reply.from(move |attr| core.entry(attr)), move || make(&maker));
+        let (reply_core, make_core) = (self.core.clone(), self.core.clone());
+        self.core
+            .guard
+            .run(req, change, reply.from(move |attr| reply_core.entry(attr)), move || make(&make_core));
     }
 
-    /// Make any other change.
+    /// Run any other change.
     fn change<T: guard::ChangeOutcome + Send + 'static>(
         &self,
         req: &Request,
@@ -163,14 +165,14 @@ impl Tree {
 }
 
 impl TreeCore {
-    /// A node that was found or made, where the kernel may believe it for as long as its last known name allows.
+    /// The answer for a node that was found or created; its last known place decides how long the kernel may cache it.
     fn entry(&self, attr: Attr) -> Entry {
         let parent = self.files.parent_of(attr.ino).unwrap_or(ROOT);
         self.entry_in(parent, attr)
     }
 
     fn entry_in(&self, parent: Ino, attr: Attr) -> Entry {
-        let attr = self.watched(attr);
+        let attr = self.watch_directory(attr);
         let one_name = attr.kind == FileKind::Directory || attr.nlink == 1;
         let entry_ttl = if one_name && self.watch.covers(parent) { LONG } else { SHORT };
         let attr_ttl = match attr.kind {
@@ -181,16 +183,16 @@ impl TreeCore {
         Entry { attr, entry_ttl, attr_ttl }
     }
 
-    /// A directory that the kernel is about to hear of is watched from now on.
-    fn watched(&self, attr: Attr) -> Attr {
+    /// Watch a directory before the kernel learns of it.
+    fn watch_directory(&self, attr: Attr) -> Attr {
         match attr.kind {
             FileKind::Directory if self.watch.add(attr.ino) => self.files.getattr(attr.ino).unwrap_or(attr),
             _ => attr,
         }
     }
 
-    /// How long attributes may be believed. A file of several names may be changed by one that is not watched. Of a file that
-    /// lost its name beneath the mount, and is perhaps still open, nothing more is heard.
+    /// How long the kernel may cache attributes. A file with several names may be changed through one in an unwatched directory. The
+    /// watch reports nothing more of a file that lost its name beneath the mount and may still be open.
     fn attr_ttl(&self, attr: &Attr) -> Duration {
         let ttl = match (attr.kind, self.files.parent_of(attr.ino)) {
             _ if is_synthesized(attr.ino) => LONG,
@@ -208,12 +210,12 @@ impl TreeCore {
         Entry { attr: self.root.attr(link), entry_ttl, attr_ttl: LONG }
     }
 
-    /// What the desk is mounted on is always there, whatever the disk has by that name.
+    /// The mount point of the desk is always there, whatever the disk has by that name.
     fn desk_entry(&self) -> Entry {
         Entry { attr: self.root.desk_attr(), entry_ttl: LONG, attr_ttl: LONG }
     }
 
-    /// List the project's own entries, and in the root what crewfs adds to them.
+    /// List the project's own entries, and in the root also what crewfs adds to them.
     fn list(
         &self,
         ino: Ino,
@@ -229,12 +231,12 @@ impl TreeCore {
             }
             return Ok(());
         }
-        // In the root the links come after the disk's entries, at positions that are their node numbers. A disk could
-        // only mean one of its own entries by such a position if it numbered 2^62 of them.
+        // In the root the links come after the disk's entries, at positions that are their node numbers. A disk could use such a
+        // position for an entry of its own only if it numbered 2^62 of them.
         if !is_synthesized(offset) {
             let ended = self
                 .files
-                .list(ino, offset, &mut |entry| self.root.covers(ino, entry.name) || sink(entry, None))?;
+                .list(ino, offset, &mut |entry| self.root.shadows(ino, entry.name) || sink(entry, None))?;
             if !ended || ino != ROOT {
                 return Ok(());
             }
@@ -261,8 +263,8 @@ impl TreeCore {
         let (known, descriptors, packed) = self.files.counts();
         let nodes = json!({ "known": known, "descriptors": descriptors, "packed": packed });
         let mut session = json!({ "tree": terms, "watch": self.watch.shown(), "nodes": nodes });
-        if let (Some(more), Some(session)) = (self.more.get(), session.as_object_mut()) {
-            session.extend(more());
+        if let (Some(extra), Some(session)) = (self.extra.get(), session.as_object_mut()) {
+            session.extend(extra());
         }
         shown::json(&session)
     }
@@ -273,24 +275,24 @@ impl TreeCore {
         }
         let written = match target {
             WriteTarget::Page(offset) | WriteTarget::Offset(offset) => self.files.write(ino, offset, data)?,
-            WriteTarget::End { believed } => {
+            WriteTarget::End { kernel_end } => {
                 let appended = self.files.append(ino, data)?;
-                if appended.end != believed + u64::from(appended.written) {
-                    // The kernel has put the data into its pages where it took the end to be.
+                if appended.end != kernel_end + u64::from(appended.written) {
+                    // The kernel has put the data into its pages at the end that it knew.
                     self.guard.drop_pages(ino, || {});
                 }
                 appended.written
             }
         };
         if direct && let Some(kernel) = self.watch.kernel() {
-            // The kernel drops its pages before an asynchronous direct write, and not after. One that was read in between is
-            // dropped when the file's time is seen to have changed.
+            // The kernel drops its pages before an asynchronous direct write and not after it. If a page was read in between, the
+            // kernel drops it when it sees that the file's time has changed.
             kernel.forget_attributes(ino);
         }
         Ok(written)
     }
 
-    /// This caller is about to change content. The kernel does not think of the mode then.
+    /// Clear the set-id bits that this caller's write removes. The kernel does not update its cached mode then.
     fn drop_set_ids(&self, req: &Request, ino: Ino) -> Result<()> {
         if self.files.drop_set_ids(req, ino)?
             && let Some(kernel) = self.watch.kernel()
@@ -322,7 +324,7 @@ impl Filesystem for Tree {
 
     fn caller_check(&self, read: ReadRequest<'_>) -> CallerCheck {
         match read {
-            // The guard may hear of a read by it.
+            // The guard may record a read for it.
             ReadRequest::Getattr(_) => CallerCheck::Exact,
             ReadRequest::Lookup(..) | ReadRequest::Other => CallerCheck::Recent,
         }
@@ -361,7 +363,7 @@ impl Filesystem for Tree {
     fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>, reply: Reply<(Attr, Duration)>) {
         self.core.guard.seen(req);
         let core = self.core.clone();
-        // Reading asks by the open file, opening does not.
+        // A read(2) sends the open file along; an open(2) does not.
         self.core.guard.before_read(req, ino, fh.is_none(), move || {
             let attr = core.getattr_or_link(ino);
             reply.send(attr.map(|attr| (attr, core.attr_ttl(&attr))));
@@ -378,7 +380,7 @@ impl Filesystem for Tree {
     ) {
         let wanted = *change;
         let asked = match wanted.size {
-            // A descriptor comes along with ftruncate(2), and not with O_TRUNC.
+            // ftruncate(2) sends a descriptor along; O_TRUNC does not.
             Some(size) => Change::Truncate { ino, size, opens: fh.is_none() },
             None => Change::SetAttr { ino, change: wanted },
         };
@@ -440,7 +442,7 @@ impl Filesystem for Tree {
     ) {
         let exclusive = flags & libc::O_EXCL != 0;
         let (at, caller) = (EntryName::new(parent, name), *req);
-        // No handle: a RELEASE would never come for it.
+        // No handle: the kernel would never send a RELEASE for it.
         let reply = reply.from(|entry| (entry, Opened::default()));
         self.make(req, Change::Create { at: at.clone(), flags }, reply, move |core| {
             let (attr, _kept_by_files) = core.files.create(&caller, parent, &at.name, mode, exclusive)?;
@@ -476,8 +478,8 @@ impl Filesystem for Tree {
         });
     }
 
-    /// Not a sign of life: a page fault reads too, with the process's memory locked, and to look at who that is could
-    /// wait for that lock. Whoever reads has looked the file up before.
+    /// A read is no sign of life. A page fault also reads, while it holds the process's memory lock, and a look-up of its caller could
+    /// wait for that lock. A reader has looked up the file before.
     fn read(
         &self,
         req: &Request,
@@ -491,7 +493,7 @@ impl Filesystem for Tree {
         self.core.guard.reading(req, ino, flags & libc::O_ACCMODE != libc::O_RDONLY);
         let core = self.core.clone();
         let read = move || core.files.read(ino, offset, size);
-        self.core.files.leases().run(req.uid, read, move |came| reply.send(came));
+        self.core.files.leases().run(req.uid, read, move |outcome| reply.send(outcome));
     }
 
     fn write(
@@ -508,7 +510,7 @@ impl Filesystem for Tree {
         let core = &self.core;
         let target = match cached {
             true => WriteTarget::Page(offset),
-            false if flags & libc::O_APPEND != 0 => WriteTarget::End { believed: offset },
+            false if flags & libc::O_APPEND != 0 => WriteTarget::End { kernel_end: offset },
             false => WriteTarget::Offset(offset),
         };
         let direct = flags & libc::O_DIRECT != 0;
@@ -517,16 +519,16 @@ impl Filesystem for Tree {
             WriteTarget::Offset(_) => Change::Write { ino, append: false },
             WriteTarget::End { .. } => Change::Write { ino, append: true },
         };
-        // Not by `change`: what is written is copied only if it has to wait.
+        // Not by `change`: the data is copied only if the write has to wait.
         match core.guard.judge(req, &change) {
             Verdict::Granted(grant) => {
-                let came = core.write(req, ino, target, data, direct);
-                if !is_leased(&came) {
-                    return reply.send(core.guard.carry_out(grant, || came));
+                let outcome = core.write(req, ino, target, data, direct);
+                if !is_leased(&outcome) {
+                    return reply.send(core.guard.carry_out(grant, || outcome));
                 }
                 let (later, data, caller) = (core.clone(), data.to_vec(), *req);
                 let write = move || later.write(&caller, ino, target, &data, direct);
-                core.guard.finish(grant, req.uid, write, move |came| reply.send(came));
+                core.guard.finish(grant, req.uid, write, move |outcome| reply.send(outcome));
             }
             Verdict::Refused(error) => reply.send(Err(error)),
             Verdict::Wait(patience) => {
@@ -541,7 +543,7 @@ impl Filesystem for Tree {
         self.core.guard.seen(req);
         let core = self.core.clone();
         let sync = move || core.files.fsync(ino, datasync);
-        self.core.files.leases().run(req.uid, sync, move |came| reply.send(came));
+        self.core.files.leases().run(req.uid, sync, move |outcome| reply.send(outcome));
     }
 
     fn opendir(&self, _req: &Request, _ino: Ino) -> Result<u64> {
@@ -586,7 +588,7 @@ impl Filesystem for Tree {
                     }
                     taken
                 }
-                // It went away since it was listed.
+                // The entry was removed after it was listed.
                 Err(error) if error.errno() == libc::ENOENT => true,
                 Err(error) => {
                     failed = Some(error);

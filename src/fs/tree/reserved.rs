@@ -1,16 +1,16 @@
-//! What belongs to crewfs in the tree, and a worker cannot change.
+//! The names, files and attributes of the tree that belong to crewfs and that no worker can change.
 //!
 //! Must never: name an errno.
 
 use thiserror::Error;
 
-/// Why a change is refused whatever the rights of the caller are.
+/// Why a change is refused, whatever rights the caller has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Reserved {
-    /// The place of the state.
+    /// The state directory.
     #[error("the name .crewfs in the project's root is kept for the state of crewfs")]
     StateDirectory,
-    /// The directory beneath the mount of the queue.
+    /// The directory on which the queue is mounted.
     #[error(
         "the crew's queue is not mounted here: unmount and mount the project anew, or bind it with rbind"
     )]

@@ -1,6 +1,6 @@
 //! The special names in the root directory of the tree: one is hidden, the desk is mounted on another, and three are synthesized links.
 //!
-//! May assume: all of it concerns the root directory only.
+//! May assume: nothing here applies to any directory but the root.
 //! Must never: hide an entry of the project by the same name, except for the first two.
 
 use std::ffi::{OsStr, OsString};
@@ -11,18 +11,18 @@ use crate::fs::files::Files;
 use crate::fs::guard::{Change, EntryName, Policy};
 use crate::fs::{Attr, Fault, FileKind, Ino, ROOT, Result};
 
-/// The place of the state of crewfs in the project's directory on the disk.
+/// The state directory of crewfs in the project's directory on the disk.
 pub const HIDDEN: &str = ".crewfs";
 
 /// Numbers of synthesized links have this bit; numbers of [`Files`] never do.
 const SYNTHESIZED: Ino = 1 << 62;
 
-/// The synthesized links: their names, and what they lead to in the tasks directory.
+/// The synthesized links: their names, and their targets in the tasks directory.
 const LINKS: [(&str, &str); 3] =
     [("task-queue.json", "queue.json"), ("worker-status.json", "workers.json"), ("workers", "workers")];
 
-/// The node that the desk is mounted on: an empty directory, not the one of the disk. The kernel binds a mount to its node. On the node of
-/// the disk, the mount would move when the directory is renamed there, and end when it is removed.
+/// The node on which the desk is mounted: an empty directory that is not on the disk. The kernel binds a mount to its node. A mount on the
+/// disk's own directory would move when that directory is renamed beneath the mount, and end when it is removed.
 pub const DESK: Ino = SYNTHESIZED + 1 + LINKS.len() as Ino;
 
 /// Whether a node exists only through the mount.
@@ -38,9 +38,9 @@ pub(super) struct Link(usize);
 pub(super) struct Root {
     files: Arc<Files>,
     tasks: OsString,
-    /// The root's attributes at the start of the session: the links show its owner and times, which must not change.
+    /// The root's attributes at the start of the session. The links show its owner and times, which must not change.
     model: Attr,
-    /// Those of the disk's tasks directory at the start of the session. A user may mount only on a directory that it may write.
+    /// The attributes of the disk's tasks directory at the start of the session. A user may mount only on a directory that it may write.
     desk: Attr,
 }
 
@@ -62,22 +62,22 @@ impl Root {
         parent == ROOT && name == HIDDEN
     }
 
-    /// Whether a name is that of the directory that the desk is mounted on.
+    /// Whether a name is that of the desk's mount point.
     pub(super) fn is_desk(&self, parent: Ino, name: &OsStr) -> bool {
         parent == ROOT && name == self.tasks
     }
 
     /// Whether the disk's own entry of that name is hidden.
-    pub(super) fn covers(&self, parent: Ino, name: &OsStr) -> bool {
+    pub(super) fn shadows(&self, parent: Ino, name: &OsStr) -> bool {
         self.hides(parent, name) || self.is_desk(parent, name)
     }
 
-    /// The name of the directory that the desk is mounted on.
+    /// The name of the desk's mount point.
     pub(super) fn desk(&self) -> &OsStr {
         &self.tasks
     }
 
-    /// The attributes of that directory.
+    /// The attributes of the desk's mount point.
     pub(super) fn desk_attr(&self) -> Attr {
         Attr { ino: DESK, kind: FileKind::Directory, nlink: 2, size: 0, blocks: 0, ..self.desk }
     }
@@ -112,7 +112,7 @@ impl Root {
         }
     }
 
-    /// Stands for the attributes of `.` and `..` in a listing, which no program reads.
+    /// Placeholder attributes of `.` and `..` in a listing, which no program reads.
     pub(super) fn nameless(&self, ino: Ino) -> Attr {
         Attr { ino, ..self.model }
     }
@@ -138,7 +138,7 @@ impl Root {
         }
     }
 
-    fn may_take_away(&self, at: &EntryName) -> Result<()> {
+    fn may_remove(&self, at: &EntryName) -> Result<()> {
         if self.hides(at.parent, &at.name) {
             return Err(Fault::Absent.into());
         }
@@ -155,7 +155,7 @@ impl Root {
         if self.hides(at.parent, &at.name) {
             Err(Reserved::StateDirectory.into())
         } else {
-            self.may_take_away(at)
+            self.may_remove(at)
         }
     }
 
@@ -178,9 +178,9 @@ impl Policy for Root {
                 self.may_change(*ino)?;
                 self.may_make(to)
             }
-            Change::Unlink(at) | Change::Rmdir(at) => self.may_take_away(at),
+            Change::Unlink(at) | Change::Rmdir(at) => self.may_remove(at),
             Change::Rename { from, to, .. } => {
-                self.may_take_away(from)?;
+                self.may_remove(from)?;
                 self.may_replace(to)
             }
             Change::Xattr { ino: ROOT, name } if *name == super::SESSION => {
@@ -189,7 +189,7 @@ impl Policy for Root {
             Change::Truncate { ino, .. } | Change::SetAttr { ino, .. } | Change::Xattr { ino, .. } => {
                 self.may_change(*ino)
             }
-            // The kernel lets these reach regular files only.
+            // The kernel sends these for regular files only.
             Change::Write { .. }
             | Change::WriteMapped { .. }
             | Change::Fallocate { .. }
@@ -199,7 +199,7 @@ impl Policy for Root {
 }
 
 impl Link {
-    /// The link that a node number means.
+    /// The link with this node number.
     pub(super) fn of(ino: Ino) -> Option<Link> {
         let index = usize::try_from(ino.checked_sub(SYNTHESIZED)?).ok()?.checked_sub(1)?;
         (index < LINKS.len()).then_some(Link(index))

@@ -1,15 +1,14 @@
-//! The watch: whatever changes in the project behind the mount's back, the kernel is told to forget.
+//! The watch: it invalidates what the kernel has cached of files that change beneath the mount.
 //!
-//! May assume: the kernel tells of all changes in a directory from the moment it is marked (fanotify(7)), but of pages
-//! written through a mapping only when the file is closed; what this process did itself went through the mount.
-//! Must never: hold a lock while it talks to our own mount's side of the kernel: that waits for requests under way, which
+//! May assume: once a directory is marked (fanotify(7)), the kernel reports all changes in it. It reports pages that a process wrote
+//! through a mapping only when the file is closed. This process's own changes went through the mount.
+//! Must never: hold a lock while it invalidates caches of our own mount: the kernel then waits for requests under way, which
 //! need these locks.
 //!
-//! What the kernel was told is believed for [`LONG`] in a directory that is watched, and for [`SHORT`] elsewhere. A directory
-//! is marked when the kernel first hears of it, before its attributes are read for the answer; so nothing that happens after
-//! an answer was looked up can stay unheard. When a change is heard, what was answered before it may still be on its way to
-//! the kernel. So the first thing is always to ask the kernel to forget a name in that directory: it does so only when all
-//! that was begun there is done.
+//! The kernel may cache an answer for [`LONG`] in a directory that is watched, and for [`SHORT`] elsewhere. A directory is marked when
+//! the kernel first learns of it, before its attributes are read for the answer. So every change after an answer was looked up is
+//! reported. When a change is reported, an earlier answer may still be on its way to the kernel. So the watch always invalidates a name
+//! in that directory first: the kernel does that only after all lookups begun there have ended.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -28,31 +27,31 @@ use crate::fs::{Ino, Kernel, ROOT};
 use crate::limits;
 use crate::sys::{DirectoryEvent, DirectoryWatch, FileHandle, handle_of};
 
-/// How long the kernel may believe what it is told as soon as it changes.
+/// How long the kernel may cache an answer that the watch invalidates when it changes.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
-/// How long it may believe everything else.
+/// How long the kernel may cache any other answer.
 pub(super) const SHORT: Duration = Duration::from_secs(1);
 
-/// A name that no project has. To forget it does nothing but wait for the directory.
+/// A name that no project has. To invalidate it only waits for the directory's lock.
 const NO_NAME: &str = "\u{1}crewfs";
 
-/// Told of the name of every entry that something happened to; of none, if everything may have changed.
+/// Called with the name of every changed entry, or with `None` if everything may have changed.
 pub(super) type Listener = Box<dyn Fn(Option<&OsStr>) + Send + Sync>;
 
 /// The watch over one project.
 pub(super) struct TreeWatch {
     files: Arc<Files>,
-    /// The tasks directory in the root. The desk covers it, and to forget its name would take the desk away.
+    /// The tasks directory in the root. The desk is mounted on it, and invalidating its name would detach that mount.
     tasks: OsString,
     /// The marks, or why there are none.
     marks: Result<DirectoryWatch, String>,
     table: RwLock<WatchedDirectories>,
-    /// Names that the kernel was told are missing, and may believe so for long.
+    /// Missing names that the kernel may cache for [`LONG`].
     missing: Mutex<HashSet<(Ino, OsString)>>,
     kernel: OnceLock<Arc<dyn Kernel>>,
     listener: OnceLock<Listener>,
     thread: Mutex<Option<(OwnedFd, JoinHandle<()>)>>,
-    complained: AtomicBool,
+    has_warned: AtomicBool,
     lost: AtomicU64,
     seconds: AtomicU64,
 }
@@ -60,14 +59,14 @@ pub(super) struct TreeWatch {
 /// The directories that the kernel knows.
 #[derive(Default)]
 struct WatchedDirectories {
-    /// With their handles; `None` for those that cannot be watched.
+    /// Each with its handle; `None` for those that cannot be watched.
     nodes: HashMap<Ino, Option<FileHandle>>,
     by_handle: HashMap<FileHandle, Ino>,
 }
 
-/// What was heard of an entry.
+/// The changed entries, each with whether its name changed.
 #[derive(Default)]
-struct HeardChanges(BTreeMap<(Ino, OsString), bool>);
+struct ChangedEntries(BTreeMap<(Ino, OsString), bool>);
 
 impl TreeWatch {
     pub(super) fn new(files: Arc<Files>, tasks: OsString) -> TreeWatch {
@@ -88,7 +87,7 @@ impl TreeWatch {
             kernel: OnceLock::new(),
             listener: OnceLock::new(),
             thread: Mutex::default(),
-            complained: AtomicBool::new(false),
+            has_warned: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             seconds: AtomicU64::new(0),
         };
@@ -96,19 +95,19 @@ impl TreeWatch {
         watch
     }
 
-    /// Whether all changes in all directories that the kernel knows are heard of.
-    pub(super) fn hears_all(&self) -> bool {
+    /// Whether all directories that the kernel knows are watched.
+    pub(super) fn watches_all(&self) -> bool {
         let table = self.table.read();
         self.marks.is_ok() && table.by_handle.len() == table.nodes.len()
     }
 
-    /// Whether all changes in this directory are heard of.
+    /// Whether a directory is watched.
     pub(super) fn covers(&self, directory: Ino) -> bool {
         matches!(self.table.read().nodes.get(&directory), Some(Some(_)))
     }
 
-    /// Watch a directory that the kernel is about to hear of. Whether its attributes have to be read again: what was read
-    /// before it was watched may be outdated.
+    /// Watch a directory before the kernel learns of it. The answer is whether its attributes must be read again: what was read before
+    /// the mark may be outdated.
     pub(super) fn add(&self, directory: Ino) -> bool {
         let Ok(marks) = &self.marks else { return false };
         if self.table.read().nodes.contains_key(&directory) {
@@ -134,7 +133,7 @@ impl TreeWatch {
             Ok(handle)
         });
         if let Err(error) = &marked
-            && !self.complained.swap(true, Ordering::Relaxed)
+            && !self.has_warned.swap(true, Ordering::Relaxed)
         {
             log::warn!(
                 "a directory cannot be watched ({error}); in it, and in others like it, changes behind the mount show only \
@@ -144,17 +143,17 @@ impl TreeWatch {
         marked.ok()
     }
 
-    /// The kernel does not know a directory any more.
+    /// The kernel has forgotten a directory.
     pub(super) fn remove(&self, directory: &Forgotten) {
         let Ok(marks) = &self.marks else { return };
         let mut table = self.table.write();
-        // It may have been introduced again, and then is counted on.
+        // A lookup may have introduced it again. It then stays watched.
         if self.files.knows(directory.ino) {
             return;
         }
         let Some(Some(handle)) = table.nodes.remove(&directory.ino) else { return };
         table.by_handle.remove(&handle);
-        // What is found elsewhere by now keeps its mark, and nobody listens to it.
+        // If it has moved, its mark stays, and its events are ignored.
         if let Some(descriptor) = self.files.descriptor_of_forgotten(directory)
             && handle_of(descriptor.as_fd()).is_ok_and(|found| found == handle)
         {
@@ -162,7 +161,7 @@ impl TreeWatch {
         }
     }
 
-    /// The kernel is about to be told that a name is missing: for how long may it believe that?
+    /// How long the kernel may cache that a name is missing.
     pub(super) fn missing(&self, parent: Ino, name: &OsStr) -> Duration {
         if !self.covers(parent) {
             return SHORT;
@@ -175,8 +174,8 @@ impl TreeWatch {
         LONG
     }
 
-    /// From now on, tell the kernel what has changed, also of what happened so far.
-    pub(super) fn tell(
+    /// From now on, invalidate what has changed, including all changes since the marks were set.
+    pub(super) fn start(
         self: &Arc<TreeWatch>,
         kernel: Arc<dyn Kernel>,
         listener: Listener,
@@ -193,7 +192,7 @@ impl TreeWatch {
         Ok(())
     }
 
-    /// The kernel, as soon as it can be told anything.
+    /// The kernel, once the tree is mounted.
     pub(super) fn kernel(&self) -> Option<&dyn Kernel> {
         self.kernel.get().map(|kernel| &**kernel)
     }
@@ -233,8 +232,8 @@ impl TreeWatch {
             if !fds[0].revents().is_empty() {
                 return;
             }
-            let (mut changes, mut lost) = (HeardChanges::default(), false);
-            let heard = marks.read(&mut buffer, &mut |heard| match heard {
+            let (mut changes, mut lost) = (ChangedEntries::default(), false);
+            let has_events = marks.read(&mut buffer, &mut |event| match event {
                 DirectoryEvent::Entry { by_us: true, .. } => {}
                 DirectoryEvent::Entry { name_changed, directory, name, .. } => {
                     if let Some(directory) = self.table.read().by_handle.get(directory) {
@@ -245,31 +244,31 @@ impl TreeWatch {
             });
             if lost {
                 self.lost.fetch_add(1, Ordering::Relaxed);
-                self.forget_everything(&**kernel);
+                self.invalidate_all(&**kernel);
             } else {
-                self.forget(&changes, &**kernel);
+                self.invalidate(&changes, &**kernel);
             }
             if self.missing.lock().len() >= limits::MISSING_NAMES_KEPT {
-                self.forget_missing(&**kernel, false);
+                self.invalidate_missing(&**kernel, false);
             }
-            if changes.0.is_empty() && !lost && heard.unwrap_or(true) {
+            if changes.0.is_empty() && !lost && has_events.unwrap_or(true) {
                 let _ = poll(&mut [PollFd::new(stopped, PollFlags::IN)], Some(&rest));
             }
         }
     }
 
-    /// Whether the kernel must not be told to forget a name, and need not.
-    fn stays(&self, parent: Ino, name: &OsStr) -> bool {
+    /// Whether a name must not be invalidated, and need not.
+    fn is_exempt(&self, parent: Ino, name: &OsStr) -> bool {
         parent == ROOT && (name == self.tasks || name == super::HIDDEN)
     }
 
-    fn forget(&self, changes: &HeardChanges, kernel: &dyn Kernel) {
+    fn invalidate(&self, changes: &ChangedEntries, kernel: &dyn Kernel) {
         let mut directories = BTreeMap::new();
         for (_, name) in changes.0.keys() {
-            self.listener.get().into_iter().for_each(|heard| heard(Some(name)));
+            self.listener.get().into_iter().for_each(|listener| listener(Some(name)));
         }
         for ((directory, name), name_changed) in &changes.0 {
-            if self.stays(*directory, name) {
+            if self.is_exempt(*directory, name) {
                 continue;
             }
             let listing_changed = directories.entry(*directory).or_insert(false);
@@ -285,8 +284,8 @@ impl TreeWatch {
                 false => kernel.forget_name(directory, OsStr::new(NO_NAME)),
             }
         }
-        // First every node that lost its name, then those that have one now: a file may have moved from here to there. A file
-        // that is open goes on without a name, and has a link less.
+        // First every node that lost its name, then those that have one now: a file may have moved from one name to another. An open
+        // file goes on without a name, and its link count is lower by one.
         let entries = || changes.0.iter().filter(|((_, name), _)| name != ".");
         for ((directory, name), _) in entries().filter(|(_, name_changed)| **name_changed) {
             if let Some(lost) = self.files.lost_beneath(*directory, name) {
@@ -300,18 +299,18 @@ impl TreeWatch {
         }
     }
 
-    /// Nobody knows what has changed. It costs a look at every node that the kernel knows, and a word to the kernel.
-    fn forget_everything(&self, kernel: &dyn Kernel) {
-        self.listener.get().into_iter().for_each(|heard| heard(None));
+    /// Invalidate everything, because events were lost. This examines every node that the kernel knows, and sends an invalidation for it.
+    fn invalidate_all(&self, kernel: &dyn Kernel) {
+        self.listener.get().into_iter().for_each(|listener| listener(None));
         let watched: Vec<Ino> = self.table.read().by_handle.values().copied().collect();
         log::info!("more changed behind the mount than the kernel could tell: everything is looked at anew");
         for directory in watched {
             kernel.forget_name(directory, OsStr::new(NO_NAME));
         }
         for (ino, place) in self.files.all_known() {
-            // Names that still mean the same stay: forgetting one would take away what is mounted below it.
+            // A name that still leads to the same node stays: its invalidation would detach what is mounted below it.
             if let Some((parent, name)) = place
-                && !self.stays(parent, &name)
+                && !self.is_exempt(parent, &name)
                 && self.files.known_at(parent, &name) != Some(ino)
             {
                 kernel.forget_name(parent, &name);
@@ -319,17 +318,17 @@ impl TreeWatch {
             }
             kernel.forget_content(ino);
         }
-        self.forget_missing(kernel, true);
+        self.invalidate_missing(kernel, true);
     }
 
-    /// Have the kernel forget the names of files that were removed where that is not heard of. To be called every second or so.
-    pub(super) fn forget_removed(&self) {
+    /// Invalidate the names of removed files in directories that are not watched. The caller runs this about once a second.
+    pub(super) fn invalidate_removed(&self) {
         let seconds = self.seconds.fetch_add(1, Ordering::Relaxed);
         let Some(kernel) = self.kernel().filter(|_| seconds.is_multiple_of(limits::REMOVED_SECONDS)) else {
             return;
         };
         for (ino, parent, name) in self.files.removed_beneath() {
-            if !self.stays(parent, &name) && !self.covers(parent) {
+            if !self.is_exempt(parent, &name) && !self.covers(parent) {
                 kernel.forget_name(parent, &name);
                 if self.files.lost_beneath(parent, &name).is_some() {
                     kernel.forget_attributes(ino);
@@ -338,24 +337,24 @@ impl TreeWatch {
         }
     }
 
-    /// Let the kernel ask again for names that were missing. Of those that are there by now it was told, unless that
-    /// was `lost`.
-    fn forget_missing(&self, kernel: &dyn Kernel, lost: bool) {
+    /// Invalidate the names that the kernel caches as missing. A name that exists by now was reported and already invalidated, unless
+    /// events were `lost`.
+    fn invalidate_missing(&self, kernel: &dyn Kernel, lost: bool) {
         let missing = std::mem::take(&mut *self.missing.lock());
         for (parent, name) in missing {
-            let knows = match self.files.known_at(parent, &name) {
-                // As above: what is right stays.
+            let is_current = match self.files.known_at(parent, &name) {
+                // As above: a name that leads to the right node stays.
                 Some(ino) => self.files.place_is(ino, parent, &name),
                 None => !lost && self.files.exists(parent, &name).unwrap_or(false),
             };
-            if !knows {
+            if !is_current {
                 kernel.forget_name(parent, &name);
             }
         }
     }
 }
 
-impl HeardChanges {
+impl ChangedEntries {
     fn note(&mut self, directory: Ino, name: &OsStr, name_changed: bool) {
         *self.0.entry((directory, name.to_owned())).or_insert(false) |= name_changed;
     }
