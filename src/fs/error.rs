@@ -33,7 +33,7 @@ pub enum FsError {
     Guard(GuardRefusal),
     /// The caller has no name.
     Nameless(Nameless),
-    /// The tasks directory does not work in this way.
+    /// The tasks directory does not support this use.
     Misuse(Misuse),
     /// The name or the file belongs to crewfs.
     Reserved(Reserved),
@@ -46,23 +46,23 @@ pub struct OsError(Errno);
 /// Faults that an errno describes completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// There is no such file at present.
+    /// The file does not exist at present.
     Absent,
-    /// There is one already.
+    /// A file of that name exists.
     Exists,
-    /// The file is another one by now. The kernel looks the path up again.
+    /// The node's file is no longer at its name. The kernel looks the path up again.
     Stale,
-    /// There is no such open file, or not of this kind.
+    /// No open file has this handle, or it is of another kind.
     NoHandle,
     /// The file is not a directory.
     NotDirectory,
     /// The file is a directory.
     IsDirectory,
-    /// There is no such attribute.
+    /// The file has no such attribute.
     NoAttribute,
     /// Source and target are on two filesystems, as far as the caller can tell.
     OtherFilesystem,
-    /// An argument makes no sense here.
+    /// The argument is not valid here.
     Invalid,
     /// The file would be too large.
     TooLarge,
@@ -70,9 +70,9 @@ pub enum Fault {
     BeyondEnd,
     /// The file does not support the operation.
     Unsupported,
-    /// No file supports the operation. The kernel asks no more.
+    /// No file supports the operation. The kernel does not request it again.
     NotImplemented,
-    /// The disk has a file of a kind that has no name.
+    /// The file on the disk is of an unknown kind.
     UnknownKind,
     /// Another process has a lease on the file.
     Leased,
@@ -134,7 +134,7 @@ fn of_fault(fault: Fault) -> Errno {
     }
 }
 
-/// C22, C24.
+/// The errno of a refusal by the queue (C22, C24).
 fn of_refusal(refusal: &Refusal) -> Errno {
     match refusal {
         Refusal::Unknown { .. }

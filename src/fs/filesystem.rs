@@ -1,8 +1,8 @@
-//! What the kernel can ask of a filesystem, and what a filesystem can ask of the kernel, as two traits.
+//! Two traits: [`Filesystem`], the operations that the kernel requests, and [`Kernel`], the invalidations that a filesystem requests.
 //!
 //! May assume: requests come from the kernel, already split into fields by [`crate::fuse`]; names hold no `/`.
 //!
-//! Every method that changes something takes a [`Reply`], because its answer may have to wait: the thread goes back to the kernel, and
+//! Every method that changes something takes a [`Reply`], because its answer may have to wait: the thread returns to the kernel, and
 //! another thread answers when the outcome is known. Methods that only read return at once.
 
 use std::ffi::{OsStr, OsString};
@@ -16,12 +16,12 @@ use super::types::{
     SetAttr, StatFs,
 };
 
-/// An answer still owed to the kernel. It can be kept, sent to another thread, and given once;
-/// dropping it unanswered answers EIO, so that no caller ever hangs.
+/// An answer still owed to the kernel. It can be kept, sent to another thread, and given once.
+/// If it is dropped unanswered, the answer is EIO, so that no caller ever hangs.
 pub struct Reply<T>(Box<dyn FnOnce(Result<T>) + Send>);
 
 impl<T> Reply<T> {
-    /// An answer that `send` will carry to the caller.
+    /// An answer that `send` delivers to the caller.
     pub fn new(send: impl FnOnce(Result<T>) + Send + 'static) -> Reply<T> {
         Reply(Box::new(send))
     }
@@ -31,7 +31,7 @@ impl<T> Reply<T> {
         (self.0)(answer)
     }
 
-    /// An answer that is made of another one: where something else is known first.
+    /// An answer that `make` converts from another value, once that value is known.
     pub fn from<S>(self, make: impl FnOnce(S) -> T + Send + 'static) -> Reply<S>
     where
         T: 'static,
@@ -42,27 +42,27 @@ impl<T> Reply<T> {
 
 /// A filesystem in plain types. One session of the kernel calls it from several threads at once.
 ///
-/// The shapes follow the kernel's requests one to one; what each must do is in fuse(4) and in
-/// `Documentation/filesystems/fuse.rst` of Linux. The kernel has checked permissions (`default_permissions`)
-/// before a request arrives. Defaults answer ENOSYS or EPERM, as for a filesystem without the feature.
+/// The methods follow the kernel's requests one to one; fuse(4) and `Documentation/filesystems/fuse.rst` of Linux define what each must
+/// do. The kernel has checked permissions (`default_permissions`) before a request arrives. Default methods answer ENOSYS or EPERM, as
+/// for a filesystem without the feature.
 #[allow(unused_variables)]
 pub trait Filesystem: Send + Sync + 'static {
-    /// Whether OPEN, FLUSH and RELEASE of regular files, and those of directories, reach this filesystem. When false, the
-    /// kernel is told once that opens need no report, every later request carries handle 0, and the kernel keeps contents
-    /// and listings by itself.
+    /// Whether the kernel sends OPEN, FLUSH and RELEASE of regular files, and those of directories, to this filesystem. When false, the
+    /// daemon answers once that opens need no report; every later request carries handle 0, and the kernel caches contents and listings
+    /// by itself.
     fn opens_reported(&self) -> bool;
     /// How exactly the caller of a request that changes nothing must be known: exactly, if the answer may depend on the caller.
     fn caller_check(&self, read: ReadRequest<'_>) -> CallerCheck;
     /// The session begins, with this information.
     fn began(&self, terms: Arc<SessionInfo>) {}
 
-    /// Find `name` in `parent`, and count one reference to the node. A missing name that is to be asked for again is
-    /// ENOENT.
+    /// Find `name` in `parent`, and count one reference to the node. The answer ENOENT makes the kernel ask again the next time it
+    /// needs the name.
     fn lookup(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Found>;
     /// The kernel drops `count` references to `ino`.
     fn forget(&self, ino: Ino, count: u64);
-    /// The attributes, and how long they may be believed. The kernel asks for those of what a CREATE made before `open(2)`
-    /// returns, if they may not be believed: a filesystem can hold that answer back until what was made is safe.
+    /// The attributes, and how long the kernel may cache them. If it may not cache those of a newly created file, it requests them
+    /// before `open(2)` returns: so a filesystem can hold that answer back until the creation is durable.
     fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>, reply: Reply<(Attr, Duration)>);
     /// Change attributes.
     fn setattr(
@@ -76,15 +76,15 @@ pub trait Filesystem: Send + Sync + 'static {
     /// The target of a symbolic link.
     fn readlink(&self, req: &Request, ino: Ino) -> Result<OsString>;
 
-    /// Make a regular file, pipe, socket or device, which the type bits of the mode tell.
+    /// Create a regular file, pipe, socket or device, according to the type bits of the mode.
     fn mknod(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, rdev: u32, reply: Reply<Entry>);
-    /// Make a directory. The answer must be a directory.
+    /// Create a directory. The answer must be a directory.
     fn mkdir(&self, req: &Request, parent: Ino, name: &OsStr, mode: NewMode, reply: Reply<Entry>);
-    /// Make a symbolic link.
+    /// Create a symbolic link.
     fn symlink(&self, req: &Request, parent: Ino, name: &OsStr, target: &OsStr, reply: Reply<Entry>);
-    /// Make a hard link.
+    /// Create a hard link.
     fn link(&self, req: &Request, ino: Ino, parent: Ino, name: &OsStr, reply: Reply<Entry>);
-    /// Make and open a regular file in one step. The answer must be a regular file. `flags` are those of `open(2)`.
+    /// Create and open a regular file in one step. The answer must be a regular file. `flags` are those of `open(2)`.
     fn create(
         &self,
         req: &Request,
@@ -141,16 +141,16 @@ pub trait Filesystem: Send + Sync + 'static {
         cached: bool,
         reply: Reply<u32>,
     );
-    /// One `close(2)` of a handle; a handle with duplicates sees several. Called only where opens are reported.
+    /// One `close(2)` of a handle; a handle with duplicates gets several. Called only where opens are reported.
     fn flush(&self, req: &Request, ino: Ino, fh: u64, reply: Reply<()>) {
         reply.send(Err(Fault::NotImplemented.into()));
     }
     /// The last close of a handle. Called only where opens are reported.
     fn release(&self, ino: Ino, fh: u64) {}
-    /// Put a file's content on disk.
+    /// Sync a file's content to the disk.
     fn fsync(&self, req: &Request, ino: Ino, fh: u64, datasync: bool, reply: Reply<()>);
 
-    /// Open a directory for listing; the answer is its handle. Called only where opens are reported.
+    /// Open a directory for listing. The answer is its handle. Called only where opens are reported.
     fn opendir(&self, req: &Request, ino: Ino) -> Result<u64>;
     /// List from `offset` (0, or a [`DirEntry::next`]) until `sink` returns false.
     fn readdir(
@@ -161,8 +161,8 @@ pub trait Filesystem: Send + Sync + 'static {
         offset: u64,
         sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<()>;
-    /// As [`Filesystem::readdir`], and each line comes with its node, of which one reference is counted if `sink` took the
-    /// line. What comes with `.` and `..` is not looked at. Called only where opens are not reported.
+    /// As [`Filesystem::readdir`], with the node of each entry. One reference to it is counted if `sink` took the entry. The kernel
+    /// ignores the nodes of `.` and `..`. Called only where opens are not reported.
     fn readdirplus(
         &self,
         req: &Request,
@@ -174,7 +174,7 @@ pub trait Filesystem: Send + Sync + 'static {
     }
     /// Close a directory handle.
     fn releasedir(&self, ino: Ino, fh: u64);
-    /// Put a directory's entries on disk.
+    /// Sync a directory's entries to the disk.
     fn fsyncdir(&self, req: &Request, ino: Ino, fh: u64, reply: Reply<()>);
     /// Space and inodes of the filesystem.
     fn statfs(&self, req: &Request, ino: Ino) -> Result<StatFs>;
@@ -214,20 +214,20 @@ pub trait Filesystem: Send + Sync + 'static {
     fn lseek(&self, req: &Request, ino: Ino, fh: u64, offset: i64, whence: i32) -> Result<u64> {
         Err(Fault::NotImplemented.into())
     }
-    /// Copy within the filesystem; the answer is the number of bytes copied.
+    /// Copy within the filesystem. The answer is the number of bytes copied.
     fn copy_file_range(&self, req: &Request, from: FileRange, to: FileRange, length: u64, reply: Reply<u32>) {
         reply.send(Err(Fault::NotImplemented.into()));
     }
 }
 
-/// What the kernel can be told to forget. Never to be called by a thread that owes the kernel an answer about the same
-/// node, except for its attributes: both sides would wait for the node's lock. What the kernel does not know it need not
+/// Invalidations of what the kernel has cached. A thread that owes the kernel an answer about a node must not invalidate anything of that
+/// node except its attributes: both sides would wait for the node's lock. Invalidating what the kernel does not know does nothing.
 /// forget.
 pub trait Kernel: Send + Sync {
-    /// The attributes of a node. This takes no lock.
+    /// Invalidate the attributes of a node. This takes no lock.
     fn forget_attributes(&self, ino: Ino);
-    /// The attributes of a node and its content: a file's pages, a directory's listing, a link's target.
+    /// Invalidate the attributes of a node and its content: a file's pages, a directory's listing, a link's target.
     fn forget_content(&self, ino: Ino);
-    /// What a name means. When this returns, nothing is under way any more in that directory that was begun before.
+    /// Invalidate a name. When this returns, every operation in that directory that was begun before has ended.
     fn forget_name(&self, parent: Ino, name: &OsStr);
 }

@@ -1,8 +1,8 @@
 //! The two small filesystems, in plain types: the [`tree`] (the project as it is) and the [`desk`] (the queue as files), and what
 //! they share.
 //!
-//! The vocabulary is in [`types`], the error that every method can end with is [`error`], and what the kernel can ask of a filesystem is the
-//! trait in [`filesystem`].
+//! [`types`] has the vocabulary, [`error`] the error of every method, and [`filesystem`] the trait with the operations that the kernel
+//! requests.
 //!
 //! Must never: name fuser, read a clock, or answer a request twice.
 

@@ -1,7 +1,7 @@
-//! Whether a caller may read or write a file, asked of the file itself.
+//! Whether a caller may read or write a file, according to the file's own mode and ACL.
 //!
-//! May assume: the caller waits for the answer, so its groups are those with which it asks.
-//! Must never: grant what it cannot see. An ACL that cannot be read or understood leaves only the owner.
+//! May assume: the caller waits for the answer, so its groups do not change meanwhile.
+//! Must never: grant a right that it cannot verify. If an ACL cannot be read or understood, only the owner has access.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -16,10 +16,10 @@ use crate::limits::XATTR_MAX;
 use crate::queue::{Access, Wanted};
 
 const ACCESS_ACL: &str = "system.posix_acl_access";
-/// The version of its format (`include/uapi/linux/posix_acl_xattr.h`).
+/// The version of the ACL format (`include/uapi/linux/posix_acl_xattr.h`).
 const VERSION: u32 = 2;
 
-/// What is known of a file to which a descriptor, perhaps of O_PATH, leads.
+/// The owner, mode and ACL of a descriptor's file; the descriptor may be an O_PATH one.
 pub(super) fn access_of(file: impl AsFd) -> Result<Access, Errno> {
     let stat = fstat(file.as_fd())?;
     let mode = (stat.st_mode & 0o777) as u16;
@@ -38,7 +38,7 @@ pub(super) fn access_of(file: impl AsFd) -> Result<Access, Errno> {
     Ok(Access { uid: stat.st_uid, gid: stat.st_gid, mode, acl })
 }
 
-/// Whether every user may surely read a file in a directory.
+/// Whether every user can certainly read a file in a directory.
 pub(super) fn is_for_everybody(directory: impl AsFd, name: &OsStr) -> bool {
     let path = Path::new("/proc/self/fd").join(directory.as_fd().as_raw_fd().to_string()).join(name);
     let mode = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_or(0, |stat| stat.st_mode);
@@ -46,14 +46,14 @@ pub(super) fn is_for_everybody(directory: impl AsFd, name: &OsStr) -> bool {
         && matches!(lgetxattr(&path, ACCESS_ACL, &mut [0; 0]), Err(Errno::NODATA | Errno::OPNOTSUPP))
 }
 
-/// Whether this caller may do that with a file of which this is known.
+/// Whether this caller may do what is `wanted` with a file.
 pub(super) fn allow(access: &Access, req: &Request, wanted: Wanted) -> bool {
     access.allows(req.uid, wanted, |groups| {
         groups.contains(&req.gid) || rights::groups_of(req.tid).iter().any(|group| groups.contains(group))
     }) || rights::overrides(req, wanted == Wanted::Read, Owner { uid: access.uid, gid: access.gid })
 }
 
-/// The entries of an ACL; nothing if it cannot be understood.
+/// The entries of an ACL; `None` if it cannot be understood.
 fn parse(value: &[u8]) -> Option<Vec<(u16, u16, u32)>> {
     let (version, entries) = value.split_at_checked(4)?;
     if version != VERSION.to_le_bytes() || entries.len() % 8 != 0 {

@@ -1,7 +1,7 @@
-//! What a caller may do by its supplementary groups and its capabilities, which a request does not carry.
+//! The rights that a caller has by its supplementary groups and its capabilities, which a request does not carry.
 //!
-//! May assume: the caller waits for the answer. Its `status` and its maps of ids in `/proc` take no lock of the process.
-//! Must never: grant what it cannot see. A caller without a number counts by its uid and gid alone.
+//! May assume: the caller waits for the answer. Reading its `status` and its id maps in `/proc` takes no lock of the process.
+//! Must never: grant a right that it cannot verify. A caller without a thread id has only the rights of its uid and gid.
 
 use std::fs;
 
@@ -9,11 +9,11 @@ use super::Request;
 
 /// `CAP_DAC_OVERRIDE` of Linux: to read and write files whatever their permissions.
 const DAC_OVERRIDE: u32 = 1;
-/// `CAP_DAC_READ_SEARCH` of Linux: to read them.
+/// `CAP_DAC_READ_SEARCH` of Linux: to read files whatever their permissions.
 const DAC_READ_SEARCH: u32 = 2;
 /// `CAP_FOWNER` of Linux: to change files as their owner may.
 const FOWNER: u32 = 3;
-/// `CAP_FSETID` of Linux: to keep set-id bits where others lose them.
+/// `CAP_FSETID` of Linux: to keep set-id bits that a change by other callers clears.
 const FSETID: u32 = 4;
 
 /// The owner of a file, and its group.
@@ -35,7 +35,7 @@ pub(super) fn keeps_set_gid(req: &Request, file: Owner) -> bool {
     groups(&status).any(|group| group == file.gid) || is_capable(req, &status, FSETID, file)
 }
 
-/// Whether set-id bits stay on whatever the caller writes: it is privileged on the whole machine, as far as this daemon knows it.
+/// Whether set-id bits stay on every file that the caller writes: the caller is privileged in the daemon's own user namespace.
 pub(super) fn keeps_set_ids(req: &Request) -> bool {
     let map = |process: &str| fs::read(format!("/proc/{process}/uid_map")).ok();
     match has(&status_of(req.tid), FSETID) {
@@ -55,18 +55,18 @@ pub(super) fn overrides(req: &Request, to_read: bool, file: Owner) -> bool {
     is_capable(req, &status, DAC_OVERRIDE, file) || to_read && is_capable(req, &status, DAC_READ_SEARCH, file)
 }
 
-/// The supplementary groups of a thread; none if it cannot be seen.
+/// The supplementary groups of a thread; none if its status cannot be read.
 pub(super) fn groups_of(tid: u32) -> Vec<u32> {
     groups(&status_of(tid)).collect()
 }
 
-/// What `/proc` says of a thread; nothing if it cannot be seen.
+/// The `status` of a thread in `/proc`; empty if it cannot be read.
 fn status_of(tid: u32) -> String {
     match tid {
         0 => String::new(),
         tid => {
             let status = fs::read(format!("/proc/{tid}/status")).unwrap_or_default();
-            // The name in it can be any bytes.
+            // The process name in it can be any bytes.
             String::from_utf8_lossy(&status).into_owned()
         }
     }
@@ -83,7 +83,7 @@ fn groups(status: &str) -> impl Iterator<Item = u32> {
         .filter_map(|group| group.parse().ok())
 }
 
-/// Whether a thread with this status has a capability in its user namespace; nothing if it cannot be seen.
+/// Whether a thread with this status has a capability in its user namespace; `None` if the status does not say it.
 fn has(status: &str, capability: u32) -> Option<bool> {
     let effective = u64::from_str_radix(field(status, "CapEff:")?.trim(), 16).ok()?;
     Some(effective >> capability & 1 == 1)
@@ -98,7 +98,7 @@ fn is_capable(req: &Request, status: &str, capability: u32, file: Owner) -> bool
     has && knows("uid_map", file.uid) && knows("gid_map", file.gid)
 }
 
-/// Whether an id is in a map: lines of first id inside, first id outside, and how many (user_namespaces(7)).
+/// Whether an id is in a map: lines of first id inside, first id outside, and count (user_namespaces(7)).
 fn is_mapped(map: &str, id: u32) -> bool {
     map.lines().any(|line| {
         let mut numbers = line.split_ascii_whitespace().skip(1).filter_map(|number| number.parse().ok());
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(groups(status).collect::<Vec<_>>(), [4, 24, 1000]);
         let file = Owner { uid: 0, gid: 0 };
         let req = Request { tid: std::process::id(), uid: 1000, gid: 1000 };
-        // This process knows its own owner, whatever namespace it is in.
+        // Every user namespace maps this process's own owner.
         assert!(is_capable(&req, status, FSETID, file));
         assert!(!is_capable(&req, status, FOWNER, file));
         assert!(groups("Groups:\t\n").next().is_none());

@@ -1,6 +1,6 @@
-//! The terms of a session: what the kernel agreed to, and how much it asked since.
+//! The terms of a session: the features that the kernel has agreed to, and the number of its requests since.
 //!
-//! Must never: be looked at to decide anything about files; it is for people, for tests, and for the watchdog.
+//! Must never: decide anything about files. It serves people, tests, and the watchdog.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::Stopwatch;
 
-/// Requests that are counted one by one.
+/// The requests that are counted by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestKind {
     /// LOOKUP
@@ -80,7 +80,7 @@ pub enum RequestKind {
     CopyFileRange,
 }
 
-const ASKED: [(RequestKind, &str); 31] = [
+const REQUEST_NAMES: [(RequestKind, &str); 31] = [
     (RequestKind::Lookup, "lookup"),
     (RequestKind::Getattr, "getattr"),
     (RequestKind::Setattr, "setattr"),
@@ -117,16 +117,16 @@ const ASKED: [(RequestKind, &str); 31] = [
 /// What one session has agreed on with the kernel.
 #[derive(Debug, Default)]
 pub struct SessionInfo {
-    /// How many threads serve it.
+    /// The number of threads that serve it.
     pub threads: usize,
-    /// What would be good to have, by name, and whether the kernel has it.
+    /// The wanted features, by name, and whether the kernel has each.
     pub features: Vec<(&'static str, bool)>,
-    asked: [AtomicU64; ASKED.len()],
-    /// The threads that are at a request, and since when.
+    counts: [AtomicU64; REQUEST_NAMES.len()],
+    /// The threads that serve a request, and since when.
     at_work: Mutex<HashMap<ThreadId, Stopwatch>>,
 }
 
-/// A thread is at a request while this lives. One that is parked is at no thread.
+/// While this lives, its thread serves a request. A parked request occupies no thread.
 #[derive(Debug)]
 pub struct AtWork<'a>(&'a SessionInfo);
 
@@ -137,45 +137,50 @@ impl Drop for AtWork<'_> {
 }
 
 impl SessionInfo {
-    /// Terms under which nothing was asked yet.
+    /// A session without any request yet.
     pub fn new(threads: usize, features: Vec<(&'static str, bool)>) -> SessionInfo {
         SessionInfo { threads, features, ..SessionInfo::default() }
     }
 
     /// Whether the kernel has this feature.
     pub fn has(&self, feature: &str) -> bool {
-        self.features.iter().any(|(name, there)| *name == feature && *there)
+        self.features.iter().any(|(name, supported)| *name == feature && *supported)
     }
 
-    /// The kernel asked.
-    pub fn count(&self, asked: RequestKind) {
-        self.asked[asked as usize].fetch_add(1, Ordering::Relaxed);
+    /// Count a request.
+    pub fn count(&self, request: RequestKind) {
+        self.counts[request as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// This thread takes up a request.
+    /// Record that this thread starts to serve a request.
     pub fn takes_up(&self) -> AtWork<'_> {
         self.at_work.lock().insert(std::thread::current().id(), Stopwatch::start());
         AtWork(self)
     }
 
-    /// Whether all threads have been at one request for so long: nothing is served any more.
+    /// Whether each thread has served one request for at least `limit`, so that the session serves nothing any more.
     pub fn hangs(&self, limit: Duration) -> bool {
         let at_work = self.at_work.lock();
         at_work.len() >= self.threads.max(1) && at_work.values().all(|since| since.elapsed() >= limit)
     }
 
-    /// How often the kernel asked for what.
+    /// The number of requests of each kind.
     pub fn asked(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        ASKED.iter().map(|(asked, name)| (*name, self.asked[*asked as usize].load(Ordering::Relaxed)))
+        REQUEST_NAMES
+            .iter()
+            .map(|(request, name)| (*name, self.counts[*request as usize].load(Ordering::Relaxed)))
     }
 
     /// All of it, for people and programs.
     pub fn shown(&self) -> Value {
-        let features: Map<String, Value> =
-            self.features.iter().map(|(name, there)| ((*name).to_owned(), Value::from(*there))).collect();
-        let asked: Map<String, Value> =
+        let features: Map<String, Value> = self
+            .features
+            .iter()
+            .map(|(name, supported)| ((*name).to_owned(), Value::from(*supported)))
+            .collect();
+        let requests: Map<String, Value> =
             self.asked().map(|(name, count)| (name.to_owned(), count.into())).collect();
-        json!({ "threads": self.threads, "kernel": features, "requests": asked })
+        json!({ "threads": self.threads, "kernel": features, "requests": requests })
     }
 }
 
@@ -202,12 +207,12 @@ mod tests {
     #[test]
     fn each_kind_of_request_is_counted_under_its_name() {
         let terms = SessionInfo::new(4, vec![("readdirplus", true)]);
-        for (n, (asked, _)) in ASKED.iter().enumerate() {
-            assert_eq!(*asked as usize, n);
-            (0..n).for_each(|_| terms.count(*asked));
+        for (n, (request, _)) in REQUEST_NAMES.iter().enumerate() {
+            assert_eq!(*request as usize, n);
+            (0..n).for_each(|_| terms.count(*request));
         }
         let shown = terms.shown();
-        for (n, (_, name)) in ASKED.iter().enumerate() {
+        for (n, (_, name)) in REQUEST_NAMES.iter().enumerate() {
             assert_eq!(shown["requests"][name], n);
         }
         assert_eq!(shown["kernel"]["readdirplus"], true);

@@ -10,10 +10,10 @@ pub type Ino = u64;
 /// The node number of a session's root directory, fixed by the kernel's protocol.
 pub const ROOT: Ino = 1;
 
-/// Who asks, as the kernel tells it.
+/// The caller of a request, as the kernel names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// The **thread** id of the caller; 0 when the kernel itself asks, or the caller is outside our pid namespace.
+    /// The **thread** id of the caller; 0 if the kernel itself makes the request, or the caller is outside our pid namespace.
     pub tid: u32,
     /// The caller's filesystem uid.
     pub uid: u32,
@@ -21,7 +21,7 @@ pub struct Request {
     pub gid: u32,
 }
 
-/// A request that changes nothing, as far as the check of its caller depends on it.
+/// A request that changes nothing; the check of its caller depends on its kind.
 #[derive(Debug, Clone, Copy)]
 pub enum ReadRequest<'a> {
     /// LOOKUP of a name in a directory.
@@ -35,7 +35,7 @@ pub enum ReadRequest<'a> {
 /// How exactly the caller of a request must be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallerCheck {
-    /// The request is only a sign of life. The worker that the thread belonged to a moment ago is good enough.
+    /// The request is only a sign of life. The worker that the thread belonged to a moment ago suffices.
     Recent,
     /// The answer depends on the worker that calls now.
     Exact,
@@ -43,7 +43,7 @@ pub enum CallerCheck {
     ExactUnwaited,
 }
 
-/// What kind of file a node is.
+/// The kind of a node's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileKind {
     /// A regular file.
@@ -63,7 +63,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// The kind that the type bits of a `st_mode` mean; `None` for bits that mean nothing.
+    /// The kind in the type bits of a `st_mode`; `None` for unknown bits.
     pub fn from_mode(mode: u32) -> Option<FileKind> {
         Some(match mode & libc::S_IFMT {
             libc::S_IFREG => FileKind::File,
@@ -118,32 +118,32 @@ pub struct Attr {
     pub ctime: Timestamp,
 }
 
-/// A name that was found or made, and how long the kernel may believe it.
+/// A name that was found or created, and how long the kernel may cache it.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     /// The node.
     pub attr: Attr,
-    /// How long the name may be taken to mean this node.
+    /// How long the kernel may cache that the name leads to this node.
     pub entry_ttl: Duration,
-    /// How long the attributes may be taken as they are.
+    /// How long the kernel may cache the attributes.
     pub attr_ttl: Duration,
 }
 
-/// What a name was found to mean.
+/// The result of a lookup.
 #[derive(Debug, Clone, Copy)]
 pub enum Found {
     /// A node.
     Entry(Entry),
-    /// Nothing, and how long the kernel may believe that.
+    /// No entry, and how long the kernel may cache that.
     Nothing(Duration),
 }
 
-/// An open file, and what the kernel may do with it by itself.
+/// An open file, and what the kernel may do with it without the daemon.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Opened {
     /// The handle that later requests carry.
     pub fh: u64,
-    /// Reads and writes go to the daemon one by one, past the page cache.
+    /// Every read and write goes to the daemon, past the page cache.
     pub direct_io: bool,
     /// `close(2)` need not be reported.
     pub no_flush: bool,
@@ -154,11 +154,11 @@ pub struct Opened {
 pub enum TimeChange {
     /// Set to this time.
     To(Timestamp),
-    /// Set to the present.
+    /// Set to the current time of the disk's clock.
     Now,
 }
 
-/// What a SETATTR wants changed; `None` leaves a field alone.
+/// The changes of a SETATTR; `None` leaves a field unchanged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SetAttr {
     /// New mode bits.
@@ -175,21 +175,21 @@ pub struct SetAttr {
     pub mtime: Option<TimeChange>,
 }
 
-/// The mode that something is to be made with.
+/// The mode for a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewMode {
-    /// As the caller said it. Of a node it holds the type bits.
+    /// The mode of the request. For a node it holds the type bits.
     pub mode: u32,
-    /// The caller's umask. It counts where the directory has no default ACL.
+    /// The caller's umask. It applies where the directory has no default ACL.
     pub umask: u32,
 }
 
-/// One line of a directory listing.
+/// One entry of a directory listing.
 #[derive(Debug, Clone)]
 pub struct DirEntry<'a> {
     /// The number shown as `d_ino`.
     pub ino: Ino,
-    /// Where the listing goes on after this line; never 0.
+    /// The position after this entry; never 0.
     pub next: u64,
     /// The file type.
     pub kind: FileKind,
@@ -204,7 +204,7 @@ pub struct StatFs {
     pub blocks: u64,
     /// Blocks free.
     pub bfree: u64,
-    /// Blocks free for everybody.
+    /// Blocks free for unprivileged users.
     pub bavail: u64,
     /// Inodes in all.
     pub files: u64,
@@ -225,6 +225,6 @@ pub struct FileRange {
     pub ino: Ino,
     /// Its handle, 0 where opens are not reported.
     pub fh: u64,
-    /// Where in the file, in bytes.
+    /// The position in the file, in bytes.
     pub offset: u64,
 }
