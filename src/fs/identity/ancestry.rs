@@ -1,47 +1,47 @@
-//! What a process and those above it say of who it is (C40). Plain answers: what becomes of them, [`super::callers`] decides.
+//! The name and the anchor of a process, read from the process and its ancestors (C40). [`super::callers`] decides what follows from them.
 //!
-//! May assume: it is called by a thread that may hang for ever ([`super::lookups`]): it looks into the memory of processes.
+//! May assume: the calling thread may hang for ever ([`super::lookups`]): reading the memory of other processes can block.
 //! Must never: keep a descriptor, or take longer than it takes to read [`ENVIRONMENTS_BYTES`].
 //!
-//! A name is looked for in this order: `CREWFS_WORKER` in the environment of the process or its nearest ancestor that has
-//! it; the nearest of them that is a known agent program; the login name of the user, which is not looked for here.
+//! The sources of a name, in this order: `CREWFS_WORKER` in the environment of the process, or of its nearest ancestor that has
+//! it; the nearest of them that is a known agent program; the login name of the user, which is looked up elsewhere.
 
 use super::process::{Image, Stat, Variable, agent_program, serves_sftp, thread_group, variable_of};
 use super::process_watch::AnchorKind;
 use crate::limits::{ANCESTORS, ENVIRONMENTS_BYTES};
 use crate::queue::WorkerName;
 
-/// What was found.
+/// The result of a look-up.
 #[derive(Debug)]
 pub(super) struct Ancestry {
-    /// Which process image was looked at; none if the thread cannot be seen.
+    /// The process image that was read; `None` if the thread is not visible in `/proc`.
     pub(super) image: Option<Image>,
-    /// The process that the thread belongs to; 0 if it cannot be seen.
+    /// The process that the thread belongs to; 0 if it is not visible.
     pub(super) process: u32,
-    /// Whether it serves an SFTP client.
+    /// Whether the process serves an SFTP client.
     pub(super) is_sftp: bool,
-    /// What it is called.
+    /// The source of its name.
     pub(super) name: NameSource,
     /// The process whose end is the end of this worker, if there is one.
     pub(super) anchor: Option<AnchorProcess>,
 }
 
-/// What a process is called.
+/// The source of a process's name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NameSource {
-    /// It, or one above it, was given this name.
+    /// `CREWFS_WORKER` of the process or an ancestor is this name.
     Given(WorkerName),
-    /// It was given something that is no name.
-    None(String),
-    /// It is this agent program, or works for it.
+    /// `CREWFS_WORKER` is set to this, which is not a valid name.
+    Invalid(String),
+    /// The process is this agent program, or a descendant of it; with the pid of the agent.
     Program(&'static str, u32),
-    /// It has no name of its own.
+    /// Neither; the process has the login name of its user.
     Login,
-    /// There is more to be looked at than may be.
+    /// The environments are larger than the limit.
     TooMuch,
 }
 
-/// The process that a worker stands and falls with.
+/// The process whose end is the end of a worker.
 #[derive(Debug)]
 pub(super) struct AnchorProcess {
     pub(super) pid: u32,
@@ -50,29 +50,34 @@ pub(super) struct AnchorProcess {
     pub(super) kind: AnchorKind,
 }
 
-/// Look at a thread and at what is above it.
-pub(super) fn look(tid: u32) -> Ancestry {
+/// Read the name and the anchor of a thread's process.
+pub(super) fn read(tid: u32) -> Ancestry {
     let Some((_, stat)) = Stat::open(tid) else {
         return Ancestry { image: None, process: 0, is_sftp: false, name: NameSource::Login, anchor: None };
     };
     let (image, process, is_sftp) = (Some(stat.image), thread_group(tid), serves_sftp(&stat.command));
     let mut budget = ENVIRONMENTS_BYTES;
     let (name, anchor) = name_of(tid, stat, &mut budget);
-    let connection = if is_sftp { stands(process, AnchorKind::Connection) } else { None };
-    let anchor =
-        if matches!(name, NameSource::None(_) | NameSource::TooMuch) { None } else { connection.or(anchor) };
+    let connection = if is_sftp { anchor_of(process, AnchorKind::Connection) } else { None };
+    let anchor = if matches!(name, NameSource::Invalid(_) | NameSource::TooMuch) {
+        None
+    } else {
+        connection.or(anchor)
+    };
     Ancestry { image, process, is_sftp, name, anchor }
 }
 
 fn name_of(tid: u32, stat: Stat, budget: &mut usize) -> (NameSource, Option<AnchorProcess>) {
-    let (mut program, mut at) = (None, Some((tid, stat)));
+    let (mut program, mut current) = (None, Some((tid, stat)));
     for _ in 0..ANCESTORS {
-        let Some((pid, stat)) = at else { break };
+        let Some((pid, stat)) = current else { break };
         match variable_of(pid, budget) {
             Variable::Value(value) => {
                 return match std::str::from_utf8(&value).ok().and_then(WorkerName::parse) {
-                    Some(worker) => (NameSource::Given(worker), carrier(thread_group(pid), &value, budget)),
-                    None => (NameSource::None(String::from_utf8_lossy(&value).into_owned()), None),
+                    Some(worker) => {
+                        (NameSource::Given(worker), anchor_of_named(thread_group(pid), &value, budget))
+                    }
+                    None => (NameSource::Invalid(String::from_utf8_lossy(&value).into_owned()), None),
                 };
             }
             Variable::TooMuch => return (NameSource::TooMuch, None),
@@ -81,47 +86,47 @@ fn name_of(tid: u32, stat: Stat, budget: &mut usize) -> (NameSource, Option<Anch
         if program.is_none() {
             program = agent_program(pid, &stat.command).map(|agent| (agent, thread_group(pid)));
         }
-        at = parent(&stat);
+        current = parent(&stat);
     }
     match program {
-        Some((agent, pid)) => (NameSource::Program(agent, pid), stands(pid, AnchorKind::Agent)),
+        Some((agent, pid)) => (NameSource::Program(agent, pid), anchor_of(pid, AnchorKind::Agent)),
         None => (NameSource::Login, None),
     }
 }
 
-/// The process that a worker stands and falls with who was given its name. `pid` is the nearest that carries it.
+/// The anchor of a worker that is named by its environment. `pid` is the nearest process that has the variable.
 ///
-/// All above it that carry the name too are the same worker: the topmost agent among them, or else the topmost of all. But
-/// an agent may have been told to give the name to what it starts, and not carry it itself.
-fn carrier(pid: u32, name: &[u8], budget: &mut usize) -> Option<AnchorProcess> {
-    let (mut top, mut at, mut agent) = (pid, Stat::open(pid)?.1, None);
+/// All ancestors with the same value belong to the same worker. The anchor is the topmost agent among them, or else the topmost of
+/// all. But an agent may set the variable only for its children; so the parent of the topmost is the anchor if it is an agent.
+fn anchor_of_named(pid: u32, name: &[u8], budget: &mut usize) -> Option<AnchorProcess> {
+    let (mut top, mut top_stat, mut agent) = (pid, Stat::open(pid)?.1, None);
     for _ in 0..ANCESTORS {
-        if agent_program(top, &at.command).is_some() {
+        if agent_program(top, &top_stat.command).is_some() {
             agent = Some(top);
         }
-        let Some((above, stat)) = parent(&at) else { break };
+        let Some((above, stat)) = parent(&top_stat) else { break };
         if !matches!(variable_of(above, budget), Variable::Value(value) if value == name) {
             if agent.is_none() && agent_program(above, &stat.command).is_some() {
                 agent = Some(above);
             }
             break;
         }
-        (top, at) = (above, stat);
+        (top, top_stat) = (above, stat);
     }
     match agent {
-        Some(agent) => stands(agent, AnchorKind::Agent),
-        None => stands(top, AnchorKind::Program),
+        Some(agent) => anchor_of(agent, AnchorKind::Agent),
+        None => anchor_of(top, AnchorKind::Program),
     }
 }
 
-fn stands(pid: u32, kind: AnchorKind) -> Option<AnchorProcess> {
+fn anchor_of(pid: u32, kind: AnchorKind) -> Option<AnchorProcess> {
     let (_, stat) = Stat::open(pid)?;
-    // A process may call itself anything.
+    // A process can set its own name to any bytes.
     let program = String::from_utf8_lossy(&stat.command).replace(char::is_control, "?");
     Some(AnchorProcess { pid, started: stat.image.started, program, kind })
 }
 
-/// The process above, if it is one of those that a worker can be known by.
+/// The parent process, unless it is init or not visible.
 fn parent(stat: &Stat) -> Option<(u32, Stat)> {
     (stat.parent > 1).then(|| Stat::open(stat.parent).map(|(_, above)| (stat.parent, above))).flatten()
 }

@@ -1,12 +1,12 @@
 //! The caller of a request: the only place where a process becomes a worker (C40).
 //!
 //! May assume: `/proc` is that of the pid namespace in which the daemon runs. The calling thread waits in the kernel for the answer, so
-//! that no process holds a lock that a read of `/proc/<tid>/stat` of that thread takes. Other processes may hold such locks.
-//! Must never: use a kept answer without checking that the process image is the same. A pid is used again, and `exec` changes the
+//! no process holds a lock that a read of `/proc/<tid>/stat` of that thread takes. Other processes may hold such locks.
+//! Must never: use a cached caller without checking that the process image is the same: the kernel reuses pids, and `exec` changes the
 //! environment. Must never read from another process on a thread that serves the kernel (C44).
 //!
-//! So a request is served when its caller is known: usually at once ([`Callers::admit`]), or else by another thread when a look-up has
-//! finished ([`Callers::find_out`]). If that takes too long, the request is served as one of an unknown caller.
+//! A request of a known caller is served at once ([`Callers::admit`]). Otherwise another thread serves it after a look-up
+//! ([`Callers::find_out`]). If the look-up takes too long, the request is served as one of an unknown caller.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -36,17 +36,17 @@ pub struct Caller {
     pub actor: Actor,
     /// Whether the name was set or follows from the program, so that this is a worker even before it claims anything.
     pub is_worker: bool,
-    /// The process that the calling thread belongs to; 0 if it cannot be seen.
+    /// The process that the calling thread belongs to; 0 if it is not visible in `/proc`.
     pub process: u32,
-    /// Whether it serves a remote worker, one request at a time. A wait would hold up everything of that worker.
+    /// Whether the process serves a remote worker, one request at a time. A wait would delay all requests of that worker.
     pub is_sftp: bool,
     /// The process whose end is the end of this worker, if there is one.
     pub anchor: Option<Anchor>,
-    /// Why it has no name. Such a caller reads as the user that it is, and changes nothing of the queue.
+    /// Why the caller has no name. Such a caller reads as its user, and changes nothing in the queue.
     pub nameless: Option<Nameless>,
 }
 
-/// The look-up took too long. The next one may not.
+/// The look-up took too long. The next one may be faster.
 const LATE: &str = "who asks could not be found out in time, because its process, or one above it, cannot be looked at; try again";
 /// The look-up would take too much memory.
 const TOO_MUCH: &str =
@@ -57,7 +57,7 @@ thread_local! {
     static SERVING: RefCell<Option<(u32, u32, Arc<Caller>)>> = const { RefCell::new(None) };
 }
 
-/// While it lives, this thread serves a request of a known caller.
+/// While this value lives, its thread serves a request of a known caller.
 #[must_use = "the request is known only while this lives"]
 pub struct Serving(());
 
@@ -86,23 +86,23 @@ impl Drop for Serving {
 }
 
 struct KnownThread {
-    /// Its `/proc/<tid>/stat`, kept open: it never becomes that of another process, and one read identifies the image.
+    /// Its `/proc/<tid>/stat`, kept open: the file never becomes that of another process, and one read identifies the image.
     stat: Arc<File>,
     image: Image,
     uid: u32,
     caller: Arc<Caller>,
     presence: Option<Arc<Heartbeat>>,
-    /// When its request last counted as a sign of life.
-    looked: Option<Instant>,
+    /// The last time its request counted as a sign of life.
+    seen_at: Option<Instant>,
 }
 
 impl KnownThread {
     fn is_recent(&self, now: Instant) -> bool {
-        self.looked.is_some_and(|looked| now.since(looked) < Span(SIGN_OF_LIFE_MS))
+        self.seen_at.is_some_and(|seen_at| now.since(seen_at) < Span(SIGN_OF_LIFE_MS))
     }
 }
 
-/// Identifies a look-up. Both are unknown for a thread that may not be waiting.
+/// Identifies a look-up by tid, uid and image. The image is `None` for a thread that may not wait for its answer.
 type Key = (u32, u32, Option<Image>);
 
 /// A look-up that is under way.
@@ -112,13 +112,13 @@ struct PendingLookup {
     waiting: Vec<(Request, Job)>,
 }
 
-/// All callers seen lately.
+/// All recent callers.
 pub struct Callers {
     engine: Arc<Engine>,
-    follower: Arc<ProcessWatch>,
+    process_watch: Arc<ProcessWatch>,
     /// The uid that mounted. Its processes without a name are operators.
     owner: u32,
-    /// The name of the tasks directory, for sentences.
+    /// The name of the tasks directory, for messages.
     tasks: String,
     known: Mutex<HashMap<u32, KnownThread>>,
     lookups: Lookups,
@@ -128,10 +128,10 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// No caller was seen yet. `owner` is the uid that mounted.
+    /// An empty table. `owner` is the uid that mounted.
     pub fn new(
         engine: Arc<Engine>,
-        follower: Arc<ProcessWatch>,
+        process_watch: Arc<ProcessWatch>,
         owner: u32,
         tasks: String,
         names: names::Config,
@@ -139,7 +139,7 @@ impl Callers {
         let crowd = Mutex::new(Arc::new([]) as Arc<[WorkerName]>);
         Callers {
             engine,
-            follower,
+            process_watch,
             owner,
             tasks,
             known: Mutex::default(),
@@ -150,27 +150,26 @@ impl Callers {
         }
     }
 
-    /// Every worker that was seen lately, and every other caller that changed a file or read a changed one, by the names under which
-    /// they change files.
+    /// Every recent worker, and every other caller that changed a file or read a changed one, by the names under which they change files.
     pub fn crowd(&self) -> Arc<[WorkerName]> {
         self.crowd.lock().clone()
     }
 
     /// Whether the caller is known, so that this thread can serve the request while the answer lives. Waits for nothing.
     pub fn admit(&self, req: &Request, check: CallerCheck) -> Option<Serving> {
-        if req.tid == 0 || check == CallerCheck::Recent && self.is_known_lately(req) {
+        if req.tid == 0 || check == CallerCheck::Recent && self.is_known_recently(req) {
             return Some(Serving::unknown());
         }
         if check == CallerCheck::ExactUnwaited {
             return None;
         }
-        let caller = self.recall(req).or_else(|| self.of_process(req))?;
-        // The parent is gone and the caller is not: the caller has another parent now.
+        let caller = self.recall(req).or_else(|| self.recall_process(req))?;
+        // The anchor has ended and the caller still runs: its parent is another process now, so its name may differ.
         let orphaned = check == CallerCheck::Exact && caller.anchor.as_ref().is_some_and(Anchor::has_ended);
         (!orphaned).then(|| Serving::of(req, caller))
     }
 
-    /// Looks the caller up, and serves the request afterwards, or when that takes too long.
+    /// Looks the caller up, and serves the request after that, or when the look-up takes too long.
     pub fn find_out(self: &Arc<Self>, req: &Request, check: CallerCheck, serve: Job) {
         let stat = if check == CallerCheck::ExactUnwaited { None } else { Stat::open(req.tid) };
         if check != CallerCheck::ExactUnwaited && stat.is_none() {
@@ -184,7 +183,7 @@ impl Callers {
         {
             let mut pending = self.pending.lock();
             match pending.get_mut(&key) {
-                Some(under_way) if !under_way.late => return under_way.waiting.push((*req, serve)),
+                Some(lookup) if !lookup.late => return lookup.waiting.push((*req, serve)),
                 Some(_) => {
                     drop(pending);
                     return self.serve(req, self.unknown(req, LATE), serve);
@@ -193,12 +192,13 @@ impl Callers {
             };
         }
         let (callers, tid, caller) = (self.clone(), req.tid, *req);
-        let heard =
-            move |news, found: Option<Ancestry>| callers.hear(&caller, key, stat.as_ref(), news, found);
-        let asked = self.lookups.ask(Lane::of(req.tid, req.uid), move || ancestry::look(tid), heard);
-        if asked != LookupPromise::Soon {
-            let waiting = match asked {
-                LookupPromise::Sometime => self.give_up(key),
+        let handler = move |event, found: Option<Ancestry>| {
+            callers.finish_lookup(&caller, key, stat.as_ref(), event, found)
+        };
+        let promise = self.lookups.ask(Lane::of(req.tid, req.uid), move || ancestry::read(tid), handler);
+        if promise != LookupPromise::Awaited {
+            let waiting = match promise {
+                LookupPromise::Unawaited => self.give_up(key),
                 _ => self.pending.lock().remove(&key).map_or_else(Vec::new, |pending| pending.waiting),
             };
             waiting.into_iter().for_each(|(req, serve)| self.serve(&req, self.unknown(&req, LATE), serve));
@@ -210,7 +210,7 @@ impl Callers {
         serve();
     }
 
-    /// The requests that wait for this look-up go on without it.
+    /// Stop waiting for a look-up. The answer is the requests that waited for it.
     fn give_up(&self, key: Key) -> Vec<(Request, Job)> {
         let mut pending = self.pending.lock();
         let Some(pending) = pending.get_mut(&key) else { return Vec::new() };
@@ -218,13 +218,13 @@ impl Callers {
         std::mem::take(&mut pending.waiting)
     }
 
-    /// A look-up has finished: serves the requests that wait for it.
-    fn hear(
+    /// Handle an event of a look-up. The answer is the first of the requests that waited; other threads serve the rest.
+    fn finish_lookup(
         self: &Arc<Self>,
         req: &Request,
         key: Key,
         stat: Option<&Arc<File>>,
-        news: LookupEvent,
+        event: LookupEvent,
         found: Option<Ancestry>,
     ) -> Vec<Job> {
         let caller = match found {
@@ -238,7 +238,7 @@ impl Callers {
             }
             None => self.unknown(req, LATE),
         };
-        let waiting = match news {
+        let waiting = match event {
             LookupEvent::Late => self.give_up(key),
             _ => self.pending.lock().remove(&key).map_or_else(Vec::new, |pending| pending.waiting),
         };
@@ -246,13 +246,13 @@ impl Callers {
             let (callers, caller) = (self.clone(), caller.clone());
             Box::new(move || callers.serve(&req, caller, serve)) as Job
         });
-        // This thread goes on with one of them, others with the rest.
+        // This thread serves the first request, other threads serve the rest.
         let first = waiting.next();
         waiting.for_each(|work| self.lookups.run(Lane::of(req.tid, req.uid), work));
         first.into_iter().collect()
     }
 
-    /// The caller that changes a file of the project. A caller with an invalid name, or with that of another user (C41), acts as its user.
+    /// The caller that changes a file of the project. A caller with an invalid name, or with another user's name (C41), acts as its user.
     ///
     /// # Errors
     /// EAGAIN for an unknown caller (C44).
@@ -267,7 +267,7 @@ impl Callers {
                 Arc::new(Caller { actor, is_sftp: false, ..user })
             }
         };
-        // Workers joined when they were identified.
+        // A worker was added when it was identified.
         if !caller.is_worker {
             self.join(&caller.actor.worker);
         }
@@ -277,14 +277,14 @@ impl Callers {
     fn join(&self, worker: &WorkerName) {
         let mut crowd = self.crowd.lock();
         if !crowd.contains(worker) {
-            // The first may be long gone. If it is not, it joins again.
-            let stay = crowd.iter().skip((crowd.len() + 1).saturating_sub(CROWD));
-            *crowd = stay.chain([worker]).cloned().collect();
+            // The first may have ended long ago. If it has not, its next request adds it again.
+            let kept = crowd.iter().skip((crowd.len() + 1).saturating_sub(CROWD));
+            *crowd = kept.chain([worker]).cloned().collect();
         }
     }
 
-    /// The caller, as far as it was known at the last other request of this thread. May be called while the caller's memory is locked, and
-    /// when the caller does not wait for the answer: it reads nothing.
+    /// The caller, as it was at the last other request of this thread or process. Safe while the caller's memory is locked, and when the
+    /// caller does not wait for the answer: it reads only `/proc/<tid>/status`, which takes no lock of the process.
     pub fn glance(&self, req: &Request) -> Option<Arc<Caller>> {
         let process = thread_group(req.tid);
         let known = self.known.lock();
@@ -295,45 +295,45 @@ impl Callers {
         Some(known.caller.clone()).filter(|caller| caller.nameless.is_none())
     }
 
-    /// The worker that a process works for, also before its first request. For threads that do not serve the kernel: it waits for a while.
+    /// The worker of a process, even before its first request. For threads that do not serve the kernel: it waits for a look-up.
     pub fn caller_of(&self, process: u32) -> Option<Arc<Caller>> {
         let req = request_of(process)?;
-        let found = self.lookups.wait(Lane::of(process, req.uid), move || ancestry::look(process))?;
+        let found = self.lookups.wait(Lane::of(process, req.uid), move || ancestry::read(process))?;
         found.image?;
         let caller = self.caller(&req, found);
         let is_unknown = matches!(caller.nameless, Some(Nameless::Unknown(_)));
         (!is_unknown).then(|| Arc::new(caller))
     }
 
-    /// The same, if it has made a request lately, perhaps as another program. Waits for nothing.
+    /// The caller of a process that made a request recently, even if the process has changed its program since. Waits for nothing.
     pub fn known_of(&self, process: u32) -> Option<Arc<Caller>> {
         let known = self.known.lock();
         known.get(&process).map(|known| known.caller.clone()).filter(|caller| caller.process == process)
     }
 
-    /// Reads from each of these processes. Leaves out those that do not answer in time. For threads that do not serve the kernel.
+    /// Reads from each of these processes, and leaves out those whose read is late. For threads that do not serve the kernel.
     pub fn look_at<T: Send + 'static>(
         &self,
         processes: impl IntoIterator<Item = u32>,
         look: impl Fn(u32) -> T + Clone + Send + 'static,
     ) -> Vec<(u32, T)> {
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         let mut missing = HashSet::new();
         for req in processes.into_iter().filter_map(request_of) {
-            let (look, tell, process) = (look.clone(), tell.clone(), req.tid);
-            let heard = move |_, found: Option<T>| {
-                let _ = tell.send((process, found));
+            let (look, sender, process) = (look.clone(), sender.clone(), req.tid);
+            let handler = move |_, found: Option<T>| {
+                let _ = sender.send((process, found));
                 Vec::new()
             };
-            if self.lookups.ask(Lane::of(process, req.uid), move || look(process), heard)
-                != LookupPromise::Never
+            if self.lookups.ask(Lane::of(process, req.uid), move || look(process), handler)
+                != LookupPromise::Refused
             {
                 missing.insert(process);
             }
         }
         let mut all = Vec::new();
         while !missing.is_empty()
-            && let Ok((process, found)) = told.recv()
+            && let Ok((process, found)) = receiver.recv()
         {
             if missing.remove(&process) {
                 all.extend(found.map(|found| (process, found)));
@@ -364,7 +364,7 @@ impl Callers {
         (caller.process == process).then_some(anchor.started)
     }
 
-    /// The processes of a worker that have made a request lately, and those whose end ends them.
+    /// The processes of a worker that made a request recently, and the anchors of those.
     pub fn processes_of(&self, worker: &WorkerName) -> (Vec<u32>, Vec<u32>) {
         let known = self.known.lock();
         let callers = known.values().map(|known| &known.caller);
@@ -374,7 +374,7 @@ impl Callers {
         (processes.collect(), anchors.collect())
     }
 
-    /// Every process that has made a request lately.
+    /// Every process that made a request recently.
     pub fn processes(&self) -> Vec<u32> {
         let known = self.known.lock();
         let mut all: Vec<u32> = known.values().map(|known| known.caller.process).collect();
@@ -383,7 +383,7 @@ impl Callers {
         all
     }
 
-    /// A request of this caller was refused. The worker can read why (C55).
+    /// Record that a request of this caller was refused. The worker can read why (C55).
     pub fn refused(&self, caller: &Caller, error: &FsError) {
         if let Some(presence) = self.engine.roster().get(caller.actor.worker.as_str())
             && let Some(why) = error.sentence(&self.tasks)
@@ -392,15 +392,15 @@ impl Callers {
         }
     }
 
-    /// A request of an unidentified caller was refused. Its user can read why.
+    /// Record that a request of an unidentified caller was refused. Its user can read why.
     pub fn refused_unknown(&self, req: &Request, error: &FsError) {
         if matches!(error, FsError::Nameless(Nameless::Unknown(_))) {
-            self.tell_user(req.uid, error);
+            self.record_for_user(req.uid, error);
         }
     }
 
-    /// Records a sentence that no worker should read. The user of that uid finds it under the login name.
-    fn tell_user(&self, uid: u32, error: &FsError) {
+    /// Record a refusal under the login name of its user, because no worker should read it.
+    fn record_for_user(&self, uid: u32, error: &FsError) {
         if let Some(why) = error.sentence(&self.tasks) {
             let now = (self.engine.clock())();
             self.engine.roster().heard(&self.login(uid), uid, now).refused(now.wall, why);
@@ -415,12 +415,12 @@ impl Callers {
         let caller = self.recognise(req);
         match &caller.nameless {
             Some(nameless) => Err(nameless.clone().into()),
-            None => self.heard_of(req, caller),
+            None => self.count_sign_of_life(req, caller),
         }
     }
 
-    /// A request of a caller with a valid name is a sign of life of a worker.
-    fn heard_of(&self, req: &Request, caller: Arc<Caller>) -> Result<Arc<Caller>> {
+    /// Count a request of a caller with a valid name as a sign of life of its worker.
+    fn count_sign_of_life(&self, req: &Request, caller: Arc<Caller>) -> Result<Arc<Caller>> {
         let (name, now) = (&caller.actor.worker, (self.engine.clock())());
         let state = self.engine.state();
         match self.check_name(&state, &caller.actor) {
@@ -429,77 +429,78 @@ impl Callers {
                     self.join(name);
                     self.engine.roster().heard(name, caller.actor.uid, now)
                 });
-                self.remember(req, presence, now.instant);
-                self.go_on_following(&caller, &state, now);
+                self.cache_presence(req, presence, now.instant);
+                self.resume_watching(&caller, &state, now);
                 Ok(caller)
             }
-            // The use of another user's name is no sign of life of that worker. The sentence is for the calling user.
+            // The use of another user's name is no sign of life of that worker. The calling user reads the message.
             Err(error) => {
-                self.remember(req, None, now.instant);
-                self.tell_user(req.uid, &error);
+                self.cache_presence(req, None, now.instant);
+                self.record_for_user(req.uid, &error);
                 Err(error)
             }
         }
     }
 
-    /// The caller of a read, also one that has no name, so that it can read why.
+    /// The caller of a read. It may have no name; it can then read why.
     ///
     /// # Errors
     /// EACCES when the name belongs to another user (C41).
     pub fn reader(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = self.recognise(req);
-        if caller.nameless.is_some() { Ok(caller) } else { self.heard_of(req, caller) }
+        if caller.nameless.is_some() { Ok(caller) } else { self.count_sign_of_life(req, caller) }
     }
 
-    /// The caller, if it has no name. That is no sign of life of a worker.
+    /// The caller, if it has no name. This is no sign of life of a worker.
     pub fn nameless(&self, req: &Request) -> Option<Arc<Caller>> {
         Some(self.recognise(req)).filter(|caller| caller.nameless.is_some())
     }
 
-    /// Watches the processes of a worker that holds a task, also after a restart of the daemon, or when another process of it appears.
-    fn go_on_following(&self, caller: &Caller, state: &State, now: Now) {
+    /// Watch the process of a worker that holds a task: after a restart of the daemon, or when another process of the worker appears.
+    fn resume_watching(&self, caller: &Caller, state: &State, now: Now) {
         let (Some(anchor), worker) = (&caller.anchor, &caller.actor.worker) else { return };
         let claims = state.worker(worker.as_str()).map_or(&[][..], |known| &known.claims);
         let claim = claims.last().and_then(|id| state.task(id.as_str())?.claim());
-        let Some(claim) = claim.filter(|_| !self.follower.follows(worker, anchor)) else { return };
+        let Some(claim) = claim.filter(|_| !self.process_watch.watches(worker, anchor)) else { return };
         // A process that started later may be a command that has nothing to do with the claim.
         let held = Span(now.wall.0.saturating_sub(claim.since.at.0).max(0) as u64 + SURELY_BEFORE_MS);
         if (anchor.kind != AnchorKind::Program || age(anchor.started).is_some_and(|age| age > held))
             && let Some(process) = self.alive(caller)
         {
-            self.follower.follow(worker, process, claim.epoch());
+            self.process_watch.watch(worker, process, claim.epoch());
         }
     }
 
-    /// The claim was made. From now on it ends with that process.
+    /// Let the claim that was just made end with this process.
     pub fn claimed(&self, caller: &Caller, process: LiveProcess, epoch: Seq) {
-        self.follower.follow(&caller.actor.worker, process, epoch);
+        self.process_watch.watch(&caller.actor.worker, process, epoch);
     }
 
     /// The process whose end ends the caller. For a claim, it is taken before the decision.
     pub fn alive(&self, caller: &Caller) -> Option<LiveProcess> {
-        self.follower.hold(&caller.actor.worker, caller.anchor.as_ref()?)
+        self.process_watch.hold(&caller.actor.worker, caller.anchor.as_ref()?)
     }
 
-    /// Why a connection may not end a claim of its own worker, if it may not: its own claim of that task is over, and another connection
-    /// has claimed it again. Requests that it still sends, perhaps long after its client is gone, were meant for the claim that is over.
+    /// Why a connection may not end a claim of its own worker, if it may not: its own claim of that task has ended, and another connection
+    /// of the worker has claimed the task again. Requests that it still sends, perhaps long after its client is gone, belong to the ended
+    /// claim.
     pub fn superseded(&self, caller: &Caller, task: &Task) -> Option<ClaimFate> {
         let worker = &caller.actor.worker;
         let anchor = caller.anchor.as_ref().filter(|anchor| anchor.kind == AnchorKind::Connection)?;
         let claim = task.claim().filter(|claim| claim.worker == *worker)?;
-        let last = self.follower.last_claim(worker, anchor).filter(|last| *last < claim.epoch())?;
+        let last = self.process_watch.last_claim(worker, anchor).filter(|last| *last < claim.epoch())?;
         let lost = task.losses.iter().rev().find(|loss| loss.worker == *worker && loss.epoch <= last)?;
         Some(ClaimFate { ended: Some((lost.at, lost.reason.clone())), now: Standing::ClaimedElsewhere })
     }
 
-    /// Keeps for the next moments the worker whose sign of life the requests of this thread are.
-    fn remember(&self, req: &Request, presence: Option<Arc<Heartbeat>>, looked: Instant) {
+    /// Cache the worker whose sign of life the next requests of this thread are.
+    fn cache_presence(&self, req: &Request, presence: Option<Arc<Heartbeat>>, seen_at: Instant) {
         if let Some(known) = self.known.lock().get_mut(&req.tid) {
-            (known.presence, known.looked) = (presence, Some(looked));
+            (known.presence, known.seen_at) = (presence, Some(seen_at));
         }
     }
 
-    /// Refuses the name of another user: a name belongs to the uid that used it first (C41), unless it is reserved for a user (C45).
+    /// Refuse another user's name: a name belongs to the uid that used it first (C41), unless it is reserved for a user (C45).
     fn check_name(&self, state: &State, actor: &Actor) -> Result<()> {
         let reserved = self.names.owner(&actor.worker, (self.engine.clock())().instant);
         let owner = reserved.or_else(|| Some(state.worker(actor.worker.as_str())?.uid));
@@ -512,7 +513,7 @@ impl Callers {
         }
     }
 
-    /// The known caller of this thread, if it is still the same program. Only for a thread that waits for its answer.
+    /// The cached caller of this thread, if its program is still the same. Only for a thread that waits for its answer.
     fn recall(&self, req: &Request) -> Option<Arc<Caller>> {
         let (stat, image, caller) = {
             let known = self.known.lock();
@@ -522,8 +523,8 @@ impl Callers {
         Stat::of(&stat).is_some_and(|stat| stat.image == image).then_some(caller)
     }
 
-    /// The known caller of the process that a thread belongs to. The process is in no execve(2) while this thread waits.
-    fn of_process(&self, req: &Request) -> Option<Arc<Caller>> {
+    /// The cached caller of the process that a thread belongs to. The process cannot be in execve(2) while this thread waits.
+    fn recall_process(&self, req: &Request) -> Option<Arc<Caller>> {
         let process = thread_group(req.tid);
         if process == req.tid {
             return None;
@@ -534,7 +535,7 @@ impl Callers {
         Some(caller)
     }
 
-    /// The caller, as far as it is known. Requests are admitted when it is.
+    /// The caller as admitted or cached; otherwise an unknown one. Requests are admitted when their caller is known.
     fn recognise(&self, req: &Request) -> Arc<Caller> {
         Serving::caller(req).or_else(|| self.recall(req)).unwrap_or_else(|| match req.tid {
             0 => self.by_login(req, 0),
@@ -542,7 +543,7 @@ impl Callers {
         })
     }
 
-    fn is_known_lately(&self, req: &Request) -> bool {
+    fn is_known_recently(&self, req: &Request) -> bool {
         let now = (self.engine.clock())().instant;
         let known = self.known.lock();
         let known = known.get(&req.tid).filter(|known| known.uid == req.uid);
@@ -554,11 +555,13 @@ impl Callers {
         if known.len() >= CALLERS_REMEMBERED {
             known.clear();
         }
-        known
-            .insert(req.tid, KnownThread { stat, image, uid: req.uid, caller, presence: None, looked: None });
+        known.insert(
+            req.tid,
+            KnownThread { stat, image, uid: req.uid, caller, presence: None, seen_at: None },
+        );
     }
 
-    /// Any request is a sign of life of its worker (C30). Cheap enough for every request.
+    /// Any request is a sign of life of its worker (C30). Fast enough for every request.
     pub fn seen(&self, req: &Request) {
         let now = (self.engine.clock())();
         if let Some(known) = self.known.lock().get(&req.tid)
@@ -569,11 +572,11 @@ impl Callers {
             }
             return;
         }
-        // An invalid name is refused where a name is needed.
+        // An invalid name is refused only where a name is needed.
         let _ = self.identify(req);
     }
 
-    /// The caller that a look-up has found.
+    /// The caller that results from a look-up.
     fn caller(&self, req: &Request, found: Ancestry) -> Caller {
         let Ancestry { process, is_sftp, name, anchor, .. } = found;
         let anchor = anchor.and_then(|AnchorProcess { pid, started, program, kind }| {
@@ -582,7 +585,7 @@ impl Callers {
         let worker = match name {
             NameSource::Given(worker) => Some(worker),
             NameSource::Program(agent, pid) => self.generated(req, agent, pid),
-            NameSource::None(given) => {
+            NameSource::Invalid(given) => {
                 let why = format!(
                     "CREWFS_WORKER is {given:?}, which is no worker name: use letters, digits, '.', '_' and '-'"
                 );
@@ -602,7 +605,7 @@ impl Callers {
         }
     }
 
-    /// The name of an agent without one. Another name if a user has taken it in advance, or used it before the pid came again.
+    /// The name of an agent that was given none. It is another one if a user has reserved the first, or used it before the pid was reused.
     fn generated(&self, req: &Request, agent: &str, pid: u32) -> Option<WorkerName> {
         let state = self.engine.state();
         let taken = |name: &WorkerName| {
@@ -620,7 +623,7 @@ impl Callers {
         Caller { actor, is_worker: false, process, is_sftp, anchor: None, nameless: Some(why) }
     }
 
-    /// The caller as its user, if no ancestor has a name.
+    /// The caller under the login name of its user.
     fn by_login(&self, req: &Request, process: u32) -> Arc<Caller> {
         let operator = self.names.is_operator(req.uid, self.owner);
         let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator };
@@ -637,7 +640,7 @@ impl Callers {
     }
 }
 
-/// A request as the process would make it.
+/// A request as this process would make it.
 fn request_of(process: u32) -> Option<Request> {
     let uid = fs::metadata(format!("/proc/{process}")).ok()?.uid();
     Some(Request { tid: process, uid, gid: 0 })

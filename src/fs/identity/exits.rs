@@ -1,10 +1,10 @@
-//! The exit codes of processes, as the kernel tells them to root: its process connector (`linux/cn_proc.h`), where a process's
-//! descriptor does not keep them (Linux before 6.15).
+//! The exit codes of processes, from the kernel's process connector (`linux/cn_proc.h`), which reports them to root. It serves kernels
+//! that do not keep them in a process's descriptor (Linux before 6.15).
 //!
-//! May assume: the kernel tells an exit a moment after the descriptor of the process shows its end, and both within the same
+//! May assume: the kernel reports an exit a moment after the descriptor of the process shows its end, and both within the same
 //! system call of that process.
-//! Must never: be needed for anything but exit codes; or be woken for a process that is not watched: the kernel sorts those out,
-//! by a filter on the socket.
+//! Must never: be needed for anything but exit codes; or wake for a process that is not watched. A filter on the socket makes the
+//! kernel drop the reports of other processes.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,7 +23,7 @@ use crate::sys;
 
 /// The group of messages about processes, which is also their index and value (`CN_IDX_PROC`, `CN_VAL_PROC`).
 const PROCESSES: u32 = 1;
-/// The request to be told (`PROC_CN_MCAST_LISTEN`).
+/// The request to receive reports (`PROC_CN_MCAST_LISTEN`).
 const LISTEN: u32 = 1;
 /// The answer to a request (`PROC_EVENT_NONE`).
 const ANSWER: u32 = 0;
@@ -35,28 +35,28 @@ const DONE: u16 = 3;
 /// The bytes of the header of netlink, and of the connector's own.
 const NETLINK_HEADER: usize = 16;
 const CONNECTOR_HEADER: usize = 20;
-/// Where the parts of an event stand in a message: its kind, and what follows processor and time of it.
+/// Offsets of an event in a message: its kind, and its details, which follow its processor and time.
 const KIND: usize = NETLINK_HEADER + CONNECTOR_HEADER;
 const DETAILS: usize = KIND + 16;
-/// Of an answer, its error; of an exit, process and status.
+/// Offsets of the error in an answer, and of process and status in an exit.
 const ERROR: usize = DETAILS;
 const PROCESS: usize = DETAILS + 4;
 const STATUS: usize = DETAILS + 8;
 /// Longer than any of these messages.
 const MESSAGE_BYTES: usize = 256;
 
-/// By what it is known how a process ended for which another one has waited.
+/// The source of a process's exit status after its parent has waited for it.
 pub enum ExitStatusSource {
-    /// Its descriptor tells.
+    /// The descriptor of the process.
     Kept,
-    /// The kernel tells this process alone.
+    /// The process connector; only this process receives its reports.
     Heard(Arc<ProcessConnector>),
-    /// Nothing does, for this reason.
+    /// None, for this reason.
     Untold(io::Error),
 }
 
 impl ExitStatusSource {
-    /// What there is on this machine. To hear of exits takes `CAP_NET_ADMIN` and the first user, pid and network namespace of the machine.
+    /// The source on this machine. The connector needs `CAP_NET_ADMIN` and the machine's first user, pid and network namespace.
     pub fn find() -> ExitStatusSource {
         if sys::exit_status_is_kept().unwrap_or(false) {
             return ExitStatusSource::Kept;
@@ -67,7 +67,7 @@ impl ExitStatusSource {
         }
     }
 
-    /// What hears of exits, if that is needed and possible.
+    /// The process connector, if it is needed and available.
     pub fn heard(&self) -> Option<Arc<ProcessConnector>> {
         match self {
             ExitStatusSource::Heard(exits) => Some(exits.clone()),
@@ -75,7 +75,7 @@ impl ExitStatusSource {
         }
     }
 
-    /// What tells, in a word, and else why nothing does.
+    /// The name of the source; if there is none, also the reason.
     pub fn told(&self) -> (&'static str, Option<String>) {
         match self {
             ExitStatusSource::Kept => ("descriptor", None),
@@ -85,7 +85,7 @@ impl ExitStatusSource {
     }
 }
 
-/// What the kernel tells of how processes end.
+/// The kernel's reports of how processes end.
 pub struct ProcessConnector {
     socket: OwnedFd,
     watched: Mutex<HashMap<u32, Watched>>,
@@ -93,13 +93,13 @@ pub struct ProcessConnector {
 
 #[derive(Default)]
 struct Watched {
-    /// How many watches there are of it.
+    /// The number of watches of this process.
     watches: usize,
-    /// Its status as wait(2) tells it: that of its last thread that ended.
+    /// Its status as wait(2) gives it: that of its last thread that ended.
     status: Option<i32>,
 }
 
-/// While it lives, it is heard how a process ends.
+/// While this lives, the exit of a process is recorded.
 pub(super) struct ExitWatch {
     exits: Arc<ProcessConnector>,
     process: u32,
@@ -111,7 +111,7 @@ impl ProcessConnector {
         let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(netlink::CONNECTOR))?;
         bind(&socket, &SocketAddrNetlink::new(0, PROCESSES))?;
         send(&socket, &request(), SendFlags::empty())?;
-        // The kernel answers before send(2) returns; in a namespace, not at all.
+        // The kernel answers before send(2) returns; in a namespace it does not answer.
         let answer = loop {
             let message = receive(&socket)?.ok_or(io::ErrorKind::Unsupported)?;
             if message.word(KIND) == ANSWER {
@@ -122,29 +122,29 @@ impl ProcessConnector {
             return Err(io::Error::from_raw_os_error(answer as i32));
         }
         let exits = ProcessConnector { socket, watched: Mutex::default() };
-        exits.let_through(&HashMap::new())?;
+        exits.set_filter(&HashMap::new())?;
         Ok(exits)
     }
 
-    /// Readable when something is to be [heard](Exits::hear).
+    /// Readable when there are reports for [`ProcessConnector::read_reports`].
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// Hear how this process ends, from now on.
+    /// Record from now on how this process ends.
     pub(super) fn watch(self: &Arc<ProcessConnector>, process: u32) -> ExitWatch {
         let mut watched = self.watched.lock();
         watched.entry(process).or_default().watches += 1;
         if watched[&process].watches == 1
-            && let Err(error) = self.let_through(&watched)
+            && let Err(error) = self.set_filter(&watched)
         {
             log::warn!("it will not be heard how process {process} ends: {error}");
         }
         ExitWatch { exits: self.clone(), process }
     }
 
-    /// Read what was told. It waits for nothing.
-    pub(super) fn hear(&self) {
+    /// Read the reports that are there. Waits for nothing.
+    pub(super) fn read_reports(&self) {
         loop {
             match receive(&self.socket) {
                 Ok(Some(message)) if message.word(KIND) == EXIT => {
@@ -159,8 +159,8 @@ impl ProcessConnector {
         }
     }
 
-    /// Have the kernel let through the exits of these processes only; of all, if they are too many to be named.
-    fn let_through(&self, watched: &HashMap<u32, Watched>) -> io::Result<()> {
+    /// Make the kernel send the exits of these processes only; of all, if they are too many for the filter.
+    fn set_filter(&self, watched: &HashMap<u32, Watched>) -> io::Result<()> {
         let processes: Vec<u32> = watched.keys().copied().collect();
         let processes = if processes.len() > WATCHED_EXITS { None } else { Some((PROCESS, &*processes)) };
         sys::filter_messages(&self.socket, (KIND, EXIT), processes)
@@ -168,7 +168,7 @@ impl ProcessConnector {
 }
 
 impl ExitWatch {
-    /// The status of the process as wait(2) tells it, if that was heard.
+    /// The status of the process as wait(2) gives it, if it was reported.
     pub(super) fn status(&self) -> Option<i32> {
         self.exits.watched.lock().get(&self.process)?.status
     }
@@ -180,7 +180,7 @@ impl Drop for ExitWatch {
         if let Some(known) = watched.get_mut(&self.process) {
             known.watches -= 1;
             if known.watches == 0 {
-                // The filter goes on letting it through until the next one comes.
+                // The old filter still admits it until the next one is set.
                 watched.remove(&self.process);
             }
         }
@@ -193,13 +193,13 @@ impl std::fmt::Debug for ExitWatch {
     }
 }
 
-/// A netlink message with a connector's message in it with the request.
+/// A netlink message that contains the connector's message with the request.
 fn request() -> Vec<u8> {
     let length = (KIND + size_of_val(&LISTEN)) as u32;
     let mut message = Vec::with_capacity(length as usize);
     message.extend(length.to_ne_bytes());
     message.extend(DONE.to_ne_bytes());
-    // No flags, no sequence; the kernel knows who sends.
+    // No flags, no sequence; the kernel fills in the sender.
     message.resize(NETLINK_HEADER, 0);
     message.extend([PROCESSES, PROCESSES, 0, 0].map(u32::to_ne_bytes).concat());
     message.extend((size_of_val(&LISTEN) as u16).to_ne_bytes());
@@ -208,13 +208,13 @@ fn request() -> Vec<u8> {
     message
 }
 
-/// One message of the kernel, with nothing behind its end.
+/// One message of the kernel, padded with zeros.
 struct Message([u8; MESSAGE_BYTES]);
 
 impl Message {
-    /// The number at this place. Past the end it is 0, which is neither an exit nor a process.
-    fn word(&self, at: usize) -> u32 {
-        u32::from_ne_bytes(self.0[at..at + 4].try_into().expect("four bytes"))
+    /// The number at this offset. Past the end of the message it is 0, which is neither an exit nor a process.
+    fn word(&self, offset: usize) -> u32 {
+        u32::from_ne_bytes(self.0[offset..offset + 4].try_into().expect("four bytes"))
     }
 }
 
@@ -239,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    /// What tells exits, if this process may hear it.
+    /// The process connector, if this process may use it.
     fn exits() -> Option<Arc<ProcessConnector>> {
         match ProcessConnector::open() {
             Ok(exits) => Some(Arc::new(exits)),
@@ -251,15 +251,15 @@ mod tests {
         }
     }
 
-    /// A process that lives until it is waited for, which closes its input.
+    /// A process that lives until the test waits for it, which closes its input.
     fn shell(script: &str) -> Child {
         let script = format!("read -r line; {script}");
         Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap()
     }
 
-    fn until_told(exits: &ProcessConnector, watch: &ExitWatch) -> i32 {
+    fn until_reported(exits: &ProcessConnector, watch: &ExitWatch) -> i32 {
         loop {
-            exits.hear();
+            exits.read_reports();
             if let Some(status) = watch.status() {
                 return status;
             }
@@ -275,7 +275,7 @@ mod tests {
             let watch = exits.watch(child.id());
             assert_eq!(watch.status(), None);
             child.wait().unwrap();
-            assert_eq!(until_told(&exits, &watch), status, "{script}");
+            assert_eq!(until_reported(&exits, &watch), status, "{script}");
         }
     }
 
@@ -290,7 +290,7 @@ mod tests {
         for mut child in children {
             child.wait().unwrap();
         }
-        watches.iter().for_each(|watch| assert_eq!(until_told(&exits, watch), 5 << 8));
+        watches.iter().for_each(|watch| assert_eq!(until_reported(&exits, watch), 5 << 8));
         assert!(receive(&exits.socket).unwrap().is_none(), "no other is told");
         drop(watches);
         assert!(exits.watched.lock().is_empty());

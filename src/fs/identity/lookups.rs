@@ -1,18 +1,19 @@
-//! Looks at other processes that may never come to an end, made by threads that may hang for ever.
+//! Look-ups in other processes. A look-up may block for ever, so threads make it that may hang for ever.
 //!
-//! To read what a process has in its memory (its environment, its arguments, its mappings) takes locks of that process, and its
-//! owner can keep these for ever: by a page of a filesystem that does not answer, or in the midst of execve(2).
+//! Reading a process's memory (its environment, its arguments, its mappings) takes locks of that process. Its owner can hold them
+//! for ever: with a page of a filesystem that does not answer, or in the middle of execve(2).
 //!
-//! May assume: a look holds plain data and opens nothing that outlives it.
-//! Must never: let a thread that serves the kernel wait; let one user's processes delay what another's ask for; or have more
+//! May assume: a look-up holds plain data and opens nothing that outlives it.
+//! Must never: let a thread that serves the kernel wait; let one user's processes delay look-ups for another user; or let more
 //! threads hang for one user than [`LOOKERS`].
 //!
-//! Each user has a lane of its own: threads that look, and threads that go on with what was found. A looker has its own, empty table of
-//! descriptors. So when the daemon ends, or is killed, while one hangs, the mounts end and the project is free all the same.
+//! Each user has a lane of its own, with looker threads that make look-ups and runner threads that continue with the results. A looker
+//! has its own, empty descriptor table. So when the daemon ends, or is killed, while a looker hangs, the mounts still end and the project
+//! is free.
 //!
-//! A look that takes longer than the lane's patience is late: who asked goes on without an answer. After the first one the lane is wary for
-//! a while: its patience is short, and few of its looks are waited for at all. For a request that waits keeps a directory locked in the kernel,
-//! and others wait for that.
+//! A look-up that takes longer than the lane's patience is late: its request continues without a result. After a late look-up the lane is
+//! wary for a while: its patience is short, and requests wait for few of its look-ups. The reason is that a waiting request keeps a
+//! directory locked in the kernel, and other requests wait for that lock.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
@@ -27,56 +28,56 @@ use crate::limits::{
 };
 use crate::sys;
 
-/// How long a thread without work stays.
+/// How long a thread without work waits before it ends.
 const IDLE: Duration = Duration::from_secs(5);
-/// How often the usher looks around while anything is under way.
+/// The deadline thread's round while anything is under way.
 const ROUND: Duration = Duration::from_millis(1);
-/// Rounds without work after which it rests until it is woken.
+/// Rounds without work after which the deadline thread sleeps until it is woken.
 const ROUNDS_IDLE: u32 = 1_000;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Whose looks share threads and patience.
+/// The processes whose look-ups share threads and patience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Lane {
     /// The processes of a user.
     User(u32),
-    /// Those in user namespaces, where one user may have many thousand uids.
-    Strangers,
+    /// All processes in other user namespaces, where one user may have many thousand uids.
+    ForeignNamespaces,
 }
 
 impl Lane {
-    /// That of a process of this user.
+    /// The lane of a process of this user.
     pub(super) fn of(process: u32, uid: u32) -> Lane {
         let map = |process: &str| fs::read(format!("/proc/{process}/uid_map")).ok();
-        if map(&process.to_string()) == map("self") { Lane::User(uid) } else { Lane::Strangers }
+        if map(&process.to_string()) == map("self") { Lane::User(uid) } else { Lane::ForeignNamespaces }
     }
 }
 
-/// What is to be said about a look that was asked for.
+/// An event of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LookupEvent {
     /// It is done.
     Done,
-    /// It takes too long. It may be done later.
+    /// It takes too long. It may still be done later.
     Late,
     /// It will not be made.
     Dropped,
 }
 
-/// What comes of asking.
+/// The answer to [`Lookups::ask`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LookupPromise {
-    /// News will come soon.
-    Soon,
-    /// It is looked, but this lane has made others wait enough.
-    Sometime,
-    /// Nothing is looked at: too much of this lane hangs.
-    Never,
+    /// The look-up is made, and its first event will come soon.
+    Awaited,
+    /// The look-up is made, but the caller must not wait: enough look-ups of this lane were late.
+    Unawaited,
+    /// The look-up is not made: too many of this lane hang.
+    Refused,
 }
 
-/// Something to be done by a thread that may wait.
+/// Work for a thread that may wait.
 pub(super) type Job = Box<dyn FnOnce() + Send>;
-/// Is told what becomes of a look, and answers what is to be done now.
+/// Called with the events of a look-up. It returns the work that follows.
 type EventHandler = Arc<dyn Fn(LookupEvent) -> Vec<Job> + Send + Sync>;
 
 /// The lanes.
@@ -93,13 +94,13 @@ struct LookupShared {
 #[derive(Default)]
 struct DeadlineThread {
     started: bool,
-    rests: bool,
+    sleeps: bool,
 }
 
 /// The threads of a lane.
 #[derive(Default)]
 struct LaneThreads {
-    inside: Mutex<LaneState>,
+    state: Mutex<LaneState>,
     to_look: Condvar,
     to_run: Condvar,
 }
@@ -109,12 +110,12 @@ struct LaneState {
     next: u64,
     queued: VecDeque<QueuedLookup>,
     running: Vec<Running>,
-    tasks: VecDeque<Job>,
+    jobs: VecDeque<Job>,
     lookers: Threads,
     runners: Threads,
-    /// Since the last look that was late.
+    /// The time since the last late look-up.
     last_late: Option<Stopwatch>,
-    /// Those of the last second.
+    /// The late look-ups of the last second.
     late: VecDeque<Stopwatch>,
 }
 
@@ -127,17 +128,17 @@ struct Threads {
 
 struct QueuedLookup {
     work: Box<dyn FnOnce() + Send>,
-    told: EventHandler,
+    handler: EventHandler,
 }
 
 struct Running {
     number: u64,
     thread: i32,
     since: Stopwatch,
-    told: EventHandler,
+    handler: EventHandler,
     late: bool,
-    /// The wait in which it was seen, by its number, and since when.
-    waits: Option<(u64, Stopwatch)>,
+    /// The wait in which the thread was last seen, by its number, and since when.
+    wait: Option<(u64, Stopwatch)>,
 }
 
 impl LaneState {
@@ -145,26 +146,26 @@ impl LaneState {
         self.last_late.is_some_and(|late| late.elapsed() < Duration::from_millis(WARY_MS))
     }
 
-    /// How long a look may take, and how long if it goes on all that time.
+    /// How long a look-up may take if it is blocked, and how long if it makes progress.
     fn patience(&self) -> (Duration, Duration) {
         let (most, most_at_work) =
             if self.is_wary() { (LOOKUP_WARY_MS, LOOKUP_MS) } else { (LOOKUP_MS, LOOKUP_LONGEST_MS) };
         (Duration::from_millis(most), Duration::from_millis(most_at_work))
     }
 
-    /// Whether no thread can look any more, because all that there may be hang.
+    /// Whether as many threads hang as there may be, so that none can make another look-up.
     fn is_stuck(&self) -> bool {
         self.running.iter().filter(|running| running.late).count() >= LOOKERS
     }
 }
 
 impl Lookups {
-    /// Have `look` made, and `heard` told of it: that it is late, and what it found. Either is told by a thread that may wait.
+    /// Make `look`, and call `on_event` with its events and its result. A thread that may wait calls `on_event`.
     pub(super) fn ask<T: Send + 'static>(
         &self,
         lane: Lane,
         look: impl FnOnce() -> T + Send + 'static,
-        heard: impl Fn(LookupEvent, Option<T>) -> Vec<Job> + Send + Sync + 'static,
+        on_event: impl Fn(LookupEvent, Option<T>) -> Vec<Job> + Send + Sync + 'static,
     ) -> LookupPromise {
         let found = Arc::new(Mutex::new(None));
         let slot = found.clone();
@@ -172,82 +173,82 @@ impl Lookups {
             let came = look();
             *slot.lock() = Some(came);
         });
-        let told = Arc::new(move |news| {
-            let found = if news == LookupEvent::Done { found.lock().take() } else { None };
-            heard(news, found)
+        let handler = Arc::new(move |event| {
+            let found = if event == LookupEvent::Done { found.lock().take() } else { None };
+            on_event(event, found)
         });
-        let crew = self.crew(lane);
-        let asked = {
-            let mut inside = crew.inside.lock();
-            inside.late.retain(|late| late.elapsed() < SECOND);
-            let enough = inside.is_wary() && inside.late.len() >= LATE_LOOKUPS_A_SECOND;
-            if inside.is_stuck() || inside.queued.len() >= LOOKUPS_QUEUED {
-                return LookupPromise::Never;
+        let threads = self.threads_of(lane);
+        let promise = {
+            let mut state = threads.state.lock();
+            state.late.retain(|late| late.elapsed() < SECOND);
+            let has_delayed_enough = state.is_wary() && state.late.len() >= LATE_LOOKUPS_A_SECOND;
+            if state.is_stuck() || state.queued.len() >= LOOKUPS_QUEUED {
+                return LookupPromise::Refused;
             }
-            inside.queued.push_back(QueuedLookup { work, told });
-            crew.begin_looker(&mut inside);
-            crew.begin_runner(&mut inside);
-            if enough { LookupPromise::Sometime } else { LookupPromise::Soon }
+            state.queued.push_back(QueuedLookup { work, handler });
+            threads.start_looker(&mut state);
+            threads.start_runner(&mut state);
+            if has_delayed_enough { LookupPromise::Unawaited } else { LookupPromise::Awaited }
         };
-        crew.to_look.notify_one();
-        self.keep_time();
-        asked
+        threads.to_look.notify_one();
+        self.wake_deadline_thread();
+        promise
     }
 
-    /// Make a look and wait for what it finds: for threads that do not serve the kernel. Nothing if it is late.
+    /// Make a look-up and wait for its result; `None` if it is late. For threads that do not serve the kernel.
     pub(super) fn wait<T: Send + 'static>(
         &self,
         lane: Lane,
         look: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let (tell, told) = std::sync::mpsc::sync_channel(2);
-        let asked = self.ask(lane, look, move |_, found| {
-            let _ = tell.try_send(found);
+        let (sender, receiver) = std::sync::mpsc::sync_channel(2);
+        let promise = self.ask(lane, look, move |_, found| {
+            let _ = sender.try_send(found);
             Vec::new()
         });
-        if asked == LookupPromise::Soon { told.recv().ok().flatten() } else { None }
+        if promise == LookupPromise::Awaited { receiver.recv().ok().flatten() } else { None }
     }
 
-    /// Go on with something by a thread of this lane.
-    pub(super) fn run(&self, lane: Lane, task: Job) {
-        let crew = self.crew(lane);
-        let mut inside = crew.inside.lock();
-        inside.tasks.push_back(task);
-        crew.begin_runner(&mut inside);
-        crew.to_run.notify_one();
-        drop(inside);
-        self.keep_time();
+    /// Run a job on a thread of this lane.
+    pub(super) fn run(&self, lane: Lane, job: Job) {
+        let threads = self.threads_of(lane);
+        let mut state = threads.state.lock();
+        state.jobs.push_back(job);
+        threads.start_runner(&mut state);
+        threads.to_run.notify_one();
+        drop(state);
+        self.wake_deadline_thread();
     }
 
-    fn crew(&self, lane: Lane) -> Arc<LaneThreads> {
+    fn threads_of(&self, lane: Lane) -> Arc<LaneThreads> {
         self.0.lanes.lock().entry(lane).or_default().clone()
     }
 
-    fn keep_time(&self) {
+    fn wake_deadline_thread(&self) {
         let mut deadlines = self.0.deadlines.lock();
         if !deadlines.started {
             let shared = self.0.clone();
             let thread = std::thread::Builder::new().name("lookups".into());
-            deadlines.started = thread.spawn(move || shared.keep_time()).is_ok();
-        } else if deadlines.rests {
-            deadlines.rests = false;
+            deadlines.started = thread.spawn(move || shared.run_deadlines()).is_ok();
+        } else if deadlines.sleeps {
+            deadlines.sleeps = false;
             self.0.wake.notify_one();
         }
     }
 }
 
 impl LookupShared {
-    fn keep_time(&self) {
+    fn run_deadlines(&self) {
         let mut idle = 0;
         loop {
-            let crews: Vec<Arc<LaneThreads>> = self.lanes.lock().values().cloned().collect();
-            let busy = crews.iter().filter(|crew| crew.look_around()).count() > 0;
+            let lanes: Vec<Arc<LaneThreads>> = self.lanes.lock().values().cloned().collect();
+            let busy = lanes.iter().filter(|threads| threads.check_deadlines()).count() > 0;
             idle = if busy { 0 } else { idle + 1 };
             let mut deadlines = self.deadlines.lock();
             if idle < ROUNDS_IDLE {
                 self.wake.wait_for(&mut deadlines, ROUND);
             } else {
-                deadlines.rests = true;
+                deadlines.sleeps = true;
                 self.wake.wait(&mut deadlines);
                 idle = 0;
             }
@@ -255,126 +256,128 @@ impl LookupShared {
     }
 }
 
-// Threads are started by those that have the daemon's descriptors, never by a looker: a thread shares the table of the one that starts it.
+// Only threads with the daemon's descriptors start others, never a looker: a new thread shares the descriptor table of its creator.
 impl LaneThreads {
-    fn begin_looker(self: &Arc<LaneThreads>, inside: &mut LaneState) {
-        if inside.lookers.idle < inside.queued.len() && inside.lookers.all < LOOKERS {
-            let crew = self.clone();
-            let thread = std::thread::Builder::new().name("looker".into()).spawn(move || crew.look());
-            inside.lookers.all += usize::from(thread.is_ok());
+    fn start_looker(self: &Arc<LaneThreads>, state: &mut LaneState) {
+        if state.lookers.idle < state.queued.len() && state.lookers.all < LOOKERS {
+            let threads = self.clone();
+            let thread =
+                std::thread::Builder::new().name("looker".into()).spawn(move || threads.run_lookups());
+            state.lookers.all += usize::from(thread.is_ok());
         }
     }
 
-    fn begin_runner(self: &Arc<LaneThreads>, inside: &mut LaneState) {
-        if inside.runners.idle <= inside.tasks.len() && inside.runners.all < LOOKERS {
-            let crew = self.clone();
-            let thread = std::thread::Builder::new().name("asked-for".into()).spawn(move || crew.go_on());
-            inside.runners.all += usize::from(thread.is_ok());
+    fn start_runner(self: &Arc<LaneThreads>, state: &mut LaneState) {
+        if state.runners.idle <= state.jobs.len() && state.runners.all < LOOKERS {
+            let threads = self.clone();
+            let thread =
+                std::thread::Builder::new().name("asked-for".into()).spawn(move || threads.run_jobs());
+            state.runners.all += usize::from(thread.is_ok());
         }
     }
 
-    fn look(&self) {
-        // From here on nothing may be dropped that owns a descriptor of the daemon: its number means nothing here.
+    fn run_lookups(&self) {
+        // From here on this thread may drop nothing that owns a descriptor of the daemon: its number is invalid in this table.
         let _ = sys::unshare_descriptors();
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
-        let mut inside = self.inside.lock();
+        let mut state = self.state.lock();
         loop {
-            let Some(QueuedLookup { work, told }) = inside.queued.pop_front() else {
-                inside.lookers.idle += 1;
-                let rested = self.to_look.wait_for(&mut inside, IDLE).timed_out();
-                inside.lookers.idle -= 1;
-                if rested && inside.queued.is_empty() {
-                    inside.lookers.all -= 1;
+            let Some(QueuedLookup { work, handler }) = state.queued.pop_front() else {
+                state.lookers.idle += 1;
+                let timed_out = self.to_look.wait_for(&mut state, IDLE).timed_out();
+                state.lookers.idle -= 1;
+                if timed_out && state.queued.is_empty() {
+                    state.lookers.all -= 1;
                     return;
                 }
                 continue;
             };
-            inside.next += 1;
-            let (number, since) = (inside.next, Stopwatch::start());
-            inside.running.push(Running { number, thread, since, told, late: false, waits: None });
-            drop(inside);
+            state.next += 1;
+            let (number, since) = (state.next, Stopwatch::start());
+            state.running.push(Running { number, thread, since, handler, late: false, wait: None });
+            drop(state);
             work();
-            inside = self.inside.lock();
-            if let Some(at) = inside.running.iter().position(|running| running.number == number) {
-                let Running { told, .. } = inside.running.swap_remove(at);
-                self.tell(&mut inside, told, LookupEvent::Done);
+            state = self.state.lock();
+            if let Some(index) = state.running.iter().position(|running| running.number == number) {
+                let Running { handler, .. } = state.running.swap_remove(index);
+                self.report(&mut state, handler, LookupEvent::Done);
             }
         }
     }
 
-    fn go_on(&self) {
-        let mut inside = self.inside.lock();
+    fn run_jobs(&self) {
+        let mut state = self.state.lock();
         loop {
-            let Some(task) = inside.tasks.pop_front() else {
-                inside.runners.idle += 1;
-                let rested = self.to_run.wait_for(&mut inside, IDLE).timed_out();
-                inside.runners.idle -= 1;
-                if rested && inside.tasks.is_empty() {
-                    inside.runners.all -= 1;
+            let Some(job) = state.jobs.pop_front() else {
+                state.runners.idle += 1;
+                let timed_out = self.to_run.wait_for(&mut state, IDLE).timed_out();
+                state.runners.idle -= 1;
+                if timed_out && state.jobs.is_empty() {
+                    state.runners.all -= 1;
                     return;
                 }
                 continue;
             };
-            drop(inside);
-            task();
-            inside = self.inside.lock();
+            drop(state);
+            job();
+            state = self.state.lock();
         }
     }
 
-    fn tell(&self, inside: &mut LaneState, told: EventHandler, news: LookupEvent) {
-        inside.tasks.push_back(Box::new(move || told(news).into_iter().for_each(|task| task())));
+    fn report(&self, state: &mut LaneState, handler: EventHandler, event: LookupEvent) {
+        state.jobs.push_back(Box::new(move || handler(event).into_iter().for_each(|job| job())));
         self.to_run.notify_one();
     }
 
-    /// Tell of what is late, and start threads where work waits for one. Whether anything is under way.
-    fn look_around(self: &Arc<LaneThreads>) -> bool {
-        let mut inside = self.inside.lock();
-        let patience = inside.patience();
+    /// Report late look-ups, and start threads where work waits for one. The answer is whether anything is under way.
+    fn check_deadlines(self: &Arc<LaneThreads>) -> bool {
+        let mut state = self.state.lock();
+        let patience = state.patience();
         let mut late = Vec::new();
-        for running in inside.running.iter_mut().filter(|running| !running.late) {
+        for running in state.running.iter_mut().filter(|running| !running.late) {
             running.late = running.is_late(patience);
             if running.late {
-                late.push(running.told.clone());
+                late.push(running.handler.clone());
             }
         }
-        for told in late {
+        for handler in late {
             let now = Stopwatch::start();
-            inside.last_late = Some(now);
-            inside.late.push_back(now);
-            self.tell(&mut inside, told, LookupEvent::Late);
+            state.last_late = Some(now);
+            state.late.push_back(now);
+            self.report(&mut state, handler, LookupEvent::Late);
         }
-        if inside.is_stuck() {
-            for QueuedLookup { told, .. } in std::mem::take(&mut inside.queued) {
-                self.tell(&mut inside, told, LookupEvent::Dropped);
+        if state.is_stuck() {
+            for QueuedLookup { handler, .. } in std::mem::take(&mut state.queued) {
+                self.report(&mut state, handler, LookupEvent::Dropped);
             }
         }
-        self.begin_looker(&mut inside);
-        if !inside.tasks.is_empty() {
-            self.begin_runner(&mut inside);
+        self.start_looker(&mut state);
+        if !state.jobs.is_empty() {
+            self.start_runner(&mut state);
         }
-        let waits = inside.running.iter().any(|running| !running.late);
-        waits || !inside.queued.is_empty() || !inside.tasks.is_empty()
+        let is_running = state.running.iter().any(|running| !running.late);
+        is_running || !state.queued.is_empty() || !state.jobs.is_empty()
     }
 }
 
 impl Running {
     fn is_late(&mut self, (most, most_at_work): (Duration, Duration)) -> bool {
         let elapsed = self.since.elapsed();
-        elapsed >= most_at_work || elapsed >= most && self.stands_still()
+        elapsed >= most_at_work || elapsed >= most && self.is_blocked()
     }
 
-    /// Whether the thread waits, and has been in that same wait for a while. One that would go on if it had a processor does not, nor does one
-    /// that waits again and again, for locks that others keep briefly: on a busy machine that takes long, and comes to its end.
-    fn stands_still(&mut self) -> bool {
+    /// Whether the thread is blocked, and has been in that same wait for a while. A thread that only waits for a processor is not
+    /// blocked. Nor is one that waits again and again for locks that are held briefly: on a busy machine that takes long, but it ends.
+    fn is_blocked(&mut self) -> bool {
         let status =
             fs::read_to_string(format!("/proc/self/task/{}/status", self.thread)).unwrap_or_default();
         let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim_start);
         let wait = field("voluntary_ctxt_switches:").and_then(|count| count.parse().ok());
         let wait = wait.filter(|_| !field("State:").is_some_and(|state| state.starts_with('R')));
-        if self.waits.map(|(known, _)| known) != wait {
-            self.waits = wait.map(|wait| (wait, Stopwatch::start()));
+        if self.wait.map(|(known, _)| known) != wait {
+            self.wait = wait.map(|wait| (wait, Stopwatch::start()));
         }
-        self.waits.is_some_and(|(_, since)| since.elapsed() >= Duration::from_millis(LOOKUP_WARY_MS))
+        self.wait.is_some_and(|(_, since)| since.elapsed() >= Duration::from_millis(LOOKUP_WARY_MS))
     }
 }
 
@@ -386,34 +389,34 @@ mod tests {
     const A: Lane = Lane::User(1);
     const B: Lane = Lane::User(2);
 
-    /// A look that hangs until the other end is dropped.
-    fn hang(lookups: &Lookups, lane: Lane, tell: &Sender<LookupEvent>) -> (LookupPromise, Sender<()>) {
+    /// A look-up that hangs until the other end is dropped.
+    fn hang(lookups: &Lookups, lane: Lane, sender: &Sender<LookupEvent>) -> (LookupPromise, Sender<()>) {
         let (release, released) = channel::<()>();
-        let tell = tell.clone();
-        let asked = lookups.ask(
+        let sender = sender.clone();
+        let promise = lookups.ask(
             lane,
             move || {
                 let _ = released.recv();
             },
-            move |news, _| {
-                tell.send(news).unwrap();
+            move |event, _| {
+                sender.send(event).unwrap();
                 Vec::new()
             },
         );
-        (asked, release)
+        (promise, release)
     }
 
-    fn all<T>(told: &Receiver<T>, count: usize) -> Vec<T> {
-        (0..count).map(|_| told.recv_timeout(Duration::from_secs(30)).unwrap()).collect()
+    fn all<T>(receiver: &Receiver<T>, count: usize) -> Vec<T> {
+        (0..count).map(|_| receiver.recv_timeout(Duration::from_secs(30)).unwrap()).collect()
     }
 
     #[test]
     fn a_look_that_hangs_is_late_and_told_when_it_is_done() {
-        let (lookups, (tell, told)) = (Lookups::default(), channel());
-        let (asked, release) = hang(&lookups, A, &tell);
-        assert_eq!((asked, all(&told, 1)), (LookupPromise::Soon, vec![LookupEvent::Late]));
+        let (lookups, (sender, receiver)) = (Lookups::default(), channel());
+        let (promise, release) = hang(&lookups, A, &sender);
+        assert_eq!((promise, all(&receiver, 1)), (LookupPromise::Awaited, vec![LookupEvent::Late]));
         drop(release);
-        assert_eq!(all(&told, 1), [LookupEvent::Done]);
+        assert_eq!(all(&receiver, 1), [LookupEvent::Done]);
     }
 
     #[test]
@@ -429,25 +432,25 @@ mod tests {
 
     #[test]
     fn no_more_threads_hang_for_a_user_than_there_may_and_another_s_are_free() {
-        let (lookups, (tell, told)) = (Lookups::default(), channel());
-        let hanging: Vec<_> = (0..LOOKERS).map(|_| hang(&lookups, A, &tell).1).collect();
-        let (_, behind) = hang(&lookups, A, &tell);
-        // Several threads tell of them, in any order.
-        let news = all(&told, LOOKERS + 1);
-        let count = |of: LookupEvent| news.iter().filter(|news| **news == of).count();
+        let (lookups, (sender, receiver)) = (Lookups::default(), channel());
+        let hanging: Vec<_> = (0..LOOKERS).map(|_| hang(&lookups, A, &sender).1).collect();
+        let (_, behind) = hang(&lookups, A, &sender);
+        // Several threads report the events, in any order.
+        let events = all(&receiver, LOOKERS + 1);
+        let count = |of: LookupEvent| events.iter().filter(|event| **event == of).count();
         assert_eq!(
             (count(LookupEvent::Late), count(LookupEvent::Dropped)),
             (LOOKERS, 1),
-            "nothing can look at the last: {news:?}"
+            "nothing can look at the last: {events:?}"
         );
-        assert_eq!(hang(&lookups, A, &tell).0, LookupPromise::Never);
+        assert_eq!(hang(&lookups, A, &sender).0, LookupPromise::Refused);
         assert_eq!(lookups.wait(B, || 7), Some(7));
         assert_eq!(lookups.wait(A, || 7), None);
         drop((hanging, behind));
-        assert!(all(&told, LOOKERS).iter().all(|news| *news == LookupEvent::Done));
+        assert!(all(&receiver, LOOKERS).iter().all(|event| *event == LookupEvent::Done));
         assert_eq!(
             lookups.ask(A, || (), |_, _| Vec::new()),
-            LookupPromise::Sometime,
+            LookupPromise::Unawaited,
             "it has made others wait enough"
         );
     }

@@ -1,9 +1,8 @@
 //! Which worker a request comes from, and when the processes of a worker end (C31, C40, C44).
 //!
-//! [`callers`] answers the question for one request, from what [`process`] reads of one process and [`ancestry`] of a line of them. Reads that
-//! may block for ever are made by [`lookups`]. [`process_watch`] ends the claims of workers whose processes have ended, with exit codes from
-//! [`exits`] where the kernel keeps none. [`names`] says which user a name belongs to,
-//! and [`nameless`] why a caller has none.
+//! [`callers`] answers this for one request. [`process`] reads one process, and [`ancestry`] a process with its ancestors. [`lookups`]
+//! makes reads that may block for ever. [`process_watch`] ends the claims of workers whose processes have ended; [`exits`] gives it the
+//! exit codes where the kernel keeps none. [`names`] knows which user a name belongs to, and [`nameless`] why a caller has none.
 
 mod ancestry;
 pub mod callers;

@@ -9,10 +9,10 @@ use thiserror::Error;
 /// Why a caller has no name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Nameless {
-    /// Its `CREWFS_WORKER` is not a name.
+    /// Its `CREWFS_WORKER` is not a valid name.
     #[error("{0}")]
     Misnamed(Arc<str>),
-    /// The daemon could not find out who it is, in time or at all. Such a caller changes no guarded file either.
+    /// The daemon could not identify the caller, in time or at all. Such a caller cannot change guarded files either.
     #[error("{0}")]
     Unknown(&'static str),
 }

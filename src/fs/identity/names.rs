@@ -1,4 +1,4 @@
-//! Whom names belong to before they are used, and who is an operator (C45, C46).
+//! Names that are reserved for a user before their first use, and the operators (C45, C46).
 //!
 //! May assume: `/etc/passwd` and the file of keys are root's.
 //! Must never: let a user have the login name of another, or the name of a key.
@@ -16,16 +16,16 @@ use crate::queue::{Instant, Span, WorkerName};
 
 const USERS: &str = "/etc/passwd";
 
-/// What the one who mounts says about names.
+/// The mount options about names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
-    /// The only operators, by uid; else they are root and the one who mounted.
+    /// The only operators, by uid. If not set, root and the user that mounted are operators.
     pub operators: Option<BTreeSet<u32>>,
-    /// As whom workers on other machines log in, and the file of their keys, each with the name that it fixes.
+    /// The uid under which workers on other machines log in, and the file of their keys, each with the name that it fixes.
     pub keys: Option<(u32, PathBuf)>,
 }
 
-/// Whom names belong to.
+/// The reserved names.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     config: Config,
@@ -33,21 +33,22 @@ pub(super) struct Names {
     keys: Mutex<Cached<HashSet<String>>>,
 }
 
-/// What was read of a file, which is looked at again when it was changed.
+/// The parsed content of a file. It is read again when the file has changed.
 #[derive(Debug, Default)]
 struct Cached<T> {
-    looked: Option<Instant>,
+    checked_at: Option<Instant>,
     version: Option<(u64, i64, i64, u64)>,
     content: T,
 }
 
 impl<T: Default> Cached<T> {
     fn of(&mut self, file: &Path, now: Instant, parse: impl FnOnce(&str) -> T) -> &T {
-        if self.looked.is_none_or(|looked| now.since(looked) >= Span(NAMES_BELIEVED_MS)) {
-            self.looked = Some(now);
-            let there =
-                fs::metadata(file).ok().filter(|there| there.is_file() && there.len() <= NAMES_FILE_BYTES);
-            let version = there.map(|there| (there.ino(), there.mtime(), there.mtime_nsec(), there.len()));
+        if self.checked_at.is_none_or(|checked_at| now.since(checked_at) >= Span(NAMES_BELIEVED_MS)) {
+            self.checked_at = Some(now);
+            let metadata = fs::metadata(file)
+                .ok()
+                .filter(|metadata| metadata.is_file() && metadata.len() <= NAMES_FILE_BYTES);
+            let version = metadata.map(|file| (file.ino(), file.mtime(), file.mtime_nsec(), file.len()));
             if version != std::mem::replace(&mut self.version, version) {
                 let text = version.and_then(|_| fs::read(file).ok()).unwrap_or_default();
                 self.content = parse(&String::from_utf8_lossy(&text));
@@ -62,7 +63,7 @@ impl Names {
         Names { config, ..Names::default() }
     }
 
-    /// Whether this user, without a worker's name, is an operator.
+    /// Whether this user is an operator when it has no worker name.
     pub(super) fn is_operator(&self, uid: u32, owner: u32) -> bool {
         match &self.config.operators {
             Some(operators) => operators.contains(&uid),
@@ -70,7 +71,7 @@ impl Names {
         }
     }
 
-    /// Whom a name belongs to, even if another user used it first; nothing if it may be that of any user.
+    /// The user for whom a name is reserved, even if another user used it first; `None` if any user may have it.
     pub(super) fn owner(&self, name: &WorkerName, now: Instant) -> Option<u32> {
         let name = name.as_str();
         let of_key = || {
@@ -82,10 +83,10 @@ impl Names {
             let users = users.of(Path::new(USERS), now, users_in);
             users.iter().find(|(login, _)| login == name).map(|(_, uid)| *uid)
         };
-        of_key().or_else(of_user).or_else(|| number_in(name))
+        of_key().or_else(of_user).or_else(|| uid_in(name))
     }
 
-    /// The login name of a uid, or `uid-N` where there is none that could name a worker.
+    /// The login name of a uid, or `uid-N` if it has none that is a valid worker name.
     pub(super) fn login(&self, uid: u32, now: Instant) -> WorkerName {
         let mut users = self.users.lock();
         let users = users.of(Path::new(USERS), now, users_in);
@@ -95,18 +96,18 @@ impl Names {
     }
 }
 
-/// The name of an agent program that was given none: of its process, as long as no other user has that name.
+/// The name of an agent program that was given none, from its pid. It is used if no other user has that name.
 pub(super) fn of_program(agent: &str, pid: u32) -> Option<WorkerName> {
     WorkerName::parse(&format!("{agent}-{pid}"))
 }
 
-/// The same where another user has that name: no other user can have this one.
+/// The name of such a program if another user has the first name. No other user can have this one.
 pub(super) fn of_program_of(agent: &str, pid: u32, uid: u32) -> Option<WorkerName> {
     WorkerName::parse(&format!("{agent}-{pid}.{uid}"))
 }
 
-/// The uid that a name says itself: `uid-7`, and `claude-4711.7`.
-fn number_in(name: &str) -> Option<u32> {
+/// The uid that is part of a name: `uid-7`, and `claude-4711.7`.
+fn uid_in(name: &str) -> Option<u32> {
     let digits = |text: &str| -> Option<u32> {
         text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
     };

@@ -1,7 +1,7 @@
-//! What `/proc` tells of one process: which program it is, since when, whose name it carries, and how it ended.
+//! What `/proc` says about one process: its program, its start, the name that it carries, and how it ended.
 //!
 //! May assume: `/proc` is that of the pid namespace in which the daemon runs.
-//! Must never: be asked by its number alone whether a process is the same as before: numbers are used again.
+//! Must never: identify a process by its pid alone: the kernel reuses pids.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,23 +12,23 @@ use crate::queue::{ProcessEnding, Span};
 
 /// The variable that names a worker.
 const VARIABLE: &[u8] = b"CREWFS_WORKER=";
-/// How much of its value is kept: enough to tell that one is no name, and to show it.
+/// How much of its value is kept: enough to recognise an invalid name, and to show it.
 const VALUE_KEPT: usize = 4 * WORKER_NAME_BYTES;
-/// How much is read of the arguments of an interpreter: its path and that of its script.
+/// How much is read of an interpreter's arguments: enough for its path and that of its script.
 const ARGUMENTS_READ: u64 = 16 << 10;
 /// Programs that are agents.
 pub(super) const AGENTS: [&str; 8] =
     ["claude", "codex", "gemini", "opencode", "cursor-agent", "aider", "goose", "amp"];
-/// Programs that run agents: the script that they were given counts.
+/// Programs that run agents; the agent is the script that they run.
 const INTERPRETERS: [&str; 6] = ["node", "bun", "deno", "python", "python3", "MainThread"];
-/// The flag of a thread that is on its way out (`include/linux/sched.h`; the flags are field 9 of the line).
+/// The flag of a thread that is exiting (`include/linux/sched.h`; the flags are field 9 of the line).
 const PF_EXITING: u64 = 0x4;
 /// The line of `/proc/<tid>/status` that only a thread with memory has.
 const MEMORY: &[u8] = b"\nVmSize:";
 /// Longer than any line of `/proc/<tid>/stat`: 52 numbers and a command of 64 bytes.
 const STAT_BYTES: usize = 2048;
 
-/// One process image: the same numbers mean that neither the process nor its program has changed since.
+/// One process image. If these numbers are the same, neither the process nor its program has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Image {
     /// When the process began, in ticks of the kernel's clock since the machine started.
@@ -37,22 +37,22 @@ pub(super) struct Image {
     environment: u64,
 }
 
-/// What `/proc/<tid>/stat` says.
+/// The content of `/proc/<tid>/stat`.
 pub(super) struct Stat {
-    /// The name of its program, or what it calls itself.
+    /// The name of its program, or a name that the process has set.
     pub(super) command: Vec<u8>,
-    /// The process that started it, or whoever stands in for that.
+    /// Its parent process, or the process that adopted it.
     pub(super) parent: u32,
-    /// Which process and program it is.
+    /// The process and its program.
     pub(super) image: Image,
-    /// As wait(2) tells it; of a process that has ended and was not waited for yet.
+    /// The status as wait(2) gives it, of a process that has ended and whose parent has not waited for it yet.
     status: Option<i32>,
-    /// The same of a thread that is on its way out. 0 where the daemon may not know it.
-    leaving: Option<i32>,
+    /// The same, of a thread that is exiting. 0 if the daemon may not read it.
+    exiting: Option<i32>,
 }
 
 impl Stat {
-    /// That of a thread, and the open file: it never becomes that of another one.
+    /// The stat of a thread, and the open file: it never becomes that of another thread.
     pub(super) fn open(tid: u32) -> Option<(File, Stat)> {
         if tid == 0 {
             return None;
@@ -62,19 +62,19 @@ impl Stat {
         Some((file, stat))
     }
 
-    /// What the file says now; nothing if the process is gone.
+    /// The current content of the file; `None` if the process is gone.
     pub(super) fn of(file: &File) -> Option<Stat> {
         let mut content = [0; STAT_BYTES];
         let length = file.read_at(&mut content, 0).ok()?;
         Stat::parse(&content[..length])
     }
 
-    /// The fields are in proc_pid_stat(5). The command stands in parentheses and may itself hold some.
+    /// The fields are in proc_pid_stat(5). The command is in parentheses and may itself contain some.
     fn parse(content: &[u8]) -> Option<Stat> {
         let open = content.iter().position(|b| *b == b'(')?;
         let close = content.iter().rposition(|b| *b == b')')?;
         let mut rest = content.get(close + 2..)?.trim_ascii_end().split(|b| *b == b' ');
-        // The field of this number in the manual page, after the one that was asked for before. The first two are before `rest`.
+        // The field with this number in the manual page. Numbers must increase from call to call; the first two fields precede `rest`.
         let mut passed = 2;
         let mut field = |number: usize| {
             let skipped = number - passed - 1;
@@ -84,7 +84,7 @@ impl Stat {
         let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse::<u64>().ok();
         let has_ended = field(3)? == b"Z";
         let parent = number(field(4))? as u32;
-        let is_leaving = number(field(9))? & PF_EXITING != 0;
+        let is_exiting = number(field(9))? & PF_EXITING != 0;
         let started = number(field(22))?;
         let stack = number(field(28))?;
         let environment = number(field(50))?;
@@ -94,29 +94,29 @@ impl Stat {
             parent,
             image: Image { started, stack, environment },
             status: status.filter(|_| has_ended),
-            leaving: status.filter(|_| is_leaving),
+            exiting: status.filter(|_| is_exiting),
         })
     }
 }
 
-/// How a process ended that has, as far as that can still be seen: until somebody has waited for it.
+/// How a process ended, as long as its parent has not waited for it.
 pub(super) fn ending_of(pid: u32, started: u64) -> Option<ProcessEnding> {
     let (_, stat) = Stat::open(pid)?;
     if stat.image.started == started { stat.status.map(ending) } else { None }
 }
 
-/// How the process of a thread ends, if the thread is on its way out: it closes its files by that, not by its own doing.
+/// How the process of a thread ends, if the thread is exiting: the thread then closes its files because of that, not by a close(2).
 ///
-/// It may be asked while the thread waits for this answer. `/proc/<tid>/stat` may not: a thread that closes files in the midst of
-/// execve(2) holds a lock that reading it takes. So `status` is asked first, which takes no lock of the process: a thread that has
-/// let go of its memory is in no execve(2).
+/// The daemon may call this while the thread waits for its answer. Reading `/proc/<tid>/stat` is not always safe then: a thread that closes
+/// files in the middle of execve(2) holds a lock which that read takes. So `status` is read first, which takes no lock of the process: a
+/// thread that has released its memory is in no execve(2).
 pub(in crate::fs) fn leaving(tid: u32) -> Option<ProcessEnding> {
     let status = fs::read(format!("/proc/{tid}/status")).ok()?;
     let has_memory = status.windows(MEMORY.len()).any(|line| line == MEMORY);
-    if has_memory { None } else { Stat::open(tid)?.1.leaving.map(ending) }
+    if has_memory { None } else { Stat::open(tid)?.1.exiting.map(ending) }
 }
 
-/// What a status as wait(2) tells it means.
+/// The meaning of a status as wait(2) gives it.
 pub(super) fn ending(status: i32) -> ProcessEnding {
     if libc::WIFSIGNALED(status) {
         ProcessEnding::Killed(libc::WTERMSIG(status))
@@ -125,47 +125,47 @@ pub(super) fn ending(status: i32) -> ProcessEnding {
     }
 }
 
-/// How long ago something began that began at this tick.
+/// The time since a process started at this tick.
 pub(super) fn age(started: u64) -> Option<Span> {
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
     let ticks_a_second = rustix::param::clock_ticks_per_second() as f64;
-    // What began a moment ago may seem to begin in the next one: the numbers are rounded.
+    // The numbers are rounded, so a process that started a moment ago may seem to start in the future.
     Some(Span(((uptime - started as f64 / ticks_a_second) * 1000.0).max(0.0) as u64))
 }
 
-/// What the environment of a process says of its name.
+/// The name in the environment of a process.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Variable {
     /// CREWFS_WORKER has this value. A long one is cut.
     Value(Vec<u8>),
-    /// It is not there, or empty, or may not be read.
+    /// It is missing, or empty, or cannot be read.
     Absent,
-    /// There is more of it than was to be read.
+    /// The environment is larger than the limit.
     TooMuch,
 }
 
-/// The value of CREWFS_WORKER in a process's environment, as it was when its program started. What is read is taken off `budget`. It
-/// may never return (see [`super::lookups`]).
+/// The value of CREWFS_WORKER in a process's environment, as it was when its program started. The bytes read are subtracted from `budget`.
+/// This may never return (see [`super::lookups`]).
 pub(super) fn variable_of(pid: u32, budget: &mut usize) -> Variable {
     let Ok(environment) = File::open(format!("/proc/{pid}/environ")) else { return Variable::Absent };
-    let may = ENVIRONMENT_BYTES.min(*budget);
-    let mut left = may;
+    let limit = ENVIRONMENT_BYTES.min(*budget);
+    let mut left = limit;
     let found = variable_in(environment, &mut left);
-    *budget -= may - left;
+    *budget -= limit - left;
     found
 }
 
-/// Of all that is read, no more than one piece and the value are kept.
+/// At any time, no more than one piece and the value are in memory.
 fn variable_in(mut environment: impl Read, budget: &mut usize) -> Variable {
     let mut piece = vec![0; ENVIRONMENT_PIECE];
     let (mut name, mut value) = (Some(0), Vec::new());
     loop {
-        // One byte more tells whether there is more.
+        // One byte more shows whether the environment is larger.
         let room = piece.len().min(*budget + 1);
         let length = match environment.read(&mut piece[..room]) {
             Ok(length) => length,
-            // It is gone, or its memory is.
+            // The process is gone, or its memory is.
             Err(_) => return Variable::Absent,
         };
         if length > *budget {
@@ -175,15 +175,17 @@ fn variable_in(mut environment: impl Read, budget: &mut usize) -> Variable {
         let ended = length == 0;
         for byte in piece[..length].iter().copied().chain(ended.then_some(0)) {
             match (byte, name) {
-                (0, Some(at)) if at == VARIABLE.len() && !value.is_empty() => return Variable::Value(value),
-                (0, Some(at)) if at == VARIABLE.len() => return Variable::Absent,
+                (0, Some(matched)) if matched == VARIABLE.len() && !value.is_empty() => {
+                    return Variable::Value(value);
+                }
+                (0, Some(matched)) if matched == VARIABLE.len() => return Variable::Absent,
                 (0, _) => name = Some(0),
-                (byte, Some(at)) if at == VARIABLE.len() => {
+                (byte, Some(matched)) if matched == VARIABLE.len() => {
                     if value.len() < VALUE_KEPT {
                         value.push(byte);
                     }
                 }
-                (byte, Some(at)) => name = (byte == VARIABLE[at]).then_some(at + 1),
+                (byte, Some(matched)) => name = (byte == VARIABLE[matched]).then_some(matched + 1),
                 (_, None) => {}
             }
         }
@@ -193,7 +195,7 @@ fn variable_in(mut environment: impl Read, budget: &mut usize) -> Variable {
     }
 }
 
-/// The agent that a process is, if it is one: by its command name, or by the script that its interpreter runs.
+/// The agent program that a process runs, if it runs one: by its command name, or by the script that its interpreter runs.
 pub(super) fn agent_program(pid: u32, command: &[u8]) -> Option<&'static str> {
     let known = |name: &[u8]| AGENTS.into_iter().find(|agent| agent.as_bytes() == name);
     if let Some(agent) = known(command) {
@@ -210,7 +212,7 @@ pub(super) fn agent_program(pid: u32, command: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Whether a program of this name serves files to an SFTP client: OpenSSH's own, or the one inside sshd.
+/// Whether a program of this name serves an SFTP client: OpenSSH's own, or the one inside sshd.
 pub(super) fn serves_sftp(command: &[u8]) -> bool {
     command == b"sftp-server" || command.starts_with(b"sshd")
 }

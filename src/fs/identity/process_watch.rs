@@ -1,10 +1,10 @@
-//! The processes by which workers are known: a worker whose last one ends loses its claims (C31).
+//! The anchors of workers: when the last one of a worker ends, the worker loses its claims (C31).
 //!
-//! May assume: the kernel tells when a process ends (pidfd_open(2)). Where it does not, leases alone end claims.
-//! Must never: make a thread wait that serves the kernel; or end a claim that was not made yet when the process ended.
+//! May assume: the kernel reports when a process ends (pidfd_open(2)). Where it does not, only leases end claims.
+//! Must never: make a thread wait that serves the kernel; or end a claim that was made after the process had ended.
 //!
-//! A process is followed from the claim on that was made through it, or from when a worker that holds one is seen again.
-//! There is one lock, of the table. While it is held nothing is asked of the engine, which may answer at once.
+//! A process is watched from the claim on that was made through it, or from the next request of a worker that holds a claim.
+//! There is one lock, of the table. No call to the engine is made under it, because the engine may answer at once.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,12 +25,12 @@ use crate::limits::{DEPARTURE_RETRY_MS, EXIT_TOLD_MS, FOLLOWED_PROCESSES};
 use crate::queue::{Command, Instant, LossReason, ProcessEnding, Seq, Span, WorkerName};
 use crate::sys;
 
-/// A process that a worker is known by, by a descriptor: its number may become that of another one.
+/// A process by which a worker is known, held by a descriptor because its pid may be reused.
 #[derive(Debug, Clone)]
 pub struct Anchor {
-    /// Its number.
+    /// Its pid.
     pub pid: u32,
-    /// When it began, in ticks: with the number, this tells it from every other.
+    /// When it started, in ticks. Pid and start together identify a process.
     pub started: u64,
     /// The program that it ran when it was found.
     pub program: String,
@@ -40,8 +40,8 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// A process that was seen a moment ago, if it is there still. Numbers are given out in turn, so that one is not used again
-    /// within a moment. It waits for nothing: to see whether it is the same would take a lock of that process.
+    /// The anchor for a process that a look-up found a moment ago, if it still exists. The kernel gives out pids in turn, so that none is
+    /// reused within a moment. This waits for nothing: to check the process's start would take a lock of that process.
     pub fn new(pid: u32, started: u64, program: String, kind: AnchorKind) -> Option<Anchor> {
         let pidfd = pidfd_open(Pid::from_raw(pid as i32)?, PidfdFlags::empty()).ok()?;
         Some(Anchor { pid, started, program, kind, pidfd: Arc::new(pidfd) })
@@ -58,30 +58,30 @@ impl Anchor {
 pub enum AnchorKind {
     /// An agent: they end with it.
     Agent,
-    /// Some program, which may have been there just to claim: they end with it if it did not end well.
+    /// Another program, which may have run only to make the claim: they end with it if it did not exit with 0.
     Program,
-    /// Serves a connection: they end if no other connection comes for a while.
+    /// The process serves a connection: they end if no other connection of the worker appears within the grace time.
     Connection,
 }
 
-/// A process that was there when it was looked for.
+/// An anchor that was alive when it was checked.
 #[derive(Debug)]
 pub struct LiveProcess {
     anchor: Anchor,
-    /// A copy for epoll, which tells descriptors apart by their numbers, too.
+    /// A copy for epoll, which identifies descriptors also by their numbers.
     pidfd: OwnedFd,
-    /// What tells how it ends, where its descriptor does not.
+    /// Records how the process ends, where its descriptor does not.
     exit: Option<ExitWatch>,
 }
 
-/// The number in epoll that ends the thread.
+/// The number in epoll of the event that ends the thread.
 const STOP: u64 = 0;
-/// The number in epoll of what tells exits.
+/// The number in epoll of the process connector.
 const EXITS: u64 = 1;
-/// Ends of processes that are heard of at once.
+/// The largest number of events that one wait returns.
 const EVENTS: usize = 64;
 
-/// Follows processes.
+/// Watches processes.
 pub struct ProcessWatch {
     shared: Arc<WatchShared>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -100,15 +100,15 @@ struct WatchShared {
 #[derive(Default)]
 struct AnchorTable {
     workers: HashMap<WorkerName, Vec<WatchedAnchor>>,
-    /// Whose process each number in epoll stands for.
+    /// The worker of the process with each number in epoll.
     numbers: HashMap<u64, WorkerName>,
     last_number: u64,
-    /// Counts claims.
+    /// The number of claims so far.
     turn: u64,
-    /// Workers who are gone, or are taken to be so later.
+    /// Workers without a process, each with the time at which its claims end.
     departures: HashMap<WorkerName, Departure>,
-    /// Whether it was said that more should be followed than can be.
-    complained: bool,
+    /// Whether the daemon has warned that there are too many processes to watch.
+    has_warned: bool,
 }
 
 struct WatchedAnchor {
@@ -116,15 +116,15 @@ struct WatchedAnchor {
     process: LiveProcess,
     /// The last claim that was made through it.
     epoch: Seq,
-    /// When that was.
+    /// The count of claims at that time.
     turn: u64,
 }
 
-/// The last process of a worker has ended.
+/// The end of a worker's last process.
 struct AnchorEnd {
     worker: WorkerName,
-    followed: WatchedAnchor,
-    /// How long it is waited for its exit code.
+    watched: WatchedAnchor,
+    /// Until when to wait for its exit code.
     until: Instant,
 }
 
@@ -136,8 +136,8 @@ struct Departure {
 }
 
 impl ProcessWatch {
-    /// No process is followed yet. A worker may be without a connection for `grace`. `exits` tells how processes end, where their
-    /// descriptors do not.
+    /// Start without any process. A worker may be without a connection for `grace`. `exits` gives exit codes where descriptors do not
+    /// keep them.
     pub fn start(
         engine: Arc<Engine>,
         grace: Span,
@@ -151,34 +151,34 @@ impl ProcessWatch {
         }
         let table = Mutex::new(AnchorTable { last_number: EXITS, ..AnchorTable::default() });
         let shared = Arc::new(WatchShared { engine, grace, epoll, stop, exits, table });
-        let following = shared.clone();
-        let thread = std::thread::Builder::new().name("follower".into()).spawn(move || following.run())?;
+        let watching = shared.clone();
+        let thread = std::thread::Builder::new().name("follower".into()).spawn(move || watching.run())?;
         Ok(Arc::new(ProcessWatch { shared, thread: Mutex::new(Some(thread)) }))
     }
 
-    /// Whether a worker's process is followed.
-    pub fn follows(&self, worker: &WorkerName, anchor: &Anchor) -> bool {
+    /// Whether a worker's process is watched.
+    pub fn watches(&self, worker: &WorkerName, anchor: &Anchor) -> bool {
         self.shared.table.lock().find(worker, anchor).is_some()
     }
 
-    /// The last claim that a worker made through a process, as far as it is followed.
+    /// The last claim that a worker made through a process, if the process is watched.
     pub fn last_claim(&self, worker: &WorkerName, anchor: &Anchor) -> Option<Seq> {
         self.shared.table.lock().find(worker, anchor).map(|known| known.epoch)
     }
 
-    /// A hold on a process, if it is still there, or was followed to its end. Taken before a claim and kept until that is decided, it
-    /// makes sure that an end in between is heard of.
+    /// A hold on a process, if it is alive or watched. A hold that is taken before a claim and kept until the decision ensures that an end
+    /// in between is noticed.
     pub fn hold(&self, worker: &WorkerName, anchor: &Anchor) -> Option<LiveProcess> {
-        // What ends from here on is heard.
+        // From here on its end is recorded.
         let exit = self.shared.exits.as_ref().map(|exits| exits.watch(anchor.pid));
-        if !self.follows(worker, anchor) && anchor.has_ended() {
+        if !self.watches(worker, anchor) && anchor.has_ended() {
             return None;
         }
         Some(LiveProcess { anchor: anchor.clone(), pidfd: anchor.pidfd.try_clone().ok()?, exit })
     }
 
     /// From now on, the claims of this worker up to `epoch` end with this process, if it is the worker's last.
-    pub fn follow(&self, worker: &WorkerName, process: LiveProcess, epoch: Seq) {
+    pub fn watch(&self, worker: &WorkerName, process: LiveProcess, epoch: Seq) {
         let mut table = self.shared.table.lock();
         table.turn += 1;
         let turn = table.turn;
@@ -196,11 +196,11 @@ impl ProcessWatch {
             return log::warn!("process {} cannot be followed: {error}", process.anchor.pid);
         }
         table.numbers.insert(number, worker.clone());
-        let followed = WatchedAnchor { number, process, epoch, turn };
-        table.workers.entry(worker.clone()).or_default().push(followed);
+        let watched = WatchedAnchor { number, process, epoch, turn };
+        table.workers.entry(worker.clone()).or_default().push(watched);
     }
 
-    /// Follow nobody any more.
+    /// Stop watching.
     pub fn stop(&self) {
         let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
         if let Some(thread) = self.thread.lock().take() {
@@ -217,13 +217,13 @@ impl AnchorTable {
         self.workers.get_mut(worker)?.iter_mut().find(same)
     }
 
-    /// Take a process out; and the worker, if this was its last.
+    /// Remove a process; also remove the worker, if this was its last process. The answer is whether it was.
     fn take(&mut self, number: u64) -> Option<(WorkerName, WatchedAnchor, bool)> {
         let worker = self.numbers.remove(&number)?;
         let processes = self.workers.get_mut(&worker)?;
-        let at = processes.iter().position(|followed| followed.number == number)?;
+        let at = processes.iter().position(|watched| watched.number == number)?;
         let taken = processes.swap_remove(at);
-        // Those that are left stand for its claims too.
+        // The remaining processes now keep its claims alive too.
         processes.iter_mut().for_each(|other| other.epoch = other.epoch.max(taken.epoch));
         let was_last = processes.is_empty();
         if was_last {
@@ -236,13 +236,13 @@ impl AnchorTable {
 impl WatchShared {
     fn run(self: &Arc<WatchShared>) {
         let mut events = Vec::with_capacity(EVENTS);
-        let mut unsettled = Vec::new();
+        let mut undecided = Vec::new();
         loop {
-            let waits =
-                unsettled.iter().map(|ended: &AnchorEnd| ended.until).chain(self.next_departure()).min();
-            let wait = waits.map(|at| at.since((self.engine.clock())().instant)).map(|span| Timespec {
+            let deadline =
+                undecided.iter().map(|ended: &AnchorEnd| ended.until).chain(self.next_departure()).min();
+            let wait = deadline.map(|at| at.since((self.engine.clock())().instant)).map(|span| Timespec {
                 tv_sec: (span.0 / 1000) as i64,
-                // A moment more, so that it is due then.
+                // A millisecond more, so that the time has then passed.
                 tv_nsec: (span.0 % 1000 * 1_000_000) as i64 + 999_999,
             });
             events.clear();
@@ -254,38 +254,39 @@ impl WatchShared {
                 match event.data.u64() {
                     STOP => return,
                     EXITS => {}
-                    number => unsettled.extend(self.ended(number)),
+                    number => undecided.extend(self.remove_ended(number)),
                 }
             }
             if let Some(exits) = &self.exits {
-                exits.hear();
+                exits.read_reports();
             }
-            unsettled.retain(|ended| !self.settle(ended));
-            self.depart();
+            undecided.retain(|ended| !self.decide(ended));
+            self.end_due_claims();
         }
     }
 
-    /// When the next worker is gone for good.
+    /// When the next worker loses its claims.
     fn next_departure(&self) -> Option<Instant> {
         self.table.lock().departures.values().map(|departure| departure.at).min()
     }
 
-    /// A process ended, which was the last of its worker.
-    fn ended(&self, number: u64) -> Option<AnchorEnd> {
-        let (worker, followed, was_last) = self.table.lock().take(number)?;
-        self.forget(&followed);
+    /// Remove a process that has ended. The answer is its end, if it was the last of its worker.
+    fn remove_ended(&self, number: u64) -> Option<AnchorEnd> {
+        let (worker, watched, was_last) = self.table.lock().take(number)?;
+        self.unregister(&watched);
         let until = (self.engine.clock())().instant.after(Span(EXIT_TOLD_MS));
-        was_last.then_some(AnchorEnd { worker, followed, until })
+        was_last.then_some(AnchorEnd { worker, watched, until })
     }
 
-    /// A worker's last process ended: see what that means, when it is known how, or will not be known.
-    fn settle(&self, ended: &AnchorEnd) -> bool {
-        let AnchorEnd { worker, followed, until } = ended;
-        let LiveProcess { anchor, exit, .. } = &followed.process;
+    /// Decide what the end of a worker's last process means, once its exit code is known or will not come. The answer is whether it was
+    /// decided.
+    fn decide(&self, ended: &AnchorEnd) -> bool {
+        let AnchorEnd { worker, watched, until } = ended;
+        let LiveProcess { anchor, exit, .. } = &watched.process;
         let now = (self.engine.clock())().instant;
         let ending = match ending(anchor, exit.as_ref()) {
             Some(ending) => ending,
-            // It is told a moment after the end.
+            // The exit code is reported a moment after the end.
             None if exit.is_some() && now < *until => return false,
             None => ProcessEnding::Unknown,
         };
@@ -293,7 +294,7 @@ impl WatchShared {
             (AnchorKind::Connection, _) => {
                 (now.after(self.grace), LossReason::ConnectionEnded { away: self.grace })
             }
-            // It claimed and went, as a command does, or may have; silence will tell.
+            // It made a claim and exited, as a command does, or may have. Only the lease can end the claim.
             (AnchorKind::Program, ProcessEnding::Exited(0) | ProcessEnding::Unknown) => return true,
             (AnchorKind::Program | AnchorKind::Agent, ending) => {
                 let program = anchor.program.clone();
@@ -302,13 +303,13 @@ impl WatchShared {
         };
         let mut table = self.table.lock();
         let earlier = table.departures.get(worker).map_or(0, |departure| departure.epoch);
-        let departure = Departure { at, epoch: followed.epoch.max(earlier), reason };
+        let departure = Departure { at, epoch: watched.epoch.max(earlier), reason };
         table.departures.insert(worker.clone(), departure);
         true
     }
 
-    /// End the claims of those who are gone by now.
-    fn depart(self: &Arc<WatchShared>) {
+    /// End the claims of the workers whose time has come.
+    fn end_due_claims(self: &Arc<WatchShared>) {
         let now = (self.engine.clock())().instant;
         let mut due = Vec::new();
         {
@@ -318,12 +319,12 @@ impl WatchShared {
                 if departure.at > now {
                     return true;
                 }
-                // Another process of that name came meanwhile: the claims are its own now.
+                // Another process of that worker has appeared: it takes over the claims.
                 if let Some(heir) = workers.get_mut(worker).and_then(|processes| processes.first_mut()) {
                     heir.epoch = heir.epoch.max(departure.epoch);
                     return false;
                 }
-                // Until the log has it, this is tried again.
+                // Retry until the event log has it.
                 departure.at = now.after(Span(DEPARTURE_RETRY_MS));
                 due.push((worker.clone(), departure.clone()));
                 true
@@ -345,24 +346,24 @@ impl WatchShared {
         }
     }
 
-    /// Leave the process that claimed least lately to its lease.
+    /// Stop watching the process with the oldest claim; its claims end by their leases.
     fn drop_oldest(&self, table: &mut AnchorTable) {
-        let oldest = table.workers.values().flatten().min_by_key(|followed| followed.turn);
-        let Some((_, followed, _)) = oldest.map(|oldest| oldest.number).and_then(|oldest| table.take(oldest))
+        let oldest = table.workers.values().flatten().min_by_key(|watched| watched.turn);
+        let Some((_, watched, _)) = oldest.map(|oldest| oldest.number).and_then(|oldest| table.take(oldest))
         else {
             return;
         };
-        self.forget(&followed);
-        if !std::mem::replace(&mut table.complained, true) {
+        self.unregister(&watched);
+        if !std::mem::replace(&mut table.has_warned, true) {
             log::warn!(
                 "more than {FOLLOWED_PROCESSES} processes hold claims; the first are left to their leases"
             );
         }
     }
 
-    /// Hear of a process no longer, whoever else has a copy of its descriptor.
-    fn forget(&self, followed: &WatchedAnchor) {
-        let _ = epoll::delete(&self.epoll, &followed.process.pidfd);
+    /// Remove a process from epoll explicitly, since other copies of its descriptor may be open.
+    fn unregister(&self, watched: &WatchedAnchor) {
+        let _ = epoll::delete(&self.epoll, &watched.process.pidfd);
     }
 }
 
@@ -371,13 +372,13 @@ fn has_ended(pidfd: impl AsFd) -> bool {
     poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&now)) != Ok(0)
 }
 
-/// How a process ended, as far as that is known. Its parent may wait for it at any moment: before that `/proc` tells, and after it the
-/// descriptor, or on older kernels what hears of exits.
+/// How a process ended, if that is known. Its parent may wait for it at any moment: `/proc` shows the status before that, and the
+/// descriptor after it, or the process connector on older kernels.
 fn ending(anchor: &Anchor, exit: Option<&ExitWatch>) -> Option<ProcessEnding> {
-    let told = || sys::exit_status(anchor.pidfd.as_fd()).map(process::ending);
-    let seen = || process::ending_of(anchor.pid, anchor.started);
-    let heard = || exit?.status().map(process::ending);
-    told().or_else(heard).or_else(seen).or_else(told)
+    let from_descriptor = || sys::exit_status(anchor.pidfd.as_fd()).map(process::ending);
+    let from_proc = || process::ending_of(anchor.pid, anchor.started);
+    let reported = || exit?.status().map(process::ending);
+    from_descriptor().or_else(reported).or_else(from_proc).or_else(from_descriptor)
 }
 
 #[cfg(test)]
@@ -414,7 +415,7 @@ mod tests {
 
     struct TestProcesses {
         engine: Arc<Engine>,
-        follower: Arc<ProcessWatch>,
+        process_watch: Arc<ProcessWatch>,
     }
 
     impl TestProcesses {
@@ -427,11 +428,11 @@ mod tests {
                 directory: None,
             };
             let engine = Engine::start(Box::new(MemoryLog::default()), config).unwrap();
-            let follower = ProcessWatch::start(engine.clone(), Span(1_000), None).unwrap();
-            TestProcesses { engine, follower }
+            let process_watch = ProcessWatch::start(engine.clone(), Span(1_000), None).unwrap();
+            TestProcesses { engine, process_watch }
         }
 
-        /// Make a task and claim it; the claim's epoch.
+        /// Create a task and claim it. The answer is the claim's epoch.
         fn claim(&self, task: &str, worker: &WorkerName) -> Seq {
             let id = TaskId::parse(task).unwrap();
             let manifest = Manifest::Spec(Arc::new(Spec::titled(task)));
@@ -461,7 +462,7 @@ mod tests {
 
     impl Drop for TestProcesses {
         fn drop(&mut self) {
-            self.follower.stop();
+            self.process_watch.stop();
             self.engine.stop();
         }
     }
@@ -470,27 +471,27 @@ mod tests {
     fn a_process_is_held_until_it_has_ended() {
         let world = TestProcesses::new();
         let (mut child, anchor) = process();
-        assert!(world.follower.hold(&name(1), &anchor).is_some());
+        assert!(world.process_watch.hold(&name(1), &anchor).is_some());
         child.kill().unwrap();
-        // Ended, and later waited for.
+        // First the process has only ended, later its parent has waited for it.
         while !anchor.has_ended() {
             std::thread::yield_now();
         }
-        assert!(world.follower.hold(&name(1), &anchor).is_none());
+        assert!(world.process_watch.hold(&name(1), &anchor).is_none());
         child.wait().unwrap();
-        assert!(world.follower.hold(&name(1), &anchor).is_none());
+        assert!(world.process_watch.hold(&name(1), &anchor).is_none());
     }
 
     #[test]
     fn an_end_between_the_look_and_the_claim_is_heard_of() {
         let world = TestProcesses::new();
         let (mut child, anchor) = process();
-        let alive = world.follower.hold(&name(1), &anchor).unwrap();
+        let alive = world.process_watch.hold(&name(1), &anchor).unwrap();
         kill(&mut child);
         let epoch = world.claim("a", &name(1));
-        world.follower.follow(&name(1), alive, epoch);
+        world.process_watch.watch(&name(1), alive, epoch);
         world.until_lost("a");
-        assert!(!world.follower.follows(&name(1), &anchor));
+        assert!(!world.process_watch.watches(&name(1), &anchor));
     }
 
     #[test]
@@ -498,8 +499,8 @@ mod tests {
         let world = TestProcesses::new();
         let (mut child, anchor) = process();
         let epoch = world.claim("a", &name(1));
-        let alive = world.follower.hold(&name(1), &anchor).unwrap();
-        world.follower.follow(&name(1), alive, epoch);
+        let alive = world.process_watch.hold(&name(1), &anchor).unwrap();
+        world.process_watch.watch(&name(1), alive, epoch);
         world.claim("younger", &name(1));
         world.claim("other", &name(2));
         kill(&mut child);
@@ -513,16 +514,16 @@ mod tests {
         let (mut first, (mut second, heir)) = (process(), process());
         first.1.kind = AnchorKind::Connection;
         let epoch = world.claim("a", &name(1));
-        let alive = world.follower.hold(&name(1), &first.1).unwrap();
-        world.follower.follow(&name(1), alive, epoch);
+        let alive = world.process_watch.hold(&name(1), &first.1).unwrap();
+        world.process_watch.watch(&name(1), alive, epoch);
         kill(&mut first.0);
-        while world.follower.shared.table.lock().departures.is_empty() {
+        while world.process_watch.shared.table.lock().departures.is_empty() {
             std::thread::yield_now();
         }
-        // It knows nothing of that claim.
-        let alive = world.follower.hold(&name(1), &heir).unwrap();
-        world.follower.follow(&name(1), alive, 0);
-        while !world.follower.shared.table.lock().departures.is_empty() {
+        // This process has not made that claim.
+        let alive = world.process_watch.hold(&name(1), &heir).unwrap();
+        world.process_watch.watch(&name(1), alive, 0);
+        while !world.process_watch.shared.table.lock().departures.is_empty() {
             std::thread::yield_now();
         }
         assert!(world.is_held("a"));
@@ -536,16 +537,16 @@ mod tests {
         let world = TestProcesses::new();
         let me = of(std::process::id(), AnchorKind::Agent);
         let follow = |n| {
-            let Some(alive) = world.follower.hold(&name(n), &me) else { return false };
-            world.follower.follow(&name(n), alive, 0);
+            let Some(alive) = world.process_watch.hold(&name(n), &me) else { return false };
+            world.process_watch.watch(&name(n), alive, 0);
             true
         };
         if !(0..=FOLLOWED_PROCESSES).all(follow) {
             return eprintln!("skipped: too few descriptors");
         }
-        assert!(!world.follower.follows(&name(0), &me));
-        assert!((1..=FOLLOWED_PROCESSES).all(|n| world.follower.follows(&name(n), &me)));
+        assert!(!world.process_watch.watches(&name(0), &me));
+        assert!((1..=FOLLOWED_PROCESSES).all(|n| world.process_watch.watches(&name(n), &me)));
         assert!(follow(1) && follow(0), "who claims again is young again");
-        assert!(!world.follower.follows(&name(2), &me) && world.follower.follows(&name(1), &me));
+        assert!(!world.process_watch.watches(&name(2), &me) && world.process_watch.watches(&name(1), &me));
     }
 }
