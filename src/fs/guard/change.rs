@@ -1,4 +1,4 @@
-//! What can be asked to be changed: every changing request of the tree, in one type.
+//! Every changing request of the tree, in one type.
 //!
 //! Must never: borrow from the request. A change that has to wait outlives it.
 
@@ -22,7 +22,7 @@ impl EntryName {
     }
 }
 
-/// A change that is asked for.
+/// A requested change.
 #[derive(Debug, Clone)]
 pub enum Change {
     /// Write content.
@@ -32,7 +32,7 @@ pub enum Change {
         /// Whether the file was opened with O_APPEND.
         append: bool,
     },
-    /// Write back pages of a mapping: the kernel does, and does not say for whom.
+    /// Write back pages of a mapping. The kernel sends this request, and does not name the process that stored into them.
     WriteMapped {
         /// The file.
         ino: Ino,
@@ -43,34 +43,34 @@ pub enum Change {
         ino: Ino,
         /// Its new length in bytes.
         size: u64,
-        /// Whether this may be part of an open, which has not returned.
+        /// Whether this may be part of an open that has not returned.
         opens: bool,
     },
     /// Change attributes other than the length.
     SetAttr {
         /// The node.
         ino: Ino,
-        /// What is to be changed.
+        /// The new attributes.
         change: SetAttr,
     },
-    /// Make and open a regular file.
+    /// Create and open a regular file.
     Create {
         /// Its name.
         at: EntryName,
-        /// How it is opened, as open(2) is told.
+        /// The flags of open(2).
         flags: i32,
     },
-    /// Make a regular file, pipe, socket or device.
+    /// Create a regular file, pipe, socket or device.
     Mknod(EntryName),
-    /// Make a directory.
+    /// Create a directory.
     Mkdir(EntryName),
-    /// Make a symbolic link.
+    /// Create a symbolic link.
     Symlink(EntryName),
-    /// Make a hard link.
+    /// Create a hard link.
     Link {
         /// The file.
         ino: Ino,
-        /// Its further name.
+        /// Its additional name.
         to: EntryName,
     },
     /// Remove a name that is not a directory.
@@ -79,11 +79,11 @@ pub enum Change {
     Rmdir(EntryName),
     /// Rename, or exchange two names.
     Rename {
-        /// The name that moves.
+        /// The old name.
         from: EntryName,
-        /// Where it moves to.
+        /// The new name.
         to: EntryName,
-        /// Whether what is at `to` moves to `from` instead of going away.
+        /// Whether the file at `to` moves to `from` instead of being replaced.
         exchange: bool,
     },
     /// Set or remove an extended attribute.
@@ -100,9 +100,9 @@ pub enum Change {
     },
     /// Copy content from one file into another.
     CopyFileRange {
-        /// Where it is read.
+        /// The range that is read.
         from: FileRange,
-        /// Where it is written.
+        /// The range that is written.
         to: FileRange,
     },
 }

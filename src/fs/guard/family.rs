@@ -1,9 +1,9 @@
-//! The processes that may have a file open for a worker: those that are known, and what descends from them. Read from `/proc`.
+//! The processes that may have a file open for a worker: the known processes of the worker and their descendants, read from `/proc`.
 //!
 //! May assume: `/proc` is that of the pid namespace in which the daemon runs.
-//! Must never: look at a process that has nothing to do with the worker: how long a look takes must not depend on what else
-//! runs on the machine. Nor at the daemon itself, which has many descriptors and holds nothing for a worker. Nor take the memory
-//! lock of a process: threads that serve the kernel look, too.
+//! Must never: scan a process that is not related to the worker: the duration of a scan must not depend on what else runs on the machine.
+//! Must never scan the daemon itself, which has many descriptors and holds nothing for a worker. Must never take the memory lock of a
+//! process, because threads that serve the kernel scan too.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -14,63 +14,63 @@ use super::open_files::{OpenFiles, OpenForWriting, OpenState, processes};
 use crate::fs::Ino;
 use crate::queue::Instant;
 
-/// How often the children of a process are read at most until two readings agree.
+/// The largest number of times that the children of a process are read until two readings agree.
 const READINGS: usize = 4;
 
-/// One look at a few processes: each is looked at once, when it is first needed.
+/// A scan of several processes. Each process is read once, when it is first needed.
 #[derive(Default)]
 pub(super) struct ProcessScan {
     seen: HashMap<u32, ScannedProcess>,
-    /// The children of every process, where the kernel does not tell them one by one.
+    /// The children of every process, where the kernel does not list the children of one.
     all_children: Option<HashMap<u32, Vec<u32>>>,
     may_wait: bool,
     began: Instant,
 }
 
-/// What was seen of one process.
+/// The result for one process.
 #[derive(Default)]
 struct ScannedProcess {
     open: OpenForWriting,
-    /// What is known without a look, if there was none.
-    unseen: Option<OpenState>,
+    /// The state that stands for all its files if its descriptors could not be read.
+    unread: Option<OpenState>,
     children: Option<Vec<u32>>,
 }
 
 impl ProcessScan {
-    /// For a thread that may wait for other processes. It begins now.
+    /// A scan by a thread that may wait for other processes. It begins now.
     pub(super) fn patient(now: Instant) -> ProcessScan {
         ProcessScan { may_wait: true, began: now, ..ProcessScan::default() }
     }
 
-    /// Before any of the looks.
+    /// The time before the first process was read.
     pub(super) fn began(&self) -> Instant {
         self.began
     }
 
-    /// Whether the thread may wait for other processes, as those that serve the kernel may not.
+    /// Whether the thread may wait for other processes. Threads that serve the kernel may not.
     pub(super) fn may_wait(&self) -> bool {
         self.may_wait
     }
 
-    /// How a process has a file open for writing. What it had open at this moment, or before, does not count.
-    pub(super) fn sight(
+    /// How a process has a file open for writing. A reading that began at `since` or earlier does not count.
+    pub(super) fn open_state(
         &mut self,
         descriptors: &OpenFiles,
         process: u32,
         ino: Ino,
         since: Instant,
     ) -> OpenState {
-        let seen = self.look(descriptors, process);
-        match seen.unseen {
+        let scanned = self.scan(descriptors, process);
+        match scanned.unread {
             Some(state) => state,
-            None if !seen.open.is_newer_than(since) => OpenState::Hidden,
-            None if seen.open.files.contains_key(&ino) => descriptors.sight(process, ino, since),
+            None if !scanned.open.is_newer_than(since) => OpenState::Hidden,
+            None if scanned.open.files.contains_key(&ino) => descriptors.open_state(process, ino, since),
             None => OpenState::Done,
         }
     }
 
-    /// These processes and all that descend from them. The descriptors of each are looked at before its children are asked for: a
-    /// process that passes a descriptor on and closes it is seen with it, or its child is.
+    /// These processes and all their descendants. The descriptors of each are read before its children: so if a process passes a
+    /// descriptor to a child and closes it, the scan finds the descriptor in one of the two.
     pub(super) fn family(
         &mut self,
         descriptors: &OpenFiles,
@@ -78,11 +78,11 @@ impl ProcessScan {
     ) -> Vec<u32> {
         let (mut family, mut known) = (Vec::new(), HashSet::new());
         family.extend(roots.into_iter().filter(|process| known.insert(*process)));
-        let mut at = 0;
-        while let Some(process) = family.get(at).copied() {
-            self.look(descriptors, process);
+        let mut next = 0;
+        while let Some(process) = family.get(next).copied() {
+            self.scan(descriptors, process);
             family.extend(self.children(process).iter().filter(|child| known.insert(**child)));
-            at += 1;
+            next += 1;
         }
         family
     }
@@ -91,18 +91,18 @@ impl ProcessScan {
     pub(super) fn open_files(&mut self, descriptors: &OpenFiles, processes: &[u32]) -> HashSet<Ino> {
         let mut files = HashSet::new();
         for process in processes {
-            files.extend(self.look(descriptors, *process).open.files.keys());
+            files.extend(self.scan(descriptors, *process).open.files.keys());
         }
         files
     }
 
-    fn look(&mut self, descriptors: &OpenFiles, process: u32) -> &mut ScannedProcess {
+    fn scan(&mut self, descriptors: &OpenFiles, process: u32) -> &mut ScannedProcess {
         self.seen.entry(process).or_insert_with(|| {
             let mut seen = ScannedProcess::default();
             if process != std::process::id() {
                 match descriptors.open_for_writing(process) {
                     Ok(open) => seen.open = open,
-                    Err(error) => seen.unseen = Some(OpenState::without_look(&error)),
+                    Err(error) => seen.unread = Some(OpenState::of_error(&error)),
                 }
             }
             seen
@@ -115,7 +115,7 @@ impl ProcessScan {
         seen.children.get_or_insert_with(|| {
             if process == std::process::id() {
                 Vec::new()
-            } else if all_children.is_none() && kernel_tells_children() {
+            } else if all_children.is_none() && kernel_lists_children() {
                 children_of(process)
             } else {
                 all_children.get_or_insert_with(children_of_all).get(&process).cloned().unwrap_or_default()
@@ -124,18 +124,19 @@ impl ProcessScan {
     }
 }
 
-/// Whether the kernel tells the children of a process (`CONFIG_PROC_CHILDREN`).
-fn kernel_tells_children() -> bool {
-    static TELLS: OnceLock<bool> = OnceLock::new();
-    *TELLS.get_or_init(|| Path::new("/proc/thread-self/children").exists())
+/// Whether the kernel lists the children of a process (`CONFIG_PROC_CHILDREN`).
+fn kernel_lists_children() -> bool {
+    static LISTS: OnceLock<bool> = OnceLock::new();
+    *LISTS.get_or_init(|| Path::new("/proc/thread-self/children").exists())
 }
 
-/// The children of a process. The kernel may leave one out when another ends meanwhile, so they are read until two readings agree.
+/// The children of a process. The kernel may omit a child when another ends meanwhile, so they are read until two readings agree.
 fn children_of(process: u32) -> Vec<u32> {
     let read = || -> HashSet<u32> {
         let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-        let told = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-        told.flat_map(|line| line.split_ascii_whitespace().flat_map(str::parse).collect::<Vec<u32>>())
+        let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        lists
+            .flat_map(|line| line.split_ascii_whitespace().flat_map(str::parse).collect::<Vec<u32>>())
             .collect()
     };
     let (mut all, mut last) = (HashSet::new(), read());
@@ -151,8 +152,7 @@ fn children_of(process: u32) -> Vec<u32> {
     all.into_iter().collect()
 }
 
-/// The children of every process: one pass over `/proc` that reads nothing but parents. `status` tells them without any lock of the
-/// process.
+/// The children of every process: one pass over `/proc` that reads only parents. Reading `status` takes no lock of the process.
 fn children_of_all() -> HashMap<u32, Vec<u32>> {
     let mut all: HashMap<u32, Vec<u32>> = HashMap::new();
     for process in processes() {
@@ -172,7 +172,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::process::{Child, Command, Stdio};
 
-    /// A shell whose child passes `file`, open for writing, on to a child of its own, and the number of that one. They live until
+    /// A shell whose child passes `file`, open for writing, on to a child of its own; and the pid of that grandchild. They live until
     /// the standard input of the first ends.
     fn generations(file: &Path) -> (Child, u32) {
         let last = r#"sh -c "echo \$\$; read -r x" <&5"#;
@@ -204,12 +204,12 @@ mod tests {
             assert_eq!((family[0], family.len(), family[2]), (child.id(), 3, grandchild), "{family:?}");
             assert_eq!(scan.seen.len(), 3);
             assert_eq!(
-                scan.sight(&descriptors, child.id(), meta.ino(), Instant::default()),
+                scan.open_state(&descriptors, child.id(), meta.ino(), Instant::default()),
                 OpenState::Done,
                 "it never had it"
             );
             assert_eq!(
-                scan.sight(&descriptors, grandchild, meta.ino(), Instant::default()),
+                scan.open_state(&descriptors, grandchild, meta.ino(), Instant::default()),
                 OpenState::Appending
             );
             assert!(scan.open_files(&descriptors, &family).contains(&meta.ino()));
@@ -219,7 +219,10 @@ mod tests {
         child.wait().unwrap();
         let mut scan = ProcessScan::default();
         assert_eq!(scan.family(&descriptors, [child.id()]), [child.id()]);
-        assert_eq!(scan.sight(&descriptors, child.id(), meta.ino(), Instant::default()), OpenState::Done);
+        assert_eq!(
+            scan.open_state(&descriptors, child.id(), meta.ino(), Instant::default()),
+            OpenState::Done
+        );
     }
 
     #[test]
@@ -231,8 +234,8 @@ mod tests {
         descriptors.mounted((rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev())));
         let mut scan = ProcessScan::default();
         let me = std::process::id();
-        assert_eq!(scan.sight(&descriptors, me, meta.ino(), Instant::default()), OpenState::Done);
+        assert_eq!(scan.open_state(&descriptors, me, meta.ino(), Instant::default()), OpenState::Done);
         assert_eq!(scan.family(&descriptors, [me, me]), [me]);
-        assert_eq!(scan.sight(&descriptors, 0, meta.ino(), Instant::default()), OpenState::Hidden);
+        assert_eq!(scan.open_state(&descriptors, 0, meta.ino(), Instant::default()), OpenState::Hidden);
     }
 }

@@ -1,39 +1,41 @@
-//! Connections that were superseded at a file (C42). Pure: it is told what was seen, and looks at nothing.
+//! Connections that may no longer write a file, because a younger connection of the same worker has changed it (C42). Pure: it reads no
+//! file and no process.
 //!
-//! May assume: whoever raises a fence has seen that the connection has the file open, and lowers it when that is over.
-//! Must never: stand in the way of a connection that does not have the file open.
+//! May assume: a fence is raised only for a connection that has the file open, and lowered when the connection has closed it.
+//! Must never: fence a connection that does not have the file open.
 //!
-//! All connections of a worker are one worker, and no rivals. But one may be dead without anybody knowing: its client is gone,
-//! and what that sent arrives later, when the worker has changed the file again through its next connection. An SFTP client
-//! opens one file through one connection at a time. So when a younger connection changes what an older one has open, the older
-//! one may not write any more through what it has opened.
+//! All connections of a worker are one worker and no rivals. But the client of one connection may be gone without a sign, and requests that
+//! it sent may arrive after the worker has changed the file again through its next connection. An SFTP client opens one file through one
+//! connection at a time. So when a younger connection changes a file that an older one has open, the older one may no longer write
+//! through that open file.
 
 use std::collections::HashMap;
 
 use crate::fs::Ino;
 use crate::limits::LOCKED_FILES;
 
-/// Which process may not change which file any more.
+/// The processes that may no longer change a file, by file.
 #[derive(Debug, Default)]
 pub(super) struct Fences {
     raised: HashMap<Ino, Vec<u32>>,
 }
 
 impl Fences {
-    /// A younger connection has changed what this process has open.
+    /// Fence a process: a younger connection has changed the file that it has open.
     pub(super) fn raise(&mut self, ino: Ino, process: u32) {
-        if !self.stands(ino, process) && (self.raised.len() < LOCKED_FILES || self.raised.contains_key(&ino))
+        if !self.is_fenced(ino, process)
+            && (self.raised.len() < LOCKED_FILES || self.raised.contains_key(&ino))
         {
             self.raised.entry(ino).or_default().push(process);
         }
     }
 
-    /// Whether the process is kept from the file.
-    pub(super) fn stands(&self, ino: Ino, process: u32) -> bool {
+    /// Whether the process is fenced from the file.
+    pub(super) fn is_fenced(&self, ino: Ino, process: u32) -> bool {
         self.raised.get(&ino).is_some_and(|fenced| fenced.contains(&process))
     }
 
-    /// The process has the file open no longer.
+    /// Lower the fence: the process has closed the file.
     pub(super) fn lower(&mut self, ino: Ino, process: u32) {
         let Some(fenced) = self.raised.get_mut(&ino) else { return };
         fenced.retain(|other| *other != process);
@@ -42,7 +44,7 @@ impl Fences {
         }
     }
 
-    /// The file is gone.
+    /// Remove all fences of a removed file.
     pub(super) fn forget(&mut self, ino: Ino) {
         self.raised.remove(&ino);
     }
@@ -63,14 +65,14 @@ mod tests {
     #[test]
     fn a_fence_keeps_one_process_from_one_file_until_it_is_lowered() {
         let mut fences = Fences::default();
-        assert!(!fences.stands(7, 100));
+        assert!(!fences.is_fenced(7, 100));
         fences.raise(7, 100);
         fences.raise(7, 100);
         fences.raise(8, 100);
-        assert!(fences.stands(7, 100) && !fences.stands(7, 200) && fences.stands(8, 100));
+        assert!(fences.is_fenced(7, 100) && !fences.is_fenced(7, 200) && fences.is_fenced(8, 100));
         assert_eq!(fences.all().len(), 2);
         fences.lower(7, 100);
-        assert!(!fences.stands(7, 100) && fences.stands(8, 100));
+        assert!(!fences.is_fenced(7, 100) && fences.is_fenced(8, 100));
         fences.forget(8);
         assert_eq!(fences.all(), []);
     }

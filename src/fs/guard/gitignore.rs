@@ -1,9 +1,9 @@
-//! Which files are not guarded: those that git would ignore, and everything below `.git` (C52).
+//! The files that are not guarded: those that git would ignore, and everything below `.git` (C52).
 //!
-//! May assume: it is told of every change of a file that holds rules, and of every directory that moves.
-//! Must never: follow a symbolic link, or take more than the rules of the project itself: what a user's own git
-//! configuration ignores is not known here. Whether git tracks an ignored file makes no difference. Where an operator has given rules,
-//! it must never take any from the project: who may write in the project would decide what is guarded.
+//! May assume: [`GitIgnore::rules_changed`] is called for every change of a file that holds rules, and for every directory that moves.
+//! Must never: follow a symbolic link, or use rules from outside the project: a user's own git configuration does not count. Whether git
+//! tracks an ignored file makes no difference. If an operator has given rules, the project's own rules must not count: otherwise every
+//! user that may write in the project would decide what is guarded.
 //!
 //! The rules are git's, as the `ignore` crate reads them: `.gitignore` of each directory up to the root of its repository, the
 //! deeper one first, and then `.git/info/exclude`. A directory with a `.git` of its own is another repository.
@@ -24,37 +24,37 @@ use crate::limits::{EXEMPTIONS_KEPT, IGNORE_FILE_BYTES};
 /// Names of files whose content, or presence, makes rules.
 const RULES: [&str; 3] = [".gitignore", ".git", "exclude"];
 
-/// Whether a change of a file of that name may change what is exempt.
+/// Whether a change of a file of that name may change which files are exempt.
 pub(super) fn makes_rules(name: &OsStr) -> bool {
     RULES.iter().any(|rules| name == *rules)
 }
 
-/// One file of rules, and how many directories down from the root it lies.
+/// The rules of one file, and how many directories below the root that file is.
 struct Level {
     depth: usize,
     rules: Gitignore,
 }
 
-/// What holds in a directory.
+/// The rules that apply in a directory.
 enum DirectoryRules {
     /// Nothing in it is guarded.
     Exempt,
-    /// These rules say what is not; the outermost first.
+    /// These rules decide what is exempt; the outermost first.
     Ruled { path: Vec<OsString>, levels: Vec<Arc<Level>> },
 }
 
 struct KnownDirectory {
     parent: Ino,
     name: OsString,
-    holds: Arc<DirectoryRules>,
+    rules: Arc<DirectoryRules>,
 }
 
-/// What is to be known of a file.
+/// The verdict about a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct IgnoreVerdict {
     /// Whether it is exempt.
     pub(super) exempt: bool,
-    /// Whether a change of it may change what is exempt.
+    /// Whether a change of it may change which files are exempt.
     pub(super) makes_rules: bool,
 }
 
@@ -65,12 +65,12 @@ struct KnownRules {
     directories: HashMap<Ino, KnownDirectory>,
 }
 
-/// What is exempt in a project. See the top of this file.
+/// The exempt files of a project. See the module's documentation.
 pub(super) struct GitIgnore {
     files: Arc<Files>,
-    /// The rules of an operator, which take the place of all rules in the project.
-    given: Option<Arc<Level>>,
-    /// Counts the times at which rules, or the places they hold for, have changed.
+    /// The rules of an operator, which replace all rules in the project.
+    operator_rules: Option<Arc<Level>>,
+    /// Incremented whenever rules, or the directories that they apply to, have changed.
     generation: AtomicU64,
     known: Mutex<KnownRules>,
 }
@@ -79,23 +79,23 @@ impl GitIgnore {
     /// `given`: the rules of an operator, if there are any, as the text of a `.gitignore` at the root.
     pub(super) fn new(files: Arc<Files>, given: Option<&str>) -> GitIgnore {
         let given = given.map(|text| Arc::new(Level { depth: 0, rules: rules(text.lines()) }));
-        GitIgnore { files, given, generation: AtomicU64::new(0), known: Mutex::default() }
+        GitIgnore { files, operator_rules: given, generation: AtomicU64::new(0), known: Mutex::default() }
     }
 
-    /// Rules have changed, or a directory has moved: everything is found out again.
+    /// Discard every cached verdict, because rules have changed or a directory has moved.
     pub(super) fn rules_changed(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The node is gone, or has another name.
+    /// Discard the verdict about a node that was removed or renamed.
     pub(super) fn forget(&self, ino: Ino) {
         let mut known = self.known.lock();
         known.files.remove(&ino);
         known.directories.remove(&ino);
     }
 
-    /// What is to be known of a file. One without a name, because it was deleted, is nobody else's any more; one of whose
-    /// names only that is known which was taken away is still everybody's.
+    /// The verdict about a file. A deleted file without a name is exempt, because no other worker can reach it. A file that has a
+    /// name left, but whose known name was taken away, is guarded.
     pub(super) fn file(&self, ino: Ino) -> IgnoreVerdict {
         let generation = self.generation.load(Ordering::Acquire);
         {
@@ -112,7 +112,7 @@ impl GitIgnore {
         };
         let verdict =
             IgnoreVerdict { exempt: self.name(parent, &name, false), makes_rules: makes_rules(&name) };
-        self.remember(generation, |known| {
+        self.cache(generation, |known| {
             if known.files.len() >= EXEMPTIONS_KEPT {
                 known.files.clear();
             }
@@ -121,7 +121,7 @@ impl GitIgnore {
         verdict
     }
 
-    /// Whether a name is exempt, whether or not there is something by that name.
+    /// Whether a name is exempt; the file need not exist.
     pub(super) fn name(&self, parent: Ino, name: &OsStr, is_directory: bool) -> bool {
         match &*self.directory(parent) {
             DirectoryRules::Exempt => true,
@@ -133,7 +133,7 @@ impl GitIgnore {
 
     fn directory(&self, ino: Ino) -> Arc<DirectoryRules> {
         let generation = self.generation.load(Ordering::Acquire);
-        // Below a directory that is not there any more nothing can be changed either.
+        // Nothing can be changed below a directory that was removed.
         let place = self.files.place(ino);
         let (parent, name) = match place {
             Some(place) => place,
@@ -147,11 +147,11 @@ impl GitIgnore {
                 && place.parent == parent
                 && place.name == name
             {
-                return place.holds.clone();
+                return place.rules.clone();
             }
         }
-        let holds = Arc::new(if ino == ROOT {
-            self.ruled(ROOT, Vec::new(), Vec::new())
+        let rules = Arc::new(if ino == ROOT {
+            self.directory_rules(ROOT, Vec::new(), Vec::new())
         } else {
             match &*self.directory(parent) {
                 DirectoryRules::Exempt => DirectoryRules::Exempt,
@@ -163,22 +163,22 @@ impl GitIgnore {
                 DirectoryRules::Ruled { path, levels } => {
                     let mut path = path.clone();
                     path.push(name.clone());
-                    self.ruled(ino, path, levels.clone())
+                    self.directory_rules(ino, path, levels.clone())
                 }
             }
         });
-        self.remember(generation, |known| {
+        self.cache(generation, |known| {
             if known.directories.len() >= EXEMPTIONS_KEPT {
                 known.directories.clear();
             }
-            known.directories.insert(ino, KnownDirectory { parent, name, holds: holds.clone() });
+            known.directories.insert(ino, KnownDirectory { parent, name, rules: rules.clone() });
         });
-        holds
+        rules
     }
 
-    /// What holds in a directory that is not exempt itself, with the rules that it adds.
-    fn ruled(&self, ino: Ino, path: Vec<OsString>, mut levels: Vec<Arc<Level>>) -> DirectoryRules {
-        if let Some(given) = &self.given {
+    /// The rules in a directory that is not exempt itself, with those that it adds.
+    fn directory_rules(&self, ino: Ino, path: Vec<OsString>, mut levels: Vec<Arc<Level>>) -> DirectoryRules {
+        if let Some(given) = &self.operator_rules {
             return DirectoryRules::Ruled { path, levels: vec![given.clone()] };
         }
         if self.files.exists(ino, OsStr::new(".git")).unwrap_or(false) {
@@ -195,20 +195,20 @@ impl GitIgnore {
         (!rules.is_empty()).then(|| Arc::new(Level { depth, rules }))
     }
 
-    fn remember(&self, generation: u64, what: impl FnOnce(&mut KnownRules)) {
+    fn cache(&self, generation: u64, update: impl FnOnce(&mut KnownRules)) {
         let mut known = self.known.lock();
         if known.generation != generation {
-            // What was found out while rules changed is for nobody else.
+            // A verdict that was computed while rules changed must not be cached.
             if generation != self.generation.load(Ordering::Acquire) {
                 return;
             }
             *known = KnownRules { generation, ..KnownRules::default() };
         }
-        what(&mut known);
+        update(&mut known);
     }
 }
 
-/// Rules in git's language. A line that git would not understand means nothing here either.
+/// Rules in git's language. A line that git does not understand has no effect here either.
 pub(super) fn rules<'a>(lines: impl Iterator<Item = &'a str>) -> Gitignore {
     let mut builder = GitignoreBuilder::new(".");
     for line in lines {

@@ -1,7 +1,7 @@
-//! A thread that tells the kernel what to forget, so that no thread that owes it an answer has to.
+//! A thread that invalidates what the kernel has cached, so that no thread that owes the kernel an answer has to.
 //!
-//! May assume: telling ends, because what the kernel waits for meanwhile is served by others.
-//! Must never: make a caller wait for room: what cannot be told now is left out, and costs a worker one refused change.
+//! May assume: an invalidation ends, because other threads serve what the kernel waits for meanwhile.
+//! Must never: make a caller wait for room in the queue. An invalidation without room is skipped, which costs a worker one refused change.
 
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -9,13 +9,13 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use crate::fs::{Ino, Kernel};
 use crate::limits::FORGETTING_QUEUE;
 
-/// What is to be forgotten.
+/// An invalidation to make.
 enum Invalidation {
     AttributesOf(Vec<Ino>),
     Content(Ino, Box<dyn FnOnce() + Send>),
 }
 
-/// The way to that thread. It ends when this is dropped.
+/// The queue of that thread. The thread ends when this is dropped.
 pub(super) struct Invalidator {
     orders: SyncSender<Invalidation>,
     kernel: Arc<dyn Kernel>,
@@ -24,15 +24,15 @@ pub(super) struct Invalidator {
 impl Invalidator {
     pub(super) fn start(kernel: Arc<dyn Kernel>) -> std::io::Result<Invalidator> {
         let (orders, receiver) = sync_channel(FORGETTING_QUEUE);
-        let teller = kernel.clone();
+        let notified = kernel.clone();
         std::thread::Builder::new().name("forgetting".into()).spawn(move || {
             for order in receiver {
                 match order {
                     Invalidation::AttributesOf(all) => {
-                        all.into_iter().for_each(|ino| teller.forget_attributes(ino))
+                        all.into_iter().for_each(|ino| notified.forget_attributes(ino))
                     }
                     Invalidation::Content(ino, then) => {
-                        teller.forget_content(ino);
+                        notified.forget_content(ino);
                         then();
                     }
                 }
@@ -41,18 +41,18 @@ impl Invalidator {
         Ok(Invalidator { orders, kernel })
     }
 
-    /// The attributes of a file, before this returns: whoever was answered after that is seen when opening it. The kernel
-    /// waits for nothing meanwhile, unlike with content.
+    /// Invalidate the attributes of a file before this returns, so that every later open asks for them. Unlike with content, the kernel
+    /// waits for nothing meanwhile.
     pub(super) fn attributes(&self, ino: Ino) {
         self.kernel.forget_attributes(ino);
     }
 
-    /// The attributes of many files, so that whoever opens them asks for them, and is seen.
+    /// Invalidate the attributes of many files, so that the next open of each asks for them.
     pub(super) fn attributes_of(&self, all: Vec<Ino>) {
         self.order(Invalidation::AttributesOf(all));
     }
 
-    /// The content of a file, so that whoever reads it asks for it; `then` is called when that is so, or cannot be.
+    /// Invalidate the content of a file, so that the next read reaches the daemon. `then` is called after that, or if it is impossible.
     pub(super) fn content(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
         self.order(Invalidation::Content(ino, Box::new(then)));
     }

@@ -1,4 +1,4 @@
-//! What may be changed: from a request to a verdict.
+//! The judgement: from a changing request to a verdict.
 //!
 //! May assume: what the guard itself assumes.
 //! Must never: make the change, or record it. The guard does that afterwards.
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::gitignore::makes_rules;
-use super::locks::{Hand, LockHolder, Mode};
+use super::locks::{ChangingProcess, LockHolder, Mode};
 use super::owned::{Reach, owner_of};
 use super::refusal::GuardRefusal;
 use super::versions::LastChange;
@@ -21,32 +21,32 @@ use crate::queue::{Instant, Span, WorkerName};
 /// The set-user-id and set-group-id bits of a mode.
 const SET_ID_BITS: u16 = 0o6000;
 
-/// The permission to make a change, with what the guard records when it was made.
+/// The permission to make a change, with what the guard records once the change is made.
 #[derive(Default)]
 pub struct Grant {
-    /// The caller that makes it; `None` if that is not known.
+    /// The caller that makes it; `None` if the caller is not known.
     pub(super) by: Option<Arc<Caller>>,
     /// The files whose content changes, or whose name leads to other content afterwards.
     pub(super) changed: [Option<Ino>; 2],
-    /// Whether they keep their content, which the caller may not have read.
+    /// Whether these files keep their earlier content, which the caller may not have read.
     pub(super) blind: bool,
-    /// Whether a file is made.
+    /// Whether the change creates a file.
     pub(super) makes: bool,
-    /// What the maker may do to it through the descriptor that it gets, if it can write through that.
+    /// What the creator may do to the file through its new descriptor; `None` if the descriptor is read-only.
     pub(super) opens: Option<Mode>,
     /// The file that loses its last name.
     pub(super) gone: Option<Ino>,
-    /// The path of that file as sentences show it, if it was guarded.
+    /// The path of that file for messages, if it was guarded.
     pub(super) orphan: Option<String>,
     /// The file that gets another name.
     pub(super) moved: Option<Ino>,
-    /// The file whose only name is an exempt one from now on.
+    /// The file whose only name is an exempt one afterwards.
     pub(super) freed: Option<Ino>,
     /// Whether other files may be exempt afterwards.
     pub(super) rules: bool,
 }
 
-/// What a change does to one file that exists.
+/// The effect of a change on one existing file.
 struct Touch {
     ino: Ino,
     mode: Mode,
@@ -59,25 +59,25 @@ impl Touch {
         Touch { ino, mode: Mode::Change, overwrites: true }
     }
 
-    /// It gets another name or other attributes.
+    /// The file gets another name or other attributes.
     fn marking(ino: Ino) -> Touch {
         Touch { ino, mode: Mode::Mark, overwrites: false }
     }
 }
 
-/// What a change does to files, as far as they are guarded.
+/// The effects of a change on guarded files.
 #[derive(Default)]
 struct Touches {
     files: Vec<Touch>,
     /// The file whose content is changed, guarded or not.
     content: Option<Ino>,
     grant: Grant,
-    /// The request is part of an open that has not returned.
+    /// Whether the request is part of an open that has not returned.
     opens: bool,
 }
 
 impl Guard {
-    /// Whether a change may be made by this caller, now.
+    /// Whether this caller may make a change now.
     pub fn judge(&self, req: &Request, change: &Change) -> Verdict {
         if let Err(error) = self.policy.permits(change) {
             return Verdict::Refused(error);
@@ -98,7 +98,7 @@ impl Guard {
                 if !self.changes_nothing(change) {
                     return self.judge_for(&caller, change);
                 }
-                // A connection that truncates a file goes on to write it, even if the file is empty already. From now on, older
+                // A connection that truncates a file will write it next, even if the file is empty already. From now on, older
                 // connections of the same worker may not write it.
                 let empties = if let Change::Truncate { ino, .. } = change { Some(*ino) } else { None };
                 match empties.filter(|_| caller.is_sftp).map(|ino| self.check_connections(&caller, ino)) {
@@ -109,39 +109,41 @@ impl Guard {
         }
     }
 
-    /// Whether a file or directory is set to what it is. The disk carries the request out and may set times, but no other worker loses
-    /// anything by that, so it is no change. The kernel keeps the file locked, so it stays as seen here.
+    /// Whether a change sets a file or directory to its present state. The disk executes the request and may set times, but no other worker
+    /// loses anything by it, so the guard counts it as no change. The kernel keeps the file locked, so the state cannot change meanwhile.
     fn changes_nothing(&self, change: &Change) -> bool {
         match change {
-            Change::Truncate { ino, size, .. } => self.files.getattr(*ino).is_ok_and(|is| is.size == *size),
+            Change::Truncate { ino, size, .. } => {
+                self.files.getattr(*ino).is_ok_and(|attr| attr.size == *size)
+            }
             Change::SetAttr { ino, change } if change.atime.is_none() && change.mtime.is_none() => {
                 let SetAttr { mode, uid, gid, .. } = *change;
-                self.files.getattr(*ino).is_ok_and(|is| {
-                    // chown(2) takes set-id bits away, also from a file whose owner stays.
-                    let takes_bits = mode.is_none() && is.perm & SET_ID_BITS != 0;
-                    mode.is_none_or(|mode| mode & 0o7777 == u32::from(is.perm))
-                        && uid.is_none_or(|uid| uid == is.uid)
-                        && gid.is_none_or(|gid| gid == is.gid)
-                        && !takes_bits
+                self.files.getattr(*ino).is_ok_and(|attr| {
+                    // chown(2) clears set-id bits, even if the owner stays the same.
+                    let clears_bits = mode.is_none() && attr.perm & SET_ID_BITS != 0;
+                    mode.is_none_or(|mode| mode & 0o7777 == u32::from(attr.perm))
+                        && uid.is_none_or(|uid| uid == attr.uid)
+                        && gid.is_none_or(|gid| gid == attr.gid)
+                        && !clears_bits
                 })
             }
             _ => false,
         }
     }
 
-    /// Judges a write of pages that were stored through a mapping.
+    /// Judge a write of pages that a process stored through a mapping.
     pub(super) fn judge_mapped(&self, ino: Ino) -> Verdict {
         match self.known_mapper(ino) {
             Some(Some(caller)) => self.judge_for(&caller, &Change::WriteMapped { ino }),
-            // No process has the file open or mapped any more. The process that stored there is gone, so the pages are written.
+            // No process has the file open or mapped any more. The process that stored into it is gone, so the pages are written.
             Some(None) => Verdict::Granted(Grant::default()),
             None => Verdict::Wait(Patience(WaitReason::Unknown(ino))),
         }
     }
 
-    /// Judges a change of a known caller.
+    /// Judge a change of a known caller.
     pub(super) fn judge_for(&self, caller: &Arc<Caller>, change: &Change) -> Verdict {
-        self.weigh(caller, change).unwrap_or_else(|error| self.refuse(caller, change, error))
+        self.check(caller, change).unwrap_or_else(|error| self.refuse(caller, change, error))
     }
 
     fn refuse(&self, caller: &Caller, change: &Change, error: FsError) -> Verdict {
@@ -151,30 +153,30 @@ impl Guard {
         self.callers.refused(caller, &error);
         self.table.lock().changes.refused(&caller.actor.worker, (self.clock)().instant);
         if let Change::Write { ino, .. } = change {
-            self.doubt(*ino, &caller.actor.worker, (self.clock)().instant);
+            self.refused_write_shown(*ino, &caller.actor.worker, (self.clock)().instant);
         }
         Verdict::Refused(error)
     }
 
-    /// A write of this worker is refused. The request came at `asked`, and other workers could read the write from a little before then.
-    pub(super) fn doubt(&self, ino: Ino, refused: &WorkerName, asked: Instant) {
-        let since = Instant(asked.0.saturating_sub(WRITE_SHOWN_MS));
+    /// Record that a write of this worker is refused. It was made at `requested`; other workers could read it from a little before then.
+    pub(super) fn refused_write_shown(&self, ino: Ino, refused: &WorkerName, requested: Instant) {
+        let since = Instant(requested.0.saturating_sub(WRITE_SHOWN_MS));
         let holders = self.table.lock().locks.holders(ino).to_vec();
         let writing = holders.iter().find(|holder| self.is_writing(ino, holder));
         let now = (self.clock)().instant;
         let writing = writing.map(|holder| &holder.worker);
-        self.table.lock().changes.doubt(ino, refused, writing, since, now);
+        self.table.lock().changes.refused_write_shown(ino, refused, writing, since, now);
     }
 
-    /// Whether a connection may go on writing a file. It may not if a younger connection of the same worker has changed the file. If this
-    /// is the younger one, the older ones may not from now on.
+    /// Whether a connection may still write a file. It may not if a younger connection of the same worker has changed the file. If this
+    /// is the younger one, the older ones may not write the file from now on.
     fn check_connections(&self, caller: &Caller, ino: Ino) -> Result<()> {
         let (fenced, others) = {
             let table = self.table.lock();
             let holders = table.locks.holders(ino).iter();
             let mine = holders.filter(|holder| holder.worker == caller.actor.worker);
             let others = mine.flat_map(|holder| &holder.processes).filter(|other| **other != caller.process);
-            (table.fences.stands(ino, caller.process), others.copied().collect::<Vec<u32>>())
+            (table.fences.is_fenced(ino, caller.process), others.copied().collect::<Vec<u32>>())
         };
         if fenced && !self.has_open(caller.process, ino) {
             self.table.lock().fences.lower(ino, caller.process);
@@ -200,7 +202,7 @@ impl Guard {
         holder.processes.iter().any(|process| self.has_open(*process, ino))
     }
 
-    fn weigh(&self, caller: &Arc<Caller>, change: &Change) -> Result<Verdict> {
+    fn check(&self, caller: &Arc<Caller>, change: &Change) -> Result<Verdict> {
         self.check_owners(caller, change)?;
         let Touches { files, content, mut grant, opens } = self.touches(change)?;
         if caller.is_sftp {
@@ -213,7 +215,7 @@ impl Guard {
         let (worker, uid, now) = (&caller.actor.worker, caller.actor.uid, (self.clock)());
         let mut table = self.table.lock();
         if let Change::CopyFileRange { from, .. } = change {
-            table.changes.knows(from.ino, worker, now.instant);
+            table.changes.mark_read(from.ino, worker, now.instant);
         }
         if let Some(orphan) = content.and_then(|ino| table.orphans.get(&ino))
             && orphan.by != *worker
@@ -223,7 +225,7 @@ impl Guard {
             return Err(GuardRefusal::Gone { path: path.clone(), by: by.clone(), at: *at }.into());
         }
         for touch in &files {
-            table.changes.turned_to(touch.ino, worker);
+            table.changes.used_by(touch.ino, worker);
             let unread = table.changes.unread(touch.ino, worker, now.instant);
             if touch.overwrites
                 && self.config.refuse_stale
@@ -233,20 +235,20 @@ impl Guard {
                 let unread = unread.clone();
                 let held = table.locks.rival(touch.ino, worker, touch.mode).cloned();
                 drop(table);
-                return Err(self.stale(touch.ino, worker, &unread, held.as_ref()).into());
+                return Err(self.stale_refusal(touch.ino, worker, &unread, held.as_ref()).into());
             }
             if let Some(rival) = table.locks.rival(touch.ino, worker, touch.mode) {
                 let rival = rival.clone();
                 drop(table);
                 // The rival may only seem to hold the file, because its open may not have returned. That is known soon.
-                let seems = rival.opening.since(now.instant);
-                let seems = match (rival.made && touch.mode == Mode::Append, seems) {
-                    // A worker that appends gives the maker time to close the new file, as touch(1) does.
+                let opening = rival.opening.since(now.instant);
+                let opening = match (rival.made && touch.mode == Mode::Append, opening) {
+                    // A worker that appends gives the creator time to close the new file, as touch(1) does.
                     (true, Span(left)) => Span(left + MAKING_MS),
                     (false, Span(0)) => Span(0),
                     (false, Span(left)) => Span(left + OPENING_MS),
                 };
-                let (caller, span) = (caller.clone(), self.patience(caller, change).max(seems));
+                let (caller, span) = (caller.clone(), self.patience(caller, change).max(opening));
                 return Ok(Verdict::Wait(Patience(WaitReason::Held { caller, ino: touch.ino, rival, span })));
             }
         }
@@ -254,22 +256,22 @@ impl Guard {
             || files.iter().any(|touch| !table.locks.holds(touch.ino, worker));
         if one_more && table.locks.is_full(uid) {
             drop(table);
-            self.sweeper.want(uid);
+            self.sweeper.request(uid);
             return Ok(Verdict::Wait(Patience(WaitReason::Full(caller.clone()))));
         }
         for touch in &files {
-            table.locks.take(touch.ino, worker, touch.mode, Hand::of(caller), opens, now);
+            table.locks.take(touch.ino, worker, touch.mode, ChangingProcess::of(caller), opens, now);
         }
         if table.locks.is_due(uid) {
-            self.sweeper.want(uid);
+            self.sweeper.request(uid);
         }
         grant.by = Some(caller.clone());
         Ok(Verdict::Granted(grant))
     }
 
     fn patience(&self, caller: &Caller, change: &Change) -> Span {
-        // The write stands in the kernel's cache already, where every worker reads it until it is refused, and the page may be
-        // locked. So it waits only as long as it takes to look.
+        // The written data is in the kernel's cache already, where every worker reads it until it is refused, and the page may be
+        // locked. So a write waits only for one scan of the holder.
         if caller.is_sftp || matches!(change, Change::Write { .. }) {
             Span(0)
         } else if change.locks_directories() {
@@ -279,7 +281,7 @@ impl Guard {
         }
     }
 
-    /// What a change does to guarded files.
+    /// The effects of a change on guarded files.
     fn touches(&self, change: &Change) -> Result<Touches> {
         let mut touches = Touches::default();
         match change {
@@ -357,7 +359,7 @@ impl Guard {
         let grant = &mut touches.grant;
         grant.rules = makes_rules(&from.name) || makes_rules(&to.name);
         let (mover, victim) = (self.victim(from)?, self.victim(to)?);
-        // Directories take the rules for what is in them along.
+        // A directory that moves takes its rules along.
         grant.rules |= mover.is_none() && self.is_directory(from) || exchange && victim.is_none();
         if let (Some(mover), Some(victim)) = (&mover, &victim)
             && mover.ino == victim.ino
@@ -398,8 +400,8 @@ impl Guard {
         Ok(Some(Victim { ino, last: found.links <= 1, guarded }))
     }
 
-    /// Whether a file is guarded; `exempt`: whether it is exempt by this name. A file with several names that was guarded when a worker
-    /// changed it stays guarded under all of them. Otherwise a link in an ignored directory would get around the guard.
+    /// Whether a file is guarded. `exempt` is whether its name is exempt. A file with several names that was guarded when a worker
+    /// changed it stays guarded under all of them. Otherwise a link in an ignored directory would bypass the guard.
     fn guards(&self, ino: Ino, exempt: bool) -> bool {
         if !exempt {
             return true;
@@ -417,7 +419,7 @@ impl Guard {
         matches!(found, Ok(Some(found)) if found.kind == FileKind::Directory)
     }
 
-    /// Refuses a change of a file that belongs to a task which another worker has claimed.
+    /// Refuse a change of a file that belongs to a task which another worker has claimed.
     fn check_owners(&self, caller: &Caller, change: &Change) -> Result<()> {
         let owners = self.owned.owners();
         if owners.is_empty() {
@@ -465,7 +467,7 @@ impl Guard {
         }
     }
 
-    fn stale(
+    fn stale_refusal(
         &self,
         ino: Ino,
         worker: &WorkerName,
@@ -473,8 +475,8 @@ impl Guard {
         held: Option<&LockHolder>,
     ) -> GuardRefusal {
         // The next read must reach the daemon, or the next change would be refused again.
-        if let Some(forgetting) = self.forgetting.get() {
-            forgetting.attributes(ino);
+        if let Some(invalidator) = self.invalidator.get() {
+            invalidator.attributes(ino);
         }
         self.drop_pages(ino, || {});
         let path = self.shown(ino);
@@ -489,7 +491,7 @@ impl Guard {
     }
 
     /// The refusal of a change that has waited long enough.
-    pub(super) fn held(&self, caller: Option<&Caller>, ino: Ino, holder: &LockHolder) -> FsError {
+    pub(super) fn held_refusal(&self, caller: Option<&Caller>, ino: Ino, holder: &LockHolder) -> FsError {
         let (path, worker) = (self.shown(ino), holder.worker.clone());
         let refusal = GuardRefusal::Held { path, holder: worker, since: holder.since };
         self.counters.refusals.count(&refusal);
@@ -502,7 +504,7 @@ impl Guard {
     }
 }
 
-/// What may be done to a file through a descriptor that is opened in this way; `None` if it is for reading.
+/// What a descriptor with these open flags permits; `None` if it is read-only.
 fn opened_for(flags: i32) -> Option<Mode> {
     match flags & libc::O_ACCMODE {
         libc::O_RDONLY => None,

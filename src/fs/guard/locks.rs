@@ -1,11 +1,11 @@
-//! Who holds which file for writing (C50, C52). Pure: it is told what happened, and looks at nothing.
+//! Which worker holds which file for writing (C50, C52). Pure: it reads no file and no process.
 //!
-//! May assume: whoever tells it that a holder is done has looked.
+//! May assume: a lock is released only after a scan of the holder's processes.
 //! Must never: let two workers hold one file, unless both only append.
 //!
-//! A lock begins with a worker's first change of a file. Nothing tells when it ends: opens and closes of the tree are not
-//! reported. So a lock stands here until somebody else wants the file, and then it is looked whether a process of the holder
-//! still has it open for writing. A file that nobody else wants costs nothing.
+//! A lock begins with a worker's first change of a file. No event marks its end, because the kernel does not report opens and closes of
+//! the tree. So a lock stays in this table until another worker wants the file. Only then the guard scans whether a process of the
+//! holder still has it open for writing. A file that no other worker wants costs nothing.
 
 use std::collections::HashMap;
 
@@ -14,57 +14,57 @@ use crate::fs::identity::callers::Caller;
 use crate::limits::{LOCK_PROCESSES, LOCKED_FILES, LOCKED_FILES_OF_A_USER, OPENING_MS, SWEPT_LOCKS};
 use crate::queue::{Instant, Now, Span, Wall, WorkerName};
 
-/// What a worker does to a file. What is further down includes what is above.
+/// What a worker does to a file. Each mode includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Mode {
-    /// Give it another name or other attributes. A worker that has done only this keeps no other from appending.
+    /// Give it another name or other attributes. This does not keep other workers from appending.
     Mark,
-    /// Add at its end. Those who do only this do not disturb each other.
+    /// Append to it. Workers that only append do not exclude each other.
     Append,
-    /// Anything else.
+    /// Any other change.
     Change,
 }
 
-/// A worker who holds a file.
+/// A worker that holds a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LockHolder {
     pub(super) worker: WorkerName,
-    /// The user for whom it counts.
+    /// The user whose locks this one counts among.
     pub(super) uid: u32,
     pub(super) mode: Mode,
-    /// When it began.
+    /// When the lock began.
     pub(super) since: Wall,
-    /// When it changed the file last.
+    /// The last change of the file by this worker.
     pub(super) last: Instant,
-    /// How often it did so.
+    /// The number of its changes.
     pub(super) changes: u64,
-    /// Until when an open that made or emptied the file may not have returned, so that no descriptor can be seen yet.
+    /// Until this time the open that created or emptied the file may not have returned, so that its descriptor is not visible yet.
     pub(super) opening: Instant,
-    /// Whose open that is.
+    /// The process of that open.
     pub(super) opener: u32,
-    /// Whether that process has done more to the file since.
+    /// Whether that process has changed the file again since.
     pub(super) returned: bool,
-    /// Whether the worker has made the file and written nothing to it.
+    /// Whether the worker has created the file and written nothing to it.
     pub(super) made: bool,
-    /// The processes that changed the file, youngest last.
+    /// The processes that changed the file, the latest last.
     pub(super) processes: Vec<u32>,
-    /// The processes that these stand and fall with, which may have the file open for them, youngest last.
+    /// The anchors of these processes, which may have the file open for them, the latest last.
     pub(super) anchors: Vec<u32>,
 }
 
-/// By which process a worker changes a file.
+/// The process through which a worker changes a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hand {
+pub(super) struct ChangingProcess {
     pub(super) process: u32,
     /// The process whose end is the end of the worker, if there is one.
     pub(super) anchor: Option<u32>,
     pub(super) uid: u32,
 }
 
-impl Hand {
-    pub(super) fn of(caller: &Caller) -> Hand {
+impl ChangingProcess {
+    pub(super) fn of(caller: &Caller) -> ChangingProcess {
         let anchor = caller.anchor.as_ref().map(|anchor| anchor.pid);
-        Hand { process: caller.process, anchor, uid: caller.actor.uid }
+        ChangingProcess { process: caller.process, anchor, uid: caller.actor.uid }
     }
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Locks {
 #[derive(Debug)]
 struct UserLocks {
     held: usize,
-    /// How many they must be for the next sweep to be worth its while.
+    /// The number of locks at which the next sweep is due.
     due: usize,
 }
 
@@ -90,7 +90,7 @@ impl Default for UserLocks {
 }
 
 impl Locks {
-    /// Who keeps `worker` from changing the file in this way.
+    /// The holder that keeps `worker` from changing the file in this way.
     pub(super) fn rival(&self, ino: Ino, worker: &WorkerName, mode: Mode) -> Option<&LockHolder> {
         self.held
             .get(&ino)?
@@ -98,21 +98,21 @@ impl Locks {
             .find(|holder| holder.worker != *worker && !(mode == Mode::Append && holder.mode <= Mode::Append))
     }
 
-    /// `worker` is about to change the file. To be called only when there is no [`Locks::rival`]. `opens`: the request is
-    /// part of an open that has not returned.
+    /// Record that `worker` is about to change the file. Call this only when there is no [`Locks::rival`]. `opens`: the request is part
+    /// of an open that has not returned.
     pub(super) fn take(
         &mut self,
         ino: Ino,
         worker: &WorkerName,
         mode: Mode,
-        hand: Hand,
+        by: ChangingProcess,
         opens: bool,
         now: Now,
     ) {
-        let Hand { process, anchor, uid } = hand;
+        let ChangingProcess { process, anchor, uid } = by;
         let (holders, users) = (self.held.entry(ino).or_default(), &mut self.users);
         let opening = if opens { now.instant.after(Span(OPENING_MS)) } else { Instant::default() };
-        let at = holders.iter().position(|holder| holder.worker == *worker).unwrap_or_else(|| {
+        let index = holders.iter().position(|holder| holder.worker == *worker).unwrap_or_else(|| {
             users.entry(uid).or_default().held += 1;
             holders.push(LockHolder {
                 worker: worker.clone(),
@@ -130,14 +130,14 @@ impl Locks {
             });
             holders.len() - 1
         });
-        let holder = &mut holders[at];
+        let holder = &mut holders[index];
         holder.last = now.instant;
         holder.changes += 1;
         if opens {
             (holder.opening, holder.opener, holder.returned) = (opening, process, false);
         } else if holder.opener == process {
-            // It goes on: so its open has returned, and a descriptor can be seen for as long as there is one. But touch(1) makes a
-            // file, sets its times and ends: a worker that wants to append meanwhile waits until it has.
+            // The process has continued. So its open has returned, and its descriptor is visible for as long as it exists. But touch(1)
+            // creates a file, sets its times and exits: a worker that wants to append meanwhile waits until it has exited.
             holder.returned = true;
             if mode != Mode::Mark {
                 holder.opening = Instant::default();
@@ -145,21 +145,21 @@ impl Locks {
         }
         holder.made &= mode == Mode::Mark;
         holder.mode = holder.mode.max(mode);
-        remember(&mut holder.processes, process);
+        push_last(&mut holder.processes, process);
         if let Some(anchor) = anchor.filter(|anchor| *anchor != process) {
-            remember(&mut holder.anchors, anchor);
+            push_last(&mut holder.anchors, anchor);
         }
     }
 
-    /// `worker` has made the file by an open through which it can write in this way.
-    pub(super) fn make(&mut self, ino: Ino, worker: &WorkerName, mode: Mode, hand: Hand, now: Now) {
-        self.take(ino, worker, mode, hand, true, now);
+    /// Record that `worker` has created the file by an open that permits this mode of writing.
+    pub(super) fn make(&mut self, ino: Ino, worker: &WorkerName, mode: Mode, by: ChangingProcess, now: Now) {
+        self.take(ino, worker, mode, by, true, now);
         self.of(ino, worker).into_iter().for_each(|holder| holder.made = true);
     }
 
-    /// The holder was seen to wait for the file, which is locked for a worker that appends to it. If it has made the file and written nothing,
-    /// it lets appending be. touch(1) is such a one: it waits to set the times of what it has made.
-    pub(super) fn gives_way(&mut self, ino: Ino, seen: &LockHolder) -> bool {
+    /// Let other workers append, if the holder has created the file and written nothing. The holder was seen to wait for the file,
+    /// which the kernel keeps locked for a worker that appends to it. touch(1) waits like that to set the times of its new file.
+    pub(super) fn yield_to_appends(&mut self, ino: Ino, seen: &LockHolder) -> bool {
         let holder = self.of(ino, &seen.worker).filter(|it| it.changes == seen.changes && it.made);
         holder.map(|holder| holder.mode = Mode::Mark).is_some()
     }
@@ -168,14 +168,14 @@ impl Locks {
         self.held.get_mut(&ino)?.iter_mut().find(|holder| holder.worker == *worker)
     }
 
-    /// Whether a holder made or emptied the file by an open, and has done nothing more since: the open may still be under way.
+    /// Whether a holder created or emptied the file by an open, and has done nothing more since: the open may still be under way.
     pub(super) fn is_opening(&self, ino: Ino, worker: &WorkerName) -> bool {
         let mut theirs = self.held.get(&ino).into_iter().flatten().filter(|holder| holder.worker == *worker);
         theirs.any(|holder| !holder.returned)
     }
 
-    /// One more process was seen to have the file open for the holder.
-    pub(super) fn also(&mut self, ino: Ino, worker: &WorkerName, process: u32) {
+    /// Add another process that a scan has found with the file open for the holder.
+    pub(super) fn add_process(&mut self, ino: Ino, worker: &WorkerName, process: u32) {
         if let Some(holder) = self.of(ino, worker)
             && !holder.processes.contains(&process)
             && holder.processes.len() < LOCK_PROCESSES
@@ -184,23 +184,23 @@ impl Locks {
         }
     }
 
-    /// The holder was seen to be done with the file. If it has changed the file since it was known as `seen`, it was too early.
+    /// Release a lock after a scan found the holder done. If the holder has changed the file since it was read as `seen`, the lock stays.
     pub(super) fn release(&mut self, ino: Ino, seen: &LockHolder) {
         let Some(holders) = self.held.get_mut(&ino) else { return };
-        let over = holders.extract_if(.., |it| it.worker == seen.worker && it.changes == seen.changes);
-        over.for_each(|holder| give_back(&mut self.users, holder.uid));
+        let ended = holders.extract_if(.., |it| it.worker == seen.worker && it.changes == seen.changes);
+        ended.for_each(|holder| release_share(&mut self.users, holder.uid));
         if holders.is_empty() {
             self.held.remove(&ino);
         }
     }
 
-    /// The file is gone.
+    /// Remove all locks of a removed file.
     pub(super) fn forget(&mut self, ino: Ino) {
-        let over = self.held.remove(&ino).unwrap_or_default();
-        over.iter().for_each(|holder| give_back(&mut self.users, holder.uid));
+        let ended = self.held.remove(&ino).unwrap_or_default();
+        ended.iter().for_each(|holder| release_share(&mut self.users, holder.uid));
     }
 
-    /// Whether there is no place for one more lock of a user.
+    /// Whether there is no room for one more lock of a user.
     pub(super) fn is_full(&self, uid: u32) -> bool {
         let of_user = self.users.get(&uid).map_or(0, |share| share.held);
         of_user >= LOCKED_FILES_OF_A_USER || self.held.len() >= LOCKED_FILES
@@ -211,19 +211,19 @@ impl Locks {
         self.holders(ino).iter().any(|holder| holder.worker == *worker)
     }
 
-    /// Whether a user has so many locks that it shall be looked which of them are over.
+    /// Whether a user has so many locks that a sweep is due.
     pub(super) fn is_due(&self, uid: u32) -> bool {
         self.users.get(&uid).is_some_and(|share| share.held >= share.due)
     }
 
-    /// It was looked, and what is over was released. What is left was held: to look again is worth its while when there is twice as much.
+    /// A sweep of a user's locks has ended. All remaining locks are held, so the next sweep is due at twice their number.
     pub(super) fn swept(&mut self, uid: u32) {
         if let Some(share) = self.users.get_mut(&uid) {
             share.due = (share.held * 2).max(SWEPT_LOCKS);
         }
     }
 
-    /// The holder was seen to have the file open for nothing but appending, which is all that it does from now on.
+    /// A scan found that the holder has the file open only for appending. It counts as such from now on.
     pub(super) fn only_appends(&mut self, ino: Ino, seen: &LockHolder) {
         let holders = self.held.get_mut(&ino).into_iter().flatten();
         for holder in holders.filter(|holder| holder.worker == seen.worker && holder.changes == seen.changes)
@@ -232,18 +232,18 @@ impl Locks {
         }
     }
 
-    /// Who holds a file.
+    /// The holders of a file.
     pub(super) fn holders(&self, ino: Ino) -> &[LockHolder] {
         self.held.get(&ino).map_or(&[], |holders| holders)
     }
 
-    /// Everything that is held: at most, for nobody has looked.
+    /// All locks. Some of their holders may be done, since they were not scanned.
     pub(super) fn all(&self) -> impl Iterator<Item = (Ino, &LockHolder)> {
         self.held.iter().flat_map(|(ino, holders)| holders.iter().map(|holder| (*ino, holder)))
     }
 }
 
-fn give_back(users: &mut HashMap<u32, UserLocks>, uid: u32) {
+fn release_share(users: &mut HashMap<u32, UserLocks>, uid: u32) {
     if let Some(share) = users.get_mut(&uid) {
         share.held -= 1;
         if share.held == 0 {
@@ -252,8 +252,8 @@ fn give_back(users: &mut HashMap<u32, UserLocks>, uid: u32) {
     }
 }
 
-/// Put a process last.
-fn remember(processes: &mut Vec<u32>, process: u32) {
+/// Move or add a process to the end.
+fn push_last(processes: &mut Vec<u32>, process: u32) {
     if processes.last() != Some(&process) {
         processes.retain(|known| *known != process);
         if processes.len() == LOCK_PROCESSES {
@@ -275,8 +275,8 @@ mod tests {
         Now { wall: Wall(ms as i64), instant: Instant(ms) }
     }
 
-    fn by(process: u32) -> Hand {
-        Hand { process, anchor: None, uid: 0 }
+    fn by(process: u32) -> ChangingProcess {
+        ChangingProcess { process, anchor: None, uid: 0 }
     }
 
     fn rival(locks: &Locks, ino: Ino, worker: &str, mode: Mode) -> Option<String> {
@@ -337,14 +337,14 @@ mod tests {
         locks.take(7, &name("a"), Mode::Mark, by(100), false, at(1));
         assert!(rival(&locks, 7, "b", Mode::Append).is_some());
         let seen = locks.holders(7)[0].clone();
-        assert!(locks.gives_way(7, &seen));
+        assert!(locks.yield_to_appends(7, &seen));
         assert!(
             rival(&locks, 7, "b", Mode::Append).is_none() && rival(&locks, 7, "b", Mode::Change).is_some()
         );
         locks.take(7, &name("a"), Mode::Change, by(100), false, at(1));
-        assert!(!locks.gives_way(7, &seen), "it has written");
+        assert!(!locks.yield_to_appends(7, &seen), "it has written");
         let seen = locks.holders(7)[0].clone();
-        assert!(!locks.gives_way(7, &seen));
+        assert!(!locks.yield_to_appends(7, &seen));
     }
 
     #[test]
@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn a_user_s_locks_are_counted_until_they_are_over() {
         let mut locks = Locks::default();
-        let of = |uid| Hand { process: 100, anchor: None, uid };
+        let of = |uid| ChangingProcess { process: 100, anchor: None, uid };
         for ino in 0..LOCKED_FILES_OF_A_USER as Ino {
             assert!(!locks.is_full(1));
             locks.take(ino, &name("a"), Mode::Change, of(1), false, at(1));
@@ -402,7 +402,14 @@ mod tests {
         for (process, anchor) in
             [(100, Some(100)), (101, Some(90)), (102, Some(91)), (103, Some(90)), (104, None)]
         {
-            locks.take(7, &name("a"), Mode::Change, Hand { process, anchor, uid: 0 }, false, at(1));
+            locks.take(
+                7,
+                &name("a"),
+                Mode::Change,
+                ChangingProcess { process, anchor, uid: 0 },
+                false,
+                at(1),
+            );
         }
         assert_eq!(locks.holders(7)[0].anchors, [91, 90]);
     }
@@ -419,7 +426,7 @@ mod tests {
         assert!(!take(100, false));
         assert!(take(100, true));
         assert!(locks.is_opening(7, &name("a")));
-        // It sets the times of what it has made, and is still on its way out.
+        // It sets the times of its new file, and has not exited yet.
         locks.take(7, &name("a"), Mode::Mark, by(100), false, at(1));
         assert!(locks.holders(7)[0].opening > Instant(1) && !locks.is_opening(7, &name("a")));
     }

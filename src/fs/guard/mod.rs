@@ -16,9 +16,9 @@
 //! # How the guard notices a read
 //!
 //! The kernel answers most reads from its cache. So it may not cache the attributes of a recently changed file until every worker of
-//! the crowd has read the file: each open asks for them ([`Guard::before_read`]). If a worker opens it that has not read it, the guard
-//! drops the cached pages first, so that the read itself reaches the daemon ([`Guard::reading`]). A read that comes in between costs
-//! one refused change and one more read.
+//! the crowd has read the file: each open then requests them ([`Guard::before_read`]). If the opening worker has not read the file, the
+//! guard drops the cached pages first, so that the read itself reaches the daemon ([`Guard::reading`]). A read that arrives in between
+//! costs one refused change and one more read.
 //!
 //! Lock order: the table, alone. It is never held over a system call.
 
@@ -50,7 +50,7 @@ use self::fences::Fences;
 use self::gitignore::GitIgnore;
 use self::invalidator::Invalidator;
 use self::judge::Grant;
-use self::locks::{Hand, LockHolder, Locks, Mode};
+use self::locks::{ChangingProcess, LockHolder, Locks, Mode};
 pub use self::open_files::DeviceNumber;
 use self::open_files::{OpenFiles, OpenState};
 use self::owned::{Owned, Reach};
@@ -95,13 +95,13 @@ impl Default for Config {
 
 /// Changes that a session forbids every caller.
 pub trait Policy: Send + Sync {
-    /// Refuses a change.
+    /// Refuse a forbidden change.
     fn permits(&self, change: &Change) -> Result<()>;
 }
 
-/// The result of a change, as far as the guard needs it.
+/// The result of a change, with what the guard needs of it.
 pub trait ChangeOutcome {
-    /// The file that was made.
+    /// The file that was created.
     fn made(&self) -> Option<Ino> {
         None
     }
@@ -115,14 +115,14 @@ impl ChangeOutcome for Attr {
     }
 }
 
-/// What the guard knows of files.
+/// The guard's records about files.
 struct FileTable {
     locks: Locks,
     fences: Fences,
     changes: Versions,
     /// Files that lost their last name and may still be open.
     orphans: HashMap<Ino, Orphan>,
-    /// The last caller that stored through a mapping, if it was found, and when the guard looked.
+    /// The last caller that stored through a mapping, if it was found, and when the finder ran.
     mapped: HashMap<Ino, (Option<Arc<Caller>>, Instant)>,
 }
 
@@ -143,14 +143,14 @@ pub enum Verdict {
     Wait(Patience),
 }
 
-/// What the guard has done against changes, in numbers.
+/// Counters of the guard.
 #[derive(Debug)]
 pub struct GuardCounters {
     /// Changes that were refused, by reason.
     pub refusals: Tally<GuardRefusal>,
     /// Changes that had to wait for another worker's lock.
     pub waited: AtomicU64,
-    /// How often the kernel dropped the cached pages of a file, so that the guard notices a read.
+    /// How often the guard made the kernel drop the cached pages of a file, to notice a read.
     pub pages_dropped: AtomicU64,
 }
 
@@ -164,7 +164,7 @@ impl Default for GuardCounters {
     }
 }
 
-/// Permits or refuses changes. See the top of this file.
+/// Permits or refuses changes. See the module's documentation.
 pub struct Guard {
     config: Config,
     policy: Box<dyn Policy>,
@@ -175,11 +175,11 @@ pub struct Guard {
     owned: Owned,
     descriptors: OpenFiles,
     table: Arc<Mutex<FileTable>>,
-    forgetting: OnceLock<Invalidator>,
-    room: ParkedChanges,
+    invalidator: OnceLock<Invalidator>,
+    parked: ParkedChanges,
     sweeper: Sweeper,
     counters: GuardCounters,
-    /// How large the crowd was when the attributes of all recent changes were last invalidated for it.
+    /// The size of the crowd when the attributes of all recently changed files were last invalidated for it.
     crowd: AtomicUsize,
 }
 
@@ -210,8 +210,8 @@ impl Guard {
                 orphans: Default::default(),
                 mapped: Default::default(),
             })),
-            forgetting: OnceLock::new(),
-            room: ParkedChanges::default(),
+            invalidator: OnceLock::new(),
+            parked: ParkedChanges::default(),
             sweeper: Sweeper::default(),
             counters: GuardCounters::default(),
             crowd: AtomicUsize::new(0),
@@ -221,14 +221,14 @@ impl Guard {
     /// The tree is mounted as this device, by a kernel that can invalidate its cache. Changes can be parked from now on.
     pub fn start(self: &Arc<Self>, device: DeviceNumber, kernel: Arc<dyn Kernel>) -> std::io::Result<()> {
         self.descriptors.mounted(device);
-        let _ = self.forgetting.set(Invalidator::start(kernel)?);
+        let _ = self.invalidator.set(Invalidator::start(kernel)?);
         sweeping::start(self)?;
         waiting::start(self)
     }
 
-    /// Answers every parked change with EIO.
+    /// Answer every parked change with EIO.
     pub fn stop(&self) {
-        self.room.close();
+        self.parked.close();
         self.sweeper.close();
     }
 
@@ -237,13 +237,13 @@ impl Guard {
         &self.counters
     }
 
-    /// Records a sign of life of this caller.
+    /// Record a sign of life of this caller.
     pub fn seen(&self, req: &Request) {
         self.callers.seen(req);
-        self.meet();
+        self.notice_crowd();
     }
 
-    /// Makes a change if and when it may be made, and answers.
+    /// Make a change when it is permitted, and answer.
     pub fn run<T: ChangeOutcome + Send + 'static>(
         self: &Arc<Self>,
         req: &Request,
@@ -252,20 +252,21 @@ impl Guard {
         make: impl FnMut() -> Result<T> + Send + 'static,
     ) {
         match self.judge(req, &change) {
-            Verdict::Granted(grant) => self.finish(grant, req.uid, make, move |came| reply.send(came)),
+            Verdict::Granted(grant) => self.finish(grant, req.uid, make, move |outcome| reply.send(outcome)),
             Verdict::Refused(error) => reply.send(Err(error)),
             Verdict::Wait(patience) => self.park(patience, change, reply, make),
         }
     }
 
-    /// Makes a granted change, and records it.
+    /// Make a granted change, and record it.
     pub fn carry_out<T: ChangeOutcome>(&self, grant: Grant, make: impl FnOnce() -> Result<T>) -> Result<T> {
         let made = make()?;
-        self.note(grant, made.made());
+        self.record(grant, made.made());
         Ok(made)
     }
 
-    /// The same, when no lease prevents it. The kernel keeps the file locked until the answer, so the judgement stays true.
+    /// As [`Guard::carry_out`], once no lease blocks the change. The kernel keeps the file locked until the answer, so the verdict
+    /// stays valid.
     pub fn finish<T: ChangeOutcome + Send + 'static>(
         self: &Arc<Self>,
         grant: Grant,
@@ -274,11 +275,11 @@ impl Guard {
         done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
         let guard = self.clone();
-        let noted = move |made: Result<T>| done(made.and_then(|made| guard.carry_out(grant, || Ok(made))));
-        self.files.leases().run(uid, make, noted);
+        let record = move |made: Result<T>| done(made.and_then(|made| guard.carry_out(grant, || Ok(made))));
+        self.files.leases().run(uid, make, record);
     }
 
-    /// Makes a change when the other worker is done, and answers.
+    /// Park a change until the other worker is done; then make it and answer.
     pub fn park<T: ChangeOutcome + Send + 'static>(
         self: &Arc<Self>,
         patience: Patience,
@@ -288,23 +289,23 @@ impl Guard {
     ) {
         self.counters.waited.fetch_add(1, Ordering::Relaxed);
         let guard = self.clone();
-        let came_in = (self.clock)().instant;
+        let requested = (self.clock)().instant;
         let written = if let Change::Write { ino, .. } = change { Some(ino) } else { None };
         let mapped = if let Change::WriteMapped { ino } = change { Some(ino) } else { None };
         let caller = patience.caller();
         let uid = caller.as_ref().map_or(0, |caller| caller.actor.uid);
         let after = {
             let guard = guard.clone();
-            move |came: Result<T>| {
-                if let (Ok(_), Some(ino)) = (&came, written) {
-                    // Another worker may have made the kernel drop the written pages and read the old content again.
+            move |outcome: Result<T>| {
+                if let (Ok(_), Some(ino)) = (&outcome, written) {
+                    // Another worker may have made the kernel drop the written pages and read the earlier content again.
                     guard.drop_pages(ino, || {});
                 }
-                if let (Err(_), Some(ino), Some(caller)) = (&came, written, &caller) {
+                if let (Err(_), Some(ino), Some(caller)) = (&outcome, written, &caller) {
                     // In the meantime every reader could see the write in the cache.
-                    guard.doubt(ino, &caller.actor.worker, came_in);
+                    guard.refused_write_shown(ino, &caller.actor.worker, requested);
                 }
-                reply.send(came);
+                reply.send(outcome);
             }
         };
         let resume = move |granted: Result<Grant>| match granted {
@@ -317,10 +318,10 @@ impl Guard {
                 after(Err(error));
             }
         };
-        self.room.enter(self, patience, change, Box::new(resume));
+        self.parked.enter(self, patience, change, Box::new(resume));
     }
 
-    /// The node is gone: no process has it open, and the kernel has forgotten it.
+    /// Discard the records of a node that the kernel has forgotten: no process has it open.
     pub fn forget(&self, ino: Ino) {
         self.exempt.forget(ino);
         let mut table = self.table.lock();
@@ -330,7 +331,7 @@ impl Guard {
         table.mapped.remove(&ino);
     }
 
-    /// Called about every second: a connection that has closed a file may open and change it again.
+    /// The caller runs this about once a second: a connection that has closed a file may open and change it again.
     pub fn lower_fences(&self) {
         let raised = self.table.lock().fences.all();
         for (ino, process) in raised {
@@ -340,26 +341,26 @@ impl Guard {
         }
     }
 
-    /// Whether a process has a file open for writing, or is still being looked at.
+    /// Whether a process has a file open for writing, or a reading of its descriptors is under way.
     fn has_open(&self, process: u32, ino: Ino) -> bool {
         let now = (self.clock)().instant;
-        !matches!(self.descriptors.sight(process, ino, now), OpenState::Done | OpenState::Hidden)
+        !matches!(self.descriptors.open_state(process, ino, now), OpenState::Done | OpenState::Hidden)
     }
 
-    /// An entry of this name changed behind the mount; `None`: any entry.
+    /// An entry of this name changed beneath the mount; `None`: any entry.
     pub fn changed_behind(&self, name: Option<&OsStr>) {
         if name.is_none_or(gitignore::makes_rules) {
             self.exempt.rules_changed();
         }
     }
 
-    /// How long the kernel may cache the attributes of a file; `as_a_rule` without a recent change.
+    /// How long the kernel may cache the attributes of a file; `as_a_rule` if there is no recent change.
     pub fn attr_ttl(&self, ino: Ino, as_a_rule: Duration) -> Duration {
         let now = (self.clock)().instant;
         let table = self.table.lock();
         if table.changes.recent(ino, now).is_none() {
             as_a_rule
-        } else if table.changes.is_news(ino, &self.callers.crowd(), now) {
+        } else if table.changes.is_unread_in(ino, &self.callers.crowd(), now) {
             Duration::ZERO
         } else {
             // A worker that is not in the crowd yet may read it next.
@@ -367,14 +368,14 @@ impl Guard {
         }
     }
 
-    /// A caller asks for the attributes of a file, and may read it next. Calls `then` when the kernel is ready for that; `then` reads the
-    /// attributes, so that a change before counts as unread. `anew`: for an open, and not during a read.
+    /// A caller requests the attributes of a file, and may read it next. `then` is called when the kernel is ready for that; it reads the
+    /// attributes, so that any earlier change counts as unread. `anew`: the request is for an open, and not during a read.
     pub fn before_read(&self, req: &Request, ino: Ino, anew: bool, then: impl FnOnce() + Send + 'static) {
         let now = (self.clock)().instant;
         if self.table.lock().changes.recent(ino, now).is_none() {
             return then();
         }
-        // An unknown caller has not read it.
+        // An unknown caller counts as a worker that has not read the file.
         let Ok(caller) = self.acting(req) else { return then() };
         let mut table = self.table.lock();
         // A process that opens it may store through a mapping next.
@@ -383,25 +384,25 @@ impl Guard {
         }) {
             table.mapped.remove(&ino);
         }
-        let look = match (anew, table.locks.is_opening(ino, &caller.actor.worker)) {
-            (true, false) => ReadPurpose::Anew,
-            (true, true) => ReadPurpose::Opening,
-            (false, _) => ReadPurpose::Onward,
+        let purpose = match (anew, table.locks.is_opening(ino, &caller.actor.worker)) {
+            (true, false) => ReadPurpose::Open,
+            (true, true) => ReadPurpose::CreatingOpen,
+            (false, _) => ReadPurpose::ReadOn,
         };
-        table.changes.looked(ino, &caller.actor.worker, look, now);
-        // Not during a read: to drop the pages would invalidate this answer, and the kernel reads as far as the size in it.
+        table.changes.attributes_requested(ino, &caller.actor.worker, purpose, now);
+        // Not during a read: dropping the pages would invalidate this answer, and the kernel reads as far as the size in it.
         let renew = anew
             && (table.changes.unread(ino, &caller.actor.worker, now).is_some()
-                || table.changes.is_doubted(ino, now));
+                || table.changes.may_show_wrong_content(ino, now));
         drop(table);
         let (table, files) = (self.table.clone(), self.files.clone());
         let then = move || {
             let is_empty = || files.getattr(ino).is_ok_and(|attr| attr.size == 0);
             if anew && is_empty() {
-                // The file is empty, so no read will come. But the file may have been written just before this.
-                table.lock().changes.knows(ino, &caller.actor.worker, now);
+                // The file is empty, so no read will reach the daemon. But the file may have been written just before this.
+                table.lock().changes.mark_read(ino, &caller.actor.worker, now);
                 if !is_empty() {
-                    table.lock().changes.not_read(ino, &caller.actor.worker);
+                    table.lock().changes.mark_unread(ino, &caller.actor.worker);
                 }
             }
             then();
@@ -409,31 +410,31 @@ impl Guard {
         if renew { self.drop_pages(ino, then) } else { then() }
     }
 
-    /// Makes the kernel invalidate the attributes of a node, so that an open asks for them.
+    /// Make the kernel invalidate the attributes of a node, so that the next open requests them.
     fn forget_attributes(&self, ino: Ino) {
-        if let Some(forgetting) = self.forgetting.get() {
-            forgetting.attributes(ino);
-            self.table.lock().changes.voided(ino);
+        if let Some(invalidator) = self.invalidator.get() {
+            invalidator.attributes(ino);
+            self.table.lock().changes.attributes_invalidated(ino);
         }
     }
 
-    /// Makes the kernel drop the cached pages of a file, and calls `then` afterwards.
+    /// Make the kernel drop the cached pages of a file, and call `then` afterwards.
     ///
-    /// Writes from now until a while after may be dropped as well, and the old content be read again. So the guard records both ends.
+    /// The kernel may also drop writes from now until a little later, and read the earlier content again. So the guard records both ends.
     pub fn drop_pages(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
-        let Some(forgetting) = self.forgetting.get() else { return then() };
+        let Some(invalidator) = self.invalidator.get() else { return then() };
         self.counters.pages_dropped.fetch_add(1, Ordering::Relaxed);
         let (table, clock) = (self.table.clone(), self.clock.clone());
-        let note = move || table.lock().changes.forgotten(ino, clock().instant);
-        note();
-        forgetting.content(ino, move || {
-            note();
+        let record = move || table.lock().changes.content_invalidated(ino, clock().instant);
+        record();
+        invalidator.content(ino, move || {
+            record();
             then();
         });
     }
 
-    /// A caller is about to read a file. Called before the read of the disk, so that a change in between counts as unread. `writable`:
-    /// through a descriptor that can write, too. May be called while the caller's memory is locked.
+    /// A caller is about to read a file. Called before the disk is read, so that a change in between counts as unread. `writable`: the
+    /// descriptor permits writing too. Safe while the caller's memory is locked.
     pub fn reading(&self, req: &Request, ino: Ino, writable: bool) {
         let now = (self.clock)().instant;
         if self.table.lock().changes.recent(ino, now).is_some()
@@ -471,36 +472,36 @@ impl Guard {
         paths
     }
 
-    /// The path of a file as sentences show it.
+    /// The path of a file for messages.
     fn shown(&self, ino: Ino) -> String {
         self.files.path(ino).map_or_else(|| "a deleted file".to_owned(), |path| path.display().to_string())
     }
 
     fn acting(&self, req: &Request) -> Result<Arc<Caller>> {
         let caller = self.callers.acting(req)?;
-        self.meet();
+        self.notice_crowd();
         Ok(caller)
     }
 
-    /// A new worker has read no file. Invalidates the attributes that were cached because every worker had read the file.
-    fn meet(&self) {
+    /// A new worker has read no file. Invalidate the attributes that were cached because every worker had read the file.
+    fn notice_crowd(&self) {
         let crowd = self.callers.crowd().len();
         if self.crowd.swap(crowd, Ordering::AcqRel) < crowd && crowd > 1 {
             let all = self.table.lock().changes.all();
-            if let Some(forgetting) = self.forgetting.get().filter(|_| !all.is_empty()) {
-                forgetting.attributes_of(all);
+            if let Some(invalidator) = self.invalidator.get().filter(|_| !all.is_empty()) {
+                invalidator.attributes_of(all);
             }
         }
     }
 
-    /// Records a change that was made.
-    fn note(&self, grant: Grant, made: Option<Ino>) {
+    /// Record a change that was made.
+    fn record(&self, grant: Grant, made: Option<Ino>) {
         let now = (self.clock)();
         for ino in [grant.gone, grant.moved].into_iter().flatten() {
             self.exempt.forget(ino);
         }
         if let Some(ino) = grant.gone {
-            // It may be open, also beneath the mount, where the guard does not see its changes from now on.
+            // The file may be open, also beneath the mount, where the guard does not see its changes from now on.
             self.forget_attributes(ino);
         }
         if grant.rules {
@@ -509,7 +510,7 @@ impl Guard {
         // The kernel may have cached this file's attributes. Invalidate them, so that the next open by a worker that has not read this
         // version reaches us.
         let crowd = self.callers.crowd();
-        let (news, doubtful) = {
+        let (unread, dropped) = {
             let mut table = self.table.lock();
             if let Some(ino) = grant.gone.or(grant.freed) {
                 table.locks.forget(ino);
@@ -517,56 +518,56 @@ impl Guard {
             }
             let Some(by) = grant.by else { return };
             if let (Some(ino), Some(path)) = (grant.gone, grant.orphan) {
-                // The kernel invalidates nearly all of them at once.
+                // The kernel forgets nearly all of them at once.
                 if table.orphans.len() >= RECENT_FILES {
                     table.orphans.clear();
                 }
                 table.orphans.insert(ino, Orphan { path, by: by.actor.worker.clone(), at: now.wall });
             }
             if let (true, Some(ino)) = (grant.makes, made) {
-                // The file that had this number before is gone.
+                // The earlier file of this number is gone.
                 table.locks.forget(ino);
                 table.orphans.remove(&ino);
-                // A maker without a descriptor for writing does not hold the file.
+                // A creator without a descriptor for writing does not hold the file.
                 if let Some(mode) = grant.opens {
-                    table.locks.make(ino, &by.actor.worker, mode, Hand::of(&by), now);
+                    table.locks.make(ino, &by.actor.worker, mode, ChangingProcess::of(&by), now);
                 }
                 table.changes.changed(ino, &by.actor.worker, false, now);
             }
             let changed = grant.changed.into_iter().flatten();
-            // The kernel may have dropped this write and read the old content again.
-            let doubtful = changed.clone().filter(|ino| table.changes.is_forgotten(*ino, now.instant));
-            let doubtful: Vec<Ino> = doubtful.collect();
-            let news = changed.filter(|ino| {
-                let believed = !table.changes.is_news(*ino, &crowd, now.instant);
+            // The kernel may have dropped this write and read the earlier content again.
+            let dropped = changed.clone().filter(|ino| table.changes.is_just_invalidated(*ino, now.instant));
+            let dropped: Vec<Ino> = dropped.collect();
+            let unread = changed.filter(|ino| {
+                let was_read = !table.changes.is_unread_in(*ino, &crowd, now.instant);
                 table.changes.changed(*ino, &by.actor.worker, grant.blind, now);
-                believed && table.changes.is_news(*ino, &crowd, now.instant)
+                was_read && table.changes.is_unread_in(*ino, &crowd, now.instant)
             });
-            let news = news.collect::<Vec<Ino>>();
-            doubtful.iter().for_each(|ino| table.changes.unsettle(*ino));
-            (news, doubtful)
+            let unread = unread.collect::<Vec<Ino>>();
+            dropped.iter().for_each(|ino| table.changes.page_drop_begins(*ino));
+            (unread, dropped)
         };
-        news.into_iter().for_each(|ino| self.forget_attributes(ino));
-        for ino in doubtful {
+        unread.into_iter().for_each(|ino| self.forget_attributes(ino));
+        for ino in dropped {
             let table = self.table.clone();
-            self.drop_pages(ino, move || table.lock().changes.settle(ino));
+            self.drop_pages(ino, move || table.lock().changes.page_drop_ends(ino));
         }
     }
 
-    /// Whether a holder still needs its lock of a file. Releases the lock if not.
+    /// Whether a holder still needs its lock of a file. If not, the lock is released.
     fn still_holds(&self, ino: Ino, holder: &LockHolder, scan: &mut ProcessScan) -> bool {
-        let looked = (self.clock)().instant;
+        let now = (self.clock)().instant;
         let opener_lives = self.descriptors.exists(holder.opener);
-        if looked < holder.opening && opener_lives {
+        if now < holder.opening && opener_lives {
             return true;
         }
-        // What was seen before may be different since.
+        // A reading before this moment may be outdated.
         let since = if opener_lives { holder.last.max(holder.opening) } else { holder.last };
         let (mut hidden, mut appends) = (false, false);
-        // A worker that may not change the file any more does not hold it.
-        let fenced = |process: &u32| self.table.lock().fences.stands(ino, *process);
+        // A fenced process may no longer change the file, so it does not hold it.
+        let fenced = |process: &u32| self.table.lock().fences.is_fenced(ino, *process);
         for process in holder.processes.iter().filter(|process| !fenced(process)) {
-            match scan.sight(&self.descriptors, *process, ino, since) {
+            match scan.open_state(&self.descriptors, *process, ino, since) {
                 OpenState::Writing | OpenState::Awaited => return true,
                 OpenState::Appending if holder.mode <= Mode::Append => return true,
                 OpenState::Appending => appends = true,
@@ -578,8 +579,8 @@ impl Guard {
         let (family, may_wait) = (self.family(holder, scan), scan.may_wait());
         let others = family.iter().filter(|process| !holder.processes.contains(process) && !fenced(process));
         for process in others {
-            let sight = scan.sight(&self.descriptors, *process, ino, since);
-            match sight {
+            let state = scan.open_state(&self.descriptors, *process, ino, since);
+            match state {
                 OpenState::Writing | OpenState::Appending => {}
                 OpenState::Awaited => return true,
                 OpenState::Done | OpenState::Hidden => continue,
@@ -590,14 +591,14 @@ impl Guard {
             };
             match caller {
                 Some(caller) if caller.actor.worker == holder.worker => {
-                    self.table.lock().locks.also(ino, &holder.worker, *process);
-                    if sight == OpenState::Writing {
+                    self.table.lock().locks.add_process(ino, &holder.worker, *process);
+                    if state == OpenState::Writing {
                         return true;
                     }
                     appends = true;
                 }
                 Some(_) => {}
-                // A thread that may wait finds it out, or the next call does.
+                // A thread that may wait identifies the process, or the next call does.
                 None => return true,
             }
         }
@@ -607,7 +608,7 @@ impl Guard {
             }
             return true;
         }
-        if hidden && looked.since(holder.last) < Span(UNSEEN_LOCK_MS) {
+        if hidden && now.since(holder.last) < Span(UNSEEN_LOCK_MS) {
             return true;
         }
         let mut table = self.table.lock();
@@ -625,18 +626,18 @@ impl Guard {
         family
     }
 
-    /// The caller that stores through a mapping of a file, if the guard looked just now; the inner `None`: it found none.
+    /// The caller that stores through a mapping of a file, if the finder has just run; the inner `None`: it found none.
     fn known_mapper(&self, ino: Ino) -> Option<Option<Arc<Caller>>> {
         let now = (self.clock)().instant;
         let table = self.table.lock();
-        let (caller, looked) = table.mapped.get(&ino)?;
-        (now.since(*looked) < Span(MAPPED_KNOWN_MS)).then(|| caller.clone())
+        let (caller, found_at) = table.mapped.get(&ino)?;
+        (now.since(*found_at) < Span(MAPPED_KNOWN_MS)).then(|| caller.clone())
     }
 
-    fn remember_mapper(&self, ino: Ino, caller: Option<Arc<Caller>>) {
+    fn record_mapper(&self, ino: Ino, caller: Option<Arc<Caller>>) {
         let now = (self.clock)().instant;
         let mut table = self.table.lock();
-        table.mapped.retain(|_, (_, looked)| now.since(*looked) < Span(MAPPED_KNOWN_MS));
+        table.mapped.retain(|_, (_, found_at)| now.since(*found_at) < Span(MAPPED_KNOWN_MS));
         table.mapped.insert(ino, (caller, now));
     }
 }

@@ -1,11 +1,11 @@
-//! Who has a file of the tree open for writing, or mapped: read from `/proc`, which is the only place that knows.
+//! The processes that have a file of the tree open for writing, or mapped. Only `/proc` has this information.
 //!
 //! May assume: `/proc` is that of the pid namespace in which the daemon runs.
-//! Must never: follow a link in `/proc/<pid>/fd` on a thread that anything depends on. A process in the midst of execve(2) keeps such a
-//! thread waiting for as long as it likes, so a looker follows it ([`Callers::look_now`]). Have a filesystem asked about what such a link
-//! leads to: that may be our own mount. Look at the descriptors of all processes: how long that takes depends on the machine, and a change
-//! would wait for it. Call [`maps`] on a thread that anything depends on: it waits for the memory lock of a process, which its owner may
-//! keep for ever.
+//! Must never: follow a link in `/proc/<pid>/fd` on a thread that anything depends on: a process in the middle of execve(2) can block such
+//! a thread for as long as it likes, so a looker follows the link ([`Callers::look_now`]). Must never let such a link's filesystem be asked
+//! about its file: that may be our own mount. Must never read the descriptors of all processes: the duration depends on the machine, and
+//! a change would wait for it. Must never call [`maps`] on a thread that anything depends on: it waits for the memory lock of a process,
+//! which the process's owner may hold for ever.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -27,27 +27,27 @@ use crate::queue::{Instant, Span};
 /// A device number: major and minor.
 pub type DeviceNumber = (u32, u32);
 
-/// How long a wait of a thread is known that was not seen again.
+/// How long a wait of a thread is kept after it was last seen.
 const WAIT_KEPT_MS: u64 = 1_000;
 
-/// What was seen of a process and a file.
+/// How a process has a file open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OpenState {
     /// It has the file open for writing.
     Writing,
-    /// It has, but only to append (O_APPEND).
+    /// It has the file open for writing, but only to append (O_APPEND).
     Appending,
-    /// It has not, or is gone.
+    /// It does not have the file open for writing, or it is gone.
     Done,
-    /// It may not be looked at, or no look comes to an end.
+    /// The daemon may not read its descriptors, or no reading of them ends in time.
     Hidden,
-    /// A look at it is under way.
+    /// A reading of its descriptors is under way.
     Awaited,
 }
 
 impl OpenState {
-    /// That of a process that could not be looked at.
-    pub(super) fn without_look(error: &io::Error) -> OpenState {
+    /// The state for a process whose descriptors could not be read.
+    pub(super) fn of_error(error: &io::Error) -> OpenState {
         match error.kind() {
             ErrorKind::PermissionDenied => OpenState::Hidden,
             ErrorKind::WouldBlock => OpenState::Awaited,
@@ -56,57 +56,57 @@ impl OpenState {
     }
 }
 
-/// What a process has open for writing.
+/// The files that a process has open for writing.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OpenForWriting {
-    /// The files of the tree, and whether only to append.
+    /// The files of the tree, and whether each is open only to append.
     pub(super) files: HashMap<Ino, bool>,
-    /// When the look began that found it, if that look was too late for the request that asked for it. A later look was too late again.
+    /// The start of the reading, if it was too late for the request that started it and later readings were too late as well.
     began: Option<Instant>,
 }
 
 impl OpenForWriting {
-    /// Whether it is what the process has open after this moment.
+    /// Whether this is what the process had open after this moment.
     pub(super) fn is_newer_than(&self, moment: Instant) -> bool {
         self.began.is_none_or(|began| began > moment)
     }
 }
 
-/// Looks at the descriptors of other processes.
+/// Reads the descriptors of other processes.
 #[derive(Default)]
 pub(super) struct OpenFiles {
     /// The device of the tree's mount.
     device: OnceLock<DeviceNumber>,
-    /// Has lookers; without it, a thread looks itself.
+    /// The lookers. Without them, the calling thread reads the descriptors itself.
     lookers: Option<(Arc<Callers>, Clock)>,
     late: Arc<Mutex<LateLooks>>,
-    /// Waits of threads in the kernel: when each was seen first, and last.
+    /// Waits of threads in the kernel: when each was first seen, and when last.
     waits: Mutex<HashMap<(OsString, Wait), (Instant, Instant)>>,
 }
 
-/// One wait of a thread: how often it had waited before.
+/// One wait of a thread, by the number of its earlier waits.
 type Wait = u64;
 
-/// The wait of a thread in the kernel where nothing can wake it, by its status; none if it is elsewhere.
-fn wait_of(status: &str) -> Option<Wait> {
+/// The uninterruptible wait of a thread in the kernel, from its status; `None` if it is in no such wait.
+fn uninterruptible_wait(status: &str) -> Option<Wait> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim_start);
-    let waits = field("State:")?.starts_with('D');
-    field("voluntary_ctxt_switches:")?.parse().ok().filter(|_| waits)
+    let is_waiting = field("State:")?.starts_with('D');
+    field("voluntary_ctxt_switches:")?.parse().ok().filter(|_| is_waiting)
 }
 
-/// Looks that took longer than a request waits for them. On a slow machine, or at a process with very many descriptors, no other look
-/// comes to an end. So what such a look found counts, for a file that the process has not changed since the look began.
+/// Readings that took longer than a request waits for them. On a slow machine, or for a process with very many descriptors, no reading ends
+/// in time. So the result of a late one counts, for a file that the process has not changed since that reading began.
 #[derive(Default)]
 struct LateLooks {
-    /// Those that are still under way, by process, and when they began. There is one at a time, so that a user's lookers are left for other
-    /// processes.
+    /// The readings that are still under way, by process, and their start. Each process has one at a time, so that the user's lookers are
+    /// free for other processes.
     under_way: HashMap<u32, (Weak<()>, Instant)>,
-    /// What the last one found. Where no look is of use, a lock ends that long after the last change, and an older look is of none.
+    /// The last late result. A lock of a hidden process ends UNSEEN_LOCK_MS after its last change, so an older result is of no use.
     found: HashMap<u32, OpenForWriting>,
 }
 
 impl LateLooks {
-    /// When the look began that is under way.
+    /// The start of the reading that is under way.
     fn under_way(&self, process: u32) -> Option<Instant> {
         self.under_way.get(&process).filter(|(look, _)| look.strong_count() > 0).map(|(_, began)| *began)
     }
@@ -127,7 +127,7 @@ impl OpenFiles {
         OpenFiles { lookers: Some((callers, clock)), ..OpenFiles::default() }
     }
 
-    /// The tree is mounted now, as this device.
+    /// The tree is mounted as this device.
     pub(super) fn mounted(&self, device: DeviceNumber) {
         let _ = self.device.set(device);
     }
@@ -137,13 +137,13 @@ impl OpenFiles {
         self.device.get().copied()
     }
 
-    /// Whether there is such a process, as far as can be seen.
+    /// Whether a process exists; also yes if its number is unknown.
     pub(super) fn exists(&self, process: u32) -> bool {
         process == 0 || Path::new(&format!("/proc/{process}")).exists()
     }
 
-    /// How a process has a file open for writing. What it had open at this moment, or before, does not count.
-    pub(super) fn sight(&self, process: u32, ino: Ino, since: Instant) -> OpenState {
+    /// How a process has a file open for writing. A reading that began at `since` or earlier does not count.
+    pub(super) fn open_state(&self, process: u32, ino: Ino, since: Instant) -> OpenState {
         match self.open_for_writing(process) {
             Ok(open) if !open.is_newer_than(since) => OpenState::Hidden,
             Ok(open) => match open.files.get(&ino) {
@@ -151,19 +151,19 @@ impl OpenFiles {
                 Some(false) => OpenState::Writing,
                 None => OpenState::Done,
             },
-            Err(error) => OpenState::without_look(&error),
+            Err(error) => OpenState::of_error(&error),
         }
     }
 
-    /// Since when a thread of the process waits where nothing can wake it, for a lock in the kernel or for a disk: when that wait was seen
-    /// first. `status` tells it without any lock of the process. `stat` may wait for a process in the midst of execve(2), and that process
-    /// for us.
+    /// Since when a thread of the process is in an uninterruptible wait, for a lock in the kernel or for a disk: the time at which that
+    /// wait was first seen. Reading `status` takes no lock of the process. Reading `stat` may wait for a process in the middle of
+    /// execve(2), which may itself wait for the daemon.
     pub(super) fn stuck_since(&self, process: u32, now: Instant) -> Option<Instant> {
         let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
         let mut waits = self.waits.lock();
         let seen = threads.filter_map(|thread| {
             let status = fs::read_to_string(thread.path().join("status")).ok()?;
-            let wait = (thread.file_name(), wait_of(&status)?);
+            let wait = (thread.file_name(), uninterruptible_wait(&status)?);
             let (since, last) = waits.entry(wait).or_insert((now, now));
             *last = now;
             Some(*since)
@@ -173,10 +173,10 @@ impl OpenFiles {
         longest
     }
 
-    /// What a process has open for writing.
+    /// The files that a process has open for writing.
     ///
     /// # Errors
-    /// EACCES where it may not, or cannot, be looked at; EAGAIN where a look is under way that took too long.
+    /// EACCES if its descriptors may not, or cannot, be read; EAGAIN while a reading is under way that took too long.
     pub(super) fn open_for_writing(&self, process: u32) -> io::Result<OpenForWriting> {
         if process == 0 {
             return Err(ErrorKind::PermissionDenied.into());
@@ -202,7 +202,7 @@ impl OpenFiles {
         };
         match callers.look_now(process, look) {
             Ok(found) => {
-                // It came in time.
+                // The reading was in time.
                 self.late.lock().found.remove(&process);
                 Ok(OpenForWriting { files: found?, began: None })
             }
@@ -229,14 +229,14 @@ fn open_for_writing(process: u32, device: Option<DeviceNumber>) -> io::Result<Ha
     if open_by(&format!("/proc/{process}/fd"), device, &mut found)? {
         return Ok(found);
     }
-    // The first thread may have ended before the others: then its descriptors are with them.
+    // The first thread may have ended before the others. The other threads then still have the descriptors.
     for thread in fs::read_dir(format!("/proc/{process}/task"))?.flatten() {
         let _ = open_by(&format!("{}/fd", thread.path().display()), device, &mut found);
     }
     Ok(found)
 }
 
-/// Whether there are any descriptors in a directory of `/proc`; those that are ours are added to `found`.
+/// Whether a directory of `/proc` has any descriptors. Writable descriptors of our files are added to `found`.
 fn open_by(
     directory: &str,
     device: Option<DeviceNumber>,
@@ -246,15 +246,15 @@ fn open_by(
     for descriptor in fs::read_dir(directory)? {
         let link = descriptor?.path();
         any = true;
-        // The bits of the link itself tell how the file is open.
+        // The mode bits of the link itself show how the file is open.
         let writable = link.symlink_metadata().is_ok_and(|link| link.permissions().mode() & 0o200 != 0);
         if !writable {
             continue;
         }
-        // What the kernel knows by itself: no filesystem is asked, least of all ours. Numbers of mounts would not do for
-        // the device: they are used again, by sandboxes within seconds.
+        // The kernel answers this without a request to the filesystem, which may be ours. A mount id would not identify the
+        // device: sandboxes reuse mount ids within seconds.
         let (flags, wanted) = (AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT, StatxFlags::INO);
-        // Closed meanwhile, if this fails.
+        // An error means that the descriptor was closed meanwhile.
         if let Ok(stat) = statx(CWD, &link, flags, wanted)
             && device == Some((stat.stx_dev_major, stat.stx_dev_minor))
         {
@@ -264,7 +264,7 @@ fn open_by(
     Ok(any)
 }
 
-/// Whether a process has a file mapped so that what it stores reaches it.
+/// Whether a process has a writable shared mapping of a file.
 pub(super) fn maps(process: u32, (major, minor): DeviceNumber, ino: Ino) -> bool {
     let device = format!("{major:02x}:{minor:02x}");
     let Ok(maps) = File::open(format!("/proc/{process}/maps")) else { return false };
@@ -278,7 +278,7 @@ pub(super) fn maps(process: u32, (major, minor): DeviceNumber, ino: Ino) -> bool
     })
 }
 
-/// Whether a descriptor in `/proc` was opened with O_APPEND. Of one that was closed meanwhile the worse is assumed.
+/// Whether a descriptor in `/proc` was opened with O_APPEND. If it was closed meanwhile, the answer is no, which refuses more.
 fn appends(link: &Path) -> bool {
     let info = link.to_string_lossy().replacen("/fd/", "/fdinfo/", 1);
     let info = fs::read_to_string(info).unwrap_or_default();
@@ -308,22 +308,22 @@ mod tests {
         let descriptors = OpenFiles::default();
         descriptors.mounted(device);
         let me = std::process::id();
-        let sight = || descriptors.sight(me, meta.ino(), Instant::default());
+        let state = || descriptors.open_state(me, meta.ino(), Instant::default());
 
         let reading = fs::File::open(&path).unwrap();
-        assert_eq!(sight(), OpenState::Done);
+        assert_eq!(state(), OpenState::Done);
         let appending = fs::File::options().append(true).open(&path).unwrap();
         let _another = fs::File::create(&other).unwrap();
-        assert_eq!(sight(), OpenState::Appending);
+        assert_eq!(state(), OpenState::Appending);
         let writing = fs::File::options().write(true).open(&path).unwrap();
-        assert_eq!(sight(), OpenState::Writing);
+        assert_eq!(state(), OpenState::Writing);
         drop(writing);
-        assert_eq!(sight(), OpenState::Appending);
+        assert_eq!(state(), OpenState::Appending);
         drop(appending);
-        assert_eq!(sight(), OpenState::Done);
+        assert_eq!(state(), OpenState::Done);
         drop(reading);
-        assert_eq!(descriptors.sight(0, meta.ino(), Instant::default()), OpenState::Hidden);
-        assert_eq!(descriptors.sight(u32::MAX >> 2, meta.ino(), Instant::default()), OpenState::Done);
+        assert_eq!(descriptors.open_state(0, meta.ino(), Instant::default()), OpenState::Hidden);
+        assert_eq!(descriptors.open_state(u32::MAX >> 2, meta.ino(), Instant::default()), OpenState::Done);
     }
 
     #[test]
@@ -333,10 +333,10 @@ mod tests {
                 "Name:\tx\nState:\t{state}\nvoluntary_ctxt_switches:\t{waits}\nnonvoluntary_ctxt_switches:\t7\n"
             )
         };
-        assert_eq!(wait_of(&status("D (disk sleep)", 3)), Some(3));
-        assert_eq!(wait_of(&status("D (disk sleep)", 4)), Some(4));
-        assert_eq!(wait_of(&status("S (sleeping)", 4)), None);
-        assert_eq!(wait_of(&status("R (running)", 4)), None);
+        assert_eq!(uninterruptible_wait(&status("D (disk sleep)", 3)), Some(3));
+        assert_eq!(uninterruptible_wait(&status("D (disk sleep)", 4)), Some(4));
+        assert_eq!(uninterruptible_wait(&status("S (sleeping)", 4)), None);
+        assert_eq!(uninterruptible_wait(&status("R (running)", 4)), None);
         assert_eq!(OpenFiles::default().stuck_since(std::process::id(), Instant(1)), None);
     }
 
@@ -347,7 +347,7 @@ mod tests {
         let descriptors = OpenFiles::default();
         descriptors.mounted((999, 999));
         assert_eq!(
-            descriptors.sight(std::process::id(), file.metadata().unwrap().ino(), Instant::default()),
+            descriptors.open_state(std::process::id(), file.metadata().unwrap().ino(), Instant::default()),
             OpenState::Done
         );
     }

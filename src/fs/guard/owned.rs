@@ -1,6 +1,6 @@
 //! Files that belong to a claimed task by its `owns` globs (C53).
 //!
-//! May assume: the queue's state is what is acknowledged.
+//! May assume: the queue's state holds only acknowledged events.
 //! Must never: keep a glob longer than the claim.
 
 use std::path::Path;
@@ -22,17 +22,17 @@ pub(super) struct OwningTask {
     uid: u32,
     epoch: Seq,
     globs: Gitignore,
-    /// The leading directories of each glob that is bound to the root: what must not be moved as a whole.
+    /// The leading directories of each glob that is bound to the root. A worker may not move these directories as a whole.
     roots: Vec<String>,
 }
 
 impl OwningTask {
-    /// Whether the path, or a directory above it, is matched.
+    /// Whether a glob matches the path, or a directory above it.
     fn owns(&self, path: &Path, is_directory: bool) -> bool {
         self.globs.matched_path_or_any_parents(path, is_directory).is_ignore()
     }
 
-    /// Whether something below this directory may be matched.
+    /// Whether a glob may match something below this directory.
     fn owns_below(&self, directory: &Path) -> bool {
         self.roots.iter().any(|root| Path::new(root).starts_with(directory))
     }
@@ -56,7 +56,7 @@ impl Owned {
         Owned { engine, known: Mutex::default() }
     }
 
-    /// Everybody who owns files now.
+    /// All claimed tasks that own files now.
     pub(super) fn owners(&self) -> Arc<[Arc<OwningTask>]> {
         let state = self.engine.state();
         let mut known = self.known.lock();
@@ -91,7 +91,7 @@ impl Owned {
 /// How far a change reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// What is at the path, which is no directory.
+    /// The file at the path, which is not a directory.
     File,
     /// The directory at the path.
     Directory,
@@ -99,26 +99,26 @@ pub(super) enum Reach {
     Whole,
 }
 
-/// Who owns what is at this path, so that this actor may not change it. Nothing is kept from operators, and nothing that another
-/// user claims from root.
+/// The task that owns the file at this path, so that this actor may not change it. No task keeps a file from an operator, or from root if
+/// its worker belongs to another user.
 pub(super) fn owner_of<'a>(
     owners: &'a [Arc<OwningTask>],
     path: &Path,
     reach: Reach,
     actor: Option<&Actor>,
 ) -> Option<&'a OwningTask> {
-    let free = |owner: &OwningTask| match actor {
+    let may_change = |owner: &OwningTask| match actor {
         Some(actor) => owner.worker == actor.worker || actor.operator || actor.uid == 0 && owner.uid != 0,
         None => false,
     };
-    let mut others = owners.iter().filter(|owner| !free(owner));
+    let mut others = owners.iter().filter(|owner| !may_change(owner));
     let owner = others.find(|owner| {
         owner.owns(path, reach != Reach::File) || reach == Reach::Whole && owner.owns_below(path)
     });
     owner.map(|owner| &**owner)
 }
 
-/// What a task owns. Its globs were tried when its file was read; those that an older crewfs took may still be wrong.
+/// The globs of a task. They were checked when its file was read; but a task that an older crewfs accepted may have invalid ones.
 fn globs_of(task: &TaskId, owns: &[String]) -> Gitignore {
     let globs = owns.iter().map(String::as_str);
     owned_files(globs.clone()).unwrap_or_else(|why| {

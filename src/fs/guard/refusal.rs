@@ -1,4 +1,4 @@
-//! Every reason for which the guard refuses a change, with its sentence and the name under which metrics count it.
+//! Every reason for which the guard refuses a change, with its message and the name under which metrics count it.
 //!
 //! Must never: name an errno.
 
@@ -85,7 +85,7 @@ pub enum GuardRefusal {
         /// The worker.
         worker: WorkerName,
     },
-    /// The user has as many files open for writing as the guard keeps for one user.
+    /// The user has as many files open for writing as the guard records for one user.
     #[error(
         "the processes of uid {uid} have {most} files open for writing, and crewfs guards no more of one user; close some",
         most = LOCKED_FILES_OF_A_USER

@@ -1,8 +1,8 @@
-//! Locks whose holders are done, released many at a time: nothing tells when a file is closed.
+//! Sweeps: each releases the locks of one user whose holders are done. They are needed because no event marks the close of a file.
 //!
-//! May assume: a lock that is released late costs nothing but its place in the table.
-//! Must never: run on a thread that serves the kernel. How long a sweep takes depends on how many descriptors the user's processes have, and
-//! the user decides that. For the same reason the sweeper rests after each sweep for as long as the sweep took.
+//! May assume: a lock that is released late costs only its place in the table.
+//! Must never: run on a thread that serves the kernel. The duration of a sweep depends on the number of descriptors of the user's
+//! processes, which the user decides. For the same reason the sweeper pauses after each sweep for as long as the sweep took.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Weak};
@@ -15,54 +15,54 @@ use super::locks::LockHolder;
 use super::{Guard, OpenState};
 use crate::fs::Ino;
 
-/// The users whose locks are to be swept. See the top of this file.
+/// The users whose locks need a sweep. See the module's documentation.
 #[derive(Default)]
 pub(super) struct Sweeper {
-    wanted: Mutex<SweepState>,
+    state: Mutex<SweepState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct SweepState {
     closed: bool,
-    /// Each once, the one that waits longest first.
+    /// Each user once, the one that has waited longest first.
     users: VecDeque<u32>,
 }
 
 impl Sweeper {
-    /// A user's locks shall be swept.
-    pub(super) fn want(&self, uid: u32) {
-        let mut wanted = self.wanted.lock();
-        if !wanted.users.contains(&uid) {
-            wanted.users.push_back(uid);
+    /// Request a sweep of a user's locks.
+    pub(super) fn request(&self, uid: u32) {
+        let mut state = self.state.lock();
+        if !state.users.contains(&uid) {
+            state.users.push_back(uid);
             self.changed.notify_all();
         }
     }
 
-    /// Nothing is swept any more.
+    /// Stop sweeping.
     pub(super) fn close(&self) {
-        self.wanted.lock().closed = true;
+        self.state.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// The next user, if one comes within a minute.
+    /// The next user, if a sweep is requested within a minute.
     fn next(&self) -> Option<u32> {
-        let mut wanted = self.wanted.lock();
-        if wanted.users.is_empty() && !wanted.closed {
-            self.changed.wait_for(&mut wanted, Duration::from_secs(60));
+        let mut state = self.state.lock();
+        if state.users.is_empty() && !state.closed {
+            self.changed.wait_for(&mut state, Duration::from_secs(60));
         }
-        wanted.users.front().copied()
+        state.users.front().copied()
     }
 
-    /// A user's locks were swept, which took so long. They are not swept again at once.
+    /// A sweep of a user's locks has ended after `took`. Wait as long before the next one.
     fn done(&self, uid: u32, took: Duration) {
-        let mut wanted = self.wanted.lock();
-        let users = wanted.users.len();
-        while !wanted.closed
-            && !self.changed.wait_for(&mut wanted, took).timed_out()
-            && wanted.users.len() == users
+        let mut state = self.state.lock();
+        let users = state.users.len();
+        while !state.closed
+            && !self.changed.wait_for(&mut state, took).timed_out()
+            && state.users.len() == users
         {}
-        wanted.users.retain(|user| *user != uid);
+        state.users.retain(|user| *user != uid);
     }
 }
 
@@ -70,7 +70,7 @@ impl Sweeper {
 pub(super) fn start(guard: &Arc<Guard>) -> std::io::Result<()> {
     let guard = Arc::downgrade(guard);
     std::thread::Builder::new().name("sweeper".into()).spawn(move || {
-        while let Some(guard) = Weak::upgrade(&guard).filter(|guard| !guard.sweeper.wanted.lock().closed) {
+        while let Some(guard) = Weak::upgrade(&guard).filter(|guard| !guard.sweeper.state.lock().closed) {
             let Some(uid) = guard.sweeper.next() else { continue };
             let began = (guard.clock)().instant;
             guard.sweep(uid);
@@ -82,9 +82,9 @@ pub(super) fn start(guard: &Arc<Guard>) -> std::io::Result<()> {
 }
 
 impl Guard {
-    /// Release the locks of a user whose holders are done. Each process is looked at once.
+    /// Release the locks of a user whose holders are done. Each process is scanned once.
     fn sweep(&self, uid: u32) {
-        let looked = (self.clock)().instant;
+        let started = (self.clock)().instant;
         let held: Vec<(Ino, LockHolder)> = {
             let table = self.table.lock();
             let theirs = table.locks.all().filter(|(_, holder)| holder.uid == uid);
@@ -105,11 +105,11 @@ impl Guard {
             .into_iter()
             .filter(|(ino, holder)| {
                 let mut processes = holder.processes.iter();
-                looked >= holder.opening
+                started >= holder.opening
                     && !open.contains(ino)
                     && !processes.any(|it| {
                         let since = holder.last.max(holder.opening);
-                        scan.sight(&self.descriptors, *it, *ino, since) != OpenState::Done
+                        scan.open_state(&self.descriptors, *it, *ino, since) != OpenState::Done
                     })
             })
             .collect();

@@ -1,7 +1,7 @@
-//! Which files were changed lately, by whom, and who has read them since (C54). Pure: it is told what happened.
+//! The recent change of each file, the worker that made it, and the workers that have read it since (C54). Pure: it reads no file.
 //!
-//! May assume: readings of a clock that never goes back.
-//! Must never: grow beyond its bound. The oldest change is forgotten first, and with it the protection of that file.
+//! May assume: the clock never goes back.
+//! Must never: grow beyond its bound. The oldest change is removed first, and that file then has no protection.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,55 +9,55 @@ use crate::fs::Ino;
 use crate::limits::{FALLBACK_MS, RECENT_BELIEVED_MS, WRITE_UNDER_WAY_MS};
 use crate::queue::{Instant, Now, Span, Wall, WorkerName};
 
-/// How long a write can be on its way through the kernel, where others see what will be refused or has not been made yet, or
-/// do not see yet what was made.
-const DOUBT: Span = Span(WRITE_UNDER_WAY_MS);
+/// How long a write can be on its way through the kernel. Meanwhile other workers can read a write that will be refused or is not made
+/// yet, or cannot read one yet that was made.
+const WRITE_IN_FLIGHT: Span = Span(WRITE_UNDER_WAY_MS);
 /// How long a read can be on its way.
-const MIDWAY: Span = Span(WRITE_UNDER_WAY_MS + RECENT_BELIEVED_MS);
-/// How long a program may take from a refusal to its other way of writing.
+const READ_IN_FLIGHT: Span = Span(WRITE_UNDER_WAY_MS + RECENT_BELIEVED_MS);
+/// The longest time that a program takes from a refusal to its other way of writing.
 const FALLBACK: Span = Span(FALLBACK_MS);
 
-/// Somebody who was seen to read a file or to look at it.
+/// A worker that was seen to read a file or to request its attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Reader {
     worker: WorkerName,
-    /// When, last.
+    /// The last time.
     at: Instant,
-    /// [`LastChange::voided`] when it looked last.
-    looked: Option<u64>,
+    /// [`LastChange::invalidations`] at its last request for the attributes.
+    invalidations_seen: Option<u64>,
 }
 
 /// The last change of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LastChange {
-    /// Who made it.
+    /// The worker that made it, for messages.
     pub(super) by: WorkerName,
-    /// When, for people.
+    /// When, for messages.
     pub(super) at: Wall,
-    /// When, to count from.
+    /// When, for computing spans.
     instant: Instant,
-    /// When exactly: the moment above is that of the first of many changes within a second.
+    /// The exact time: `instant` is that of the first of many changes within a second.
     last: Instant,
-    /// Who knows the content as it is now.
+    /// The workers that know the present content.
     read_by: Vec<WorkerName>,
-    /// Who was lately seen to read it or to look at it.
+    /// The workers that recently read the file or requested its attributes.
     readers: Vec<Reader>,
-    /// When who made it opened the file again since.
+    /// When the changer opened the file again since.
     reopened: Option<Instant>,
-    /// Who made it, when sentences tell of somebody else: of one whose change is there still, and was not read.
+    /// The worker that made the change. It differs from `by` if messages name another worker, whose unread change is still in the file.
     changer: WorkerName,
-    /// Whether the changer has turned to the file again since, in whatever way: so its call has returned.
+    /// Whether the changer has used the file again since, in any way: its changing call has then returned.
     returned: bool,
-    /// Who was at it when it was changed, and since when: what they still read may be the rest of something older.
-    midway: Vec<(WorkerName, Instant)>,
-    /// When the kernel was last told to forget the content.
-    forgotten: Instant,
-    /// How often it was told to forget anything. Each time the answers on their way about the file become void.
-    voided: u64,
-    /// How often it is being told so because it may still show what was there before. Until then reading counts for nothing.
-    unsettled: u32,
-    /// When something was last seen in it that is not there.
-    doubted: Instant,
+    /// The workers that were reading during the change, and since when. What they still read may be the rest of an older version.
+    reading_across: Vec<(WorkerName, Instant)>,
+    /// When the kernel's cached content was last invalidated.
+    content_invalidated: Instant,
+    /// The number of invalidations of attributes or content. Each one makes the kernel discard answers that are on their way.
+    invalidations: u64,
+    /// The number of invalidations under way because the kernel may still show the earlier content. Until they end, no read counts.
+    page_drops: u32,
+    /// When the kernel last showed content that is not in the file.
+    wrongly_shown: Instant,
 }
 
 impl LastChange {
@@ -72,83 +72,87 @@ impl LastChange {
             reopened: None,
             changer: by.clone(),
             returned: false,
-            midway: Vec::new(),
-            forgotten: Instant::default(),
-            voided: 0,
-            unsettled: 0,
-            doubted: Instant::default(),
+            reading_across: Vec::new(),
+            content_invalidated: Instant::default(),
+            invalidations: 0,
+            page_drops: 0,
+            wrongly_shown: Instant::default(),
         }
     }
 
-    fn note_reader(&mut self, worker: &WorkerName, looked: Option<u64>, at: Instant) {
-        self.readers.retain(|known| known.worker != *worker && at.since(known.at) < MIDWAY);
-        self.readers.push(Reader { worker: worker.clone(), at, looked });
+    fn note_reader(&mut self, worker: &WorkerName, invalidations_seen: Option<u64>, at: Instant) {
+        self.readers.retain(|known| known.worker != *worker && at.since(known.at) < READ_IN_FLIGHT);
+        self.readers.push(Reader { worker: worker.clone(), at, invalidations_seen });
     }
 
-    /// [`LastChange::voided`] when somebody looked last.
-    fn looked(&self, reader: &WorkerName) -> Option<u64> {
-        self.readers.iter().find(|known| known.worker == *reader)?.looked
+    /// [`LastChange::invalidations`] at this worker's last request for the attributes.
+    fn invalidations_seen(&self, reader: &WorkerName) -> Option<u64> {
+        self.readers.iter().find(|known| known.worker == *reader)?.invalidations_seen
     }
 
-    /// Whether the kernel knows the size that the file has since the change when this worker reads it. Until then it cuts
-    /// what is read to the size of before. It learns the size when the call that made the change returns, or by the answer
-    /// to who looks, if nothing made that void.
-    fn is_sized(&self, reader: &WorkerName, now: Instant) -> bool {
-        self.returned || self.looked(reader) == Some(self.voided) || now.since(self.last) >= DOUBT
+    /// Whether the kernel knows the file's size after the change when this worker reads. Until then it truncates reads to the earlier size.
+    /// It learns the size when the changing call returns, or from the attributes that this worker requested, unless an invalidation has
+    /// voided that answer.
+    fn is_size_known(&self, reader: &WorkerName, now: Instant) -> bool {
+        self.returned
+            || self.invalidations_seen(reader) == Some(self.invalidations)
+            || now.since(self.last) >= WRITE_IN_FLIGHT
     }
 }
 
-/// What somebody looks at a file for.
+/// Why a worker requests a file's attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadPurpose {
     /// To open it.
-    Anew,
-    /// The same, by an open that has made or emptied it just now.
-    Opening,
-    /// To read on.
-    Onward,
+    Open,
+    /// To open it; the same open has just created or emptied it.
+    CreatingOpen,
+    /// To continue reading.
+    ReadOn,
 }
 
 /// The table of recent changes.
 #[derive(Debug)]
 pub(super) struct Versions {
     most: usize,
-    /// For how long a change counts as recent.
+    /// How long a change counts as recent.
     window: Span,
     files: HashMap<Ino, LastChange>,
-    /// The changes in order, with those that are no longer the last of their file.
+    /// The changes in order, including those that are no longer the last of their file.
     order: VecDeque<(Ino, Instant)>,
-    /// Who was refused lately, and when last.
+    /// The workers that were recently refused a change, and when last.
     refused: HashMap<WorkerName, Instant>,
 }
 
 impl Versions {
-    /// A table of at most so many files.
+    /// A table of at most `most` files.
     pub(super) fn new(most: usize, window: Span) -> Versions {
         Versions { most, window, files: HashMap::new(), order: VecDeque::new(), refused: HashMap::new() }
     }
 
-    /// A worker changed a file. `blind`: what was in it before is in it still, whether or not the worker knows that.
+    /// Record a change. `blind`: the earlier content is still in the file, whether or not the worker has read it.
     pub(super) fn changed(&mut self, ino: Ino, by: &WorkerName, blind: bool, now: Now) {
         let mut recent = LastChange::new(by, now);
         if let Some(known) = self.files.get_mut(&ino)
-            && Self::fresh(known, self.window, now.instant)
+            && Self::is_recent(known, self.window, now.instant)
         {
-            let late = |at: Instant| now.instant.since(at) < MIDWAY;
-            known.midway.retain(|(_, at)| late(*at));
+            let is_in_flight = |at: Instant| now.instant.since(at) < READ_IN_FLIGHT;
+            known.reading_across.retain(|(_, at)| is_in_flight(*at));
             (known.reopened, known.returned) = (None, false);
-            let came = known.readers.drain(..).filter(|reader| late(reader.at) && reader.worker != *by);
-            known.midway.extend(came.map(|reader| (reader.worker, reader.at)));
-            recent.midway.clone_from(&known.midway);
-            (recent.forgotten, recent.voided) = (known.forgotten, known.voided);
-            (recent.doubted, recent.unsettled) = (known.doubted, known.unsettled);
+            let current =
+                known.readers.drain(..).filter(|reader| is_in_flight(reader.at) && reader.worker != *by);
+            known.reading_across.extend(current.map(|reader| (reader.worker, reader.at)));
+            recent.reading_across.clone_from(&known.reading_across);
+            (recent.content_invalidated, recent.invalidations) =
+                (known.content_invalidated, known.invalidations);
+            (recent.wrongly_shown, recent.page_drops) = (known.wrongly_shown, known.page_drops);
             if blind && !known.read_by.contains(by) {
-                // There is something in it that nobody else knows, and something that this worker does not know either:
-                // sentences go on telling of that.
+                // The file has content that no other worker knows, and content that this worker does not know either. Messages still
+                // name the worker of the latter.
                 (recent.by, recent.at) = (known.by.clone(), known.at);
                 recent.read_by.clear();
             }
-            // Writing on and on is one change; it counts from its last moment, to the second.
+            // Continuous writing is one change, and its time is that of its last write, to the second.
             if known.by == *by
                 && known.read_by == [by.clone()]
                 && now.instant.since(known.instant) < Span(1_000)
@@ -164,50 +168,61 @@ impl Versions {
         }
     }
 
-    /// A worker reads a file through the kernel. Whoever was refused just now, and reads through a descriptor that can write, is
-    /// about to put there in place what was refused, and keeps a copy of what it destroys: nobody learns anything by that.
+    /// Record that a worker's read has reached the daemon. It does not count for a worker that was just refused and reads through a
+    /// writable descriptor: that worker is about to write the refused content in place, and copies the content that it destroys. It
+    /// learns nothing from that copy.
     pub(super) fn read(&mut self, ino: Ino, by: &WorkerName, writable: bool, now: Instant) {
         let falls_back = writable && self.refused.get(by).is_some_and(|at| now.since(*at) < FALLBACK);
-        if !falls_back && self.files.get(&ino).is_some_and(|recent| recent.is_sized(by, now)) {
-            self.knows(ino, by, now);
+        if !falls_back && self.files.get(&ino).is_some_and(|recent| recent.is_size_known(by, now)) {
+            self.mark_read(ino, by, now);
         }
     }
 
-    /// A worker was refused, because of whatever file: what it wanted to change may have another number by now.
+    /// Record a refusal of a worker. It counts for every file: the file that it wanted to change may have another node by now.
     pub(super) fn refused(&mut self, worker: &WorkerName, now: Instant) {
         self.refused.retain(|_, at| now.since(*at) < FALLBACK);
         self.refused.insert(worker.clone(), now);
     }
 
-    /// A worker has read a file.
-    pub(super) fn knows(&mut self, ino: Ino, by: &WorkerName, now: Instant) {
-        if let Some(recent) = self.files.get_mut(&ino).filter(|recent| recent.unsettled == 0) {
-            if recent.midway.iter().any(|(reader, at)| reader == by && now.since(*at) < MIDWAY) {
+    /// Record that a worker has read a file.
+    pub(super) fn mark_read(&mut self, ino: Ino, by: &WorkerName, now: Instant) {
+        if let Some(recent) = self.files.get_mut(&ino).filter(|recent| recent.page_drops == 0) {
+            if recent
+                .reading_across
+                .iter()
+                .any(|(reader, at)| reader == by && now.since(*at) < READ_IN_FLIGHT)
+            {
                 return;
             }
             if !recent.read_by.contains(by) {
                 recent.read_by.push(by.clone());
             }
-            recent.note_reader(by, recent.looked(by), now);
+            recent.note_reader(by, recent.invalidations_seen(by), now);
         }
     }
 
-    /// A worker looks at a file, and may read what the kernel has of it.
-    pub(super) fn looked(&mut self, ino: Ino, by: &WorkerName, look: ReadPurpose, now: Instant) {
-        self.turned_to(ino, by);
+    /// Record that a worker requests a file's attributes, and may read what the kernel has cached.
+    pub(super) fn attributes_requested(
+        &mut self,
+        ino: Ino,
+        by: &WorkerName,
+        purpose: ReadPurpose,
+        now: Instant,
+    ) {
+        self.used_by(ino, by);
         if let Some(recent) = self.files.get_mut(&ino) {
-            if look != ReadPurpose::Onward {
-                recent.midway.retain(|(reader, _)| reader != by);
+            if purpose != ReadPurpose::ReadOn {
+                recent.reading_across.retain(|(reader, _)| reader != by);
             }
-            if look == ReadPurpose::Anew && recent.changer == *by {
+            if purpose == ReadPurpose::Open && recent.changer == *by {
                 recent.reopened = Some(now);
             }
-            recent.note_reader(by, Some(recent.voided), now);
+            recent.note_reader(by, Some(recent.invalidations), now);
         }
     }
 
-    /// A worker does something with a file.
-    pub(super) fn turned_to(&mut self, ino: Ino, worker: &WorkerName) {
+    /// Record that a worker uses a file.
+    pub(super) fn used_by(&mut self, ino: Ino, worker: &WorkerName) {
         if let Some(recent) = self.files.get_mut(&ino)
             && recent.changer == *worker
         {
@@ -215,8 +230,8 @@ impl Versions {
         }
     }
 
-    /// What a worker was taken to have read was not what is there now.
-    pub(super) fn not_read(&mut self, ino: Ino, by: &WorkerName) {
+    /// Take back that a worker has read a file: the content has changed since.
+    pub(super) fn mark_unread(&mut self, ino: Ino, by: &WorkerName) {
         if let Some(recent) = self.files.get_mut(&ino)
             && recent.by != *by
         {
@@ -224,10 +239,10 @@ impl Versions {
         }
     }
 
-    /// What `refused` wanted to write could be seen in the file for a moment, since then and until now: whoever has looked at it
-    /// since may have read that. Not so who is `writing`, and has not opened it again since: that is the midst of a change,
-    /// and to refuse the rest of it would tear it.
-    pub(super) fn doubt(
+    /// Readers could see a refused write of `refused` from `since` until now. So a worker that read the file or requested its attributes
+    /// since then must read again. The worker that is `writing` and has not opened the file again since is exempt: it is in the
+    /// middle of a change, and refusing the rest of it would tear it.
+    pub(super) fn refused_write_shown(
         &mut self,
         ino: Ino,
         refused: &WorkerName,
@@ -236,99 +251,101 @@ impl Versions {
         now: Instant,
     ) {
         if let Some(recent) = self.files.get_mut(&ino) {
-            recent.doubted = now;
-            let misled = |worker: &WorkerName| {
+            recent.wrongly_shown = now;
+            let may_have_read = |worker: &WorkerName| {
                 recent.readers.iter().any(|reader| reader.worker == *worker && reader.at >= since)
             };
             let reopened = recent.reopened.is_some_and(|at| at >= since);
             let goes_on =
                 |worker: &WorkerName| Some(worker) == writing && *worker == recent.changer && !reopened;
-            recent.read_by.retain(|worker| worker == refused || goes_on(worker) || !misled(worker));
+            recent.read_by.retain(|worker| worker == refused || goes_on(worker) || !may_have_read(worker));
         }
     }
 
-    /// Whether the kernel may show at present what is not there: what was refused just now, or what was there before.
-    pub(super) fn is_doubted(&self, ino: Ino, now: Instant) -> bool {
-        self.files.get(&ino).is_some_and(|recent| recent.unsettled > 0 || now.since(recent.doubted) < DOUBT)
+    /// Whether the kernel may show content that is not in the file: a write that was just refused, or the earlier content.
+    pub(super) fn may_show_wrong_content(&self, ino: Ino, now: Instant) -> bool {
+        self.files
+            .get(&ino)
+            .is_some_and(|recent| recent.page_drops > 0 || now.since(recent.wrongly_shown) < WRITE_IN_FLIGHT)
     }
 
-    /// The kernel is told to forget the content.
-    pub(super) fn forgotten(&mut self, ino: Ino, now: Instant) {
+    /// Record that the kernel's cached content is invalidated.
+    pub(super) fn content_invalidated(&mut self, ino: Ino, now: Instant) {
         if let Some(recent) = self.files.get_mut(&ino) {
-            recent.forgotten = now;
-            recent.voided += 1;
+            recent.content_invalidated = now;
+            recent.invalidations += 1;
         }
     }
 
-    /// The kernel is told to forget the attributes.
-    pub(super) fn voided(&mut self, ino: Ino) {
+    /// Record that the kernel's cached attributes are invalidated.
+    pub(super) fn attributes_invalidated(&mut self, ino: Ino) {
         if let Some(recent) = self.files.get_mut(&ino) {
-            recent.voided += 1;
+            recent.invalidations += 1;
         }
     }
 
-    /// Whether it was told so just now.
-    pub(super) fn is_forgotten(&self, ino: Ino, now: Instant) -> bool {
-        self.files.get(&ino).is_some_and(|recent| now.since(recent.forgotten) < DOUBT)
+    /// Whether the content was invalidated just now.
+    pub(super) fn is_just_invalidated(&self, ino: Ino, now: Instant) -> bool {
+        self.files.get(&ino).is_some_and(|recent| now.since(recent.content_invalidated) < WRITE_IN_FLIGHT)
     }
 
-    /// The kernel may have read again what was there before the last change, and is about to be told to forget that.
-    pub(super) fn unsettle(&mut self, ino: Ino) {
+    /// The kernel may have read the earlier content again, and an invalidation of it begins.
+    pub(super) fn page_drop_begins(&mut self, ino: Ino) {
         if let Some(recent) = self.files.get_mut(&ino) {
-            recent.unsettled += 1;
+            recent.page_drops += 1;
         }
     }
 
-    /// It has forgotten.
-    pub(super) fn settle(&mut self, ino: Ino) {
+    /// That invalidation has ended.
+    pub(super) fn page_drop_ends(&mut self, ino: Ino) {
         if let Some(recent) = self.files.get_mut(&ino) {
-            recent.unsettled = recent.unsettled.saturating_sub(1);
+            recent.page_drops = recent.page_drops.saturating_sub(1);
         }
     }
 
-    /// The change that a worker has not seen yet.
+    /// The change that a worker has not read yet.
     pub(super) fn unread(&self, ino: Ino, worker: &WorkerName, now: Instant) -> Option<&LastChange> {
         self.recent(ino, now).filter(|recent| !recent.read_by.contains(worker))
     }
 
     /// The last change of a file, if it is recent.
     pub(super) fn recent(&self, ino: Ino, now: Instant) -> Option<&LastChange> {
-        self.files.get(&ino).filter(|recent| Self::fresh(recent, self.window, now))
+        self.files.get(&ino).filter(|recent| Self::is_recent(recent, self.window, now))
     }
 
-    /// Whether somebody of this crowd does not know the content of a file as it is now.
-    pub(super) fn is_news(&self, ino: Ino, crowd: &[WorkerName], now: Instant) -> bool {
+    /// Whether any worker of this crowd does not know the present content of a file.
+    pub(super) fn is_unread_in(&self, ino: Ino, crowd: &[WorkerName], now: Instant) -> bool {
         self.recent(ino, now)
             .is_some_and(|recent| !crowd.iter().all(|worker| recent.read_by.contains(worker)))
     }
 
-    /// The file is gone.
+    /// Remove a removed file.
     pub(super) fn forget(&mut self, ino: Ino) {
         self.files.remove(&ino);
     }
 
-    /// All files that were changed lately.
+    /// All recently changed files.
     pub(super) fn all(&self) -> Vec<Ino> {
         self.files.keys().copied().collect()
     }
 
-    fn fresh(recent: &LastChange, window: Span, now: Instant) -> bool {
+    fn is_recent(recent: &LastChange, window: Span, now: Instant) -> bool {
         now.since(recent.instant) < window
     }
 
     fn make_room(&mut self, now: Instant) {
-        // What is no longer the last change of its file is left out now and then: one file that changes all the time costs no
-        // other file its protection.
+        // Entries that are no longer the last change of their file are removed now and then, so that one file which changes all the
+        // time costs no other file its protection.
         if self.order.len() >= 2 * self.most {
             let files = &self.files;
             self.order
                 .retain(|(ino, instant)| files.get(ino).is_some_and(|recent| recent.instant == *instant));
         }
-        // What is over goes first, and then the oldest.
+        // Expired changes go first, and then the oldest.
         while let Some((ino, instant)) = self.order.front().copied() {
             let current = self.files.get(&ino).is_some_and(|recent| recent.instant == instant);
-            let over = now.since(instant) >= self.window;
-            if current && !over && self.files.len() < self.most {
+            let expired = now.since(instant) >= self.window;
+            if current && !expired && self.files.len() < self.most {
                 break;
             }
             if current {
@@ -351,10 +368,10 @@ mod tests {
         Now { wall: Wall(ms as i64), instant: Instant(ms) }
     }
 
-    /// Somebody opens a file and reads it.
-    fn read(table: &mut Versions, ino: Ino, who: &str, at: Instant) {
-        table.looked(ino, &name(who), ReadPurpose::Onward, at);
-        table.read(ino, &name(who), false, at);
+    /// A worker opens a file and reads it.
+    fn read(table: &mut Versions, ino: Ino, worker: &str, at: Instant) {
+        table.attributes_requested(ino, &name(worker), ReadPurpose::ReadOn, at);
+        table.read(ino, &name(worker), false, at);
     }
 
     fn table(most: usize) -> Versions {
@@ -377,18 +394,21 @@ mod tests {
     fn a_copy_made_while_falling_back_is_no_reading() {
         let mut table = table(10);
         let reads = |table: &mut Versions, ino: Ino, writable: bool, at: u64| {
-            table.looked(ino, &name("b"), ReadPurpose::Anew, Instant(at));
+            table.attributes_requested(ino, &name("b"), ReadPurpose::Open, Instant(at));
             table.read(ino, &name("b"), writable, Instant(at));
             table.unread(ino, &name("b"), Instant(at)).is_none()
         };
         table.changed(7, &name("a"), false, at(0));
         table.refused(&name("b"), Instant(0));
         assert!(!reads(&mut table, 7, true, 1));
-        // What was to be changed has been replaced meanwhile.
+        // The file that was to be changed has been replaced meanwhile.
         table.changed(8, &name("c"), false, at(2));
         assert!(!reads(&mut table, 8, true, 3));
         assert!(reads(&mut table, 8, false, 4));
-        assert!(reads(&mut table, 7, true, FALLBACK_MS), "whoever was not refused lately reads as it likes");
+        assert!(
+            reads(&mut table, 7, true, FALLBACK_MS),
+            "a worker that was not refused lately may read in any way"
+        );
     }
 
     #[test]
@@ -418,13 +438,13 @@ mod tests {
     fn what_is_read_before_the_kernel_has_forgotten_counts_for_nothing() {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
-        table.forgotten(7, Instant(1));
-        assert!(table.is_forgotten(7, Instant(2)) && !table.is_forgotten(8, Instant(2)));
+        table.content_invalidated(7, Instant(1));
+        assert!(table.is_just_invalidated(7, Instant(2)) && !table.is_just_invalidated(8, Instant(2)));
         table.changed(7, &name("a"), false, at(2));
-        table.unsettle(7);
+        table.page_drop_begins(7);
         read(&mut table, 7, "b", Instant(3));
         assert!(table.unread(7, &name("b"), Instant(3)).is_some());
-        table.settle(7);
+        table.page_drop_ends(7);
         read(&mut table, 7, "b", Instant(4));
         assert!(table.unread(7, &name("b"), Instant(4)).is_none());
     }
@@ -433,13 +453,13 @@ mod tests {
     fn who_reads_on_across_a_change_has_not_read_it() {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
-        table.looked(7, &name("b"), ReadPurpose::Anew, Instant(1));
+        table.attributes_requested(7, &name("b"), ReadPurpose::Open, Instant(1));
         read(&mut table, 7, "b", Instant(1));
         table.changed(7, &name("a"), false, at(2));
-        table.looked(7, &name("b"), ReadPurpose::Onward, Instant(3));
+        table.attributes_requested(7, &name("b"), ReadPurpose::ReadOn, Instant(3));
         read(&mut table, 7, "b", Instant(3));
         assert!(table.unread(7, &name("b"), Instant(3)).is_some(), "the rest of an older one");
-        table.looked(7, &name("b"), ReadPurpose::Anew, Instant(4));
+        table.attributes_requested(7, &name("b"), ReadPurpose::Open, Instant(4));
         read(&mut table, 7, "b", Instant(4));
         assert!(table.unread(7, &name("b"), Instant(4)).is_none(), "opened anew");
     }
@@ -453,31 +473,31 @@ mod tests {
         let then = 2;
         read(&mut table, 7, "a", Instant(then));
         read(&mut table, 7, "c", Instant(then));
-        table.looked(7, &name("d"), ReadPurpose::Anew, Instant(then));
-        table.doubt(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
+        table.attributes_requested(7, &name("d"), ReadPurpose::Open, Instant(then));
+        table.refused_write_shown(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
         let unread = |table: &Versions| {
             ["a", "b", "c", "d"].map(|worker| table.unread(7, &name(worker), Instant(then + 1)).is_some())
         };
         assert_eq!(unread(&table), [false, false, true, true], "a goes on writing");
-        table.looked(7, &name("a"), ReadPurpose::Opening, Instant(then));
-        table.doubt(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
+        table.attributes_requested(7, &name("a"), ReadPurpose::CreatingOpen, Instant(then));
+        table.refused_write_shown(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
         assert!(!unread(&table)[0], "a begins to write");
-        table.looked(7, &name("a"), ReadPurpose::Anew, Instant(then));
-        table.doubt(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
+        table.attributes_requested(7, &name("a"), ReadPurpose::Open, Instant(then));
+        table.refused_write_shown(7, &name("e"), Some(&name("a")), Instant(then), Instant(then + 1));
         assert_eq!(unread(&table), [true, false, true, true], "a begins anew");
-        let doubted = |ms| table.is_doubted(7, Instant(then + 1 + ms));
-        assert!(doubted(0) && !doubted(WRITE_UNDER_WAY_MS));
+        let may_show = |ms| table.may_show_wrong_content(7, Instant(then + 1 + ms));
+        assert!(may_show(0) && !may_show(WRITE_UNDER_WAY_MS));
     }
 
     #[test]
     fn what_is_read_while_the_kernel_may_not_know_the_size_counts_for_nothing() {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
-        table.looked(7, &name("b"), ReadPurpose::Anew, Instant(1));
-        table.voided(7);
+        table.attributes_requested(7, &name("b"), ReadPurpose::Open, Instant(1));
+        table.attributes_invalidated(7);
         table.read(7, &name("b"), false, Instant(1));
         assert!(table.unread(7, &name("b"), Instant(1)).is_some(), "the answer was void");
-        table.looked(7, &name("b"), ReadPurpose::Onward, Instant(1));
+        table.attributes_requested(7, &name("b"), ReadPurpose::ReadOn, Instant(1));
         table.read(7, &name("b"), false, Instant(1));
         assert!(table.unread(7, &name("b"), Instant(1)).is_none());
         table.read(7, &name("c"), false, Instant(1));
@@ -485,7 +505,7 @@ mod tests {
         table.read(7, &name("c"), false, Instant(WRITE_UNDER_WAY_MS));
         assert!(table.unread(7, &name("c"), Instant(WRITE_UNDER_WAY_MS)).is_none(), "by then it knows");
         table.changed(7, &name("a"), false, at(1_000));
-        table.turned_to(7, &name("a"));
+        table.used_by(7, &name("a"));
         table.read(7, &name("d"), false, Instant(1_000));
         assert!(table.unread(7, &name("d"), Instant(1_000)).is_none(), "the change has returned");
     }

@@ -169,7 +169,7 @@ impl Callers {
         (!orphaned).then(|| Serving::of(req, caller))
     }
 
-    /// Looks the caller up, and serves the request after that, or when the look-up takes too long.
+    /// Look the caller up, and serve the request after that, or when the look-up takes too long.
     pub fn find_out(self: &Arc<Self>, req: &Request, check: CallerCheck, serve: Job) {
         let stat = if check == CallerCheck::ExactUnwaited { None } else { Stat::open(req.tid) };
         if check != CallerCheck::ExactUnwaited && stat.is_none() {
@@ -311,7 +311,7 @@ impl Callers {
         known.get(&process).map(|known| known.caller.clone()).filter(|caller| caller.process == process)
     }
 
-    /// Reads from each of these processes, and leaves out those whose read is late. For threads that do not serve the kernel.
+    /// Read from each of these processes, and leave out those whose read is late. For threads that do not serve the kernel.
     pub fn look_at<T: Send + 'static>(
         &self,
         processes: impl IntoIterator<Item = u32>,
@@ -342,7 +342,7 @@ impl Callers {
         all
     }
 
-    /// Reads from one process. Waits no longer than a look-up of a caller does (C44).
+    /// Read from one process. Waits no longer than a look-up of a caller does (C44).
     ///
     /// # Errors
     /// EACCES when that takes longer, ENOENT when the process is gone.
