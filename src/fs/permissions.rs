@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_acl_is_parsed_or_not_believed() {
+    fn an_acl_is_parsed_or_refused() {
         let bytes = [2, 0, 0, 0, 2, 0, 6, 0, 0x39, 0x30, 1, 0];
         assert_eq!(parse(&bytes), Some(vec![(2, 6, 0x1_3039)]));
         assert_eq!(parse(&bytes[..11]), None);

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_seen_has_no_groups_and_is_privileged_only_as_root() {
+    fn a_caller_without_a_thread_id_has_no_groups_and_is_privileged_only_as_root() {
         let file = Owner { uid: 7, gid: 8 };
         let of = |uid, gid| Request { tid: 0, uid, gid };
         assert!(

@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_read_before_a_removal_is_not_believed_after_it() {
+    fn a_name_read_before_a_removal_is_ignored_after_it() {
         let mut table = table();
         found(&mut table, id(50, FileKind::File), ROOT, "a");
         let since = table.removals();

@@ -133,7 +133,7 @@ mod tests {
     const LEASED: Result<u32> = Err(FsError::Plain(Fault::Leased));
 
     #[test]
-    fn what_is_in_no_lease_s_way_is_answered_at_once() {
+    fn a_request_that_no_lease_blocks_is_answered_at_once() {
         let leases = Leases::default();
         let (sender, receiver) = channel();
         leases.run(1, || Ok(7), move |outcome| sender.send(outcome.unwrap()).unwrap());

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_descends_from_a_process_is_found_in_either_way_and_nothing_else_is_looked_at() {
+    fn descendants_are_found_in_either_way_and_no_other_process_is_scanned() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, "").unwrap();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_daemon_itself_is_not_looked_at_and_one_that_cannot_be_seen_is_hidden() {
+    fn the_daemon_itself_is_not_scanned_and_an_invisible_process_is_hidden() {
         let dir = tempfile::tempdir().unwrap();
         let file = fs::File::create(dir.path().join("f")).unwrap();
         let meta = file.metadata().unwrap();

@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn one_changes_and_nobody_else_does() {
+    fn one_worker_changes_a_file_at_a_time() {
         let mut locks = Locks::default();
         locks.take(7, &name("a"), Mode::Change, by(100), false, at(1));
         assert_eq!(rival(&locks, 7, "a", Mode::Change), None);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn who_only_appends_disturbs_no_other_who_does() {
+    fn workers_that_only_append_do_not_exclude_each_other() {
         let mut locks = Locks::default();
         for worker in ["a", "b"] {
             assert_eq!(rival(&locks, 7, worker, Mode::Append), None);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn who_only_gives_it_other_attributes_is_in_the_way_of_all_but_appending() {
+    fn a_change_of_attributes_excludes_all_but_appending() {
         let mut locks = Locks::default();
         locks.take(7, &name("a"), Mode::Mark, by(100), false, at(1));
         assert_eq!(rival(&locks, 7, "b", Mode::Append), None);
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_made_a_file_and_written_nothing_gives_way_to_appending() {
+    fn a_creator_that_has_written_nothing_yields_to_appending() {
         let mut locks = Locks::default();
         locks.make(7, &name("a"), Mode::Change, by(100), at(1));
         locks.take(7, &name("a"), Mode::Mark, by(100), false, at(1));
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_processes_stand_and_fall_with_is_remembered_too() {
+    fn the_anchors_of_the_processes_are_recorded_too() {
         let mut locks = Locks::default();
         for (process, anchor) in
             [(100, Some(100)), (101, Some(90)), (102, Some(91)), (103, Some(90)), (104, None)]

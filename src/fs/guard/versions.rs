@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn who_changes_a_file_blindly_still_has_to_read_it() {
+    fn a_worker_that_changes_a_file_blindly_must_still_read_it() {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
         table.changed(7, &name("b"), true, at(1));
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_on_across_a_change_has_not_read_it() {
+    fn a_worker_that_reads_across_a_change_has_not_read_it() {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
         table.attributes_requested(7, &name("b"), ReadPurpose::Open, Instant(1));
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_while_a_write_is_refused_reads_again() {
+    fn a_worker_that_reads_while_a_write_is_refused_must_read_again() {
         let mut table = table(10);
         table.changed(7, &name("a"), false, at(0));
         read(&mut table, 7, "b", Instant(1));

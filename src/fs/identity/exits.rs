@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_code_is_told_though_the_parent_was_faster() {
+    fn an_exit_code_is_reported_though_the_parent_was_faster() {
         let Some(exits) = exits() else { return };
         for (script, status) in [("exit 3", 3 << 8), ("kill -9 $$", 9), ("exit 0", 0)] {
             let mut child = shell(script);
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_watched_is_told() {
+    fn only_exits_of_watched_processes_are_reported() {
         let Some(exits) = exits() else { return };
         let children: Vec<Child> = (0..20).map(|_| shell("exit 5")).collect();
         let watches: Vec<ExitWatch> =

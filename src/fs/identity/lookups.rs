@@ -1,4 +1,4 @@
-//! Look-ups in other processes. A look-up may block for ever, so threads make it that may hang for ever.
+//! Look-ups in other processes. A look-up may block for ever, so it runs on a thread that may hang for ever.
 //!
 //! Reading a process's memory (its environment, its arguments, its mappings) takes locks of that process. Its owner can hold them
 //! for ever: with a page of a filesystem that does not answer, or in the middle of execve(2).
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_hangs_is_late_and_told_when_it_is_done() {
+    fn a_look_up_that_hangs_is_late_and_reported_when_it_is_done() {
         let (lookups, (sender, receiver)) = (Lookups::default(), channel());
         let (promise, release) = hang(&lookups, A, &sender);
         assert_eq!((promise, all(&receiver, 1)), (LookupPromise::Awaited, vec![LookupEvent::Late]));
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_that_goes_on_is_waited_for() {
+    fn a_look_up_that_makes_progress_is_waited_for() {
         let (lookups, start) = (Lookups::default(), Stopwatch::start());
         let look = move || {
             while start.elapsed() < Duration::from_millis(3 * LOOKUP_MS) {

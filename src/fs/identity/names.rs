@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_are_who_is_named() {
+    fn operators_are_the_configured_ones_or_root_and_the_mounter() {
         let names = Names::new(Config { operators: Some(BTreeSet::from([5])), ..Config::default() });
         assert!(names.is_operator(5, 1) && !names.is_operator(0, 1) && !names.is_operator(1, 1));
         let names = Names::default();

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_found_wherever_it_stands_and_no_more_is_read_than_may_be() {
+    fn a_name_is_found_at_any_position_within_the_budget() {
         let find = |environment: &[u8]| {
             let mut budget = 3 * ENVIRONMENT_PIECE;
             variable_in(environment, &mut budget)
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_process_ended_is_seen_until_it_was_waited_for() {
+    fn an_exit_status_is_visible_until_the_parent_has_waited() {
         for (script, expected) in
             [("exit 7", ProcessEnding::Exited(7)), ("kill -9 $$", ProcessEnding::Killed(9))]
         {

@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_between_the_look_and_the_claim_is_heard_of() {
+    fn an_end_between_the_look_up_and_the_claim_is_noticed() {
         let world = TestProcesses::new();
         let (mut child, anchor) = process();
         let alive = world.process_watch.hold(&name(1), &anchor).unwrap();
