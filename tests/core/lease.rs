@@ -167,21 +167,21 @@ fn no_lease_ends_while_the_log_does_not_work() {
 #[test]
 fn an_end_is_not_forgotten_while_the_log_does_not_work() {
     let world = World::new();
-    let follower = ProcessWatch::start(world.engine.clone(), Span(0), None).unwrap();
+    let process_watch = ProcessWatch::start(world.engine.clone(), Span(0), None).unwrap();
     let mut child = Program::new("cat").stdin(Stdio::piped()).spawn().unwrap();
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
     let started = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(19).unwrap().parse().unwrap();
     let anchor = Anchor::new(child.id(), started, "cat".into(), AnchorKind::Agent).unwrap();
     world.engine.call(publish("t")).unwrap();
     let Ok(Outcome::Claimed { epoch, .. }) = world.engine.call(claim_next("w")) else { panic!("no claim") };
-    follower.follow(&worker("w"), follower.hold(&worker("w"), &anchor).unwrap(), epoch);
+    process_watch.watch(&worker("w"), process_watch.hold(&worker("w"), &anchor).unwrap(), epoch);
 
     world.control.fail_next(&[Fault::Before]);
     world.control.reopen_fails(true);
     assert!(matches!(world.engine.call(publish("lost")), Err(Failure::Log(_))));
     child.kill().unwrap();
     child.wait().unwrap();
-    while follower.follows(&worker("w"), &anchor) {
+    while process_watch.watches(&worker("w"), &anchor) {
         std::thread::yield_now();
     }
     assert_eq!(world.engine.state().count(TaskState::Claimed), 1);
@@ -196,7 +196,7 @@ fn an_end_is_not_forgotten_while_the_log_does_not_work() {
     assert_eq!(state.task("t").unwrap().losses[0].reason, reason);
     assert_eq!(state.worker("w").unwrap().lost.as_ref().unwrap().reason, reason);
     assert_eq!(*state, State::replay(&world.control.records()));
-    follower.stop();
+    process_watch.stop();
 }
 
 #[test]

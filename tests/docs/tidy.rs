@@ -91,20 +91,6 @@ const LONGEST: usize = 700;
 /// The most columns of a line of comment, and of a line of prose in a page. Code has 110 (`.rustfmt.toml`).
 const COLUMNS: usize = 140;
 
-/// Files that have longer lines today. The list may only shrink.
-const STILL_TOO_WIDE: &[&str] = &[
-    "docs/contributing.md",
-    "docs/filesystem.md",
-    "docs/performance.md",
-    "src/fs/desk/create_probe.rs",
-    "src/fs/guard/locks.rs",
-    "src/fs/guard/open_files.rs",
-    "src/fs/guard/sweeping.rs",
-    "src/fs/identity/lookups.rs",
-    "src/fs/identity/mod.rs",
-    "src/fs/mod.rs",
-];
-
 fn all_sources() -> Vec<(String, String)> {
     sources("src").into_iter().chain(sources("tests")).collect()
 }
@@ -144,10 +130,7 @@ fn lines_of_comment_and_prose_are_not_too_wide() {
     });
     let pages = pages().into_iter().map(|(path, page)| (path, prose(&page).filter(is_wide).count()));
     let wide: BTreeMap<String, usize> = comments.chain(pages).filter(|(_, lines)| *lines > 0).collect();
-    let new: Vec<_> = wide.iter().filter(|(path, _)| !STILL_TOO_WIDE.contains(&path.as_str())).collect();
-    assert!(new.is_empty(), "lines of more than {COLUMNS} columns, in {new:?}; break them");
-    let done: Vec<_> = STILL_TOO_WIDE.iter().filter(|path| !wide.contains_key(**path)).collect();
-    assert!(done.is_empty(), "these have no such lines any more; take them off the list: {done:?}");
+    assert!(wide.is_empty(), "lines of more than {COLUMNS} columns, in {wide:?}; break them");
 }
 
 #[test]

@@ -159,10 +159,7 @@ impl Machine {
     }
 
     /// Make a request for a process: look the caller up as the adapter does, and serve it on this thread.
-    pub fn ask<T: 'static>(&self, by: &Process, serve: impl FnOnce(&Request, Reply<T>)) -> Answer<T>
-    where
-        T: Send,
-    {
+    pub fn ask<T: Send + 'static>(&self, by: &Process, serve: impl FnOnce(&Request, Reply<T>)) -> Answer<T> {
         let uid = rustix::process::geteuid().as_raw();
         let req = Request { tid: by.0.id(), uid, gid: rustix::process::getegid().as_raw() };
         let serving = (0..TRIES).find_map(|_| {

@@ -1,9 +1,10 @@
 //! The proof, at each mount, that this kernel asks for the attributes of a new file before open(2) returns.
 //!
-//! A claim is answered when it is decided, and its caller goes on when it is on disk: the GETATTR that the kernel sends in between is held back
-//! until then. Linux sends it because it may cache nothing of the new file and must check the file's mode. A kernel that does not send it
-//! would let a claim be believed before it is safe. So the daemon makes one file by itself, and looks whether the kernel has asked. If not,
-//! the CREATE itself is answered when the claim is on disk, one at a time for each directory.
+//! The daemon answers the CREATE of a claim when the claim is decided. The caller goes on when the claim is on disk: the daemon holds back
+//! the answer to the GETATTR that the kernel sends in between. Linux sends it because it may cache nothing of the new file and must check
+//! the file's mode. With a kernel that does not send it, open(2) would return before the claim is on disk. So the daemon makes one file by
+//! itself, and checks whether the kernel has asked. If not, it answers the CREATE when the claim is on disk: one at a time for each
+//! directory.
 //!
 //! Must never: take the place of a worker's file. Its name is known to this process alone, and stands for nothing after the proof.
 
