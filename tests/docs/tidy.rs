@@ -117,7 +117,8 @@ fn prose(page: &str) -> impl Iterator<Item = &str> {
     page.lines().filter(move |line| {
         let is_fence = line.trim_start().starts_with("```");
         fenced ^= is_fence;
-        !is_fence && !fenced && !line.starts_with('|')
+        let can_be_broken = line.trim().contains(' ');
+        !is_fence && !fenced && !line.trim_start().starts_with('|') && can_be_broken
     })
 }
 
@@ -135,8 +136,8 @@ fn lines_of_comment_and_prose_are_not_too_wide() {
 
 #[test]
 fn prose_is_told_from_tables_and_code() {
-    let page = "one\n| a | b |\n```sh\nls\n```\ntwo\n";
-    assert_eq!(prose(page).collect::<Vec<_>>(), ["one", "two"]);
+    let page = "one line\n| a | b |\n```sh\nls -l\n```\ntwo lines\n";
+    assert_eq!(prose(page).collect::<Vec<_>>(), ["one line", "two lines"]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::family::ProcessScan;
 use super::judge::Grant;
 use super::locks::LockHolder;
 use super::open_files::{maps, processes};
+use super::patience::{Patience, WaitReason};
 use super::refusal::GuardRefusal;
 use super::{Change, Guard, OpenState, Verdict};
 use crate::fs::identity::callers::Caller;
@@ -32,49 +33,6 @@ const ROUND: Duration = Duration::from_millis(3);
 /// How much later than the retry thread the deadline thread answers. So the retry thread answers first if it can, even on a busy
 /// machine.
 const SLACK: Span = Span(250);
-
-/// Why a change waits, and for how long.
-pub struct Patience(pub(super) WaitReason);
-
-impl Patience {
-    /// The caller, if it is known.
-    pub(super) fn caller(&self) -> Option<Arc<Caller>> {
-        match &self.0 {
-            WaitReason::Held { caller, .. } | WaitReason::Full(caller) => Some(caller.clone()),
-            WaitReason::Unknown(_) => None,
-        }
-    }
-
-    fn uid(&self) -> Option<u32> {
-        self.caller().map(|caller| caller.actor.uid)
-    }
-}
-
-/// What a change waits for.
-#[derive(Clone)]
-pub(super) enum WaitReason {
-    /// Another worker holds the file.
-    Held {
-        /// The caller.
-        caller: Arc<Caller>,
-        /// The file.
-        ino: Ino,
-        /// The holder.
-        rival: LockHolder,
-        /// How long it may wait.
-        span: Span,
-    },
-    /// The user of this caller has more locks than one user may have, and some of their holders may be done.
-    Full(Arc<Caller>),
-    /// The caller that stored through a mapping of this file is not known.
-    Unknown(Ino),
-}
-
-impl WaitReason {
-    fn is_unknown(&self) -> bool {
-        matches!(self, WaitReason::Unknown(_))
-    }
-}
 
 type Resume = Box<dyn FnOnce(Result<Grant>) + Send>;
 
