@@ -8,16 +8,12 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use serde::Serialize;
 
+use super::counts::{Tasks, Workers};
+use super::pace::{BurnDown, HOUR_MS, Throughput};
 use super::stuck::{self, Stuck};
-use super::summary_input::{MINUTE_MS, SummaryInput};
-use super::task::Finish;
+use super::summary_input::SummaryInput;
 use super::{Phase, Seq, State, TaskId, TaskState, Wall};
 use crate::limits::STUCK_SHOWN;
-
-/// Throughput is measured over this many minutes.
-const MINUTES: usize = 60;
-/// The number of steps in the burn-down.
-const STEPS: usize = 60;
 
 /// The whole summary. Its JSON does not contain the problems: the filesystem adds them as sentences.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -53,82 +49,18 @@ pub struct Summary {
     pub stuck_more: usize,
 }
 
-/// How many tasks are in which state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Tasks {
-    /// All tasks.
-    pub total: usize,
-    /// Tasks that can be claimed.
-    pub ready: usize,
-    /// Tasks that wait for something.
-    pub blocked: usize,
-    /// Tasks that a worker holds.
-    pub claimed: usize,
-    /// Tasks that are done.
-    pub completed: usize,
-    /// Tasks that were given up.
-    pub failed: usize,
-    /// Files that are not valid tasks.
-    pub rejected: usize,
-}
-
-/// How many workers are in which state. Each worker is in one of the three.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Workers {
-    /// All known workers.
-    pub total: usize,
-    /// Workers that hold a task.
-    pub working: usize,
-    /// Workers that hold no task.
-    pub idle: usize,
-    /// Workers that may claim nothing more, whether or not they hold a task.
-    pub draining: usize,
-}
-
-/// How fast tasks are completed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Throughput {
-    /// Tasks completed in the last hour.
-    pub completed: usize,
-    /// Tasks given up in the last hour.
-    pub failed: usize,
-    /// Tasks completed in each minute of that hour, oldest first.
-    pub by_minute: Vec<u32>,
-    /// Completions per hour, measured from the first completion of the last hour; `None` if there are fewer than two.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub per_hour: Option<f64>,
-}
-
-/// How many tasks were published and not finished, over time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct BurnDown {
-    /// When the first task was published.
-    pub from: Wall,
-    /// How many tasks were open, at moments evenly spread from then until now.
-    pub open: Vec<usize>,
-}
-
 impl Summary {
     /// Makes the summary of a state.
     pub fn of(state: &State, input: &SummaryInput<'_>) -> Summary {
         let now = input.now.wall;
-        let count = |of| state.count(of);
-        let tasks = Tasks {
-            total: state.len(),
-            ready: count(TaskState::Ready),
-            blocked: count(TaskState::Blocked),
-            claimed: count(TaskState::Claimed),
-            completed: count(TaskState::Completed),
-            failed: count(TaskState::Failed),
-            rejected: count(TaskState::Rejected),
-        };
+        let tasks = Tasks::of(state);
         let paused = state.paused().map(|since| since.at);
         let causes = causes(state);
         let held_up: usize = causes.values().sum();
         let remaining = tasks.ready + tasks.claimed + tasks.blocked - held_up;
-        let throughput = throughput(state, now);
+        let throughput = Throughput::of(state, now);
         let eta = throughput.per_hour.filter(|_| paused.is_none() && remaining > 0).map(|pace| {
-            let ms = remaining as f64 / pace * (MINUTES as u64 * MINUTE_MS) as f64;
+            let ms = remaining as f64 / pace * HOUR_MS as f64;
             Wall(now.0.saturating_add(ms as i64))
         });
         let mut stuck = stuck::all(state, input, &causes);
@@ -142,30 +74,17 @@ impl Summary {
             at: now,
             seq: state.tail(),
             tasks,
-            workers: workers(state, input),
+            workers: Workers::of(state, input),
             paused,
             throughput,
             remaining,
             held_up,
             eta,
-            burn_down: burn_down(state, now),
+            burn_down: BurnDown::of(state, now),
             stuck,
             stuck_more,
         }
     }
-}
-
-fn workers(state: &State, input: &SummaryInput<'_>) -> Workers {
-    let mut workers = Workers { total: input.workers.len(), ..Workers::default() };
-    for (name, _) in input.workers {
-        let holds = state.worker(name.as_str()).is_some_and(|worker| !worker.claims.is_empty());
-        match (state.is_draining(name.as_str()), holds) {
-            (true, _) => workers.draining += 1,
-            (false, true) => workers.working += 1,
-            (false, false) => workers.idle += 1,
-        }
-    }
-    workers
 }
 
 /// Tasks that failed or are rejected, and needs that do not exist, each with how many blocked tasks wait for it in vain.
@@ -194,60 +113,13 @@ fn causes(state: &State) -> BTreeMap<&TaskId, usize> {
     causes
 }
 
-fn throughput(state: &State, now: Wall) -> Throughput {
-    let hour = MINUTES as u64 * MINUTE_MS;
-    let age = |finish: &Finish| now.0.saturating_sub(finish.when.at.0).max(0) as u64;
-    let mut throughput = Throughput { completed: 0, failed: 0, by_minute: vec![0; MINUTES], per_hour: None };
-    let mut oldest = 0;
-    for (_, task) in state.tasks() {
-        match &task.phase {
-            Phase::Completed(finish) if age(finish) < hour => {
-                throughput.completed += 1;
-                throughput.by_minute[MINUTES - 1 - (age(finish) / MINUTE_MS) as usize] += 1;
-                oldest = oldest.max(age(finish));
-            }
-            Phase::Failed(finish) if age(finish) < hour => throughput.failed += 1,
-            _ => {}
-        }
-    }
-    // The first completion marks the beginning of the measured time, so it is not counted.
-    if throughput.completed > 1 && oldest > 0 {
-        let pace = (throughput.completed - 1) as f64 * hour as f64 / oldest as f64;
-        throughput.per_hour = Some((pace * 10.0).round() / 10.0).filter(|pace| *pace > 0.0);
-    }
-    throughput
-}
-
-/// The burn-down of the tasks that exist now. A withdrawn task is left out, and a retried task counts as never finished.
-fn burn_down(state: &State, now: Wall) -> Option<BurnDown> {
-    let from = state.tasks().map(|(_, task)| task.published.at).min()?;
-    let span = now.0.saturating_sub(from.0).max(1) as i128;
-    // The first step that includes an event at this time.
-    let step = |at: Wall| {
-        let since = i128::from(at.0.saturating_sub(from.0).max(0));
-        ((since * STEPS as i128 + span - 1) / span).min(STEPS as i128) as usize
-    };
-    let mut change = vec![0_i64; STEPS + 1];
-    for (_, task) in state.tasks() {
-        change[step(task.published.at)] += 1;
-        if let Some(finish) = task.finish() {
-            change[step(finish.when.at)] -= 1;
-        }
-    }
-    let mut open = 0;
-    let running_sum = |change| {
-        open += change;
-        usize::try_from(open).unwrap_or(0)
-    };
-    Some(BurnDown { from, open: change.into_iter().map(running_sum).collect() })
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::queue::stuck::{FailureText, StuckKind, StuckReason};
+    use crate::queue::summary_input::MINUTE_MS;
     use crate::queue::{Content, Event, Eyes, Instant, Manifest, Misname, Now, Record, Spec};
     use crate::queue::{LossReason, Span, When, WorkerName};
 

@@ -113,7 +113,7 @@ fn c36_a_text_that_nothing_shows_leaves_the_log_and_the_events_stay() {
         // A line has the beginning of the text at most.
         assert!(world.engine.log_bytes() < 720 * 300, "{}", world.engine.log_bytes());
 
-        // CallerCheck task is done again is shown no more, nor that of a task that is gone.
+        // The text of a task that is done again, or is gone, is not shown any more.
         world.engine.call(Command::Retry { task: task("t"), by: actor("w") }).unwrap();
         world.engine.call(Command::FileGone { task: task("u") }).unwrap();
         let operator = crewfs::queue::Actor { operator: true, ..actor("joe") };

@@ -49,15 +49,22 @@ fn a_claim_that_does_not_reach_the_disk_is_an_error_and_no_claim() {
     assert_eq!(machine.engine.state().count(TaskState::Claimed), 0);
 }
 
+/// Another writer of the log claims a task when this engine is about to write.
+fn claimed_by_rival(control: &Control, task: &str) {
+    control.append_first(Event::Joined { worker: worker("rival"), uid: 1 });
+    control.append_first(Event::Claimed { task: TaskId::parse(task).unwrap(), worker: worker("rival") });
+    control.hold(false);
+}
+
 #[test]
 fn a_claim_that_another_writer_of_the_log_made_first_is_lost_at_the_getattr() {
     let (control, machine) = machine(&["a"]);
     let w1 = Process::of("w1");
-    control.append_first(Event::Joined { worker: worker("rival"), uid: 1 });
-    control.append_first(Event::Claimed { task: TaskId::parse("a").unwrap(), worker: worker("rival") });
+    control.hold(true);
     let (entry, _) = machine.create_claim(&w1, "a").get().unwrap();
-    let lost = machine.getattr(&w1, entry.attr.ino).get().unwrap_err();
-    assert_eq!(lost.errno(), libc::EEXIST);
+    let durable = machine.getattr(&w1, entry.attr.ino);
+    claimed_by_rival(&control, "a");
+    assert_eq!(durable.get().unwrap_err().errno(), libc::EEXIST);
     assert_eq!(machine.engine.state().task("a").unwrap().claim().unwrap().worker, worker("rival"));
 }
 
@@ -103,11 +110,12 @@ fn where_the_kernel_asks_the_probe_leaves_nothing_behind() {
 #[test]
 fn next_is_another_task_when_the_first_one_is_gone_meanwhile() {
     let (control, machine) = machine(&["a", "b"]);
-    control.append_first(Event::Joined { worker: worker("rival"), uid: 1 });
-    control.append_first(Event::Claimed { task: TaskId::parse("a").unwrap(), worker: worker("rival") });
     let w1 = Process::of("w1");
+    control.hold(true);
     let (entry, _) = machine.create_claim(&w1, "next").get().unwrap();
-    machine.getattr(&w1, entry.attr.ino).get().unwrap();
+    let durable = machine.getattr(&w1, entry.attr.ino);
+    claimed_by_rival(&control, "a");
+    durable.get().unwrap();
     let state = machine.engine.state();
     assert_eq!(state.task("b").unwrap().claim().unwrap().worker, worker("w1"));
     assert_eq!(state.count(TaskState::Claimed), 2);

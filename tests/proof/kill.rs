@@ -181,7 +181,7 @@ impl Known {
         told
     }
 
-    /// CallerCheck doing an event is; nobody's that of the files.
+    /// The worker that an event names. Events of files name no worker.
     fn actor(&self, event: &Event) -> Option<WorkerName> {
         let task = event.task().and_then(|id| self.state.task(id.as_str()));
         let holder = task.and_then(|task| Some(task.claim()?.worker.clone()));

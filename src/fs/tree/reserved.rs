@@ -24,6 +24,6 @@ pub enum Reserved {
     )]
     TasksDirectory,
     /// The attribute that describes the session.
-    #[error("user.crewfs.session is told by crewfs, and by nobody else")]
+    #[error("only crewfs sets user.crewfs.session")]
     SessionAttribute,
 }
