@@ -1,6 +1,6 @@
 //! Why a worker lost a claim.
 //!
-//! May assume: the log keeps these words; their names do not change.
+//! Must never: rename a kind. The log contains these names.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub enum LossReason {
     GivenBack,
     /// An operator took it away.
     TakenAway {
-        /// Who.
+        /// The operator.
         by: WorkerName,
     },
     /// The holder was silent for longer than its lease.
@@ -22,7 +22,7 @@ pub enum LossReason {
         /// How long it was silent, in milliseconds.
         silent: Span,
     },
-    /// The process that the holder was known by ended, and it had no other.
+    /// The last process of the holder ended.
     ProcessEnded {
         /// The program that it ran.
         program: String,
@@ -46,7 +46,7 @@ pub enum ProcessEnding {
     Exited(i32),
     /// By this signal.
     Killed(i32),
-    /// Nobody told.
+    /// The daemon could not find out.
     Unknown,
 }
 
@@ -61,11 +61,11 @@ impl std::fmt::Display for ProcessEnding {
 }
 
 impl LossReason {
-    /// The name of each kind, as it stands in the log.
+    /// The name of each kind in the log.
     pub const NAMES: [&str; 5] =
         ["given_back", "taken_away", "lease_expired", "process_ended", "connection_ended"];
 
-    /// What kind it is, as it stands in the log.
+    /// The name of its kind in the log.
     pub fn name(&self) -> &'static str {
         match self {
             LossReason::GivenBack => "given_back",

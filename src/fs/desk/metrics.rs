@@ -1,6 +1,6 @@
-//! `metrics.prom`: numbers for Prometheus and whatever else reads its text format.
+//! `metrics.prom`: numbers for Prometheus and other readers of its text format.
 //!
-//! Must never: have a label whose values nobody bounds, such as the name of a task or a worker.
+//! Must never: have a label with unbounded values, such as the name of a task or a worker.
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;

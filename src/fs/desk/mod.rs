@@ -7,16 +7,19 @@
 //! | file | what |
 //! |---|---|
 //! | `table` | which name is which node, and what making, moving and removing one means |
-//! | `show`, `documents` | what exists now, and what reading it shows |
-//! | `overview`, `dashboard`, `metrics` | what people and their tools look at: it moves by itself |
-//! | `synth`, `plain` | changes of synthesized nodes, and of the project's own files in this directory |
+//! | `ops/` | requests on synthesized nodes: each becomes a command of the queue |
+//! | `passthrough` | requests on the project's own files in this directory |
+//! | `view` | what every answer needs: the queue, the callers, the nodes |
+//! | `content`, `attributes`, `listing` | what a read, a stat(2) and a listing of each node return |
+//! | `documents`, `sentences`, `timestamps` | the state of the queue as JSON, as sentences and as file times |
+//! | `overview`, `dashboard`, `metrics`, `renderings` | the documents that change with the time, and their cache |
 //! | `publish`, `watch` | from instruction files to tasks |
-//! | `misnamed` | files that look like tasks and are none |
-//! | `members`, `private` | who may change the queue, and who may see what of it |
+//! | `file_names`, `misnamed` | the files that are tasks, and those that look like tasks and are none |
+//! | `members`, `private` | which users may change the queue, and which may see what of it |
 //! | `scratch` | temporary files in `completed/` and `failed/` |
-//! | `nodes`, `handles` | numbers, open files |
-//! | `misuse`, `refused` | requests that mean nothing here, and what becomes of a refusal |
-//! | `sentences` | the facts of the queue in words |
+//! | `nodes`, `handles` | node numbers, open files |
+//! | `misuse`, `refused` | requests that mean nothing here, and what happens at a refusal |
+//! | `create_probe` | the proof that the kernel waits for a claim |
 
 mod attributes;
 mod content;
@@ -71,15 +74,15 @@ use super::{
 use crate::engine::Engine;
 use crate::queue::Span;
 
-/// Names and attributes of the desk are asked for every time: they depend on the moment, and on who asks.
+/// The kernel caches no names and attributes of the desk: they depend on the time and on the caller.
 const NO_TIME: Duration = Duration::ZERO;
-/// What holds until something is said against it: the directories of the desk are always there, and whoever believes
-/// their attributes is told when they change.
+/// The kernel caches the directories of the desk until the daemon invalidates them. They always exist, and the daemon invalidates their
+/// attributes when these change.
 const UNTIL_TOLD: Duration = Duration::from_secs(3600);
-/// How long the attributes of the project's directory may be believed.
+/// How long the kernel may cache the attributes of the project's directory.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
-/// What is configurable about the desk.
+/// The settings of the desk.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The name of the tasks directory, as sentences spell it.
@@ -90,15 +93,15 @@ pub struct Config {
     pub idle_timeout: Span,
     /// How long a task outlives its instruction file before it is withdrawn (C14).
     pub file_grace: Span,
-    /// Whom the synthesized nodes belong to: the uid that mounts.
+    /// The owner of the synthesized nodes: the uid that mounts.
     pub owner_uid: u32,
     /// Its group.
     pub owner_gid: u32,
-    /// The users who may change the queue whatever the rights of the directory of tasks are (C17).
+    /// The users that may change the queue whatever the mode of the tasks directory is (C17).
     pub workers: Users,
-    /// How many threads serve it.
+    /// How many threads serve the desk.
     pub threads: usize,
-    /// The absolute paths by which the project is reached: what is written below one of them is meant from its root.
+    /// The absolute paths of the project. An absolute path in front matter that begins with one of them is taken relative to the root.
     pub roots: Vec<String>,
 }
 
@@ -107,22 +110,22 @@ pub struct Desk {
     core: Arc<DeskCore>,
 }
 
-/// What the methods and their parked answers share.
+/// What the methods share with parked answers.
 struct DeskCore {
     files: Arc<Files>,
     view: View,
     handles: Handles,
-    /// Numbers for what is made.
+    /// The number of the next new node.
     made: AtomicU64,
     create_probe: CreateProbe,
-    /// Directories whose attributes the kernel may believe at present.
+    /// Directories whose attributes the kernel may have cached.
     believed: [AtomicBool; DeskDirectory::ALL.len()],
-    /// Makes the kernel forget a node's attributes.
+    /// Invalidates the attributes of a node in the kernel.
     invalidate: OnceLock<Box<dyn Fn(Ino) + Send + Sync>>,
 }
 
 impl Desk {
-    /// The desk over the directory that `files` shows, in the project of which `project` is a descriptor.
+    /// The desk over the directory of `files`, in the project with the descriptor `project`.
     pub fn new(
         files: Arc<Files>,
         project: OwnedFd,
@@ -152,39 +155,38 @@ impl Desk {
         }
     }
 
-    /// From now on, tell the kernel when a directory's attributes change: `invalidate` is called with its number, before
-    /// whoever changed it is answered.
+    /// Calls `invalidate` with the number of each directory whose attributes change, before the caller that changed it is answered.
     pub fn tell(&self, invalidate: impl Fn(Ino) + Send + Sync + 'static) {
         let core = self.core.clone();
         let _ = self.core.invalidate.set(Box::new(invalidate));
         self.core.view.engine.observe(move || core.disbelieve());
     }
 
-    /// The terms on which it is served, once it is mounted.
+    /// The session of the desk, once it is mounted.
     pub fn terms(&self) -> Option<Arc<SessionInfo>> {
         self.core.view.desk_session.get().cloned()
     }
 
-    /// The tree beside it is served on these terms.
+    /// Sets the session of the tree.
     pub fn beside(&self, tree: Arc<SessionInfo>) {
         let _ = self.core.view.tree_session.set(tree);
     }
 
-    /// Prove that the kernel asks for the attributes of a new file before open(2) returns; else CREATE is answered later. `open` makes and
-    /// closes a new file of the name that it is given in `claim/`, and is not a thread that serves the kernel.
+    /// Proves that the kernel asks for the attributes of a new file before open(2) returns; else CREATE is answered later. `open` makes
+    /// and closes a file of the given name in `claim/`. It may not run on a thread that serves the kernel.
     ///
     /// # Errors
-    /// Those of `open`. CREATE is answered later then, too.
+    /// Those of `open`. CREATE is answered later in that case, too.
     pub fn prove_create(&self, open: impl FnOnce(&OsStr) -> std::io::Result<()>) -> std::io::Result<()> {
         self.core.create_probe.run(open)
     }
 
-    /// Whether each CREATE waits for the disk by itself, since it is not proven that the kernel would wait.
+    /// Whether each CREATE is answered when the claim is on disk, because it is not proven that the kernel waits for that.
     pub fn create_waits(&self) -> bool {
         self.core.create_probe.create_waits()
     }
 
-    /// Bring the queue in step with the files, and keep it so. Returns when all that is there now is handed in.
+    /// Publishes the files that exist now, and starts the watch. Returns when the queue has all of them.
     pub fn watch(&self) -> std::io::Result<DeskWatch> {
         let view = &self.core.view;
         let terms = watch::DeskWatchConfig { name: view.config.tasks.clone(), grace: view.config.file_grace };
@@ -195,7 +197,7 @@ impl Desk {
 }
 
 impl DeskCore {
-    /// A node as the kernel wants it, with one more reference.
+    /// The entry of a node, with one more reference.
     fn entry(&self, node: &DeskNode, req: &Request) -> Result<Entry> {
         let ttl = self.ttl(node);
         let shown = self.view.show(node, req)?;
@@ -203,7 +205,7 @@ impl DeskCore {
         Ok(Entry { attr, entry_ttl: ttl, attr_ttl: ttl })
     }
 
-    /// The directories changed, or are about to: nobody believes what was said of them.
+    /// Invalidates the attributes of the directories that the kernel may have cached.
     fn disbelieve(&self) {
         let Some(invalidate) = self.invalidate.get() else { return };
         for (directory, believed) in DeskDirectory::ALL.into_iter().zip(&self.believed) {
@@ -213,8 +215,7 @@ impl DeskCore {
         }
     }
 
-    /// How long a node may be believed. To be asked for before the node is looked at: if it changes in between, the
-    /// kernel is told.
+    /// How long the kernel may cache the attributes of a node. Call it before reading them: a change in between invalidates them.
     fn ttl(&self, node: &DeskNode) -> Duration {
         match node {
             DeskNode::Directory(directory) => {
@@ -236,13 +237,13 @@ impl DeskCore {
         Ok(DeskCore::plain_entry(self.files.lookup(parent, name)?))
     }
 
-    /// Whether the attributes of a node may depend on who asks.
+    /// Whether the attributes of a node may depend on the caller.
     fn depends_on_caller(&self, ino: Ino) -> bool {
         let depends = |node: DeskNode| self.view.depends_on_caller(&node);
         is_synthesized(ino) && self.view.nodes.get(ino).map_or(true, depends)
     }
 
-    /// Whether what a name leads to may depend on who asks.
+    /// Whether the node of a name may depend on the caller.
     fn name_depends_on_caller(&self, parent: Ino, name: &OsStr) -> bool {
         if self.view.is_settling() {
             return true;
@@ -464,11 +465,11 @@ impl Filesystem for Desk {
         reply: Reply<u32>,
     ) {
         self.core.view.callers.seen(req);
-        // Pages that were written through a mapping carry any handle that is open for writing, or none.
+        // Pages written through a mapping come with any handle that is open for writing, or with none.
         match self.core.handles.get(fh) {
             Ok(handle) => match &*handle {
                 OpenHandle::Plain(file) => {
-                    // With O_APPEND, pages written back carry the flag, too, and have a place of their own.
+                    // Pages of a file opened with O_APPEND carry the flag, too, and have an offset of their own.
                     let append = flags & libc::O_APPEND != 0 && !cached;
                     let written = DeskCore::write_plain(file, offset, data, append);
                     answer_without(handle, written, reply);
@@ -546,7 +547,7 @@ impl Filesystem for Desk {
         let OpenHandle::Listing(listing) = &*handle else { return Err(Fault::NotDirectory.into()) };
         let mut listing = listing.lock();
         if offset == 0 {
-            // One listing is one moment; from the start it is a new one, as rewinddir(3) promises.
+            // A listing shows one moment. A read from the start is a new listing, as rewinddir(3) promises.
             core.view.settle(req);
             *listing = core.list(ino, req)?;
         }
@@ -567,7 +568,7 @@ impl Filesystem for Desk {
     }
 
     fn fsyncdir(&self, _req: &Request, ino: Ino, fh: u64, reply: Reply<()>) {
-        // What the queue has answered is on disk.
+        // The queue answers only what is on disk.
         reply.send(if ino == ROOT || is_synthesized(ino) { Ok(()) } else { self.core.files.fsyncdir(fh) });
     }
 
@@ -582,7 +583,7 @@ impl Filesystem for Desk {
 
     fn getxattr(&self, _req: &Request, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
         match is_synthesized(ino) {
-            // The kernel asks for the ACL of whatever it judges by its mode.
+            // The kernel asks for the ACL of each node whose mode it checks.
             true if name.as_encoded_bytes().starts_with(b"system.posix_acl_") => {
                 Err(Fault::NoAttribute.into())
             }
@@ -658,8 +659,8 @@ impl DeskCore {
     }
 }
 
-/// Answer when this thread has let go of the handle. After the last answer the kernel may close it, and whether a file is open for
-/// writing is then asked of the disk: no descriptor of the daemon may be left.
+/// Answers after this thread has dropped the handle. After the answer the kernel may close it, and the daemon then asks the disk whether
+/// the file is open for writing. So the daemon itself may have no descriptor left.
 fn answer_without<T>(handle: Arc<OpenHandle>, answer: Result<T>, reply: Reply<T>) {
     drop(handle);
     reply.send(answer);

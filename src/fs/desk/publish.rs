@@ -3,12 +3,11 @@
 //! May assume: the directory of the files is reached by a descriptor.
 //! Must never: offer a file that is open for writing, or whose writer was killed before it was done.
 //!
-//! A file is complete at the *last* close of the descriptors that write it. The kernel tells of that without waiting for
-//! an answer, so a worker that writes a task and looks for it at once could come too early. [`Settling`] closes that gap:
-//! between the close that the writer waits for and the publishing, readers of the queue wait, for a bounded time.
+//! A file is complete at the *last* close of its writing descriptors. The kernel reports that close (RELEASE) without waiting for an
+//! answer, so a worker that writes a task and looks for it at once could be too early. [`Settling`] closes that gap: readers of the queue
+//! wait, for a bounded time, from the close that the writer waits for (FLUSH) until the file is published.
 //!
-//! What is open for writing is known by its inode, not by its name: a file may be renamed onto a task's name, or away from
-//! it, while it is open.
+//! An open file is known by its inode, not by its name: it may be renamed onto a task's name, or away from it, while it is open.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,7 +38,7 @@ type FileKey = (u64, u64);
 #[derive(Default)]
 struct OpenWriter {
     handles: usize,
-    /// Who wrote last, as far as that is known.
+    /// The user that wrote last, if it is known.
     by: Option<Payer>,
     /// Whether the last of its writers was killed.
     torn: bool,
@@ -59,14 +58,14 @@ pub(super) struct Publisher {
     writers: Arc<Mutex<HashMap<FileKey, OpenWriter>>>,
     /// Contents that killed writers left behind, oldest first. They stay what they are when the file is renamed.
     torn: Mutex<VecDeque<(FileKey, FileStamp)>>,
-    /// Who wrote which content through the mount, oldest first.
+    /// The user that wrote each content through the mount, oldest first.
     written: Mutex<VecDeque<(FileKey, FileStamp, Payer)>>,
     pub(super) settling: Settling,
 }
 
 impl Publisher {
-    /// `files` are those of the directory where the instructions are, `project` is where the paths in them begin.
-    /// So many threads may wait for it at once that another one is left to hear of a close.
+    /// `files` is the directory of the instructions. Paths in them are relative to `project`. At most `may_wait` threads wait at one
+    /// time, so that another thread can receive the close that they wait for.
     pub(super) fn new(
         engine: Arc<Engine>,
         files: Arc<Files>,
@@ -102,7 +101,7 @@ impl Publisher {
         if written.handles > 0 {
             return;
         }
-        // Known to be torn before it is known to be closed: the watch may look at once.
+        // The content is marked as torn before the file is marked as closed: the watch may read it at once.
         if written.torn {
             let mut torn = self.torn.lock();
             if torn.len() >= TORN_FILES {
@@ -110,14 +109,14 @@ impl Publisher {
             }
             torn.push_back((key_of(stat), stamp_of(stat)));
         }
-        // So is whose doing it is.
+        // The same holds for the user that wrote it.
         if let Some(payer) = written.by.take() {
             self.remember(key_of(stat), stamp_of(stat), payer);
         }
         writers.remove(&key_of(stat));
     }
 
-    /// The content of a file is what this payer made it, who did not open it for that.
+    /// Notes that this payer made the content of a file without opening it.
     pub(super) fn wrote(&self, task: &TaskId, payer: Payer) {
         if let Ok(stat) = statat(self.directory(), file_of(task), AtFlags::SYMLINK_NOFOLLOW) {
             self.remember(key_of(&stat), stamp_of(&stat), payer);
@@ -133,7 +132,7 @@ impl Publisher {
         written.push_back((file, stamp, payer));
     }
 
-    /// Who pays for publishing this content: who wrote it through the mount, else the user whom the file belongs to.
+    /// The payer of publishing this content: the user that wrote it through the mount, else the owner of the file.
     fn payer(&self, task: &TaskId, file: Option<FileKey>, stamp: &FileStamp) -> Payer {
         let is_it =
             |known: &&(FileKey, FileStamp, Payer)| Some(known.0) == file && known.1.is_content_of(stamp);
@@ -196,23 +195,23 @@ impl Publisher {
         }
     }
 
-    /// `known` is what the queue shows of the task. The queue may have heard of more by now: that the file was
-    /// opened, say. So what is as known is told as well.
+    /// `known` is the task as the queue shows it. The queue may have newer events, such as that the file was opened. So an unchanged
+    /// content is reported, too.
     fn look(&self, task: &TaskId, known: Option<&Task>) -> FileLook {
         let file = file_of(task);
-        // It was one for an older crewfs.
+        // An older crewfs published this name as a task.
         if task_of(file.as_ref()).is_none() {
             return FileLook::Gone;
         }
         let problem = |message: String| Manifest::Problem(Arc::new(Problem { line: 0, message }));
-        // Not blocking: a pipe of that name must not stop the queue.
+        // O_NONBLOCK: a pipe of that name must not block the queue.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let opened = match openat(self.directory(), &file, flags, Mode::empty()) {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return FileLook::Gone,
-            // Another process has a lease on it: it may be written to, and nothing tells.
+            // Another process has a lease on it, and may write to it without an event.
             Err(Errno::AGAIN) => return FileLook::Open,
-            // A symbolic link could lead anywhere, and change without anybody noticing.
+            // A symbolic link could lead anywhere, and its target could change without an event.
             Err(Errno::LOOP) => {
                 let link =
                     format!("{file} is a symbolic link; write the instructions into a file of that name");
@@ -232,7 +231,7 @@ impl Publisher {
         };
         let (mut stamp, key) = (stamp_of(&stat), key_of(&stat));
         stamp.readers = match access_of(&opened) {
-            // Where it was private, it is said that every user may read it now.
+            // A task that was private is published as readable by every user.
             Ok(access) if access.is_for_everybody() && known.is_none_or(|it| it.stamp.readers.is_none()) => {
                 None
             }
@@ -281,12 +280,12 @@ impl Publisher {
 
     /// Whether a task's file is at its place, complete or not.
     pub(super) fn has_file(&self, task: &TaskId) -> bool {
-        // One that was a task for an older crewfs only has none.
+        // A name that only an older crewfs took for a task has no file.
         let file = file_of(task);
         task_of(file.as_ref()).is_some() && statat(self.directory(), file, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// What was understood, with a warning for each path to be read first that is not there.
+    /// The manifest, with a warning for each context path that does not exist.
     fn with_warnings(&self, manifest: Manifest) -> Manifest {
         let Manifest::Spec(spec) = manifest else { return manifest };
         let warnings: Vec<String> = spec.context.iter().filter_map(|path| self.warning(path)).collect();
@@ -327,11 +326,10 @@ impl Publisher {
         self.files.root()
     }
 
-    /// Whether the directory is still the one that the project has by this name; and if it has another one now, go on
-    /// with that.
+    /// Compares the directory with the one that the project has by this name now, and switches to that one if it is another.
     ///
     /// # Errors
-    /// ENOENT while the project has no such directory, and whatever else keeps it from being opened.
+    /// ENOENT while the project has no such directory; and those of open(2).
     pub(super) fn follow(&self, name: &str) -> std::result::Result<DirectoryState, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let there = openat(&self.project, name, flags, Mode::empty())?;
@@ -343,7 +341,7 @@ impl Publisher {
         replaced.map(|()| DirectoryState::Another).map_err(|error| Errno::from_raw_os_error(error.errno()))
     }
 
-    /// Make the directory again, like the project's own.
+    /// Makes the directory again, with the owner and mode of the project's directory.
     pub(super) fn make_directory(&self, name: &str) -> std::result::Result<(), Errno> {
         crate::fs::files::make_directory_like(&self.project, name)
     }
@@ -361,12 +359,12 @@ fn unless_it_changed(
     }
 }
 
-/// What became of the directory of the files.
+/// The state of the directory of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DirectoryState {
-    /// It is at its place.
+    /// The directory is at its place.
     Same,
-    /// Another one is, and is followed now.
+    /// Another directory was at its place, and is used from now on.
     Another,
 }
 
@@ -383,7 +381,7 @@ fn key_of(stat: &Stat) -> FileKey {
     (stat.st_dev, stat.st_ino)
 }
 
-/// What tells this content of a file from another.
+/// What distinguishes this content of a file from another.
 pub(super) fn stamp_of(stat: &Stat) -> FileStamp {
     FileStamp {
         ino: stat.st_ino,
@@ -403,7 +401,7 @@ pub(super) struct Settling {
 
 #[derive(Default)]
 struct Closed {
-    /// Who closed each handle, and until when its publishing is waited for.
+    /// The worker that closed each handle, and until when readers wait for it.
     handles: HashMap<u64, (Option<WorkerName>, Instant)>,
     waiting: usize,
 }
@@ -414,21 +412,21 @@ impl Settling {
         Settling { may_wait, count: AtomicUsize::new(0), closed, settled }
     }
 
-    /// A descriptor of this handle was closed; it may have been the last.
+    /// Notes that a descriptor of this handle was closed. It may have been the last.
     pub(super) fn begin(&self, fh: u64, by: Option<WorkerName>) {
         let mut closed = self.closed.lock();
         closed.handles.insert(fh, (by, Instant::now() + Duration::from_millis(SETTLE_MS)));
         self.count.store(closed.handles.len(), Ordering::Release);
     }
 
-    /// It was the last: publishing is under way.
+    /// Notes that it was the last: the file is being published.
     pub(super) fn is_last(&self, fh: u64) {
         if let Some((_, end)) = self.closed.lock().handles.get_mut(&fh) {
             *end = Instant::now() + Duration::from_millis(PUBLISH_MS);
         }
     }
 
-    /// What this handle wrote is published.
+    /// Notes that the file of this handle is published.
     pub(super) fn end(&self, fh: u64) {
         let mut closed = self.closed.lock();
         closed.handles.remove(&fh);
@@ -436,18 +434,17 @@ impl Settling {
         self.settled.notify_all();
     }
 
-    /// Whether nobody publishes at present. Costs nothing.
+    /// Whether no file is being published. Costs nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Wait until everything that was just closed is published: for as long as a commit takes. If all threads
-    /// waited, none could hear of the close that they wait for: so not all do, and this worker, if it looks for what it
-    /// wrote itself, comes first.
+    /// Waits until all files that were just closed are published, which takes about one commit. If all threads waited, none could receive
+    /// the close that they wait for. So one thread never waits, and a worker that waits for its own file has priority.
     pub(super) fn wait(&self, worker: &WorkerName) {
         let mut closed = self.closed.lock();
         loop {
-            // A handle that was closed once and is still open somewhere does not hold up anybody for long.
+            // A handle with another open descriptor delays readers only for a moment.
             let now = Instant::now();
             closed.handles.retain(|_, (_, end)| *end > now);
             self.count.store(closed.handles.len(), Ordering::Release);

@@ -1,7 +1,7 @@
 //! The watch: instruction files that come, change or go beneath the mount (C10), and tasks whose file stays away (C14).
 //!
-//! May assume: the kernel tells of most changes (inotify); where it cannot, the directory is read every two seconds.
-//! Must never: touch the directory through a mount of ours, or withdraw a task whose file is at its place.
+//! May assume: inotify reports most changes. Where it cannot, the watch reads the directory every two seconds.
+//! Must never: access the directory through a mount of crewfs, or withdraw a task whose file is at its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -26,15 +26,15 @@ use crate::fs::permissions::is_for_everybody;
 use crate::limits::{RESCAN_MS, SETTLE_MS, UNSETTLED_MS};
 use crate::queue::{Command, FileState, Seq, Span, Task, TaskId};
 
-/// What the watch goes by.
+/// The settings of the watch.
 pub(super) struct DeskWatchConfig {
     /// The name of the directory in the project.
     pub(super) name: String,
-    /// How long a task outlives its file.
+    /// How long a task outlives its file (C14).
     pub(super) grace: Span,
 }
 
-/// A thread that keeps the queue in step with the directory.
+/// The thread that keeps the queue up to date with the directory.
 pub struct DeskWatch {
     stop: OwnedFd,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -46,16 +46,16 @@ struct Watcher {
     terms: DeskWatchConfig,
     inotify: Option<OwnedFd>,
     stopped: OwnedFd,
-    /// Set when a publishing failed for a reason that may pass: everything is looked at again.
+    /// Set when publishing failed for a reason that may pass: the watch reads the whole directory again.
     again: Arc<AtomicBool>,
-    /// Since when each missing file was seen to be missing, by this daemon's own clock. The position is that of the event that
-    /// says so: a file that came back and went again begins anew.
+    /// When the watch first saw each missing file missing, by this daemon's clock, and the position of its `file_missing` event. A file
+    /// that came back and went again has another position.
     missing: BTreeMap<(TaskId, Seq), Instant>,
-    /// Since when the project has no directory of this name.
+    /// When the watch first saw that the project has no directory of this name.
     homeless: Option<Instant>,
 }
 
-/// What the kernel told.
+/// The changes that the kernel reported.
 #[derive(Default)]
 struct DirectoryEvents {
     /// Files that are complete, or gone.
@@ -64,14 +64,14 @@ struct DirectoryEvents {
     marked: BTreeSet<TaskId>,
     /// Files that were written to and may not be complete.
     modified: BTreeSet<TaskId>,
-    /// The kernel lost count.
+    /// The kernel dropped events.
     lost_count: bool,
     /// The directory itself was moved or removed.
     moved: bool,
 }
 
 impl DeskWatch {
-    /// Bring the queue in step with the directory as it is, and keep it so.
+    /// Publishes the directory as it is, and starts the thread.
     pub(super) fn start(
         engine: Arc<Engine>,
         publisher: Arc<Publisher>,
@@ -87,7 +87,7 @@ impl DeskWatch {
         Ok(DeskWatch { stop, thread: Mutex::new(Some(thread)) })
     }
 
-    /// End the thread.
+    /// Ends the thread.
     pub fn stop(&self) {
         let _ = rustix::io::write(&self.stop, b"x");
         if let Some(thread) = self.thread.lock().take() {
@@ -128,7 +128,7 @@ impl Watcher {
 
     fn run(mut self) {
         let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
-        // The queue shows what it was told when that is on disk. What a file did is looked at once more then.
+        // The queue shows an event when it is on disk. The watch reads the file once more then.
         let mut soon = false;
         loop {
             let pause = if soon { Duration::from_millis(SETTLE_MS) } else { self.pause() };
@@ -167,11 +167,11 @@ impl Watcher {
         due.min().map_or(longest, |due| due.min(longest))
     }
 
-    /// Everything that the kernel has to tell.
+    /// Reads all events that the kernel has queued.
     fn hear(&self, inotify: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> DirectoryEvents {
         let mut reader = inotify::Reader::new(inotify, buffer);
         let mut news = DirectoryEvents::default();
-        // Until there is nothing more to read: EAGAIN.
+        // EAGAIN: the queue is empty.
         while let Ok(event) = reader.next() {
             let events = event.events();
             news.lost_count |= events.contains(ReadFlags::QUEUE_OVERFLOW);
@@ -191,8 +191,7 @@ impl Watcher {
             } else if events.contains(ReadFlags::MODIFY) {
                 news.modified.insert(task);
             } else if !events.contains(ReadFlags::CREATE) || self.is_complete(&task) {
-                // A regular file that was just made is not complete before it is closed, unless it is another name of one
-                // that was complete before.
+                // A new regular file is not complete before it is closed, unless it is a new name of a complete file.
                 news.changed.insert(task);
             }
         }
@@ -206,15 +205,15 @@ impl Watcher {
         })
     }
 
-    /// A file was written to, or is about to be complete: it is held back while a process has it open for writing. Where that
-    /// cannot be known, the kernel tells when it is closed.
+    /// Handles a file that was written to: its task is held back while a process has the file open for writing. Where that cannot be
+    /// known, the kernel reports the close.
     fn look_while_written(&self, task: &TaskId) {
         let directory = self.publisher.directory();
         let stat = statat(directory, file_of(task), AtFlags::SYMLINK_NOFOLLOW);
         let state = self.engine.state();
         let known = state.task(task.as_str()).filter(|known| known.has_whole_file());
         let is_known = |stat: &Stat| known.is_some_and(|known| known.stamp.is_content_of(&stamp_of(stat)));
-        // What is written through the mount is published when it is closed.
+        // A file that is written through the mount is published at its close.
         if stat.is_ok_and(|stat| is_known(&stat) || self.publisher.is_written(&stat)) {
             return;
         }
@@ -225,7 +224,7 @@ impl Watcher {
         }
     }
 
-    /// The attributes of a file were changed: who may read it, perhaps. What is not published yet is looked at when it is.
+    /// Handles a change of attributes, such as the right to read the file. A file that is not published yet is read when it is.
     fn look_at_rights(&self, task: &TaskId) {
         let stat = statat(self.publisher.directory(), file_of(task), AtFlags::SYMLINK_NOFOLLOW);
         let state = self.engine.state();
@@ -251,7 +250,7 @@ impl Watcher {
         });
     }
 
-    /// Tasks whose file is away, or open for writing: whether it is back, complete, or stays away.
+    /// Checks the tasks whose file is missing or open for writing: whether the file is back, complete, or still missing.
     fn settle(&mut self) {
         let state = self.engine.state();
         let grace = self.terms.grace.to_std();
@@ -262,7 +261,7 @@ impl Watcher {
                 self.look_while_written(id);
                 continue;
             }
-            // While a worker holds the task, it waits for its file without an end.
+            // A claimed task waits for its file without a limit.
             let FileState::Missing(since) = task.file else {
                 self.publish(id);
                 continue;
@@ -280,7 +279,7 @@ impl Watcher {
         self.missing = missing;
     }
 
-    /// Go where the project's tasks directory is. Whether everything has to be looked at anew.
+    /// Switches to the directory that the project has now. Returns whether the whole directory must be read.
     fn follow(&mut self, moved: bool) -> bool {
         match self.publisher.follow(&self.terms.name) {
             Ok(DirectoryState::Same) => {
@@ -300,7 +299,7 @@ impl Watcher {
                     );
                     Instant::now()
                 });
-                // It may be on its way to its place: what is made too early would be in the way.
+                // Another process may be about to move the directory to its place, and a new one would be in its way.
                 if error == Errno::NOENT && since.elapsed() >= self.terms.grace.to_std() {
                     self.homeless = Some(Instant::now());
                     match self.publisher.make_directory(&self.terms.name) {
@@ -313,7 +312,7 @@ impl Watcher {
         }
     }
 
-    /// Compare the directory with the queue, file by file.
+    /// Compares the directory with the queue, file by file.
     fn scan(&self) -> std::io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(self.publisher.directory(), ".", flags, Mode::empty())?;
@@ -345,12 +344,12 @@ impl Watcher {
         Ok(())
     }
 
-    /// Whether some users may not read a file, or the queue believes so. Its rights are looked at more closely then.
+    /// Whether some users may not read a file, or the queue has it as private. Its rights are then read in full.
     fn is_for_some(&self, task: &Task, name: &OsStr) -> bool {
         task.stamp.readers.is_some() || !is_for_everybody(self.publisher.directory(), name)
     }
 
-    /// A file that was found, not told of: it may be open for writing.
+    /// Handles a file that was found without an event: it may be open for writing.
     fn publish_if_complete(&self, task: &TaskId) {
         if self.publisher.is_written_beneath(task) == Some(true) {
             self.publisher.hold_back(task);
