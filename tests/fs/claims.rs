@@ -1,4 +1,4 @@
-//! When a claim is answered: decided at the CREATE, on disk at the GETATTR that follows (C20).
+//! When a claim is answered: the CREATE once it is decided, the GETATTR that follows once it is on disk (C20).
 
 use crewfs::fs::ROOT;
 use crewfs::log::MemoryLog;
@@ -25,7 +25,7 @@ fn a_create_is_answered_when_it_is_decided_and_its_getattr_when_it_is_on_disk() 
     let (entry, _) = machine.create_claim(&w1, "a").get().unwrap();
     assert!(entry.attr_ttl.is_zero() && entry.entry_ttl.is_zero(), "so the kernel asks");
     let durable = machine.getattr(&w1, entry.attr.ino);
-    // The second worker loses at once, although nothing is on disk.
+    // The second worker loses at once, although the claim is not yet on disk.
     let lost = machine.create_claim(&w2, "a").get().unwrap_err();
     assert_eq!(lost.errno(), libc::EEXIST);
     assert!(durable.stays_parked());
@@ -49,7 +49,7 @@ fn a_claim_that_does_not_reach_the_disk_is_an_error_and_no_claim() {
     assert_eq!(machine.engine.state().count(TaskState::Claimed), 0);
 }
 
-/// Another writer of the log claims a task when this engine is about to write.
+/// Another writer of the log claims a task just before this engine writes.
 fn claimed_by_rival(control: &Control, task: &str) {
     control.append_first(Event::Joined { worker: worker("rival"), uid: 1 });
     control.append_first(Event::Claimed { task: TaskId::parse(task).unwrap(), worker: worker("rival") });
@@ -72,7 +72,7 @@ fn a_claim_that_another_writer_of_the_log_made_first_is_lost_at_the_getattr() {
 fn where_the_kernel_does_not_ask_a_create_is_answered_when_it_is_on_disk() {
     let (control, machine) = machine(&["a"]);
     let w1 = Process::of("w1");
-    // This kernel makes the file of the probe, and asks for nothing.
+    // This kernel creates the probe's file but sends no GETATTR for it.
     machine
         .desk
         .prove_create(|name| {

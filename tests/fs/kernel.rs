@@ -1,4 +1,5 @@
-//! A stand-in for the kernel: it asks the two filesystems what Linux asks, in the same order, for processes of workers that exist.
+//! A stand-in for the kernel: it sends the two filesystems the requests that Linux sends, in the same order, on behalf of live processes
+//! of workers.
 //!
 //! Must never: wait for an answer without a limit.
 
@@ -27,20 +28,20 @@ use parking_lot::Mutex;
 use crate::fault::Control;
 
 const LIMIT: Duration = Duration::from_secs(30);
-/// A look at a process that takes too long is made again so often.
+/// How often the look at a process is repeated when it takes too long.
 const TRIES: usize = 100;
 const FILE: NewMode = NewMode { mode: libc::S_IFREG | 0o644, umask: 0 };
 
-/// An answer that may not be there yet.
+/// An answer that may still be outstanding.
 pub struct Answer<T>(Receiver<Result<T>>);
 
 impl<T> Answer<T> {
-    /// The answer. Fails the test if it does not come.
+    /// The answer. The test fails if it does not arrive within the limit.
     pub fn get(&self) -> Result<T> {
         self.0.recv_timeout(LIMIT).expect("the kernel is answered")
     }
 
-    /// Whether the request stays parked for a while. For what must not happen, there is no event to wait for.
+    /// Whether the request stays parked for a while. The absence of an answer has no event to wait for.
     pub fn stays_parked(&self) -> bool {
         matches!(self.0.recv_timeout(Duration::from_millis(100)), Err(RecvTimeoutError::Timeout))
     }
@@ -54,7 +55,7 @@ impl Process {
         let mut program = Program::new("cat");
         program.env("CREWFS_WORKER", worker).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = program.spawn().expect("cat is there");
-        // When it answers, it runs cat, and no more the test program of which it was a copy.
+        // Once it echoes the byte, the process runs cat and is no longer a copy of the test program.
         child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
         child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         Process(child)
@@ -68,7 +69,7 @@ impl Drop for Process {
     }
 }
 
-/// What the kernel was told to forget.
+/// Everything that a filesystem told the kernel to invalidate.
 #[derive(Default)]
 pub struct Forgotten(pub Mutex<Vec<(&'static str, Ino)>>);
 
@@ -86,7 +87,7 @@ impl Kernel for Forgotten {
     }
 }
 
-/// A project whose two filesystems are served to this kernel.
+/// A project whose two filesystems serve this stand-in.
 pub struct Machine {
     pub engine: Arc<Engine>,
     pub desk: Arc<Desk>,
@@ -98,7 +99,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A project with these files, over this log.
+    /// A project with these files and this log.
     pub fn new(control: &Control, files: &[(&str, &str)]) -> Machine {
         let project = tempfile::tempdir().unwrap();
         std::fs::create_dir(project.path().join("tasks")).unwrap();
@@ -132,7 +133,7 @@ impl Machine {
         let tree_config = TreeConfig { tasks: "tasks".into(), guard };
         let tree = Arc::new(Tree::new(tree_files, tree_config, callers.clone(), engine.clone()).unwrap());
         let forgotten = Arc::new(Forgotten::default());
-        // No process has a file of this device open.
+        // (0, 0): no process has a file of this device open.
         tree.mounted((0, 0), forgotten.clone()).unwrap();
         let desk_files =
             Arc::new(Files::new(opened(&project.path().join("tasks")), Opens::Reported).unwrap());
@@ -158,7 +159,7 @@ impl Machine {
         Machine { engine, desk: Arc::new(desk), tree, forgotten, project, callers, process_watch }
     }
 
-    /// Make a request for a process: look the caller up as the adapter does, and serve it on this thread.
+    /// Make a request for a process: look the caller up as the adapter does, and serve the request on this thread.
     pub fn ask<T: Send + 'static>(&self, by: &Process, serve: impl FnOnce(&Request, Reply<T>)) -> Answer<T> {
         let uid = rustix::process::geteuid().as_raw();
         let req = Request { tid: by.0.id(), uid, gid: rustix::process::getegid().as_raw() };
@@ -191,7 +192,7 @@ impl Machine {
         }
     }
 
-    /// The node of `tasks/claim`.
+    /// The inode of `tasks/claim`.
     pub fn claims(&self, by: &Process) -> Ino {
         self.lookup(&*self.desk, by, ROOT, "claim").unwrap().attr.ino
     }
@@ -203,7 +204,7 @@ impl Machine {
         self.ask(by, |req, reply| self.desk.create(req, parent, task.as_ref(), FILE, flags, reply))
     }
 
-    /// GETATTR of a node of the desk.
+    /// GETATTR of an inode of the desk.
     pub fn getattr(&self, by: &Process, ino: Ino) -> Answer<(Attr, Duration)> {
         self.ask(by, |req, reply| self.desk.getattr(req, ino, None, reply))
     }
@@ -217,7 +218,7 @@ impl Drop for Machine {
     }
 }
 
-/// Either filesystem.
+/// The desk or the tree.
 pub trait Lookup {
     fn find(&self, req: &Request, parent: Ino, name: &OsStr) -> Result<Found>;
 }

@@ -1,9 +1,9 @@
-//! The tree and the desk without a mount: a stand-in for the kernel calls the trait that they are served by.
+//! The tree and the desk without a mount: a stand-in for the kernel calls the trait through which they are served.
 
 use crewfs::queue::{FileStamp, Manifest, Spec, TaskId, WorkerName};
 
 mod claims;
-#[allow(dead_code)] // It is made for the tests of the engine, which need more of it.
+#[allow(dead_code)] // The tests of the engine, for which it is written, use more of it.
 #[path = "../core/fault.rs"]
 mod fault;
 mod kernel;

@@ -1,4 +1,4 @@
-//! Changes of the tree: what one worker has changed, another one reads before it changes it (C54).
+//! Changes of the tree: a worker must read another worker's change before it changes the file (C54).
 
 use crewfs::fs::{Filesystem, Ino, ROOT};
 use crewfs::log::MemoryLog;
@@ -40,7 +40,7 @@ fn a_change_of_what_another_worker_wrote_needs_a_read_first() {
         "{refused}"
     );
     assert_eq!(std::fs::read_to_string(machine.project.path().join("a.rs")).unwrap(), "one\n");
-    // Its own worker goes on.
+    // The worker that made the change goes on.
     assert_eq!(machine.write(&w1, ino, 0, "uno\n"), Ok(4));
 }
 
@@ -52,7 +52,7 @@ fn a_worker_that_has_not_read_a_change_gets_the_content_from_the_disk() {
     let ino = machine.lookup(&*machine.tree, &w1, ROOT, "a.rs").unwrap().attr.ino;
     assert_eq!(machine.write(&w1, ino, 0, "one\n"), Ok(4));
     machine.forgotten.0.lock().clear();
-    // Its open asks for the attributes, which have no time to live. The pages that the kernel has are dropped before the answer.
+    // The open requests the attributes, which are cached for no time. The tree drops the kernel's pages before it answers.
     assert_eq!(machine.read(&w2, "a.rs"), "one\n");
     assert!(machine.forgotten.0.lock().contains(&("content", ino)));
 }

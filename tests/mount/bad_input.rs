@@ -1,4 +1,4 @@
-//! Files that are wrong: each is refused or rejected with a sentence, nothing is lost, and nothing hangs (C11).
+//! Files that are wrong: crewfs refuses or rejects each with a sentence, loses nothing, and never hangs (C11).
 
 use std::ffi::OsStr;
 use std::fs;
@@ -54,7 +54,7 @@ fn c11_wrong_front_matter_is_rejected_with_its_line() {
             "line",
         ),
     ] {
-        // Behind the mount and through it.
+        // Beneath the mount and through it.
         project.task(id, text);
         rejected(&mounted, id, said);
         let file = format!("{id}.md");
@@ -65,7 +65,7 @@ fn c11_wrong_front_matter_is_rejected_with_its_line() {
         assert_eq!(mounted.read(&file), text, "nothing is lost");
         mounted.sh("w1", &format!("touch tasks/claim/{id}")).refused("No such file");
         fs::write(mounted.desk(&file), "# Mended\n").unwrap();
-        // A child that another test is just starting may still hold a copy of the descriptor.
+        // A child that another test is just starting may still hold a copy of the descriptor, so the task may become ready later.
         mounted.until_state(id, "ready");
     }
 }
@@ -136,7 +136,7 @@ fn c11_cycles_are_refused_by_name_and_mended() {
     let why = mounted.read("rejected/c");
     assert!(["a", "b", "c"].iter().all(|id| why.contains(id)), "{why}");
     assert_eq!(mounted.state("a"), "blocked");
-    // Mended elsewhere: what was rejected comes back by itself.
+    // The cycle is broken in another file: the rejected task comes back by itself.
     mounted.sh("w1", "echo '# B' > tasks/b.md").ok();
     assert_eq!(
         (mounted.state("b"), mounted.state("a"), mounted.state("c")),
@@ -147,7 +147,7 @@ fn c11_cycles_are_refused_by_name_and_mended() {
     for id in ["b", "a", "c"] {
         mounted.sh("w1", &format!("touch tasks/claim/{id} && touch tasks/completed/{id}")).ok();
     }
-    // A cycle of completed tasks holds nobody up.
+    // A cycle of completed tasks blocks no task.
     mounted.sh("w1", "printf -- '---\\nneeds: [c]\\n---\\n' > tasks/d.md").ok();
     assert_eq!(mounted.state("d"), "ready");
 }
@@ -231,7 +231,7 @@ fn c14_even_who_removes_everything_takes_nobodys_work_away() {
     let status = mounted.json("status/held");
     assert_eq!((&status["status"], &status["note"]), (&"claimed".into(), &"note".into()));
     assert_eq!(mounted.read("held.md"), "# T\n");
-    // The holder gave its own task back, too, before the file went.
+    // `rm -rf` removed the claim of the worker's own task, and so gave that task back, before it removed the file.
     ["free", "mine"].iter().for_each(|id| mounted.until_state(id, ""));
     assert_eq!(mounted.list("claim"), ["held"]);
     mounted.sh("w2", "echo done > tasks/completed/held").ok();

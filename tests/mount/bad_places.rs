@@ -1,4 +1,4 @@
-//! Projects and mount points that are wrong: each is a sentence that says what to do, and nothing is lost (C70, C71).
+//! Projects and mount points that are wrong: each refusal is a sentence that says what to do, and nothing is lost (C70, C71).
 
 use std::fs;
 use std::path::Path;
@@ -49,7 +49,7 @@ fn c71_a_mount_point_in_use_and_a_dead_one() {
     assert!(said.contains("one daemon at a time"), "{said}");
     assert!(mounted.desk("queue.json").exists());
     mounted.kill9();
-    // Of another project it is refused, and what the refusal says is what helps.
+    // A dead mount of another project is refused, and the command that the refusal names clears it.
     let other = project!();
     let said = try_mount(&other, mounted.path()).exits(1, "is a dead mount, its daemon is gone; clear it: ");
     let clear = said.trim().split("clear it: ").nth(1).unwrap();
@@ -185,7 +185,7 @@ fn on_a_full_disk_work_is_finished_and_none_begun() {
     let mut mounted = project.mount(&[]);
     mounted.sh("w1", "touch tasks/claim/a && touch tasks/claim/b").ok();
     mounted.sh("w1", "cat /dev/zero > filler").refused("No space left");
-    // The log still has room for a while.
+    // The log has spare room for a while longer.
     let claims = "for n in $(seq 2000); do touch tasks/claim/c || exit 7
         head -c 4000 /dev/zero | tr '\\0' x > tasks/claim/c; rm tasks/claim/c || exit 8; done";
     mounted.sh("w2", claims).exits(7, "No space left");
@@ -212,7 +212,7 @@ fn c10_a_source_that_goes_away_hangs_nobody() {
     let mounted = project.mount(&[]);
     let moved = project.dir().join("moved");
     fs::rename(project.source(), &moved).unwrap();
-    // The project is reached by descriptors: it may be moved while it is served.
+    // The daemon reaches the project by descriptors, so the project may be moved while it is served.
     mounted.sh("w1", "touch tasks/claim/a && echo done > tasks/completed/a && echo x > file").ok();
     assert_eq!(fs::read_to_string(moved.join("file")).unwrap(), "x\n");
     fs::rename(&moved, project.source()).unwrap();
@@ -238,7 +238,7 @@ fn c71_places_of_any_name_and_by_any_way() {
         assert!(ran.code == Some(0) && ran.stdout.starts_with("a\n"), "{ran:#?}");
         assert_eq!(mounts_below(project.dir()), []);
     }
-    // In place, from within.
+    // Mounted in place, by a shell whose working directory is the project.
     let script =
         format!("cd '{}' && {program} mount . && cd / && {program} umount \"$OLDPWD\"", source.display());
     shell(&script).ok();

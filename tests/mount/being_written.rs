@@ -1,4 +1,4 @@
-//! A task whose file is open for writing: it cannot be claimed, and is what the last writer leaves (C16).
+//! A task whose file is open for writing: it cannot be claimed, and its last writer's content decides its state (C16).
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -13,13 +13,13 @@ use crate::process::until;
 const WRITTEN: &str = "its file is being written";
 const TORN: &str = "its writer was killed before it was done; write it again";
 
-/// A shell that opens a file in its first step, and writes to it in its second.
+/// A shell that opens a file in its first step and writes to it in its second.
 struct Writer {
     child: Child,
 }
 
 impl Writer {
-    /// Run the step in this directory; it opens the file as descriptor 3.
+    /// Run the step in this directory. The step opens the file as descriptor 3.
     fn open(directory: &Path, worker: &str, step: &str) -> Writer {
         let mut command = Command::new("bash");
         command.args([
@@ -37,7 +37,7 @@ impl Writer {
 
     fn hear(&mut self) {
         let mut line = String::new();
-        // Byte by byte: what comes later is for the next one who reads.
+        // Byte by byte, so that the rest stays in the pipe for the next reader.
         BufReader::with_capacity(1, self.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "done\n");
     }
@@ -109,7 +109,7 @@ fn c16_a_task_whose_file_is_open_for_writing_cannot_be_claimed() {
         if !beneath {
             mounted.sh("w1", "touch tasks/claim/a").refused("busy");
         }
-        // It is shown when it is on disk.
+        // The state shows once it is on disk.
         mounted.until_state("a", "blocked");
         cannot_be_claimed(&mounted, "a", open);
         assert_eq!(
@@ -118,12 +118,12 @@ fn c16_a_task_whose_file_is_open_for_writing_cannot_be_claimed() {
         );
         writer.step("echo '# T' > tasks/.new; cat tasks/.new >&3");
         cannot_be_claimed(&mounted, "a", open);
-        // Another writer comes and goes.
+        // Another writer opens the file and closes it.
         mounted.sh("w3", "echo more >> tasks/a.md; cat tasks/ready/worse > /dev/null").ok();
         if !beneath {
             assert_eq!(mounted.state("a"), "blocked", "{open}");
         }
-        // A second descriptor of the same file.
+        // The writer keeps a second descriptor of the same file and closes the first.
         writer.step("exec 4>&3 3>&-");
         if !beneath {
             assert_eq!(mounted.state("a"), "blocked", "{open}");
@@ -137,7 +137,7 @@ fn c16_a_task_whose_file_is_open_for_writing_cannot_be_claimed() {
         writer.end("exit 0");
         assert_eq!(mounted.json("status/a")["published"], published);
     }
-    // With nothing else there, nothing is ready.
+    // With no other open task, no task is ready.
     mounted.sh("w1", "touch tasks/claim/worse").ok();
     let _writer = Writer::open(mounted.path(), "w2", "exec 3>> tasks/a.md");
     mounted.sh("w3", "touch tasks/claim/next").refused("No such file");
@@ -216,7 +216,7 @@ fn c16_a_file_is_known_while_it_is_renamed_and_open() {
     writer.end("exit 0");
 }
 
-/// What a writer does to a new file, and to one that is there.
+/// The ways in which a writer begins to write a new or an existing file.
 const BEGUN: [&str; 4] = [
     "exec 3> tasks/$T.md; printf -- '---\\ntitle: Half' >&3",
     "exec 3>> tasks/$T.md; printf half >&3",
@@ -245,7 +245,7 @@ fn c16_what_a_killed_writer_left_behind_is_rejected() {
             }
         }
     }
-    // It stays so, whatever the daemon goes through.
+    // The state stays so through a stop and a crash of the daemon.
     mounted.stop();
     let mut mounted = project.mount(&[]);
     ids.iter().for_each(|id| assert_eq!(mounted.state(id), "rejected", "{id}"));
@@ -303,14 +303,14 @@ fn c16_what_a_killed_writer_did_not_touch_is_as_it_was() {
         mounted.until_state("a", "ready");
         assert_eq!(mounted.json("status/a")["title"], "Old");
     }
-    // A finished file that is renamed by a process which is killed then.
+    // A process writes a whole file, renames it, and is killed.
     Writer::open(mounted.path(), "w2", "echo '# New' > tasks/.new; mv tasks/.new tasks/a.md")
         .kill(Signal::KILL);
     assert_eq!(
         (mounted.state("a"), mounted.json("status/a")["title"].clone()),
         ("ready".into(), json!("New"))
     );
-    // A claim stands, whatever becomes of the file.
+    // A claim stands, although the file is left half written.
     mounted.sh("w1", "touch tasks/claim/held").ok();
     Writer::open(mounted.path(), "w2", "exec 3> tasks/held.md; echo half >&3").kill(Signal::KILL);
     until("it is closed", || mounted.json("status/held")["file"].is_null());

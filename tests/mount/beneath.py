@@ -8,7 +8,7 @@ import errno, fcntl, os, stat, subprocess, sys, time, zlib
 
 SEEN, BENEATH, DAEMON, WHAT = sys.argv[1:5]
 PAGE = 4096
-# So far into a file that nothing has read ahead to there.
+# An offset so far into a file that no read-ahead reaches it.
 FAR = 640 * PAGE
 SIZE = FAR + 100_000
 
@@ -88,7 +88,7 @@ def drop(inodes, others, limit):
         until(lambda: not kept(inodes), limit)
 
 
-# What is done with a file that was opened before, by name. Each has a file and a directory of its own.
+# The operations on a file that was opened before, by name. Each has a file and a directory of its own.
 
 
 def fstat(fd):
@@ -197,11 +197,11 @@ def do_make(directory):
 FILE = [do_pread, do_write, do_append, do_fstat, do_fsync, do_ftruncate, do_map_read, do_map_write, do_fchmod, do_utime]
 FILE += [do_xattrs, do_seek, do_allocate, do_copy, do_reopen, do_lock, do_program]
 DIRECTORY = [do_listing, do_directory, do_openat, do_make]
-# A program that goes on with pages of itself that nothing has read so far.
+# A program that goes on to run pages of itself that have not been read yet.
 PROGRAM = "read line; printf '%s\n' $line $((2 ** 10)) ${line/a/b}; [[ $line =~ a(g) ]] && echo ${BASH_REMATCH[1]}; type cd"
 
 
-# What happens beneath to the file `f` in a directory.
+# The changes beneath the mount to the file `f` in a directory.
 
 
 def replace(place):
@@ -285,7 +285,7 @@ def names(change, others, limit):
             through_a_pipe(at, 5)
             arguments.append(at)
         if do is do_program:
-            # A file that is open for writing anywhere cannot be executed.
+            # A file that any process has open for writing cannot be executed.
             drop(inodes, others, 20)
             pipe = subprocess.PIPE
             program = subprocess.Popen([f"{place}/f", "-c", PROGRAM], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
@@ -296,7 +296,7 @@ def names(change, others, limit):
             arguments = [os.open(place, os.O_RDONLY | os.O_DIRECTORY)]
         ready.append((do, arguments))
     barrier()
-    # The kernel forgets what it keeps of the content: what is read is read from the daemon.
+    # The kernel drops its cached content, so every read reaches the daemon.
     for do, arguments in ready:
         if do in FILE:
             os.posix_fadvise(arguments[0], 0, 0, os.POSIX_FADV_DONTNEED)
@@ -305,7 +305,7 @@ def names(change, others, limit):
     barrier()
     drop(inodes, others, limit)
     if change in (name_removed, other_name_removed):
-        # The number of names is believed for a second where there are several.
+        # The kernel caches the link count of a file with several names for a second.
         for do, arguments in ready:
             until(lambda: do not in FILE or attempt(names_and_mode, arguments[0])[1] != 2, 3)
     for do, arguments in ready:
@@ -322,7 +322,7 @@ def names(change, others, limit):
                 show(f"on the disk {path[len(BENEATH):]}", oct(found.st_mode), found.st_nlink, content(path))
 
 
-# What is appended through the mount when something was appended beneath.
+# Appends through the mount to a file that was appended to beneath it.
 
 
 def same_descriptor(seen, beneath, wait):

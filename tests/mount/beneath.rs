@@ -1,5 +1,5 @@
-//! Changes beneath the mount, and what a process sees of them that has the file open through the mount: what they would see on the
-//! disk. The same script (`beneath.py`) does the same in a plain directory, and every line it prints has to be the same.
+//! Changes beneath the mount to a file that a process has open through the mount: the process sees what it would see on the disk.
+//! The same script (`beneath.py`) runs in a plain directory too, and every line that it prints must be the same.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,11 +11,11 @@ use crate::harness::{as_root, project};
 use crate::process::run_within;
 
 const SCRIPT: &str = concat!(include_str!("mappings.py"), include_str!("beneath.py"));
-/// So few that the other files which the script uses take all that the daemon keeps ready.
+/// So few that the other files which the script uses take all descriptors that the daemon can keep open.
 const FEW_DESCRIPTORS: u64 = 256;
 const LIMIT: Duration = Duration::from_secs(50);
 
-/// What each line of the script says.
+/// The lines that the script prints, by their label.
 fn lines(seen: &Path, beneath: &Path, daemon: &str, what: &str) -> BTreeMap<String, String> {
     let mut command = Command::new("python3");
     command.args(["-c", SCRIPT]).args([seen, beneath]).args([daemon, what]);
@@ -25,7 +25,7 @@ fn lines(seen: &Path, beneath: &Path, daemon: &str, what: &str) -> BTreeMap<Stri
     lines.map(|(name, result)| (name.to_string(), result.to_string())).collect()
 }
 
-/// The same on the disk and through the mount.
+/// Check that the script prints the same on the disk and through the mount.
 #[track_caller]
 fn same(what: &str) {
     as_root!();
@@ -34,7 +34,7 @@ fn same(what: &str) {
     for place in [&plain, &work] {
         fs::create_dir(place).unwrap();
     }
-    // What git ignores is not guarded: which worker may write when is tested elsewhere.
+    // Files that git ignores are not guarded. Other tests check which worker may write when.
     fs::write(project.source().join(".gitignore"), "*\n").unwrap();
     let mut mounted = match what.starts_with("idle") {
         true => project.mount(&[]),
@@ -64,7 +64,7 @@ fn what_is_appended_is_at_the_end_also_when_the_change_beneath_is_known() {
     same("appends known");
 }
 
-/// A test for each change of names, after which the daemon has nothing open.
+/// A test for each change of names. After the change the daemon has no descriptor of the file open.
 macro_rules! goes_on {
     ($($name:ident: $what:literal;)+) => {
         $(#[test]

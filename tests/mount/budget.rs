@@ -1,10 +1,10 @@
-//! What one worker may add to the log, and what leaves it again (C35, C36).
+//! The budget of one worker for additions to the log, and what compaction removes again (C35, C36).
 
 use std::fs;
 
 use crate::harness::{Mounted, as_root, project};
 
-/// Repeats a step with another text each time, until it is refused; says the errno and how often it went well.
+/// Repeats a step with a new text each time until it is refused. Prints the errno and the number of successes.
 const UNTIL_REFUSED: &str = r#"
 import errno, os, sys
 def repeat(step):
@@ -22,7 +22,7 @@ def put(path, text, flags=os.O_WRONLY | os.O_TRUNC):
         os.close(fd)
 "#;
 
-/// What a step, written in Python, ends with: the errno, and after how many times.
+/// Runs a step, written in Python, until it is refused: the errno, and the number of successes.
 fn until_refused(mounted: &Mounted, worker: &str, step: &str) -> (String, u64) {
     let said = mounted.sh(worker, &format!("python3 -c '{UNTIL_REFUSED}\n{step}'")).ok();
     let (errno, times) = said.trim().split_once(' ').unwrap_or_else(|| panic!("{step}: {said}"));
@@ -32,7 +32,7 @@ fn until_refused(mounted: &Mounted, worker: &str, step: &str) -> (String, u64) {
 #[test]
 fn c35_a_worker_that_repeats_a_step_is_refused_and_can_finish_what_it_holds() {
     let project = project!();
-    // 256 events at once.
+    // The budget is 256 events in a burst.
     let steps = [
         ("result", "repeat(lambda n: put(\"tasks/completed/done\", str(n)))"),
         ("note", "repeat(lambda n: put(\"tasks/claim/held\", str(n)))"),
@@ -73,7 +73,7 @@ fn c35_a_worker_that_repeats_a_step_is_refused_and_can_finish_what_it_holds() {
         mounted.sh(&worker, "echo finished > tasks/completed/held").ok();
         assert_eq!(mounted.read("completed/held"), "finished\n", "{what}");
         mounted.sh(&worker, "rm -f tasks/claim/open; [ ! -e tasks/claim/open ]").ok();
-        // Somebody else goes on.
+        // Another worker goes on.
         mounted.sh("other", "echo mine > tasks/workers/self/capabilities").ok();
     }
 }
@@ -84,7 +84,7 @@ fn c35_a_user_is_one_whatever_names_it_takes_and_operators_are_not_concerned() {
     let project = project!();
     project.task("t", "# T\n");
     let mounted = project.mount(&["log_events=1", "workers=65533:65534"]);
-    // Four times as much as a worker: 1,024 events.
+    // A user's budget is four times a worker's: 1,024 events.
     let names = "for n in range(300):\n  name = f\"n{n}\"\n  import subprocess\n  \
          done = subprocess.run([\"sh\", \"-c\", \"for i in 1 2 3; do echo $CREWFS_WORKER $i > tasks/workers/self/capabilities || exit 7; done\"], env={**os.environ, \"CREWFS_WORKER\": name}, stderr=subprocess.PIPE)\n  \
          if done.returncode: sys.exit(print(\"refused\", n, done.stderr.decode()))";
@@ -92,14 +92,14 @@ fn c35_a_user_is_one_whatever_names_it_takes_and_operators_are_not_concerned() {
     assert!(said.starts_with("refused ") && said.contains("quota"), "{said}");
     let refused: u64 = said.split(' ').nth(1).unwrap().parse().unwrap();
     assert!((160..299).contains(&refused), "{said}");
-    // Four events come back every second.
+    // The budget regains four events a second.
     let fresh = "for i in $(seq 99); do echo $i > tasks/workers/self/capabilities || exit; done";
     let fresh = mounted.sh_as(65_534, "fresh", fresh);
     assert!(fresh.stderr.contains("quota"), "{fresh:?}");
     let why = mounted.sh_as(65_534, "fresh", "cat tasks/workers/self/why").ok();
     assert!(why.contains("the user with uid 65534 has written more to the event log"), "{why}");
     mounted.sh_as(65_533, "another", "echo a > tasks/workers/self/capabilities").ok();
-    // A coordinator publishes thousands at once.
+    // A coordinator publishes thousands in a burst.
     mounted.operator("for n in $(seq 2000); do echo '# T' > tasks/many-$n.md; done").ok();
     mounted.until_state("many-2000", "ready");
 }
@@ -116,7 +116,7 @@ fn c35_what_is_written_beneath_the_mount_is_published_when_there_is_something_le
     std::os::unix::fs::chown(&tasks, Some(65_534), None).unwrap();
     command.args(["--reuid=65534", "--clear-groups", "/usr/bin/python3", "-c", write]).current_dir(&tasks);
     assert!(command.status().unwrap().success());
-    // 1,024 events at once, and two for each; then four a second.
+    // The budget is 1,024 events in a burst, and each task takes two. Then it regains four a second.
     let total = || mounted.json("summary.json")["tasks"]["total"].as_u64().unwrap();
     crate::process::until("as many are published as may be", || total() >= 500);
     assert!(total() < 520, "{}", total());
@@ -129,7 +129,7 @@ fn c36_a_result_that_is_written_again_and_again_does_not_grow_the_log() {
     project.task("t", "# T\n");
     let mut mounted = project.mount(&[]);
     mounted.sh("w1", "touch tasks/claim/t; echo > tasks/completed/t").ok();
-    // 64 MiB in all.
+    // 64 MiB in total.
     let rewrite = "python3 -c \"
 import os
 for n in range(64):

@@ -1,9 +1,9 @@
-//! Claiming: one winner in every form, never a second task, and a reason for who loses (C20–C22).
+//! Claiming: one winner in every form, never a second task, and a reason for the loser (C20–C22).
 
 use crate::harness::{Mounted, project};
 use crate::process::run;
 
-/// Every way to claim a task, as a script whose `$T` is the task.
+/// Every way to claim a task, as a script in which `$T` is the task.
 const FORMS: [(&str, &str); 9] = [
     ("touch", "touch tasks/claim/$T"),
     ("redirection", ": > tasks/claim/$T"),
@@ -31,7 +31,7 @@ fn c20_every_form_claims_and_the_claim_is_on_disk() {
         form(&mounted, "w1", script, &format!("t{n}")).ok();
         assert_eq!(mounted.json(&format!("status/t{n}"))["worker"], "w1", "{name}");
     }
-    // Success was answered: no crash takes it back.
+    // The claims were answered with success: a crash undoes none of them.
     mounted.kill9();
     drop(mounted);
     let mounted = project.mount(&[]);
@@ -46,7 +46,7 @@ fn c20_it_is_proven_at_each_mount_that_the_kernel_waits_for_a_claim() {
     project.task("a", "# A\n");
     let mounted = project.mount(&[]);
     assert_eq!(mounted.session()["create_waits"], false);
-    // The proof leaves nothing behind, and the daemon is no worker.
+    // The probe leaves no file behind, and the daemon does not become a worker.
     let listed = mounted.sh("w1", "ls -A tasks/claim tasks/ready; ls tasks/workers").ok();
     assert_eq!(listed.lines().collect::<Vec<_>>(), ["tasks/claim:", "", "tasks/ready:", "a", "self", "w1"]);
 }
@@ -59,7 +59,7 @@ fn c20_c22_who_comes_second_loses_in_every_form() {
     let mounted = project.mount(&[]);
     mounted.sh("w1", "touch tasks/claim/a").ok();
     for (name, script) in FORMS {
-        // The source of a lost move is gone; everything else is there already.
+        // For a lost move or link the source is gone; for every other form the target exists.
         let said = match name {
             "mv" | "mv to the name" | "ln" => "No such file",
             "noclobber" => "cannot overwrite existing file",
@@ -120,7 +120,7 @@ fn c21_claiming_the_best_is_idempotent() {
         mounted.sh("w1", again).refused("File exists");
     }
     assert_eq!(mounted.json("workers/w1/status")["claims"], serde_json::json!(["a"]));
-    // Nobody else sees it: it is the caller's own.
+    // `claim/next` of one worker does not exist for another: each worker has its own.
     mounted.sh("w2", "test -e tasks/claim/next").exits(1, "");
     mounted.sh("w2", "mv tasks/next tasks/claim/").ok();
     assert_eq!(mounted.json("status/b")["worker"], "w2");

@@ -1,4 +1,4 @@
-//! The command line: codes, sentences, and that `mount` returns when the mount answers (C70, C71).
+//! The command line: exit codes, messages, and `mount`, which returns once the mount answers (C70, C71).
 
 use std::fs;
 
@@ -35,7 +35,7 @@ fn c71_mount_returns_when_the_mount_answers_and_umount_when_it_is_gone() {
         assert_eq!(mounts_below(project.dir()), []);
         assert_eq!(fs::read_dir(project.mountpoint()).unwrap().count(), 0);
     }
-    // What the daemon in the background has to say is in the state directory.
+    // The background daemon writes its messages to a file in the state directory.
     let log = fs::read_to_string(project.source().join(".crewfs/crewfs.log")).unwrap();
     assert!(log.contains("is mounted at") && log.contains("is unmounted"), "{log}");
 }
@@ -142,7 +142,7 @@ fn c70_umount_tells_who_is_in_the_way() {
 fn c70_umount_names_each_process_once_and_never_itself() {
     let project = project!();
     let mut mounted = project.mount(&[]);
-    // A shell in the mount, which has two files of it open, and waits for its command to end.
+    // A shell in the mount, which has two files of it open and waits for its command to end.
     let shell = |script: &str| shell_in(&project, script);
     let ran = shell("exec 8<. 9<tasks; echo $$; \"$0\" umount \"$1\" 8<&- 9<&-; exit $?");
     let place = mounted.path().display();
@@ -151,9 +151,9 @@ fn c70_umount_names_each_process_once_and_never_itself() {
         "crewfs: {place} is in use by {by}; end that, or take it away all the same: crewfs umount --lazy {place}\n"
     );
     assert_eq!((ran.code, ran.stderr), (Some(1), said));
-    // What it prints into cannot go.
+    // The command's own standard output keeps the mount in use.
     shell("cd / && exec \"$0\" umount \"$1\" > \"$1/out\"").exits(1, "is in use by this command itself");
-    // Alone in the mount, in the tree and in the desk, it is in nobody's way.
+    // A shell that runs alone in the mount, in the tree or in the desk, does not block its own umount.
     shell("cd tasks && exec \"$0\" umount \"$1\"").ok();
     mounted.wait();
     let mut mounted = project.mount(&[]);
@@ -161,7 +161,7 @@ fn c70_umount_names_each_process_once_and_never_itself() {
     mounted.wait();
 }
 
-/// A script of a shell that stands in the mount, with the program as `$0` and the mount as `$1`.
+/// Run a script in a shell whose working directory is the mount, with the program as `$0` and the mount as `$1`.
 fn shell_in(project: &Project, script: &str) -> Ran {
     let mut shell = std::process::Command::new("sh");
     shell
@@ -198,7 +198,7 @@ fn c61_the_daemon_ends_when_somebody_unmounts_either_part_or_asks_it_to() {
     let mut mounted = project.mount(&[]);
     mounted.stop();
     assert!(mounted.stderr().contains("is unmounted"));
-    // Also while somebody is in there: a service that is stopped must stop.
+    // The daemon also ends while a process has the mount open: a service that is stopped must stop.
     let mut mounted = project.mount(&[]);
     let open = fs::File::open(mounted.path()).unwrap();
     rustix::process::kill_process(
@@ -251,7 +251,7 @@ fn crewfs_log_is_the_same_with_and_without_a_mount() {
     let mut mounted = project.mount_in_place(&[]);
     assert_eq!(of(project.source()), log);
     mounted.stop();
-    // A reader that has seen enough is no failure.
+    // A reader that closes the pipe early is no failure.
     let mut head = std::process::Command::new("bash");
     head.args(["-c", "\"$0\" log \"$1\" | head -n 1; exit ${PIPESTATUS[0]}", env!("CARGO_BIN_EXE_crewfs")]);
     head.arg(project.source());
@@ -292,7 +292,7 @@ fn bash_completes_commands_and_options() {
     ] {
         let at = words.len() - 1;
         let mut bash = std::process::Command::new("bash");
-        // As bash calls it when somebody presses tab.
+        // As bash calls the function when the user presses tab.
         bash.args(["--norc", "-c", &format!(
             "{script}\nCOMP_WORDS=({}) COMP_CWORD={at}; _crewfs crewfs {} {}; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
             words.join(" "), words[at], words[at - 1]

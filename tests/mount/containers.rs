@@ -1,5 +1,5 @@
-//! Where something is missing that mounting takes, as in a container: it is named, by `mount`, `demo` and `doctor` alike; and who asks is
-//! known across pid and user namespaces as far as the page on containers says (C40).
+//! Containers. Where mounting lacks something that it needs, `mount`, `demo` and `doctor` all name it. The daemon identifies callers
+//! across pid and user namespaces as far as the page on containers says (C40).
 
 use std::fs;
 use std::path::Path;
@@ -12,9 +12,9 @@ use crate::harness::{Mounted, Project, as_root, project};
 use crate::process::{Ran, crewfs, mounts_below, run, until};
 
 const GRANT: &str = "--cap-add SYS_ADMIN --device /dev/fuse";
-/// A `/dev` of its own with these nodes, and what follows in it.
+/// Gives a mount namespace a `/dev` of its own. The nodes that a test needs follow in the script.
 const OWN_DEV: &str = "mount -t tmpfs -o mode=755 none /dev && mknod -m 666 /dev/null c 1 3";
-/// Runs the rest of its arguments where these system calls are refused with that error: python3 -c FILTER ERRNO CALLS COMMAND…
+/// Runs the rest of its arguments with these system calls refused with that error: python3 -c FILTER ERRNO CALLS COMMAND…
 const FILTER: &str = "
 import ctypes, os, struct, sys
 refusal, calls = int(sys.argv[1]), [int(call) for call in sys.argv[2].split(',')]
@@ -31,7 +31,7 @@ if ctypes.CDLL(None).prctl(22, 2, ctypes.byref(program)) != 0:
     raise SystemExit('no filter')
 os.execv(sys.argv[3], sys.argv[3:])
 ";
-/// The same numbers on every architecture.
+/// System call numbers that are the same on every architecture.
 const MOVE_MOUNT: u32 = 429;
 const OPENAT2: u32 = 437;
 
@@ -44,7 +44,7 @@ fn by(starter: &[&str], arguments: &[&Path]) -> Ran {
     run(command)
 }
 
-/// What `mount`, `demo` and `doctor` say there: each of them this, and nothing is left of it.
+/// Check that `mount`, `demo` and `doctor` each say this, and that none leaves anything behind.
 #[track_caller]
 fn all_say(project: &Project, starter: &[&str], part: &str) -> String {
     let others = ["-o", "allow_other"].map(Path::new);
@@ -67,7 +67,7 @@ fn all_say(project: &Project, starter: &[&str], part: &str) -> String {
     said
 }
 
-/// What starts its arguments in a mount namespace of its own, after a script.
+/// The start of a command line: it runs a script in a mount namespace of its own, with the rest of the arguments as its own.
 fn apart(script: &str) -> [&str; 6] {
     ["unshare", "--mount", "sh", "-c", script, "sh"]
 }
@@ -83,7 +83,7 @@ fn c71_a_capability_that_is_missing_is_named() {
     );
     assert!(!said.contains("mount as root"), "{said}");
     assert!(!project.source().join(".crewfs").exists(), "nothing is begun that cannot be served");
-    // What else a container takes away costs less, and is said before it is tried.
+    // Other capabilities that a container takes away cost less. The doctor names them before a mount is tried.
     let docker = "--bounding-set=-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,+setfcap,+setpcap,+net_bind_service,+sys_chroot,+kill,+audit_write,+sys_admin";
     let said = by(&["setpriv", docker], &[Path::new("doctor")]).stdout;
     for missing in ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"] {
@@ -103,7 +103,7 @@ fn c71_a_device_that_is_missing_is_named_and_how_to_give_it() {
     let starter = format!("{OWN_DEV} && exec \"$@\"");
     let said = all_say(&project, &apart(&starter), "the kernel has FUSE, but there is no /dev/fuse here");
     assert!(said.contains(GRANT) && !said.contains("modprobe"), "{said}");
-    // The name of the device without the right to it.
+    // The device node exists, but the container has no permission to use it.
     let starter =
         format!("{OWN_DEV} && mount -o remount,nodev /dev && mknod -m 666 /dev/fuse c 10 229 && exec \"$@\"");
     let mount = [Path::new("mount"), project.source(), project.mountpoint()];
@@ -143,7 +143,7 @@ fn c71_a_filter_of_system_calls_is_named() {
             "a seccomp filter forbids it; start the container with --security-opt seccomp=unconfined",
         );
     }
-    // What crewfs can do without, it does without; and what that costs is told.
+    // crewfs works without a call that it can replace, and says what the replacement costs.
     let (errno, refused) = (libc::EPERM.to_string(), OPENAT2.to_string());
     let starter = ["python3", "-c", FILTER, &errno, &refused];
     let said = by(&starter, &[Path::new("doctor")]);
@@ -156,7 +156,7 @@ fn c71_a_filter_of_system_calls_is_named() {
 fn c71_the_processes_of_another_namespace_are_not_taken_for_workers() {
     as_root!();
     let project = project!();
-    // Without a /proc of its own, a number there is that of another process.
+    // Without a /proc of its own, a pid in this namespace is another process in /proc.
     all_say(
         &project,
         &["unshare", "--pid", "--fork"],
@@ -177,7 +177,7 @@ fn c71_root_of_a_user_namespace_mounts_where_the_mounts_are_its_own() {
     by(&starter, &[Path::new("mount"), project.source(), project.mountpoint()]).ok();
 }
 
-/// Who a script's `readlink tasks/workers/self` says it is.
+/// The name that a script's `readlink tasks/workers/self` prints.
 #[track_caller]
 fn name(ran: Ran) -> String {
     ran.ok().trim().to_string()
@@ -192,10 +192,10 @@ fn c40_a_worker_in_a_container_is_known_by_what_its_daemon_sees_of_it() {
     let mounted = project.mount(&[]);
     let inside = "unshare --pid --fork --mount-proc";
     let who = "readlink tasks/workers/self";
-    // Its environment, also that of its container's first process.
+    // The caller's environment counts, and so does that of the container's first process.
     assert_eq!(name(mounted.sh("w1", &format!("{inside} {who}"))), "w1");
     assert_eq!(name(mounted.sh("w1", &format!("{inside} sh -c 'env -u CREWFS_WORKER {who}; true'"))), "w1");
-    // An agent without a name has the number of its process where the daemon runs.
+    // An agent without a name is named after its pid in the daemon's namespace.
     let agent = project.dir().join("claude");
     fs::copy("/bin/bash", &agent).unwrap();
     let agent = agent.display();
@@ -205,7 +205,7 @@ fn c40_a_worker_in_a_container_is_known_by_what_its_daemon_sees_of_it() {
     let number: u32 = seen.strip_prefix("claude-").unwrap().parse().unwrap();
     assert_eq!(own, "1", "it is the first process of its namespace");
     assert!(number > 1, "{seen}");
-    // A user namespace gives no rights: root in there is the user who made it.
+    // A user namespace gives no rights: its root is the user that created it.
     let as_user = |worker: &str, script: &str| {
         let user = format!(
             "{worker} setpriv --reuid=1001 --regid=1001 --clear-groups unshare --user --map-root-user"
@@ -215,7 +215,7 @@ fn c40_a_worker_in_a_container_is_known_by_what_its_daemon_sees_of_it() {
     assert_eq!(as_user("CREWFS_WORKER=w2", who), "0\nw2");
     assert_eq!(as_user("", who), "0\nuid-1001");
     assert_eq!(as_user("", "touch tasks/paused 2>/dev/null || echo no operator"), "0\nno operator");
-    // The end of an agent in there is the end of its claim.
+    // The end of an agent in the container ends its claim.
     let mut command = mounted.worker("w3");
     command.arg(format!("{inside} {agent} -c 'touch tasks/claim/a && sleep 1000; true'"));
     let mut container = command.stdin(Stdio::null()).spawn().unwrap();
@@ -275,7 +275,7 @@ fn c40_a_caller_outside_of_the_daemons_pid_namespace_is_known_by_its_user_alone(
     });
     let who = "readlink tasks/workers/self";
     assert_eq!(name(within(0, "w1", true, who)), "w1", "inside, all is as ever");
-    // Outside, no process is seen: neither a name nor an end.
+    // The daemon sees no process outside of its namespace: neither a name nor an end.
     assert_eq!(name(within(0, "w1", false, who)), "root");
     assert_eq!(name(within(1001, "w1", false, who)), "uid-1001");
     within(1001, "w1", false, "touch tasks/claim/a").ok();
@@ -284,19 +284,19 @@ fn c40_a_caller_outside_of_the_daemons_pid_namespace_is_known_by_its_user_alone(
         "# T",
         "all of a user are one"
     );
-    // And root is an operator, whatever its name.
+    // Root is an operator, whatever name the daemon gives it.
     within(0, "w1", false, "touch tasks/paused && rm tasks/paused").ok();
     kill_process(Pid::from_child(&daemon), Signal::KILL).unwrap();
     daemon.wait().unwrap();
 }
 
-/// The number of a process that this one has started.
+/// The pid of the first child of a process.
 fn first_child(pid: u32) -> String {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     children.split_whitespace().next().unwrap_or_default().to_string()
 }
 
-/// A directory that a container shows: as a whole, so that mounts which come later are seen in it, or the mount point alone.
+/// A container bind-mounts either the directory above the mount point, and then sees later mounts in it, or the mount point alone.
 #[test]
 fn c71_a_container_sees_the_mount_of_a_new_daemon_where_the_directory_above_is_shown_as_a_slave() {
     as_root!();
@@ -354,7 +354,7 @@ fn c71_the_mount_of_a_daemon_in_a_container_is_seen_outside_and_cleared_by_the_n
     let shared = shared(&project);
     let place = shared.join("demo");
     let queue = place.join("tasks/queue.json");
-    // A container shares this directory alone, in both directions.
+    // The container shares only this directory with the host, and mounts propagate in both directions.
     let script = "mount --make-private /proc && mount -t proc proc /proc && exec \"$@\"";
     let start = || {
         let mut command = Command::new("unshare");

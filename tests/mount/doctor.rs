@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::harness::{Project, project};
 use crate::process::{Ran, crewfs, run_within, slow, until};
 
-/// How long it may take beside a mount that never answers.
+/// How long the doctor may take beside a mount that never answers.
 const SOON: Duration = Duration::from_secs(10);
 
 fn doctor(place: Option<&Path>) -> Ran {
@@ -19,7 +19,7 @@ fn doctor(place: Option<&Path>) -> Ran {
     run_within(SOON, command)
 }
 
-/// The line of a report that says this of a project.
+/// The line of a report that says this about a project.
 #[track_caller]
 fn line<'a>(report: &'a str, project: &Project, part: &str) -> &'a str {
     let place = project.dir().to_str().unwrap();
@@ -41,7 +41,7 @@ fn c70_the_doctor_finds_dead_mounts_anywhere() {
         1,
         "the desk is not told by itself"
     );
-    // Named, it is what keeps from working; the command that is told clears it.
+    // Named as an argument, the dead mount is a problem, and the command in the report clears it.
     let named = doctor(Some(project.mountpoint()));
     assert!(line(&named.stdout, &project, "is a dead mount").starts_with("problem"));
     line(&named.stdout, &project, "no daemon serves");
@@ -64,7 +64,7 @@ fn c70_the_doctor_is_not_held_up_by_a_mount_that_hangs() {
         assert!(found.ends_with(&format!("kill -CONT {}", mounted.pid())), "{found}");
         assert!(took < slow(SOON), "{took:?}");
         if named.is_some() {
-            // What the daemon has open is looked at all the same.
+            // The doctor lists the daemon's open files all the same.
             line(&said.stdout, &project, "log.db");
             said.exits(1, "problem");
         }

@@ -1,9 +1,9 @@
-//! Editors and agents: how they really save, on tasks, results and files (C25).
+//! How editors and agents save tasks, results and files (C25).
 
 use crate::harness::{Mounted, project};
 
-/// What Claude's Edit and Write do: a temporary file beside the target, through a descriptor of the directory, then a rename;
-/// if that is refused in certain ways, in place.
+/// Claude's Edit and Write: a temporary file beside the target, through a descriptor of the directory, then a rename;
+/// if certain errors refuse that, they write in place.
 const CLAUDE: &str = r#"
 import errno, os, sys
 target, text = sys.argv[1], sys.argv[2].encode()
@@ -52,7 +52,7 @@ fn c25_claude_writes_a_result() {
     assert_eq!(names(&mounted, "completed"), ["a"], "nothing temporary is left");
     claude(&mounted, "w1", "tasks/completed/a", "a better result\n").ok();
     assert_eq!(mounted.read("completed/a"), "a better result\n");
-    // Another one's task: refused, and again nothing is left.
+    // A task of another worker: the write is refused, and no temporary file is left.
     claude(&mounted, "w2", "tasks/completed/a", "mine\n").refused("Permission denied");
     claude(&mounted, "w2", "tasks/failed/b", "mine\n").refused("Permission denied");
     assert_eq!((names(&mounted, "completed"), names(&mounted, "failed")), (vec!["a".to_string()], vec![]));
@@ -76,7 +76,7 @@ fn c25_claude_writes_and_edits_tasks_and_files() {
     mounted.sh("w1", "echo old > file").ok();
     claude(&mounted, "w1", "file", "text\n").ok();
     assert_eq!(mounted.sh("w1", "cat file; ls").ok().lines().next(), Some("text"));
-    // A claim is no file to be written so: it says what it is.
+    // A claim cannot be written in this way, and the refusal says what a claim is.
     claude(&mounted, "w1", "tasks/claim/new", "x").refused("");
     claude(&mounted, "w1", "tasks/queue.json", "{}").refused("");
     mounted.json("queue.json");
@@ -120,14 +120,14 @@ os.write(fd, b'text'); {then}; os.close(fd)\""
         mounted.sh("w1", &python).ok();
         assert_eq!(mounted.read(target.strip_prefix("tasks/").unwrap()), "text", "{flags} {then}");
     };
-    // Codex and Gemini truncate at the open, opencode after the write.
+    // Codex and Gemini truncate in open(2), opencode after the write.
     write("os.O_TRUNC", "tasks/completed/a", "os.fsync(fd)");
     mounted.sh("w1", "echo 'something longer' > tasks/completed/a").ok();
     write("0", "tasks/completed/a", "os.ftruncate(fd, 4)");
     write("os.O_EXCL", "tasks/failed/b", "os.fchmod(fd, 0o600)");
     write("os.O_TRUNC", "tasks/c.md", "os.fsync(fd)");
     assert_eq!(mounted.state("c"), "ready");
-    // A move is a copy and an unlink.
+    // An agent moves a file by copying and unlinking it.
     mounted.sh("w1", "cp tasks/c.md tasks/d.md && rm tasks/c.md").ok();
     assert_eq!((mounted.state("c"), mounted.state("d")), ("blocked".into(), "ready".into()));
     mounted.until_state("c", "");

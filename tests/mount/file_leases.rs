@@ -8,10 +8,10 @@ use std::time::Duration;
 use crate::harness::{Mounted, Project, as_root, project};
 use crate::process::run_within;
 
-/// Shorter than the kernel lets a lease hold up an open (`/proc/sys/fs/lease-break-time`, 45 s).
+/// Shorter than the time for which the kernel lets a lease delay an open (`/proc/sys/fs/lease-break-time`, 45 s).
 const LIMIT: Duration = Duration::from_secs(30);
-/// Takes leases on its arguments and prints `held`, then `asked` whenever the kernel wants one back. It keeps them until its input ends.
-/// The daemon may open a file at any time: a lease is taken when it has closed it again, and the signal waits until `held` is printed.
+/// Takes leases on its arguments and prints `held`, then `asked` whenever the kernel breaks one. It keeps them until its input ends.
+/// The daemon may have a file open at any time, so the holder retries until it gets the lease. SIGIO is blocked until `held` is printed.
 const HOLDER: &str = "
 import fcntl, os, signal, sys
 signal.signal(signal.SIGIO, lambda *_: os.write(1, b'asked\\n'))
@@ -28,8 +28,8 @@ for fd in held:
 os.write(1, b'held\\n')
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})
 sys.stdin.read()";
-/// Does something with a file again and again until no lease is in its way, and says how often it was refused. It does not use Python's
-/// own files: to these, EAGAIN of a read is no error.
+/// Repeats an operation on a file until no lease blocks it, and prints how often it was refused. It does not use Python's
+/// own files, for which EAGAIN of a read is no error.
 const PATIENT: &str = "
 import os, sys
 refused = 0

@@ -1,4 +1,4 @@
-//! Finishing, giving back and trying again: only by the holder, and durable when answered (C23–C27).
+//! Finishing, giving back and retrying: only the holder may, and an answered step is durable (C23–C27).
 
 use crate::harness::{Mounted, Project, project};
 
@@ -27,7 +27,7 @@ fn c23_a_result_completes_and_a_reason_fails() {
     assert_eq!(mounted.json("queue.json")["a"]["why"], "no compiler");
     mounted.sh("w2", "mv tasks/failed/a tasks/ready/").ok();
     assert_eq!(mounted.state("a"), "ready");
-    // What was written about the earlier attempts is still in the log.
+    // The log keeps the texts of the earlier attempts.
     assert!(project.log().contains("what I did") && project.log().contains("no compiler"));
 }
 
@@ -38,7 +38,7 @@ fn c23_moves_complete_fail_and_give_back() {
     mounted.sh("w1", "mv tasks/claim/a tasks/completed/").ok();
     assert_eq!(mounted.state("a"), "completed");
     assert_eq!(mounted.read("completed/a"), "");
-    // The text may follow, in any way of writing.
+    // The text may follow in a later write, by any kind of write.
     mounted.sh("w1", "echo one > tasks/completed/a && echo two >> tasks/completed/a").ok();
     assert_eq!(mounted.read("completed/a"), "one\ntwo\n");
     mounted.sh("w1", "mv tasks/completed/a tasks/ready/ && mv tasks/ready/a tasks/claim/").ok();
@@ -58,7 +58,7 @@ fn c23_creating_without_a_word_and_again() {
     let project = project!();
     let mounted = with_claim(&project);
     mounted.sh("w1", "touch tasks/completed/a").ok();
-    // Who repeats a step because the answer got lost is not refused; who wants to be the one who makes it, is.
+    // A worker may repeat a step whose answer was lost. A create with O_EXCL, which must make the file, is refused.
     mounted.sh("w1", "touch tasks/completed/a && echo done > tasks/completed/a").ok();
     mounted.sh("w1", "set -C; > tasks/completed/a").refused("cannot overwrite");
     mounted.sh("w1", "mkdir tasks/completed/a").refused("File exists");
@@ -115,22 +115,22 @@ fn c24_what_was_opened_under_an_old_claim_changes_nothing() {
     let project = project!();
     let mounted = with_claim(&project);
     let take_over = "env -u CREWFS_WORKER CREWFS_WORKER=w2";
-    // The holder gives it back and another one claims it, while the holder still has its note open.
+    // The holder gives the task back and another worker claims it, while the holder still has its note open.
     let late =
         format!("exec 3> tasks/claim/a; rm tasks/claim/a; {take_over} touch tasks/claim/a; echo late >&3");
     mounted.sh("w1", &late).refused("Permission denied");
     assert!(mounted.json("status/a")["note"].is_null());
     assert!(mounted.read("workers/w1/why").contains("a is not yours: your claim ended at"));
     mounted.sh("w2", "rm tasks/claim/a").ok();
-    // A worker claims it again: the epoch is another, and so is the claim.
-    // (The shell ends well, or it would lose that.)
+    // The same worker claims it again: the epoch is new, so the claim is another one.
+    // (`!` makes the shell exit with 0; a failing shell would lose the claim.)
     let again =
         "touch tasks/claim/a; exec 3> tasks/claim/a; rm tasks/claim/a; touch tasks/claim/a; ! echo late >&3";
     let ran = mounted.sh("w1", again);
     assert!(ran.stderr.contains("Permission denied"), "{ran:?}");
     ran.ok();
     assert!(mounted.read("workers/w1/why").contains("is over; nothing that was opened under it"));
-    // A result that was opened before the task was tried again.
+    // A result that was opened before the task was retried.
     let result = "python3 -c \"
 import os
 f = os.open('tasks/completed/a', os.O_WRONLY | os.O_CREAT)

@@ -1,5 +1,5 @@
-//! Freshness: whatever changes behind the mount is seen, however warm the kernel's memory of it is; and what is warm is
-//! not asked again.
+//! Freshness: a process in the mount sees every change beneath it, even with full kernel caches; and the kernel
+//! does not ask again for what it has cached.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use crate::harness::{Mounted, Project, project};
 use crate::process::until;
 
-/// How often the kernel asked for these.
+/// How many requests of these kinds the kernel has sent.
 fn asked(mounted: &Mounted, kinds: &[&str]) -> u64 {
     let session = mounted.session();
     kinds.iter().map(|kind| session["tree"]["requests"][kind].as_u64().unwrap()).sum()
 }
 
-/// Whether changes behind the mount are heard of here; if not, there is nothing to be tested.
+/// Whether the daemon receives events of changes beneath the mount. Without them there is nothing to test.
 fn is_watched(mounted: &Mounted) -> bool {
     let session = mounted.session();
     let watched = session["watch"]["by"] == "fanotify";
@@ -36,10 +36,10 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// A project with something of each kind, all of it known to the kernel.
+/// A project with a file of each kind, all of them in the kernel's caches.
 struct Warm {
     mounted: Mounted,
-    // Dropped last: it sees that nothing is left.
+    // Dropped last: its drop checks that nothing is left.
     project: Project,
 }
 
@@ -58,7 +58,7 @@ impl Warm {
         is_watched(&warm.mounted).then_some(warm)
     }
 
-    /// Look at everything twice, and for some that is not there.
+    /// Look at every file, and at some names that do not exist, twice.
     fn up(&self) {
         for _ in 0..2 {
             for directory in ["", "d", "d/e"] {
@@ -80,7 +80,7 @@ impl Warm {
     }
 }
 
-/// A warm project, or the end of the test where there is none to be had.
+/// A warm project. Where none can be made, the test ends.
 macro_rules! warm {
     () => {
         match Warm::new() {
@@ -90,7 +90,7 @@ macro_rules! warm {
     };
 }
 
-/// Run a shell script that is not this process: what the daemon does itself is not heard of, but this process is none.
+/// Run a shell script beneath the mount. The daemon ignores only events of its own process, and this script is another one.
 fn behind_the_mount(warm: &Warm, script: &str) {
     let mut command = std::process::Command::new("bash");
     command.args(["-ec", script]).current_dir(warm.behind(""));
@@ -105,7 +105,7 @@ fn content_of_the_same_size_is_seen() {
         let mtime = fs::metadata(warm.behind(name)).unwrap().modified().unwrap();
         fs::write(warm.behind(name), &text).unwrap();
         until("the content is there", || read(&warm.seen(name)) == text);
-        // Even when nothing else tells of the change.
+        // The mtime is restored, so only the event reveals the change.
         let file = fs::File::options().write(true).open(warm.behind(name)).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, b"XXX", 0).unwrap();
         file.set_modified(mtime).unwrap();
@@ -167,7 +167,7 @@ fn renames_of_files_and_directories() {
     until("the directory has moved", || !warm.seen("d/e").exists() && read(&warm.seen("e/g")) == "old");
     behind_the_mount(&warm, "mv d D; mkdir d; printf other > d/f");
     until("the directory is another", || read(&warm.seen("d/f")) == "other" && warm.seen("D/f").exists());
-    // What is in a directory that has moved is watched as before.
+    // The files in a directory that has moved are watched as before.
     fs::write(warm.behind("e/g"), "NEW").unwrap();
     until("the content is there", || read(&warm.seen("e/g")) == "NEW");
 }
@@ -196,7 +196,7 @@ fn a_number_that_is_used_again_is_not_taken_for_the_old_file() {
         until("the link leads elsewhere", || {
             fs::read_link(warm.seen("link")).is_ok_and(|to| to == Path::new(&target))
         });
-        // A file, then a directory, then a file.
+        // The same inode number is a file, then a directory, then a file.
         fs::remove_file(warm.behind("a")).unwrap();
         fs::create_dir(warm.behind("a")).unwrap();
         fs::write(warm.behind("a/inside"), &target).unwrap();
@@ -280,13 +280,13 @@ fn what_is_lost_is_looked_at_anew() {
     let look =
         |n| (read(&seen(n, "f")), seen(n, "new").exists(), names(&mounted.path().join(format!("d{n}"))));
     (0..200).for_each(|n| assert_eq!(look(n), ("old".into(), false, ["f".into()].into())));
-    // While the daemon stands still, more happens than the kernel keeps.
+    // While the daemon is stopped, the kernel's event queue overflows.
     let pid = rustix::process::Pid::from_raw(mounted.pid() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
     let most: usize =
         fs::read_to_string("/proc/sys/fs/fanotify/max_queued_events").unwrap().trim().parse().unwrap();
     let behind = project.behind();
-    // Twice as much: it may have gone on for a moment, and what happens to one name is kept as one event.
+    // Twice the queue's size: the daemon may have run for a moment, and the kernel merges the events of one name.
     for n in 0..2 * most {
         let name = behind.join("d0").join(format!("x{n}"));
         fs::write(&name, "").unwrap();
@@ -306,7 +306,7 @@ fn what_is_lost_is_looked_at_anew() {
 #[test]
 fn what_is_warm_is_not_asked_for() {
     let warm = warm!();
-    // The first look after a read asks for the time of access.
+    // The first look after a read requests the time of access.
     warm.up();
     let kinds = ["lookup", "getattr", "readdir", "readdirplus", "readlink", "read", "opendir"];
     let before = asked(&warm.mounted, &kinds);
