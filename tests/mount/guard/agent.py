@@ -1,6 +1,6 @@
-# A worker's process that does what it is told, line by line, and keeps open what it opened.
+# A process of a worker. It runs the code that it receives, line by line, and keeps open what the code opened.
 #
-# Each line of standard input is a JSON string of Python; each line of standard output is what came of it:
+# Each line of standard input is Python code as a JSON string; each line of standard output is its outcome:
 # {"ok": value}, {"errno": name} or {"broken": traceback}.
 import ctypes, errno, json, mmap, os, sys, threading, traceback
 
@@ -141,8 +141,8 @@ def forked(work):
     return answer["ok"]
 
 
-# Every way to change a file that others may hold. Each leaves nothing behind when it is refused. The second half neither
-# destroys content nor is it hindered by content that was not read.
+# Every way to change a file that another worker may hold. Each leaves nothing behind when it is refused. The second table
+# destroys no content, and unread content does not make the guard refuse its routes.
 OVERWRITING = {
     "write": lambda f: put(f, "X"),
     "pwrite": lambda f: put(f, "X", at=3),

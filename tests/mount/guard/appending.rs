@@ -1,9 +1,9 @@
-//! Workers that append to one file are not in each other's way, however the file came to be, and which of them came first (C52).
+//! Workers that append to one file do not exclude each other, however the file was made, and whichever of them came first (C52).
 
 use super::{Agent, two};
 use crate::harness::{Mounted, project};
 
-/// Open a log in this way and append to it, round by round; what was refused.
+/// Open a log with these flags and append to it, round by round. Returns the refusals.
 const APPEND: &str = "
 def append(who, flags, rounds, before=lambda log: None):
     refused = []
@@ -25,14 +25,14 @@ def node(log):
     except FileExistsError: pass
 ";
 
-/// So many workers, each of whom appends as soon as the others do.
+/// So many workers, ready to append at the same time.
 fn crew(mounted: &Mounted, count: usize) -> Vec<Agent> {
     let mut crew: Vec<Agent> = (1..=count).map(|n| Agent::new(mounted, &format!("w{n}"))).collect();
     crew.iter_mut().for_each(|agent| drop(agent.ok(APPEND)));
     crew
 }
 
-/// All of them append to new logs, round by round, beginning each round together. None is refused, and every line is there.
+/// All of them append to new logs, starting each round together. None is refused, and every line is in the log.
 #[track_caller]
 fn all_append(crew: &mut [Agent], rounds: std::ops::Range<u32>, flags: &str, before: &str) {
     for round in rounds {
@@ -60,7 +60,7 @@ fn c52_several_append_to_a_log_that_none_of_them_has_made() {
     let mut crew = crew(&mounted, 3);
     all_append(&mut crew, 0..300, NEW, "lambda log: None");
     all_append(&mut crew, 300..400, "os.O_RDWR | os.O_CREAT | os.O_APPEND", "lambda log: None");
-    // Without a word between the rounds.
+    // All rounds at once, with no step of the test between them.
     for agent in &mut crew {
         agent.begin(&format!("append(os.environ['CREWFS_WORKER'], {NEW}, range(1000, 1300))"));
     }
@@ -90,7 +90,7 @@ fn c52_several_append_to_a_log_that_one_of_them_has_made_and_closed() {
             all_append(&mut crew, log..log + 1, NEW, "lambda log: None");
         }
     }
-    // Each of them makes sure that it is there.
+    // Each worker makes sure that the log exists before it opens it.
     all_append(&mut crew, 200..260, NEW, "touch");
     all_append(&mut crew, 300..360, NEW, "node");
 }
@@ -112,7 +112,7 @@ fn c52_to_empty_it_first_is_not_in_the_way_of_appending() {
         assert!(log == "onetwo" || log == "twoone", "{log}");
         two.ok("os.close(fd); get('log')");
     }
-    // Both empty it at once: there is nothing left that the second could destroy.
+    // Both empty the log at the same time: the second finds no content to destroy.
     one.ok("new('log', 'old')");
     two.ok("get('log')");
     let open = "fd = os.open('log', os.O_WRONLY | os.O_APPEND | os.O_TRUNC)";
@@ -121,7 +121,7 @@ fn c52_to_empty_it_first_is_not_in_the_way_of_appending() {
     one.ok("os.write(fd, b'one')");
     two.ok("os.write(fd, b'two')");
     assert_eq!(one.ok("get('log')"), "onetwo");
-    // But what another worker has appended is not emptied unread.
+    // But a worker may not empty the log before it has read what another worker appended.
     two.ok("os.close(fd)");
     two.busy("fd = os.open('log', os.O_WRONLY | os.O_APPEND | os.O_TRUNC)");
 }
@@ -132,17 +132,17 @@ fn c52_who_appends_keeps_others_from_all_else() {
     let mounted = project.mount(&["lock_wait=0"]);
     let (mut one, mut two) = two(&mounted);
     one.ok("fd = os.open('log', os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)");
-    // It has made the file: until it closes it, the file is its own, but for appending.
+    // The worker has made the file. Until it closes the file, other workers may only append to it.
     two.ok("put('log', '2', os.O_APPEND)");
     two.busy("put('log', 'X')");
     two.busy("os.chmod('log', 0o600)");
     two.busy("os.unlink('log')");
     one.ok("os.write(fd, b'1'); os.close(fd)");
     assert_eq!(two.ok("get('log')"), "21");
-    // A worker that has it open to write anywhere is in the way of those that append, also when it has only made it.
+    // A worker that may write anywhere in the file excludes appending, even when it has only created the file.
     one.ok("fd = os.open('out', os.O_WRONLY | os.O_CREAT, 0o644)");
     two.busy("put('out', '2', os.O_APPEND)");
-    // Attributes are no content.
+    // A change of attributes changes no content.
     one.ok("os.close(fd); get('log'); fd = os.open('log', os.O_WRONLY); os.fchmod(fd, 0o640)");
     two.ok("put('log', '2', os.O_APPEND)");
     one.busy("os.write(fd, b'X')");

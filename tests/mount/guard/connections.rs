@@ -1,11 +1,11 @@
-//! Several connections of one worker: they are no rivals, but what one of them still sends when another has gone on is not
-//! written (C42).
+//! Several connections of one worker do not exclude each other. But once a younger connection has changed a file, an older connection's
+//! late writes to it are refused (C42).
 
 use super::Agent;
 use crate::harness::{Mounted, project};
 use crate::process::until;
 
-/// A process that looks like one that serves a connection of this worker.
+/// A process that looks like the server of a connection of this worker.
 fn connection(mounted: &Mounted, worker: &str) -> Agent {
     let mut agent = Agent::with(mounted, worker, |command| {
         command.env("AGENT_IS_CALLED", "sftp-server");
@@ -36,7 +36,7 @@ fn c42_what_an_older_connection_still_sends_is_not_written() {
         assert_eq!(young.ok("get('f')"), "young", "after {ghost}");
     }
     young.ok("put('f', 'younger', os.O_TRUNC)");
-    // It holds nothing any more: another worker need not wait for it to close.
+    // The old connection no longer holds the file: another worker need not wait for it to close.
     other.ok("get('f')");
     other.ok("put('f', 'other', os.O_TRUNC)");
     old.ok("get('f')");
@@ -68,7 +68,7 @@ fn c42_a_connection_that_closed_the_file_is_free_and_an_older_one_stands_in_nobo
     let mut old = connection(&mounted, "w1");
     let mut young = connection(&mounted, "w1");
     old.ok("new('f', 'before')");
-    // In turns, as a client does that opens each file through whichever connection has least to do.
+    // In turns, as a client does that opens each file through its least busy connection.
     for text in ["a", "b", "c"] {
         old.ok(&format!("put('f', 'old {text}', os.O_TRUNC)"));
         young.ok(&format!("put('f', 'young {text}', os.O_TRUNC)"));
@@ -77,7 +77,7 @@ fn c42_a_connection_that_closed_the_file_is_free_and_an_older_one_stands_in_nobo
     young.ok("os.write(fd, b'1')");
     old.ok("put('f', '2', at=1)");
     young.ok("os.write(fd, b'345')");
-    // An opened file that was closed and opened again before anybody looked is taken for the first for a second at most.
+    // A connection closes a file and opens it again between two looks. For at most a second the guard takes the new open for the old one.
     old.ok("ghost = opened_for('f', os.O_WRONLY)");
     old.ok("os.write(ghost, b'5')");
     young.ok("os.write(fd, b'6')");
@@ -116,7 +116,7 @@ fn c42_a_connection_that_lost_a_claim_cannot_end_the_one_that_followed() {
     young.ok("new('tasks/completed/a', 'done')");
     assert_eq!(mounted.read("completed/a"), "done");
 
-    // Given back and claimed again, both through the younger one.
+    // The younger connection gives the task back and claims it again.
     old.ok("put('tasks/claim/b', '', os.O_CREAT)");
     young.ok("[os.unlink('tasks/claim/b'), put('tasks/claim/b', '', os.O_CREAT)]");
     assert_eq!(old.tell("put('tasks/completed/b', 'late', os.O_CREAT)"), Err("EACCES".into()));

@@ -1,4 +1,4 @@
-//! How long it takes to find out that a holder is done does not depend on what else runs on the machine (C50, C51).
+//! The time that the daemon needs to see that a holder is done does not depend on what else runs on the machine (C50, C51).
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -9,13 +9,13 @@ use crewfs::limits::LOCKED_FILES_OF_A_USER;
 use super::{Agent, two};
 use crate::harness::{as_root, project};
 
-/// Processes that have many descriptors open, until they are dropped.
+/// Processes that have many descriptors open. Dropping this ends them.
 struct Crowd {
     parent: Child,
 }
 
 impl Crowd {
-    /// So many processes, each with as many descriptors as it may have, but no more than that.
+    /// So many processes, each with this number of descriptors, or as many as its limit allows.
     fn new(processes: u32, descriptors: u32) -> Crowd {
         let script = "import os, resource, signal, sys
 processes, most = int(sys.argv[1]), int(sys.argv[2])
@@ -49,7 +49,7 @@ sys.stdin.read()";
 
 impl Drop for Crowd {
     fn drop(&mut self) {
-        // All of them end when their input does.
+        // Every process ends when its input ends.
         drop(self.parent.stdin.take());
         let _ = self.parent.wait();
     }
@@ -81,7 +81,7 @@ fn c50_more_files_than_are_remembered_may_be_written_one_after_another() {
     let mounted = project.mount(&["lock_wait=0"]);
     let (mut one, mut two) = two(&mounted);
     one.ok("fd = os.open('held', os.O_RDWR | os.O_CREAT); os.write(fd, b'x')");
-    // A child that has done nothing itself has another one open.
+    // A child that never wrote keeps another file open.
     one.ok(
         "other = os.open('inherited', os.O_RDWR | os.O_CREAT); os.write(other, b'x'); out, into = os.pipe()",
     );
@@ -99,7 +99,7 @@ fn c50_more_files_than_are_remembered_may_be_written_one_after_another() {
     two.ok("put('inherited', 'y')");
 }
 
-/// Opens as many files for writing as one user may hold, tries for one more, closes a few, and goes on.
+/// Opens as many files for writing as one user may hold, tries one more, closes a few, and goes on.
 const GREEDY: &str = "
 import errno, os, resource, sys
 most, files = int(sys.argv[1]), []

@@ -1,11 +1,11 @@
-//! What changes nothing is neither refused nor kept waiting (C50): lock files as flock(1) uses them, and attributes set to what
-//! they are.
+//! A request that changes nothing is neither refused nor delayed (C50): lock files as flock(1) uses them, and attributes set to their
+//! present values.
 
 use super::{Agent, two};
 use crate::harness::{Mounted, project};
 use crate::process::run;
 
-/// A count in a file, which is only right if no two workers are in the critical section at once.
+/// Counts in a file. The count is correct only if no two workers are in the critical section at once.
 fn section(open: &str, lock: &str, rounds: u32) -> String {
     format!(
         "set -e
@@ -17,7 +17,7 @@ fn section(open: &str, lock: &str, rounds: u32) -> String {
     )
 }
 
-/// Several workers count at once, under one lock.
+/// Several workers count at the same time, under one lock.
 #[track_caller]
 fn count_together(mounted: &Mounted, open: &str, lock: &str, rounds: u32) {
     mounted.sh("w0", "[ ! -e count ] || cat count; echo 0 > count").ok();
@@ -45,10 +45,10 @@ fn count_together(mounted: &Mounted, open: &str, lock: &str, rounds: u32) {
 fn c50_a_lock_file_serves_several_workers_as_on_the_disk() {
     let project = project!();
     let mounted = project.mount(&[]);
-    // What is counted is exempt from the guard: here it is about the lock file.
+    // The counter file is exempt from the guard: the test is about the lock file.
     std::fs::write(project.behind().join(".gitignore"), "count\n").unwrap();
     for open in [">", ">>", "<>"] {
-        // The first round of each is a race to make the file.
+        // In the first round the workers race to make the lock file.
         for lock in 0..5 {
             count_together(&mounted, open, &format!("lock{lock}.{}", open.len()), 10);
         }
@@ -64,26 +64,26 @@ fn c50_to_set_a_file_to_the_length_that_it_has_changes_nothing() {
     let mut three = Agent::new(&mounted, "w3");
     one.ok("new('f', 'text'); fd = os.open('f', os.O_RDWR); os.write(fd, b'TEXT'); os.utime('f', (1, 1))");
     one.ok("empty = os.open('empty', os.O_RDWR | os.O_CREAT, 0o644); os.utime('empty', (1, 1))");
-    // By a worker that has not read it, while another one holds it.
+    // This worker has not read the file, and another worker holds it.
     two.ok("os.truncate('f', 4); ftruncate('f', 4)");
     for route in
         ["os.truncate('empty', 0)", "ftruncate('empty', 0)", "opened_for('empty', os.O_WRONLY | os.O_TRUNC)"]
     {
         one.ok("os.utime('empty', (1, 1))");
         two.ok(route);
-        // The times are those of the request, as on the disk: ftruncate(2) and O_TRUNC set them also where nothing is cut.
+        // The times are set as on the disk: ftruncate(2) and O_TRUNC set them even when the length stays the same.
         if route != "os.truncate('empty', 0)" {
             assert!(two.ok("os.stat('empty').st_mtime").as_f64().unwrap() > 1.0, "{route}");
         }
     }
     two.busy("os.truncate('f', 3)");
-    // It holds nothing by that, and no other worker has to read the file again.
+    // The worker does not hold the file by that, and no other worker must read the file again.
     one.ok("os.write(empty, b'1'); os.close(empty); os.close(fd)");
     assert_eq!(one.ok("get('f')"), "TEXT");
     three.ok("get('f')");
     two.ok("os.truncate('f', 4)");
     three.ok("put('f', 'mine')");
-    // Nor has it read it.
+    // Nor does that count as a read by the worker.
     two.busy("put('f', 'X')");
     assert_eq!(three.ok("get('f')"), "mine");
 }
@@ -106,7 +106,7 @@ fn c50_attributes_may_be_set_to_what_they_are() {
     one.ok("get('f'); fd = os.open('f', os.O_RDWR); os.write(fd, b'x')");
     two.busy("os.chmod('f', 0o600)");
     two.busy("os.utime('f')");
-    // chown(2) clears these bits also when the owner stays.
+    // chown(2) clears the set-user-ID and set-group-ID bits even when the owner stays.
     one.ok("os.fchmod(fd, 0o6755)");
     two.busy("os.chown('f', os.getuid(), os.getgid())");
     assert_eq!(one.ok("os.stat('f').st_mode & 0o7777"), 0o6755);

@@ -1,4 +1,4 @@
-//! A lock ends with the last descriptor through which its holder could write, however that came about (C50).
+//! A lock ends with the last descriptor through which its holder could write, however that descriptor is closed (C50).
 
 use super::{Agent, two};
 use crate::harness::{Mounted, as_root, project};
@@ -6,7 +6,7 @@ use crate::process::until;
 
 const HOLD: &str = "fd = os.open('f', os.O_RDWR | os.O_CREAT); os.write(fd, b'x')";
 
-/// Two workers, of whom the first holds `f`, and the second has read it.
+/// Two workers: the first holds `f`, and the second has read it.
 fn held(mounted: &Mounted) -> (Agent, Agent) {
     let (mut one, mut two) = two(mounted);
     one.ok(HOLD);
@@ -45,7 +45,7 @@ fn c50_a_lock_ends_when_the_holder_closes_exits_or_is_killed() {
         let file = if hold.contains("'g'") { "g" } else { "f" };
         two.busy(&format!("os.utime({file:?})"));
         one.kill9();
-        // An open that may not have returned counts for a moment as one that has.
+        // An open that may not have returned yet counts as open for a moment.
         until("nobody holds it", || two.tell(&format!("os.utime({file:?})")).is_ok());
         two.ok("get('f')");
         two.ok("put('f', 'y')");
@@ -62,7 +62,7 @@ fn c50_a_duplicate_and_a_child_keep_it() {
     one.ok("os.close(copy)");
     two.ok("put('f', 'y')");
 
-    // A child that never wrote; its parent has closed the file, and then is gone.
+    // A child that never wrote keeps the file open; its parent closes the file, and then the child ends.
     one.ok("get('f')");
     one.ok(HOLD);
     one.ok("out, into = os.pipe(); child = os.fork()\nif child == 0:\n    os.close(into); os.read(out, 1); os._exit(0)");
@@ -73,7 +73,7 @@ fn c50_a_duplicate_and_a_child_keep_it() {
     one.ok("os.write(into, b'x'); os.waitpid(child, 0)");
     two.ok("put('f', 'y')");
 
-    // Another program that inherited it.
+    // Another program inherits the descriptor.
     one.ok("get('f')");
     one.ok(HOLD);
     one.ok("import subprocess; p = subprocess.Popen(['cat'], stdin=subprocess.PIPE, pass_fds=[fd]); os.close(fd)");
@@ -82,7 +82,7 @@ fn c50_a_duplicate_and_a_child_keep_it() {
     one.ok("p.stdin.close(); p.wait()");
     two.ok("put('f', 'y')");
 
-    // What is closed on exec is given up by it.
+    // execve(2) closes a close-on-exec descriptor, and so ends the lock.
     one.ok("get('f')");
     one.ok(HOLD);
     two.ok("get('f')");
@@ -91,8 +91,8 @@ fn c50_a_duplicate_and_a_child_keep_it() {
     free(&mut two);
 }
 
-/// A child that stays until it is told to end, and has a child with `fd`, which says what comes of a write through it when it is
-/// told to write. When this returns, that grandchild alone has `fd`.
+/// A child that stays until the test ends it. Its own child has `fd`: it writes through `fd` on request and reports the
+/// outcome. When this code returns, only the grandchild has `fd` open.
 const GENERATIONS: &str = "
 end, told_end = os.pipe(); out, into = os.pipe(); back, said = os.pipe()
 child = os.fork()
@@ -121,14 +121,14 @@ fn c50_a_descriptor_is_found_with_what_descends_from_a_worker_s_processes() {
     let project = project!();
     let mounted = project.mount(&["lock_wait=0,stale_writes=allow"]);
     let (mut one, mut two) = two(&mounted);
-    // A parent that only opened it, and a child that wrote through it and is gone.
+    // The parent only opens the file. Its child writes through the descriptor and ends.
     one.ok("new('f', 'x'); fd = os.open('f', os.O_RDWR); forked(lambda: os.write(fd, b'y'))");
     two.ok("get('f')");
     two.busy("put('f', 'z')");
     one.ok("os.close(fd)");
     two.ok("put('f', 'z')");
 
-    // What descends from it has the file open, and did nothing itself; once found it stays known.
+    // A descendant of the holder has the file open and never wrote itself. Once found, the guard keeps watching it.
     one.ok("get('f')");
     one.ok(HOLD);
     one.ok(GENERATIONS);
@@ -142,7 +142,7 @@ fn c50_a_descriptor_is_found_with_what_descends_from_a_worker_s_processes() {
     one.ok("os.close(into)");
     free(&mut two);
 
-    // It outlives those that it descends from before it is looked for: then it holds nothing, and is judged like any other.
+    // The descendant's parent ends before the guard looks for it: it holds nothing, and its writes are checked like any other's.
     one.ok("get('f')");
     one.ok(HOLD);
     one.ok(GENERATIONS);
@@ -170,7 +170,7 @@ ready = threading.Event(); threading.Thread(target=work, daemon=True).start(); r
     one.ok(thread);
     two.ok("get('f')");
     two.busy("put('f', 'y')");
-    // exit(2), and not exit_group(2).
+    // exit(2), which ends one thread, not exit_group(2).
     one.begin("libc.syscall(60, 0)");
     let stat = format!("/proc/{}/stat", one.pid());
     until("the first thread has ended", || std::fs::read_to_string(&stat).unwrap().contains(") Z "));
@@ -193,7 +193,7 @@ fn c50_a_holder_in_a_sandbox_is_seen() {
     one.ok(&format!("tree, bound = os.getcwd().encode(), {:?}.encode()", place.display().to_string()));
     one.ok("checked(libc.unshare(0x20000)); checked(libc.mount(None, b'/', None, 0x44000, None))");
     for _ in 0..3 {
-        // The number of a mount that was not ours is that of one which is, next time.
+        // The kernel gives the ID of this foreign mount to the next mount, which shows our tree.
         one.ok("checked(libc.mount(b'none', bound, b'tmpfs', 0, None)); os.chdir(bound)");
         one.ok("new('f', ''); fd = os.open('f', os.O_WRONLY); os.chdir(tree)");
         two.ok("new('g', 'x')");

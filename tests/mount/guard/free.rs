@@ -1,4 +1,4 @@
-//! What is not guarded: appending beside appending, what git would ignore, and git's own files (C52).
+//! The exemptions of the guard: appending beside appending, files that git ignores, and git's own files (C52).
 
 use super::{Agent, two};
 use crate::harness::{Mounted, project};
@@ -34,7 +34,7 @@ fn c52_who_now_only_appends_lets_others_append() {
     let project = project!();
     let mounted = project.mount(&["lock_wait=0"]);
     let (mut one, mut two) = two(&mounted);
-    // It was made and written before; what counts is how it is open.
+    // The worker created the file and wrote to it before. Only the present open mode counts.
     one.ok("new('log', 'first'); fd = os.open('log', os.O_WRONLY | os.O_APPEND); os.write(fd, b'1')");
     two.ok("put('log', '2', os.O_APPEND)");
     one.ok("os.write(fd, b'1')");
@@ -56,9 +56,9 @@ fn c52_a_descriptor_that_appends_overwrites_nothing_whatever_offset_is_asked_for
     one.ok("new('log', 'first')");
     two.ok("fd = os.open('log', os.O_WRONLY | os.O_APPEND)");
     two.ok("os.pwrite(fd, b'2', 0)");
-    // RWF_NOAPPEND, where the kernel knows it.
+    // RWF_NOAPPEND, if the kernel supports it.
     match two.tell("os.pwritev(fd, [b'end'], 0, 0x20)") {
-        // One number by two names.
+        // EOPNOTSUPP and ENOTSUP are two names of one number.
         Err(errno) if matches!(errno.as_str(), "EOPNOTSUPP" | "ENOTSUP") => {
             eprintln!("skipped: the kernel has no RWF_NOAPPEND")
         }
@@ -69,7 +69,7 @@ fn c52_a_descriptor_that_appends_overwrites_nothing_whatever_offset_is_asked_for
     }
 }
 
-/// Whether the second worker may overwrite what the first holds, and what it has never read.
+/// Whether the second worker may overwrite a file that the first holds and that the second has never read.
 fn is_free(one: &mut Agent, two: &mut Agent, path: &str) -> bool {
     one.ok(&format!("os.path.exists({path:?}) and get({path:?}); new({path:?}, 'mine'); fd = os.open({path:?}, os.O_WRONLY); os.write(fd, b'x')"));
     let free = two.tell(&format!("put({path:?}, 'yours')")).is_ok();
@@ -149,7 +149,7 @@ fn c52_what_git_ignores_is_free_as_the_rules_are_now() {
     free(&[("built/o", false)], "os.rename('build', 'built')");
     free(&[("build/o", true)], "os.rename('built', 'build')");
     free(&[("notes", true)], "new('.git/info/exclude', 'notes\\n')");
-    // Another repository has its own rules.
+    // A nested repository has its own rules.
     free(&[("sub/a.log", false), ("sub/notes", false)], "0");
     free(&[("sub/a.log", true), ("sub/x", true)], "new('sub/.gitignore', '*.log\\nx\\n')");
     free(&[("build/o", false), ("a.log", false), ("notes", true)], "os.truncate('.gitignore', 0)");
@@ -194,7 +194,7 @@ fn c52_two_workers_use_git() {
              git stash pop -q; git checkout -q f3; git status --porcelain"
         );
         assert_eq!(mounted.sh(who, &script).ok(), "");
-        // What the other one has never seen is not reset, and the reason can be read.
+        // A worker cannot reset content that it has never seen, and it can read the reason.
         mounted.sh(other, &format!("{git} git log --oneline | grep -c by > /dev/null")).ok();
     }
     assert_eq!(

@@ -1,9 +1,9 @@
-//! While a worker holds a file, nobody else changes it in any way, and everybody reads it (C50).
+//! While a worker holds a file, no other worker can change it in any way, and every worker can read it (C50).
 
 use super::{Agent, two};
 use crate::harness::{Mounted, project};
 
-/// Ways to become the holder of `file`, which is there with some content and an attribute; each ends with the same content.
+/// Ways to become the holder of `file`, which exists with some content and an attribute. Each leaves the same content.
 const HOLDERS: [(&str, &str); 6] = [
     ("by write", "fd = os.open('file', os.O_RDWR); os.write(fd, b'held by w1')"),
     ("by O_TRUNC", "fd = os.open('file', os.O_WRONLY | os.O_TRUNC); os.write(fd, b'held by w1')"),
@@ -25,7 +25,7 @@ const HOLDERS: [(&str, &str); 6] = [
 
 const CLOSE: &str = "os.close(fd); m = None";
 
-/// What can be seen of a file, except by whom and when it is held.
+/// Everything that is visible of a file, except its holder and the time of the lock.
 const SEEN: &str =
     "(lambda s: [get('file'), s.st_mode, s.st_nlink, s.st_mtime_ns, os.listxattr('file')])(os.stat('file'))";
 
@@ -46,7 +46,7 @@ fn c50_no_route_leads_to_a_file_that_is_held_and_readers_do_not_notice() {
             let before = two.ok(SEEN);
             assert_eq!(before[0], "held by w1", "{how}");
             assert_eq!(two.others_than("EBUSY", "OVERWRITING", "file"), [], "{how}");
-            // To append is no conflict while the other one only appends.
+            // Appending does not conflict while the holder only appends.
             let mut marking = two.others_than("EBUSY", "MARKING", "file");
             if how == "by append" {
                 assert_eq!(marking.remove(0), ("append".into(), "ok".into()));
@@ -76,7 +76,7 @@ fn c50_what_was_stored_through_a_mapping_of_a_held_file_is_dropped() {
     assert_eq!(one.ok("get('file')"), "held by w1");
     assert_eq!(std::fs::read_to_string(project.behind().join("file")).unwrap(), "held by w1");
     assert!(two.why().contains("file is held by w1 since"), "{}", two.why());
-    // When it is free, the mapping shows what is there, and can be used.
+    // When the file is free again, the mapping shows its content and can be written.
     one.ok("os.close(fd)");
     two.ok("get('file')");
     two.ok("m[0:4] = b'HELD'; m.flush()");
@@ -117,7 +117,7 @@ fn c50_only_the_file_is_held_and_not_its_directory_or_its_neighbours() {
     two.ok("os.symlink('f', 'd/s'); os.chmod('d', 0o700); os.utime('d'); os.setxattr('d', 'user.x', b'')");
     two.ok("os.lchown('d/s', 0, 0) if os.getuid() == 0 else None; os.unlink('d/s')");
     two.busy("os.unlink('d/f')");
-    // A held file moves along with the directory above it, and is held there too.
+    // A held file moves with its directory and stays held at the new path.
     two.ok("os.rename('d', 'moved')");
     two.busy("put('moved/f', 'X')");
     one.ok("os.write(fd, b'y'); os.close(fd)");
@@ -160,7 +160,7 @@ fn c50_who_has_changed_nothing_holds_nothing() {
     one.ok("new('file', 'x')");
     two.ok("get('file'); fds = [os.open('file', flags) for flags in (os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND)]");
     one.ok("put('file', 'by one'); os.rename('file', 'file2'); os.rename('file2', 'file'); os.chmod('file', 0o640)");
-    // From the first write through one of them on, it does.
+    // A worker holds the file from its first write through one of the descriptors on.
     two.ok("get('file'); os.write(fds[1], b'BY')");
     one.busy("put('file', 'by one')");
 }

@@ -1,5 +1,5 @@
-//! The guard, as two or more workers meet it (C50 to C55): each worker is a process that does what it is told and keeps open
-//! what it opened, so that every step of a test comes after the one before.
+//! The guard with two or more workers (C50 to C55). Each worker is a process that runs one step at a time on request and keeps its
+//! files open, so the steps of a test happen in order.
 //!
 //! Must never: sleep where an answer can be awaited.
 
@@ -37,11 +37,11 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// A process of the worker of this name, in the mounted project.
+    /// A process of this worker, in the mounted project.
     pub(super) fn new(mounted: &Mounted, worker: &str) -> Agent {
         let mut agent = Agent::with(mounted, worker, |_| ());
-        // As a worker does who takes a task first: of one who was never heard of, the first read may be missed.
-        // On a slow machine the first look at it may be late, and it has no name then.
+        // It asks once, as a worker does that takes a task first: the daemon may miss the first read of a worker that it does not know yet.
+        // On a slow machine the first look at the process may come too late, and then the process has no name yet.
         if is_slow() {
             until("it has a name", || agent.tell("get('tasks/workers/self/why')").is_ok());
         }
@@ -49,7 +49,7 @@ impl Agent {
         agent
     }
 
-    /// The same, started in a way of its own.
+    /// The same, with the command changed before it starts.
     pub(super) fn with(mounted: &Mounted, worker: &str, change: impl FnOnce(&mut Command)) -> Agent {
         let mut command = Command::new("python3");
         command.args(["-c", AGENT]).env("CREWFS_WORKER", worker).env("AGENT_PLACE", mounted.path());
@@ -64,19 +64,19 @@ impl Agent {
         self.child.id()
     }
 
-    /// Begin to do something.
+    /// Begin a step.
     pub(super) fn begin(&mut self, what: &str) {
         let line = Value::from(what).to_string() + "\n";
         self.to.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
     }
 
-    /// Whether what was begun has come to an end, within this time.
+    /// Whether the step ends within this time.
     pub(super) fn ends_within(&self, limit: Duration) -> bool {
         let limit = Timespec::try_from(limit).unwrap();
         poll(&mut [PollFd::new(self.from.get_ref(), PollFlags::IN)], Some(&limit)).unwrap() > 0
     }
 
-    /// What came of it: a value, or the name of an errno.
+    /// The outcome of the step: a value, or the name of an errno.
     #[track_caller]
     pub(super) fn end(&mut self) -> Result<Value, String> {
         let mut line = String::new();
@@ -90,14 +90,14 @@ impl Agent {
         }
     }
 
-    /// Do something.
+    /// Run a step to its end.
     #[track_caller]
     pub(super) fn tell(&mut self, what: &str) -> Result<Value, String> {
         self.begin(what);
         self.end()
     }
 
-    /// Do something that is allowed. On a slow machine the daemon may not find out at once that another worker is done.
+    /// Run a step that must succeed. On a slow machine the daemon may need a moment to see that another worker is done.
     #[track_caller]
     pub(super) fn ok(&mut self, what: &str) -> Value {
         let mut came = self.tell(what);
@@ -119,19 +119,19 @@ impl Agent {
         }
     }
 
-    /// Try something that another worker is in the way of.
+    /// Run a step that the guard must refuse because of another worker.
     #[track_caller]
     pub(super) fn busy(&mut self, what: &str) {
         assert_eq!(self.tell(what), Err("EBUSY".into()), "{} does {what}", self.worker);
     }
 
-    /// Why this worker was refused last.
+    /// The reason of this worker's last refusal.
     #[track_caller]
     pub(super) fn why(&mut self) -> String {
         self.ok("get('tasks/workers/self/why')").as_str().unwrap().to_string()
     }
 
-    /// Try all routes of a table; the ones that came to something else than this.
+    /// Try all routes of a table. Returns those with another outcome than this.
     #[track_caller]
     pub(super) fn others_than(&mut self, came_to: &str, table: &str, file: &str) -> Vec<(String, String)> {
         let came = self.ok(&format!("come_to({table}, {file:?})"));
@@ -139,14 +139,14 @@ impl Agent {
         all.filter(|(_, to)| *to != came_to).map(|(route, to)| (route, to.to_string())).collect()
     }
 
-    /// Every route in a table.
+    /// The names of all routes in a table.
     #[track_caller]
     pub(super) fn routes(&mut self, table: &str) -> Vec<String> {
         let names = self.ok(&format!("list({table})"));
         names.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_string()).collect()
     }
 
-    /// Kill it, and see it gone.
+    /// Kill the process and wait for its end.
     pub(super) fn kill9(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

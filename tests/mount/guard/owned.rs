@@ -6,7 +6,7 @@ use crate::process::until;
 
 const TASK: &str = "---\nowns: [\"src/api/**\", \"*.sql\", \"/one.txt\", \"!src/api/shared.rs\"]\n---\n# T\n";
 
-/// Everything that touches what is owned; the second table what does not.
+/// Every change that touches an owned file. The second table holds changes that do not.
 const OWNED: [&str; 16] = [
     "put('src/api/a.rs', 'X')",
     "put('src/api/a.rs', 'X', os.O_APPEND)",
@@ -73,7 +73,7 @@ fn c53_only_the_holder_of_a_task_changes_what_it_owns() {
         "{shown}"
     );
     mounted.operator("cat src/api/a.rs && echo x > src/api/a.rs").ok();
-    // The holder works freely, in all its processes.
+    // The holder may change its files from all its processes.
     let mut another = Agent::new(&mounted, "w1");
     for change in OWNED {
         one.ok(READ);
@@ -99,7 +99,7 @@ fn c53_what_was_owned_is_free_when_the_claim_ends() {
         ("taken", "os.rename('tasks/claim/taken', 'tasks/ready/taken')"),
     ] {
         one.ok(&format!("put('tasks/claim/{id}', '', os.O_CREAT); os.makedirs('src/{id}')"));
-        // Also through a descriptor that was there before.
+        // The same holds for a descriptor that was opened before the claim's end.
         one.ok(&format!("new('src/{id}/f', 'x')"));
         two.ok(&format!("get('src/{id}/f'); fd = os.open('src/{id}/f', os.O_RDWR)"));
         two.busy("os.write(fd, b'X')");

@@ -1,12 +1,12 @@
-//! How agent programs write, two at a time on one file: one of them is refused, on every way that it falls back to, and no byte
-//! of the other's is lost (C50, C54).
+//! How agent programs write. Two of them write one file at the same time: one is refused on every fallback that it tries, and no byte
+//! of the other is lost (C50, C54).
 
 use super::{Agent, two};
 use crate::harness::{Mounted, project};
 use crate::process::{some_of, until};
 
-/// Each as the steps between which another program may come; `text` is what is written. A step that is refused is followed by
-/// the program's own fallback, as far as it has one.
+/// Each program as a sequence of steps, between which another program may run. `text` is the content to write. A refused step is
+/// followed by the program's own fallback, if it has one.
 const PROGRAMS: &str = r#"
 def claude(path, text):
     directory = os.open(os.path.dirname(path) or '.', os.O_PATH | os.O_DIRECTORY)
@@ -103,7 +103,7 @@ fn prepared(mounted: &Mounted) -> (Agent, Agent) {
     (one, two)
 }
 
-/// Take a step; what came of it: more to do, done, or an errno.
+/// Run a step: more to do, done, or an errno.
 fn step(who: &mut Agent) -> String {
     who.tell("step()").map_or_else(|errno| errno, |said| said.as_str().unwrap().to_string())
 }
@@ -116,9 +116,9 @@ fn c50_of_two_programs_that_write_one_file_one_is_refused() {
     let (ones, twos) = ("what one has written", "two");
     for first in NAMES {
         for second in NAMES {
-            // Every way to put the steps of the two into one order, as far as four steps of each go.
+            // Every interleaving of the two programs' steps, up to four steps of each.
             for order in some_of(1 << 6) {
-                // An open that may not have returned counts for a moment as one that has.
+                // An open that may not have returned yet counts as open for a moment.
                 let anew = "os.path.exists('f') and get('f'); new('f', 'from the beginning')";
                 until("nobody holds it", || one.tell(anew).is_ok());
                 one.ok(&format!("get('f'); run = PROGRAMS[{first:?}]('f', {ones:?})"));
@@ -149,7 +149,7 @@ fn c50_of_two_programs_that_write_one_file_one_is_refused() {
     }
 }
 
-/// What the loser may be told: that it is busy, or what POSIX says of a name that is gone or made anew.
+/// The errors that the loser may get: busy, or the POSIX error for a name that was removed or made anew.
 fn allowed(errno: &str) -> bool {
     ["EBUSY", "ENOENT", "EEXIST"].contains(&errno)
 }

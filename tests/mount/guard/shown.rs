@@ -1,4 +1,4 @@
-//! Who holds what can be seen, and gets in nobody's way (C55).
+//! The holder of a file is visible, and the attribute that names it disturbs no program (C55).
 
 use super::two;
 use crate::harness::project;
@@ -20,7 +20,7 @@ fn c55_an_attribute_names_the_holder() {
         assert!(since.starts_with("20") && since.ends_with('Z'), "{since}");
         assert_eq!(who.tell("os.getxattr('g', 'user.crewfs.lock')"), Err("ENODATA".into()));
         assert_eq!(who.tell("os.getxattr('.', 'user.crewfs.lock')"), Err("ENODATA".into()));
-        // It is there for those who ask for it, and not listed: what is copied does not carry it.
+        // getxattr(2) finds the attribute, but listxattr(2) does not list it: copies of the file do not carry it.
         assert_eq!(who.ok("os.listxattr('f')").as_array().unwrap().len(), 0);
         for change in [
             "os.setxattr(p, 'user.crewfs.lock', b'me')",

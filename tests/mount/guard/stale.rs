@@ -1,10 +1,10 @@
-//! What another worker has changed must be read before it can be destroyed (C54): no less, and no more than that.
+//! A worker must read another worker's change before it may destroy it (C54), and needs to read no more than that.
 
 use super::{Agent, two};
 use crate::harness::{Mounted, as_root, project};
 use crate::process::{some_of, until};
 
-/// Ways to read a file, so that it counts.
+/// Ways to read a file that count as a read.
 const READS: [&str; 8] = [
     "get('f')",
     "(lambda fd: [os.read(fd, 1), os.close(fd)][0].decode())(os.open('f', 0))",
@@ -22,7 +22,7 @@ fn prepared(mounted: &Mounted) -> (Agent, Agent) {
     (one, two)
 }
 
-/// Make `f` anew, as changed by this worker.
+/// Make `f` anew, as a change by this worker.
 const ANEW: &str = "[get(f) for f in ('f', 'f.away', 'f.link', 'other') if os.path.exists(f)]; [os.path.exists(f) and os.unlink(f) for f in ('f', 'f.away', 'f.link')]
 new('f', '0123456789'); new('other', 'other'); os.setxattr('f', 'user.kept', b'')";
 
@@ -31,7 +31,7 @@ fn c54_what_was_not_read_is_not_overwritten_by_any_route() {
     let project = project!();
     let mounted = project.mount(&[]);
     let (mut one, mut two) = prepared(&mounted);
-    // Also for a third one, and one of whom nothing was heard before.
+    // This holds for the second worker and for a third one that is new to the daemon.
     for worker in ["w2", "w3"] {
         let mut who = Agent::new(&mounted, worker);
         one.ok("os.path.exists('link') and os.unlink('link')\nput('f', 'new')");
@@ -55,7 +55,7 @@ fn c54_what_destroys_nothing_needs_no_reading() {
         one.ok(ANEW);
         two.ok(&format!("MARKING[{route:?}]('f')"));
     }
-    // Nor does it to remove one of several names, if others are left.
+    // A worker may remove one of several names without reading, if another name is left.
     one.ok(ANEW);
     one.ok("os.link('f', 'f.link')");
     two.ok("os.unlink('f.link')");
@@ -69,7 +69,7 @@ fn c54_one_read_is_enough_whatever_the_route() {
     let (mut one, mut two) = prepared(&mounted);
     for read in READS {
         for route in one.routes("OVERWRITING") {
-            // What was refused just now could be seen for a moment: who looked just then reads again.
+            // A refused change may be visible for a moment: a worker that looked in that moment must read again.
             one.ok("[get(name) for name in ('f', 'link') if os.path.exists(name)]");
             one.ok("os.path.exists('link') and os.unlink('link')");
             one.ok(ANEW);
@@ -84,8 +84,8 @@ fn c54_one_read_is_enough_whatever_the_route() {
     }
 }
 
-/// The ordinary day: one edits, the other reads and edits, and so on, with everything in both caches. Each route, each way of
-/// reading; never a refusal.
+/// Ordinary work with the content in both caches: one worker edits, the other reads and edits, and so on. No change by any route is
+/// refused after any way of reading.
 #[test]
 fn c54_who_reads_before_each_edit_is_never_refused() {
     let project = project!();
@@ -113,7 +113,7 @@ fn c54_who_reads_before_each_edit_is_never_refused() {
         if writer.tell(edit).is_err() {
             *refused.entry(format!("{edit}: {}", writer.why())).or_default() += 1;
         }
-        // What has just been changed is in the cache of its changer too.
+        // The worker that changed the file has the new content in its cache too.
         writer.ok("[get('f'), os.stat('f').st_size, get('f')]");
         reader.ok(read);
         reader.ok(read);
@@ -146,7 +146,7 @@ fn c54_a_blind_change_is_no_reading() {
         assert!(two.why().contains(" was changed by w1 at"), "{}", two.why());
         two.ok("get('f'); put('f', 'X')");
     }
-    // Those who append by turns know only their own.
+    // Workers that append in turn know only their own text.
     one.ok("put('f', 'one', os.O_APPEND)");
     two.ok("put('f', 'two', os.O_APPEND)");
     one.ok("put('f', 'one', os.O_APPEND)");
@@ -180,7 +180,7 @@ fn c54_an_empty_file_holds_nothing_to_be_read() {
         two.ok("os.stat('e').st_size");
         two.ok(route);
     }
-    // What was empty when it was looked at, and is not any more, must be read.
+    // The worker saw the file empty. It is no longer empty, so the worker must read it.
     one.ok("new('e', '')");
     two.ok("os.stat('e').st_size");
     one.ok("put('e', 'X')");
@@ -214,7 +214,7 @@ fn c54_operators_know_what_they_do() {
     mounted.operator("echo 'by hand' > f && rm g").ok();
     two.busy("put('f', 'X')");
     one.busy("put('f', 'X')");
-    // What is held is held for them too.
+    // A file that a worker holds is held for operators too.
     one.ok("get('f'); fd = os.open('f', os.O_WRONLY); os.write(fd, b'X')");
     mounted.operator("echo 'by hand' > f").refused("Device or resource busy");
 }
@@ -236,7 +236,7 @@ fn c54_every_worker_reads_for_itself() {
         for other in (0..5).filter(|other| *other != changer && *other != next) {
             all[other].busy("put('f', 'blind')");
         }
-        // What was refused just now could be seen for a moment: who read just then reads again.
+        // A refused change may be visible for a moment: a worker that read in that moment must read again.
         all[next].ok("get('f')");
         all[next].ok("put('f', 'seen')");
         all[changer].busy("put('f', 'blind')");
@@ -280,7 +280,7 @@ fn c54_what_nobody_would_ever_read_is_not_written() {
         assert!(two.why().contains("f was removed or replaced by w1 at "), "{}", two.why());
         two.ok("[os.close(fd) for fd in fds]");
     }
-    // One's own temporary files without a name are one's own, as are moved files, and those that have another name.
+    // A worker may write to its own unlinked files, to moved files, and to files that have another name left.
     one.ok("get('f'); fd = os.open('f', os.O_RDWR); os.unlink('f'); os.write(fd, b'x'); os.close(fd)");
     one.ok("new('f', 'x'); os.link('f', 'f.link')");
     two.ok("get('f'); fd = os.open('f', os.O_RDWR)");
@@ -298,7 +298,7 @@ fn c50_a_worker_reads_what_it_has_written_however_many_others_read() {
     writer.ok("new('f', '0' * 6)");
     let read = "while get('f') != 'ended!': pass";
     readers.iter_mut().for_each(|reader| reader.begin(read));
-    // In place, through one descriptor that stays open, and through a new one each time.
+    // In place through one descriptor that stays open, and through a new descriptor, in turn.
     let write = "fd = os.open('f', os.O_RDWR); wrong = []
 for n in range(6000):
     text = f'{n:06}' + 'x' * (n % 7 * 30)

@@ -1,4 +1,4 @@
-//! A change that meets a lock waits, and holds up nobody else (C51).
+//! A change that meets a lock waits, and delays no other worker (C51).
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use super::{Agent, two};
 use crate::harness::{Mounted, project};
 use crate::process::{slow, until};
 
-/// The daemon counts whole milliseconds.
+/// The daemon counts in whole milliseconds.
 const CLOCK: Duration = Duration::from_millis(2);
 const CHANGE: &str = "os.utime('f')";
 const ROUNDS_OF_EXEC: usize = 2;
@@ -17,7 +17,7 @@ fn held(mounted: &Mounted) -> (Agent, Agent) {
     (one, two)
 }
 
-/// How long it takes until this is refused.
+/// How long the step waits until it is refused.
 #[track_caller]
 fn refused_after(who: &mut Agent, what: &str) -> Duration {
     let start = Instant::now();
@@ -39,7 +39,7 @@ fn c51_a_change_waits_for_the_holder_to_close() {
         assert_eq!(two.end(), Ok(serde_json::Value::Null), "{change}");
         one.ok("fd = os.open('f', os.O_RDWR | os.O_CREAT); os.write(fd, b'x')");
     }
-    // Whoever is killed has closed.
+    // A killed holder has closed the file.
     two.begin(CHANGE);
     assert!(!two.ends_within(Duration::from_millis(50)));
     one.kill9();
@@ -88,7 +88,7 @@ fn c51_what_is_written_through_a_descriptor_is_refused_before_anybody_reads_it()
     let (_one, mut two) = held(&mounted);
     let mut three = Agent::new(&mounted, "w3");
     for write in ["put('f', 'y')", "put('f', 'y', os.O_APPEND)", "put('f', 'y', at=0)"] {
-        // Also where the page is not in the cache: nobody has to wait for it.
+        // This holds when the page is not cached too: no reader has to wait for the write.
         three.ok("os.stat('f').st_size");
         two.ok("get('f')");
         three.ok("os.stat('f').st_size");
@@ -121,7 +121,7 @@ with ThreadPoolExecutor(64) as pool:
     }
     let took = start.elapsed();
     assert!(took < slow(Duration::from_secs(8)), "{took:?}");
-    // On a slow machine their time may be over.
+    // On a slow machine the waits may have run out.
     if took < Duration::from_secs(15) {
         assert!(!two.ends_within(Duration::ZERO), "they still wait");
         one.ok("[os.close(fd) for fd in fds]");
@@ -161,8 +161,9 @@ fn c51_who_serves_sftp_never_waits() {
     }
 }
 
-/// In execve(2) a process closes files with a lock held, and closing one waits for the answer to a change of it that is parked. Linux
-/// 5.10.262, for one, takes that lock to follow `/proc/<pid>/fd/<number>`: what has to answer must not wait for such a look.
+/// In execve(2) a process closes its files while it holds a lock of its own. If a change of such a file is parked, the close waits for
+/// the change's answer. Some kernels, such as Linux 5.10.262, take the same lock to follow `/proc/<pid>/fd/<number>`. The daemon threads
+/// that answer the change must therefore not wait for such a look.
 #[test]
 fn c51_a_holder_that_runs_another_program_hangs_nobody() {
     let project = project!();
@@ -176,7 +177,7 @@ fn c51_a_holder_that_runs_another_program_hangs_nobody() {
             let n = round * changes.len() + n;
             let (mut one, mut two) = (Agent::new(&mounted, "w1"), Agent::new(&mounted, "w2"));
             one.ok(&format!("fd = os.open('f{n}', os.O_RDWR | os.O_CREAT); os.write(fd, b'x')"));
-            // It takes long to look at them.
+            // Many descriptors make a look at the process slow.
             one.ok("others = [os.open('/dev/null', os.O_WRONLY) for _ in range(300)]");
             two.ok(&format!("get('f{n}')"));
             two.begin(&change.replace("{n}", &n.to_string()));
@@ -191,7 +192,7 @@ fn c51_a_holder_that_runs_another_program_hangs_nobody() {
         }
         for (n, (one, two)) in pairs.iter_mut().enumerate() {
             let n = round * changes.len() + n;
-            // Refused, or made when the holder was seen to have closed the file.
+            // The change was refused, or it was made once the guard saw that the holder had closed the file.
             let came = two.end();
             assert!(came.as_ref().err().is_none_or(|errno| errno == "EBUSY"), "{came:?}");
             until("it runs", || {
