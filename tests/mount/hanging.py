@@ -66,7 +66,7 @@ def serve(place):
 def environment(memory, length):
     begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     stat = open("/proc/self/stat").read().rsplit(")", 1)[1].split()
-    # Numbered as in proc_pid_stat(5), of which the first two are cut off.
+    # Field numbers as in proc_pid_stat(5). The split removes the first two fields.
     code, end_code, stack, data, end_data, heap, arguments, end_arguments = (
         int(stat[n - 3]) for n in (26, 27, 28, 45, 46, 47, 48, 49)
     )
@@ -77,7 +77,7 @@ def environment(memory, length):
 
 
 def keep_lock(file):
-    # One thread reads the page, with the lock shared; another waits to have it alone, and all who come later wait for that one.
+    # One thread reads the page and shares the memory lock; another waits to have the lock alone, and later requests wait behind that one.
     opened = os.open(file, os.O_RDWR)
     page = mmap.mmap(opened, 1 << 16)
     begin = ctypes.addressof(ctypes.c_char.from_buffer(page))
@@ -89,7 +89,7 @@ def keep_lock(file):
 
 def run(kind, file, uid, script):
     if kind == "huge":
-        # What is mapped stays so until the end.
+        # The memory stays mapped until the process ends.
         memory = mmap.mmap(-1, 1 << 28, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         environment(memory, 1 << 28)
     elif os.fork():
@@ -97,7 +97,7 @@ def run(kind, file, uid, script):
             keep_lock(file)
         os.open(file, os.O_RDWR | os.O_CLOEXEC)
         os.execv("/bin/sleep", ["sleep", "0"])
-    # What it shall find hanging hangs by then, also on a slow machine.
+    # By then the process that the script shall find hanging hangs, even on a slow machine.
     time.sleep(0.5 * int(os.environ.get("CREWFS_TEST_SLOWNESS", "1")))
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)

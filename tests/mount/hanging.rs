@@ -1,4 +1,4 @@
-//! Processes that cannot be looked at, and others who work meanwhile (C44, C50); a daemon that cannot end (C71).
+//! Processes that the daemon cannot look at, while other users work (C44, C50), and a daemon that cannot end (C71).
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -17,7 +17,7 @@ const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mount/hanging.
 /// Far less than the time for which the processes hang, and more than a busy machine needs.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A filesystem whose file is never read and never closed, and the processes that wait for it.
+/// A filesystem whose file never answers a read or a close, and the processes that wait for it.
 struct Hanging {
     server: Child,
     input: Option<ChildStdin>,
@@ -38,14 +38,14 @@ impl Hanging {
         Hanging { server, input, says, place, waiting: Vec::new() }
     }
 
-    /// Wait until the kernel has asked for the content: what reads it hangs from now on.
+    /// Wait until the kernel has requested the content: from then on the reader hangs.
     fn is_being_read(&mut self) {
         let mut line = String::new();
         self.says.read_line(&mut line).unwrap();
         assert_eq!(line, "reading\n");
     }
 
-    /// Start a process of this kind that does something again and again.
+    /// Start a process of this kind that runs the script.
     fn start(&mut self, kind: &str, mounted: &Mounted, uid: u32, script: &str) {
         let mut command = Command::new("python3");
         command.arg(PROGRAM).arg(kind).arg(self.place.join("file")).arg(uid.to_string()).arg(script);
@@ -56,7 +56,7 @@ impl Hanging {
 
 impl Drop for Hanging {
     fn drop(&mut self) {
-        // The kernel answers the calls that wait for a server that is gone.
+        // When its server is gone, the kernel answers the calls that wait for it.
         drop(self.input.take());
         let _ = self.server.wait();
         let _ = unmount(&self.place, UnmountFlags::DETACH);
@@ -67,7 +67,7 @@ impl Drop for Hanging {
     }
 }
 
-/// Asks in every way, and writes down what came of a claim, until the test is over.
+/// Makes every kind of request, and writes down the outcome of a claim, until the test ends.
 fn asks(said: &Path) -> String {
     format!(
         "
@@ -88,7 +88,7 @@ while os.path.exists({said:?}):
     )
 }
 
-/// The longest that a stat and a claim took, in milliseconds, of many.
+/// The longest time that a stat and a claim took, in milliseconds, among many.
 fn others(mounted: &Mounted, round: usize) -> f64 {
     let script = format!(
         r#"python3 -c "
@@ -144,8 +144,8 @@ fn c44_processes_that_cannot_be_looked_at_delay_no_other_user() {
         "no environment was read whole: {} KiB",
         memory(mounted.pid())
     );
-    // What hangs is let go, perhaps to claim that one, and the same user works on. A slow machine may need more than one attempt: a look
-    // at a user with a late one gets little time.
+    // The hanging processes go on, perhaps to claim `theirs`, and the same user can work. A slow machine may need several attempts: after a
+    // late look at one of a user's processes, the daemon spends little time on that user's others.
     drop(hanging);
     until("the same user works on", || {
         mounted.sh_as(1001, "theirs", "touch tasks/claim/after").code == Some(0)
@@ -159,7 +159,7 @@ fn c50_a_holder_that_cannot_be_looked_at_in_time_is_done_when_a_later_look_says_
     std::fs::write(project.source().join("f"), "").unwrap();
     let mounted = project.mount(&["lock_wait=5s"]);
     let (mut one, mut two) = two(&mounted);
-    // With one look that hangs, the others of the same user get little time: less than so many descriptors take.
+    // While one look at a user's processes hangs, the user's other looks get little time: less than so many descriptors take.
     one.ok("null = os.open('/dev/null', os.O_RDWR); import resource");
     one.ok("hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]");
     one.ok("resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))");
@@ -181,7 +181,7 @@ while os.path.exists({said:?}): time.sleep(0.1)"
         one.ok("get('f'); os.truncate('f', 2)");
         two.ok("get('f'); os.truncate('f', 1)");
     }
-    // While a look is under way nothing is known, however long ago the last change was.
+    // While a look is under way, the guard knows nothing, however old the last change is.
     one.ok("get('f'); fd = os.open('f', os.O_RDWR); os.ftruncate(fd, 3)");
     std::thread::sleep(Duration::from_millis(UNSEEN_LOCK_MS));
     two.busy("get('f'); os.truncate('f', 4)");
@@ -205,7 +205,7 @@ fn c44_a_daemon_ends_and_frees_the_project_while_it_looks_at_what_hangs() {
         rustix::process::Signal::KILL,
     )
     .unwrap();
-    // What the kernel remembers of files it tells of a dead one too.
+    // The kernel answers from its caches even for a dead mount, but it does not cache statfs(2).
     until("the mount is dead", || rustix::fs::statfs(mounted.path()).is_err());
     until("the project is free", || {
         let lock = std::fs::File::open(project.source()).unwrap();
@@ -232,7 +232,7 @@ fn c71_a_daemon_that_is_just_ending_is_waited_for() {
     let mut again = crewfs();
     again.arg("mount").arg(project.source()).arg(project.mountpoint());
     let mut again = again.stderr(Stdio::piped()).spawn().unwrap();
-    // It is killed, and has the project and the mount until its thread comes back from the kernel.
+    // The killed daemon keeps the project and the mount until its thread returns from the kernel.
     std::thread::sleep(Duration::from_millis(500));
     assert!(again.try_wait().unwrap().is_none(), "it waits");
     drop(hanging);
@@ -245,7 +245,7 @@ fn c71_a_daemon_that_is_just_ending_is_waited_for() {
     unmount(&inside, UnmountFlags::DETACH).unwrap();
 }
 
-/// The most memory that a process ever had, in KiB.
+/// The peak memory of a process, in KiB.
 fn memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

@@ -1,7 +1,7 @@
-//! A project in a temporary directory, the real program serving it, and workers who use it.
+//! A project in a temporary directory, the real program that serves it, and workers that use it.
 //!
-//! May assume: nothing of other tests, which run beside this one. Every wait is for an event or a condition, and has an end.
-//! Must never: leave a mount or a process behind, or hang: each project has a watchdog that ends what serves it, and a call
+//! May assume: nothing about other tests, which run at the same time. Every wait is for an event or a condition, and has a limit.
+//! Must never: leave a mount or a process behind, or hang. Each project has a watchdog that ends its daemons, and a call
 //! on a filesystem whose daemon is gone fails.
 
 use std::ffi::OsStr;
@@ -25,13 +25,13 @@ use crate::process::{
     within,
 };
 
-/// How long one test may take; `CREWFS_TEST_LIMIT` says otherwise, in seconds.
+/// The time limit of one test. `CREWFS_TEST_LIMIT` overrides it, in seconds.
 fn test_limit() -> Duration {
     let chosen = std::env::var("CREWFS_TEST_LIMIT").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(chosen.unwrap_or(60))
 }
 
-/// A project, or the end of the test where there is no FUSE.
+/// A project. Where there is no FUSE, the test ends.
 macro_rules! project {
     () => {
         match crate::harness::Project::new() {
@@ -48,7 +48,7 @@ macro_rules! project {
 }
 pub(crate) use project;
 
-/// The end of the test unless root runs it: it switches users, or mounts other filesystems.
+/// Ends the test unless it runs as root: the test switches users or mounts other filesystems.
 macro_rules! as_root {
     () => {
         if !rustix::process::geteuid().is_root() {
@@ -63,7 +63,7 @@ pub(crate) struct Project {
     dir: tempfile::TempDir,
     source: PathBuf,
     mountpoint: PathBuf,
-    /// Leads to the project on the disk, also while a mount covers it.
+    /// Leads to the project on the disk, even while a mount covers it.
     root: fs::File,
     /// The daemons that were started and not yet waited for.
     daemons: Arc<Mutex<Vec<Pid>>>,
@@ -72,12 +72,12 @@ pub(crate) struct Project {
 }
 
 impl Project {
-    /// A new empty project; `None`, with the reason on standard error, where nothing can be mounted.
+    /// A new empty project. `None`, with the reason on standard error, where nothing can be mounted.
     pub(crate) fn new() -> Option<Project> {
         Project::lasting(test_limit())
     }
 
-    /// As [`Project::new`], for a test that may take so long.
+    /// As [`Project::new`], for a test with this time limit.
     pub(crate) fn lasting(limit: Duration) -> Option<Project> {
         if let Err(error) = fs::File::options().read(true).write(true).open("/dev/fuse") {
             assert!(std::env::var_os("CI").is_none(), "/dev/fuse cannot be used: {error}");
@@ -121,7 +121,7 @@ impl Project {
         (sender, watchdog)
     }
 
-    /// The temporary directory that holds everything; there is room for more in it.
+    /// The temporary directory that holds everything. Tests may put more into it.
     pub(crate) fn dir(&self) -> &Path {
         self.source.parent().unwrap()
     }
@@ -131,12 +131,12 @@ impl Project {
         &self.source
     }
 
-    /// Where it is mounted, as a rule.
+    /// The usual mount point.
     pub(crate) fn mountpoint(&self) -> &Path {
         &self.mountpoint
     }
 
-    /// The project on the disk, also while a mount covers it.
+    /// The project on the disk, even while a mount covers it.
     pub(crate) fn behind(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.root.as_raw_fd()).into()
     }
@@ -151,29 +151,29 @@ impl Project {
         fs::set_permissions(self.tasks(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     }
 
-    /// Put an instruction file there behind the mount's back, in one step.
+    /// Put a task's file into the tasks directory, beneath the mount and in one step.
     pub(crate) fn task(&self, id: &str, text: &str) {
         let unfinished = self.tasks().join(format!(".{id}.new"));
         fs::write(&unfinished, text).unwrap();
         fs::rename(unfinished, self.tasks().join(format!("{id}.md"))).unwrap();
     }
 
-    /// Mount it, with options as `-o` takes them.
+    /// Mount the project, with options as `-o` takes them.
     pub(crate) fn mount(&self, options: &[&str]) -> Mounted {
         self.mount_at(&self.mountpoint, options)
     }
 
-    /// Mount it over itself.
+    /// Mount the project over itself.
     pub(crate) fn mount_in_place(&self, options: &[&str]) -> Mounted {
         self.mount_at(&self.source, options)
     }
 
-    /// Mount it somewhere.
+    /// Mount the project at this place.
     pub(crate) fn mount_at(&self, place: &Path, options: &[&str]) -> Mounted {
         self.mount_by(crewfs(), place, options)
     }
 
-    /// Mount it by a daemon that may have so many descriptors.
+    /// Mount the project by a daemon with this limit of descriptors.
     pub(crate) fn mount_with_descriptors(&self, most: u64, options: &[&str]) -> Mounted {
         self.mount_by(crewfs_with_descriptors(most), &self.mountpoint, options)
     }
@@ -183,7 +183,7 @@ impl Project {
         if place != self.source {
             command.arg(place);
         }
-        // An ordinary user can mount only for others too.
+        // An ordinary user can mount only with `allow_other`.
         command.args(["-f", "-o", "allow_other"]);
         for option in options {
             command.args(["-o", option]);
@@ -199,7 +199,7 @@ impl Project {
         run(command)
     }
 
-    /// What `crewfs log` prints.
+    /// The output of `crewfs log`.
     #[track_caller]
     pub(crate) fn log(&self) -> String {
         self.crewfs(["log".as_ref(), self.source.as_os_str()]).ok()
@@ -209,7 +209,7 @@ impl Project {
 impl Drop for Project {
     fn drop(&mut self) {
         let left = mounts_below(self.dir());
-        // First of all: removing the directory must not reach through a mount.
+        // Detach first: removing the directory must not reach through a mount.
         detach_below(self.dir());
         if let Some((sender, watchdog)) = self.watchdog.take() {
             drop(sender);
@@ -223,7 +223,7 @@ impl Drop for Project {
     }
 }
 
-/// A daemon in the foreground, and what it serves.
+/// A daemon in the foreground and its mount.
 pub(crate) struct Mounted {
     child: Child,
     running: bool,
@@ -253,7 +253,7 @@ impl Mounted {
         mounted
     }
 
-    /// The kernel tells of every change of its table of mounts; the daemon's own word ends the wait.
+    /// Wakes on every change of the kernel's mount table. The wait ends once the daemon itself says that it serves.
     fn wait_until_it_answers(&mut self) {
         let table = fs::File::open("/proc/self/mountinfo").unwrap();
         let a_moment = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
@@ -272,7 +272,7 @@ impl Mounted {
         }
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub(crate) fn path(&self) -> &Path {
         &self.mountpoint
     }
@@ -287,17 +287,17 @@ impl Mounted {
         self.tasks().join(name)
     }
 
-    /// The daemon's process.
+    /// The daemon's pid.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What the daemon said so far.
+    /// The daemon's standard error so far.
     pub(crate) fn stderr(&self) -> String {
         fs::read_to_string(&self.stderr).unwrap_or_default()
     }
 
-    /// `bash -c`, waiting for its script, as a worker in the mounted project.
+    /// `bash -c` as a worker in the mounted project. The caller adds the script.
     pub(crate) fn worker(&self, name: &str) -> Command {
         let mut command = Command::new("bash");
         command.arg("-c").env("CREWFS_WORKER", name).current_dir(&self.mountpoint);
@@ -312,7 +312,7 @@ impl Mounted {
         run(command)
     }
 
-    /// Run a script as a worker of another user, without any group but that user's own. Needs root.
+    /// Run a script as a worker of another user, whose only group is that user's own. Needs root.
     #[track_caller]
     pub(crate) fn sh_as(&self, uid: u32, worker: &str, script: &str) -> Ran {
         let mut command = Command::new("setpriv");
@@ -326,8 +326,8 @@ impl Mounted {
         run(command)
     }
 
-    /// Run a script as the user who mounted, without a worker's name. Its ancestors end where it begins, so that an agent
-    /// program which runs the tests lends it no name.
+    /// Run a script as the user that mounted, without a worker's name. The script has no ancestors above its own shell, so that an agent
+    /// program which runs the tests gives it no name.
     #[track_caller]
     pub(crate) fn operator(&self, script: &str) -> Ran {
         const ORPHAN: &str = r#"sh -c 'while read -r _ _ _ parent _ < /proc/self/stat; [ "$parent" = "$0" ]; do :; done
@@ -341,19 +341,19 @@ impl Mounted {
         ran
     }
 
-    /// The content of a file of the desk, for whoever runs the tests.
+    /// The content of a file of the desk, read by the user that runs the tests.
     #[track_caller]
     pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.desk(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// A document of the desk.
+    /// A JSON document of the desk.
     #[track_caller]
     pub(crate) fn json(&self, name: &str) -> Value {
         serde_json::from_str(&self.read(name)).unwrap()
     }
 
-    /// What the tree's root says is in force.
+    /// The session document, which the tree's root has as an attribute.
     #[track_caller]
     pub(crate) fn session(&self) -> Value {
         let mut value = vec![0; 1 << 16];
@@ -361,14 +361,14 @@ impl Mounted {
         serde_json::from_slice(&value[..length]).unwrap()
     }
 
-    /// The names in a directory of the desk, in the order in which they are listed.
+    /// The names in a directory of the desk, in listing order.
     #[track_caller]
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
         let entries = fs::read_dir(self.desk(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// The state of a task, or nothing when there is no such task.
+    /// The state of a task; empty when there is no such task.
     pub(crate) fn state(&self, id: &str) -> String {
         let status = fs::read_to_string(self.desk("status").join(id)).unwrap_or_default();
         serde_json::from_str(&status).map_or(String::new(), |v: Value| v["status"].as_str().unwrap().into())
@@ -380,27 +380,27 @@ impl Mounted {
         until(&format!("{id} is {state}"), || self.state(id) == state);
     }
 
-    /// What the daemon has open: where each descriptor leads.
+    /// The daemon's open files: the target of each descriptor.
     pub(crate) fn daemon_fds(&self) -> Vec<String> {
         let fds = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
         let to = |fd: fs::DirEntry| fs::read_link(fd.path()).ok().map(|to| to.display().to_string());
         fds.filter_map(|fd| to(fd.ok()?)).collect()
     }
 
-    /// Kill the daemon. Its mounts stay, dead.
+    /// Kill the daemon. Its mounts stay, and are dead.
     pub(crate) fn kill9(&mut self) {
         self.child.kill().unwrap();
         self.ended();
     }
 
-    /// Ask the daemon to end, and see that it does, with nothing left.
+    /// Ask the daemon to end, and check that it does and leaves nothing behind.
     #[track_caller]
     pub(crate) fn stop(&mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         self.wait();
     }
 
-    /// See that the daemon ends well by itself, with nothing left.
+    /// Check that the daemon ends by itself with success and leaves nothing behind.
     #[track_caller]
     pub(crate) fn wait(&mut self) {
         until("the daemon ends", || self.child.try_wait().unwrap().is_some());

@@ -8,10 +8,10 @@ use crewfs::shown::steers;
 use crate::harness::project;
 use crate::process::{crewfs, run};
 
-/// What the workers put wherever they may choose a text.
+/// The text that the workers use wherever they may choose one.
 const STEERING: &str = "a\nforged: w9 holds it\u{1b}[2J\u{7f}\u{9b}31m\u{202e}\u{2028}\u{e0041}z";
 
-/// Every text file below `at`, except what is shown as it was written: the instructions, the results and the notes.
+/// Every text file below `at`, except those that are shown verbatim: the instructions, the results and the notes.
 fn documents(at: &Path, found: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(at).unwrap() {
         let path = entry.unwrap().path();

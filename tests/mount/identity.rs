@@ -1,4 +1,4 @@
-//! Who is calling: names from the environment, from the program, from the login, and whom they belong to (C40, C41, C45, C46).
+//! The identity of a caller: names from the environment, the program and the login, and the users that own names (C40, C41, C45, C46).
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::harness::{Mounted, as_root, project};
 use crate::process::{run, until};
 
-/// Who the script's `readlink tasks/workers/self` says it is.
+/// The name that the script's `readlink tasks/workers/self` prints.
 fn name(mounted: &Mounted, worker: &str, script: &str) -> String {
     mounted.sh(worker, script).ok().trim().to_string()
 }
@@ -73,16 +73,16 @@ fn c40_an_agent_program_is_known_by_its_name() {
     let output = run(command).ok();
     let (pid, name) = output.trim().split_once('\n').unwrap();
     assert_eq!(name, format!("claude-{pid}"));
-    // The agent has ended, and the claim with it.
+    // The agent has ended, and its claim with it.
     let claimed = format!(r#""event":"claimed","task":"a","worker":"{name}"}}"#);
     assert!(mounted.read("events.jsonl").contains(&claimed));
 
-    // A given name is stronger than the program's.
+    // A name in the environment precedes the program's name.
     let mut command = mounted.worker("");
     command.arg(r#"CREWFS_WORKER=w1 "$0" -c 'readlink tasks/workers/self; true'"#).arg(&claude);
     assert_eq!(run(command).ok(), "w1\n");
 
-    // A script that an interpreter runs counts as the program.
+    // The script that an interpreter runs counts as the program.
     let codex = project.dir().join("codex.py");
     fs::write(&codex, "import os\nprint(os.getpid(), os.readlink('tasks/workers/self'))\n").unwrap();
     let mut command = mounted.worker("");
@@ -114,7 +114,7 @@ fn c40_what_is_no_name_is_refused() {
     let mounted = project.mount(&[]);
     for bad in ["two words", "self", "../w1", "-w", &"x".repeat(65), "wörker"] {
         mounted.sh(bad, "touch tasks/claim/a").refused("Permission denied");
-        // The login name is where the sentence is.
+        // The message is in the `why` of the login name.
         assert_eq!(mounted.sh(bad, "cat tasks/workers/self/should-stop").ok(), "");
         assert_ne!(mounted.sh(bad, "cat tasks/workers/self/why").ok(), "");
         mounted.sh(bad, "cat tasks/queue.json > /dev/null").ok();
@@ -149,7 +149,7 @@ fn c41_a_name_belongs_to_the_user_who_used_it_first() {
     mounted.sh_as(1002, "w1", "echo stolen > tasks/completed/a").refused("Permission denied");
     mounted.sh_as(1002, "w1", "rm -f tasks/claim/a").refused("Permission denied");
     mounted.sh_as(1002, "w1", "echo stolen > tasks/claim/a").refused("Permission denied");
-    // The sentence is for the user who asked, and not for the owner of the name.
+    // `why` shows the message to the user that made the request, not to the owner of the name.
     let sentence = "the name w1 belongs to uid 1001; set CREWFS_WORKER to a name of your own";
     let why = mounted.read("workers/uid-1002/why");
     assert!(why.contains(sentence), "{why}");
@@ -160,7 +160,7 @@ fn c41_a_name_belongs_to_the_user_who_used_it_first() {
     mounted.sh("w1", "echo 'root may' > tasks/claim/a").ok();
     mounted.sh_as(1002, "w2", "touch tasks/claim/b").ok();
     mounted.sh_as(1001, "w1", "touch tasks/completed/a").ok();
-    // It still belongs to that user after a restart.
+    // The name still belongs to that user after a restart.
     drop(mounted);
     let mounted = project.mount(&[]);
     mounted.sh_as(1001, "w2", "touch tasks/claim/c").refused("Permission denied");
@@ -245,7 +245,7 @@ fn c45_a_generated_name_that_was_taken_in_advance_is_another_one() {
 fn c46_operators_may_be_named_users_alone() {
     as_root!();
     let project = project!();
-    // They need the right to make the name, too.
+    // Operators also need the permission to create the name.
     project.is_for_everybody();
     let mounted = project.mount(&["operators=nobody"]);
     mounted.operator("touch tasks/paused").refused("Permission denied");

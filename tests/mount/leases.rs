@@ -1,4 +1,4 @@
-//! Leases: activity renews, silence ends, a restart keeps (C30–C33). Time is what is tested here, so some of it passes.
+//! Leases: activity renews them, silence ends them, a restart keeps them (C30–C33). These tests are about time, so some of it passes.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ fn c31_a_silent_worker_loses_its_claim_and_cannot_come_back() {
     assert_eq!(lost["worker"], "w1");
     assert!(lost["reason"].as_str().unwrap().starts_with("its lease ran out after "), "{lost}");
     assert_eq!(holder(&mounted, "long"), "w1", "the task's own lease counts");
-    // C24: it is too late, and it is told so.
+    // C24: the worker is too late, and `why` says so.
     mounted.sh("w1", "echo done > tasks/completed/a").refused("Permission denied");
     let why = mounted.read("workers/w1/why");
     assert!(why.contains("your claim ended at") && why.contains("its lease ran out"), "{why}");
@@ -48,7 +48,7 @@ fn c34_no_lease_is_longer_than_the_mount_allows() {
     assert!(mounted.json("status/b").get("warnings").is_none());
     mounted.sh("w1", "touch tasks/claim/a tasks/claim/b").ok();
     drop(mounted);
-    // A claim that was made under a longer one, too.
+    // The maximum also applies to a claim that was made under a longer one.
     let mounted = project.mount(&["lease_max=1s"]);
     assert_eq!(mounted.json("status/b")["lease"], "1s");
     mounted.until_state("a", "ready");
@@ -97,7 +97,7 @@ fn c32_lost_claims_are_attempts_and_given_back_ones_are_not() {
     let lost = status["lost_claims"].as_array().unwrap();
     let workers: Vec<_> = lost.iter().map(|loss| loss["worker"].as_str().unwrap()).collect();
     assert_eq!(workers, ["w0", "w0", "w0", "w1", "w2"]);
-    // An operator may start it again.
+    // An operator may retry the task.
     mounted.operator("mv tasks/failed/a tasks/ready/").ok();
     assert_eq!(mounted.state("a"), "ready");
 }
@@ -109,7 +109,7 @@ fn c33_a_restart_keeps_claims_and_gives_each_its_lease_anew() {
     let mut mounted = project.mount(&["lease=2s"]);
     mounted.sh("w1", "touch tasks/claim/a").ok();
     mounted.stop();
-    // Longer than the lease, without anybody to serve.
+    // Longer than the lease, while no daemon runs.
     std::thread::sleep(Duration::from_millis(2_500));
     let mounted = project.mount(&["lease=2s"]);
     let start = Instant::now();

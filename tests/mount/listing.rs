@@ -1,4 +1,4 @@
-//! Listing: each task in exactly one directory, the best first, however many there are (C12, C13).
+//! Listing: each task is in exactly one directory, the best first, however many there are (C12, C13).
 
 use std::collections::BTreeMap;
 
@@ -97,7 +97,7 @@ fn c12_big_directories_are_listed_whole_while_they_change() {
     assert_eq!(mounted.sh("w1", "ls -l tasks/ready | wc -l").ok().trim(), (TASKS + 1).to_string());
     assert_eq!(mounted.json("queue.json").as_object().unwrap().len(), TASKS);
 
-    // One listing is one moment, however long it takes to read it.
+    // One listing shows one moment, however long a process takes to read it.
     let mut reading = std::fs::read_dir(mounted.desk("ready")).unwrap();
     let first = reading.next().unwrap().unwrap();
     let claim = "for n in $(seq -w 1000 1100); do touch tasks/claim/a-task-with-quite-a-long-name-0$n; done";

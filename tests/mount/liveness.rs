@@ -1,4 +1,4 @@
-//! Liveness: the process that a worker is known by is followed, and its claims end with it (C31).
+//! Liveness: the daemon watches the process that identifies a worker, and the worker's claims end with that process (C31).
 
 use std::fs;
 use std::io::{BufRead, BufReader, PipeWriter, Write};
@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::harness::{Mounted, Project, project};
 use crate::process::{slow, until};
 
-/// How soon a claim must have returned.
+/// The time within which a claim must have returned.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// A shell that does what it is told, line by line, and says when each is done. It is killed when it is dropped.
+/// A shell that runs orders line by line and reports when each is done. Dropping it kills it.
 struct Shell {
     child: Child,
     orders: Option<PipeWriter>,
@@ -36,7 +36,7 @@ impl Shell {
         Shell { child, orders: Some(writer), said }
     }
 
-    /// A shell of this name as a program, for a worker of that name; an empty one is none.
+    /// A shell whose program has this name, for a worker of that name. An empty worker name means none.
     fn named(project: &Project, mounted: &Mounted, program: &str, worker: &str) -> Shell {
         let mut command = Command::new(program_named(project, program));
         command.env("CREWFS_WORKER", worker);
@@ -47,7 +47,7 @@ impl Shell {
         self.child.id()
     }
 
-    /// Have it do something well; what it printed.
+    /// Run an order that must succeed. Returns its output.
     #[track_caller]
     fn does(&mut self, order: &str) -> String {
         self.say(order);
@@ -65,7 +65,7 @@ impl Shell {
         }
     }
 
-    /// Tell it something, and do not wait.
+    /// Send an order, and do not wait for its end.
     fn say(&self, order: &str) {
         writeln!(self.orders.as_ref().unwrap(), "{order}").unwrap();
     }
@@ -79,7 +79,7 @@ impl Shell {
         self.child.wait().unwrap();
     }
 
-    /// Let it end with this code.
+    /// Let the shell exit with this code.
     fn exit(mut self, code: i32) {
         self.say(&format!("exit {code}"));
         assert_eq!(self.child.wait().unwrap().code(), Some(code));
@@ -93,7 +93,7 @@ impl Drop for Shell {
     }
 }
 
-/// The shell under another name: a link, since a copy cannot run while another test, which was just forking, has it open for writing.
+/// The shell under another name. It is a link: a copy cannot run while a test that is just forking has it open for writing.
 fn program_named(project: &Project, name: &str) -> PathBuf {
     let program = project.dir().join(name);
     if !program.exists() {
@@ -102,7 +102,8 @@ fn program_named(project: &Project, name: &str) -> PathBuf {
     program
 }
 
-/// Whether the daemon can know how a process ended for which another one has waited: on Linux 6.15 and later, or as root outside of
+/// Whether the daemon can learn how a process ended after another process has waited for it: on Linux 6.15 and later, or as root outside
+/// of
 /// namespaces.
 fn endings_are_told(mounted: &Mounted) -> bool {
     let endings = &mounted.session()["endings"];
@@ -114,7 +115,7 @@ fn endings_are_told(mounted: &Mounted) -> bool {
     told
 }
 
-/// See that a claim returns at once, and for this reason, as far as the kernel tells how a process ended.
+/// Check that a claim returns at once and for this reason, as far as the kernel reports how a process ended.
 #[track_caller]
 fn returns(mounted: &Mounted, task: &str, reason: &str) {
     let start = Instant::now();
@@ -123,7 +124,7 @@ fn returns(mounted: &Mounted, task: &str, reason: &str) {
     let status = mounted.json(&format!("status/{task}"));
     let lost = status["lost_claims"].as_array().unwrap().last().unwrap();
     if lost["reason"] != reason {
-        // An older kernel tells it only until the parent has waited for the process.
+        // An older kernel reports it only until the parent has waited for the process.
         let untold = reason.split_once(") ").map(|(process, _)| format!("{process}) ended"));
         assert!(
             !endings_are_told(mounted) && lost["reason"].as_str() == untold.as_deref(),
@@ -132,8 +133,8 @@ fn returns(mounted: &Mounted, task: &str, reason: &str) {
     }
 }
 
-/// See that a claim is still there when whatever happened before has been heard of: another process is made to end after it,
-/// and its claim, made for that, returns.
+/// Check that a claim still stands after the daemon has handled all earlier events. For that, another process claims a probe task and is
+/// killed, and the check waits until the probe returns.
 #[track_caller]
 fn stays(project: &Project, mounted: &Mounted, task: &str, worker: &str) {
     static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
@@ -163,7 +164,7 @@ fn c31_the_end_of_an_agent_is_the_end_of_its_claims() {
     let reason = format!("its process (claude, {pid}) was killed by signal 9");
     returns(&mounted, "a", &reason);
     returns(&mounted, "b", &reason);
-    // Whatever the way: an agent that ends well has left its task behind too.
+    // The exit code does not matter: an agent that ends with success leaves its task behind too.
     let mut agent = Shell::named(&project, &mounted, "codex", "w1");
     agent.does("mkdir tasks/claim/a");
     let pid = agent.pid();
@@ -185,11 +186,11 @@ fn c31_an_agent_counts_above_the_shells_that_it_starts_and_above_its_own_kind() 
     let codex = program_named(&project, "codex");
     let mut agent = Shell::named(&project, &mounted, "claude", "w1");
     agent.does(&format!("{} -c 'bash -c \"touch tasks/claim/a; true\"; true'", codex.display()));
-    // What it started is over; the agent is not.
+    // The agent's children have ended; the agent has not.
     stays(&project, &mounted, "a", "w1");
     agent.kill9();
     returns(&mounted, "a", &format!("its process (claude, {}) was killed by signal 9", agent.pid()));
-    // One that does not carry the name itself, but gives it to what it starts.
+    // An agent that does not carry the worker's name itself but passes it to its children.
     let mut agent = Shell::named(&project, &mounted, "claude", "");
     agent.does("CREWFS_WORKER=w2 bash -c 'touch tasks/claim/a; exit 3'; true");
     stays(&project, &mounted, "a", "w2");
@@ -206,11 +207,11 @@ fn c31_a_command_that_ends_well_keeps_what_it_claimed() {
     mounted.sh("w1", "bash -c 'mv tasks/ready/b tasks/claim/; true'; true").ok();
     stays(&project, &mounted, "a", "w1");
     stays(&project, &mounted, "b", "w1");
-    // What comes later and has not claimed is not looked at, however it ends.
+    // A later process that claims nothing is not watched, however it ends.
     let looks = format!("{}; cat tasks/claim/a tasks/claim/next; exit 1", "sleep 0.2");
     mounted.sh("w1", &looks).exits(1, "");
     stays(&project, &mounted, "a", "w1");
-    // Two lives: the first is gone by the time of the claim.
+    // Two processes: the first has ended by the time of the claim.
     mounted.sh("w3", "setsid bash -c 'sleep 0.1; touch tasks/claim/c' & exit 1").exits(1, "");
     mounted.until_state("c", "claimed");
     stays(&project, &mounted, "c", "w3");
@@ -231,7 +232,7 @@ fn c31_a_program_that_ends_badly_loses_what_it_claimed() {
     ] {
         let ran = mounted.sh(worker, script);
         returns(&mounted, "a", &format!("its process (bash, {}) {how}", ran.stdout.trim()));
-        // An attempt each (C32); an operator starts it anew.
+        // Each lost claim is one attempt (C32). An operator completes the task and makes it ready anew.
         let lost = mounted.json("status/a")["lost_claims"].as_array().unwrap().len();
         assert_eq!(lost, 1);
         mounted
@@ -256,7 +257,7 @@ fn c31_a_killed_parent_takes_the_claim_along_though_its_child_lives_and_the_chil
     agent.does(&order);
     agent.kill9();
     returns(&mounted, "a", &format!("its process (claude, {}) was killed by signal 9", agent.pid()));
-    // What it left behind may no longer end the task (C24), whoever has it.
+    // The agent's surviving child may no longer end the task (C24), whichever worker holds it.
     mounted.sh("w2", "touch tasks/claim/a").ok();
     fs::write(&fifo, "go\n").unwrap();
     let code = fifo.with_extension("code");
@@ -308,7 +309,7 @@ fn c31_an_orphan_is_followed_by_itself() {
     let mounted = project.mount(&[]);
     let fifo = project.dir().join("fifo");
     let mut parent = Shell::named(&project, &mounted, "parent", "w1");
-    // The child was seen while it had a parent.
+    // The daemon saw the child while the child had a parent.
     let order = format!(
         "mkfifo {0}; {1} -c 'touch tasks/claim/a; read -r go < {0}; touch tasks/claim/b; echo $$ > {0}.pid; sleep 60' &",
         fifo.display(),
@@ -347,7 +348,7 @@ fn c31_after_a_restart_the_process_is_found_again_and_why_is_still_known() {
     let why = mounted.sh("w1", "cat tasks/workers/self/why").ok();
     assert!(why.contains("your claim of a ended: its process (claude, "), "{why}");
     assert!(why.ends_with("was killed by signal 9; it is ready\n"), "{why}");
-    // What is refused later is newer.
+    // `why` then shows the later refusal.
     mounted.sh("w1", "touch tasks/claim/zzz").refused("No such file");
     assert!(mounted.read("workers/w1/why").ends_with("there is no task zzz\n"));
 }
@@ -367,7 +368,7 @@ fn c31_a_program_is_found_again_only_if_it_is_older_than_the_claim() {
     mounted.stop();
     drop(mounted);
     let mounted = project.mount(&[]);
-    // Another command of the worker, which ends badly.
+    // Another command of the worker, which fails.
     mounted.sh("w1", "cat tasks/claim/a; exit 1").exits(1, "");
     stays(&project, &mounted, "a", "w1");
     program.does(&format!("ls {place} > /dev/null"));

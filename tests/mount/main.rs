@@ -1,6 +1,6 @@
-//! The mounted filesystem, as users and agents meet it: the real program, a real mount, and real processes.
+//! The mounted filesystem as users and agents use it: the real program, a real mount, and real processes.
 //!
-//! Each test quotes the lines of the contract that it holds crewfs to (C1, C2, …; `docs/filesystem.md`).
+//! Each test quotes the lines of the contract that it checks (C1, C2, …; `docs/filesystem.md`).
 
 mod bad_input;
 mod bad_places;

@@ -1,4 +1,4 @@
-//! Who may change the queue (C17), and that no claim keeps root or operators out of the project (C53).
+//! The right to change the queue (C17), and that no claim keeps root or operators out of the project (C53).
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
@@ -8,7 +8,7 @@ use rustix::fs::{XattrFlags, setxattr};
 use crate::harness::{Mounted, Project, as_root, project};
 use crate::process::{Ran, run};
 
-/// Every way to change the queue, each of which a member can go: in this order, from one task that is ready.
+/// Every way to change the queue, all open to a member. They run in this order and start with one ready task.
 const CHANGES: [&str; 17] = [
     "touch tasks/claim/a",
     "echo note > tasks/claim/a",
@@ -28,11 +28,11 @@ const CHANGES: [&str; 17] = [
     "touch tasks/workers/self/drain",
     "rm tasks/workers/self/drain",
 ];
-/// A user and a group that no machine has names for.
+/// A user and a group that have no name on any machine.
 const USER: u32 = 4_321;
 const GROUP: u32 = 4_400;
 
-/// Run a script as that user in these groups, the first of which is its own.
+/// Run a script as that user in these groups. The first group is the user's primary group.
 fn as_member(mounted: &Mounted, groups: &[u32], script: &str) -> Ran {
     let mut command = std::process::Command::new("setpriv");
     let rest: Vec<String> = groups[1..].iter().map(u32::to_string).collect();
@@ -68,7 +68,7 @@ fn give(project: &Project, mode: u32, uid: u32, gid: u32) {
     std::fs::set_permissions(project.tasks(), PermissionsExt::from_mode(mode)).unwrap();
 }
 
-/// Whether the user in these groups can change the queue; that all ways agree.
+/// Whether the user in these groups can change the queue. Checks that all ways agree.
 #[track_caller]
 fn may_change(mounted: &Mounted, groups: &[u32]) -> bool {
     let outcomes: Vec<bool> =
@@ -94,7 +94,7 @@ fn c17_who_may_not_write_in_the_tasks_directory_changes_nothing() {
     let why = mounted.read("workers/u1/why");
     let sentence = "changing the queue takes the right to write in the directory tasks/, which uid 4321 lacks; ask its owner";
     assert!(why.contains(sentence), "{why}");
-    // What is there to be read is read, and what a member has done stays as it is.
+    // The user can read what exists, and cannot change what a member has done.
     mounted.sh("w1", "echo done > tasks/claim/a && echo done > tasks/completed/a").ok();
     assert_eq!(as_member(&mounted, &[USER], "cat tasks/completed/a").ok(), "done\n");
     for change in
@@ -130,7 +130,7 @@ fn c17_the_right_comes_from_owner_group_or_option() {
         give(&project, mode, uid, gid);
         assert_eq!(may_change(&mounted, groups), may, "{mode:o} {uid}:{gid}, as one in {groups:?}");
     }
-    // The right to publish is the kernel's to judge, which agrees.
+    // The kernel decides on the right to publish, and its decision agrees.
     give(&project, 0o775, 0, GROUP);
     as_member(&mounted, &[USER, GROUP], "echo '# T' > tasks/b.md").ok();
     as_member(&mounted, &[USER], "echo '# T' > tasks/c.md").refused("Permission denied");
@@ -158,7 +158,7 @@ fn c17_an_acl_gives_the_right_and_takes_it() {
         ((NAMED_USER, 7, USER), rest(5, 5), &[USER], false),
         ((NAMED_USER, 5, USER), rest(7, 7), &[USER, GROUP], false),
         ((NAMED_USER, 7, USER + 1), rest(5, 7), &[USER], false),
-        // The mode shows the mask as the rights of the group, which has fewer.
+        // The mode shows the ACL's mask as the group's rights, and the group has fewer.
         ((NAMED_USER, 7, USER + 1), rest(5, 7), &[USER, GROUP], false),
         ((NAMED_GROUP, 7, GROUP + 1), rest(5, 7), &[USER, GROUP + 1], true),
     ] {
@@ -185,7 +185,7 @@ fn c53_no_claim_keeps_root_or_operators_out_of_the_project() {
     mounted.sh_as(1_002, "u2", "echo u2 >> f").refused("busy");
     mounted.operator("echo operator >> f && mkdir d && mv f d/ && mv d/f . && rmdir d").ok();
     mounted.sh("w1", "echo root, as a worker >> f && touch g && rm g").ok();
-    // Among its own workers root has the same order as others.
+    // As a worker, root waits for other workers like any other worker.
     mounted.operator("rm tasks/claim/all").ok();
     mounted.sh("w1", "touch tasks/claim/all").ok();
     mounted.sh("w2", "echo w2 >> f").refused("busy");

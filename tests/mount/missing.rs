@@ -1,4 +1,4 @@
-//! What becomes of a task whose file goes: for how long it is waited for, who is told, and what is kept (C14).
+//! A task whose file is removed: how long crewfs waits for the file, which workers it notifies, and what it keeps (C14).
 
 use std::fs;
 
@@ -9,11 +9,11 @@ use crate::process::until;
 
 const STATES: [&str; 6] = ["ready", "blocked", "rejected", "claimed", "completed", "failed"];
 const GRACE: &str = "file_grace=300ms";
-/// Longer than any test.
+/// Longer than any test takes.
 const LONG_GRACE: &str = "file_grace=60s";
 const PUT: &str = "put() { printf -- '---\\ntitle: New\\n---\\n' > tasks/$1.md; }; ";
 
-/// A task in each state, with this in its name; w1 holds or has finished what is not open.
+/// A task in each state, with this in its name. w1 holds or has finished those that are not open.
 fn in_every_state(project: &Project, mounted: &Mounted, name: &str) {
     for state in STATES {
         let text = match state {
@@ -34,7 +34,7 @@ fn in_every_state(project: &Project, mounted: &Mounted, name: &str) {
     mounted.sh("w1", &script).ok();
 }
 
-/// What stands when all files of these tasks are gone, as soon as the grace is over.
+/// Check what remains once all files of these tasks are gone and the grace is over.
 fn stays_as_the_table_says(mounted: &Mounted, name: &str, how: &str) {
     for state in ["ready", "blocked", "rejected"] {
         until(&format!("{state}-{name} is withdrawn: {how}"), || {
@@ -145,7 +145,7 @@ fn c14_a_file_that_comes_back_in_time_is_an_edit() {
     until("all are gone", || gone(&mounted));
     back();
     is_as_before(&mounted, "beneath the mount");
-    // Gone while it is mounted, back while it is not; and the other way round.
+    // The file is removed while mounted and restored while unmounted; then the other way round.
     mounted.sh("w1", "rm tasks/{ready,blocked,rejected,claimed,completed,failed}-a.md").ok();
     mounted.stop();
     back();
@@ -155,7 +155,7 @@ fn c14_a_file_that_comes_back_in_time_is_an_edit() {
     files.iter().for_each(|file| fs::remove_file(file).unwrap());
     let mut mounted = project.mount(&[LONG_GRACE]);
     assert!(gone(&mounted));
-    // A crash loses nothing of that.
+    // A crash keeps all of that.
     mounted.kill9();
     drop(mounted);
     let mounted = project.mount(&[LONG_GRACE]);
@@ -196,7 +196,7 @@ fn c14_a_task_without_a_file_cannot_be_claimed() {
         assert_eq!(mounted.json(&format!("status/{id}"))["file"], "missing");
         assert_eq!(mounted.sh("w1", "readlink tasks/next; touch tasks/claim/next").ok(), "ready/worse\n");
         assert_eq!(mounted.json("workers/w1/status")["claims"], json!(["worse"]));
-        // What is published under the name is ready before its writer goes on.
+        // A task that is published under the name is ready before its writer goes on.
         mounted
             .sh(
                 "w1",
@@ -238,11 +238,11 @@ fn c14_the_holder_of_a_task_is_told_that_its_file_is_gone() {
             stop.contains(&format!("You hold {id}, but its instructions were withdrawn")),
             "{place}: {stop}"
         );
-        // Longer than the grace: the task of another name is withdrawn meanwhile.
+        // This takes longer than the grace: a task of another name is withdrawn meanwhile.
         mounted.sh("w1", "echo '# T' > tasks/marker.md; ls tasks/ready/marker; rm tasks/marker.md").ok();
         mounted.until_state("marker", "");
         assert_eq!(mounted.state(id), "claimed", "{place}");
-        // It works on as before, and comes back as an edit.
+        // The holder works on as before, and publishing the task again is an edit.
         mounted.sh("w1", &format!("echo more > tasks/claim/{id}; {PUT} put {id}")).ok();
         let status = mounted.json(&format!("status/{id}"));
         assert_eq!(
@@ -283,7 +283,7 @@ fn c14_a_claim_that_ends_without_a_file() {
         assert_eq!(mounted.read(&format!("blocked/{id}")), "its file is being replaced\n", "{end}");
         mounted.sh("w2", &format!("touch tasks/claim/{id}")).refused("busy");
     }
-    // In time, it is the same task with what it went through.
+    // Within the grace, a new file continues the same task with its history.
     mounted.sh("w2", "echo '# T' > tasks/taken.md").ok();
     assert_eq!(mounted.state("taken"), "ready");
     assert!(mounted.read("status/taken").contains("taken away by root"));
@@ -318,7 +318,7 @@ fn c14_only_an_operator_forgets_a_finished_task_and_only_without_its_file() {
             mounted.sh(worker, &forget).refused("Permission denied");
             assert_eq!(mounted.state(state), state);
         }
-        // Published again, it is the same task, which is done.
+        // Published again, it is the same task, and it is finished.
         let published = mounted.json(&format!("status/{state}"))["published"].clone();
         mounted.sh("w2", &format!("{PUT} put {state}")).ok();
         assert_eq!(mounted.state(state), state);
@@ -344,7 +344,7 @@ fn c14_only_an_operator_forgets_a_finished_task_and_only_without_its_file() {
         assert!(log.contains(&format!(r#""event":"forgotten","task":"{state}","by":"root"}}"#)), "{log}");
         mounted.operator(&forget.replace("rm -f", "rm")).refused("No such file");
     }
-    // A need that was met stays met, until its id is published again: now as a new task.
+    // A met need stays met until its id is published again, which makes a new task.
     assert_eq!(
         (mounted.state("after-completed"), mounted.state("after-failed")),
         ("ready".into(), "blocked".into())
@@ -378,7 +378,7 @@ fn c14_what_other_workers_may_not_take_away() {
         mounted.sh("w1", "test -e tasks/held.md").ok();
     }
     assert!(mounted.read("workers/w2/why").contains("held is being worked on by w1"));
-    // What leaves a file at the name is an edit.
+    // A change that leaves a file at the name is an edit.
     mounted.sh("w2", &format!("{PUT} put held; echo '# T' > tasks/.new; mv tasks/.new tasks/held.md; mv tasks/other.md tasks/held.md")).ok();
     assert_eq!(mounted.json("status/held")["worker"], "w1");
     mounted.until_state("other", "");

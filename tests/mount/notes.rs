@@ -1,4 +1,4 @@
-//! Notes, and what they do not do: claim a task anew for a worker that lost it (C28). What an operator's hand leaves behind.
+//! Notes. A note does not claim a task again for a worker that lost it (C28). Also the effects of changes that an operator makes by hand.
 
 use std::fs;
 
@@ -32,10 +32,10 @@ fn c28_a_workers_note_is_that_of_its_youngest_claim() {
         (&json!("of a"), &json!("of b"))
     );
     assert_eq!(mounted.sh("w1", &format!("cat {note}")).ok(), "of b\n");
-    // As editors and agents write it.
+    // As editors and agents write a note.
     mounted.sh("w1", "python3 -c \"open('tasks/workers/self/note', 'w').write('by python')\"").ok();
     assert_eq!(mounted.sh("w1", &format!("cat {note}")).ok(), "by python\n");
-    // It belongs to its worker.
+    // The note belongs to its worker.
     mounted.sh("w2", "echo x > tasks/workers/w1/note").refused("Permission denied");
     assert!(mounted.read("workers/w2/why").contains("only w1 and operators write the note of w1"));
     mounted.sh("w2", "touch tasks/workers/w2/x").refused("");
@@ -54,10 +54,10 @@ fn c28_a_workers_note_is_that_of_its_youngest_claim() {
     assert_eq!(mounted.sh("w1", &format!("cat {note}")).ok(), "");
 }
 
-/// What writes a note into a claim.
+/// Ways to write a note into a claim.
 const NOTES: [&str; 3] =
     ["echo x > tasks/claim/$T", "echo x >> tasks/claim/$T", "printf x | tee tasks/claim/$T"];
-/// What claims, whatever came before.
+/// Ways to claim a task, also after a lost claim.
 const CLAIMS: [&str; 6] = [
     "touch tasks/claim/$T",
     "mkdir tasks/claim/$T",
@@ -120,7 +120,7 @@ fn c28_a_note_claims_nothing_for_a_worker_that_lost_the_task() {
             end(&mounted, &id, &worker, how);
         }
         a_note_claims_nothing(&mounted, &worker, &id, how);
-        // Nothing forgets that: not a restart, nor another worker that had the task.
+        // The loss is remembered through a restart and through another worker's claim of the task.
         if n == 0 {
             mounted.kill9();
             drop(mounted);
@@ -135,12 +135,12 @@ fn c28_a_note_claims_nothing_for_a_worker_that_lost_the_task() {
             for claim in CLAIMS {
                 mounted.sh(&worker, &claim.replace("$T", &id)).ok();
                 assert_eq!(mounted.json(&format!("status/{id}"))["worker"], json!(worker), "{how}, {claim}");
-                // It has it again, so its notes are welcome.
+                // The worker holds the task again, so it may write notes.
                 mounted.sh(&worker, &format!("echo again > tasks/claim/{id}")).ok();
                 mounted.operator(&format!("rm tasks/claim/{id}")).ok();
             }
         }
-        // Given back by its own hand, all is as in the beginning.
+        // After the worker itself gives the task back, a note claims it again.
         mounted
             .sh(&worker, &format!("touch tasks/claim/{id}; rm tasks/claim/{id}; echo new > tasks/claim/{id}"))
             .ok();
@@ -161,7 +161,7 @@ fn c28_a_note_claims_for_a_worker_that_never_held_the_task() {
     mounted.sh("w1", "mv tasks/claim/a tasks/ready/; echo second >> tasks/claim/a").ok();
     assert_eq!(mounted.json("status/a")["note"], "second");
     mounted.operator("rm tasks/claim/a").ok();
-    // Of another task it lost nothing.
+    // The worker lost no claim of the other task.
     mounted.sh("w1", "echo x > tasks/claim/a").refused("Permission denied");
     mounted.sh("w1", "echo third > tasks/claim/b").ok();
     assert_eq!(mounted.json("status/b")["worker"], "w1");
@@ -286,7 +286,7 @@ fn c40_a_name_that_is_none_reads_and_is_told_why_it_changes_nothing() {
     let read = "cd tasks; cat queue.json workers.json summary.json status/a ready/a a.md next events.jsonl metrics.prom; ls -R";
     mounted.sh(bad, &format!("{{ {read}; }} > /dev/null")).ok();
     assert_eq!((mounted.state("a"), mounted.state("done")), ("ready".into(), "completed".into()));
-    // A file of the project is written by anybody.
+    // Every user may write a file of the project.
     let _ = fs::remove_file(project.tasks().join("b.md"));
 }
 
@@ -296,7 +296,7 @@ fn c11_a_cycle_over_a_completed_need_is_none() {
     project.task("a", "# A\n");
     let mounted = project.mount(&[]);
     mounted.sh("w1", "touch tasks/claim/a && touch tasks/completed/a").ok();
-    // Now a needs b, which needs a: but a is done.
+    // Now a needs b, and b needs a: but a is completed.
     mounted.sh("w1", "printf -- '---\\nneeds: [b]\\n---\\n' > tasks/a.md; printf -- '---\\nneeds: [a]\\n---\\n' > tasks/b.md").ok();
     assert_eq!((mounted.state("a"), mounted.state("b")), ("completed".into(), "ready".into()));
     mounted.sh("w1", "mv tasks/completed/a tasks/ready/").refused("busy");
@@ -307,7 +307,7 @@ fn c11_a_cycle_over_a_completed_need_is_none() {
         "{why}"
     );
     assert_eq!((mounted.state("a"), mounted.state("b")), ("completed".into(), "ready".into()));
-    // Once the other is done as well, there is none any more.
+    // Once b is completed as well, no cycle is left.
     mounted
         .sh("w1", "touch tasks/claim/b && touch tasks/completed/b && mv tasks/completed/a tasks/ready/")
         .ok();
@@ -315,7 +315,7 @@ fn c11_a_cycle_over_a_completed_need_is_none() {
     mounted.sh("w1", "mv tasks/completed/b tasks/ready/").refused("busy");
     mounted.sh("w1", "echo '# A' > tasks/a.md; mv tasks/completed/b tasks/ready/").ok();
     assert_eq!((mounted.state("a"), mounted.state("b")), ("ready".into(), "blocked".into()));
-    // One that is really there is broken by completing one of its tasks by hand.
+    // Completing one of its tasks by hand breaks a real cycle.
     mounted.sh("w1", "printf -- '---\\nneeds: [b]\\n---\\n' > tasks/a.md; ls tasks/rejected/a").ok();
     assert_eq!((mounted.state("a"), mounted.state("b")), ("rejected".into(), "blocked".into()));
 }

@@ -1,5 +1,5 @@
-//! What people and their tools look at: `summary.json`, `metrics.prom`, and what `dashboard.html` holds. How the page looks and
-//! moves is for a browser to say (`tests/programs`).
+//! The overview for people and their tools: `summary.json`, `metrics.prom`, and the content of `dashboard.html`. A browser checks how the
+//! page looks and moves (`tests/programs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use crate::process::until;
 
 const ALL: [&str; 3] = ["summary.json", "dashboard.html", "metrics.prom"];
 
-/// A crew that has done a little of everything.
+/// A crew that has done some of everything.
 fn crew(mount: &Mounted) {
     let tasks = mount.tasks();
     let write = |id: &str, head: &str| fs::write(tasks.join(format!("{id}.md")), head).unwrap();
@@ -54,7 +54,7 @@ fn what(stuck: &Value) -> [&str; 2] {
     ["kind", "task"].map(|name| stuck[name].as_str().unwrap_or_default())
 }
 
-/// How many tasks of `queue.json` are in which state, as the summary has it.
+/// The number of tasks of `queue.json` in each state, in the summary's form.
 fn counted(queue: &Value) -> Value {
     let tasks = queue.as_object().unwrap();
     let states = ["ready", "blocked", "claimed", "completed", "failed", "rejected"];
@@ -81,7 +81,7 @@ fn c1_c2_what_moves_by_itself_has_a_true_size_and_time_and_reading_changes_nothi
         until(&format!("{name} was made anew three times"), || {
             let (size, time) = stat();
             let bytes = fs::read(&path).unwrap();
-            // If it was made anew in between, the next look tells.
+            // If the document changed between the calls, the next look decides.
             if stat() != (size, time) {
                 return false;
             }
@@ -134,11 +134,11 @@ fn the_last_events_are_there_after_a_restart() {
     mount.stop();
 }
 
-/// One metric as it stands in the text.
+/// One metric of the text.
 #[derive(Debug, Default)]
 struct Family {
     kind: String,
-    /// By the name with its suffix and the labels.
+    /// By the name with its suffix, and the labels.
     samples: BTreeMap<(String, Vec<(String, String)>), f64>,
 }
 
@@ -147,8 +147,8 @@ fn is_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// The text format of Prometheus, strictly: every metric has HELP and TYPE once, in this order, before its samples, which
-/// stand together; no sample is there twice; every line is complete.
+/// Parses the text format of Prometheus strictly: every metric has HELP and TYPE once, in this order, before its samples. Its samples
+/// stand together, no sample occurs twice, and every line is complete.
 fn parsed(text: &str) -> BTreeMap<String, Family> {
     assert!(text.ends_with('\n'));
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
@@ -239,7 +239,7 @@ fn metrics_are_well_formed_and_count_what_happened() {
 
     mount.sh("w1", "echo one > shared").ok();
     mount.sh("w2", "echo two > shared").refused("busy");
-    // No event tells of it: it shows within a second.
+    // No event records a refused change. It shows within a second.
     until("the refused change is counted", || {
         let families = parsed(&mount.read("metrics.prom"));
         families["crewfs_refused_changes_total"].samples.values().sum::<f64>() == 1.0
@@ -247,7 +247,7 @@ fn metrics_are_well_formed_and_count_what_happened() {
     mount.stop();
 }
 
-/// What Prometheus itself says of the text, where its tool is installed.
+/// Prometheus' own check of the text, where its tool is installed.
 fn promtool(text: &str) {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
