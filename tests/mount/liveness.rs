@@ -102,9 +102,8 @@ fn program_named(project: &Project, name: &str) -> PathBuf {
     program
 }
 
-/// Whether the daemon can learn how a process ended after another process has waited for it: on Linux 6.15 and later, or as root outside
-/// of
-/// namespaces.
+/// Whether the daemon can learn how a process ended after another process has waited for it: on Linux 6.15 and later, or as root
+/// outside of namespaces.
 fn endings_are_told(mounted: &Mounted) -> bool {
     let endings = &mounted.session()["endings"];
     let told = endings["by"] != "nothing";

@@ -1,4 +1,4 @@
-//! Where it is mounted, and what is unmounted, although other users change what the paths lead to (C74).
+//! Mount points. crewfs mounts and unmounts the right place, although other users change the paths to it (C74).
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -12,9 +12,9 @@ use crate::bad_places::shell;
 use crate::harness::{as_root, project};
 use crate::process::{mounts_below, until};
 
-/// While `work` runs, two names are exchanged without a pause.
+/// Exchange two names without a pause while `work` runs.
 fn exchanging(a: &Path, b: &Path, work: impl FnOnce()) {
-    /// Set also when a test fails.
+    /// Sets the flag even when a test panics.
     struct Over<'a>(&'a AtomicBool);
     impl Drop for Over<'_> {
         fn drop(&mut self) {
@@ -79,7 +79,7 @@ fn c74_root_follows_no_link_of_an_ordinary_user_to_a_place() {
     let said = "is a symbolic link of user 4321";
     project.crewfs(["mount".as_ref(), source, link.as_os_str()]).exits(1, said);
     project.crewfs(["mount".as_ref(), link.as_os_str()]).exits(1, said);
-    // The place itself is exchanged with it, again and again.
+    // The mount point itself is exchanged with the link, again and again.
     exchanging(project.mountpoint(), &link, || {
         for _ in 0..6 {
             let place = project.mountpoint().as_os_str();
@@ -116,7 +116,7 @@ fn c74_a_mount_of_another_user_that_claims_to_show_a_project_ends_no_daemon() {
     let mut mounted = project.mount(&[]);
     let claim = project.dir().join("claim");
     fs::create_dir(&claim).unwrap();
-    // As fusermount3 mounts for a user, whose daemon ends at once.
+    // As fusermount3 mounts for a user, with a daemon that ends at once.
     let script = format!(
         "exec 9<>/dev/fuse && mount -i -t fuse.crewfs -o fd=9,rootmode=40000,user_id=4321,group_id=4321 '{}' '{}'",
         project.source().display(),
@@ -140,7 +140,7 @@ fn c74_a_mount_is_found_again_when_a_directory_above_it_was_renamed() {
     let mounted = project.mount_at(&place, &[]);
     let device = fs::metadata(&place).unwrap().dev();
     fs::rename(&above, project.dir().join("renamed")).unwrap();
-    // What is at its path now is left alone.
+    // Another mount that now has its path is left alone.
     fs::create_dir_all(&place).unwrap();
     mount("tmpfs", &place, "tmpfs", MountFlags::empty(), None).unwrap();
     let renamed = project.dir().join("renamed/place");

@@ -1,5 +1,5 @@
-//! What another user has put into a state directory, or in its place, before root comes: it is refused, and nothing outside is
-//! changed, waited for, or believed (C73).
+//! Files that another user has put into a state directory, or in its place, before root mounts. crewfs refuses them, and it changes no
+//! file outside, waits for none, and trusts none (C73).
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -12,21 +12,21 @@ use crate::bad_places::shell;
 use crate::harness::{Project, as_root, project};
 use crate::process::{Ran, crewfs, mounts_below, run};
 
-/// An ordinary user, the member of the project who plants.
+/// An ordinary user: the member of the project that plants the files.
 const MEMBER: u32 = 4321;
 
 fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// `crewfs mount`, in the background, as a service does it.
+/// `crewfs mount`, in the background, as a service runs it.
 fn try_mount(project: &Project) -> Ran {
     let mut mount = crewfs();
     mount.arg("mount").arg(project.source()).arg(project.mountpoint()).args(["-o", "allow_other"]);
     run(mount)
 }
 
-/// A state directory that crewfs has not made, and a file outside that is not to be touched.
+/// A state directory that crewfs has not made, and a file outside that must not change.
 fn with_state(project: &Project) -> (PathBuf, PathBuf) {
     let (state, outside) = (project.source().join(".crewfs"), project.dir().join("outside"));
     fs::create_dir(&state).unwrap();
@@ -35,7 +35,7 @@ fn with_state(project: &Project) -> (PathBuf, PathBuf) {
     (state, outside)
 }
 
-/// That mounting refuses `project` with this sentence, and no command waits, or changes anything.
+/// Check that mounting refuses `project` with this sentence, and that no command waits or changes anything.
 #[track_caller]
 fn assert_refused(project: &Project, said: &str, outside: &Path) {
     let entries = |place: &Path| fs::read_dir(place).map_or(0, Iterator::count);
@@ -44,7 +44,7 @@ fn assert_refused(project: &Project, said: &str, outside: &Path) {
     try_mount(project).exits(1, said);
     project.crewfs(["log".as_ref(), project.source().as_os_str()]).exits(1, said);
     let doctor = project.crewfs(["doctor".as_ref(), project.source().as_os_str()]);
-    // What is another user's throughout is in order for that user.
+    // A directory that belongs entirely to another user is in order for that user.
     let others = said.starts_with("belongs to user");
     assert!(others || doctor.stdout.contains("problem"), "{doctor:#?}");
     assert_eq!(fs::read(outside).unwrap(), b"precious", "{said}");
@@ -70,7 +70,7 @@ fn c73_what_is_planted_in_the_state_directory_is_refused() {
         assert_refused(&project, "is one of 2 hard links", &outside);
         fs::remove_file(&planted).unwrap();
     }
-    // What the refusal says is what helps.
+    // The command in the refusal solves the problem.
     symlink(&outside, state.join("lock")).unwrap();
     let said = try_mount(&project).exits(1, "rm -r ");
     shell(said.trim().rsplit_once("remove it: ").unwrap().1).ok();
@@ -89,7 +89,7 @@ fn c73_a_state_directory_of_another_user_is_refused() {
     fs::write(state.join("snapshot.json"), "{}").unwrap();
     chown(state.join("snapshot.json"), Some(MEMBER), None).unwrap();
     assert_refused(&project, &format!("snapshot.json belongs to user {MEMBER}"), &outside);
-    // The daemon of that user serves it, and root does not look into it as root.
+    // That user's own daemon serves such a directory. Root does not look into it as root.
     fs::remove_dir_all(&state).unwrap();
     symlink("/etc", &state).unwrap();
     assert_refused(&project, "is a symbolic link, where crewfs keeps a directory of its own", &outside);
@@ -101,7 +101,7 @@ fn c73_a_state_directory_that_others_may_write_is_refused_with_the_command_that_
     project.mount(&[]).stop();
     let (state, outside) = (project.source().join(".crewfs"), project.dir().join("outside"));
     fs::write(&outside, "precious").unwrap();
-    // As deployments had it that let a group write everywhere in the project.
+    // As in deployments that let a group write everywhere in the project.
     shell(&format!("chmod -R g+rwX '{0}' && chmod g+s '{0}'", state.display())).ok();
     assert_refused(&project, "can be changed by others than its owner (mode 2770)", &outside);
     let said = try_mount(&project).exits(1, "close it: chmod -R go-w ");
@@ -150,7 +150,7 @@ fn c73_the_demo_takes_no_directory_that_is_there_already() {
     let (planted, outside) = (project.dir().join("planted"), project.dir().join("outside"));
     fs::create_dir(&planted).unwrap();
     fs::write(&outside, "precious").unwrap();
-    // Names that it would take have the number of its process.
+    // The names that the demo would take contain its pid.
     let script = format!(
         "for name in crewfs-demo-$$ crewfs-demo-$$-0; do
              mkdir -p \"$TMPDIR/$name/project/.crewfs\" && ln -s '{}' \"$TMPDIR/$name/project/.crewfs/lock\"

@@ -1,4 +1,4 @@
-//! What a command does when nobody reads what it prints, or when that cannot be written: the work is done to its end.
+//! Commands whose output has no reader or cannot be written: the command still completes its work.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -8,19 +8,19 @@ use std::process::{Command, Stdio};
 use crate::harness::project;
 use crate::process::{crewfs, run};
 
-/// A pipe whose reader has seen enough.
+/// A pipe whose reader has closed it.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer.into()
 }
 
-/// A file on a disk that is full.
+/// A file on a full disk.
 fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
 }
 
-/// Run crewfs with this for standard output: its exit code, and what it said on standard error.
+/// Run crewfs with this as standard output. Returns its exit code and its standard error.
 #[track_caller]
 fn printed_on<A: AsRef<OsStr>>(out: Stdio, arguments: &[A]) -> (Option<i32>, String) {
     let mut command = crewfs();
@@ -55,7 +55,7 @@ fn every_command_does_its_work_although_nobody_reads_what_it_prints() {
         assert_eq!(printed_on(full(), &arguments), (Some(1), SAID.into()), "{line}");
     }
     mounted.stop();
-    // From the disk it is read in another way.
+    // Without a mount, the command reads the log from the disk by other code.
     let log = words("log PLACE", project.source());
     assert_eq!(printed_on(closed(), &log), (Some(0), String::new()));
     assert_eq!(printed_on(full(), &log), (Some(1), SAID.into()));
@@ -86,7 +86,7 @@ fn the_exit_code_is_that_of_the_work_when_both_went_wrong() {
     let nowhere = words("doctor PLACE", project.mountpoint());
     let (code, said) = printed_on(closed(), &nowhere);
     assert_eq!((code, said.lines().count()), (Some(3), 1), "{said}");
-    // An init that is refused a file says so on both.
+    // An init that may not change a file reports it on standard output and on standard error.
     fs::create_dir(project.source().join(".claude")).unwrap();
     fs::write(project.source().join(".claude/settings.json"), "[]").unwrap();
     let (code, said) = printed_on(full(), &words("init --client claude PLACE", project.source()));

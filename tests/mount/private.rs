@@ -1,4 +1,4 @@
-//! The text of a task is for users who may read its file (C18).
+//! The text of a task is only for users that may read its file (C18).
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -18,13 +18,13 @@ fn other(mounted: &Mounted, script: &str) -> Ran {
     mounted.sh_as(OTHER, "u2", script)
 }
 
-/// Every place of the desk where the other user reads a secret.
+/// Every place of the desk where the other user can read a secret.
 fn leaks(mounted: &Mounted) -> String {
     let places = "grep -rslI SECRET tasks tasks/next tasks/claim/next tasks/workers/self/; true";
     other(mounted, places).ok()
 }
 
-/// The other user reads no secret anywhere on the desk; its owner does, in this file.
+/// Check that the other user reads no secret anywhere on the desk, and that the owner reads it in this file.
 #[track_caller]
 fn only_the_owner_reads(mounted: &Mounted, file: &str) {
     assert_eq!(leaks(mounted), "");
@@ -32,7 +32,7 @@ fn only_the_owner_reads(mounted: &Mounted, file: &str) {
     assert!(mounted.read(file).contains("SECRET"), "root reads {file}");
 }
 
-/// A project where every user may change the queue.
+/// A project whose queue every user may change.
 fn shared(project: &Project) -> Mounted {
     project.is_for_everybody();
     project.mount(&[])
@@ -62,7 +62,7 @@ fn c18_a_private_task_is_shown_without_its_text_and_claimed_by_none_who_cannot_r
     assert_eq!((&seen["private"], seen.get("owns")), (&true.into(), None));
     let queue: Value = serde_json::from_str(&other(&mounted, "cat tasks/queue.json").ok()).unwrap();
     assert_eq!(queue["p"]["title"], "A title");
-    // It cannot be claimed, in no way.
+    // The other user cannot claim the task in any way.
     for claim in [
         "touch tasks/claim/p",
         "echo note > tasks/claim/p",
@@ -82,7 +82,7 @@ fn c18_a_private_task_is_shown_without_its_text_and_claimed_by_none_who_cannot_r
     assert!(mounted.read("workers/u2/why").contains("nothing that is ready is for u2: the files of 1 tasks"));
     let stop = "cat tasks/workers/self/should-stop; readlink tasks/next; true";
     assert!(other(&mounted, stop).ok().contains("No task is ready yet"));
-    // The next one is passed over, and is the next one for its owner.
+    // `next` passes over the private task for the other user, and offers it to its owner.
     project.task("q", "# Q\n");
     mounted.until_state("q", "ready");
     assert_eq!(other(&mounted, "readlink tasks/next").ok(), "ready/q\n");
@@ -120,7 +120,7 @@ fn c18_notes_results_and_reasons_of_a_private_task_are_private() {
     )
     .ok();
     only_the_owner_reads(&mounted, "completed/p");
-    // Every line is at the same place for every user, and is an event.
+    // Every line is at the same offset for every user, and is an event.
     let (all, some) = (mounted.read("events.jsonl"), other(&mounted, "cat tasks/events.jsonl").ok());
     assert_eq!(all.len(), some.len());
     for (line, bare) in all.lines().zip(some.lines()) {
@@ -132,7 +132,7 @@ fn c18_notes_results_and_reasons_of_a_private_task_are_private() {
     }
     let part = "tail -c +200 tasks/events.jsonl | head -c 300";
     assert_eq!(other(&mounted, part).ok(), some[199..499]);
-    // What is wrong with a file is said by what is in it.
+    // The reason of a rejection quotes the file's content.
     owner(&mounted, "umask 077; printf -- '---\\npriority: SECRET\\n---\\n' > tasks/r.md").ok();
     mounted.until_state("r", "rejected");
     only_the_owner_reads(&mounted, "rejected/r");
@@ -161,7 +161,7 @@ fn c18_the_rights_are_those_of_the_file_at_any_time() {
     assert!(!may(&mounted));
     mounted.operator(&format!("chgrp {OTHER} tasks/p.md")).ok();
     assert!(may(&mounted));
-    // Beneath the mount, and while it is not there.
+    // Permissions that change beneath the mount, and while nothing is mounted.
     let beneath = |mode| {
         std::fs::set_permissions(project.tasks().join("p.md"), PermissionsExt::from_mode(mode)).unwrap()
     };
@@ -175,7 +175,7 @@ fn c18_the_rights_are_those_of_the_file_at_any_time() {
     beneath(0o640);
     let mounted = project.mount(&[]);
     assert!(may(&mounted));
-    // An ACL whose mask shows as the rights of the group gives the group nothing.
+    // An ACL whose mask shows as the group's rights gives the group nothing.
     let acl = "python3 - <<'E'\nimport os, struct\ne = [(1,6,-1),(2,4,7),(4,0,-1),(16,4,-1),(32,0,-1)]\n\
                os.setxattr('tasks/p.md', 'system.posix_acl_access', struct.pack('<I', 2) + b''.join(struct.pack('<HHi', *x) for x in e))\nE";
     if mounted.operator(acl).code == Some(0) {
@@ -200,7 +200,7 @@ fn c18_what_was_private_is_not_made_known_by_another_file() {
     drop(mounted);
     let mounted = project.mount(&[]);
     only_the_owner_has_it(&mounted);
-    // A file that makes no task of an open one shows nothing of what it was.
+    // When a new file turns an open task into a rejected one, the rejected task shows nothing of the old text.
     mounted.operator("rm -f tasks/p.md").ok();
     owner(&mounted, &SECRET.replace("p.md", "o.md")).ok();
     other(&mounted, "rm -f tasks/o.md; printf -- '---\\npriority: x\\n---\\n' > tasks/o.md").ok();

@@ -1,4 +1,4 @@
-//! Commands that end, conditions that come true, and what is mounted: each with a limit.
+//! Commands that end, conditions that come true, and the mounts below a place. Every wait has a limit.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -10,28 +10,28 @@ use std::time::{Duration, Instant};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// How long one command of a worker may take, and how long a condition is waited for.
+/// The time limit of one command of a worker, and of the wait for one condition.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
-/// Between two looks at a condition.
+/// The time between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// How many times longer everything takes on this machine (`CREWFS_TEST_SLOWNESS`), as on an emulated one.
+/// How many times slower this machine is (`CREWFS_TEST_SLOWNESS`), for example an emulated one.
 fn slowness() -> u32 {
     std::env::var("CREWFS_TEST_SLOWNESS").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
-/// Whether this machine is too slow for what crewfs does within a bounded time.
+/// Whether this machine is too slow for the time limits of crewfs itself.
 pub(crate) fn is_slow() -> bool {
     slowness() > 1
 }
 
-/// A limit that fits this machine.
+/// The limit, extended for a slow machine.
 pub(crate) fn slow(limit: Duration) -> Duration {
     limit * slowness()
 }
 
-/// Of so many attempts those that take no longer on this machine than all of them do elsewhere. They are an odd number apart, so that every
-/// bit varies.
+/// As many of `all` attempts as a slow machine can make in the time in which another machine makes all of them. The step between
+/// them is odd, so that every bit varies.
 pub(crate) fn some_of(all: u32) -> impl Iterator<Item = u32> {
     (0..all).step_by(slowness() as usize | 1)
 }
@@ -42,7 +42,7 @@ pub(crate) fn until(what: &str, done: impl FnMut() -> bool) {
     assert!(within(LIMIT, done), "waited in vain until {what}");
 }
 
-/// Whether `done` comes true in this time.
+/// Whether `done` comes true within this time.
 pub(crate) fn within(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     let (start, limit) = (Instant::now(), slow(limit));
     while !done() {
@@ -54,7 +54,7 @@ pub(crate) fn within(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// What a command came to.
+/// The outcome of a command.
 #[derive(Debug)]
 pub(crate) struct Ran {
     /// The command.
@@ -66,14 +66,14 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    /// It went well; what it printed.
+    /// Check that it succeeded. Returns its standard output.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{self:#?}");
         self.stdout
     }
 
-    /// It was refused, and said this among other things on standard error.
+    /// Check that it failed and that its standard error contains this.
     #[track_caller]
     pub(crate) fn refused(self, said: &str) -> String {
         assert!(
@@ -83,7 +83,7 @@ impl Ran {
         self.stderr
     }
 
-    /// It ended with this code and said this on standard error.
+    /// Check that it ended with this code and that its standard error contains this.
     #[track_caller]
     pub(crate) fn exits(self, code: i32, said: &str) -> String {
         assert_eq!(self.code, Some(code), "{self:#?}");
@@ -91,7 +91,7 @@ impl Ran {
     }
 }
 
-/// Run a command to its end. One that takes longer than [`LIMIT`] is killed with all that it started, and the test fails.
+/// Run a command to its end. If it takes longer than [`LIMIT`], it is killed with all its children, and the test fails.
 #[track_caller]
 pub(crate) fn run(command: Command) -> Ran {
     run_within(LIMIT, command)
@@ -122,7 +122,7 @@ pub(crate) fn crewfs() -> Command {
     command
 }
 
-/// The program under test, as one that may open so many files at a time.
+/// The program under test, with this limit of open files.
 pub(crate) fn crewfs_with_descriptors(most: u64) -> Command {
     let program = crewfs();
     let mut command = Command::new("prlimit");
@@ -137,7 +137,7 @@ pub(crate) fn mounts_below(place: &Path) -> Vec<(PathBuf, u32)> {
     let mounts = table.lines().rev().filter_map(|line| {
         let mut fields = line.split(' ').skip(2);
         let minor = fields.next()?.split_once(':')?.1.parse().ok()?;
-        // The characters that the kernel writes as digits, the one of the digits last.
+        // The characters that the kernel writes as octal escapes. The backslash that begins an escape comes last.
         let written = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
         let place =
             written.iter().fold(fields.nth(1)?.to_string(), |place, (from, to)| place.replace(from, to));
@@ -146,14 +146,14 @@ pub(crate) fn mounts_below(place: &Path) -> Vec<(PathBuf, u32)> {
     mounts.filter(|(mountpoint, _)| mountpoint.starts_with(place)).collect()
 }
 
-/// Make every call on these mounts fail, also the ones that hang.
+/// Make every call on these mounts fail, including the calls that hang.
 pub(crate) fn abort_below(place: &Path) {
     for (_, minor) in mounts_below(place) {
         let _ = fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1");
     }
 }
 
-/// Take these mounts away, whoever uses them.
+/// Detach these mounts, even while processes use them.
 pub(crate) fn detach_below(place: &Path) {
     for (mountpoint, _) in mounts_below(place) {
         let _ = unmount(&mountpoint, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);

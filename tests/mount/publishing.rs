@@ -1,4 +1,4 @@
-//! Publishing: a task is offered when its file is complete, and follows its file from then on (C4, C10, C11, C14, C15).
+//! Publishing: a task is offered once its file is complete, and follows its file from then on (C4, C10, C11, C14, C15).
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ fn c10_a_file_is_offered_when_it_is_closed_and_not_before() {
     let script =
         "exec 3> tasks/a.md; echo '# Half' >&3; ls tasks/ready tasks/status; exec 3>&-; ls tasks/ready";
     assert_eq!(mounted.sh("w1", script).ok(), "tasks/ready:\n\ntasks/status:\na\n");
-    // Every close is followed by a look that finds it.
+    // After each close, `test -e` finds the task at once.
     let many = "for n in $(seq 60); do echo '# T' > tasks/t$n.md; test -e tasks/ready/t$n || echo $n; done";
     assert_eq!(mounted.sh("w1", many).ok(), "");
     let held = "cat > tasks/b.md <<< '# B'; cat tasks/ready/b; cp tasks/b.md tasks/c.md; readlink tasks/next";
@@ -28,7 +28,7 @@ fn c10_a_file_that_is_written_anew_is_not_offered_empty() {
     let script = "exec 3> tasks/a.md; for n in $(seq 20); do ls tasks/ready; done; printf -- '---\nneeds: [nothing]\n---\n' >&3; exec 3>&-; cat tasks/blocked/a 2>&1";
     let said = mounted.sh("w1", script).ok();
     assert!(said.contains("nothing") && !said.starts_with("a\n"), "{said}");
-    // Emptied and closed, it says nothing, so it is no task.
+    // An empty file that is closed says nothing, so it is no task.
     mounted.sh("w1", "> tasks/a.md; ls tasks/rejected/a").ok();
     let by_path = "python3 -c \"import os; os.truncate('tasks/a.md', 0); os.link('tasks/a.md', 'tasks/b.md')\"; ls tasks/rejected/b";
     (0..5).for_each(|_| drop(mounted.sh("w1", &format!("{by_path}; rm tasks/b.md")).ok()));
@@ -46,7 +46,7 @@ fn c10_a_rename_puts_a_task_in_place() {
     assert_eq!(mounted.list("ready"), ["b"]);
     mounted.sh("w1", "mv tasks/b.md tasks/b.txt").ok();
     assert_eq!(mounted.list("ready"), [""; 0]);
-    // From elsewhere in the project it is a copy, as between any two filesystems.
+    // From elsewhere in the project, mv copies the file, as between any two filesystems.
     mounted.sh("w1", "echo '# C' > c.md && mv c.md tasks/ && ls tasks/ready/c").ok();
     mounted.sh("w1", "ln tasks/c.md tasks/d.md && ls tasks/ready/d").ok();
 }
@@ -126,7 +126,7 @@ fn c11_needs_block_until_all_are_completed() {
     assert_eq!(mounted.state("last"), "blocked", "failed is not completed");
     mounted.sh("w1", "mv tasks/failed/two tasks/ready/ && touch tasks/claim/two tasks/completed/two").ok();
     assert_eq!(mounted.state("last"), "ready");
-    // What was completed stays completed when its file is tidied away, and when its record is.
+    // A completed task stays completed when its file is removed, and its dependents stay ready when its record is removed too.
     mounted.sh("w1", "rm tasks/one.md").ok();
     assert_eq!((mounted.state("one"), mounted.state("last")), ("completed".into(), "ready".into()));
     mounted.operator("rm tasks/completed/one").ok();
@@ -224,7 +224,7 @@ fn c10_every_writer_finds_its_task_however_many_write_at_once() {
     let project = project!();
     for threads in ["threads=2", "threads=1"] {
         let mut mounted = project.mount(&[threads]);
-        // A slow machine may need longer than a worker waits.
+        // On a slow machine publishing may take longer than a worker waits.
         let missed = if is_slow() { "until test -e $T; do sleep 0.1; done" } else { "echo missed $T" };
         let script = format!(
             "for n in $(seq 40); do
@@ -247,7 +247,7 @@ fn c10_a_file_that_is_closed_by_becoming_another_program_is_published() {
     let project = project!();
     project.task("held", "# T\n");
     let mounted = project.mount(&[]);
-    // The kernel closes the descriptors in the midst of execve(2): who looks into the process then waits for ever.
+    // The kernel closes the descriptors in the middle of execve(2): a daemon that looked into the process then would wait for ever.
     let script = "touch tasks/claim/held; python3 -c \"
 import os
 for name in ('tasks/a.md', 'tasks/claim/held', 'tasks/completed/held', 'tasks/notes', 'file'):

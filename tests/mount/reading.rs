@@ -1,4 +1,4 @@
-//! Reading: true sizes, times that move with the content, one document for one open, and nothing changes (C1, C2).
+//! Reading: true sizes, times that move with the content, one document for one open, and no change by reading (C1, C2).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,14 +24,14 @@ fn of_every_state(project: &Project) -> Mounted {
     mounted
 }
 
-/// What `stat` and `read` show of a file.
+/// The state of a file as `stat` and `read` show it.
 #[derive(Debug, PartialEq)]
 struct Seen {
     content: Vec<u8>,
     mtime: (i64, i64),
 }
 
-/// Every file below a directory, links not followed, each checked for its size.
+/// Every file below a directory, each checked for its size. Links are not followed.
 fn all_files(top: &Path, seen: &mut BTreeMap<PathBuf, Seen>) {
     for entry in fs::read_dir(top).unwrap() {
         let path = entry.unwrap().path();
@@ -113,7 +113,7 @@ fn c1_nothing_on_an_empty_desk_is_older_than_the_desk() {
         all_files(&mounted.tasks(), &mut seen);
         assert!(seen.contains_key(&mounted.desk("workers/w1/should-stop")));
         for path in seen.keys() {
-            // The kernel's clock ticks in milliseconds, as ours does.
+            // The kernel's clock ticks in milliseconds, as the daemon's does.
             let old = start - std::time::Duration::from_millis(20);
             assert!(fs::metadata(path).unwrap().modified().unwrap() >= old, "{}", path.display());
         }
@@ -132,7 +132,7 @@ fn c1_one_open_is_one_document() {
     mounted.sh("w1", "echo 'a much longer note than before' > tasks/claim/held").ok();
     mounted.sh("w1", "touch tasks/completed/held").ok();
     open.read_to_end(&mut text).unwrap();
-    // fstat(2) tells of the newest document: the kernel does not say which open it asks for.
+    // fstat(2) shows the newest document: the kernel does not tell the daemon for which open it asks.
     assert_eq!(text.len() as u64, size);
     let document: serde_json::Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(document["held"]["status"], "claimed");
@@ -169,7 +169,7 @@ fn c2_reading_changes_nothing() {
     let mounted = of_every_state(&project);
     fs::write(project.source().join("file.txt"), "text\n").unwrap();
     let before = project.log();
-    // A worker may read it, an operator, and who has never been heard of.
+    // A worker may read everything, and so may an operator and a worker that is new to the daemon.
     for worker in ["w1", "nobody-knows-me"] {
         mounted.sh(worker, "grep -r . . > /dev/null").ok();
         mounted.sh(worker, "find -L . -type f -exec cat {} + > /dev/null").ok();
@@ -178,12 +178,12 @@ fn c2_reading_changes_nothing() {
     }
     let copy = format!("rsync -a ./ {}/copy/", project.dir().display());
     mounted.operator(&copy).ok();
-    // And what looks like writing, but is not allowed to.
+    // Also a call that looks like a write and is not allowed.
     mounted.sh("w1", "echo x > tasks/queue.json").refused("Permission denied");
     assert_eq!(project.log(), before);
     let again = format!("rsync -ai --out-format=%n ./ {}/copy/", project.dir().display());
     let changed = mounted.operator(&again).ok();
-    // These tell how much time is left and which worker is silent, and so change by themselves.
+    // These documents show the remaining time and the silent workers, so they change by themselves.
     let with_time = ["workers", "tasks/dashboard.html", "tasks/summary.json", "tasks/metrics.prom"];
     let moved = |line: &&str| !line.ends_with('/') && !with_time.iter().any(|name| line.contains(name));
     assert_eq!(changed.lines().find(moved), None, "a second copy finds nothing new");
@@ -203,6 +203,6 @@ fn many_opens_leave_no_descriptor_open() {
     let open = || mounted.daemon_fds().len();
     let few = open();
     (0..3).for_each(|_| drop(mounted.sh("w1", &use_it).ok()));
-    // Descriptors that nobody used for a second are closed.
+    // The daemon closes descriptors that were unused for a second.
     until("descriptors are closed", || open() <= few);
 }

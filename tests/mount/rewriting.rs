@@ -1,4 +1,4 @@
-//! A result that is written again: the new one stands, and nothing of the old (C23, C26).
+//! A result that is written again: the new text stands, and none of the old (C23, C26).
 
 use crate::harness::project;
 
@@ -10,7 +10,7 @@ fn c26_a_shorter_result_leaves_nothing_of_the_longer_one() {
     let write = "touch tasks/claim/a; echo a long result > tasks/completed/a; echo short > tasks/completed/a";
     mounted.sh("w1", write).ok();
     assert_eq!(mounted.read("completed/a"), "short\n");
-    // One file: who has it open writes on in what the other left.
+    // There is one file: a descriptor that was open before writes after the content that the other one left.
     let both = "exec 3>> tasks/completed/a; : > tasks/completed/a; echo more >&3; exec 3>&-";
     mounted.sh("w1", both).ok();
     assert_eq!(mounted.read("completed/a"), "more\n");

@@ -1,4 +1,4 @@
-//! All of the front matter, as a worker sees it: capabilities, owned files, times, and why not (C11–C13, C22).
+//! The effects of the whole front matter for a worker: capabilities, owned files, times, and the reason for each refusal (C11–C13, C22).
 
 use crate::harness::project;
 use crate::process::until;
@@ -71,7 +71,7 @@ fn c12_tasks_that_own_the_same_files_are_not_worked_on_together() {
     let why = mounted.read("blocked/login");
     assert!(why.starts_with("it owns files that api owns, too, which w1 works on since "), "{why}");
     mounted.sh("w2", "touch tasks/claim/login").refused("busy");
-    // README.md may lie in src/api, too.
+    // A README.md may also be in src/api.
     assert_eq!(mounted.state("docs"), "blocked");
     mounted.sh("w1", "touch tasks/completed/api").ok();
     assert_eq!(mounted.list("ready"), ["docs", "login"]);

@@ -1,4 +1,4 @@
-//! What a service manager hears of the daemon: sd_notify(3), on a socket of the test's own.
+//! The messages that a service manager receives from the daemon: sd_notify(3), on a socket of the test's own.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn a_service_manager_hears_of_the_start_the_state_life_and_the_end() {
         let mut news = [0; 4096];
         let length = loop {
             match manager.recv(&mut news) {
-                // A signal came in; the wait goes on.
+                // A signal interrupted the wait, which goes on.
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 received => break received.expect("the daemon says something within 10 s"),
             }

@@ -1,4 +1,4 @@
-//! Files of settings: what `--config` takes, for mounting and for unmounting (C72).
+//! Settings files: the options that `--config` reads, for mounting and for unmounting (C72).
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! `crewfs sftp-server`, asked by OpenSSH's own client: who a remote worker is, and what it sees (C42).
+//! `crewfs sftp-server` with OpenSSH's own client: the identity of a remote worker, and what it sees (C42).
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::harness::{Mounted, Project, as_root, project};
 use crate::process::{Ran, crewfs, run, until};
 
-/// A user who is on every system, `daemon`, and has no rights of its own anywhere: the server needs one that has a name.
+/// A user that exists on every system, `daemon`, and has no rights of its own anywhere. The server needs a user with a name.
 const SOMEBODY: u32 = 1;
 
-/// The program where every user finds it.
+/// The program, at a place where every user can run it.
 fn program(project: &Project) -> PathBuf {
     let program = project.dir().join("crewfs");
     if !program.exists() {
@@ -22,7 +22,7 @@ fn program(project: &Project) -> PathBuf {
     program
 }
 
-/// Let OpenSSH's client give orders to `crewfs sftp-server`, both as this user, in an environment that lies.
+/// Run OpenSSH's client on `crewfs sftp-server`, both as this user, in an environment with false names.
 fn client(project: &Project, uid: u32, server: &str, orders: &str) -> Ran {
     let batch = project.dir().join("orders");
     fs::write(&batch, orders).unwrap();
@@ -40,7 +40,7 @@ fn open_to_all(path: &Path) {
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
 }
 
-/// A mounted project that everybody may write to.
+/// A mounted project that every user may write to.
 fn shared(project: &Project) -> Mounted {
     open_to_all(project.source());
     open_to_all(&project.source().join("tasks"));
@@ -68,7 +68,7 @@ fn c42_the_name_is_that_of_the_command_whatever_the_environment_says() {
         assert!(status.contains(&format!(r#""worker": "{worker}""#)), "{status}");
     }
     assert!(!mounted.desk("workers/forged").exists());
-    // Claiming, a note, and finishing.
+    // The client claims a task, writes a note, and finishes the task.
     let server = format!("--worker w1 --root {}", mounted.path().display());
     let note = project.dir().join("note");
     fs::write(&note, "half done\n").unwrap();
@@ -112,7 +112,7 @@ fn c42_with_a_root_nothing_else_is_there() {
             (format!("put {got} {}", outside.display()), ""),
         ] {
             let ran = client(&project, uid, &server, &way);
-            // Two sentences of the client for what is not there.
+            // The client has two messages for a missing file.
             let stderr = ran.stderr.replace("No such file or directory", "not found");
             Ran { stderr, ..ran }.refused(said);
         }
@@ -139,7 +139,7 @@ fn c42_a_connection_ends_with_the_mount_that_it_serves() {
             assert!(connection.try_wait().unwrap().is_none());
             if killed {
                 mounted.kill9();
-                // The next mount of the project clears the dead one.
+                // The next mount of the project removes the dead one.
                 mounted = if in_place { project.mount_in_place(&[]) } else { project.mount(&[]) };
             } else {
                 kill_process(Pid::from_raw(mounted.pid() as i32).unwrap(), Signal::TERM).unwrap();
@@ -195,7 +195,7 @@ fn c43_no_link_in_a_mount_leads_to_what_is_served() {
             .crewfs(["sftp-server", "--worker", "w1", "--root", &format!("{place}/{link}")])
             .exits(1, "is not served, because a link in the mount leads to it");
     }
-    // Links above the mount belong to the operator who wrote the command.
+    // Links above the mount belong to the operator that wrote the command.
     let above = project.dir().join("above");
     symlink(mounted.path(), &above).unwrap();
     for root in [format!("{place}/sub"), format!("{}/sub", above.display()), format!("{place}/./sub/")] {

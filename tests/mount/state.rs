@@ -1,5 +1,5 @@
-//! The state directory: that it is in its place whenever something is acknowledged, whatever is done to it; and where that place may
-//! be (C3, C27, C71).
+//! The state directory: it is in its place whenever a change is acknowledged, even after it was removed or moved; and the places where it
+//! may be (C3, C27, C71).
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::bad_places::shell;
 use crate::harness::{Mounted, Project, as_root, project};
 use crate::process::{Ran, crewfs, run, until};
 
-/// A project under git with tasks that are committed, so that `git clean` leaves them.
+/// A project under git. Its tasks are committed, so that `git clean` leaves them.
 fn with_tasks(project: &Project) {
     for id in ["a", "b", "c", "d"] {
         project.task(id, "# T\n");
@@ -18,7 +18,7 @@ fn with_tasks(project: &Project) {
     shell(&format!("cd '{}' && {git}", project.source().display())).ok();
 }
 
-/// Claim a task and complete it; what is answered is acknowledged.
+/// Claim a task and complete it. A successful answer acknowledges both.
 fn do_task(mounted: &Mounted, id: &str) -> Ran {
     mounted.sh("w1", &format!("touch tasks/claim/{id} && echo 'done {id}' > tasks/completed/{id}"))
 }
@@ -30,7 +30,7 @@ fn assert_done(mounted: &Mounted, ids: &[&str]) {
     }
 }
 
-/// What is done to the state directory, in the project's own directory.
+/// The ways in which the state directory is taken away, run in the project's own directory.
 const AWAY: [&str; 8] = [
     "git clean -fdxq",
     "rm -rf .crewfs",
@@ -52,7 +52,7 @@ fn c27_what_is_acknowledged_is_in_the_state_directory_although_that_was_taken_aw
         let events = mounted.read("events.jsonl");
         shell(&format!("cd '{}' && {away}", project.source().display())).ok();
         do_task(&mounted, "b").ok();
-        // At once: there is no time to tidy up.
+        // At once, so that the daemon has no time to tidy up.
         mounted.kill9();
         let mut mounted = project.mount(&[]);
         assert_done(&mounted, &["a", "b"]);
@@ -92,7 +92,7 @@ fn c27_a_state_directory_comes_back_also_while_nobody_does_anything() {
     assert!(lock.contains(&format!("\"pid\":{}", mounted.pid())), "{lock}");
     let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&state).unwrap());
     assert_eq!(mode & 0o777, 0o700);
-    // Stopped at once after it went: the last look is after that.
+    // The daemon is stopped just after the removal: its last check of the directory comes later.
     fs::remove_dir_all(&state).unwrap();
     mounted.stop();
     let mounted = project.mount(&[]);
@@ -134,7 +134,7 @@ fn c27_where_it_cannot_come_back_nothing_is_acknowledged_and_nothing_lost() {
     assert_done(&mounted, &["a"]);
     assert_eq!(fs::read(&state).unwrap(), b"", "what took its place is left alone");
 
-    // It comes back when its place is free.
+    // The directory comes back when its place is free.
     fs::remove_file(&state).unwrap();
     until("the log works again", || do_task(&mounted, "b").code == Some(0));
     until("what was saved is cleared away", || !rescued.exists());
@@ -142,7 +142,7 @@ fn c27_where_it_cannot_come_back_nothing_is_acknowledged_and_nothing_lost() {
     let mut mounted = project.mount(&[]);
     assert_done(&mounted, &["a", "b"]);
 
-    // The daemon ends before that.
+    // The daemon ends before the directory is back.
     shell(&taken).ok();
     do_task(&mounted, "c").refused("");
     mounted.kill9();
@@ -205,7 +205,7 @@ fn c71_a_state_directory_may_stand_outside_of_the_project() {
     do_task(&mounted, "a").ok();
     assert!(state.join("log.db").exists() && !project.source().join(".crewfs").exists());
     mounted.sh("w1", "mkdir .crewfs").refused("Operation not permitted");
-    // It is as safe there.
+    // The state directory is as safe there.
     fs::remove_dir_all(&state).unwrap();
     do_task(&mounted, "b").ok();
     let log = mounted.read("events.jsonl");

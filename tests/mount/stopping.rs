@@ -1,11 +1,11 @@
-//! Stopping: what a stop hook prints is empty, or one line that says how to go on (C60, C61).
+//! Stopping: the output of a stop hook is empty, or one line that says how to go on (C60, C61).
 
 use std::time::Instant;
 
 use crate::harness::{Mounted, project};
 use crate::process::until;
 
-/// The reason of a block, checked for everything that agent programs ask of it; nothing when the worker may stop.
+/// The reason of a block, checked for everything that agent programs require; `None` when the worker may stop.
 #[track_caller]
 fn reason(mounted: &Mounted, worker: &str) -> Option<String> {
     let answer = mounted.sh(worker, "cat tasks/workers/self/should-stop").ok();
@@ -21,7 +21,7 @@ fn reason(mounted: &Mounted, worker: &str) -> Option<String> {
     Some(reason.to_string())
 }
 
-/// What a reason tells to run, after the last colon or between words.
+/// Check that the reason contains this text, such as the command to run.
 #[track_caller]
 fn says(mounted: &Mounted, worker: &str, expected: &str) {
     let reason = reason(mounted, worker).unwrap_or_else(|| panic!("{worker} may stop"));
@@ -36,7 +36,7 @@ fn c60_a_worker_with_a_claim_is_told_to_finish_it() {
     mounted.sh("w1", "touch tasks/claim/a").ok();
     says(&mounted, "w1", "You hold a.");
     says(&mounted, "w1", "tasks/workers/self/task");
-    // The command is the exact one.
+    // The command in the reason works exactly as printed.
     let told = reason(&mounted, "w1").unwrap();
     let command = &told[told.find("echo").unwrap()..];
     mounted.sh("w1", "touch tasks/workers/self/drain").ok();
@@ -80,11 +80,11 @@ fn c60_an_idle_worker_waits_for_a_while() {
     let before = std::fs::metadata(mounted.desk("workers/w1/should-stop")).unwrap().modified().unwrap();
     until("the idle time is over", || reason(&mounted, "w1").is_none());
     assert!(start.elapsed().as_millis() >= 1_900, "{:?}", start.elapsed());
-    // C1: the answer changed without any event, and its time shows it.
+    // C1: the answer changed without an event, and its mtime shows that.
     assert_eq!(size("workers/w1/should-stop"), 0);
     let after = std::fs::metadata(mounted.desk("workers/w1/should-stop")).unwrap().modified().unwrap();
     assert!(before < after);
-    // The time begins anew with the end of a claim.
+    // The idle time begins anew when a claim ends.
     mounted.sh("w0", "touch tasks/completed/a").ok();
     says(&mounted, "w0", "No task is ready yet.");
 }
@@ -98,7 +98,7 @@ fn c60_the_tasks_directory_is_named_as_it_is() {
     let answer = mounted.sh("w1", "cat work/workers/self/should-stop").ok();
     assert!(answer.contains("touch work/claim/next and then read work/workers/self/task"), "{answer}");
     mounted.sh("w1", "touch work/claim/next && cat workers/self/should-stop task-queue.json").ok();
-    // Refusals name it as well.
+    // Refusals name the directory as it is, too.
     mounted.sh("w2", "touch work/claim/a").refused("File exists");
     let why = mounted.read("workers/w2/why");
     assert!(why.contains("touch work/claim/next"), "{why}");
@@ -123,7 +123,7 @@ fn c60_the_texts_of_users_keep_their_words_whatever_the_directory_is_called() {
     assert!(why().contains(needs), "{}", why());
     mounted.sh("w1", "touch work/claim/c").refused("No such file");
     assert!(why().contains("\"tasks/c\""), "{}", why());
-    // What crewfs says itself names the directory.
+    // crewfs' own messages name the directory as it is.
     mounted.sh("w1", "touch work/claim/a").refused("No such file");
     assert!(why().ends_with("to do it again: mv work/failed/a work/ready/\n"), "{}", why());
 }
@@ -141,7 +141,7 @@ fn c60_anybody_may_ask_for_anybody_and_nobody_waits() {
     }
     assert!(start.elapsed().as_secs() < 2);
     mounted.sh("w1", "touch tasks/completed/a").ok();
-    // After a restart everybody has the whole idle time again.
+    // After a restart every worker has the whole idle time again.
     drop(mounted);
     let mounted = project.mount(&[]);
     says(&mounted, "w1", "No task is ready yet.");

@@ -1,5 +1,5 @@
-//! The project's own tasks directory is replaced beneath the mount, as git does when a branch has none: it is followed, and made
-//! again when it stays away (C10, C14).
+//! The project's own tasks directory is replaced beneath the mount, as git does when a branch has none. The daemon follows the new one,
+//! and makes it again when it stays away (C10, C14).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use crate::harness::{Mounted, Project, project};
 use crate::process::{run, slow, until};
 use crate::sides::needs;
 
-/// What the mount takes to follow, on a machine that has other things to do.
+/// The time within which the daemon must follow, on a busy machine.
 const SOON: Duration = Duration::from_secs(8);
 
 struct Place {
@@ -35,7 +35,7 @@ impl Place {
         self.beneath.join("tasks")
     }
 
-    /// The files of this directory are what the queue goes by, and what is seen through the mount.
+    /// Check that the queue and the mount show the files of this directory.
     fn follows(&self, how: &str) {
         let start = Instant::now();
         fs::write(self.tasks().join("beneath.md"), "# Beneath\n").unwrap();
@@ -45,7 +45,7 @@ impl Place {
             .sh("w1", "cat tasks/beneath.md && echo '# Through' > tasks/through.md && ls tasks/ready/through")
             .ok();
         assert_eq!(fs::read_to_string(self.tasks().join("through.md")).unwrap(), "# Through\n", "{how}");
-        // The directory is watched, not only read once.
+        // The daemon watches the directory and does not just read it once.
         fs::write(self.tasks().join("beneath.md"), "# Changed\n").unwrap();
         until(&format!("the change is seen: {how}"), || {
             self.mounted.json("status/beneath")["title"] == "Changed"
@@ -100,7 +100,7 @@ fn c14_another_tasks_directory_in_the_place_of_the_first_is_followed() {
             place.follows(title);
         }
         assert_eq!(place.mounted.state("open"), "ready");
-        // What is done to the old one is nothing to the queue.
+        // Changes in the old directory do not affect the queue.
         fs::remove_file(place.beneath.join("old/open.md")).unwrap();
         place.follows("the old one is changed");
         assert_eq!(place.mounted.state("open"), "ready");
@@ -120,7 +120,7 @@ fn c14_a_tasks_directory_that_stays_away_is_made_again() {
             assert_eq!((&status["status"], &status["file"]), (&json!(state), &json!("missing")));
         }
         place.follows("made again");
-        // The first one may come back, too.
+        // The first directory may come back, too.
         fs::remove_dir_all(place.tasks()).unwrap();
         fs::rename(place.beneath.join("old"), place.tasks()).unwrap();
         place.mounted.until_state("open", "ready");
@@ -175,7 +175,7 @@ fn c14_the_desk_stays_in_its_place_while_its_directory_is_moved() {
     everywhere(&["file_grace=60s"], |place| {
         let list = format!("ls -la {} > /dev/null; cat tasks/queue.json", place.mounted.path().display());
         fs::rename(place.tasks(), place.beneath.join("old")).unwrap();
-        // A listing of the project must not move what is mounted there.
+        // A listing of the project must not move the desk that is mounted there.
         place.mounted.sh("w2", &list).ok();
         assert!(!place.mounted.path().join("old/queue.json").exists(), "the desk went with its directory");
         fill(&place.tasks(), "New");

@@ -1,4 +1,4 @@
-//! Temporary names in `completed/` and `failed/`, and what open texts cost the daemon (C29).
+//! Temporary names in `completed/` and `failed/`, and the memory that open texts cost the daemon (C29).
 
 use std::fs::File;
 
@@ -6,7 +6,7 @@ use crate::harness::{Mounted, as_root, project};
 
 const MIB: u64 = 1 << 20;
 
-/// Memory of the daemon in bytes.
+/// The daemon's resident memory in bytes.
 fn memory(mounted: &Mounted) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", mounted.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -25,7 +25,7 @@ fn c29_many_who_read_one_text_share_it() {
         ("ready/a", "touch tasks/claim/a && head -c 1048576 /dev/zero > tasks/completed/a"),
         ("completed/a", "true"),
     ] {
-        // One open beforehand: the first costs what the later ones share.
+        // One file is opened beforehand: it costs the memory that the later opens share.
         let first = File::open(mounted.desk(place)).unwrap();
         let before = memory(&mounted);
         let open: Vec<File> = (0..OPENS).map(|_| File::open(mounted.desk(place)).unwrap()).collect();
@@ -52,16 +52,16 @@ fn c29_one_user_s_temporary_files_leave_room_for_others() {
     assert!(grown < 80 * MIB, "{} MiB more", grown / MIB);
     let left = mounted.list("completed").len() as u64;
     assert!((1..=32).contains(&left), "{left} of them");
-    // The newest is there, the oldest went, and small ones are not without end either.
+    // The newest file exists and the oldest is gone. The number of small files is limited too.
     mounted.sh_as(1_001, "u1", "test -s tasks/completed/.200.tmp && ! test -e tasks/completed/.1.tmp").ok();
     mounted.sh_as(1_001, "u1", "for n in $(seq 1500); do : > tasks/failed/.$n.tmp || exit; done").ok();
     assert_eq!(mounted.list("failed").len() + mounted.list("completed").len(), 128);
-    // Another user saves its result as ever.
+    // Another user can save its result as usual.
     mounted.sh_as(1_002, "u2", "touch tasks/claim/a && echo done > tasks/completed/.a.tmp").ok();
     mounted.sh_as(1_001, "u1", "for n in $(seq 200); do : > tasks/failed/.more.$n.tmp || exit; done").ok();
     mounted.sh_as(1_002, "u2", "mv tasks/completed/.a.tmp tasks/completed/a").ok();
     assert_eq!(mounted.read("completed/a"), "done\n");
-    // What is open stays.
+    // An open file stays.
     let kept = "exec 3> tasks/failed/.kept.tmp; for n in $(seq 200); do : > tasks/failed/.n.$n.tmp || exit; done; echo x >&3 && cat tasks/failed/.kept.tmp";
     assert_eq!(mounted.sh_as(1_001, "u1", kept).ok(), "x\n");
 }

@@ -1,4 +1,4 @@
-//! Many at once: what they see agrees, what they did is in the log, and it ends when it should (C12, C20, C27).
+//! Many workers at once: their views agree, the log holds what they did, and the daemon ends when it should (C12, C20, C27).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::fs;
 use crate::harness::{Mounted, as_root, project};
 use crate::process::{mounts_below, until};
 
-/// Everything that a worker does, over and over, on tasks that others work on too.
+/// Everything that a worker does, repeatedly, on tasks that other workers use too.
 const WORK: &str = "for n in $(seq 25); do
         touch tasks/claim/next 2>/dev/null && case $((RANDOM % 5)) in
             0) rm tasks/claim/next ;;
@@ -46,7 +46,7 @@ fn c12_c27_what_many_do_adds_up_and_survives() {
             scope.spawn(move || mounted.sh(&format!("w{n}"), WORK).ok());
         }
     });
-    // The last closes of those who ended are heard of before this one's.
+    // The daemon handles the last closes of the ended workers before this one.
     mounted.sh("w0", "echo '# Last' > tasks/last.md && ls tasks/ready/last").ok();
     let (states, queue) = (state_of_all(&mounted), mounted.json("queue.json"));
     let told: BTreeMap<String, String> = queue
@@ -68,7 +68,7 @@ fn c12_c27_what_many_do_adds_up_and_survives() {
         assert_eq!(claims, holders.remove(name).unwrap_or_default(), "{name}");
     }
     assert!(holders.is_empty(), "{holders:?}");
-    // The log says who held what: nobody claims what is held.
+    // The log names each holder: no worker claims a task that is held.
     let mut held = BTreeMap::new();
     for line in project.log().lines() {
         let event: serde_json::Value = serde_json::from_str(line).unwrap();

@@ -1,4 +1,4 @@
-//! Tools that projects are worked on with, and what crewfs adds to a project's root (C3).
+//! The tools that people use on projects, and the names that crewfs adds to a project's root (C3).
 
 use std::fs;
 
@@ -78,7 +78,7 @@ fn links_lead_where_they_lead_and_not_into_the_daemon() {
     );
     mounted.sh("w1", "cat state").refused("No such file");
     mounted.sh("w1", "cat loop").refused("Too many levels");
-    // The kernel follows links, for the caller: the daemon never does.
+    // The kernel follows links on behalf of the caller. The daemon never does.
     assert_eq!(mounted.sh("w1", "cd -P self && pwd -P").ok().trim(), mounted.path().display().to_string());
     mounted.sh("w1", "rm absolute && ls ../outside && mv relative tasks/ && readlink tasks/relative").ok();
     assert_eq!(fs::read_to_string(secret).unwrap(), "outside\n");
@@ -121,7 +121,7 @@ fn rsync_and_tar_carry_a_project_through() {
         cmp 1 2; rsync -aH copy/ {there}-back/; rsync -aHin --delete copy/ {there}-back/"
     );
     assert_eq!(mounted.sh("w1", &script).ok(), "");
-    // With tasks and all, from and to a desk.
+    // The same on a desk, tasks included: into the desk and out of it.
     let desk = "mkdir out && echo '# A' > out/a.md && rsync -a out/ tasks/ && ls tasks/ready && tar -C out -cf - a.md | tar -C tasks -xf -";
     assert_eq!(mounted.sh("w1", desk).ok(), "a\n");
     assert_eq!(mounted.list("ready"), ["a"]);

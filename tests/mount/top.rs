@@ -1,4 +1,4 @@
-//! `crewfs top` in a real terminal: what it shows is what the queue says, and the terminal is as before when it ends,
+//! `crewfs top` in a real terminal: it shows what the queue holds, and it restores the terminal when it ends,
 //! however it ends (C70).
 
 use std::fs;
@@ -11,8 +11,8 @@ use crate::harness::{Mounted, Project, project};
 use crate::process::{LIMIT, run, until};
 use crate::sides::needs;
 
-/// A terminal of tmux, in which `crewfs top` runs; then it tells the exit code, and whether the terminal's settings are as
-/// they were.
+/// A tmux terminal that runs `crewfs top`. After its end the terminal shows the exit code if the terminal's settings are as
+/// before.
 struct Terminal {
     dir: PathBuf,
 }
@@ -35,7 +35,7 @@ impl Terminal {
             "-y",
             &size.1.to_string(),
         ]);
-        // Nobody's locale but this one.
+        // The locale comes only from this test, not from its environment.
         tmux.args(["env", "-u", "LC_ALL", "-u", "NO_COLOR", &format!("LC_CTYPE={locale}"), "TERM=screen"]);
         tmux.args(["sh", "-c", script, "sh", env!("CARGO_BIN_EXE_crewfs"), "top"]).arg(mounted.path());
         run(tmux).ok();
@@ -64,7 +64,7 @@ impl Terminal {
         self.ask(&["capture-pane", "-p"])
     }
 
-    /// Wait until the screen shows this.
+    /// Wait until the screen shows this text.
     #[track_caller]
     fn shows(&self, what: &str) -> String {
         self.shows_that(what, |screen| screen.contains(what))
@@ -81,13 +81,13 @@ impl Terminal {
         screen
     }
 
-    /// The process that shows it.
+    /// The process of `crewfs top`.
     fn pid(&self) -> Pid {
         let pid = fs::read_to_string(self.dir.join("pid")).unwrap();
         Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
     }
 
-    /// See that it ended with this code and left the terminal as it was.
+    /// Check that it ended with this code and restored the terminal.
     #[track_caller]
     fn ended(&self, code: i32) -> String {
         let screen = self.shows(&format!("ended with {code}"));
@@ -103,7 +103,7 @@ impl Drop for Terminal {
     }
 }
 
-/// What the line of counts must show: each state's number in `queue.json`.
+/// The text that the line of counts must show: each state's number in `queue.json`.
 fn counts(mounted: &Mounted) -> Vec<String> {
     let queue = mounted.json("queue.json");
     let count = |state| queue.as_object().unwrap().values().filter(|task| task["status"] == state).count();
@@ -124,7 +124,7 @@ fn work(project: &Project) {
     project.task("bad", "---\npriority: soon\n---\n# Bad\n");
 }
 
-/// What the screen shows before anybody works.
+/// A text on the screen before any worker works.
 const READY: &str = "20 ready";
 
 #[test]
@@ -146,7 +146,7 @@ fn top_shows_what_the_queue_says_in_every_size() {
     mounted.sh("w1", "touch tasks/claim/task-10 && echo 'no compiler' > tasks/failed/task-10").ok();
     let mut shown = counts(&mounted);
     assert_eq!(shown.len(), 6, "something is in each state: {shown:?}");
-    // The files are read one after the other, so not all of it comes with the same look.
+    // `top` reads the files one after the other, so one look may not show all of it yet.
     let more = ["2 of 22 done, 9 %", "Workers 3: 2 working, 1 idle", "w1 gave task-10 up"];
     shown.extend(more.map(str::to_owned));
     for terminal in [&small, &large, &plain] {
@@ -159,7 +159,7 @@ fn top_shows_what_the_queue_says_in_every_size() {
     let all = (0..20).all(|n| screen.contains(&format!("task-{n:02}")));
     assert!(all && screen.contains("Part 7 für alle") && screen.contains("PRIORITY"), "{screen}");
 
-    // Keys: a filter, details, another order.
+    // Keys for a filter, details, and another order.
     small.press(&["/", "d", "e", "p", "l", "o", "y", "Enter"]);
     small.shows("Tasks 1 of 22");
     small.press(&["Enter"]);
@@ -172,7 +172,7 @@ fn top_shows_what_the_queue_says_in_every_size() {
     small.press(&["s"]);
     small.shows("by last change");
 
-    // Another size, in both directions.
+    // The window grows, then shrinks, in both directions.
     small.ask(&["resize-window", "-x", "160", "-y", "50"]);
     small.shows_that("two columns", |screen| {
         screen.lines().any(|line| line.contains("Workers 3") && line.contains("Stuck"))
@@ -182,7 +182,7 @@ fn top_shows_what_the_queue_says_in_every_size() {
         screen.lines().nth(19).is_some_and(|line| line.starts_with(" q quit"))
     });
 
-    // The mount dies under all of them.
+    // The mount dies while all of them run.
     mounted.kill9();
     for terminal in [&small, &large, &plain] {
         let screen = terminal.ended(3);
@@ -214,17 +214,17 @@ fn top_gives_the_terminal_back_however_it_ends() {
         }
         terminal.ended(0);
     }
-    // With its terminal, as when a connection ends.
+    // The terminal closes with the process, as when a connection ends.
     let terminal = Terminal::new(&project, &mounted, (80, 30), "C.UTF-8");
     terminal.shows(READY);
     let stat = format!("/proc/{}/stat", terminal.pid().as_raw_nonzero());
     drop(terminal);
-    // Who is to be told of its end may never ask.
+    // The parent process may never wait for it, so a zombie counts as ended.
     until("it ends with its terminal", || {
         !fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "))
     });
     until("nobody looks any more", || looks() == 0);
-    // A mount that hangs holds up neither the screen nor its end.
+    // A mount that hangs blocks neither the screen nor the program's end.
     let terminal = Terminal::new(&project, &mounted, (81, 24), "C.UTF-8");
     terminal.shows(READY);
     let daemon = Pid::from_raw(mounted.pid() as i32).unwrap();
@@ -232,13 +232,13 @@ fn top_gives_the_terminal_back_however_it_ends() {
     terminal.shows("no answer for ");
     terminal.press(&["?"]);
     terminal.shows("Help");
-    // Together they would be one key, Alt-q.
+    // Escape is pressed alone: both keys together would be one key, Alt-q.
     terminal.press(&["Escape"]);
     terminal.shows_that("no help", |screen| !screen.contains("Help"));
     terminal.press(&["q"]);
     terminal.ended(0);
     kill_process(daemon, Signal::CONT).unwrap();
-    // One that goes away while somebody looks.
+    // The mount goes away while `top` shows it.
     let terminal = Terminal::new(&project, &mounted, (82, 24), "C.UTF-8");
     terminal.shows(READY);
     mounted.stop();
@@ -267,7 +267,7 @@ fn c70_one_look_is_plain_text() {
         assert!(said.contains("w1 claimed task-03"), "{said}");
     }
     assert_eq!(mounted.json("workers.json").as_object().unwrap().len(), 1, "looking makes nobody a worker");
-    // Without a terminal there is nothing to show it on.
+    // Without a terminal, `top` has no place for its screen.
     project.crewfs(["top".as_ref(), mounted.path().as_os_str()]).exits(2, "crewfs top --once");
     project.crewfs(["top", "--interval", "1ms", "/"]).exits(2, "at least 100ms");
     mounted.kill9();

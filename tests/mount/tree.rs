@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::harness::{Mounted, Project, as_root, project};
 use crate::process::{Ran, until};
 
-/// Where a body is run.
+/// The place where a body runs.
 struct Place<'a> {
     project: &'a Project,
     mounted: &'a Mounted,
-    /// Below the project's root.
+    /// Relative to the project's root.
     dir: &'a str,
 }
 
@@ -22,7 +22,7 @@ impl Place<'_> {
 
     #[track_caller]
     fn sh_as(&self, uid: u32, script: &str) -> Ran {
-        // The same worker: what another one may not change is a matter of its own.
+        // The same worker for every user: other tests check what another worker may not change.
         self.mounted.sh_as(uid, "w1", &format!("cd {} || exit; {script}", self.dir))
     }
 
@@ -228,7 +228,7 @@ fn what_users_make_is_theirs_and_permissions_hold() {
         place.sh("chown 1002:1002 shared/f").ok();
         place.sh_as(1002, "echo mine > shared/f && chmod 600 shared/f && cat shared/f").ok();
         place.sh_as(1001, "cat shared/f").refused("Permission denied");
-        // What is set for another's sake does not outlive a write by somebody else.
+        // Set-ID bits that one user sets are cleared when another user writes.
         place.sh("chown 0:0 shared/f && chmod 6777 shared/f").ok();
         let ways =
             ["echo more >> shared/f", "truncate -s 1 shared/f", "fallocate -l 9 shared/f", ": > shared/f"];

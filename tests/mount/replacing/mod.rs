@@ -1,7 +1,7 @@
-//! A task is its id: whatever program saves or replaces its file, and however it does so, every task stays what it is (C14).
+//! A task is its id: every task keeps its state, whatever program saves or replaces its file, and however it does so (C14).
 //!
-//! One table: each way of replacing, by the holder, an operator and another worker, through the mount and beneath it, on a task
-//! of each state.
+//! One table: each way of replacing a file, by the holder, an operator and another worker, through the mount and beneath it, on a task
+//! in each state.
 
 mod ways;
 
@@ -21,16 +21,16 @@ use crate::sides::find;
 
 /// A task in each state. The ready one comes last.
 const TASKS: [&str; 6] = ["blocked", "claimed", "completed", "failed", "rejected", "the-ready"];
-/// What the queue may be told while files are replaced.
+/// The events that may occur while files are replaced.
 const EVENTS: [&str; 4] = ["published", "file_opened", "file_missing", "joined"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Actor {
-    /// The worker that holds or has finished the tasks which are not open.
+    /// The worker that holds or has finished the tasks that are not open.
     Holder,
     Operator,
     AnotherWorker,
-    /// A program that does not come through the mount.
+    /// A program that changes the files beneath the mount.
     Beneath,
 }
 
@@ -44,11 +44,11 @@ struct Table {
     elsewhere: tempfile::TempDir,
     count: u32,
     events: fs::File,
-    /// What was read of the last line.
+    /// The part of the last line that was read so far.
     unread: String,
-    /// The stamp under which each task was published last.
+    /// The stamp of each task's last publication.
     published: BTreeMap<String, (u64, u64)>,
-    /// What each task is.
+    /// The facts about each task that an edit must not change.
     facts: BTreeMap<String, Value>,
 }
 
@@ -70,7 +70,7 @@ impl Table {
             crate::process::run(git).ok();
             fs::write(project.source().join(".git/info/exclude"), ignored).unwrap();
         }
-        // Nothing is withdrawn, however slow the machine is.
+        // The grace is so long that nothing is withdrawn, however slow the machine is.
         let options = &["file_grace=60s"];
         let mounted = if in_place { project.mount_in_place(options) } else { project.mount(options) };
         let script = "set -e; touch tasks/claim/the-ready; rm tasks/claim/the-ready; cd tasks
@@ -100,7 +100,7 @@ impl Table {
         table
     }
 
-    /// What each task is, without what an edit changes.
+    /// The facts about each task, without those that an edit changes.
     fn look(&self) -> BTreeMap<String, Value> {
         let queue = self.mounted.json("queue.json");
         let facts = |(id, task): (&String, &Value)| {
@@ -128,7 +128,7 @@ impl Table {
         }
     }
 
-    /// What is not as it should be: a task that is not what it was, or whose newest content the queue does not know.
+    /// The deviations: a task whose facts changed, or whose newest content the queue has not published.
     fn differences(&mut self) -> Vec<String> {
         let now = self.look();
         self.read_events(true);
@@ -139,7 +139,7 @@ impl Table {
                 found.push(format!("{id} was {before} and is {after}"));
             }
             let stat = fs::metadata(self.project.tasks().join(format!("{id}.md")));
-            // Its time may have been set since, which is no edit.
+            // The mtime may have been set since. That is no edit.
             let stamp = stat.map(|stat| (stat.ino(), stat.size())).ok();
             if stamp != self.published.get(id).copied() {
                 found.push(format!(
@@ -169,7 +169,7 @@ impl Table {
             Actor::AnotherWorker => self.mounted.sh("w2", script),
             Actor::Operator => self.mounted.operator(script),
             Actor::Beneath if self.in_place => {
-                // In a namespace of its own, where nothing is mounted on the project.
+                // In a mount namespace of its own, where nothing is mounted on the project.
                 let mut command = Command::new("unshare");
                 let apart = r#"umount -l "$1/tasks" && umount -l "$1" && cd "$1" && exec bash -c "$0""#;
                 command.args(["-m", "--propagation", "private", "bash", "-c", apart, script]);
@@ -194,7 +194,7 @@ impl Table {
         let ran = self.run(actor, &self.script(way, tasks));
         assert_eq!(ran.code, Some(0), "{what}: {}", ran.stderr);
         if actor == Actor::AnotherWorker {
-            // What takes the file away is refused; what does not is an edit.
+            // A way that removes the file is refused. Any other way is an edit.
             drop(self.run(actor, &self.script(way, &["claimed"])));
         }
         let mut found = Vec::new();

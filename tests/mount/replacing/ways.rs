@@ -1,17 +1,17 @@
-//! How programs replace a file: one shell script for each.
+//! The ways in which programs replace a file: one shell script for each.
 //!
-//! `$T` is a task, `$F` its file, `$new` a file of another filesystem that holds what shall be written, `$E` a directory there,
-//! `$N` a number that no other script has.
+//! `$T` is a task, `$F` its file, `$new` a file of another filesystem with the content to write, `$E` a directory there,
+//! and `$N` a number that no other script has.
 
 /// One way to save or replace files.
 pub(super) struct Way {
     pub(super) name: &'static str,
-    /// The programs that it takes.
+    /// The programs that it needs.
     pub(super) needs: &'static [&'static str],
     pub(super) how: How,
 }
 
-/// What a script is about.
+/// The subject of a script.
 pub(super) enum How {
     /// One file.
     Each(&'static str),
@@ -27,7 +27,7 @@ const fn all(name: &'static str, needs: &'static [&'static str], script: &'stati
     Way { name, needs, how: How::All(script) }
 }
 
-/// What every script may use.
+/// The start of every script: its settings and functions.
 pub(super) const PRELUDE: &str = r#"set -e
 export HOME=$E GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_PAGER=cat GIT_TERMINAL_PROMPT=0 TERM=xterm
 export GIT_AUTHOR_NAME=w GIT_AUTHOR_EMAIL=w@example.org GIT_COMMITTER_NAME=w GIT_COMMITTER_EMAIL=w@example.org
