@@ -2,7 +2,7 @@
 //!
 //! May assume: nothing about other tests, which run at the same time. Every wait is for an event or a condition, and has a limit.
 //! Must never: leave a mount or a process behind, or hang. Each project has a watchdog that ends its daemons, and a call
-//! on a filesystem whose daemon is gone fails.
+//! on a filesystem without its daemon fails.
 
 use std::ffi::OsStr;
 use std::fs;

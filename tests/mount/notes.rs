@@ -161,7 +161,7 @@ fn c28_a_note_claims_for_a_worker_that_never_held_the_task() {
     mounted.sh("w1", "mv tasks/claim/a tasks/ready/; echo second >> tasks/claim/a").ok();
     assert_eq!(mounted.json("status/a")["note"], "second");
     mounted.operator("rm tasks/claim/a").ok();
-    // The worker lost no claim of the other task.
+    // The worker never lost a claim of the other task, b.
     mounted.sh("w1", "echo x > tasks/claim/a").refused("Permission denied");
     mounted.sh("w1", "echo third > tasks/claim/b").ok();
     assert_eq!(mounted.json("status/b")["worker"], "w1");

@@ -178,7 +178,7 @@ fn c2_reading_changes_nothing() {
     }
     let copy = format!("rsync -a ./ {}/copy/", project.dir().display());
     mounted.operator(&copy).ok();
-    // Also a call that looks like a write and is not allowed.
+    // A refused write leaves no event either.
     mounted.sh("w1", "echo x > tasks/queue.json").refused("Permission denied");
     assert_eq!(project.log(), before);
     let again = format!("rsync -ai --out-format=%n ./ {}/copy/", project.dir().display());

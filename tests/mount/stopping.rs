@@ -84,7 +84,7 @@ fn c60_an_idle_worker_waits_for_a_while() {
     assert_eq!(size("workers/w1/should-stop"), 0);
     let after = std::fs::metadata(mounted.desk("workers/w1/should-stop")).unwrap().modified().unwrap();
     assert!(before < after);
-    // The idle time begins anew when a claim ends.
+    // The idle time starts again when a claim ends.
     mounted.sh("w0", "touch tasks/completed/a").ok();
     says(&mounted, "w0", "No task is ready yet.");
 }

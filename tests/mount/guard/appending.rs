@@ -121,7 +121,7 @@ fn c52_to_empty_it_first_is_not_in_the_way_of_appending() {
     one.ok("os.write(fd, b'one')");
     two.ok("os.write(fd, b'two')");
     assert_eq!(one.ok("get('log')"), "onetwo");
-    // But a worker may not empty the log before it has read what another worker appended.
+    // A worker may not empty the log before it has read what another worker appended.
     two.ok("os.close(fd)");
     two.busy("fd = os.open('log', os.O_WRONLY | os.O_APPEND | os.O_TRUNC)");
 }

@@ -83,7 +83,7 @@ fn c50_to_set_a_file_to_the_length_that_it_has_changes_nothing() {
     three.ok("get('f')");
     two.ok("os.truncate('f', 4)");
     three.ok("put('f', 'mine')");
-    // Nor does that count as a read by the worker.
+    // The request does not count as a read by the worker.
     two.busy("put('f', 'X')");
     assert_eq!(three.ok("get('f')"), "mine");
 }

@@ -22,7 +22,7 @@ fn prepared(mounted: &Mounted) -> (Agent, Agent) {
     (one, two)
 }
 
-/// Make `f` anew, as a change by this worker.
+/// Creates `f` again, as a change by this worker.
 const ANEW: &str = "[get(f) for f in ('f', 'f.away', 'f.link', 'other') if os.path.exists(f)]; [os.path.exists(f) and os.unlink(f) for f in ('f', 'f.away', 'f.link')]
 new('f', '0123456789'); new('other', 'other'); os.setxattr('f', 'user.kept', b'')";
 
