@@ -1,4 +1,4 @@
-//! Client processes: this program again, each a worker of its own, which start together and leave a report each.
+//! Client processes: the test program started again, once for each worker. They start together, and each leaves a report.
 //!
 //! Must never: outlive the test that started them.
 
@@ -34,7 +34,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Whether this process is a client; then it returns when all of them are ready.
+    /// `None` if this process is not a client. In a client, this returns when all clients are ready.
     pub(crate) fn start() -> Option<Client> {
         let number = number(NUMBER)? as usize;
         let place = PathBuf::from(std::env::var_os(PLACE).unwrap());
@@ -47,19 +47,19 @@ impl Client {
         Some(Client { worker: worker(number), desk, random, report })
     }
 
-    /// One line more in the report.
+    /// Append a line to the report.
     pub(crate) fn report(&mut self, line: impl std::fmt::Display) {
         writeln!(self.report, "{line}").unwrap();
     }
 
-    /// One line more in the report, which is there before anything else happens.
+    /// Append a line to the report and flush it before this returns.
     pub(crate) fn report_now(&mut self, line: impl std::fmt::Display) {
         self.report(line);
         self.report.flush().unwrap();
     }
 }
 
-/// Client processes. Dropping them kills and awaits them.
+/// Client processes. Dropping them kills them and waits for their ends.
 pub(crate) struct Clients {
     children: Vec<Child>,
     directory: PathBuf,
@@ -67,7 +67,7 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// As many clients, each of which runs the test of this name, ready to start.
+    /// Start this many clients, each of which runs the test of this name, and wait until all are ready.
     pub(crate) fn ready(
         project: &Project,
         mounted: &Mounted,
@@ -104,12 +104,12 @@ impl Clients {
         self.directory.join(worker(number))
     }
 
-    /// Let them start.
+    /// Let the clients start.
     pub(crate) fn go(&mut self) {
         self.start_line = None;
     }
 
-    /// See that all of them end well within this time; their reports.
+    /// Assert that all clients exit with success within this time. Returns their reports.
     #[track_caller]
     pub(crate) fn reports(mut self, limit: Duration) -> Vec<String> {
         let said = |path: &Path| fs::read_to_string(path).unwrap_or_default();

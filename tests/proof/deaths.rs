@@ -1,7 +1,7 @@
-//! Workers die, stand still and come back, and so does the daemon: every task is done once, by whoever holds it (C24, C31–C33).
+//! Workers die, are stopped and resume, and so does the daemon. Each task is completed once, by its holder (C24, C31–C33).
 //!
-//! A worker is a shell named like an agent: it claims, works for a while, and completes with a line that tells under which claim
-//! it worked. So the log shows whether anybody finished what was no longer theirs.
+//! A worker is a shell named like an agent. It claims a task, works for a while, and completes it with a line that names its claim.
+//! So the log shows whether a worker completed a task that it had lost.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -18,12 +18,12 @@ use crate::random::{Random, number, seed};
 
 const WORKERS: usize = 200;
 const LEASE: Duration = Duration::from_secs(3);
-/// Something happens to a worker this often.
+/// Each beat, one worker is killed or stopped.
 const BEAT: Duration = Duration::from_millis(40);
-/// The daemon is killed after so many beats, as a rule.
+/// The daemon is usually killed after this many beats.
 const DAEMON_LIVES: usize = 40;
 
-/// What a worker does. It waits on a pipe that never says anything, so that it needs no other program.
+/// The script of a worker. It sleeps by reading a pipe that never has data, so that it needs no other program.
 const LIFE: &str = r#"
 exec 8>>"$REPORT" 9<>"$SILENCE"
 while :; do
@@ -50,14 +50,14 @@ while :; do
 done
 "#;
 
-/// The workers, and what is done to them.
+/// The workers, and what the test has done to them.
 struct Crew<'a> {
     project: &'a Project,
     program: PathBuf,
     workers: Vec<(String, Child)>,
     /// When each killed process was killed, in milliseconds since 1970.
     killed: HashMap<u32, i64>,
-    /// Who stands still, and until when.
+    /// The stopped workers, and when each resumes.
     stopped: Vec<(u32, Instant)>,
     names: usize,
     stops: usize,
@@ -105,7 +105,7 @@ impl Crew<'_> {
         command.spawn().unwrap()
     }
 
-    /// Something happens to somebody.
+    /// Kill or stop one worker.
     fn beat(&mut self, random: &mut Random) {
         let now = Instant::now();
         let (due, later) = self.stopped.drain(..).partition(|(_, until)| *until <= now);
@@ -126,7 +126,7 @@ impl Crew<'_> {
         self.killed.insert(pid, UNIX_EPOCH.elapsed().unwrap().as_millis() as i64);
         self.workers[at].1.kill().unwrap();
         self.workers[at].1.wait().unwrap();
-        // Half of them start anew under the same name, and may find their task before it is taken away.
+        // Half of the killed workers restart under the same name. They may find their task before the daemon takes it away.
         if random.once_in(2) {
             self.workers[at].0 = self.new_name();
         }
@@ -134,7 +134,7 @@ impl Crew<'_> {
         self.workers[at].1 = self.spawn(&name);
     }
 
-    /// What each name wrote down.
+    /// The report of each worker name.
     fn reports(&self) -> BTreeMap<String, String> {
         let reports = fs::read_dir(self.project.dir().join("reports")).unwrap().map(|entry| {
             let entry = entry.unwrap();
@@ -239,7 +239,8 @@ fn done(mounted: &Mounted) -> usize {
     mounted.list("completed").len()
 }
 
-/// Who completed each task, under which claim. Each is completed once, by its holder; and what the holder wrote names that claim.
+/// The worker and the claim that completed each task. Asserts that each task is completed once, by its holder, and that the
+/// result names that claim.
 fn completions(records: &[Record]) -> HashMap<String, (String, Seq)> {
     let (mut state, mut done) = (State::default(), HashMap::new());
     for record in records {

@@ -1,9 +1,8 @@
-//! No edit is lost unnoticed: many workers edit the same files in all the ways in which agent programs do, and afterwards
-//! every version that somebody was told is written has exactly one successor, which was made by somebody who had read it (C50,
-//! C52, C54).
+//! No edit is lost unnoticed (C50, C52, C54). Many workers edit the same files in every way in which agent programs do. Afterwards,
+//! each version whose write succeeded has exactly one successor, and the worker that wrote the successor had read that version.
 //!
-//! Each version of a file begins with its own name; whoever overwrites it tells what they had read. Appended lines have names
-//! too. `CREWFS_EDIT_SECONDS` for a longer run.
+//! Each version of a file begins with its own name. A worker that overwrites a version reports which version it had read. Appended
+//! lines have names too. `CREWFS_EDIT_SECONDS` sets a longer run.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -29,30 +28,30 @@ fn name(file: usize) -> String {
     format!("shared/f{file:02}")
 }
 
-/// How a program writes a file anew.
+/// How a program rewrites a file.
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// Temporary file and rename; if that is refused, in place.
+    /// Temporary file and rename; if the rename is refused, in place.
     Claude,
     /// In place with O_TRUNC.
     Codex,
-    /// Written in place, and then cut.
+    /// Written in place, then truncated to the new length.
     Opencode,
     /// Temporary file and rename.
     Sed,
-    /// Removed, and made again.
+    /// Removed, then created again.
     Again,
-    /// By a process that keeps it open until it is killed.
+    /// Written by a process that keeps the file open until it is killed.
     Killed,
 }
 
 const WAYS: [Way; 6] = [Way::Claude, Way::Codex, Way::Opencode, Way::Sed, Way::Again, Way::Killed];
 
-/// How far somebody came who was refused.
+/// How far a refused rewrite came.
 enum Refused {
     /// Nothing was changed.
     Whole(io::Error),
-    /// What was there is gone already.
+    /// The old content is gone already.
     Half(io::Error),
 }
 
@@ -63,7 +62,7 @@ impl From<io::Error> for Refused {
 }
 
 impl Way {
-    /// Write it; `temporary` is free for use.
+    /// Rewrite the file; the path `temporary` is free for use.
     fn write(self, path: &str, temporary: &str, text: &str) -> Result<(), Refused> {
         match self {
             Way::Sed => Ok(replace(path, temporary, text)?),
@@ -89,7 +88,7 @@ impl Way {
     }
 }
 
-/// All of it in one call, as programs do: whoever is refused in the midst of a write has lost it.
+/// Write the whole text in one call, as programs do. A program that is refused in the middle of a write has lost the rest.
 fn write_all(file: &File, text: &str) -> io::Result<()> {
     let written = file.write_at(text.as_bytes(), 0)?;
     assert_eq!(written, text.len());
@@ -115,7 +114,7 @@ fn in_place(path: &str, text: &str) -> Result<(), Refused> {
     file.set_len(text.len() as u64).map_err(Refused::Half)
 }
 
-/// A process of the same worker writes it and holds it; then it is killed.
+/// A process of the same worker writes the file and keeps it open; then it is killed.
 fn killed(path: &str, text: &str) -> Result<(), Refused> {
     let script = r#"exec 3> "$0" || exit; echo opened; printf %s "$1" >&3 || exit; echo written; read -r _"#;
     let mut child = Command::new("bash")
@@ -126,7 +125,7 @@ fn killed(path: &str, text: &str) -> Result<(), Refused> {
         .spawn()?;
     let mut said = String::new();
     let mut lines = BufReader::new(child.stdout.take().unwrap());
-    // A process that is refused ends, and with it the lines.
+    // A refused process exits, which ends the lines.
     while said != "opened\nwritten\n" && lines.read_line(&mut said)? != 0 {}
     child.kill()?;
     child.wait()?;
@@ -146,12 +145,12 @@ fn is_busy(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ResourceBusy
 }
 
-/// The time, to put the steps of several clients into order.
+/// The time, which orders the steps of several clients.
 fn now() -> u128 {
     std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() % 1_000_000_000
 }
 
-/// Not a test: the life of a client.
+/// Not a test: the body of a client.
 #[test]
 fn client() {
     let Some(mut client) = Client::start() else { return };
@@ -182,7 +181,7 @@ fn client() {
                 continue;
             }
         };
-        // Some think for a while: what they have read is stale then as a rule.
+        // Some clients pause here. What they have read is usually stale afterwards.
         for _ in 0..client.random.below(4) {
             let other = name(client.random.below(FILES));
             if other != path {
@@ -192,7 +191,7 @@ fn client() {
         let killing = client.random.once_in(20);
         let way = if killing { Way::Killed } else { client.random.one_of(&WAYS[..5]) };
         let temporary = format!("{path}.tmp.{id}");
-        // Longer and shorter than others.
+        // Lengths differ, so that a version can be shorter or longer than the one before.
         let text = format!("V {id} {}\n", "x".repeat(client.random.below(200)));
         let outcome = way.write(&path, &temporary, &text);
         let read: Vec<&str> = read.lines().filter_map(|line| line.split(' ').nth(1)).collect();
@@ -245,7 +244,7 @@ fn c54_every_edit_is_made_by_somebody_who_has_read_the_one_before() {
     for file in 0..FILES {
         let name = name(file);
         let before = (problems.len(), lost);
-        // All who held it are gone: the next one gets it at once.
+        // All processes that held the file have ended, so the next writer gets it at once.
         let content = fs::read_to_string(mounted.path().join(&name)).unwrap_or_default();
         let lines = files.remove(&*name).unwrap_or_default();
         check(&name, &format!("start.{file}"), &content, &lines, &mut problems, &mut lost);
@@ -263,8 +262,9 @@ fn c54_every_edit_is_made_by_somebody_who_has_read_the_one_before() {
         problems.len(),
         problems[..problems.len().min(30)].join("\n")
     );
-    // Whoever reads in the very moment in which a write is answered or refused may see something else than what is there, and
-    // be taken to have read it: the one gap that is known, for the kernel shows what is written before it asks.
+    // Known gap: a worker that reads in the moment in which a write is answered or refused may see other content than the file
+    // has, and
+    // counts as having read the file. The kernel shows written data before it asks the daemon.
     let edits: usize = counts.iter().filter(|(what, _)| what.ends_with("ok")).map(|(_, count)| count).sum();
     println!("edits that were overwritten unseen: {lost} of {edits}");
     assert!(lost * 2_000 <= edits, "{lost} of {edits} edits are lost");
@@ -277,7 +277,7 @@ fn c54_every_edit_is_made_by_somebody_who_has_read_the_one_before() {
     assert_eq!(mounted.sh("last", "cat tasks/workers/*/locks").ok(), "");
 }
 
-/// See that the history of one file has no gap and no fork.
+/// Assert that the history of one file has no gap and no fork.
 fn check(
     name: &str,
     first: &str,
@@ -301,7 +301,7 @@ fn check(
         seen.extend(read);
         all.insert(id_of(line));
     }
-    // Whoever was refused half-way has removed what it had read, and knows that. So the name was free for anybody.
+    // A worker that was refused half-way has removed what it had read, and knows that. Every worker could then take the name.
     let (mut given_up, mut free) = (BTreeSet::<String>::new(), 0);
     for line in of_kind("half") {
         let read = read_of(line);
@@ -326,7 +326,7 @@ fn check(
         }
     }
     for version in successors.keys().filter(|version| !all.contains(*version)) {
-        // Only who was refused half-way leaves a file in a state that nobody wrote.
+        // Only a worker that was refused half-way leaves a file with content that no worker wrote as a whole.
         if of_kind("half").next().is_none() {
             println!("{name}: nobody wrote {version:?}, which was read: {:?}", successors[version]);
         }

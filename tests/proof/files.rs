@@ -1,7 +1,7 @@
-//! The file of a task goes and comes in every way that editors and git have, while two workers and an operator use the queue: a
-//! model that knows nothing of the program says what is there after each step (C14, C16, C28).
+//! The file of a task is edited, moved, removed and restored in every way that editors and git use, while two workers and an operator
+//! use the queue. A model that shares no code with the program predicts the state after each step (C14, C16, C28).
 //!
-//! The steps come from seeds that are fixed; `CREWFS_PROOF_SEED` chooses another one, `CREWFS_FILES_STEPS` more steps.
+//! The seeds of the steps are fixed; `CREWFS_PROOF_SEED` chooses another one, `CREWFS_FILES_STEPS` sets more steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,11 +17,11 @@ use crate::random::{Random, number};
 
 const SEEDS: [u64; 3] = [1, 2, 3];
 const STEPS: u64 = 400;
-/// Nothing is withdrawn before the test says so.
+/// No task is withdrawn before the test ends the grace.
 const LONG_GRACE: &str = "file_grace=1h";
 const NO_GRACE: &str = "file_grace=1ms";
 
-/// Does as it is told, one line at a time, and answers with the name of an error or `ok`.
+/// Executes commands, one a line, and answers each with `ok` or the name of an error.
 const CLIENT: &str = r#"
 import errno, os, sys
 def put(path, text, flags):
@@ -44,7 +44,8 @@ for line in sys.stdin:
 
 impl Client {
     fn start(worker: &str) -> Client {
-        // The operator's ancestors end where it begins: a program that runs the tests lends it no name.
+        // The operator's shell has no ancestors outside the test, so that no agent program that runs the tests gives it a
+        // worker name.
         const ORPHAN: &str = r#"exec 3<&0; sh -c 'while read -r _ _ _ parent _ < /proc/self/stat; [ "$parent" = "$0" ]; do :; done
             exec python3 -c "$1" <&3' $$ "$1" &"#;
         let mut command = Command::new(if worker == OPERATOR { "sh" } else { "python3" });
@@ -80,7 +81,7 @@ struct Run {
     mounted: Option<Mounted>,
     project: Project,
     clients: BTreeMap<&'static str, Client>,
-    /// By the number of its file, with what it leaves when it closes it itself.
+    /// By file number: the writer, and whether it writes the new content before it closes the file.
     writers: BTreeMap<usize, (Client, bool)>,
     model: Model,
     random: Random,
@@ -96,7 +97,7 @@ impl Run {
         self.mounted().desk(name).display().to_string()
     }
 
-    /// Have a client do something, and see that it is answered as the model says.
+    /// Let a client execute a command, and assert that the answer is the one that the model predicts.
     fn ask(&mut self, who: &'static str, words: &[&str], expected: &str) {
         let told = self.clients.get_mut(who).unwrap().ask(&words.join("\t"));
         let told = told.unwrap_or_else(|how| panic!("{who} {how}\n{}", self.history()));
@@ -112,7 +113,7 @@ impl Run {
         format!("{}\n{:?}", self.steps[from..].join("\n"), self.model)
     }
 
-    /// What is there, as the model tells it.
+    /// The differences between the mount and the model.
     fn differences(&mut self) -> Vec<String> {
         let queue = self.mounted().json("queue.json");
         let mut found = Vec::new();
@@ -188,7 +189,7 @@ impl Run {
         self.model.new_text(self.random.once_in(6))
     }
 
-    /// A change that does not come through the mount.
+    /// Make a change beneath the mount.
     fn beneath(&mut self) {
         let id = self.random.one_of(&IDS);
         let (text, content) = self.text();
@@ -316,7 +317,7 @@ impl Run {
                 self.mount_again(kill, beneath, LONG_GRACE);
             }
             33 if self.random.once_in(3) => {
-                // The grace is over.
+                // The grace has ended.
                 self.close_all();
                 self.mount_again(false, false, NO_GRACE);
                 self.model.expire();
@@ -353,7 +354,7 @@ impl Run {
         let file = self.random.one_of(&files);
         let (mut writer, wrote) = self.writers.remove(&file).unwrap();
         let kill = self.random.once_in(2);
-        // A file that no name leads to, or none of a task, is torn by nobody who could be told.
+        // A killed writer tears a file only under a task's name; without such a name there is no task to report it.
         let kill = kill && self.model.is_named(file);
         self.steps.push(format!("closed: file {file}, kill {kill}, wrote {wrote}"));
         if kill {

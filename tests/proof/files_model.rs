@@ -1,28 +1,28 @@
-//! What becomes of tasks and their files, as the contract tells it: files with contents, and tasks that look at them.
+//! The model of tasks and their files, as the contract describes them: files with contents, and tasks that examine them.
 //!
-//! Must never: know how the program does it. It has no events, no stamps and no clock.
+//! Must never: use the program's own mechanisms. The model has no events, no stamps and no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 pub(crate) const IDS: [&str; 4] = ["t0", "t1", "t2", "t3"];
-/// It needs the first of them.
+/// A task that needs the first of [`IDS`].
 pub(crate) const DEP: &str = "dep";
 pub(crate) const OPERATOR: &str = "operator";
 
-/// The name of a file that was moved aside.
+/// The name of a task's file after it was moved aside.
 pub(crate) fn other_name(id: &str) -> String {
     format!("{id}.md~")
 }
 
-/// What a file says.
+/// The content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     Title(String),
-    /// No task.
+    /// Not a valid task.
     Wrong,
-    /// What a killed writer left behind.
+    /// Left by a killed writer.
     Torn,
 }
 
@@ -45,9 +45,9 @@ struct Task {
     phase: Phase,
     worker: Option<&'static str>,
     result: Option<String>,
-    /// What its file said when it was whole for the last time.
+    /// The content that the file had when it was last whole.
     newest: Content,
-    /// The title under which it was claimed.
+    /// The title at the time of the claim.
     in_force: Option<String>,
     ousted: BTreeSet<&'static str>,
     lost: usize,
@@ -64,17 +64,17 @@ struct File {
 pub(crate) struct Model {
     tasks: BTreeMap<String, Task>,
     files: Vec<File>,
-    /// From a task, or from a name aside, to a file.
+    /// From a task id, or a name aside, to a file number.
     names: BTreeMap<String, usize>,
-    /// Completed tasks without a record.
+    /// Completed tasks that have no record.
     met: BTreeSet<String>,
     texts: usize,
-    /// Nobody looks at the files, for nothing is mounted.
+    /// Nothing is mounted, so the model examines no file.
     pub(crate) asleep: bool,
 }
 
 impl Model {
-    /// A text that no file had before, of another length than all of them.
+    /// A new text, which differs in length from all texts before.
     pub(crate) fn new_text(&mut self, wrong: bool) -> (String, Content) {
         self.texts += 1;
         let title = format!("v{}", self.texts);
@@ -103,12 +103,12 @@ impl Model {
         IDS.iter().any(|id| self.file(id) == Some(file))
     }
 
-    /// Whether nothing has its file open.
+    /// Whether no process has the task's file open.
     pub(crate) fn is_quiet(&self, id: &str) -> bool {
         self.file(id).is_none_or(|file| !self.files[file].open)
     }
 
-    /// Whether a move of its file means something plain: what a killed writer left is known by its place.
+    /// Whether a move of the task's file has one clear meaning. Content left by a killed writer is recognised by its place.
     pub(crate) fn may_move(&self, id: &str) -> bool {
         self.file(id).is_none_or(|file| self.files[file].content != Content::Torn)
     }
@@ -118,7 +118,7 @@ impl Model {
         task.phase != Phase::Claimed || who == OPERATOR || task.worker == Some(who)
     }
 
-    /// Each task looks at its file.
+    /// Each task examines its file.
     pub(crate) fn look(&mut self) {
         if self.asleep {
             return;
@@ -182,10 +182,10 @@ impl Model {
         self.names.remove(id);
     }
 
-    /// A file is open for writing, and will say this when it is closed.
+    /// A file is opened for writing; it will have this content when it is closed.
     pub(crate) fn opened(&mut self, id: &str, content: Option<Content>) -> usize {
         let file = self.file(id).unwrap_or_else(|| {
-            // A file that is made by appending says nothing but what is appended.
+            // A file that is created by an append contains only the appended text.
             self.files.push(File { content: Content::Title(id.to_string()), open: true });
             self.files.len() - 1
         });
@@ -194,7 +194,7 @@ impl Model {
         if let Some(content) = content {
             self.files[file].content = content;
         }
-        // More text after the title of a file that is whole is no other title.
+        // Text appended after the title of a whole file does not change the title.
         self.look();
         file
     }
@@ -207,7 +207,7 @@ impl Model {
         self.look();
     }
 
-    /// The grace is over.
+    /// The grace has ended.
     pub(crate) fn expire(&mut self) {
         let names = &self.names;
         self.tasks.retain(|id, task| task.phase != Phase::Open || names.contains_key(id));
@@ -233,7 +233,7 @@ impl Model {
         }
     }
 
-    /// What is told of a task.
+    /// The fields that the mount shows of a task.
     pub(crate) fn expected(&self, id: &str) -> Option<BTreeMap<&'static str, Value>> {
         if id == DEP {
             let first = IDS[0];
@@ -260,7 +260,7 @@ impl Model {
         Some(told)
     }
 
-    /// What stays of a task for as long as there is one.
+    /// Check the fields of a task that stay the same for as long as it exists.
     pub(crate) fn remember(&mut self, id: &str, published: &Value, lost: usize) -> Option<String> {
         let task = self.tasks.get_mut(id)?;
         let first = task.published.get_or_insert_with(|| published.clone());

@@ -1,4 +1,4 @@
-//! The forms in which tasks are claimed and finished: each the system calls of one command.
+//! The forms in which workers claim and complete tasks. Each form makes the system calls of one command.
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,9 +17,9 @@ pub(crate) enum Form {
     /// `set -C; >`
     Exclusive,
     Mkdir,
-    /// `mv`, as it was before renameat2(2)
+    /// `mv` before renameat2(2)
     Rename,
-    /// `mv -n`, and `mv` of today
+    /// `mv -n`, and current `mv`
     RenameNoReplace,
     /// `ln`
     Link,
@@ -42,7 +42,7 @@ impl Form {
         }
     }
 
-    /// What whoever loses may be told (C22). `waits`: the task may be blocked.
+    /// The errors that the loser of a race may get (C22). `waits`: the task may be blocked.
     pub(crate) fn allowed(self, waits: bool) -> &'static [Errno] {
         match self {
             Form::Touch | Form::Exclusive | Form::Mkdir if waits => {
@@ -53,19 +53,19 @@ impl Form {
     }
 }
 
-/// Open for writing, and make it.
+/// Create a file, open for writing.
 pub(crate) fn create(desk: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd> {
     openat(desk, path, OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | flags, Mode::from(0o666))
 }
 
-/// What `touch` does.
+/// Make the system calls of `touch`.
 pub(crate) fn touch(desk: impl AsFd, path: &str) -> Result<()> {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let file = create(desk, path, OFlags::NOCTTY | OFlags::NONBLOCK)?;
     futimens(file, &Timestamps { last_access: now, last_modification: now })
 }
 
-/// The whole content.
+/// Read the whole content.
 pub(crate) fn read(desk: impl AsFd, path: &str) -> Result<Vec<u8>> {
     let file = openat(desk, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let (mut file, mut content) = (std::fs::File::from(file), Vec::new());

@@ -1,5 +1,5 @@
-//! Nothing that was acknowledged is lost: the daemon is killed at any moment, and the log holds exactly what each process
-//! was told (C27).
+//! No acknowledged step is lost: the daemon is killed at any moment, and the log holds exactly the steps that succeeded for each
+//! client (C27).
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,10 +20,10 @@ use crate::process::{LIMIT, crewfs, detach_below, slow};
 use crate::random::{Random, number, seed};
 
 const CLIENTS: usize = 8;
-/// How long the daemon lives after the clients start, at most.
+/// The longest time that the daemon lives after the clients start.
 const LIFE: usize = 500;
 const TASKS: &str = "CREWFS_KILL_TASKS";
-/// Stands for the task that `claim/next` gave to a client that never learned which.
+/// Stands for a task that `claim/next` gave to a client that died before it read the task's id.
 const UNKNOWN: &str = "unknown";
 
 fn id(number: usize) -> String {
@@ -48,7 +48,7 @@ fn rounds(project: &Project, tasks: usize, rounds: u64) {
     let seed = seed();
     let mut random = Random::new(seed);
     (0..tasks).for_each(|n| project.task(&id(n), &format!("# T{n}\n")));
-    // A clean stop: from a thousand events on it leaves a snapshot.
+    // A clean stop. It leaves a snapshot from a thousand events on.
     project.mount(&[]).stop();
     let mut known = Known::default();
     known.learn(from_disk(project, 0));
@@ -68,7 +68,7 @@ fn rounds(project: &Project, tasks: usize, rounds: u64) {
             } else {
                 kill_at_stop(&mut mounted, Duration::from_millis(random.below(120) as u64));
             }
-            // Letting go of it clears the place where the next one is mounted.
+            // Dropping the old mount clears the mount point for the next one.
             drop(mounted);
             mounted = project.mount(&[]);
         }
@@ -126,26 +126,26 @@ fn kill_at_start(project: &Project, life: Duration) {
     detach_below(project.mountpoint());
 }
 
-/// Kill a daemon that was asked to end: while it unmounts, or while it writes its snapshot.
+/// Kill a daemon that is stopping: while it unmounts, or while it writes its snapshot.
 fn kill_at_stop(mounted: &mut Mounted, life: Duration) {
     kill_process(Pid::from_raw(mounted.pid() as i32).unwrap(), Signal::TERM).unwrap();
     std::thread::sleep(life);
     mounted.kill9();
 }
 
-/// The events after a position, as the log on the disk has them. Reading checks that they are dense.
+/// The events after a position, from the log on the disk. Reading checks that positions have no gaps.
 fn from_disk(project: &Project, after: Seq) -> Vec<Record> {
     let taken = crewfs::daemon::Project::take(project.source(), None, false).unwrap();
     taken.open_log().unwrap().read(after, usize::MAX >> 1).unwrap()
 }
 
-/// The same, as the mount shows it.
+/// The events after a position, from the mount.
 fn from_mount(mounted: &Mounted, after: Seq) -> Vec<Record> {
     let events = mounted.read("events.jsonl");
     events.lines().skip(after as usize).map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// What the log said so far.
+/// The content of the log so far.
 #[derive(Default)]
 struct Known {
     records: Vec<Record>,
@@ -155,7 +155,7 @@ struct Known {
 }
 
 impl Known {
-    /// Take in what is new, see that it contradicts nothing, and sort it by whose doing it is.
+    /// Add new records, assert that they contradict no earlier ones, and group them by the worker that caused them.
     fn learn(&mut self, news: Vec<Record>) -> BTreeMap<String, Vec<Event>> {
         let mut told = BTreeMap::<String, Vec<Event>>::new();
         for record in news {
@@ -214,7 +214,7 @@ impl Known {
         }
     }
 
-    /// See that a mount shows what the log says.
+    /// Assert that a mount shows the content of the log.
     fn is_shown_by(&self, mounted: &Mounted, random: &mut Random) {
         let shown = mounted.json("queue.json");
         let shown = shown.as_object().unwrap().iter().map(|(id, task)| {
@@ -235,7 +235,7 @@ impl Known {
     }
 }
 
-/// Whether what a client was told is what the log says that it did: in the same order, nothing missing, nothing more.
+/// Whether the steps that a client reported are the steps that the log has of it: same order, none missing, none added.
 fn agree(report: &str, told: &[Event], counts: &mut BTreeMap<String, usize>) -> Result<(), String> {
     let mut told = told.iter();
     for line in report.lines() {
@@ -254,7 +254,7 @@ fn agree(report: &str, told: &[Event], counts: &mut BTreeMap<String, usize>) -> 
                 }
                 count("ok");
             }
-            // The daemon died with it: it is there as it was meant, or not at all.
+            // The daemon died during this step. The log has the step as intended, or not at all.
             ("lost", Some(event)) => {
                 let there = told.clone().next().is_some_and(|found| is_same(&event, found));
                 count(if there { "lost, there" } else { "lost, not there" });
@@ -270,7 +270,7 @@ fn agree(report: &str, told: &[Event], counts: &mut BTreeMap<String, usize>) -> 
     })
 }
 
-/// A line without most of its text.
+/// A line with most of its text cut.
 fn short(line: &str) -> String {
     line.chars().take(150).collect()
 }
@@ -282,7 +282,7 @@ fn is_same(meant: &Event, found: &Event) -> bool {
         {
             worker == other
         }
-        // A long text lies beside its event.
+        // The log stores a long text outside its event.
         _ => without_text(meant) == without_text(found),
     }
 }
@@ -291,7 +291,7 @@ fn without_text(event: &Event) -> Event {
     event.text().map_or_else(|| event.clone(), |text| event.with_text(text.without_text()))
 }
 
-/// Not a test: the life of a client.
+/// Not a test: the body of a client.
 #[test]
 fn client() {
     if let Some(client) = Client::start() {
@@ -300,14 +300,14 @@ fn client() {
     }
 }
 
-/// The daemon is gone.
+/// The daemon has died.
 struct Gone;
 
 fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::NOTCONN | Errno::CONNABORTED)
 }
 
-/// What a call that changes nothing gave.
+/// The outcome of a call that changes nothing.
 fn look<T>(outcome: rustix::io::Result<T>) -> Result<T, Gone> {
     outcome.map_err(|errno| {
         assert!(is_gone(errno), "{errno}");
@@ -315,14 +315,14 @@ fn look<T>(outcome: rustix::io::Result<T>) -> Result<T, Gone> {
     })
 }
 
-/// A worker that does everything that workers do.
+/// A worker that uses every operation that workers have.
 struct Worker {
     client: Client,
     name: WorkerName,
     tasks: usize,
     /// What it holds, oldest claim first.
     held: Vec<String>,
-    /// What it finished, and where that lies.
+    /// What it completed, and the path of each result.
     finished: Vec<(&'static str, String)>,
     /// How many texts it wrote.
     texts: usize,
@@ -352,7 +352,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Write down what came of a step that means `event`, before the next one.
+    /// Report the outcome of a step that means `event`, before the next step starts.
     fn tell<T>(&mut self, event: Option<Event>, outcome: rustix::io::Result<T>) -> Result<Option<T>, Gone> {
         let event = serde_json::to_string(&event).unwrap();
         match outcome {
@@ -372,14 +372,14 @@ impl Worker {
         }
     }
 
-    /// The same for a step that nobody can refuse.
+    /// The same for a step that the daemon must not refuse.
     fn must<T>(&mut self, event: Event, outcome: rustix::io::Result<T>) -> Result<T, Gone> {
         let errno = outcome.as_ref().err().copied();
         let shown = format!("{event:?}");
         Ok(self.tell(Some(event), outcome)?.unwrap_or_else(|| panic!("{errno:?}: {shown}")))
     }
 
-    /// Learn what the years before left.
+    /// Learn the state that earlier rounds left.
     fn remember(&mut self) -> Result<(), Gone> {
         let queue: Value = serde_json::from_slice(&look(read(&self.client.desk, "queue.json"))?).unwrap();
         let mut held = Vec::new();
@@ -434,7 +434,7 @@ impl Worker {
         Ok(())
     }
 
-    /// A text that nobody wrote before, long now and then.
+    /// A new text, sometimes a long one.
     fn text(&mut self, at_most: usize) -> String {
         self.texts += 1;
         let length = if self.client.random.once_in(10) { self.client.random.below(at_most) } else { 0 };
@@ -481,13 +481,13 @@ impl Worker {
             }
         };
         match self.client.random.below(5) {
-            // As `mv` does.
+            // The calls of `mv`.
             0 => {
                 let from = if is_last { "claim/next".into() } else { format!("claim/{id}") };
                 let moved = renameat(&self.client.desk, from, &self.client.desk, &path);
                 self.must(event(None, &self.name), moved)?;
             }
-            // As editors do.
+            // The calls of editors.
             1 | 2 => {
                 let (scratch, text) = (format!("{directory}/.{id}.{}", self.name), self.text(50_000));
                 let file = look(create(&self.client.desk, &scratch, OFlags::EXCL))?;
@@ -496,7 +496,7 @@ impl Worker {
                 let saved = renameat(&self.client.desk, &scratch, &self.client.desk, &path);
                 self.must(event(Some(&text), &self.name), saved)?;
             }
-            // As the shell does.
+            // The calls of the shell.
             _ => {
                 let file = create(&self.client.desk, &path, OFlags::TRUNC);
                 let file = self.must(event(None, &self.name), file)?;
@@ -510,7 +510,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Write a result, and see that it is kept: by fsync(2), or by closing and what everybody reads after that.
+    /// Write a result and make sure that it is durable: by fsync(2), or by close and the content that other workers read
+    /// afterwards.
     fn write(&mut self, file: std::os::fd::OwnedFd, path: &str, id: &str) -> Result<(), Gone> {
         let text = self.text(50_000);
         let mut file = std::fs::File::from(file);
@@ -525,12 +526,12 @@ impl Worker {
         self.must(Event::Reported { task: task_id(id), text: Content::new(text) }, kept)
     }
 
-    /// `> completed/<id>` once more: emptied, then written.
+    /// `> completed/<id>` again: truncated, then written.
     fn rewrite(&mut self) -> Result<(), Gone> {
         let at = self.client.random.below(self.finished.len());
         let (directory, id) = self.finished[at].clone();
         let path = format!("{directory}/{id}");
-        // The emptying goes to the disk with what is written then.
+        // The truncation reaches the disk together with the text that is written next.
         let file = look(create(&self.client.desk, &path, OFlags::TRUNC))?;
         self.write(file, &path, &id)
     }
@@ -546,7 +547,7 @@ impl Worker {
     }
 }
 
-/// The check itself finds what is wrong.
+/// The check itself detects faults.
 #[test]
 fn a_report_agrees_only_with_its_own_events() {
     let event =

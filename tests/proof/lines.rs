@@ -1,4 +1,4 @@
-//! A process that does what it is told, one line at a time, and answers each line with one.
+//! A child process that reads commands, one a line, and answers each with one line.
 //!
 //! Must never: outlive the test that started it.
 
@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// It lives as long as the test, or until its input ends.
+/// The process lives until the test drops it or its input ends.
 pub(crate) struct Client {
     pub(crate) child: Child,
     answers: BufReader<ChildStdout>,
@@ -19,7 +19,7 @@ impl Client {
         Client { child, answers }
     }
 
-    /// Its next line; none when it has ended.
+    /// The next line of output; `None` after the process has ended.
     pub(crate) fn answer(&mut self) -> Option<String> {
         let mut line = String::new();
         let length = self.answers.read_line(&mut line).unwrap();
@@ -27,11 +27,11 @@ impl Client {
     }
 
     pub(crate) fn tell(&mut self, line: &str) {
-        // What has ended gives no answer either.
+        // A process that has ended gives no answer, so a failed write is not reported here.
         let _ = writeln!(self.child.stdin.as_mut().unwrap(), "{line}");
     }
 
-    /// What it answers, or how it ended instead.
+    /// The answer to a command, or how the process ended instead.
     pub(crate) fn ask(&mut self, line: &str) -> Result<String, String> {
         self.tell(line);
         self.answer().ok_or_else(|| {

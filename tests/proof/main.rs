@@ -1,7 +1,7 @@
-//! What crewfs promises, proved in the large: one winner, nothing lost, no surprise with many tasks.
+//! The promises of crewfs, tested at scale: one winner, no loss, no surprise with many tasks.
 //!
-//! Real processes on a real mount, and afterwards the log against what each of them was told. What is random comes from a
-//! seed that is printed; `CREWFS_PROOF_SEED` takes it again. Longer runs, each with `CREWFS_TEST_LIMIT=SECONDS`:
+//! Real processes work on a real mount. Afterwards the tests compare the log with the results that each process got. Random choices
+//! come from a seed that is printed; `CREWFS_PROOF_SEED` repeats it. These set longer runs, each with `CREWFS_TEST_LIMIT=SECONDS`:
 //! `CREWFS_RACE_TASKS`, `CREWFS_KILL_ROUNDS`, `CREWFS_DEATH_TASKS`, `CREWFS_FILES_STEPS`, `CREWFS_ORDINARY_STEPS`,
 //! `CREWFS_SCALE=1`.
 

@@ -1,9 +1,9 @@
-//! A way to know that the kernel was told of all that happened beneath the mount so far.
+//! A way to know that the daemon has invalidated everything in the kernel's caches that changed beneath the mount so far.
 //!
-//! A marker is a name that the kernel remembers to be missing, and will for an hour, until the daemon tells of it. All changes
-//! are heard of in their order. A marker that is seen was heard of along with what came before it, and perhaps not all of
-//! that has been told. A second marker is made only then, so it is heard of later; when it is seen, all that was heard of
-//! along with the first one has been told.
+//! A marker is a name that the kernel has cached as missing. The kernel keeps that entry for an hour unless the daemon invalidates it.
+//! The daemon receives all changes in their order. When the first marker becomes visible, the daemon has received it along with
+//! earlier changes, but may not yet have invalidated all of them. The second marker is created only then, so the daemon receives it
+//! later. When the second marker is visible, everything that was received along with the first one has been invalidated.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -16,19 +16,19 @@ pub(crate) struct Markers {
     seen: PathBuf,
     beneath: PathBuf,
     count: usize,
-    /// The kernel forgets no directory that is open.
+    /// The kernel keeps the entries of a directory that is open.
     _open: File,
 }
 
 impl Markers {
-    /// For a project as it is seen, and as it is beneath.
+    /// For a project: its path through the mount, and its path beneath.
     pub(crate) fn new(seen: &Path, beneath: &Path) -> Markers {
         let (seen, beneath) = (seen.join("markers"), beneath.join("markers"));
         fs::create_dir(&seen).unwrap();
         Markers { _open: File::open(&seen).unwrap(), seen, beneath, count: 0 }
     }
 
-    /// Wait until all that happened beneath so far has been told; false if it is not in time.
+    /// Wait until all changes beneath so far have been invalidated; false after the time limit.
     pub(crate) fn barrier(&mut self) -> bool {
         (0..2).all(|_| {
             self.count += 1;

@@ -1,5 +1,5 @@
-//! Many files are known to the kernel, a thousand of them are open, and then these are renamed, replaced and removed beneath the
-//! mount: each is still read and written through its descriptor, and the daemon keeps neither many descriptors nor much memory.
+//! The kernel knows many files, and a thousand of them are open. Then these are renamed, replaced and removed beneath the mount.
+//! Each is still read and written through its descriptor, and the daemon keeps few descriptors and little memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use crate::tree_scale::{resident, walk};
 const DIRECTORIES: usize = 100;
 const FILES_A_DIRECTORY: usize = 1_000;
 const OPEN: usize = 1_000;
-/// More files than the daemon keeps ready.
+/// More files than the daemon keeps descriptors for.
 const OTHERS: usize = 1_200;
 const DESCRIPTORS_MOST: usize = 20_000;
 const GROWTH_MOST: usize = 100 << 20;
 
-/// What becomes of an open file beneath.
+/// What happens to an open file beneath the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Renamed,
@@ -30,7 +30,7 @@ enum Fate {
     Removed,
 }
 
-/// One of the files that are open.
+/// One of the open files.
 #[derive(Clone, Copy)]
 struct Open(usize);
 
@@ -52,7 +52,7 @@ impl Open {
         place(self.directory(), self.0 / DIRECTORIES * 7)
     }
 
-    /// Where it is in the end, if it is anywhere.
+    /// The path of the file at the end, if it still has one.
     fn path_in_the_end(self) -> Option<PathBuf> {
         let name = format!("renamed{}", self.0);
         match self.fate() {
@@ -86,7 +86,7 @@ fn place(d: usize, n: usize) -> PathBuf {
     directory(d).join(format!("f{n:04}"))
 }
 
-/// What a file says in the beginning.
+/// The first content of a file.
 fn content(path: &Path) -> String {
     format!("this is {}", path.display())
 }
@@ -126,7 +126,7 @@ fn a_thousand_open_files_of_a_hundred_thousand_go_on_whatever_becomes_of_their_n
         assert!(descriptors < DESCRIPTORS_MOST, "{descriptors} descriptors: {what}");
         assert!(grown < GROWTH_MOST, "{mib:.0} MiB: {what}");
     };
-    // Half of them before the others are looked at, half of them afterwards.
+    // Half of the files are opened before the other files are examined, half of them afterwards.
     let open = |client: &mut Client, odd: usize| {
         for file in (odd..OPEN).step_by(2).map(Open) {
             assert_eq!(ask(client, json!(["open", file.0, file.path(), "RDWR"])), Value::Null);

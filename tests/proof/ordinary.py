@@ -9,9 +9,9 @@ import ctypes, errno, fcntl, json, os, resource, stat, sys, zlib
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 MS_SYNC = 4
 PAGE = 4096
-# A mapping is so long, whatever the file's length.
+# The length of a mapping, whatever the length of the file.
 MAPPED = 16 * PAGE
-# A time that no clock shows: a file has it until its content changes.
+# A time that no clock shows. A file has it until its content changes.
 LONG_AGO = 10**18
 # Slots from here on are for directories.
 DIRECTORIES_FROM = 5
@@ -72,7 +72,7 @@ def write(slot, tag, length):
     fd = files[slot]
     written = os.write(fd, pattern(tag, length))
     if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
-        # Known and documented: the kernel counts on from where it took the end to be before a change beneath.
+        # Known and documented: the kernel seeks from the end that it knew before a change beneath the mount.
         os.lseek(fd, 0, os.SEEK_END)
     return written
 

@@ -1,13 +1,13 @@
-//! What an ordinary directory does is what the mount does: the same calls on both, with a plain directory as the judge.
+//! The mount behaves like an ordinary directory: the tests make the same calls in both, and the plain directory is the reference.
 //!
 //! Three programs use the mount and one changes the project beneath it, while descriptors and mappings stay open. Four other
-//! programs make the same calls in a plain directory of the same disk. Every answer has to be the same: the result or the
-//! error, the data, the size, the mode and the number of names. The calls are made by `ordinary.py`.
+//! programs make the same calls in a plain directory of the same disk. Every answer must be the same: the result or the
+//! error, the data, the size, the mode and the number of names. `ordinary.py` makes the calls.
 //!
-//! The calls come from seeds that are fixed; `CREWFS_PROOF_SEED` chooses another one, `CREWFS_ORDINARY_STEPS` more of them.
+//! The seeds of the calls are fixed; `CREWFS_PROOF_SEED` chooses another one, `CREWFS_ORDINARY_STEPS` sets more calls.
 //!
-//! May assume: all programs are one worker, and git ignores every file. So the guard refuses nothing, and nothing waits.
-//! Must never: compare before the mount had the chance to hear of a change beneath it. [`Markers`] sees to that.
+//! May assume: all programs are one worker, and git ignores every file. So the guard refuses no change and delays none.
+//! Must never: compare before the daemon could learn of a change beneath the mount. [`Markers`] ensures that.
 
 use std::fs;
 use std::path::Path;
@@ -25,42 +25,42 @@ const PROGRAM: &str = concat!(include_str!("../mount/mappings.py"), include_str!
 const SEEDS: [u64; 3] = [1, 2, 3];
 const STEPS: u64 = 2_500;
 
-/// The program that works beneath the mount; those with lower numbers go through it.
+/// The number of the program that works beneath the mount; programs with lower numbers use the mount.
 const BENEATH: usize = 3;
 const DIRECTORIES: [&str; 5] = [".", "d", "e", "d/s", "e/s"];
 const NAMES: [&str; 4] = ["a", "b", "c", "l"];
-/// A program has so many slots for files, and then some for directories.
+/// The number of slots that a program has for files. Slots for directories follow.
 const FILES: usize = 5;
 const SLOTS: usize = FILES + 2;
 const MAPPINGS: usize = 2;
 const PAGES: usize = 16;
-/// More files than a daemon with [`FEW_DESCRIPTORS`] keeps ready.
+/// More files than a daemon with [`FEW_DESCRIPTORS`] keeps descriptors for.
 const OTHERS: usize = 40;
 const FEW_DESCRIPTORS: u64 = 256;
 
-/// What the mount may show late, with the reason: the value's place in what a `stat` answers, and for how long.
+/// Values that the mount may show late, with the reason: the place of the value in the answer of `stat`, and the longest delay.
 const LATE: [(usize, Duration, &str); 1] = [(
     2,
     Duration::from_secs(3),
     "the attributes of a file that has several names are believed for a second",
 )];
 
-/// What is done to make the daemon close what it keeps open of a file.
+/// How the test makes the daemon close the descriptors that it keeps of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pressure {
-    /// Nothing: it closes what is idle.
+    /// Not at all: the daemon closes idle descriptors itself.
     None,
-    /// It may open few files, and others are used between the steps.
+    /// The daemon may open few files, and the test uses other files between the steps.
     FewDescriptors,
 }
 
-/// Something to be done, and by which program.
+/// A call, and the program that makes it.
 struct Step {
     who: usize,
     call: Value,
 }
 
-/// Both sides.
+/// The mount and the plain directory.
 struct Pair {
     disk: Vec<Client>,
     mount: Vec<Client>,
@@ -90,7 +90,7 @@ impl Pair {
                 fs::write(side.join("work").join(name), name.repeat(3_000)).unwrap();
             }
         }
-        // What git ignores is not guarded.
+        // The guard ignores files that git ignores.
         fs::write(source.join(".gitignore"), "*\n").unwrap();
         let mounted = match pressure {
             Pressure::None => project.mount(&["stale_writes=allow"]),
@@ -116,7 +116,7 @@ impl Pair {
         format!("{}\nCREWFS_PROOF_SEED={}", self.steps[from..].join("\n"), self.seed)
     }
 
-    /// Make a call on both sides and compare the answers; the answer is that of the disk.
+    /// Make a call on both sides and compare the answers. Returns the answer of the disk.
     fn both(&mut self, step: &Step) -> Value {
         let line = step.call.to_string();
         let by = if step.who == BENEATH { "beneath".to_string() } else { format!("program {}", step.who) };
@@ -146,7 +146,7 @@ impl Pair {
         assert!(seen, "a change beneath is not seen\n{}", self.history());
     }
 
-    /// The whole trees, and all that is still open.
+    /// Compare the whole trees, and everything that is still open.
     fn compare_all(&mut self) {
         self.barrier();
         for who in 0..=BENEATH {
@@ -156,7 +156,7 @@ impl Pair {
     }
 }
 
-/// Whether two answers differ only in what may be late.
+/// Whether two answers differ only in values that may be late.
 fn is_late(disk: &str, mounted: &str) -> bool {
     let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     let (disk, mut mounted) = (parse(disk), parse(mounted));
@@ -167,7 +167,7 @@ fn is_late(disk: &str, mounted: &str) -> bool {
     disk == mounted
 }
 
-/// Make what may be late what it will be.
+/// Replace values that may be late with their final values.
 fn catch_up(disk: &Value, mounted: &mut Value) {
     let (Value::Array(disk), Value::Array(mounted)) = (disk, mounted) else { return };
     if disk.first().is_some_and(|kind| kind == "file") && disk.len() == mounted.len() {
@@ -189,7 +189,7 @@ fn brief(text: &str) -> String {
     }
 }
 
-/// What is chosen next, and what of it is open.
+/// Chooses the next call, and knows what is open.
 struct Plan {
     random: Random,
     open: [[bool; SLOTS]; BENEATH + 1],
@@ -246,7 +246,7 @@ impl Plan {
         flags.join("|")
     }
 
-    /// One of the slots from here on that is in use, as a rule.
+    /// Usually a slot in use, from this number on.
     fn slot(&mut self, used: &[bool], from: usize) -> usize {
         let open: Vec<usize> = (from..used.len()).filter(|n| used[*n]).collect();
         if open.is_empty() { from + self.random.below(used.len() - from) } else { self.random.one_of(&open) }
@@ -293,7 +293,7 @@ impl Plan {
             79..=82 if mapped.contains(&true) => {
                 json!(["map_read", self.slot(&mapped, 0), self.random.below(PAGES)])
             }
-            // What is written beneath through a mapping shows late, on purpose: nothing tells of it.
+            // Data written beneath through a mapping shows late. That is intended: the kernel reports no such write.
             83 | 84 if mapped.contains(&true) && who != BENEATH => {
                 json!(["map_write", self.slot(&mapped, 0), self.tag(), self.offset(), self.length()])
             }
@@ -309,7 +309,7 @@ impl Plan {
         Step { who, call }
     }
 
-    /// Note what is open now.
+    /// Update what is open.
     fn done(&mut self, step: &Step, answer: &Value) {
         let slot = step.call[1].as_u64().unwrap_or(0) as usize;
         if !answer.is_null() {
@@ -324,7 +324,7 @@ impl Plan {
     }
 }
 
-/// Whether a call may change something that another program can see.
+/// Whether a call may change what another program sees.
 fn changes(call: &Value) -> bool {
     const CHANGES: [&str; 20] = [
         "open",

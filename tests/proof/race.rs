@@ -1,4 +1,4 @@
-//! One winner: many processes go for the same tasks in every form there is, and each task has one holder (C20, C21, C22).
+//! One winner: many processes claim the same tasks in every form, and each task has one holder (C20, C21, C22).
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
@@ -14,18 +14,18 @@ use crate::random::{number, seed};
 
 const CLIENTS: usize = 64;
 const TASKS: &str = "CREWFS_RACE_TASKS";
-/// Tasks that wait for what never comes.
+/// Tasks that need a task which never exists.
 const STUCK: usize = 5;
-/// Every second window of tasks is gone for in the same order by all clients, every other one in an order of each.
+/// In every second window of tasks, all clients claim in the same order; in the others, each client has its own order.
 const WINDOW: usize = 10;
-/// When the clients go for the next task: together, unless they cannot keep up.
+/// The pace of the clients: all claim the next task together, unless one cannot keep up.
 const BEAT: Duration = Duration::from_millis(10);
 
 fn tasks() -> usize {
     number(TASKS).unwrap_or(500) as usize
 }
 
-/// The tasks, and for each what it waits for.
+/// The tasks, and the task that each one needs.
 fn plan() -> Vec<(String, Option<String>)> {
     let id = |n: usize| format!("t{n:05}");
     let all = (0..tasks()).map(|n| (id(n), (n % 10 == 9).then(|| id(n - 1))));
@@ -62,7 +62,7 @@ fn c20_c22_every_task_has_one_winner_and_every_loser_is_told_so() {
                 _ => assert!(is_allowed(step, outcome, waits.get(id) == Some(&true)), "{line}"),
             }
         }
-        // A process does one thing at a time, so its events are in the order of what it was told.
+        // A process makes one call at a time, so its events are in the order of its answers.
         let worker = worker(number);
         assert_eq!(claims, tasks_of(&log, "claimed", Some(&worker)), "claimed by {worker}");
         assert_eq!(ends, tasks_of(&log, "completed", Some(&worker)), "completed by {worker}");
@@ -83,7 +83,7 @@ fn c20_c22_every_task_has_one_winner_and_every_loser_is_told_so() {
     Form::ALL.iter().for_each(|form| assert!(won(&format!("{form:?}")), "nobody won by {form:?}"));
 }
 
-/// The tasks of all events of a kind, in their order.
+/// The tasks of all events of a kind, in log order.
 fn tasks_of<'a>(log: &'a str, event: &str, worker: Option<&str>) -> Vec<&'a str> {
     let kind = format!("\"event\":\"{event}\"");
     let events = log.lines().filter(|line| line.contains(&kind));
@@ -95,9 +95,9 @@ fn tasks_of<'a>(log: &'a str, event: &str, worker: Option<&str>) -> Vec<&'a str>
 
 fn is_allowed(step: &str, outcome: &str, waits: bool) -> bool {
     let allowed: &[Errno] = match step {
-        // Only the holder may (C24).
+        // Only the holder may complete a task (C24).
         "trespass" => &[Errno::ACCESS],
-        // While a claim is held it is there, and while nothing is ready there is nothing.
+        // A held claim exists, and while no task is ready, `claim/next` finds none.
         "again-mkdir" => &[Errno::EXIST],
         "next-touch" | "next-mkdir" => &[Errno::NOENT],
         _ => match Form::ALL.iter().find(|form| format!("{form:?}") == step) {
@@ -105,7 +105,7 @@ fn is_allowed(step: &str, outcome: &str, waits: bool) -> bool {
             None => &[],
         },
     };
-    // To claim again what is held is no claim.
+    // Claiming a task that the caller already holds is no new claim.
     (step, outcome) == ("again-touch", "same") || allowed.iter().any(|errno| said(Err(*errno)) == outcome)
 }
 
@@ -123,7 +123,7 @@ fn said(outcome: Result<(), Errno>) -> String {
     outcome.map_or_else(name, |()| "ok".into())
 }
 
-/// Not a test: the life of a client.
+/// Not a test: the body of a client.
 #[test]
 fn client() {
     if let Some(client) = Client::start() {
@@ -140,7 +140,7 @@ struct Racer {
 
 impl Racer {
     fn race(mut self) {
-        // `claim/next` takes the oldest: meet it in the middle.
+        // `claim/next` takes the oldest task. Claims by id start at the newest one, so that both meet in the middle.
         let mut ids: Vec<String> = plan().into_iter().map(|(id, _)| id).rev().collect();
         ids.chunks_mut(WINDOW).step_by(2).for_each(|window| self.client.random.shuffle(window));
         let start = Instant::now();
@@ -175,7 +175,7 @@ impl Racer {
         outcome.is_ok()
     }
 
-    /// Whether something may still become ready, or is.
+    /// Whether a task is ready or may still become ready.
     fn is_more_to_do(&mut self) -> bool {
         self.complete_all();
         let names = |directory: &str| {
@@ -184,7 +184,7 @@ impl Racer {
             let names = Dir::new(directory).unwrap().map(|entry| entry.unwrap().file_name().to_owned());
             names.filter(|name| !name.to_bytes().starts_with(b".")).count()
         };
-        // What waits moves to ready, not the other way: look in this order.
+        // Tasks move from blocked to ready, never back, so blocked is counted first.
         names("blocked") > STUCK || names("ready") > 0
     }
 
@@ -225,7 +225,7 @@ impl Racer {
         }
     }
 
-    /// Complete the youngest claim.
+    /// Complete the newest claim.
     fn complete(&mut self) {
         let id = self.held.pop().unwrap();
         let completed = create(&self.client.desk, &format!("completed/{id}"), OFlags::TRUNC);
@@ -234,7 +234,7 @@ impl Racer {
     }
 }
 
-/// The counts are of what the clients wrote, and what they wrote is read as it was meant.
+/// The counts match what the clients wrote, and the parser reads their lines as intended.
 #[test]
 fn events_are_found_in_the_log() {
     let log = r#"{"seq":1,"at":"-","event":"claimed","task":"a","worker":"w01"}"#;

@@ -1,4 +1,4 @@
-//! Numbers that look random and come from a seed.
+//! Pseudo-random numbers from a seed.
 
 /// A generator: the same seed gives the same numbers.
 pub(crate) struct Random(u64);
@@ -17,7 +17,7 @@ impl Random {
         ((mixed ^ (mixed >> 31)) % end as u64) as usize
     }
 
-    /// True once in `times`.
+    /// True with probability 1 / `times`.
     pub(crate) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -31,7 +31,7 @@ impl Random {
     }
 }
 
-/// The seed of this run: chosen, or of the moment; it is printed.
+/// The seed of this run: from the environment, or from the clock. It is printed.
 pub(crate) fn seed() -> u64 {
     let of_the_moment = || std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let seed = number("CREWFS_PROOF_SEED").unwrap_or_else(of_the_moment);
@@ -39,7 +39,7 @@ pub(crate) fn seed() -> u64 {
     seed
 }
 
-/// A number from the environment.
+/// A number from an environment variable.
 pub(crate) fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }

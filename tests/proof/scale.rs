@@ -1,6 +1,6 @@
-//! No surprise with many tasks: what a queue costs as it grows, as a table.
+//! No surprise with many tasks: a table of what a queue costs as it grows.
 //!
-//! Times depend on the machine and are only shown; what is asserted holds on any.
+//! Times depend on the machine and are only printed. The assertions hold on any machine.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,9 +13,9 @@ use crate::harness::{Mounted, Project, project};
 use crate::process::{LIMIT, run};
 use crate::random::{number, seed};
 
-/// How often each claim is measured.
+/// The number of measurements of each claim.
 const CLAIMS: usize = 200;
-/// How much more a claim may cost when there are a hundred times as many tasks.
+/// How many times as much a claim may cost with a hundred times as many tasks.
 const GROWTH: f64 = 5.0;
 const TASKS: &str = "CREWFS_SCALE_TASKS";
 
@@ -50,7 +50,7 @@ fn the_cost_of_a_task_does_not_grow_with_the_queue() {
     assert!(growth <= GROWTH, "{growth:.1}");
 }
 
-/// What one size costs.
+/// The costs at one size.
 struct Point {
     tasks: usize,
     rows: Vec<(&'static str, String)>,
@@ -137,19 +137,19 @@ fn resident(mounted: &Mounted) -> f64 {
     line.trim().strip_suffix(" kB").unwrap().parse::<f64>().unwrap() * 1024.0
 }
 
-/// How often each claim is measured with so many tasks.
+/// The number of measurements of each claim with this many tasks.
 fn claims(tasks: usize) -> usize {
     CLAIMS.min(tasks / 2)
 }
 
-/// Not a test: the life of the client, which reports three medians in nanoseconds.
+/// Not a test: the body of the client, which reports three medians in nanoseconds.
 #[test]
 fn client() {
     let Some(mut client) = Client::start() else { return };
     let tasks = number(TASKS).unwrap() as usize;
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
     for n in 0..claims(tasks) {
-        // The best are the oldest: take the other one from the end.
+        // The best tasks are the oldest, so the other one is taken from the end.
         let other = id(tasks - 1 - n);
         let (claimed, took) = timed(|| touch(&client.desk, "claim/next"));
         claimed.unwrap();

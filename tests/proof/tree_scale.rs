@@ -1,7 +1,7 @@
-//! No surprise with a large tree: what the daemon keeps in memory and open, as a table.
+//! No surprise with a large tree: a table of the daemon's memory and open descriptors.
 //!
-//! `CREWFS_SCALE=1` for a million files, ten thousand of them open, and a directory of a hundred thousand. What is asserted
-//! holds on any machine.
+//! `CREWFS_SCALE=1` sets a million files, ten thousand of them open, and a directory of a hundred thousand. The assertions hold on
+//! any machine.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use crate::harness::{Mounted, project};
 use crate::process::until;
 use crate::random::{Random, number, seed};
 
-/// Bytes of memory that a file may cost which the kernel knows.
+/// The most bytes of memory that a file known to the kernel may cost.
 const BYTES_A_FILE: f64 = 400.0;
 /// Files in each directory of the large tree.
 const FILES_A_DIRECTORY: usize = 1_000;
@@ -34,7 +34,7 @@ fn sizes() -> Sizes {
     }
 }
 
-/// What is shown: one line for each step.
+/// The table that is printed: one line for each step.
 struct Table<'a> {
     mounted: &'a Mounted,
     start: Instant,
@@ -55,14 +55,14 @@ impl Table<'_> {
     }
 }
 
-/// Bytes of memory that the daemon has.
+/// The daemon's resident memory, in bytes.
 pub(crate) fn resident(mounted: &Mounted) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", mounted.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
-/// How many descriptors a process may have.
+/// The limit of descriptors of a process.
 fn limit_of(process: u32) -> u64 {
     let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
@@ -91,7 +91,7 @@ fn a_large_tree_costs_memory_for_what_is_known_and_a_bounded_number_of_descripto
     let root = mounted.path().to_path_buf();
     let limit = limit_of(mounted.pid());
     let (tree, desk) = (Descriptors::of_tree(limit), Descriptors::of_desk(limit));
-    // Besides that, what the daemon needs in any case, and callers.
+    // The last term covers what the daemon always needs, and its callers.
     let most = tree.paths + tree.data + desk.paths + desk.data + 600;
     let mut table = Table { mounted: &mounted, start: Instant::now(), most };
     println!("{:44} {:>12} {:>8}", "", "memory", "open");
@@ -102,7 +102,7 @@ fn a_large_tree_costs_memory_for_what_is_known_and_a_bounded_number_of_descripto
     let (after, _) = table.row(&format!("{known} files are known"));
     let each = (after - before) as f64 / known as f64;
     println!("{each:.0} bytes of memory for each file that is known");
-    // Of few files the allocator's own memory, some for each thread, is the larger part.
+    // With few files, the allocator's own memory, of which each thread has some, is the larger part.
     let most = if known >= 500_000 { BYTES_A_FILE } else { 4.0 * BYTES_A_FILE };
     assert!(each < most, "{each:.0}");
 
@@ -138,7 +138,7 @@ fn a_large_tree_costs_memory_for_what_is_known_and_a_bounded_number_of_descripto
     let _ = setrlimit(Resource::Nofile, Rlimit { current: soft, maximum: hard });
 }
 
-/// Look at everything below a directory; how many files there are.
+/// Stat everything below a directory; returns the number of files.
 pub(crate) fn walk(directory: &Path) -> usize {
     let mut count = 0;
     for entry in fs::read_dir(directory).unwrap() {
@@ -151,7 +151,7 @@ pub(crate) fn walk(directory: &Path) -> usize {
     count
 }
 
-/// Move files, and directories with them, to and fro; each keeps its content, under all its names.
+/// Rename files and directories to and fro. Each file keeps its content under all its names.
 fn storm(root: &Path, renames: usize, directories: usize, random: &mut Random) {
     const FILES: usize = 200;
     let hall = |n: usize| root.join(format!("many/d{n:04}/hall"));
