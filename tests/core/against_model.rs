@@ -1,7 +1,7 @@
-//! The real queue against the naive model: thousands of short histories among few tasks and few workers, so that they
-//! collide, compared after every step.
+//! The real queue against the naive model: thousands of short histories, compared after every step. Few tasks and few workers
+//! make the commands collide.
 //!
-//! The same seed each time, so that a red build is red again; `PROPTEST_CASES=100000` explores with a new one.
+//! The seed is always the same, so that a failure repeats; `PROPTEST_CASES=100000` explores with a new seed.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,7 +15,7 @@ use proptest::test_runner::RngSeed;
 
 use crate::model::{Class, File, Item, Model, Said, Stage};
 
-/// One wish in small numbers; what they stand for is looked up when its turn comes.
+/// A command in small numbers. They are resolved to tasks and workers when the command is executed.
 #[derive(Debug, Clone)]
 enum Wish {
     Publish {
@@ -97,13 +97,13 @@ enum Wish {
         by: Who,
         paused: bool,
     },
-    /// Nobody wants anything for so many minutes.
+    /// No command for this many minutes.
     Wait {
         minutes: i64,
     },
 }
 
-/// What a file says.
+/// The front matter of a task file.
 #[derive(Debug, Clone)]
 struct Front {
     needs: Vec<u8>,
@@ -132,7 +132,7 @@ fn who(workers: u8) -> impl Strategy<Value = Who> {
     })
 }
 
-/// A history in a small world: in the smallest ones, a task lives through everything.
+/// A history with few tasks and workers. In the smallest ones, each task goes through many states.
 fn history() -> impl Strategy<Value = Vec<Wish>> {
     (1..=5u8, 1..=3u8).prop_flat_map(|(tasks, workers)| prop::collection::vec(wish(tasks, workers), 1..60))
 }
@@ -141,7 +141,7 @@ fn wish(tasks: u8, workers: u8) -> impl Strategy<Value = Wish> {
     let task = move || 0..tasks;
     let who = move || who(workers);
     let often = || prop::bool::weighted(0.85);
-    // How far behind a remembered position is: mostly not at all.
+    // How many events a remembered position is behind the newest one; usually none.
     let age = || prop_oneof![5 => Just(0u64), 1 => 1..6u64];
     let words = || prop_oneof![3 => Just(vec![]), 2 => Just(vec!["x"]), 1 => Just(vec!["y", "x", "y"])];
     prop_oneof![
@@ -232,7 +232,7 @@ fn manifest(front: &Front) -> Manifest {
     Manifest::Spec(spec.into())
 }
 
-/// The command that a wish means at this point of the story, if it is one.
+/// The command that a wish stands for at this point of the history, if there is one.
 fn command(model: &Model, wish: Wish) -> Option<Command> {
     let epoch = |task: u8, age: u64| match model.find(&task_id(task)).map(|item| &item.stage) {
         Some(Stage::Claimed { epoch, .. }) => epoch.saturating_sub(age),
@@ -299,13 +299,13 @@ fn command(model: &Model, wish: Wish) -> Option<Command> {
     })
 }
 
-/// The real queue with everything that must follow it.
+/// The real queue, with everything that must agree with it.
 #[derive(Default)]
 struct Real {
     now: Wall,
     state: State,
     records: Vec<Record>,
-    /// The same events, each after a journey through its line in the log.
+    /// The state made of the same events, each of them written as a log line and read back.
     follower: State,
     /// The newest epoch that each task ever had.
     epochs: HashMap<TaskId, Seq>,
@@ -328,7 +328,7 @@ impl Real {
         self.records.push(record);
     }
 
-    /// Time goes on, and is written down if that changes anything.
+    /// Advance the time, and record the step if it changes the state.
     fn pass_time(&mut self, now: Wall) {
         self.now = now;
         if self.state.next_due().is_some_and(|due| due <= now) {
@@ -354,13 +354,13 @@ impl Real {
     }
 }
 
-/// The state as it comes back from a snapshot.
+/// The state after it was written to a snapshot and loaded.
 fn rebuilt(state: &State) -> State {
     let state_again: State = serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap();
     state_again.under(*state.rules())
 }
 
-/// What must hold in every state, however it came to be.
+/// Assert what holds in every state.
 fn check_sound(state: &State) {
     assert_eq!(rebuilt(state), *state, "a snapshot is not the state");
     let mut listed = 0;
@@ -502,13 +502,13 @@ fn run(rules: Rules, wishes: Vec<Wish>) {
     let mut replayed = State::default().under(rules);
     real.records.iter().for_each(|record| replayed.apply(record));
     assert_eq!(replayed, real.state);
-    // The rules change nothing that is written to disk.
+    // The rules change no record on the disk.
     let (other, mine) = (State::replay(&real.records), serde_json::to_value(&real.state).unwrap());
     assert_eq!(serde_json::to_value(&other).unwrap(), mine);
     assert_eq!(other.under(rules), real.state);
 }
 
-/// Nobody has claimed what is not for it, and no two work on the same files.
+/// Assert that no worker claims a task that it may not have, and that no two claimed tasks own the same files.
 fn check_claims(before: &State, after: &State) {
     let mut owned: Vec<String> = Vec::new();
     for (name, worker) in after.workers() {
@@ -527,7 +527,8 @@ fn check_claims(before: &State, after: &State) {
     }
 }
 
-/// C1: what looks different has another time of change: the task, or, where it depends on other tasks, the queue.
+/// C1: if the appearance of a task changes, its time of change does too. If the appearance depends on other tasks, the time of
+/// change of the queue counts.
 fn check_changes_show(before: &State, after: &State) {
     for (id, task) in after.tasks() {
         let Some(old) = before.task(id.as_str()) else { continue };
@@ -573,7 +574,7 @@ fn rules() -> impl Strategy<Value = Rules> {
     })
 }
 
-/// Facts in an order that no judge would allow.
+/// Events in an order that the rules would not produce.
 fn event() -> impl Strategy<Value = Event> {
     let task = || (0..4u8).prop_map(task_id);
     let worker = || (0..2u8).prop_map(worker_name);

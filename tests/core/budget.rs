@@ -1,5 +1,5 @@
-//! What one worker and one user may add to the log (C35): each step that can be repeated runs into the limit, and what a worker
-//! holds can be finished all the same.
+//! The limits of what one worker and one user may add to the log (C35). Each step that can be repeated reaches the limit, and a
+//! worker over the limit can still complete the tasks that it holds.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::lease::FakeClock;
 use crate::{actor, claim_next, complete, publish, task, worker};
 
 const BUDGET: Budget = Budget { bytes: 64 << 10, events: 1, owner: 0 };
-/// So many events may be written at once.
+/// The number of events that may be written at once.
 const AT_ONCE: u64 = LOG_BURST_SECONDS;
 
 fn engine(budget: Budget) -> (FakeClock, Arc<Engine>) {
@@ -29,7 +29,7 @@ fn is_over(answer: &Result<Outcome, Failure>) -> bool {
     matches!(answer, Err(Failure::Refused(Refusal::OverBudget { .. })))
 }
 
-/// Repeat a step until it is refused for the budget; how many events the log has got by that.
+/// Repeat a step until the budget refuses it. Returns how many events the log has gained.
 fn until_over(engine: &Engine, mut step: impl FnMut(u64) -> Result<Outcome, Failure>) -> u64 {
     let before = engine.decided();
     for n in 0..10 * AT_ONCE * LOG_SHARES_OF_A_USER {
@@ -99,18 +99,18 @@ fn c35_every_step_that_can_be_repeated_ends_at_the_budget() {
         let most = if what.starts_with("one name") { AT_ONCE * LOG_SHARES_OF_A_USER } else { AT_ONCE };
         assert!((most / 2..=most + 3).contains(&made), "{what}: {made}");
 
-        // What the worker holds can be finished, and given back.
+        // The worker can complete and give back the tasks that it holds.
         engine.call(complete("held", "w")).unwrap_or_else(|failure| panic!("{what}: {failure}"));
         report(&engine, "held", vec![b'x'; 1 << 20]).unwrap_or_else(|failure| panic!("{what}: {failure}"));
         if engine.state().task("open").unwrap().claim().is_some() {
             engine.call(release("open")).unwrap();
         }
-        // An operator and another user are not concerned.
+        // The limit applies neither to an operator nor to another user.
         let operator = Actor { operator: true, ..actor("joe") };
         engine.call(Command::Pause { by: operator, paused: true }).unwrap();
         let other = Actor { uid: 1_001, ..actor("other") };
         engine.call(Command::Drain { worker: worker("other"), by: other, draining: true }).unwrap();
-        // Time helps.
+        // The budget refills with time.
         clock.forward(Span(2 * LOG_BURST_SECONDS * 1_000));
         report(&engine, "held", "at last").unwrap_or_else(|failure| panic!("{what}: {failure}"));
         engine.stop();

@@ -1,7 +1,7 @@
-//! The log alone, killed: whatever was acknowledged before a `kill -9` is there afterwards, and batches are whole.
+//! The log alone under `kill -9`: every acknowledged record is there afterwards, and batches are whole.
 //!
-//! The test starts itself again as a child that appends without end and tells each acknowledged position on a pipe. What
-//! the child writes follows from the position alone, so the parent knows every byte that must be there.
+//! The test starts itself again as a child. The child appends without end and writes each acknowledged position to a pipe. Each
+//! record follows from its position alone, so the parent knows every byte that must be there.
 //! `CREWFS_KILLS` sets the number of rounds.
 
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +17,7 @@ use crate::task;
 
 const DIRECTORY: &str = "CREWFS_TEST_LOG";
 
-/// Numbers that look random and are the same each time.
+/// Pseudo-random numbers that are the same in each run.
 fn mix(seed: u64) -> u64 {
     let z = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (z ^ (z >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32
@@ -30,7 +30,7 @@ fn record(seq: Seq) -> Record {
     Record { seq, at: Wall(seq as i64), event: Event::Noted { task: task("t"), text: Content::new(text) } }
 }
 
-/// The same as the log has it: a long text lies beside it.
+/// The record as the log returns it: a long text is stored outside.
 fn kept(seq: Seq) -> Record {
     let record = record(seq);
     let text = record.event.text().unwrap();
@@ -44,13 +44,13 @@ fn has_long_text(seq: Seq) -> bool {
     record(seq).event.text().unwrap().digest().bytes > TEXT_IN_LINE_BYTES as u64
 }
 
-/// Where the batches end, up to this position.
+/// The positions at which batches end, up to this position.
 fn ends(until: Seq) -> Vec<Seq> {
     let next = |end: &Seq| Some(end + batch(*end).len() as Seq).filter(|end| *end <= until);
     std::iter::successors(Some(0), next).collect()
 }
 
-/// The texts that were dropped are those up to the end of the batch before the last one, or of the one before that.
+/// Assert that the dropped texts are those up to the end of the batch before the last one, or of the batch before that.
 fn texts_are_whole(log: &mut SqliteLog) {
     let there = log.texts(0, usize::MAX >> 1).unwrap();
     let ends = ends(log.tail().seq);
@@ -72,7 +72,7 @@ fn open(directory: &Path) -> SqliteLog {
     SqliteLog::open(std::sync::Arc::new(StateDirectory::at(directory, false).unwrap())).unwrap()
 }
 
-/// Not a test by itself: what the child does.
+/// Not a test by itself: the body of the child.
 #[test]
 fn child() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
@@ -80,10 +80,10 @@ fn child() {
     loop {
         let before = log.tail().seq;
         let tail = log.append(before, &batch(before)).unwrap();
-        // The texts of the batches before are overwritten.
+        // Drop the texts of earlier batches, as if they were overwritten.
         let old = log.texts(0, usize::MAX >> 1).unwrap();
         log.drop_texts(&old.into_iter().filter(|seq| *seq <= before).collect::<Vec<_>>()).unwrap();
-        // A parent that is gone ends the child.
+        // The write fails when the parent has ended; that ends the child.
         writeln!(std::io::stderr(), "{}", tail.seq).unwrap();
         if tail.seq.is_multiple_of(8) {
             log.idle().unwrap();
@@ -104,7 +104,7 @@ fn what_was_acknowledged_before_a_kill_is_there() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // The child goes on while we take our time: it dies wherever it happens to be.
+        // The child continues during this pause, so that the kill comes at any point of its work.
         let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
         let patience = mix(round) % 40;
         let mut acknowledged = Vec::new();

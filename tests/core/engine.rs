@@ -1,5 +1,5 @@
-//! The engine over a log that fails on demand: whatever happens, what was acknowledged is in the log, in order, and the
-//! state that readers see is what the log says.
+//! The engine over a log that fails on demand. After each fault, every acknowledged event is in the log, in order, and readers
+//! see the state that the log describes.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,14 +38,14 @@ pub fn memory() -> (Control, Arc<Engine>) {
     (control, engine)
 }
 
-/// Hand in a command; the answer comes over the channel.
+/// Submit a command; the answer arrives over the channel.
 fn submit(engine: &Engine, command: Command) -> Receiver<Result<Outcome, Failure>> {
     let (sender, receiver) = channel();
     engine.submit(command).on_durable(move |outcome| drop(sender.send(outcome)));
     receiver
 }
 
-/// A command that changes nothing; when this returns, everything before it is done, and so is what was due.
+/// A command that changes nothing. When it returns, all earlier commands and all due work are done.
 pub fn nudge(engine: &Engine) -> Result<Outcome, Failure> {
     let outcome = engine.call(Command::FileGone { task: task("nowhere") });
     engine.barrier();
@@ -59,8 +59,8 @@ fn assert_same_as_log(engine: &Engine, control: &Control) {
     assert_eq!(engine.log_bytes(), bytes.len() as u64);
 }
 
-/// Work off `tasks` tasks with several threads, and compare what they were told with what the log says. The threads share engines, and the
-/// engines a log.
+/// Several threads work off `tasks` tasks. Then compare their answers with the log. The threads share engines, and the engines
+/// share a log.
 fn crowd(control: Control, tasks: usize, threads: usize, engines: usize) {
     let first = Engine::start(control.log(), config()).unwrap();
     for n in 0..tasks {
@@ -104,7 +104,7 @@ fn crowd(control: Control, tasks: usize, threads: usize, engines: usize) {
         assert_eq!(*at(finish), Event::Completed { task, worker: Some(worker), by: None, text: None });
     }
     for (n, engine) in engines.iter().enumerate() {
-        // With its next event an engine takes over what others have appended.
+        // With its next event, an engine takes over the events that other engines have appended.
         engine.call(publish(&format!("last{n}"))).unwrap();
         assert_same_as_log(engine, &control);
         engine.stop();
@@ -155,7 +155,7 @@ fn a_commit_is_shared_by_no_more_than_the_limit() {
         (0..COMMANDS_IN_A_BATCH + 10).map(|n| submit(&engine, publish(&format!("t{n}")))).collect()
     };
     let answers = std::thread::scope(|scope| {
-        // Who comes when there is no more room waits for the commit.
+        // When the queue of commands is full, a caller waits for the commit.
         let others = scope.spawn(submit_all);
         while engine.decided() < 1 + COMMANDS_IN_A_BATCH as Seq {
             std::thread::yield_now();
@@ -181,7 +181,7 @@ fn a_failed_write_acknowledges_nothing_and_the_log_settles_what_is_so() {
         control.hold(false);
         assert!(matches!(lost.recv().unwrap(), Err(Failure::Log(_))));
 
-        // Reading goes on, changing does not.
+        // Readers go on; changes fail.
         for _ in 0..3 {
             assert!(matches!(engine.call(publish("refused")), Err(Failure::ReadOnly(_))));
         }
@@ -213,7 +213,7 @@ fn what_was_decided_on_top_of_a_failed_batch_fails_with_it() {
         eyes: Eyes::All,
     };
     let [first, second] = ["w1", "w2"].map(|name| submit(&engine, claim(name)));
-    // A refusal promises nothing, so it waits for nothing.
+    // A refusal makes no promise, so it does not wait for the commit.
     assert!(matches!(second.recv().unwrap(), Err(Failure::Refused(Refusal::Held { .. }))));
     control.hold(false);
     assert!(matches!(raced.recv().unwrap(), Err(Failure::Log(_))), "the second attempt fails");
@@ -239,7 +239,8 @@ fn what_another_writer_did_first_is_judged_again() {
     };
     let next = engine.submit(claim_next("w1"));
     control.await_batches(4);
-    // One that is in the batch, one that comes while it is under way, one that stands on it, and one that nothing concerns.
+    // One command in the batch, one that comes during the commit, one that depends on the batch, and one that no conflict
+    // affects.
     let later =
         [claim("b", "w2"), complete("a", "w1"), claim("c", "w3")].map(|command| engine.submit(command));
     let claimed = |id: &str, epoch| Some(Ok(Outcome::Claimed { task: task(id), epoch }));
@@ -272,7 +273,7 @@ fn what_another_writer_did_first_is_judged_again() {
     assert_eq!(next.claim(), Some((task("c"), 8)), "and a handle knows it");
     assert_same_as_log(&engine, &control);
     assert!(engine.recent().iter().any(|record| record.seq == 6), "what another writer appended is shown");
-    // The same a second time, with several conflicts one after the other.
+    // A second time, with several conflicts one after the other.
     control.fail_next(&[Fault::Race, Fault::Race, Fault::Race]);
     assert_eq!(engine.call(complete("c", "w1")), Ok(Outcome::Finished { finish: 12 }));
     assert_same_as_log(&engine, &control);
@@ -288,14 +289,14 @@ fn a_full_disk_refuses_new_work_and_lets_work_be_finished() {
         engine.call(publish(name)).unwrap();
     }
     assert_eq!(engine.call(claim_next("w")), Ok(Outcome::Claimed { task: task("a"), epoch: 4 }));
-    // The reserve is freed, and what did not fit is tried again.
+    // The engine frees the reserve and appends again what did not fit.
     control.fail_next(&[Fault::Full]);
     engine.call(Command::Note { task: task("a"), epoch: 4, by: actor("w"), text: "half".into() }).unwrap();
     assert_eq!(engine.call(claim_next("w2")), Err(Failure::DiskFull));
     assert_eq!(engine.call(publish("c")), Err(Failure::DiskFull));
     engine.call(complete("a", "w")).unwrap();
 
-    // There is space again: that is noticed although somebody asks all the time.
+    // There is space again. The engine notices although requests arrive all the time.
     clock.forward(Span(1_000));
     nudge(&engine).unwrap();
     engine.call(claim_next("w2")).unwrap();
@@ -381,7 +382,7 @@ fn whoever_asks_while_the_engine_stops_is_answered_once() {
     }
 }
 
-/// More events than a snapshot at a stop is worth.
+/// More events than it takes for a snapshot at a stop.
 fn busy_hour(engine: &Engine) {
     let command = |n: u64, m: u64| match m {
         0 => publish(&format!("t{n}")),
@@ -410,7 +411,7 @@ fn a_start_with_a_snapshot_is_a_start_without() {
     let reads = control.reads().len();
     let again = Engine::start(control.log(), with()).unwrap();
     assert!(*again.state() == *engine.state());
-    // But for the last events, which are kept at hand.
+    // All except the last events, which are in memory.
     let read = control.reads()[reads..].to_vec();
     assert!(
         read.iter().all(|after| after + EVENTS_SHOWN as u64 >= tail),
@@ -419,7 +420,7 @@ fn a_start_with_a_snapshot_is_a_start_without() {
     again.call(publish("more")).unwrap();
     again.stop();
 
-    // The snapshot is behind the log now: what is missing comes from there.
+    // The snapshot is behind the log now, so the missing events come from the log.
     let third = Engine::start(control.log(), with()).unwrap();
     let without = Engine::start(control.log(), config()).unwrap();
     assert!(*third.state() == *without.state());
@@ -443,7 +444,7 @@ fn a_snapshot_is_written_although_somebody_asks_all_the_time() {
     }
     clock.forward(Span(1_000));
     nudge(&engine).unwrap();
-    // A thread of its own writes it.
+    // A separate thread writes the snapshot.
     while !dir.path().join("snapshot.json").exists() {
         std::thread::yield_now();
     }
@@ -528,9 +529,9 @@ fn a_read_of_the_log_holds_up_no_commit() {
     engine.call(claim_next("w")).unwrap();
     assert!(engine.log_bytes() > before);
     control.hold_reads(false);
-    // What was acknowledged when it was asked for, and no more.
+    // The events acknowledged at the time of the request, and no later ones.
     assert_eq!(receiver.recv().unwrap().unwrap().len() as u64, before);
-    // A question that comes after the end is dropped, with its answer.
+    // A request after the stop is dropped, and its channel closes.
     engine.stop();
     let (sender, receiver) = channel();
     engine.read_events(0, 9, |_| (), move |bytes| drop(sender.send(bytes)));
@@ -560,7 +561,7 @@ fn a_decision_is_known_at_once_and_safe_when_its_ticket_says_so() {
     assert_eq!(safe.recv().unwrap(), claimed);
     assert_eq!(engine.state().count(TaskState::Claimed), 1);
 
-    // A decision that is lost is told so, whenever its maker asks.
+    // The caller of a decision that is lost gets the error, at any time at which it asks.
     control.fail_next(&[Fault::Before]);
     control.hold(true);
     let lost = engine.submit(complete("t", "w1"));

@@ -1,6 +1,6 @@
-//! Order over hours: nobody waits for ever, deadlines that can be met are, and who owns much gets its turn (C13).
+//! Order over hours: no task waits for ever, deadlines that can be met are met, and tasks that own many files get their turn (C13).
 //!
-//! The queue is told the time, so hours take milliseconds. The longest waits are printed
+//! The tests set the queue's time, so hours take milliseconds. The longest waits are printed
 //! (`cargo test --test core fairness -- --nocapture`).
 
 use std::collections::BTreeMap;
@@ -48,7 +48,7 @@ impl World {
         self.perform(&publish_spec(name, spec)).unwrap();
     }
 
-    /// What a worker gets, if there is anything.
+    /// Claim the best task for a worker, if there is one.
     fn claim(&mut self, worker: &str) -> Option<String> {
         match self.perform(&claim_next(worker)) {
             Ok(Outcome::Claimed { task, .. }) => Some(task.as_str().to_string()),
@@ -71,9 +71,11 @@ fn minutes(n: i64) -> When {
     When::After(Span((n * MINUTE) as u64))
 }
 
-/// Nine publish urgent work with near deadlines, one publishes work that nobody hurries for; together more than is worked
-/// off. Whoever has waited for as many spans as its level is passed by nobody who was published later: so the wait is
-/// bounded by these spans and the work that was there before.
+/// Nine submitters publish urgent tasks with near deadlines, and one publishes tasks of low priority; together more than is
+/// worked
+/// off. A task that has waited for as many ageing spans as its level is ripe: no task published later goes first. So the wait
+/// is
+/// bounded by these spans and by the tasks that were there before.
 #[test]
 fn nobody_is_passed_for_longer_than_the_ageing_allows() {
     let ageing = Rules::default().ageing.0 as i64;
@@ -83,7 +85,7 @@ fn nobody_is_passed_for_longer_than_the_ageing_allows() {
     for minute in 0..24 * 60 {
         world.forward(MINUTE);
         for submitter in 0..10 {
-            // Each of the nine every 10 minutes, the tenth every hour.
+            // Each of the nine publishes every 10 minutes, the tenth every hour.
             let (every, priority) = match submitter {
                 9 => (60, [Priority::Background, Priority::Low][(minute / 60) % 2]),
                 n => (10, Priority::ALL[n % 3].0),
@@ -96,7 +98,7 @@ fn nobody_is_passed_for_longer_than_the_ageing_allows() {
                 });
             }
         }
-        // One task is done in a bit more than the time in which another one comes.
+        // Tasks are completed a little more slowly than they come.
         if minute % 10 == 0 {
             continue;
         }
@@ -107,7 +109,8 @@ fn nobody_is_passed_for_longer_than_the_ageing_allows() {
         let waited = world.now.0 - at.0;
         let wait = longest.entry(spec.priority).or_default();
         *wait = waited.max(*wait);
-        // Who is ripe goes before whoever came later: so all who are left and came earlier are not ripe, or none is.
+        // A ripe task goes before every task that was published later. So no ripe task that is left is older than the claimed
+        // one.
         let level = |priority: Priority| priority as i64 + 1;
         for id in world.state.listed(TaskState::Ready) {
             let other = world.state.task(id.as_str()).unwrap();
@@ -119,7 +122,7 @@ fn nobody_is_passed_for_longer_than_the_ageing_allows() {
     let left = world.state.count(TaskState::Ready) as i64;
     for (priority, wait) in &longest {
         println!("{priority:?}: longest wait {} min", wait / MINUTE);
-        // What was there before is worked off at nine tasks in ten minutes.
+        // Nine older tasks are worked off in ten minutes.
         let bound = (*priority as i64 + 1) * ageing + (left + 10) * MINUTE * 10 / 9;
         assert!(*wait <= bound, "{priority:?} waited {} min", wait / MINUTE);
     }
@@ -127,12 +130,12 @@ fn nobody_is_passed_for_longer_than_the_ageing_allows() {
     assert!(longest.contains_key(&Priority::Background) && longest.contains_key(&Priority::Low));
 }
 
-/// Earliest deadline first meets all deadlines if that can be done at all. Here it can: each task takes one minute, and in
-/// every span there is time for all that must be done in it.
+/// Earliest deadline first meets all deadlines if any order can. Here one can: each task takes one minute, and every span has
+/// time for all tasks that are due in it.
 #[test]
 fn deadlines_are_met_when_they_can_be() {
     let mut world = World::new();
-    // Published in the worst order: the last deadline first.
+    // Published in the worst order: the latest deadline first.
     let last = 50;
     for n in (1..=last).rev() {
         world.publish(&format!("t{n:02}"), |spec| spec.deadline = Some(minutes(n)));
@@ -166,7 +169,7 @@ fn who_owns_much_is_not_passed_for_ever_by_those_who_own_little() {
         if minute == 5 {
             world.publish("wide", |spec| spec.owns = vec!["src/**".into()]);
         }
-        // Always more narrow tasks than workers, each of some minutes, never all ended at once.
+        // There are always more narrow tasks than workers. Each takes some minutes, and they never all end at once.
         while world.state.count(TaskState::Ready) < WORKERS as usize && number < 2_000 {
             let before = world.state.count(TaskState::Ready);
             number += 1;
@@ -243,7 +246,7 @@ fn what_is_not_to_be_begun_yet_waits_and_then_ages() {
     world.forward(1);
     assert_eq!(world.state.count(TaskState::Ready), 2);
     assert_eq!(world.state.task("later").unwrap().waits_since, Some(world.now));
-    // It is older, but the other one has waited for longer, and is a level higher for half an hour.
+    // `now` is older, but `later` has waited for longer, and is a level higher for half an hour.
     let first = |world: &World| world.state.best_for(None, &Eyes::All).unwrap().to_string();
     assert_eq!(first(&world), "later");
     world.forward(30 * MINUTE);

@@ -1,4 +1,4 @@
-//! A log that fails when it is told to, and that can be looked into while an engine has it.
+//! A log that fails on demand, and that a test can read while an engine uses it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use crewfs::log::{Log, LogError, LogReader, Tail};
 use crewfs::queue::{Event, Record, Seq};
 use parking_lot::{Condvar, Mutex};
 
-/// What an append is to suffer.
+/// The fault of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// An I/O error, and nothing is written.
+    /// An I/O error; nothing is written.
     Before,
-    /// An I/O error, and everything is written all the same.
+    /// An I/O error, although everything is written.
     After,
     /// The disk is full.
     Full,
@@ -23,15 +23,15 @@ pub enum Fault {
 #[derive(Default)]
 struct Plan {
     faults: VecDeque<Fault>,
-    /// Faults of this kind until further notice.
+    /// Every append gets this fault until the test resets it.
     always: Option<Fault>,
     reopen_fails: bool,
     /// Appends wait until this is false.
     held: bool,
-    /// Reads beside the writer wait until this is false, and so many wait.
+    /// Reads beside the writer wait until this is false. `reads_waiting` counts them.
     reads_held: bool,
     reads_waiting: usize,
-    /// The batches that came to the disk, by their number of events, failed ones too.
+    /// The number of events of each batch that reached the disk, failed batches included.
     batches: Vec<usize>,
     /// The positions after which events were read.
     reads: Vec<Seq>,
@@ -49,7 +49,7 @@ impl Control {
         Control { log: Arc::new(Mutex::new(Box::new(log))), plan: Arc::default() }
     }
 
-    /// The log for one engine. A second one is as a restart on the same disk.
+    /// The log for one engine. A second log stands for a restart on the same disk.
     pub fn log(&self) -> Box<dyn Log> {
         let tail = self.log.lock().tail();
         Box::new(FaultLog { control: self.clone(), failed: false, tail })
@@ -67,13 +67,13 @@ impl Control {
         self.plan.0.lock().reopen_fails = fails;
     }
 
-    /// Let appends wait, or go on.
+    /// Make appends wait, or let them go on.
     pub fn hold(&self, held: bool) {
         self.plan.0.lock().held = held;
         self.plan.1.notify_all();
     }
 
-    /// Let reads beside the writer wait, or go on.
+    /// Make reads beside the writer wait, or let them go on.
     pub fn hold_reads(&self, held: bool) {
         self.plan.0.lock().reads_held = held;
         self.plan.1.notify_all();
@@ -87,7 +87,7 @@ impl Control {
         }
     }
 
-    /// Wait until this many batches have come to the disk.
+    /// Wait until this many batches have reached the disk.
     pub fn await_batches(&self, count: usize) {
         let mut plan = self.plan.0.lock();
         while plan.batches.len() < count {
@@ -103,7 +103,7 @@ impl Control {
         self.plan.0.lock().reads.clone()
     }
 
-    /// Everything that is in the log.
+    /// All records of the log.
     pub fn records(&self) -> Vec<Record> {
         self.log.lock().read(0, usize::MAX >> 1).unwrap()
     }
@@ -115,7 +115,7 @@ impl Control {
         log.append(seq, &[Record { seq: seq + 1, at: Default::default(), event }]).unwrap();
     }
 
-    /// Put another log in the place of this one, behind the engine's back.
+    /// Replace this log by another one without the engine's knowledge.
     pub fn replace(&self, log: impl Log + 'static) {
         *self.log.lock() = Box::new(log);
     }
@@ -123,7 +123,7 @@ impl Control {
 
 struct FaultLog {
     control: Control,
-    /// As the trait demands: after an error nothing works until it is reopened.
+    /// As the trait demands: after an error, every call fails until the log is reopened.
     failed: bool,
     tail: Tail,
 }
@@ -133,7 +133,7 @@ impl FaultLog {
         if self.failed { Err(LogError::Io("still broken".into())) } else { Ok(()) }
     }
 
-    /// Wait while held; then say what goes wrong.
+    /// Wait while appends are held; then return the fault of this append.
     fn fault(&self, events: usize) -> Option<Fault> {
         let (plan, changed) = &*self.control.plan;
         let mut plan = plan.lock();
@@ -211,7 +211,7 @@ impl Log for FaultLog {
     }
 }
 
-/// Reads of the log that the control has at that moment.
+/// Reads the log that the control has at the time of the read.
 struct FaultReader(Control);
 
 impl FaultReader {

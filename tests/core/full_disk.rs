@@ -1,7 +1,7 @@
-//! A disk that is really full, because what SQLite and the kernel answer then cannot be imitated.
+//! A disk that is really full, because the answers of SQLite and the kernel on a full disk cannot be imitated.
 //!
-//! It wants a small disk of its own: `mount -t tmpfs -o size=16M none DIR` and `CREWFS_SMALL_DISK=DIR`. Without it, nothing
-//! is tested.
+//! Needs a small disk of its own: `mount -t tmpfs -o size=16M none DIR` and `CREWFS_SMALL_DISK=DIR`. Without it, the test is
+//! skipped.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,7 +17,7 @@ use crate::engine::{config, nudge};
 use crate::lease::FakeClock;
 use crate::{actor, claim_next, publish};
 
-/// Take all space that is left.
+/// Fill the disk.
 fn fill(disk: &Path) {
     let mut file = File::options().create(true).append(true).open(disk.join("fill")).unwrap();
     while file.write_all(&[0; 4096]).is_ok() {}
@@ -46,7 +46,7 @@ fn on_a_full_disk_work_is_finished_and_a_start_is_possible() {
     fill(disk);
     let refused = (0..1_000).find_map(|n| engine.call(publish(&format!("new{n}"))).err());
     assert_eq!(refused, Some(Failure::DiskFull));
-    // Enough that the write-ahead log and the database together need more than the reserve.
+    // Enough events that the write-ahead log and the database together need more than the reserve.
     for id in engine.state().listed(TaskState::Claimed) {
         let holder = engine.state().task(id.as_str()).unwrap().claim().unwrap().worker.clone();
         let finish = Command::Finish {
@@ -63,7 +63,7 @@ fn on_a_full_disk_work_is_finished_and_a_start_is_possible() {
     let before = engine.state();
     drop(engine);
 
-    // What is there can be read although the disk is full again.
+    // The log can be read although the disk is full again.
     fill(disk);
     let engine = start();
     assert!(*engine.state() == *before);

@@ -1,4 +1,4 @@
-//! Time: leases end by silence on the clock that never jumps, and by nothing else (C30–C33).
+//! Time: a lease ends only by silence, measured on the clock that never jumps (C30–C33).
 
 use std::process::{Command as Program, Stdio};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::engine::{config, nudge};
 use crate::fault::{Control, Fault};
 use crate::{actor, claim_next, publish, publish_spec, task, worker};
 
-/// A clock that moves when it is told to.
+/// A clock that only the test moves.
 #[derive(Clone)]
 pub struct FakeClock(Arc<Mutex<Now>>);
 
@@ -43,7 +43,7 @@ impl FakeClock {
         now.wall.0 += span.0 as i64;
     }
 
-    /// Somebody sets the time of day.
+    /// Set the time of day, as an administrator does.
     fn set_wall(&self, wall: Wall) {
         self.0.lock().wall = wall;
     }
@@ -73,7 +73,7 @@ impl World {
         self.engine.roster().heard(&worker(name), 1_000, self.clock.now());
     }
 
-    /// The state when so much time has gone by.
+    /// The state after this much time.
     fn after(&self, span: Span) -> Arc<State> {
         self.clock.forward(span);
         nudge(&self.engine).unwrap();
@@ -163,7 +163,7 @@ fn no_lease_ends_while_the_log_does_not_work() {
     assert_eq!(world.after(Span(0)).count(TaskState::Ready), 1);
 }
 
-/// C33 for those who are gone: it is tried again until the log has it.
+/// C33 for workers that have ended: the engine retries until the log has the event.
 #[test]
 fn an_end_is_not_forgotten_while_the_log_does_not_work() {
     let world = World::new();

@@ -1,4 +1,4 @@
-//! The core under load and under fire: the queue, the log and the engine, without a filesystem.
+//! The core under load and with faults: the queue, the log and the engine, without a filesystem.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ fn complete(name: &str, by: &str) -> Command {
     }
 }
 
-/// A directory for the test, taken as a state directory.
+/// A directory for the test, locked as a state directory.
 fn directory() -> (tempfile::TempDir, Arc<StateDirectory>) {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDirectory::at(dir.path(), false).unwrap();

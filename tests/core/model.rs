@@ -1,7 +1,7 @@
-//! The queue as the contract tells it, in the plainest way: lists that are searched from end to end.
+//! The queue as the contract describes it, in the plainest way: lists that are searched from end to end.
 //!
-//! It shares the words of the real queue (commands, manifests) and none of its ideas: no events, no indexes, nothing
-//! that is remembered where it can be worked out. What it says is right because it can be seen to be.
+//! It shares the types of the real queue (commands, manifests) and none of its design: no events, no indexes, and no stored
+//! value that can be computed. It is simple enough that a reader can check it against the contract.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -10,16 +10,16 @@ use crewfs::queue::{
     TaskState, Wall, When, WorkerName,
 };
 
-/// What a caller of the filesystem can tell apart (C22–C24, C41).
+/// The errors that a caller of the filesystem can tell apart (C22–C24, C41).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// There is nothing of that name to act on.
+    /// The name that the command acts on does not exist.
     NotThere,
-    /// Somebody was faster, perhaps the caller itself.
+    /// Another caller was first, or this caller did it before.
     Exists,
-    /// Not now.
+    /// Not possible now.
     Busy,
-    /// Not you.
+    /// Not permitted to this caller.
     Denied,
 }
 
@@ -57,14 +57,14 @@ impl Class {
     }
 }
 
-/// A wish granted.
+/// The result of a command that succeeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// The caller holds this.
+    /// The caller holds this task.
     Claimed(TaskId),
-    /// The task ended.
+    /// The task has ended.
     Finished,
-    /// It is so.
+    /// Done, or nothing to do.
     Done,
 }
 
@@ -75,7 +75,7 @@ pub enum Stage {
     Ended { how: Ending, worker: Option<WorkerName>, finish: Seq, text: Option<Vec<u8>> },
 }
 
-/// Where the file of a task is.
+/// The state of a task's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum File {
     Whole,
@@ -87,22 +87,22 @@ pub enum File {
 pub struct Item {
     pub id: TaskId,
     pub file: File,
-    /// Workers whose last claim of it ended by another hand.
+    /// Workers whose last claim of this task was ended by another worker, an operator or the lease.
     pub ousted: HashSet<WorkerName>,
     pub newest: Manifest,
     stamp: FileStamp,
-    /// Its newest content closed a cycle, and the cycle is still there.
+    /// The newest content closed a cycle, and the cycle still exists.
     closes_cycle: bool,
-    /// What is in force: the newest content, but not while somebody works by an older one.
+    /// The specification in force: the newest content, or while a worker holds the task by older content, that content.
     pub in_force: Option<Spec>,
-    /// Its place in the order of publishing.
+    /// The place in the order of publishing.
     age: usize,
-    /// When it was first published.
+    /// When the task was first published.
     published: Wall,
-    /// Since when nothing but the files of others has kept it from being claimed.
+    /// Since when only the owned files of other tasks have kept this task from being claimed.
     pub waits_since: Option<Wall>,
     pub stage: Stage,
-    /// Claims lost to silence since it was published or retried.
+    /// Claims lost to silence since the task was published or retried.
     silences: u32,
 }
 
@@ -114,7 +114,7 @@ impl Item {
         }
     }
 
-    /// Its claim is lost, not given back; the answer is how many events that takes, of which the first is `token`.
+    /// The claim is lost, not given back. Returns how many events that takes; `token` is the first of them.
     fn lose(&mut self, token: Seq) -> Seq {
         self.silences += 1;
         let holder = self.holder().cloned();
@@ -124,7 +124,7 @@ impl Item {
             self.stage = Stage::Open;
             return 1;
         }
-        // The finish comes after the loss.
+        // The event of the finish follows the event of the loss.
         let finish = token + 1;
         self.stage = Stage::Ended { how: Ending::Failed, worker: None, finish, text: Some(vec![]) };
         2
@@ -138,7 +138,7 @@ impl Item {
         })
     }
 
-    /// How many levels above `background` it stands, from its priority and its patience.
+    /// How many levels above `background` the task is, from its priority and its waiting time.
     fn level(&self, now: Wall, rules: &Rules) -> i64 {
         let Some(since) = self.waits_since else { return i64::MAX };
         let priority = self.in_force.as_ref().map_or(Priority::Normal, |spec| spec.priority);
@@ -146,7 +146,7 @@ impl Item {
         (base - (now.0 - since.0) / rules.ageing.0 as i64).max(0)
     }
 
-    /// Letters stand for files, and a star for all of them.
+    /// Letters stand for files, and a star for all files.
     fn shares_files_with(&self, other: &Item) -> bool {
         let of = |item: &Item| item.in_force.as_ref().map_or(vec![], |spec| spec.owns.clone());
         let meets = |a: &String, b: &String| a == b || a == "*" || b == "*";
@@ -166,15 +166,15 @@ pub struct Model {
     pub items: Vec<Item>,
     pub now: Wall,
     pub rules: Rules,
-    /// What each worker can do.
+    /// The capabilities of each worker.
     pub capabilities: HashMap<WorkerName, BTreeSet<String>>,
-    /// Whom each name belongs to.
+    /// The uid that owns each name.
     pub names: HashMap<WorkerName, u32>,
     pub draining: HashSet<WorkerName>,
     pub paused: bool,
-    /// Workers whose last claim, of whatever task, ended by another hand.
+    /// Workers whose last claim of any task was ended by another worker, an operator or the lease.
     pub ousted: HashSet<WorkerName>,
-    /// Completed and then forgotten: tasks that need these go on.
+    /// Completed tasks that the queue has dropped. Tasks that need them can proceed.
     pub archived: HashSet<TaskId>,
     pub published: usize,
     /// How many tasks each worker completed and failed.
@@ -211,12 +211,12 @@ impl Model {
         }
     }
 
-    /// Whether only files of others can keep it from being claimed.
+    /// Whether only the owned files of other tasks can keep the task from being claimed.
     fn waits(&self, item: &Item) -> bool {
         item.file == File::Whole && self.is_due(item)
     }
 
-    /// Whether it could be claimed, if its file is whole and nothing bars it.
+    /// Whether the task could be claimed if its file is whole and no other task bars it.
     fn is_due(&self, item: &Item) -> bool {
         let early = item.time(|spec| spec.not_before).is_some_and(|when| when > self.now);
         let accepted = !item.closes_cycle && matches!(item.newest, Manifest::Spec(_));
@@ -224,14 +224,14 @@ impl Model {
         item.stage == Stage::Open && accepted && met && !early
     }
 
-    /// What is sorted by to find who goes first (C13).
+    /// The key of the order in which tasks are handed out (C13).
     fn rank(&self, item: &Item) -> (i64, Option<i64>, usize) {
         let level = item.level(self.now, &self.rules);
         let deadline = item.time(|spec| spec.deadline).filter(|_| level > 0);
         (level, Some(deadline.map_or(i64::MAX, |wall| wall.0)), item.age)
     }
 
-    /// Whether somebody works on its files, or has waited longest for them.
+    /// Whether a claimed task owns some of its files, or a task that has waited longest reserves them.
     fn is_barred(&self, item: &Item) -> bool {
         let taken = |item: &Item| {
             self.items.iter().any(|other| other.holder().is_some() && other.shares_files_with(item))
@@ -248,19 +248,19 @@ impl Model {
         required.iter().all(|word| has.is_some_and(|has| has.contains(word)))
     }
 
-    /// The best task for a worker, or for one who can do nothing in particular.
+    /// The best task for a worker; a worker that the model does not know has no capabilities.
     pub fn best_for(&self, worker: &WorkerName) -> Option<TaskId> {
         self.ready().into_iter().find(|id| self.find(id).is_some_and(|item| self.is_capable(worker, item)))
     }
 
-    /// Whether a worker may claim anything at all.
+    /// Whether a worker may claim a task at all.
     fn may_claim(&self, worker: &WorkerName) -> bool {
         let held = self.claims(worker).len();
         let free = self.rules.claims_per_worker.is_none_or(|limit| held < limit);
         free && !self.paused && !self.draining.contains(worker)
     }
 
-    /// Time goes on, and with it what everybody waits for.
+    /// Advance the time, and with it everything that waits for a time.
     pub fn pass_time(&mut self, now: Wall) {
         self.now = now;
         self.settle();
@@ -292,7 +292,7 @@ impl Model {
         ready.iter().map(|item| item.id.clone()).collect()
     }
 
-    /// What a worker holds, oldest claim first.
+    /// The tasks that a worker holds, oldest claim first.
     pub fn claims(&self, worker: &WorkerName) -> Vec<TaskId> {
         let mut held: Vec<_> = (self.items.iter())
             .filter_map(|item| match &item.stage {
@@ -306,7 +306,7 @@ impl Model {
         held.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Whether a task that needs `id`, or needs one that does, and so on, is `id` itself. What is completed waits for nothing.
+    /// Whether following needs from `id`, over any number of tasks, leads back to `id`. A completed task waits for nothing.
     fn in_a_cycle(&self, id: &TaskId) -> bool {
         let mut reached: Vec<&TaskId> = vec![id];
         let mut next = 0;
@@ -324,7 +324,7 @@ impl Model {
         false
     }
 
-    /// One command. `token` is the position that a claim or finish gets if this makes one.
+    /// Execute a command. `token` is the position that a claim or finish gets if the command makes one.
     pub fn step(&mut self, command: &Command, token: Seq) -> Result<Said, Class> {
         let said = self.judge(command, token);
         self.settle();
@@ -516,7 +516,7 @@ impl Model {
         let item = self.at(task).expect("it is there now");
         let before = item.needs().to_vec();
         (item.newest, item.stamp, item.file) = (manifest.clone(), stamp.clone(), File::Whole);
-        // A file whose needs are as before closes nothing.
+        // A file with unchanged needs closes no cycle.
         let closes = match item.needs() == before {
             true => item.closes_cycle,
             false => self.in_a_cycle(task),
@@ -531,7 +531,7 @@ impl Model {
         self.items.retain(|item| item.id != *task);
     }
 
-    /// A claim is over, by another hand or not.
+    /// A claim has ended. `by_another`: the holder did not end it.
     fn claim_ended(&mut self, task: &TaskId, holder: &WorkerName, by_another: bool) {
         self.ousted.remove(holder);
         if by_another {
@@ -596,7 +596,7 @@ impl Model {
             Stage::Claimed { .. } | Stage::Open => {}
         }
         let holder = item.holder().cloned();
-        // What an operator ends is nobody else's work.
+        // A finish by an operator counts for no worker.
         let worker = holder.clone().filter(|holder| *holder == by.worker);
         item.stage = Stage::Ended { how: ending, worker: worker.clone(), finish: token, text };
         if let Some(holder) = holder {

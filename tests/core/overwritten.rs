@@ -1,4 +1,4 @@
-//! Texts that were overwritten: the same once more is no event, and what nothing shows any more leaves the log (C36).
+//! Texts that were overwritten: writing the same text again is no event, and the log drops texts that nothing shows any more (C36).
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -30,7 +30,7 @@ impl World {
         World { control, clock, engine }
     }
 
-    /// A task that is completed, and whose result is written next.
+    /// A completed task, whose result is written next.
     fn completed(&self, name: &str) -> Seq {
         self.engine.call(publish(name)).unwrap();
         self.engine.call(claim_next("w")).unwrap();
@@ -43,10 +43,10 @@ impl World {
         self.engine.call(report).unwrap();
     }
 
-    /// The texts that lie in the log when all is done that was due.
+    /// The texts in the log when all due work is done.
     fn texts(&self) -> Vec<Seq> {
         self.clock.forward(Span(1_000));
-        // One turn of the writer is under way, and does not know that it is late.
+        // The turn of the writer that is under way has not seen the new time, so wait for two.
         (0..2).for_each(|_| drop(nudge(&self.engine)));
         self.control.log().texts(0, 10_000).unwrap()
     }
@@ -103,17 +103,17 @@ fn c36_a_text_that_nothing_shows_leaves_the_log_and_the_events_stay() {
         let shown =
             |name: &str| world.engine.state().task(name).unwrap().finish().unwrap().text.clone().unwrap().seq;
         let wanted = vec![shown("t"), shown("u")];
-        // So many in one go, at most.
+        // One turn drops a bounded number of texts.
         (0..4).for_each(|_| drop(world.texts()));
         assert_eq!(world.texts(), wanted);
         assert_eq!((world.result("t"), world.result("u")), (Some(long(699)), Some(long(7))));
         let records = world.control.log().read(0, 10_000).unwrap();
         assert_eq!(records.len() as Seq, world.engine.decided());
         assert!(*world.engine.state() == State::replay(&records), "the log makes the same of it");
-        // A line has the beginning of the text at most.
+        // A log line holds at most the beginning of the text.
         assert!(world.engine.log_bytes() < 720 * 300, "{}", world.engine.log_bytes());
 
-        // The text of a task that is done again, or is gone, is not shown any more.
+        // The text of a task that is retried or removed is not shown any more.
         world.engine.call(Command::Retry { task: task("t"), by: actor("w") }).unwrap();
         world.engine.call(Command::FileGone { task: task("u") }).unwrap();
         let operator = crewfs::queue::Actor { operator: true, ..actor("joe") };
@@ -153,7 +153,7 @@ fn c36_what_a_crash_left_is_swept_after_the_start() {
         let finish = world.completed("t");
         (0..5).for_each(|n| world.report("t", finish, &long(n)));
         let seq = world.engine.decided();
-        // The end of the process comes before it is time.
+        // The engine stops before the work is due.
         world.engine.stop();
         assert_eq!(world.control.log().texts(0, 10).unwrap().len(), 5);
         let again = World::with(world.control.clone());

@@ -1,7 +1,7 @@
-//! How the core grows: a claim among 100,000 tasks must cost what it costs among 100.
+//! How the core grows: a claim among 100,000 tasks must cost about as much as one among 100.
 //!
-//! The numbers are printed (`cargo test --test core scale -- --nocapture --test-threads=1`); what is asserted is the shape
-//! of the growth, with much room for a busy machine.
+//! The numbers are printed (`cargo test --test core scale -- --nocapture --test-threads=1`). The assertions check the shape of
+//! the growth, with much room for a busy machine.
 
 use std::time::{Duration, Instant};
 
@@ -28,14 +28,14 @@ fn id(n: usize) -> String {
     format!("task-{n:06}")
 }
 
-/// A task that needs another one, which need not exist.
+/// A task that needs another one, which may not exist.
 fn needing(name: &str, need: &str) -> Command {
     let mut spec = Spec::titled(name);
     spec.needs = vec![task(need)];
     publish_spec(name, spec)
 }
 
-/// The fastest of several runs: what the work costs when nobody disturbs it.
+/// The fastest of several runs: the cost without disturbance.
 fn best<T>(runs: usize, mut run: impl FnMut() -> T) -> Duration {
     let time = |_| {
         let start = Instant::now();
@@ -45,7 +45,7 @@ fn best<T>(runs: usize, mut run: impl FnMut() -> T) -> Duration {
     (0..runs).map(time).min().unwrap()
 }
 
-/// Memory of this process that is in use, in bytes.
+/// The resident memory of this process, in bytes.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -58,7 +58,7 @@ fn a_claim_costs_the_same_among_many_tasks() {
     costs(4, |i| publish(&id(i)));
 }
 
-/// Each task owns a directory of its own, some also a file that others own; some can be done by few.
+/// Each task owns a directory of its own. Some also own a file that other tasks own, and some can be done by few workers.
 #[test]
 fn a_claim_costs_the_same_among_many_tasks_with_all_that_front_matter_can_say() {
     println!("tasks with owns, requires and deadlines");
@@ -74,8 +74,9 @@ fn a_claim_costs_the_same_among_many_tasks_with_all_that_front_matter_can_say() 
     });
 }
 
-/// `growth`: how many times as much a claim among 100,000 tasks may cost; one that looked at all of them would cost a
-/// thousand times as much.
+/// `growth`: how many times as much a claim among 100,000 tasks may cost. A claim that looked at all tasks would cost a
+/// thousand
+/// times as much.
 fn costs(growth: usize, publish: impl Fn(usize) -> Command) {
     const WORKERS: usize = 50;
     println!(
@@ -93,7 +94,7 @@ fn costs(growth: usize, publish: impl Fn(usize) -> Command) {
         let claims: Vec<_> = workers.iter().map(|name| claim_next(name)).collect();
         let (mut claimed, mut finished) = (Duration::MAX, Duration::MAX);
         for _ in 0..30 {
-            // A reader that holds an older state makes the writer copy what it changes: as in the engine.
+            // A reader that holds an older state makes the writer copy what it changes, as in the engine.
             let mut state = state.clone();
             let mut held = Vec::new();
             claimed = claimed.min(best(1, || {
@@ -136,10 +137,10 @@ fn costs(growth: usize, publish: impl Fn(usize) -> Command) {
     );
 }
 
-/// Set in a child: the kind of tasks that it makes.
+/// Set in the child: the kind of tasks that it makes.
 const KIND: &str = "CREWFS_TEST_MEMORY";
 
-/// Not a test by itself: what the child does.
+/// Not a test by itself: the body of the child.
 #[test]
 fn child() {
     const TASKS: usize = 50_000;
@@ -156,7 +157,7 @@ fn child() {
 #[test]
 fn tasks_are_small() {
     for (kind, limit) in [("ready", 4_000), ("blocked", 8_000)] {
-        // A process of its own: in ours, memory that other tests have freed would be used again.
+        // A process of its own: this process would reuse memory that other tests have freed.
         let child = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "scale::child", "--nocapture"])
             .env(KIND, kind)
@@ -185,7 +186,7 @@ fn new_stamps_on_a_long_chain_are_not_searched_for_cycles() {
     println!("{TASKS} new stamps on a chain: {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(5), "a search of the chain for each would take minutes");
 
-    // The end of the chain closes it. That is found without recursion, and told in a sentence, not in a book.
+    // The end of the chain closes a cycle. The queue finds it without recursion and describes it in one sentence.
     perform(&mut state, &needing(&id(TASKS), &id(0)));
     let last = state.task(&id(TASKS)).unwrap();
     assert_eq!(last.cycle.len(), TASKS + 1);
