@@ -1,5 +1,5 @@
-//! A control group for one container. Two that share one would be taken for one machine by the systemd in each: units of the same
-//! name meet in the same group, and one that ends there takes it from the other.
+//! A control group for one container. If two containers share a group, the systemd in each takes both for one machine: units of the
+//! same name meet in the same group, and a unit that ends in one container takes the group from the other.
 //!
 //! Must never: leave a group behind.
 
@@ -7,12 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where systemd keeps track of services: in the one hierarchy of today, or in the two of a machine that has both kinds.
+/// Where systemd tracks services: in the single hierarchy of current systems, or in the two of a hybrid system.
 const TODAY: [(&str, &str); 1] = [("/sys/fs/cgroup", "0::")];
 const BOTH: [(&str, &str); 2] =
     [("/sys/fs/cgroup/systemd", ":name=systemd:"), ("/sys/fs/cgroup/unified", "0::")];
 
-/// The group, in each hierarchy. It goes when it is dropped, and then nobody may be in it any more.
+/// The group, in each hierarchy. Dropping it removes the group, which must have no process any more.
 pub(crate) struct Group(Vec<PathBuf>);
 
 impl Group {
@@ -30,7 +30,7 @@ impl Group {
         Group(made.collect())
     }
 
-    /// A command that becomes this program when it is in the group.
+    /// A command that enters the group and then executes this program.
     pub(crate) fn command(&self, program: &str) -> Command {
         const ENTER: &str =
             r#"while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit; shift; done; shift; exec "$@""#;
@@ -46,7 +46,7 @@ impl Drop for Group {
     }
 }
 
-/// A group goes after those below it. Its files go with it.
+/// Remove the groups below, then the group itself. Its files go with it.
 fn remove(group: &Path) {
     for below in fs::read_dir(group).into_iter().flatten().flatten() {
         if below.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,10 +1,10 @@
-//! `deploy.sh`: what it makes, what it leaves alone, and what it says when it cannot go on.
+//! `deploy.sh`: what it makes, what it leaves alone, and what it prints when it cannot go on.
 
 use std::fs;
 
 use crate::machine::machine;
 
-/// Where a server keeps what deploying may change; projects are in `/srv`.
+/// The places that deploying may change; projects are in `/srv`.
 const SYSTEM: &str = "/etc /usr /var/lib/crewfs /var/spool /home /root /srv";
 
 #[test]
@@ -49,7 +49,7 @@ fn what_is_made_is_owned_so_that_no_worker_decides_who_it_is() {
     );
     let account = machine.ok("getent passwd crew-demo; getent shadow crew-demo");
     assert!(account.contains(":/var/lib/crewfs/demo:/bin/sh\ncrew-demo:*:"), "{account}");
-    // For this user alone.
+    // The setting applies to this user alone.
     let sshd = machine.ok("sshd -T -C user=crew-demo,host=x,addr=127.0.0.1");
     for line in [
         "authorizedkeysfile /etc/crewfs/demo.keys",
@@ -82,7 +82,7 @@ fn deploying_again_changes_nothing_and_keeps_what_was_edited() {
         "state = \"/var/lib/crewfs/demo/state\"\n",
         "outside of the project"
     );
-    // A new program is taken over.
+    // `deploy.sh` installs a new program.
     machine.ok("printf '#!/bin/sh\\necho crewfs 9.9.9\\n' > /tmp/newer; chmod +x /tmp/newer");
     let said = machine.ok("deploy.sh --yes --project /srv/demo --binary /tmp/newer");
     assert!(said.contains("install /usr/local/bin/crewfs"), "{said}");
@@ -160,7 +160,7 @@ fn what_sshd_would_not_accept_or_not_read_is_taken_back() {
     machine.ok("grep -v ^Include /srv/sshd_config > /etc/ssh/sshd_config");
     machine.deploy("--project /srv/demo").exits(1, "begin /etc/ssh/sshd_config with the line: Include");
     machine.ok(&format!("test ! -e {dropin}"));
-    // An sshd that takes anything but our file.
+    // An sshd that accepts every configuration except crewfs's file.
     machine.ok("cp /srv/sshd_config /etc/ssh/sshd_config; cp /usr/sbin/sshd /srv/sshd");
     machine.ok(&format!(
         "printf '#!/bin/sh\\n[ ! -e {dropin} ] || {{ echo too new >&2; exit 255; }}\\n' > /usr/sbin/sshd"
@@ -225,7 +225,7 @@ fn the_settings_that_are_commented_out_are_the_defaults() {
     machine.ok("sed -i 's/^#\\([a-z]\\)/\\1/; /^claims_per_worker/d; /^workers/d; /^unguarded/d' /etc/crewfs/demo.toml");
     let settings = machine.ok("grep -v '^#' /etc/crewfs/demo.toml");
     machine.ok(served);
-    // Each as the table of the options has it, and none is missing.
+    // Each option has the value of the table of options, and none is missing.
     let table = include_str!("../../docs/filesystem.md").split("## Mount options").nth(1).unwrap();
     for row in table.lines().filter_map(|line| line.strip_prefix("| `")) {
         let (option, rest) = row.split_once('`').unwrap();
@@ -233,7 +233,7 @@ fn the_settings_that_are_commented_out_are_the_defaults() {
         let Some((key, _)) = option.split_once('=') else { continue };
         let line = settings.lines().find(|line| line.starts_with(&format!("{key} = ")));
         match key {
-            // A new project has its state outside of it, and operators and keys of its own.
+            // A new project has its state outside of the project directory, and operators and keys of its own.
             "threads" | "claims_per_worker" | "workers" | "unguarded" | "operators" | "keys" | "state" => {}
             _ => assert_eq!(line, Some(&*format!("{key} = \"{default}\"")), "{settings}"),
         }

@@ -1,17 +1,19 @@
-//! The setup guide, followed from its first command to its last by a new user: on a server, and on another machine that has a line to
-//! it and nothing else of it. Each command is typed as it stands on the page, and prints what stands below it.
+//! A new user follows the setup guide from its first command to its last, on a server and on a worker's machine. The two machines
+//! share only a network link. Each command is typed as it is on the page, and must print the output below it.
 
 use std::fs;
 
 use crate::machine::{Machine, machine};
 
 const PAGE: &str = include_str!("../../docs/setup-guide.md");
-/// What is `SERVER` on the page.
+/// The value of `SERVER` on the page.
 const SERVER: &str = "server.example";
-/// Who works on the worker's machine.
+/// The user on the worker's machine.
 const USER: &str = "agent";
 
-/// What `mount-scripts/package.sh` makes, as far as the page needs it. It lies on the disk: what a machine writes elsewhere is memory.
+/// Makes as much of the result of `mount-scripts/package.sh` as the page needs. It lies on the disk, because other directories
+/// of a
+/// machine are in memory.
 pub(crate) const TARBALL: &str = "
 mkdir /srv/.made; cd /srv/.made; name=crewfs-0-$(uname -m)-linux; scripts=/opt/crewfs/mount-scripts
 mkdir -p $name/bin $name/sbin $name/lib/systemd/system $name/share/crewfs
@@ -25,9 +27,9 @@ tar -cf $name.tar.gz $name
 rm -r $name
 ln -s /srv/.made/$name.tar.gz ~";
 
-/// A block of commands, and what the page says that they print.
+/// A block of commands, and the output that the page shows for them.
 struct Step {
-    /// The heading above: which machine it is, and whether its root.
+    /// The heading above, which names the machine and whether root types the commands.
     at: &'static str,
     commands: &'static str,
     prints: &'static str,
@@ -48,7 +50,7 @@ fn steps() -> Vec<Step> {
     steps
 }
 
-/// How often somebody types a command here: a line, with the text that `<<` takes along.
+/// The number of commands in a block. A here-document belongs to its command.
 fn count(commands: &str) -> usize {
     let mut lines = commands.lines();
     let mut count = 0;
@@ -61,14 +63,14 @@ fn count(commands: &str) -> usize {
     count
 }
 
-/// Whether a text is the one on the page, where `…` stands for anything.
+/// Whether a text matches the page, where `…` stands for any text.
 fn fits(page: &str, text: &str) -> bool {
     let Some((first, rest)) = page.split_once('…') else { return page == text };
     let Some(text) = text.strip_prefix(first) else { return false };
     (0..=text.len()).filter(|at| text.is_char_boundary(*at)).any(|at| fits(rest, &text[at..]))
 }
 
-/// What somebody types: a line with `…` in it is the one of this form that was printed before.
+/// The commands to type. A line with `…` is replaced by the line of this form that was printed before.
 fn typed(commands: &str, printed: &str) -> String {
     let line = |line: &str| match line.contains('…') {
         true => printed.lines().map(str::trim).find(|printed| fits(line, printed)).map(String::from),
@@ -79,14 +81,14 @@ fn typed(commands: &str, printed: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Where somebody sits.
+/// A user's terminal on one machine.
 struct Seat<'a> {
     machine: &'a Machine,
     user: &'static str,
 }
 
 impl Seat<'_> {
-    /// Type this in a shell that is where the last one has gone; what the screen shows.
+    /// Type commands in a shell that starts in the directory of the last one. Returns the output.
     #[track_caller]
     fn types(&self, commands: &str) -> String {
         let script =
@@ -103,9 +105,9 @@ fn the_guide_leads_from_nothing_to_a_worker_on_another_machine() {
     let (server, other) = (machine!(Booted), machine!(Bare));
     server.join("10.99.0.1/30", &other, "10.99.0.2/30");
     server.ok(&format!("hostname {SERVER}"));
-    // What a name service would tell.
+    // Stands for a name service.
     other.ok(&format!("echo '10.99.0.1 {SERVER}' >>/etc/hosts; useradd -m {USER}"));
-    // On the server the tarball, with the program of this test in it; on the other machine, its scripts.
+    // The server gets the tarball with the program under test; the other machine gets its scripts.
     server.ok(TARBALL);
     other.ok(&format!("cd ~{USER}; cp -r /opt/crewfs/mount-scripts .; chown -R {USER}: ."));
     let root = Seat { machine: &server, user: "root" };
@@ -121,13 +123,13 @@ fn the_guide_leads_from_nothing_to_a_worker_on_another_machine() {
         };
         *counter += count(commands);
         if commands.contains("add-worker.sh") {
-            // What the page leaves to the reader, as it goes between the machines.
+            // The values that the reader carries from one machine to the other.
             let key = worker.types("cat ~/.ssh/worker-1.pub");
             fs::write(server.srv().join("worker-1.pub"), key).unwrap();
             root.types("mv /srv/worker-1.pub .");
         }
         if commands.starts_with("cat /srv/demo/tasks/completed/") {
-            // sshfs has told the worker that the result is written before the server had it.
+            // sshfs reports a result as written before the server has it.
             server.until("test -s /srv/demo/tasks/completed/login");
         }
         let said = seat.types(&typed(&commands.replace("SERVER", SERVER), &printed));
@@ -139,7 +141,7 @@ fn the_guide_leads_from_nothing_to_a_worker_on_another_machine() {
     }
     let counted = format!("{on_server} commands on the server and {on_other} on the worker's machine");
     assert!(PAGE.contains(&counted), "the page does not say that it takes {counted}");
-    // Nothing is left, and the work was that worker's.
+    // No mount is left, and the result is that worker's.
     assert_eq!(other.run("findmnt -n -t fuse.sshfs").stdout, "");
     let status = server.ok("cat /srv/demo/tasks/status/login");
     assert!(status.contains("\"worker\": \"worker-1\"") && status.contains("completed"), "{status}");

@@ -1,5 +1,5 @@
-//! The tarball's `install.sh` on a server that systemd runs: what it has put there is deployed and served, and taking it away ends that, as
-//! it does with a package. What it does on other systems is for `tests/package.sh` to say.
+//! The tarball's `install.sh` on a server with systemd: the installed files can be deployed and served, and removing them stops the
+//! service, as removing a package does. `tests/package.sh` covers other systems.
 
 use crate::guide::TARBALL;
 use crate::machine::machine;
@@ -17,10 +17,10 @@ fn what_is_installed_is_served_until_it_is_taken_away() {
     let unit = "systemctl show --property FragmentPath --value crewfs@demo";
     assert_eq!(machine.ok(unit), "/usr/local/lib/systemd/system/crewfs@.service\n");
 
-    // The program and the helpers are not the project's, and stay for the next.
+    // The program and the helpers do not belong to the project, and stay for the next one.
     machine.ok("remove.sh demo --yes && test -x /usr/local/bin/crewfs && test -x /sbin/mount.crewfs");
     machine.ok(deploy);
-    // One more byte is another program.
+    // A program with one more byte counts as another program.
     let said = machine.ok(&format!("printf x | tee -a ~/crewfs-*-linux/bin/crewfs && {INSTALL}"));
     assert!(said.contains("crewfs: the old version"), "{said}");
     machine.ok("systemctl is-active crewfs@demo");

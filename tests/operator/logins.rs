@@ -1,8 +1,8 @@
-//! What a worker's key opens, by a real sshd: one directory, under one name, until the key is taken away.
+//! What a worker's key permits, tested with a real sshd: one directory, under one name, until the key is removed.
 
 use crate::machine::{Machine, machine};
 
-/// Options of ssh and sftp: the worker's key, and no question.
+/// Options of ssh and sftp: the worker's key, and no questions.
 const AS: &str =
     "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -i ~/";
 
@@ -19,13 +19,13 @@ macro_rules! with_workers {
     }};
 }
 
-/// Have a worker do this by sftp.
+/// Execute sftp commands as a worker.
 #[track_caller]
 fn sftp(machine: &Machine, worker: &str, batch: &str) -> String {
     machine.ok(&format!("printf '{batch}' | sftp -b - {AS}{worker} crew-demo@127.0.0.1"))
 }
 
-/// Open a connection that lasts.
+/// Open a connection that stays open.
 fn stay(machine: &Machine, worker: &str, name: &str) {
     machine.ok(&format!(
         "mkfifo /run/{name}; sftp -b - {AS}{worker} crew-demo@127.0.0.1 </run/{name} >/run/{name}.said 2>&1 & \
@@ -43,7 +43,7 @@ fn a_key_is_one_name_and_nothing_else() {
         assert!(status.contains(&format!("\"worker\": \"{worker}\"")), "{status}");
     }
     assert_eq!(machine.ok("stat -c '%U:%G' /srv/demo/made"), "crew-demo:crew-demo\n");
-    // Neither a name nor a command of its own, nor a way out.
+    // The client can choose neither its name nor a command, and cannot leave the directory.
     machine.ok(&format!("printf 'mkdir tasks/claim/t3\\n' | CREWFS_WORKER=w2 sftp -b - -o SendEnv=CREWFS_WORKER -o 'SetEnv=CREWFS_WORKER=w2' {AS}w1 crew-demo@127.0.0.1"));
     assert!(machine.ok("cat /srv/demo/tasks/status/t3").contains("\"worker\": \"w1\""));
     for command in ["id", "-t id", "-s id"] {
@@ -62,7 +62,7 @@ fn a_key_is_one_name_and_nothing_else() {
         machine.run(&format!("printf 'ls /etc/crewfs\\n' | sftp -b - {AS}w1 crew-demo@127.0.0.1")).code,
         Some(0)
     );
-    // Another key, or a password, opens nothing.
+    // Another key, or a password, gives no access.
     machine.ok("ssh-keygen -q -t ed25519 -N '' -f ~/stranger");
     machine.run(&format!("ssh {AS}stranger crew-demo@127.0.0.1")).exits(255, "Permission denied (publickey)");
 }
@@ -72,7 +72,7 @@ fn who_is_removed_is_out_at_once_and_others_stay() {
     let machine = with_workers!();
     stay(&machine, "w1", "one");
     stay(&machine, "w2", "two");
-    // One that serves nobody yet, but could.
+    // An idle connection, which could start a session.
     machine.ok(&format!("ssh -M -S /run/idle -f -N {AS}w1 crew-demo@127.0.0.1"));
     let serving = |worker: &str| format!("grep -qsz '^CREWFS_WORKER={worker}$' /proc/[0-9]*/environ");
     machine.ok(&format!("{} && {}", serving("w1"), serving("w2")));
@@ -83,11 +83,11 @@ fn who_is_removed_is_out_at_once_and_others_stay() {
     machine.ok(&serving("w2"));
     machine.run(&format!("ssh {AS}w1 crew-demo@127.0.0.1")).exits(255, "Permission denied (publickey)");
     sftp(&machine, "w2", "mkdir tasks/claim/t2\\n");
-    // Another key for the same worker ends what the old one opened.
+    // Replacing the key of a worker ends the connections of the old key.
     stay(&machine, "w2", "three");
     machine.ok("add-worker.sh demo w2 ~/w1.pub --replace");
     machine.until(&format!("! {}", serving("w2")));
-    // Stopping the server lets nobody work beneath the mount.
+    // When the server stops, no worker can change the project beneath the mount.
     machine.ok("systemctl stop crewfs@demo");
     machine.run(&format!("printf 'pwd\\n' | sftp -b - {AS}w1 crew-demo@127.0.0.1")).refused("");
     machine.ok("remove.sh demo --yes");

@@ -1,7 +1,7 @@
-//! A fresh Debian in a container: started in a second, thrown away after the test. What is written goes to memory; `/srv` is a
-//! directory of the disk, where projects lie.
+//! A fresh Debian in a container: starts in a second, and is deleted after the test. Written files go to memory, except in `/srv`, a
+//! directory of the disk for projects.
 //!
-//! May assume: systemd-nspawn, iproute2, `/dev/fuse`, and root; else there is no machine, and the reason is told.
+//! May assume: systemd-nspawn, iproute2, `/dev/fuse`, and root; without them there is no machine, and the reason is printed.
 //! Must never: reach the network, write to the system it starts from, or leave a container behind.
 
 use std::fs;
@@ -15,10 +15,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::cgroup::Group;
 use crate::process::{Ran, run_within, until, within};
 
-/// How long a script may take in the machine.
+/// The time limit of a script in the machine.
 const SCRIPT: Duration = Duration::from_secs(60);
 
-/// A machine, or the end of the test where there can be none.
+/// Start a machine, or return from the test where none can be had.
 macro_rules! machine {
     ($kind:ident) => {
         match crate::machine::Machine::start(crate::machine::FileKind::$kind) {
@@ -29,12 +29,12 @@ macro_rules! machine {
 }
 pub(crate) use machine;
 
-/// What runs in it.
+/// The first program of the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileKind {
     /// systemd, as on a server.
     Booted,
-    /// Nothing: a container like those that only hold programs.
+    /// No init: like a container that only runs programs.
     Bare,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Machine {
     container: Child,
     leader: Pid,
     srv: tempfile::TempDir,
-    /// Goes after the container.
+    /// Dropped after the container.
     _group: Group,
 }
 
@@ -66,9 +66,9 @@ impl Machine {
         let group = Group::new(&name);
         let mut command = group.command("systemd-nspawn");
         command
-            // What a service may do is for its unit alone to say.
+            // Only the unit decides what a service may do.
             .env("SYSTEMD_SECCOMP", "0")
-            // By itself: no systemd of this machine is asked for anything.
+            // Without any request to the systemd of the host.
             .args(["--quiet", "--register=no", "--keep-unit", "--private-network", "--volatile=overlay"])
             .args(["--bind=/dev/fuse", "--resolv-conf=off", "--timezone=off", "--link-journal=no"])
             .arg(format!("--machine={name}"))
@@ -94,7 +94,7 @@ impl Machine {
         let _ = fs::remove_file(&said);
         assert!(up, "the container does not start:\n{console}");
         let machine = Machine { container, leader: leader.unwrap(), srv, _group: group };
-        // Nobody enters before its own program runs: then all else is in place.
+        // Wait until the machine's own program runs; only then is the container complete.
         let comm = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let leader = machine.leader.as_raw_nonzero().to_string();
         match kind {
@@ -130,13 +130,13 @@ impl Machine {
         ran
     }
 
-    /// Run a script that must go well; what it prints.
+    /// Run a script that must succeed. Returns its output.
     #[track_caller]
     pub(crate) fn ok(&self, script: &str) -> String {
         self.run(script).ok()
     }
 
-    /// Deploy a project with the program under test and these arguments, without questions.
+    /// Deploy a project with the program under test and these arguments; `deploy.sh` asks no questions.
     #[track_caller]
     pub(crate) fn deploy(&self, arguments: &str) -> Ran {
         self.run(&format!("deploy.sh --yes --binary /opt/crewfs/crewfs {arguments}"))
@@ -148,7 +148,7 @@ impl Machine {
         until(&format!("this succeeds in the machine: {script}"), || self.run(script).code == Some(0));
     }
 
-    /// Lay a line to another machine. Each calls its end `eth0`; the line goes with either of them.
+    /// Link this machine to another one. Each end is named `eth0`; the link ends with either machine.
     pub(crate) fn join(&self, address: &str, other: &Machine, other_address: &str) {
         let number = |machine: &Machine| machine.leader.as_raw_nonzero().to_string();
         let (near, far) = (number(self), number(other));
@@ -170,16 +170,16 @@ impl Machine {
         }
     }
 
-    /// `/srv` of the machine, seen from outside.
+    /// `/srv` of the machine, by its path on the host.
     pub(crate) fn srv(&self) -> &Path {
         self.srv.path()
     }
 
-    /// What is installed and configured: each file below `places` with its owner, mode and content, one a line.
+    /// The installed and configured files: each file below `places` with its owner, mode and content, one a line.
     pub(crate) fn listing(&self, places: &str) -> String {
         let files =
             format!("find {places} -xdev -printf '%p %y %m %U %G %l\\n' -type f -exec sha256sum {{}} +");
-        // What useradd keeps of before, and the locks that it takes.
+        // Excludes useradd's backups and locks.
         let listing = self.ok(&format!(
             "{files} | grep -vE '/etc/(passwd|group|shadow|gshadow|subuid|subgid)-( |$)|\\.lock'"
         ));
@@ -191,7 +191,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // With its first process, all of the container ends, and with it what it has mounted.
+        // When its first process ends, the whole container ends, and its mounts with it.
         let _ = kill_process(self.leader, Signal::KILL);
         if !within(Duration::from_secs(20), || self.container.try_wait().is_ok_and(|ended| ended.is_some())) {
             let _ = self.container.kill();
@@ -226,7 +226,7 @@ fn ready() -> Result<PathBuf, String> {
     }
 }
 
-/// The first process of the container: the one below `parent` that is number 1 in a namespace of its own.
+/// The first process of the container: the descendant of `parent` that is number 1 in a namespace of its own.
 fn leader_of(parent: &str) -> Option<Pid> {
     children(parent).iter().find_map(|pid| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -1,4 +1,4 @@
-//! `mount(8)`, `umount(8)` and `/etc/fstab`, by the helpers that `deploy.sh` installs.
+//! `mount(8)`, `umount(8)` and `/etc/fstab`, through the helpers that `deploy.sh` installs.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::units::block;
 const OURS: &str = "findmnt -n -l -t fuse.crewfs -o TARGET";
 const BOTH: &str = "/mnt/demo\n/mnt/demo/tasks\n";
 
-/// Put the helpers there, and this line into `/etc/fstab`.
+/// Install the helpers, and add this line to `/etc/fstab`.
 fn with_fstab(machine: &Machine, options: &str) {
     machine.deploy("--project /srv/demo --no-start").ok();
     machine
@@ -16,7 +16,7 @@ fn with_fstab(machine: &Machine, options: &str) {
 }
 
 fn nothing_is_mounted(machine: &Machine) {
-    // And the daemon has let go of the project.
+    // The daemon has released the lock of the project.
     machine.until(&format!("test -z \"$({OURS})\" && flock --nonblock /srv/demo/.crewfs/lock true"));
 }
 
@@ -32,11 +32,11 @@ fn fstab_and_mount_and_umount_work() {
         ("mount -a", "umount -l /mnt/demo"),
         ("mount -t crewfs /srv/demo /mnt/demo -o lease=1h", "umount -R /mnt/demo"),
         ("mount -t crewfs /srv/demo /mnt/demo", "umount -c /mnt/demo"),
-        // By what is mounted.
+        // By the source of the mount.
         ("mount -t crewfs /srv/demo /mnt/demo", "umount -c /srv/demo"),
         ("mount -t crewfs /srv/demo /mnt/demo", "umount -l /srv/demo"),
         ("mount -t crewfs /srv/demo /mnt/demo", "crewfs umount /srv/demo"),
-        // The daemon takes the tree away when somebody took the desk.
+        // When a user unmounts the desk, the daemon unmounts the tree.
         ("mount -n /mnt/demo", "umount /mnt/demo/tasks"),
         ("mount /mnt/demo", "crewfs umount /mnt/demo"),
     ] {
@@ -46,7 +46,7 @@ fn fstab_and_mount_and_umount_work() {
         machine.ok(umount);
         nothing_is_mounted(&machine);
     }
-    // Named only, and not done.
+    // `-f`: printed only, not mounted.
     let said = machine.ok("mount -f -v /mnt/demo");
     assert!(said.contains("crewfs mount /srv/demo /mnt/demo -o") && said.contains("lease=5m"), "{said}");
     nothing_is_mounted(&machine);

@@ -1,4 +1,4 @@
-//! `remove.sh`: the server is as it was before, and the project is untouched.
+//! `remove.sh`: the server is as it was before, and the project is unchanged.
 
 use std::fs;
 
@@ -31,7 +31,7 @@ fn removing_leaves_the_project_byte_for_byte_and_nothing_else() {
 
     let said = machine.ok("remove.sh demo --yes");
     assert!(said.contains("nothing to do"), "{said}");
-    // And again from the start; the queue that the project has stays where it is.
+    // Deploy again; the queue of the project is still there.
     machine.deploy("--project /srv/demo").ok();
     machine.run("grep '^state' /etc/crewfs/demo.toml").exits(1, "");
 }

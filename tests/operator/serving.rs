@@ -1,11 +1,11 @@
-//! A project that systemd serves: from boot on, after crashes and hangs, and until it is stopped or removed.
+//! A project that systemd serves: from boot, after crashes and hangs, and until it is stopped or removed.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::machine::{Machine, machine};
 
-/// A booted machine that serves `/srv/demo`, with a watchdog that does not wait for half a minute.
+/// A booted machine that serves `/srv/demo`, with a watchdog limit shorter than half a minute.
 macro_rules! server {
     () => {{
         let machine = machine!(Booted);
@@ -20,17 +20,17 @@ macro_rules! server {
 
 const UNIT: &str = "crewfs@demo.service";
 
-/// Start it, and say what the daemon said if that fails.
+/// The script that starts the service, and prints the daemon's messages if that fails.
 fn start() -> String {
     format!("{{ systemctl start {UNIT} || {{ journalctl -o cat -n 30 -u {UNIT} >&2; false; }}; }}")
 }
 
-/// What systemd says of the unit.
+/// A property of the unit.
 fn show(machine: &Machine, what: &str) -> String {
     machine.ok(&format!("systemctl show -P {what} {UNIT}")).trim().to_string()
 }
 
-/// A worker of the user `crew-demo`, with a name that only its environment tells.
+/// A worker of the user `crew-demo`, whose name is only in its environment.
 fn as_worker(machine: &Machine, name: &str, script: &str) -> String {
     machine.ok(&format!(
         "cd /srv/demo && CREWFS_WORKER={name} setpriv --reuid=crew-demo --regid=crew-demo --clear-groups sh -c '{script}'"
@@ -41,7 +41,7 @@ fn publish(machine: &Machine, id: &str) {
     machine.ok(&format!("echo '# Task: {id}' > /srv/demo/tasks/{id}.md"));
 }
 
-/// How often the unit was started again, and that it serves.
+/// Wait until systemd has restarted the unit this often and it serves.
 fn until_restarted(machine: &Machine, times: u32) {
     machine.until(&format!(
         "test $(systemctl show -P NRestarts {UNIT}) -ge {times} && systemctl --quiet is-active {UNIT} && test -e /srv/demo/tasks/queue.json"
@@ -54,20 +54,20 @@ fn a_deployed_project_is_served_and_what_its_unit_forbids_is_not_missed() {
     assert_eq!(machine.ok(&format!("systemctl is-enabled {UNIT}")), "enabled\n");
     publish(&machine, "one");
     machine.until(&format!("systemctl status {UNIT} | grep -q 'Status: \"1 ready, 0 claimed'"));
-    // The name is read from the environment of another user's process.
+    // The daemon reads the name from the environment of another user's process.
     as_worker(
         &machine,
         "w1",
         "touch tasks/claim/next && umask 007 && echo x > made && mkdir -m 2770 shared && chmod g+s shared",
     );
     assert!(machine.ok("cat /srv/demo/tasks/claim/one").contains("\"worker\": \"w1\""));
-    // What workers make is theirs, set-id bits included; and root can do what root can.
+    // Files that workers make belong to them, set-id bits included; and root has all of root's rights.
     assert_eq!(
         machine.ok("cd /srv/demo && stat -c '%U %G %a' made shared"),
         "crew-demo crew-demo 660\ncrew-demo crew-demo 2770\n"
     );
     machine.ok("cd /srv/demo && chown root:root made && chmod 4755 made && mknod null c 1 3 && rm null");
-    // Changes beneath are heard of: fanotify works, so what the kernel knows lives long.
+    // The daemon learns of changes beneath: fanotify works, so the kernel may cache entries for long.
     let session = machine.ok("crewfs doctor /srv/demo || true");
     assert!(!session.contains("problem"), "{session}");
     assert!(
@@ -75,12 +75,12 @@ fn a_deployed_project_is_served_and_what_its_unit_forbids_is_not_missed() {
             .ok(&format!("systemctl show -P NRestarts {UNIT}; journalctl -u {UNIT} -o cat"))
             .contains("in force")
     );
-    // systemd has applied what the unit asks for.
+    // systemd has applied the settings of the unit.
     let pid = show(&machine, "MainPID");
     let status = machine.ok(&format!("cat /proc/{pid}/status"));
     assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
     let capabilities = status.lines().find_map(|l| l.strip_prefix("CapBnd:\t")).unwrap();
-    // SYS_ADMIN yes; NET_ADMIN, SYS_MODULE, SYS_RESOURCE no.
+    // SYS_ADMIN is in the set; NET_ADMIN, SYS_MODULE and SYS_RESOURCE are not.
     let bounding = u64::from_str_radix(capabilities, 16).unwrap();
     assert_eq!([21, 12, 16, 24].map(|bit| bounding >> bit & 1), [1, 0, 0, 0]);
 }
@@ -153,7 +153,7 @@ fn removing_a_served_project_leaves_its_data() {
     assert_eq!(made, "./made\n./tasks/one.md\n");
     assert_eq!(fs::read_to_string(machine.srv().join("demo/made")).unwrap(), "code\n");
     machine.ok("test -e /var/lib/crewfs/demo/state/log.db && test ! -e /srv/demo/.crewfs");
-    // All that happened is still known.
+    // The whole history is still there.
     machine.deploy("--project /srv/demo").ok();
     assert_eq!(machine.ok("cat /srv/demo/tasks/completed/one"), "done\n");
 }

@@ -1,11 +1,11 @@
-//! The unit and the examples of the documents are what systemd understands.
+//! systemd accepts the unit and the examples of the documents.
 
 use std::fs;
 use std::path::Path;
 
 use crate::machine::machine;
 
-/// The text of the fenced block in a document that has this line in it.
+/// The text of the fenced block that contains this line.
 pub(crate) fn block(document: &str, line: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(document);
     let text = fs::read_to_string(path).unwrap();
@@ -23,7 +23,7 @@ fn systemd_finds_nothing_wrong_with_the_unit_and_the_example_of_a_mount() {
     assert_eq!((said.code, said.stdout.as_str(), said.stderr.as_str()), (Some(0), "", ""), "{said:?}");
 }
 
-/// `name` or `name=value` of an option that is in a namespace of its own, by the words of systemd.exec(5).
+/// `name` or `name=value` of each option that gives the unit a mount namespace of its own, according to systemd.exec(5).
 const HIDES_THE_MOUNT: [&str; 24] = [
     "PrivateTmp",
     "PrivateDevices",

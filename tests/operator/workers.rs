@@ -1,8 +1,8 @@
-//! `add-worker.sh` and `remove-worker.sh`: one key a worker, and nothing in a key but the key.
+//! `add-worker.sh` and `remove-worker.sh`: one key for each worker, and nothing but a key is accepted.
 
 use crate::machine::{Machine, machine};
 
-/// A machine with the project demo and some keys in `/srv`.
+/// A machine with the project demo, and some keys in `/srv`.
 macro_rules! with_keys {
     () => {{
         let machine = machine!(Bare);
@@ -14,7 +14,7 @@ macro_rules! with_keys {
     }};
 }
 
-/// The file of the keys without its comment.
+/// The key file without its comment.
 fn keys(machine: &Machine) -> String {
     machine.ok("grep -v '^#' /etc/crewfs/demo.keys || true")
 }
@@ -41,12 +41,12 @@ fn a_key_is_tied_to_one_name_and_one_command() {
     ] {
         assert!(said.contains(&command), "{command} in {said}");
     }
-    // The project may be left out where there is one; the key may be a text or come by standard input.
+    // The project may be omitted if there is only one; the key may be an argument or come from standard input.
     machine.ok("add-worker.sh w-2 \"$(cat /srv/two.pub)\"; add-worker.sh w.3 - </srv/three.pub");
     let all = [("w-1", "one"), ("w-2", "two"), ("w.3", "three")].map(|(w, k)| line(&machine, w, k)).concat();
     assert_eq!(keys(&machine), all);
     assert_eq!(machine.ok("stat -c '%U:%G %a' /etc/crewfs/demo.keys"), "root:crew-demo 640\n");
-    // What sshd reads as that user.
+    // The keys that sshd reads for that user.
     machine.ok(
         "setpriv --reuid=crew-demo --regid=crew-demo --clear-groups ssh-keygen -l -f /etc/crewfs/demo.keys",
     );
