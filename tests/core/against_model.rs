@@ -1,5 +1,5 @@
-//! The real queue against the naive model: thousands of short histories, compared after every step. Few tasks and few workers
-//! make the commands collide.
+//! The real queue against the naive model: thousands of short histories, compared after every step. Few tasks and few workers make the
+//! commands collide.
 //!
 //! The seed is always the same, so that a failure repeats; `PROPTEST_CASES=100000` explores with a new seed.
 
@@ -527,8 +527,8 @@ fn check_claims(before: &State, after: &State) {
     }
 }
 
-/// C1: if the appearance of a task changes, its time of change does too. If the appearance depends on other tasks, the time of
-/// change of the queue counts.
+/// C1: if the appearance of a task changes, its time of change does too. If the appearance depends on other tasks, the time of change
+/// of the queue counts.
 fn check_changes_show(before: &State, after: &State) {
     for (id, task) in after.tasks() {
         let Some(old) = before.task(id.as_str()) else { continue };

@@ -1,5 +1,5 @@
-//! The limits of what one worker and one user may add to the log (C35). Each step that can be repeated reaches the limit, and a
-//! worker over the limit can still complete the tasks that it holds.
+//! The limits of what one worker and one user may add to the log (C35). Each step that can be repeated reaches the limit, and a worker
+//! over the limit can still complete the tasks that it holds.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The log alone under `kill -9`: every acknowledged record is there afterwards, and batches are whole.
 //!
-//! The test starts itself again as a child. The child appends without end and writes each acknowledged position to a pipe. Each
-//! record follows from its position alone, so the parent knows every byte that must be there.
+//! The test starts itself again as a child. The child appends without end and writes each acknowledged position to a pipe. Each record
+//! follows from its position alone, so the parent knows every byte that must be there.
 //! `CREWFS_KILLS` sets the number of rounds.
 
 use std::io::{BufRead, BufReader, Write};

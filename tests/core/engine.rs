@@ -1,5 +1,5 @@
-//! The engine over a log that fails on demand. After each fault, every acknowledged event is in the log, in order, and readers
-//! see the state that the log describes.
+//! The engine over a log that fails on demand. After each fault, every acknowledged event is in the log, in order, and readers see the
+//! state that the log describes.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,8 +59,8 @@ fn assert_same_as_log(engine: &Engine, control: &Control) {
     assert_eq!(engine.log_bytes(), bytes.len() as u64);
 }
 
-/// Several threads work off `tasks` tasks. Then compare their answers with the log. The threads share engines, and the engines
-/// share a log.
+/// Several threads work off `tasks` tasks. Then compare their answers with the log. The threads share engines, and the engines share a
+/// log.
 fn crowd(control: Control, tasks: usize, threads: usize, engines: usize) {
     let first = Engine::start(control.log(), config()).unwrap();
     for n in 0..tasks {
@@ -239,8 +239,7 @@ fn what_another_writer_did_first_is_judged_again() {
     };
     let next = engine.submit(claim_next("w1"));
     control.await_batches(4);
-    // One command in the batch, one that comes during the commit, one that depends on the batch, and one that no conflict
-    // affects.
+    // One command in the batch, one that comes during the commit, one that depends on the batch, and one that no conflict affects.
     let later =
         [claim("b", "w2"), complete("a", "w1"), claim("c", "w3")].map(|command| engine.submit(command));
     let claimed = |id: &str, epoch| Some(Ok(Outcome::Claimed { task: task(id), epoch }));

@@ -71,11 +71,9 @@ fn minutes(n: i64) -> When {
     When::After(Span((n * MINUTE) as u64))
 }
 
-/// Nine submitters publish urgent tasks with near deadlines, and one publishes tasks of low priority; together more than is
-/// worked
-/// off. A task that has waited for as many ageing spans as its level is ripe: no task published later goes first. So the wait
-/// is
-/// bounded by these spans and by the tasks that were there before.
+/// Nine submitters publish urgent tasks with near deadlines, and one publishes tasks of low priority; together more than is worked off.
+/// A task that has waited for as many ageing spans as its level is ripe: no task published later goes first. So the wait is bounded by
+/// these spans and by the tasks that were there before.
 #[test]
 fn nobody_is_passed_for_longer_than_the_ageing_allows() {
     let ageing = Rules::default().ageing.0 as i64;
@@ -109,8 +107,7 @@ fn nobody_is_passed_for_longer_than_the_ageing_allows() {
         let waited = world.now.0 - at.0;
         let wait = longest.entry(spec.priority).or_default();
         *wait = waited.max(*wait);
-        // A ripe task goes before every task that was published later. So no ripe task that is left is older than the claimed
-        // one.
+        // A ripe task goes before every task that was published later. So no ripe task that is left is older than the claimed one.
         let level = |priority: Priority| priority as i64 + 1;
         for id in world.state.listed(TaskState::Ready) {
             let other = world.state.task(id.as_str()).unwrap();
@@ -130,8 +127,8 @@ fn nobody_is_passed_for_longer_than_the_ageing_allows() {
     assert!(longest.contains_key(&Priority::Background) && longest.contains_key(&Priority::Low));
 }
 
-/// Earliest deadline first meets all deadlines if any order can. Here one can: each task takes one minute, and every span has
-/// time for all tasks that are due in it.
+/// Earliest deadline first meets all deadlines if any order can. Here one can: each task takes one minute, and every span has time for
+/// all tasks that are due in it.
 #[test]
 fn deadlines_are_met_when_they_can_be() {
     let mut world = World::new();

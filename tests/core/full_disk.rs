@@ -1,7 +1,6 @@
 //! A disk that is really full, because the answers of SQLite and the kernel on a full disk cannot be imitated.
 //!
-//! Needs a small disk of its own: `mount -t tmpfs -o size=16M none DIR` and `CREWFS_SMALL_DISK=DIR`. Without it, the test is
-//! skipped.
+//! Needs a small disk of its own: `mount -t tmpfs -o size=16M none DIR` and `CREWFS_SMALL_DISK=DIR`. Without it, the test is skipped.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! The queue as the contract describes it, in the plainest way: lists that are searched from end to end.
 //!
-//! It shares the types of the real queue (commands, manifests) and none of its design: no events, no indexes, and no stored
-//! value that can be computed. It is simple enough that a reader can check it against the contract.
+//! It shares the types of the real queue (commands, manifests) and none of its design: no events, no indexes, and no stored value that
+//! can be computed. It is simple enough that a reader can check it against the contract.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

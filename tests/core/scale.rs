@@ -1,7 +1,7 @@
 //! How the core grows: a claim among 100,000 tasks must cost about as much as one among 100.
 //!
-//! The numbers are printed (`cargo test --test core scale -- --nocapture --test-threads=1`). The assertions check the shape of
-//! the growth, with much room for a busy machine.
+//! The numbers are printed (`cargo test --test core scale -- --nocapture --test-threads=1`). The assertions check the shape of the
+//! growth, with much room for a busy machine.
 
 use std::time::{Duration, Instant};
 
@@ -74,9 +74,8 @@ fn a_claim_costs_the_same_among_many_tasks_with_all_that_front_matter_can_say() 
     });
 }
 
-/// `growth`: how many times as much a claim among 100,000 tasks may cost. A claim that looked at all tasks would cost a
-/// thousand
-/// times as much.
+/// `growth`: how many times as much a claim among 100,000 tasks may cost. A claim that looked at all tasks would cost a thousand times
+/// as much.
 fn costs(growth: usize, publish: impl Fn(usize) -> Command) {
     const WORKERS: usize = 50;
     println!(

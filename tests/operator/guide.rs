@@ -1,5 +1,5 @@
-//! A new user follows the setup guide from its first command to its last, on a server and on a worker's machine. The two machines
-//! share only a network link. Each command is typed as it is on the page, and must print the output below it.
+//! A new user follows the setup guide from its first command to its last, on a server and on a worker's machine. The two machines share
+//! only a network link. Each command is typed as it is on the page, and must print the output below it.
 
 use std::fs;
 
@@ -11,8 +11,7 @@ const SERVER: &str = "server.example";
 /// The user on the worker's machine.
 const USER: &str = "agent";
 
-/// Makes as much of the result of `mount-scripts/package.sh` as the page needs. It lies on the disk, because other directories
-/// of a
+/// Makes as much of the result of `mount-scripts/package.sh` as the page needs. It lies on the disk, because other directories of a
 /// machine are in memory.
 pub(crate) const TARBALL: &str = "
 mkdir /srv/.made; cd /srv/.made; name=crewfs-0-$(uname -m)-linux; scripts=/opt/crewfs/mount-scripts

@@ -1,8 +1,7 @@
 #!/bin/sh
-# Make a small Debian in the directory DIR, like a fresh machine: systemd, and the packages that a server or a worker would
-# install
-# from the network. Its release is that of this machine, so that programs built here run there; or the named one, with other
-# packages: machine.sh DIR [RELEASE PACKAGE,…]. A system that is there already and has all packages is kept.
+# Make a small Debian in the directory DIR, like a fresh machine: systemd, and the packages that a server or a worker would install from
+# the network. Its release is that of this machine, so that programs built here run there; or the named one, with other packages:
+# machine.sh DIR [RELEASE PACKAGE,…]. A system that is there already and has all packages is kept.
 # May assume: debootstrap, root or sudo, and apt's mirror. Must never: leave an incomplete system in DIR.
 set -eu
 mkdir -p "$(dirname "$1")"
@@ -17,8 +16,8 @@ packages=${3:-systemd,systemd-sysv,dbus,openssh-server,fuse3,openssh-client,sshf
 made="$release $packages"
 [ "$(cat "$dir/.made" 2>/dev/null)" != "$made" ] || exit 0
 
-# The first mirror that apt asks for the release of this machine, in either form of apt's configuration. Debian moves old
-# releases to an archive. The variables are apt's, not the shell's.
+# The first mirror that apt asks for the release of this machine, in either form of apt's configuration. Debian moves old releases to an
+# archive. The variables are apt's, not the shell's.
 # shellcheck disable=SC2016
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT)' 2>/dev/null | sed -n "s, $own main$,,p" | head -n 1)
 mirror=${mirror:-http://deb.debian.org/debian}

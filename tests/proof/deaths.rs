@@ -1,7 +1,7 @@
 //! Workers die, are stopped and resume, and so does the daemon. Each task is completed once, by its holder (C24, C31–C33).
 //!
-//! A worker is a shell named like an agent. It claims a task, works for a while, and completes it with a line that names its claim.
-//! So the log shows whether a worker completed a task that it had lost.
+//! A worker is a shell named like an agent. It claims a task, works for a while, and completes it with a line that names its claim. So
+//! the log shows whether a worker completed a task that it had lost.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -239,8 +239,8 @@ fn done(mounted: &Mounted) -> usize {
     mounted.list("completed").len()
 }
 
-/// The worker and the claim that completed each task. Asserts that each task is completed once, by its holder, and that the
-/// result names that claim.
+/// The worker and the claim that completed each task. Asserts that each task is completed once, by its holder, and that the result
+/// names that claim.
 fn completions(records: &[Record]) -> HashMap<String, (String, Seq)> {
     let (mut state, mut done) = (State::default(), HashMap::new());
     for record in records {

@@ -262,8 +262,7 @@ fn c54_every_edit_is_made_by_somebody_who_has_read_the_one_before() {
         problems.len(),
         problems[..problems.len().min(30)].join("\n")
     );
-    // Known gap: a worker that reads in the moment in which a write is answered or refused may see other content than the file
-    // has, and
+    // Known gap: a worker that reads in the moment in which a write is answered or refused may see other content than the file has, and
     // counts as having read the file. The kernel shows written data before it asks the daemon.
     let edits: usize = counts.iter().filter(|(what, _)| what.ends_with("ok")).map(|(_, count)| count).sum();
     println!("edits that were overwritten unseen: {lost} of {edits}");

@@ -44,8 +44,7 @@ for line in sys.stdin:
 
 impl Client {
     fn start(worker: &str) -> Client {
-        // The operator's shell has no ancestors outside the test, so that no agent program that runs the tests gives it a
-        // worker name.
+        // The operator's shell has no ancestors outside the test, so that no agent program that runs the tests gives it a worker name.
         const ORPHAN: &str = r#"exec 3<&0; sh -c 'while read -r _ _ _ parent _ < /proc/self/stat; [ "$parent" = "$0" ]; do :; done
             exec python3 -c "$1" <&3' $$ "$1" &"#;
         let mut command = Command::new(if worker == OPERATOR { "sh" } else { "python3" });

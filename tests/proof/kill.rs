@@ -1,5 +1,5 @@
-//! No acknowledged step is lost: the daemon is killed at any moment, and the log holds exactly the steps that succeeded for each
-//! client (C27).
+//! No acknowledged step is lost: the daemon is killed at any moment, and the log holds exactly the steps that succeeded for each client
+//! (C27).
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -510,8 +510,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Write a result and make sure that it is durable: by fsync(2), or by close and the content that other workers read
-    /// afterwards.
+    /// Write a result and make sure that it is durable: by fsync(2), or by close and the content that other workers read afterwards.
     fn write(&mut self, file: std::os::fd::OwnedFd, path: &str, id: &str) -> Result<(), Gone> {
         let text = self.text(50_000);
         let mut file = std::fs::File::from(file);

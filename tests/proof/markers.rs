@@ -1,9 +1,9 @@
 //! A way to know that the daemon has invalidated everything in the kernel's caches that changed beneath the mount so far.
 //!
 //! A marker is a name that the kernel has cached as missing. The kernel keeps that entry for an hour unless the daemon invalidates it.
-//! The daemon receives all changes in their order. When the first marker becomes visible, the daemon has received it along with
-//! earlier changes, but may not yet have invalidated all of them. The second marker is created only then, so the daemon receives it
-//! later. When the second marker is visible, everything that was received along with the first one has been invalidated.
+//! The daemon receives all changes in their order. When the first marker becomes visible, the daemon has received it along with earlier
+//! changes, but may not yet have invalidated all of them. The second marker is created only then, so the daemon receives it later. When
+//! the second marker is visible, everything that was received along with the first one has been invalidated.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The kernel knows many files, and a thousand of them are open. Then these are renamed, replaced and removed beneath the mount.
-//! Each is still read and written through its descriptor, and the daemon keeps few descriptors and little memory.
+//! The kernel knows many files, and a thousand of them are open. Then these are renamed, replaced and removed beneath the mount. Each
+//! is still read and written through its descriptor, and the daemon keeps few descriptors and little memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! The mount behaves like an ordinary directory: the tests make the same calls in both, and the plain directory is the reference.
 //!
-//! Three programs use the mount and one changes the project beneath it, while descriptors and mappings stay open. Four other
-//! programs make the same calls in a plain directory of the same disk. Every answer must be the same: the result or the
-//! error, the data, the size, the mode and the number of names. `ordinary.py` makes the calls.
+//! Three programs use the mount and one changes the project beneath it, while descriptors and mappings stay open. Four other programs
+//! make the same calls in a plain directory of the same disk. Every answer must be the same: the result or the error, the data, the
+//! size, the mode and the number of names. `ordinary.py` makes the calls.
 //!
 //! The seeds of the calls are fixed; `CREWFS_PROOF_SEED` chooses another one, `CREWFS_ORDINARY_STEPS` sets more calls.
 //!

@@ -1,7 +1,7 @@
 //! No surprise with a large tree: a table of the daemon's memory and open descriptors.
 //!
-//! `CREWFS_SCALE=1` sets a million files, ten thousand of them open, and a directory of a hundred thousand. The assertions hold on
-//! any machine.
+//! `CREWFS_SCALE=1` sets a million files, ten thousand of them open, and a directory of a hundred thousand. The assertions hold on any
+//! machine.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
