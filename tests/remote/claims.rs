@@ -1,5 +1,5 @@
-//! Many remote workers, many tasks, each way of claiming that the documents recommend: one winner for each, and every worker
-//! knows what it won.
+//! Many remote workers claim many tasks in each way that the documents recommend. Each task has one winner, and each worker knows which
+//! tasks it won.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::server::server;
 
 const WORKERS: usize = 8;
 
-/// Claims whatever is best until nothing is ready. The task's name is in `claim/next`.
+/// Claims the best task until none is ready. The task's id is in `claim/next`.
 const NEXT: &str = r#"
     while touch tasks/claim/next; do
         id=$(sed -n 's/^  "task": "\(.*\)",$/\1/p' tasks/claim/next)
@@ -24,7 +24,8 @@ const NEXT: &str = r#"
         finish "$id"
     done"#;
 
-/// Claims by name, in a way of its own, and then looks who has it: what that way answered is not the whole truth over SFTP.
+/// Claims by id, in one of the ways below, and then reads which worker holds the task. Over SFTP, the answer of the claim alone does
+/// not tell.
 const BY_NAME: &str = r#"
     while ids=$(ls -U tasks/ready | head -n 32) && [ -n "$ids" ]; do
         for id in $(echo "$ids" | shuf -n 4); do
@@ -40,7 +41,7 @@ const FINISH: &str = r#"
     me=$(readlink tasks/workers/self)
     finish() { if echo "by $me" > "tasks/completed/$1"; then echo "completed $1"; else echo "refused $1"; fi; }"#;
 
-/// The ways, each as the part of the script that is its own.
+/// The ways to claim, each with its own part of the script.
 const WAYS: [(&str, &str); 4] = [
     ("next", ""),
     ("touch", r#"claim() { touch "tasks/claim/$1"; }"#),
@@ -48,7 +49,7 @@ const WAYS: [(&str, &str); 4] = [
     ("mv", r#"claim() { mv "tasks/ready/$1" tasks/claim/; }"#),
 ];
 
-/// How many tasks are claimed in each way; `CREWFS_REMOTE_TASKS` says otherwise.
+/// The number of tasks that are claimed in each way; `CREWFS_REMOTE_TASKS` sets another number.
 fn tasks() -> usize {
     std::env::var("CREWFS_REMOTE_TASKS").ok().and_then(|tasks| tasks.parse().ok()).unwrap_or(500)
 }
@@ -69,7 +70,7 @@ fn eight_workers_claim_each_task_once_and_know_what_they_won() {
         connecting.into_iter().map(|connection| connection.join().unwrap()).collect()
     });
     for (way, claim) in WAYS {
-        // The others are not recommended, but must be safe.
+        // The other ways are not recommended, but must be safe.
         let tasks = if ["next", "touch"].contains(&way) { tasks } else { tasks / 5 };
         for n in 0..tasks {
             project.task(&format!("{way}-{n}"), "# Task\n");
@@ -108,7 +109,7 @@ fn begin(connection: &Connection, script: &str) -> Child {
     command.arg(script).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Which task was claimed and completed by whom, of those whose names begin so.
+/// From the log: the claims and completions, with task and worker, of the tasks whose ids have this prefix.
 fn logged(log: &str, begins: &str) -> BTreeMap<(String, String), String> {
     let mut events = BTreeMap::new();
     for line in log.lines() {

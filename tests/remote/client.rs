@@ -1,6 +1,6 @@
 //! The worker's side: a key, and the project connected by `mount-scripts/connect.sh`.
 //!
-//! Must never: hang with a mount: every command has a limit, and every connection is taken away.
+//! Must never: hang with a mount. Every command has a time limit, and every connection is removed.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::{Ran, detach_below, run, until};
 
-/// Whoever has this key is this worker.
+/// A worker. The server knows it by its key.
 #[derive(Clone)]
 pub(crate) struct Worker {
     pub(crate) name: String,
@@ -20,16 +20,16 @@ pub(crate) struct Worker {
     pub(crate) port: u16,
     /// USER@HOST:PROJECT
     pub(crate) remote: String,
-    /// How to run something on the worker's machine, if it has one of its own.
+    /// The command that runs a program on the worker's machine, if the worker has a machine of its own.
     pub(crate) enter: Vec<String>,
 }
 
-/// Where a script of `mount-scripts` is.
+/// The path of a script of `mount-scripts`.
 pub(crate) fn path_of(script: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("mount-scripts").join(script)
 }
 
-/// A script of `mount-scripts`.
+/// A script of `mount-scripts`, as a command.
 pub(crate) fn script(name: &str) -> Command {
     let mut command = Command::new(path_of(name));
     command.env_remove("CREWFS_WORKER");
@@ -37,7 +37,7 @@ pub(crate) fn script(name: &str) -> Command {
 }
 
 impl Worker {
-    /// `connect.sh` with all that this worker needs, but for what is asked here.
+    /// `connect.sh` with everything that this worker needs, and these arguments.
     pub(crate) fn connecting<A: AsRef<OsStr>>(&self, more: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.on_its_machine(path_of("connect.sh"));
         command.args(["--port", &self.port.to_string(), "--identity"]).arg(&self.key);
@@ -75,12 +75,12 @@ impl Worker {
         connection
     }
 
-    /// What is connected at this directory, or will be.
+    /// The connection at this directory, whether it is made already or not.
     pub(crate) fn connection_at(&self, dir: &Path) -> Connection {
         Connection { dir: dir.to_path_buf(), key: self.key.clone() }
     }
 
-    /// `ssh` or one of its kind with this key; the host, and what follows it, is left to the caller.
+    /// `ssh` or a related program with this key. The caller adds the host and what follows it.
     pub(crate) fn ssh(&self, program: &str) -> Command {
         let mut command = self.on_its_machine(program);
         let port = if program == "ssh" { "-p" } else { "-P" };
@@ -105,7 +105,7 @@ impl Worker {
     }
 }
 
-/// A connected directory. Dropping it leaves no mount.
+/// A connected directory. Dropping it removes the mount.
 pub(crate) struct Connection {
     pub(crate) dir: PathBuf,
     key: PathBuf,
@@ -117,7 +117,7 @@ impl Connection {
         self.dir.join("tasks").join(name)
     }
 
-    /// `bash -c`, waiting for its script, in the connected directory.
+    /// `bash -c` in the connected directory; the caller adds the script.
     pub(crate) fn shell(&self) -> Command {
         let mut command = Command::new("bash");
         command.arg("-c").current_dir(&self.dir).env_remove("CREWFS_WORKER").env("LC_ALL", "C");
@@ -132,26 +132,26 @@ impl Connection {
         run(command)
     }
 
-    /// The ssh processes that carry it, or another connection of this worker.
+    /// The ssh processes of this worker, whichever of its connections they carry.
     fn ssh_clients(&self) -> Vec<Pid> {
         let key = format!("IdentityFile=\"{}\"", self.key.display());
         running("ssh", |word| word.contains(&key))
     }
 
-    /// The sshfs processes that serve it.
+    /// The sshfs processes that serve this connection.
     fn sshfs(&self) -> Vec<Pid> {
         let (tree, desk) = (self.dir.clone(), self.dir.join("tasks"));
         running("sshfs", |word| [&tree, &desk].iter().any(|place| place.as_os_str() == word))
     }
 
-    /// Send a signal to all that carries it.
+    /// Send a signal to the ssh processes of this worker.
     pub(crate) fn signal_ssh(&self, signal: Signal) -> Vec<Pid> {
         let all = self.ssh_clients();
         all.iter().for_each(|pid| kill_process(*pid, signal).unwrap());
         all
     }
 
-    /// Send a signal to what serves it.
+    /// Send a signal to the sshfs processes of this connection.
     pub(crate) fn signal_sshfs(&self, signal: Signal) {
         self.sshfs().iter().for_each(|pid| kill_process(*pid, signal).unwrap());
     }
@@ -168,7 +168,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         detach_below(&self.dir);
-        // A mount point that takes no writes cannot be removed with the directory of the test either.
+        // If the mount point is still immutable, the directory of the test cannot be removed.
         let _ = Command::new("chattr").args(["-i", "--"]).arg(&self.dir).stderr(Stdio::null()).status();
         until("sshfs ends", || {
             let left = self.sshfs();
@@ -180,14 +180,14 @@ impl Drop for Connection {
     }
 }
 
-/// The numbers of all processes of which this is true.
+/// The ids of all processes for which this is true.
 pub(crate) fn processes(is_one: impl Fn(i32) -> bool) -> Vec<Pid> {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     numbers.filter(|pid| is_one(*pid)).filter_map(Pid::from_raw).collect()
 }
 
-/// The processes that run a program of this name with such an argument.
+/// The processes that run a program of this name with an argument like this.
 fn running(program: &str, has: impl Fn(&str) -> bool) -> Vec<Pid> {
     processes(|pid| {
         let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();

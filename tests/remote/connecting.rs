@@ -1,4 +1,4 @@
-//! `connect.sh` and `disconnect.sh`: what they leave, and what they say when they cannot.
+//! `connect.sh` and `disconnect.sh`: the state that they leave, and the messages when they fail.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -48,7 +48,7 @@ fn a_mount_point_takes_no_writes_while_nothing_is_mounted() {
     let connection = worker.connect(&project.dir().join("remote"));
     connection.disconnect().ok();
     takes_no_writes(&connection.dir);
-    // The same when sshfs ends by itself: it takes its mount along.
+    // The same when sshfs ends by itself, which ends its mount too.
     connect(&worker, &worker.remote, &connection.dir).ok();
     for tree_and_desk in [1, 2] {
         connection.signal_sshfs(Signal::TERM);
@@ -73,7 +73,7 @@ fn takes_no_writes(dir: &Path) {
     assert_eq!(fs::read_dir(dir).unwrap().count(), 0);
 }
 
-/// Also for somebody who is not root, whom fusermount3 lets mount only where they may write.
+/// Also as a user other than root. fusermount3 lets such a user mount only on directories that the user may write to.
 #[test]
 fn an_ordinary_user_connects() {
     let project = project!();
@@ -114,7 +114,7 @@ fn an_ordinary_user_connects() {
     assert_eq!(fs::read_dir(home.join("project")).unwrap().count(), 0);
 }
 
-/// The scripts where any user may run them.
+/// Copy the scripts to a place where any user may run them.
 fn copy_scripts(to: &Path) {
     for name in ["connect.sh", "disconnect.sh"] {
         fs::copy(path_of(name), to.join(name)).unwrap();
@@ -250,7 +250,7 @@ fn it_says_what_is_wrong_and_what_to_do() {
     assert_eq!(mounts_below(&dir), []);
 }
 
-/// A PATH with what `connect.sh` uses before it looks for sshfs.
+/// A PATH with the programs that `connect.sh` uses before it looks for sshfs.
 fn without_sshfs(dir: &Path) -> std::path::PathBuf {
     let bin = dir.join("bin");
     fs::create_dir(&bin).unwrap();
@@ -260,7 +260,7 @@ fn without_sshfs(dir: &Path) -> std::path::PathBuf {
     bin
 }
 
-/// Connect where `/dev` has nothing but what every machine has.
+/// Connect where `/dev` has only the devices that every machine has.
 fn without_fuse(worker: &Worker, dir: &Path) -> Ran {
     let connect = worker.connecting::<&str>([]);
     let mut command = Command::new("unshare");

@@ -1,6 +1,6 @@
-# One worker does everything that the contract names, and prints what came of each: [[operation, "ok" or the name of an errno]].
+# One worker makes every operation that the contract names, and prints the outcomes: [[operation, "ok" or the name of an errno]].
 #
-# The same steps are taken on the server's machine and over sshfs. Whoever runs it has made the tasks, and a rival that holds some.
+# The same steps are made on the server's machine and over sshfs. The caller has created the tasks, and a rival that holds some.
 import ctypes, errno, fcntl, json, os, sys
 
 libc = ctypes.CDLL(None, use_errno=True)

@@ -1,5 +1,5 @@
-//! The contract over sshfs, operation by operation: what a worker is answered on the server's machine, and what far away. The
-//! table of both is in `docs/remote.md`; this compares it with what comes.
+//! The contract over sshfs, operation by operation: the answer on the server's machine and the answer to a remote worker. The table of
+//! both is in `docs/remote.md`; this test compares it with the real answers.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ const STEPS: &str = include_str!("contract.py");
 const PAGE: &str = "docs/remote.md";
 const READY: [&str; 8] = ["touched", "opened", "exclusive", "made", "moved", "kept", "linked", "finished"];
 
-/// Everything that the steps need: tasks, files, and a rival who holds some of both.
+/// What the steps need: tasks, files, and a rival that holds some of both.
 struct Scene {
     rival: std::process::Child,
 }
@@ -51,10 +51,10 @@ impl Drop for Scene {
     }
 }
 
-/// Operations, each with what came of it.
+/// Operations, each with its outcome.
 type Came = Vec<(String, String)>;
 
-/// What came of the steps, in their order, also while the queue is paused.
+/// The outcomes of the steps, in their order, also while the queue is paused.
 fn steps(mounted: &Mounted, taken: impl Fn(&str) -> Command) -> Came {
     let take = |part: &str| -> Came {
         serde_json::from_str(&run_within(std::time::Duration::from_secs(40), taken(part)).ok()).unwrap()

@@ -1,5 +1,5 @@
-//! A line that is cut, and an ssh client that is killed, while a file is open for writing and a claim is held: when both are free
-//! again, and that the worker goes on when it is back.
+//! The network link is cut, or the ssh client is killed, while a worker has a file open for writing and holds a claim. The tests
+//! measure when both are free again, and check that the worker goes on when it is back.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -15,15 +15,16 @@ use crate::process::within;
 use crate::server::server;
 
 const LONG: Duration = Duration::from_secs(100);
-/// How long claims wait for a connection to come back.
+/// How long claims are kept for a lost connection.
 const GRACE: &str = "remote_grace=2s";
 
-/// The server's `ClientAliveInterval`, of which two may be missed; `CREWFS_ALIVE_INTERVAL` says otherwise, in seconds.
+/// The server's `ClientAliveInterval`; the server ends a connection that misses two. `CREWFS_ALIVE_INTERVAL` sets another value, in
+/// seconds.
 fn alive_interval() -> String {
     std::env::var("CREWFS_ALIVE_INTERVAL").unwrap_or("1".into())
 }
 
-/// A program of the worker that has a file open for writing, and holds a claim.
+/// A program of the worker that has a file open for writing and holds a claim.
 fn program_at_work(connection: &Connection) -> Child {
     let mut command = connection.shell();
     command.arg(
@@ -33,7 +34,7 @@ fn program_at_work(connection: &Connection) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// How long it took until somebody else could change the file, and until the task was ready again.
+/// How long it took until another worker could change the file, and until the task was ready again.
 fn until_free(mounted: &Mounted, since: Instant) -> (Duration, Duration) {
     let (mut file, mut claim) = (None, None);
     let both = within(LONG, || {
@@ -79,7 +80,7 @@ fn a_cut_line_frees_files_and_claims_and_the_worker_comes_back() {
     let up = Instant::now();
     assert!(within(LONG, || fs::read_to_string(connection.dir.join("file")).is_ok()));
     println!("back after {:?}", up.elapsed());
-    // What was open stays dead, and what is opened now works.
+    // A file that was open stays unusable; a file that is opened now works.
     program.stdin.take().unwrap().write_all(b"\n").unwrap();
     program.wait().unwrap();
     assert_eq!(fs::read_to_string(mounted.path().join("file")).unwrap(), "taken");
@@ -109,7 +110,7 @@ fn a_killed_ssh_client_frees_the_file_at_once_and_the_claim_after_the_grace() {
         claim > Duration::from_secs(2) && claim < Duration::from_secs(5),
         "the claim was held for {claim:?}"
     );
-    // It reconnects by itself.
+    // sshfs reconnects by itself.
     connection.sh("cat file; touch tasks/claim/a; printf again > file").ok();
     program.stdin.take().unwrap().write_all(b"\n").unwrap();
     program.wait().unwrap();

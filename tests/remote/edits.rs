@@ -1,4 +1,4 @@
-//! Remote workers and one on the server's machine at the same file: who loses is refused, and no edit is lost.
+//! Two remote workers and one on the server's machine edit the same file. The loser of each race is refused, and no edit is lost.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +10,8 @@ use serde_json::Value;
 use crate::harness::project;
 use crate::server::server;
 
-/// Adds lines to a file, each to what was read just before, in one of the ways in which agents write; tries again when it is
-/// refused. Prints which refusals there were.
+/// Adds lines to a file, each to the content just read, in one of the ways in which agents write. Retries when refused. Prints which
+/// refusals occurred.
 const EDITOR: &str = r#"
 import errno, json, os, sys
 
@@ -53,7 +53,7 @@ while done < count:
 print(json.dumps(refusals))
 "#;
 const EDITS: usize = 20;
-/// Three who try again at once, and are refused for as long as another is at it, may take their time on a busy machine.
+/// Three editors retry at once, and each is refused while another one writes. On a busy machine that takes long.
 const LIMIT: Duration = Duration::from_secs(180);
 
 #[test]
@@ -94,7 +94,7 @@ fn no_edit_of_two_remote_workers_and_a_local_one_is_lost() {
         let lines: BTreeSet<&str> = text.lines().collect();
         assert_eq!((text.lines().count(), lines.len()), (3 * EDITS, 3 * EDITS), "{way}:\n{text}");
     }
-    // EBUSY arrives as EPERM; a write that was sent before the refusal came fails when the file is synced.
+    // EBUSY arrives as EPERM. A write that was sent before the refusal arrived fails when the file is synced.
     let known = [("near", "EBUSY"), ("near", "ENOENT"), ("far", "EPERM"), ("far", "EIO"), ("far", "ENOENT")];
     for (worker, errno) in refused {
         assert!(known.contains(&(worker, errno.as_str())), "{worker} was refused by {errno}");

@@ -1,4 +1,4 @@
-//! How old what a remote worker sees may be: on the desk, and of the files of the tree.
+//! How stale a remote worker's view may be: of the desk, and of the files of the tree.
 
 use std::fs;
 use std::sync::Mutex;
@@ -9,11 +9,11 @@ use crate::harness::project;
 use crate::process::within;
 use crate::server::server;
 
-/// What the documents promise.
+/// The limit that the documents promise.
 const STALEST: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 20;
 
-/// Whoever looks all the time has everything in its caches that can be stale.
+/// A worker that reads all the time has everything in its caches that can be stale.
 #[test]
 fn the_desk_is_never_staler_than_two_seconds() {
     let project = project!();
@@ -22,7 +22,7 @@ fn the_desk_is_never_staler_than_two_seconds() {
     let server = server!(project, mounted);
     let connection = server.worker("w1").connect(&project.dir().join("remote"));
     type Sees = fn(&str) -> bool;
-    // What shows whether the task is ready.
+    // Files of the desk that show whether the task is ready.
     let looks: [(&str, Sees); 4] = [
         ("tasks/status/a", |text| text.contains(r#""status": "ready""#)),
         ("tasks/workers/self/should-stop", |text| text.contains("a is ready")),
@@ -73,7 +73,7 @@ fn the_desk_is_never_staler_than_two_seconds() {
     }
 }
 
-/// A worker that has just looked at a file must not read less of it than there is: it would write back less.
+/// A worker that has just looked at a file must not read less of it than the file has: it would write back less.
 #[test]
 fn a_file_that_has_grown_is_read_whole() {
     let project = project!();
@@ -102,7 +102,7 @@ fn the_log_can_be_followed_from_afar() {
     let mut command = connection.shell();
     command.arg("exec tail -n 0 -f tasks/events.jsonl").stdout(fs::File::create(&said).unwrap());
     let mut tail = command.spawn().unwrap();
-    // What it shows begins where the file ends when it opens it.
+    // `tail` starts at the end that the file has when `tail` opens it.
     let end = format!("pos:\t{}\n", fs::metadata(mounted.desk("events.jsonl")).unwrap().len());
     let follows = || {
         let all = fs::read_dir(format!("/proc/{}/fdinfo", tail.id())).into_iter().flatten().flatten();

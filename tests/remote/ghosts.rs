@@ -1,8 +1,8 @@
-//! What a connection still sends when its worker is gone, or works through another one: a ghost. It must change nothing that was
-//! taken over.
+//! A ghost is the server's end of a connection whose worker has died or works through another connection, and which still has requests.
+//! It must change nothing that another worker has taken over.
 //!
-//! A ghost is made by hand: the server's end of a connection is stopped, a request is sent to it, the client is killed, and the
-//! server's end goes on when somebody else has changed what the request is about.
+//! A test makes a ghost in four steps. It stops the server's end of a connection, sends a request to it, and kills the client. After
+//! another worker has changed what the request concerns, the server's end is resumed.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,12 +15,12 @@ use crate::harness::{Mounted, project};
 use crate::process::until;
 use crate::server::{Server, server};
 
-/// A connection that speaks SFTP without a filesystem around it, so that each request is sent when we wish.
+/// A connection that speaks SFTP without a filesystem around it, so that the test decides when each request is sent.
 struct Raw {
     ssh: Child,
     to: ChildStdin,
     from: ChildStdout,
-    /// What answers at the other end.
+    /// The process at the server's end.
     server: Pid,
 }
 
@@ -79,12 +79,12 @@ impl Raw {
         assert_eq!((answer[0], &answer[5..9]), (STATUS, &[0; 4][..]), "{answer:?}");
     }
 
-    /// The server's end stands still from now on.
+    /// Stop the process at the server's end.
     fn stop(&self) {
         kill_process(self.server, Signal::STOP).unwrap();
     }
 
-    /// What was sent has come to the server's end, which stands still; the client is killed, and it goes on alone.
+    /// Wait until the request has reached the stopped server's end, then kill the client.
     fn die(&mut self) -> Ghost {
         let process = pidfd_open(self.server, PidfdFlags::empty()).unwrap();
         let waiting = pidfd_getfd(process, 0, PidfdGetfdFlags::empty()).unwrap();
@@ -102,11 +102,11 @@ impl Drop for Raw {
     }
 }
 
-/// The server's end of a connection whose client is dead, with a request before it.
+/// The server's end of a connection whose client is dead. A request is waiting for it.
 struct Ghost(Pid);
 
 impl Ghost {
-    /// One that was writing to a file, and has a write before it.
+    /// A ghost that was writing to a file, with another write waiting.
     fn of_a_write(server: &Server, worker: &Worker, file: &str) -> Ghost {
         let mut old = Raw::new(server, worker);
         let handle = old.open(file);
@@ -116,7 +116,7 @@ impl Ghost {
         old.die()
     }
 
-    /// Let it do what it was asked, and come to its end.
+    /// Resume the ghost: it executes its requests and ends.
     fn walk(self) {
         kill_process(self.0, Signal::CONT).unwrap();
         until("the old connection ends", || kill_process(self.0, Signal::CONT).is_err());

@@ -1,4 +1,4 @@
-//! Who a remote worker is, and what it can reach, is decided by its key's line alone (C42): the sshd here allows whatever it can.
+//! Only the line of a worker's key decides its identity and what it can reach (C42). The sshd here permits everything that an sshd can.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ use crate::harness::project;
 use crate::process::{Ran, mounts_below, run};
 use crate::server::server;
 
-/// Settings that let a client choose as much as a server can allow.
+/// Settings that let a client choose as much as a server can permit.
 macro_rules! credulous {
     ($project:expr, $mounted:expr) => {
         server!(
@@ -38,7 +38,7 @@ fn c42_a_client_cannot_choose_its_name() {
     let mounted = project.mount(&[]);
     let server = credulous!(project, mounted);
     let worker = server.worker("w1");
-    // The user's home is the project, so all of these can be written.
+    // The project is the user's home, so a worker can write all of these files.
     let home = worker.connect(&project.dir().join("home"));
     home.sh("mkdir .ssh; for file in .ssh/rc .bashrc .profile .bash_profile; do
              echo 'export CREWFS_WORKER=boss; touch $HOME/was-run' > $file; done
@@ -51,7 +51,7 @@ fn c42_a_client_cannot_choose_its_name() {
     {
         let mut command = worker.connecting(["-o", option]);
         command.env("CREWFS_WORKER", "boss");
-        // It says who it is, and that must be the worker of the key.
+        // The client claims a name, which must be the name of the key's worker.
         let connection = worker.connect_by(command, &project.dir().join("remote"));
         connection.sh("echo '# T' > tasks/t.md; touch tasks/claim/next").ok();
         assert_eq!(mounted.json("status/t")["worker"], "w1", "{option}");
@@ -74,7 +74,7 @@ fn c42_a_client_gets_nothing_but_sftp() {
             ssh
         })
     };
-    // Whatever is asked for, the server speaks SFTP, and ends with its input.
+    // For any requested command, the server speaks SFTP, and ends with its input.
     for (arguments, command) in
         [(&[][..], &["id"][..]), (&[], &[]), (&["-tt"], &["sh"]), (&["-s"], &["shell"])]
     {
@@ -100,7 +100,7 @@ fn c42_a_client_gets_nothing_but_sftp() {
         let mut forwarder = command.stderr(Stdio::null()).spawn().unwrap();
         crate::process::until("ssh listens", || near.exists());
         let mut stream = std::os::unix::net::UnixStream::connect(&near).unwrap();
-        // The channel is refused, and the stream ends.
+        // sshd refuses the channel, and the stream ends.
         let mut answer = Vec::new();
         let _ = stream.write_all(b"hello");
         let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
@@ -112,7 +112,7 @@ fn c42_a_client_gets_nothing_but_sftp() {
     assert!(listener.accept().is_err(), "something came through");
 }
 
-/// `sftp` with these commands, each whatever came of the one before.
+/// `sftp` with these commands; it goes on after a command that fails.
 fn sftp(worker: &Worker, commands: &[String]) {
     let mut command = worker.ssh("sftp");
     command
@@ -127,7 +127,7 @@ fn sftp(worker: &Worker, commands: &[String]) {
     assert!(child.wait().unwrap().success());
 }
 
-/// `scp`, for a while: the old protocol waits for an answer that SFTP never gives.
+/// `scp` with a time limit: the old protocol waits for an answer that SFTP never gives.
 fn scp(worker: &Worker, how: &str, from: &str, to: &str) -> Ran {
     let scp = worker.ssh("scp");
     let mut command = Command::new("timeout");
@@ -166,7 +166,7 @@ fn c42_nothing_outside_of_the_root_is_read_or_written() {
     for file in ["hostname", "/etc/hostname", "/etc/shadow", "/proc/self/environ", "/proc/1/environ"] {
         commands.push(format!("get {file} {}", got.display()));
     }
-    // By both names of the root it works, to the last command.
+    // Both names of the root work, through the last command.
     let allowed = [format!("get inside {}.1", got.display()), format!("get {from} {}.2", got.display())];
     commands.extend(allowed.into_iter().chain(["mkdir the-end".to_string()]));
     sftp(&worker, &commands);

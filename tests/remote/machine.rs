@@ -1,6 +1,6 @@
-//! Another machine, as far as the network is concerned: a network namespace with a line of its own to this one.
+//! Another machine, as far as the network is concerned: a network namespace with a link to this one.
 //!
-//! May assume: root. Must never: touch any other network than its own.
+//! May assume: root. Must never: change any network but its own.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::client::Worker;
 use crate::process::run;
 
-/// A network namespace. Dropping it removes it, with its line.
+/// A network namespace. Dropping it removes it and its link.
 pub(crate) struct Machine {
     name: String,
-    /// Our end of the line.
+    /// The interface on this side of the link.
     near: String,
-    /// Its end.
+    /// The interface in the namespace.
     far: String,
     address: String,
 }
 
-/// The end of the test unless it can have another machine.
+/// Make another machine, or return from the test where that is not possible.
 macro_rules! machine {
     () => {{
         crate::harness::as_root!();
@@ -32,7 +32,7 @@ impl Machine {
     pub(crate) fn new() -> Machine {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        // The number of the process tells the networks of tests that run beside each other apart.
+        // The process id distinguishes the networks of tests that run at the same time.
         let net = format!("10.{}.{}.", process >> 8 & 0xff, process & 0xff);
         let machine = Machine {
             name: format!("crewfs-{process}-{count}"),
@@ -50,7 +50,7 @@ impl Machine {
         machine
     }
 
-    /// The worker, on this machine.
+    /// The worker, moved to this machine.
     pub(crate) fn with(&self, worker: &Worker) -> Worker {
         let enter = vec!["nsenter".into(), format!("--net=/run/netns/{}", self.name), "--".into()];
         Worker {
@@ -60,7 +60,7 @@ impl Machine {
         }
     }
 
-    /// Pull the cable out at its end, or put it in again: this end is told nothing.
+    /// Take the link down at the namespace's end, or up again. This side gets no notice.
     pub(crate) fn cable(&self, state: &str) {
         ip(&["-n", &self.name, "link", "set", &self.far, state]);
     }
@@ -68,7 +68,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Removing one end of a line removes the other.
+        // Removing one end of a link removes the other.
         for what in [["link", "del", &self.near], ["netns", "del", &self.name]] {
             let _ = Command::new("ip").args(what).stderr(Stdio::null()).status();
         }

@@ -1,8 +1,8 @@
-//! Workers on other machines: a real sshd on loopback or in a network namespace, real keys, real sshfs mounts made by
-//! `mount-scripts/connect.sh`, and afterwards the log against what each worker was told.
+//! Workers on other machines: a real sshd on loopback or in a network namespace, real keys, and real sshfs mounts made by
+//! `mount-scripts/connect.sh`. Afterwards the tests compare the log with the answers that each worker got.
 //!
-//! What differs from working on the machine itself is the table in `docs/remote.md`, and nothing else may. Needs root: the server
-//! switches users. Longer runs: `CREWFS_REMOTE_TASKS`, `CREWFS_ALIVE_INTERVAL`.
+//! The table in `docs/remote.md` has every permitted difference from work on the server's machine. Needs root: the server switches
+//! users. These set longer runs: `CREWFS_REMOTE_TASKS`, `CREWFS_ALIVE_INTERVAL`.
 
 mod claims;
 mod client;

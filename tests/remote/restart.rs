@@ -1,4 +1,4 @@
-//! The server's daemon ends and begins again while workers are connected.
+//! The server's daemon ends and starts again while workers are connected.
 
 use std::fs;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use crate::harness::project;
 use crate::process::{until, within};
 use crate::server::server;
 
-/// Works without looking at what comes of it, as an agent does that tries again.
+/// Works without checking any outcome, as an agent does that retries.
 const RESTLESS: &str = "n=0; while :; do n=$((n + 1)); echo $n > file; touch tasks/claim/next; echo $n > tasks/extra-$n.md; done";
 
 #[test]
@@ -34,13 +34,13 @@ fn workers_go_on_by_themselves_and_write_nothing_beneath_the_mount() {
             mounted.stop();
         }
         until("the connections end", || server.sftp_servers().is_empty());
-        // The directory is bare now. What is written to it in the next second would be seen by nobody.
+        // The directory is bare now. A change written to it in the next second would reach no daemon.
         let bare = listing(&project.behind());
         assert!(
             !within(Duration::from_secs(1), || listing(&project.behind()) != bare),
             "written beneath the mount"
         );
-        // The old one takes along what is mounted at its place.
+        // The old mount takes along what is mounted over it.
         drop(mounted);
         mounted = project.mount_in_place(&[]);
         assert_eq!(mounted.json("status/a")["worker"], "w1");
@@ -53,7 +53,7 @@ fn workers_go_on_by_themselves_and_write_nothing_beneath_the_mount() {
     assert_eq!(mounted.state("a"), "completed");
 }
 
-/// Everything there, with sizes and times.
+/// All names, with sizes and times.
 fn listing(dir: &std::path::Path) -> String {
     let mut find = std::process::Command::new("find");
     find.arg(dir).args(["-path", "*/.crewfs", "-prune", "-o", "-printf", "%P %s %T@\n"]);

@@ -1,4 +1,4 @@
-//! The server's side: a Unix user for the project, keys with forced commands, and an sshd of our own.
+//! The server's side: a Unix user for the project, keys with forced commands, and an sshd of the test's own.
 //!
 //! May assume: root. Must never: touch the system's sshd or its configuration, or leave the user or one of its processes behind.
 
@@ -17,10 +17,10 @@ use crate::client::{Worker, processes};
 use crate::harness::{Mounted, Project};
 use crate::process::{run, until};
 
-/// useradd(8) and userdel(8) lock the table of users and do not wait for each other.
+/// useradd(8) and userdel(8) lock the user database and do not wait for each other.
 static USERS: Mutex<()> = Mutex::new(());
 
-/// The end of the test unless it can have a server.
+/// Start a server, or return from the test where that is not possible.
 macro_rules! server {
     ($project:expr, $mounted:expr $(, $setting:expr)*) => {{
         crate::harness::as_root!();
@@ -30,7 +30,7 @@ macro_rules! server {
 }
 pub(crate) use server;
 
-/// A user of the system for one test.
+/// A system user for one test.
 pub(crate) struct User {
     pub(crate) name: String,
     uid: u32,
@@ -38,12 +38,12 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// A new user with this home; it is not made.
+    /// A new user with this home directory, which is not created.
     pub(crate) fn new(home: &Path) -> User {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("crewfs-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let mut add = Command::new("useradd");
-        // A password that cannot be met; "!" would lock the user for sshd too.
+        // A password that cannot match; "!" would lock the user for sshd too.
         add.args(["--system", "--user-group", "--no-create-home", "--shell", "/bin/sh", "--password", "*"]);
         add.arg("--home-dir").arg(home).arg(&name);
         {
@@ -58,14 +58,14 @@ impl User {
         User { uid: id("-u"), gid: id("-g"), name }
     }
 
-    /// Give it a file or directory.
+    /// Make the user the owner of a file or directory.
     pub(crate) fn own(&self, path: impl AsRef<Path>) {
         chown(path, Some(self.uid), Some(self.gid)).unwrap();
     }
 
     /// The processes that run as this user.
     pub(crate) fn processes(&self) -> Vec<Pid> {
-        // sftp-server hides from its own user, so that its files in /proc belong to root.
+        // sftp-server makes itself undumpable, so that its files in /proc belong to root.
         let line = format!("\nUid:\t{0}\t{0}\t{0}\t{0}\n", self.uid);
         processes(|pid| {
             fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains(&line))
@@ -87,7 +87,7 @@ impl Drop for User {
     }
 }
 
-/// An sshd that lets workers into one project.
+/// An sshd that admits workers to one project.
 pub(crate) struct Server {
     dir: PathBuf,
     root: PathBuf,
@@ -98,16 +98,16 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Let workers into what is mounted. `settings` are lines of its configuration; they win over the recommended ones.
+    /// Admit workers to a mount. `settings` are lines of sshd's configuration; they override the recommended ones.
     pub(crate) fn start(project: &Project, mounted: &Mounted, settings: &[&str]) -> Server {
         let dir = project.dir().join("server");
         fs::create_dir(&dir).unwrap();
-        // The worst home that it could have: one in which workers write.
+        // The worst home directory: one that workers can write to.
         let user = User::new(mounted.path());
         for place in [project.behind(), project.tasks()] {
             user.own(place);
         }
-        // Where the program was built, the user may not be able to go.
+        // The user may lack access to the directory where the program was built.
         let program = dir.join("crewfs");
         fs::copy(env!("CARGO_BIN_EXE_crewfs"), &program).unwrap();
         make_key(&dir.join("host"));
@@ -135,7 +135,7 @@ PermitTTY no\nPermitUserRC no\n"
         until("sshd listens", || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
 
-    /// A file of the project, which the workers may change.
+    /// A file of the project that the workers may change.
     pub(crate) fn file(&self, project: &Project, name: &str, text: &str) {
         let place = project.behind().join(name);
         let unfinished = project.behind().join(format!(".{name}.new"));
@@ -144,17 +144,17 @@ PermitTTY no\nPermitUserRC no\n"
         fs::rename(unfinished, place).unwrap();
     }
 
-    /// What sshd said so far.
+    /// sshd's log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    /// Somebody with a key that is not let in.
+    /// A client with a key that the server does not admit.
     pub(crate) fn stranger(&self) -> Worker {
         self.with_key("stranger")
     }
 
-    /// A worker with a key of its own, made and let in as the documents say.
+    /// A worker with a key of its own, made and admitted as the documents describe.
     pub(crate) fn worker(&self, name: &str) -> Worker {
         let worker = self.with_key(name);
         let public = fs::read_to_string(worker.key.with_extension("pub")).unwrap();
@@ -183,7 +183,7 @@ PermitTTY no\nPermitUserRC no\n"
         }
     }
 
-    /// The processes that serve SFTP, of whatever worker.
+    /// The processes that serve SFTP, for any worker.
     pub(crate) fn sftp_servers(&self) -> Vec<Pid> {
         let called = |pid: &Pid| fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero()));
         let mut all = self.user.processes();
@@ -203,7 +203,7 @@ impl Drop for Server {
 }
 
 fn spawn_sshd(dir: &Path) -> Child {
-    // sshd starts itself again for each connection, and wants to be called by its path.
+    // sshd starts itself again for each connection, so its path must be absolute.
     let mut sshd = Command::new(crate::sides::find("sshd").unwrap());
     sshd.args(["-D", "-f"]).arg(dir.join("config")).arg("-E").arg(dir.join("log"));
     sshd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
