@@ -1,5 +1,5 @@
-//! An agent program, as far as its hooks can tell: it stands in the project, starts the command that its registration holds,
-//! writes one JSON document, and waits until both outputs are closed.
+//! An agent program, as far as its hooks can tell. It runs in the project, starts the command of its registration, writes one JSON
+//! document to it, and waits until both outputs are closed.
 //!
 //! May assume: `tests/run.sh` installed the shells. Must never: wait for longer than [`LIMIT`].
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::harness::Project;
 use crate::process::LIMIT;
 
-/// Each client with the registration that `templates/clients` has for it.
+/// Each client, with its registration in `templates/clients`.
 pub(crate) const CLIENTS: [(&str, &str); 4] = [
     ("claude", include_str!("../../templates/clients/claude-settings.json")),
     ("codex", include_str!("../../templates/clients/codex-hooks.json")),
@@ -23,10 +23,10 @@ pub(crate) const CLIENTS: [(&str, &str); 4] = [
     ("cursor", include_str!("../../templates/clients/cursor-hooks.json")),
 ];
 
-/// What may be `/bin/sh`.
+/// The shells that may be `/bin/sh`.
 pub(crate) const SHELLS: [&str; 3] = ["dash", "bash", "busybox sh"];
 
-/// What each client writes into a stop hook. `stop_hook_active` is true: the turn was continued by a hook before.
+/// The input of each client's stop hook. `stop_hook_active` is true: a hook continued the turn before.
 pub(crate) fn stop_input(client: &str) -> &'static str {
     match client {
         "claude" => {
@@ -44,7 +44,7 @@ pub(crate) fn stop_input(client: &str) -> &'static str {
     }
 }
 
-/// What a stop hook answers to each client when should-stop says this.
+/// The answer of the stop hook to each client for this content of should-stop.
 pub(crate) fn stop_answer(client: &str, should_stop: &str) -> String {
     match client {
         "cursor" if !should_stop.is_empty() => {
@@ -54,7 +54,7 @@ pub(crate) fn stop_answer(client: &str, should_stop: &str) -> String {
     }
 }
 
-/// All commands that a registration holds.
+/// All commands of a registration.
 pub(crate) fn commands(registration: &Value) -> Vec<&str> {
     match registration {
         Value::Object(members) => members
@@ -69,7 +69,7 @@ pub(crate) fn commands(registration: &Value) -> Vec<&str> {
     }
 }
 
-/// Put the hooks where `crewfs init` puts them. Before mounting.
+/// Install the hooks where `crewfs init` puts them; call this before mounting.
 pub(crate) fn install(project: &Project) {
     let to = project.behind().join(".crew/hooks");
     fs::create_dir_all(&to).unwrap();
@@ -79,18 +79,18 @@ pub(crate) fn install(project: &Project) {
     }
 }
 
-/// What a hook came to.
+/// The result of a hook.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// From the moment it was asked until both outputs were closed.
+    /// From the request until both outputs were closed.
     pub(crate) took: Duration,
 }
 
 impl Answer {
-    /// Exactly this on standard output, nothing on standard error, and success.
+    /// Assert exactly this on standard output, nothing on standard error, and success.
     #[track_caller]
     pub(crate) fn is(&self, stdout: &str) {
         assert_eq!(
@@ -113,7 +113,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// An agent of this client that stands in a directory; what its hooks keep goes into the project's scratch.
+    /// An agent of this client in a directory. Its hooks keep their files in the project's scratch directory.
     pub(crate) fn new(client: &'static str, worker: &str, project: &Project, place: &Path) -> Agent {
         let kept = project.dir().join("kept");
         fs::create_dir_all(&kept).unwrap();
@@ -131,12 +131,12 @@ impl Agent {
         self
     }
 
-    /// Where its hooks keep what they keep.
+    /// The directory where its hooks keep their files.
     pub(crate) fn kept(&self) -> PathBuf {
         self.kept.join(format!("crewfs-hooks-{}", rustix::process::geteuid().as_raw()))
     }
 
-    /// The command of its registration, with this longest wait where it has one.
+    /// The command of its registration, with this longest wait if the command has one.
     pub(crate) fn command(&self, hook: &str, longest: u32) -> String {
         let (_, registration) = CLIENTS.iter().find(|(client, _)| *client == self.client).unwrap();
         let registration: Value = serde_json::from_str(registration).unwrap();
@@ -146,7 +146,7 @@ impl Agent {
         command.replace("/bin/sh", self.shell).replace(" 3500", &format!(" {longest}"))
     }
 
-    /// It stands in its directory, and has not yet asked its hook: what hangs later did not hang then.
+    /// Start the agent in its directory, but do not start the hook yet. A mount that hangs later did not hang at this start.
     pub(crate) fn stands(&self, hook: &str, longest: u32) -> Standing {
         let mut words = self.shell.split(' ');
         let mut shell = Command::new(words.next().unwrap());
@@ -162,7 +162,7 @@ impl Agent {
         }
         shell.env("COMMAND", self.command(hook, longest)).env("XDG_RUNTIME_DIR", &self.kept);
         shell.env("CREWFS_WORKER", &self.worker).envs(self.variables.iter().cloned());
-        // A loaded machine answers late; only tests of what hangs want the patience that a worker has.
+        // A loaded machine answers late, so the default patience here is long; only tests of hangs use a worker's patience.
         shell.env("CREWFS_PATIENCE", self.patience().as_secs_f32().to_string());
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Standing(shell.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.shell)))
@@ -174,20 +174,20 @@ impl Agent {
             .map_or(Duration::from_secs(10), |(_, seconds)| Duration::from_secs_f32(seconds.parse().unwrap()))
     }
 
-    /// Ask a hook.
+    /// Run a hook.
     #[track_caller]
     pub(crate) fn ask(&self, hook: &str, longest: u32, input: &str) -> Answer {
         self.stands(hook, longest).ask(input)
     }
 
-    /// Ask the stop hook, with the client's input.
+    /// Run the stop hook with the client's input.
     #[track_caller]
     pub(crate) fn stop(&self, longest: u32) -> Answer {
         self.ask("stop", longest, stop_input(self.client))
     }
 }
 
-/// An agent in its directory.
+/// An agent that has entered its directory.
 pub(crate) struct Standing(Child);
 
 impl Standing {
@@ -195,7 +195,7 @@ impl Standing {
         self.0.id()
     }
 
-    /// Ask the hook now.
+    /// Run the hook now.
     #[track_caller]
     pub(crate) fn ask(mut self, input: &str) -> Answer {
         let start = Instant::now();

@@ -1,5 +1,5 @@
-//! Hooks where the desk does not answer: every one of them lets the agent go on or stop, soon, and leaves nothing that the
-//! client would wait for, nor anything that outlives the mount.
+//! Hooks while the desk does not answer. Every hook soon lets the agent continue or stop. It leaves no process that the client would
+//! wait for, and none that outlives the mount.
 
 use std::fs;
 use std::path::Path;
@@ -13,15 +13,15 @@ use crate::process::until;
 use crate::shown::{HELD, Shown, looks_like_a_desk};
 
 pub(crate) const HOOKS: [&str; 4] = ["stop", "session-start", "session-end", "failed-write"];
-/// What a hook may take that gives up after 0.8 s, on a machine where everything else is tested at the same time.
+/// The time limit of a hook that gives up after 0.8 s, on a machine where all other tests run at the same time.
 const SOON: Duration = Duration::from_millis(2500);
 
-/// What makes every hook look at the desk.
+/// Input that makes every hook read the desk.
 pub(crate) fn input(client: &str, hook: &str) -> &'static str {
     if hook == "stop" { stop_input(client) } else { r#"{"hook_event_name":"X","error":"EBUSY"}"# }
 }
 
-/// The processes that have this among their variables.
+/// The processes that have this entry in their environment.
 pub(crate) fn with_variable(entry: &str) -> Vec<String> {
     let carries = |pid: &Path| {
         let environment = fs::read(pid.join("environ")).unwrap_or_default();
@@ -43,7 +43,7 @@ fn without_a_mount_there_is_nothing_to_say() {
     for (client, _) in CLIENTS {
         for shell in SHELLS {
             for hook in HOOKS {
-                // Not mounted; and a project without hooks.
+                // Without a mount, and in a project without hooks.
                 for place in [project.source(), &bare] {
                     let answer = Agent::new(client, "w1", &project, place).shell(shell).ask(
                         hook,
@@ -96,9 +96,9 @@ fn a_mount_that_hangs_lets_everybody_stop_within_a_second_or_so() {
     }
     let daemon = Pid::from_raw(mounted.pid() as i32).unwrap();
     kill_process(daemon, Signal::STOP).unwrap();
-    // With what the kernel remembers of the tree the hook itself could be read. Only root may have it forgotten.
+    // If the kernel has the tree cached, the hook script can be read. Only root may drop the caches.
     let _ = fs::write("/proc/sys/vm/drop_caches", "2");
-    // All outputs were closed when a hook has answered, while what asks the mount still hangs.
+    // When a hook has answered, all its outputs were closed, while its process that reads the mount still hangs.
     let asked: Vec<_> = standing
         .into_iter()
         .map(|(client, hook, standing)| {
@@ -112,7 +112,7 @@ fn a_mount_that_hangs_lets_everybody_stop_within_a_second_or_so() {
     }
     let mark = format!("CREWFS_TEST_MARK={mark}");
     assert!(!with_variable(&mark).is_empty(), "nothing hangs, so nothing was tested");
-    // The end of the daemon is the end of its connection: whoever asked is answered.
+    // The daemon's death ends its connection, so every waiting call returns.
     mounted.kill9();
     until("what was left behind has ended", || with_variable(&mark).is_empty());
 }
@@ -124,7 +124,7 @@ fn one_hook_on_a_mount_that_hangs_takes_a_second() {
     project.task("a", "# A\n");
     let mounted = project.mount(&[]);
     let agent = Agent::new("claude", "w1", &project, mounted.path()).set("CREWFS_PATIENCE", "0.8");
-    // Known to the kernel, so that it is the desk that hangs, and not known, so that it is the hook itself.
+    // First with the tree cached, so that the desk hangs; then not cached, so that reading the hook script hangs.
     agent.stands("stop", 60).ask(stop_input("claude"));
     let daemon = Pid::from_raw(mounted.pid() as i32).unwrap();
     for forget in ["", "2"] {

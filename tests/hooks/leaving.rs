@@ -1,5 +1,5 @@
-//! What a hook leaves behind: nothing when it has ended, and when it is killed nothing that keeps the mount in use or that
-//! its client would wait for. So a mount can be taken away as soon as the agents have stopped.
+//! A hook that has ended leaves nothing behind. A hook that is killed leaves nothing that keeps the mount in use, or for which its
+//! client would wait. So the mount can be removed as soon as the agents have stopped.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::failing::{HOOKS, input, with_variable};
 use crate::harness::{Project, project};
 use crate::process::{run, until};
 
-/// Where a process stands and what it has open, unless it has ended meanwhile.
+/// The directory and the open files of a process, or `None` if it has ended.
 fn holds(process: &Path) -> Option<Vec<PathBuf>> {
     let mut held = vec![fs::read_link(process.join("cwd")).ok()?];
     for descriptor in fs::read_dir(process.join("fd")).ok()?.flatten() {
@@ -41,7 +41,7 @@ fn nothing_is_left_of_a_hook_that_has_ended() {
                 assert_eq!(with_variable(&mark), [""; 0], "{client} {hook} {shell}");
             }
         }
-        // As whoever starts agents by hand may do it: the script itself, which lies in the mount.
+        // The script itself, which is in the mount, as a user may start it by hand.
         let script =
             format!("cd '{}' && {shell} .crew/hooks/stop.sh claude 0 </dev/null", mounted.path().display());
         let mut command = Command::new("sh");
@@ -83,12 +83,12 @@ fn what_outlives_a_killed_hook_stands_outside_and_holds_nothing() {
                 !pauses.is_empty()
             });
         };
-        // Between two looks at the desk, and beside one: that takes long while the daemon stands still.
+        // A pause between two reads of the desk, and one beside a read: a read takes long while the daemon is stopped.
         pauses("sleep 1");
         kill_process(daemon, Signal::STOP).unwrap();
         pauses("sleep 10");
         kill_process(daemon, Signal::CONT).unwrap();
-        // The agent's own shell may have become the hook, or have started it.
+        // The agent's shell has become the hook, or has started it.
         let of_agent = |what: &str| fs::read_to_string(format!("/proc/{agent_shell}/{what}")).unwrap();
         let hook = match of_agent("cmdline").contains("eval \"$COMMAND\"") {
             true => of_agent(&format!("task/{agent_shell}/children")).trim().parse().unwrap(),

@@ -1,6 +1,6 @@
-//! The hooks for agent programs, byte for byte: the command of each client's registration is run as that client runs it, with
-//! what that client writes into it, and what comes out is compared whole. On a real mount; without one; on one that is dead,
-//! and on one that hangs. Under each shell that may be a system's sh.
+//! The hooks for agent programs, byte for byte. A test runs the command of each client's registration as that client does, writes that
+//! client's input to it, and compares the whole output. The mount is real, absent, dead or hanging. The tests run under each shell that
+//! may be a system's sh.
 
 mod agent;
 mod believing;

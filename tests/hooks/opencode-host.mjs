@@ -1,5 +1,5 @@
-// What opencode is to its plugin: it loads the plugin that its argument names, hands it the events that stand on its standard
-// input, one JSON object a line, and prints what the plugin asks of it and leaves in it.
+// Acts as opencode for its plugin: loads the plugin that its argument names, passes on the events from standard input, one JSON object
+// a line, and prints the plugin's requests and the data that the plugin leaves in it.
 // Must never: end before the plugin has answered everything.
 
 import { createInterface } from "node:readline"

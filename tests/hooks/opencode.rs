@@ -1,4 +1,4 @@
-//! The plugin for opencode, in a host that is to it what opencode is.
+//! The plugin for opencode, in a host that acts as opencode.
 
 use std::fs;
 use std::io::Write;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::agent::install;
 use crate::harness::{Mounted, Project};
 
-/// What the plugin did when these events came to it. Nothing where there is no node, which CI must have.
+/// What the plugin did on these events. `None` where node is missing; CI must have it.
 fn host(project: &Project, mounted: &Mounted, events: &[Value]) -> Option<Vec<Value>> {
     let plugin = mounted.path().join(".opencode/plugin/crewfs.mjs");
     let mut host = Command::new("node");
@@ -44,7 +44,7 @@ fn prepared() -> Option<Project> {
     install(&project);
     let plugin = project.behind().join(".opencode/plugin");
     fs::create_dir_all(&plugin).unwrap();
-    // node takes a module for one by its name; opencode's runtime takes .js for one.
+    // node recognises a module by its file name; opencode's runtime accepts .js.
     fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/hooks/opencode.js"), plugin.join("crewfs.mjs")).unwrap();
     Some(project)
 }
@@ -66,7 +66,7 @@ fn opencode_is_kept_on_while_there_is_work_and_told_who_it_is() {
     let prompt =
         json!({"path": {"id": "s"}, "body": {"parts": [{"type": "text", "text": text, "synthetic": true}]}});
     assert_eq!(did[1..], [json!({"prompt": prompt})], "a session below another one is left alone");
-    // What it holds when it ends goes back.
+    // The end of opencode gives back the task that its worker holds.
     mounted.sh("w1", "touch tasks/claim/a").ok();
     host(&project, &mounted, &[]).unwrap();
     mounted.until_state("a", "ready");

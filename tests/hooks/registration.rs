@@ -1,5 +1,5 @@
-//! The registrations in `templates/clients`: every client runs every hook that it has an event for, by one and the same
-//! command, and waits for longer than the hook does.
+//! The registrations in `templates/clients`: every client runs every hook for which it has an event, all by the same command, and waits
+//! for longer than the hook does.
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ fn every_registration_runs_the_hooks_by_the_same_command() {
         assert_eq!(hooks, [&expected[..], &[format!("stop {client} 3500")]].concat());
     }
     assert!(loaders.iter().all(|loader| *loader == loaders[0]));
-    // Gemini puts a path where it finds one of these, inside of our quotes.
+    // Gemini replaces these words by a path, inside crewfs's quotes.
     for word in ["$GEMINI_", "$CLAUDE_PROJECT_DIR"] {
         assert!(!loaders[0].contains(word), "{word}");
     }
@@ -38,7 +38,7 @@ fn every_registration_runs_the_hooks_by_the_same_command() {
 fn the_client_waits_for_longer_than_the_hook() {
     let timeout =
         |client, event: &str| registration(client)["hooks"][event][0]["hooks"][0]["timeout"].clone();
-    // Seconds, but for Gemini.
+    // Timeouts are in seconds, except Gemini's.
     assert_eq!(timeout("claude", "Stop"), json!(3600));
     assert_eq!(timeout("codex", "Stop"), json!(3600));
     assert_eq!(timeout("gemini", "AfterAgent"), json!(3_600_000));
@@ -46,6 +46,6 @@ fn the_client_waits_for_longer_than_the_hook() {
     assert_eq!(cursor["version"], json!(1));
     let stop = &cursor["hooks"]["stop"][0];
     assert_eq!((&stop["timeout"], &stop["loop_limit"]), (&json!(3600), &Value::Null));
-    // The hook counts for itself; Claude Code's own count knows nothing of progress.
+    // The hook has its own count; Claude Code's count ignores progress.
     assert_eq!(registration("claude")["env"]["CLAUDE_CODE_STOP_HOOK_BLOCK_CAP"], json!("0"));
 }

@@ -8,7 +8,7 @@ use crate::shown::{Shown, looks_like_a_desk, write};
 
 const CONTEXT: &str = "You are the worker w1 of a crew that shares this project. Its queue of tasks is the directory tasks.\\nTo claim the best task: touch tasks/claim/next; then read tasks/workers/self/task and do what it says.\\nTo note progress, write a line into tasks/workers/self/note. To finish, write what you did into tasks/completed/ID; if the task cannot be done, write the reason into tasks/failed/ID. To give the task back: rm tasks/claim/ID.\\nA change that fails with EBUSY (resource busy) was refused because another worker has that file: tasks/workers/self/why names that worker, and says what to do.\\n";
 
-/// How a client is told a text, from its event of this name.
+/// The output that gives a client this text, for its event of this name.
 fn told(client: &str, event: &str, text: &str) -> String {
     match client {
         "cursor" => format!("{{\"additional_context\":\"{text}\"}}\n"),
@@ -80,7 +80,7 @@ fn a_session_that_ends_gives_back_what_it_held() {
                 format!(r#"{{"session_id":"s","hook_event_name":"SessionEnd","reason":"{reason}"}}"#)
             };
             claim();
-            // The session goes on, or somebody wants the claims kept.
+            // The session goes on, or the user wants to keep the claims.
             agent.ask("session-end", 0, &end("clear")).is("");
             agent.ask("session-end", 0, &end("resume")).is("");
             agent.clone().set("CREWFS_KEEP_CLAIMS", "1").ask("session-end", 0, &end(reason)).is("");
@@ -92,13 +92,13 @@ fn a_session_that_ends_gives_back_what_it_held() {
             assert!(!agent.kept().join("w1.s").exists(), "what was counted is forgotten");
         }
     }
-    // Others keep what is theirs.
+    // Other workers keep their claims.
     mounted.sh("w2", "touch tasks/claim/a").ok();
     Agent::new("claude", "w1", &project, mounted.path()).ask("session-end", 0, "{}").is("");
     assert_eq!(mounted.state("a"), "claimed");
 }
 
-/// What a client says of a tool that failed on a file.
+/// A client's input for a tool that failed on a file.
 fn failure(client: &str, file: &str) -> String {
     match client {
         "claude" => format!(
@@ -124,7 +124,7 @@ fn event(client: &str) -> &'static str {
     }
 }
 
-/// A file that w2 holds, and a change of it by w1 that is refused. The sentence about it, and what holds the file.
+/// w2 holds a file, and a change of it by w1 is refused. Returns the sentence about it, and the process that holds the file.
 fn refused(project: &Project, mounted: &Mounted, file: &str) -> (String, std::process::Child) {
     fs::write(project.behind().join(file), "old\n").unwrap();
     mounted.sh("w2", "touch tasks/claim/next").ok();
@@ -160,7 +160,7 @@ fn a_change_that_was_refused_is_explained_where_it_failed() {
                 event(client),
                 &text,
             ));
-            // Another file, and a failure of another kind.
+            // Another file, and another kind of failure.
             agent.ask("failed-write", 0, &failure(client, "other.txt")).is("");
             let other = failure(client, "shared.txt")
                 .replace("EBUSY", "ENOENT")
@@ -182,7 +182,7 @@ fn a_change_that_was_refused_is_explained_where_it_failed() {
     ));
 }
 
-/// w2 changes the file and lets it go; w1 changes it without having read that.
+/// w2 changes the file and closes it. Then w1 changes it without having read the new version.
 fn refuse_again_as_stale(mounted: &Mounted, file: &str) -> String {
     mounted.sh("w2", &format!("cat '{file}'; echo newer >> '{file}'")).ok();
     mounted.sh("w1", &format!("echo x > '{file}'")).refused("Device or resource busy");

@@ -1,4 +1,4 @@
-//! A desk that holds what a test writes into it: a directory, shown by sshfs, as a server shows it that is not to be trusted.
+//! A desk with content that a test writes: a directory shown by sshfs, like the desk of a server that is not trusted.
 //!
 //! May assume: sshfs and OpenSSH's sftp-server, which CI has. Must never: leave the mount behind.
 
@@ -14,19 +14,19 @@ use crate::process::{Ran, run, until};
 
 /// A line of should-stop.
 pub(crate) const HELD: &str = "{\"decision\":\"block\",\"reason\":\"You hold a. Read tasks/workers/self/task, do what it says, then finish with: echo 'what you did' > tasks/completed/a\"}\n";
-/// A status, as far as hooks read it.
+/// A status, with the fields that hooks read.
 pub(crate) const STATUS: &str = "{\n  \"worker\": \"w1\",\n  \"last_heard\": \"2026-11-25T16:01:00.500Z\",\n  \"task\": \"a\",\n  \"claims\": [\n    \"a\"\n  ]\n}\n";
-/// What the queue holds.
+/// The summary of the queue.
 pub(crate) const SUMMARY: &str = "{\n  \"tasks\": {\"ready\":1,\"total\":1},\n  \"stuck\": []\n}\n";
 
-/// Write a file of a desk that is a directory, and the directories above it.
+/// Write a file of a desk that is a directory; creates the directories above it.
 pub(crate) fn write(desk: &Path, file: &str, content: impl AsRef<[u8]>) {
     let file = desk.join(file);
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(file, content).unwrap();
 }
 
-/// A directory that looks like the desk of `w1`, who holds `a`.
+/// Make a directory that looks like the desk of `w1`, which holds `a`.
 pub(crate) fn looks_like_a_desk(desk: &Path) {
     write(desk, "workers/self/status", STATUS);
     write(desk, "workers/self/should-stop", HELD);
@@ -35,11 +35,11 @@ pub(crate) fn looks_like_a_desk(desk: &Path) {
     write(desk, "claim/a", "");
 }
 
-/// The project's directory, shown by sshfs at the project's mount point.
+/// The project's directory, mounted by sshfs at the project's mount point.
 pub(crate) struct Shown(PathBuf);
 
 impl Shown {
-    /// `None`, with the reason on standard error, where there is no sshfs.
+    /// `None` where sshfs is missing; prints the reason on standard error.
     pub(crate) fn new(project: &Project) -> Option<Shown> {
         const SERVER: &str = "#!/bin/sh\nfor server in /usr/lib/openssh /usr/libexec/openssh /usr/lib/ssh /usr/libexec; do\n    [ ! -x $server/sftp-server ] || exec $server/sftp-server\ndone\n";
         let line = project.dir().join("line");

@@ -1,5 +1,5 @@
-//! The stop hook while the desk answers: it says what should-stop says, waits while there is nothing to do, and never keeps
-//! an agent without end.
+//! The stop hook while the desk answers. It prints the answer of should-stop, waits while there is nothing to do, and never keeps an
+//! agent running without end.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -30,7 +30,7 @@ fn every_client_in_every_shell_is_told_what_should_stop_says() {
             agent(&below).stop(60).is(&stop_answer(client, READY));
             mounted.sh("w1", "touch tasks/claim/a").ok();
             agent(mounted.path()).stop(60).is(&stop_answer(client, HELD));
-            // Finish what is held: draining is about what comes after.
+            // The agent completes the tasks that it holds. Draining only stops new claims.
             mounted.sh("w1", "touch tasks/workers/self/drain").ok();
             agent(mounted.path()).stop(60).is(&stop_answer(client, HELD));
             mounted.sh("w1", "rm tasks/claim/a").ok();
@@ -51,7 +51,7 @@ fn it_waits_for_as_long_as_it_may_and_then_says_so() {
         answer.is(&stop_answer(client, WAIT));
         assert!(answer.took >= Duration::from_secs(1), "{answer:?}");
     }
-    // What is ready cannot be claimed while the queue is paused, so that is a wait like any other.
+    // A ready task cannot be claimed while the queue is paused, so the hook waits as usual.
     project.task("a", "# A\n");
     mounted.until_state("a", "ready");
     mounted.operator("touch tasks/paused").ok();
@@ -88,7 +88,7 @@ fn a_task_that_becomes_ready_ends_the_wait() {
         mounted.sh("w0", "echo '# A' > tasks/a.md").ok();
         let (answer, answered) = receiver.recv().unwrap();
         answer.is(&stop_answer(client, READY));
-        // One pause of a second, and what a busy machine takes to look.
+        // One pause of a second, and the time that a busy machine takes to read the desk.
         assert!(answered - published < Duration::from_secs(4), "{answer:?}");
         mounted.sh("w0", "rm tasks/a.md").ok();
     }
@@ -117,12 +117,12 @@ fn thirty_answers_in_a_row_with_progress_and_ten_without() {
     mounted.sh("w1", "touch tasks/claim/a").ok();
     for (client, _) in CLIENTS {
         let agent = Agent::new(client, "w1", &project, mounted.path());
-        // The count knows nothing of clients: the whole length once is enough.
+        // The count is the same for all clients, so one full-length run is enough.
         for n in 0..if client == "claude" { 30 } else { 3 } {
             mounted.sh("w1", &format!("echo '{client} {n}' > tasks/claim/a")).ok();
             agent.stop(60).is(&stop_answer(client, HELD));
         }
-        // The last of these was the first of ten.
+        // The last answer above was the first of these ten.
         for _ in 1..10 {
             agent.stop(60).is(&stop_answer(client, HELD));
         }
@@ -131,7 +131,7 @@ fn thirty_answers_in_a_row_with_progress_and_ten_without() {
         let stdout =
             if client == "cursor" { String::new() } else { format!("{{\"systemMessage\":\"{said}\"}}\n") };
         assert_eq!((answer.stdout, answer.stderr, answer.code), (stdout, format!("{said}\n"), Some(0)));
-        // Who is started again is told again.
+        // An agent that is started again is told to continue again.
         agent.stop(60).is(&stop_answer(client, HELD));
     }
 }
@@ -151,7 +151,7 @@ fn sessions_count_for_themselves_and_the_number_can_be_chosen() {
     for session in ["one", "two"] {
         assert_eq!(ask(session).stderr, format!("crewfs lets this agent stop: {told}\n"));
     }
-    // A name that is no file name is none.
+    // A session name that is no valid file name counts as no name.
     ask("../../../x").is(READY);
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(agent.kept()).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700);
