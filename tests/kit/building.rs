@@ -1,10 +1,10 @@
-//! What builds crewfs from its sources says how to get Rust where it is missing or too old, before anything else is done.
+//! Each script that builds crewfs checks for Rust first. If Rust is missing or too old, the script prints how to get it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
-/// Each script that builds, below the sources.
+/// Each script that builds; paths are relative to the sources.
 const BUILDS: [&str; 6] = [
     "mount-scripts/build.sh",
     "mount-scripts/demo.sh",
@@ -14,7 +14,7 @@ const BUILDS: [&str; 6] = [
     "tests/package.sh",
 ];
 
-/// The exit code of a script and what it says, on a machine with this Rust, where nothing can be installed.
+/// The exit code and the output of a script on a machine with this Rust, where nothing can be installed.
 fn run(script: &str, rust: Option<&str>) -> (Option<i32>, String) {
     let bin = tempfile::tempdir().unwrap();
     for tool in ["sh", "dirname", "sed", "cut", "sort", "head", "env", "id"] {

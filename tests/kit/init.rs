@@ -1,4 +1,5 @@
-//! `crewfs init`: three kinds of projects, twice, and back byte for byte; what it leaves alone; projects that are mounted.
+//! `crewfs init`: three kinds of projects, installed twice and removed again byte for byte; files that it must not change; projects
+//! that are mounted.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -16,7 +17,7 @@ pub(crate) const ALL: &str = "claude,codex,gemini,opencode,cursor";
 pub(crate) fn init(directory: &Path, arguments: &[&str]) -> Ran {
     let mut command = crewfs();
     command.arg("init").arg(directory).args(arguments);
-    // Settings of whoever runs the tests are none of theirs.
+    // The settings of the user that runs the tests must not affect init.
     command
         .env("HOME", directory.join("no such home"))
         .env_remove("CLAUDE_CONFIG_DIR")
@@ -24,7 +25,7 @@ pub(crate) fn init(directory: &Path, arguments: &[&str]) -> Ran {
     run(command)
 }
 
-/// Everything below a directory but what git keeps: kind, mode, owner and bytes; of files that are not changed the time too.
+/// Everything below a directory except git's own files: mode with kind, owner and bytes of each file.
 fn picture(directory: &Path) -> BTreeMap<String, (u32, u32, Vec<u8>)> {
     let mut picture = BTreeMap::new();
     let mut open = vec![directory.to_path_buf()];
@@ -43,7 +44,7 @@ fn picture(directory: &Path) -> BTreeMap<String, (u32, u32, Vec<u8>)> {
     picture
 }
 
-/// Install, again, and take out: the second time changes nothing and says so, and the end is the beginning.
+/// Install, install again, and remove. The second install changes nothing and reports that. The removal restores the first state.
 #[track_caller]
 fn there_and_back(directory: &Path, changed: &[&str]) {
     let before = picture(directory);
@@ -132,7 +133,7 @@ fn a_node_project_with_settings_of_its_own() {
     let settings: serde_json::Value = serde_json::from_str(&after).unwrap();
     assert_eq!(settings["hooks"]["Stop"].as_array().unwrap().len(), 2, "theirs and ours");
     assert_eq!(settings["hooks"]["Stop"][0]["hooks"][0]["command"], "npm test");
-    // Not a line of theirs has moved or changed.
+    // No line of the user has moved or changed.
     let mut lines = after.lines();
     for line in SETTINGS.lines() {
         let line = line.trim_end_matches(',');
@@ -269,7 +270,7 @@ fn blank_settings_are_settings() {
     let path = dir.path().join(".claude/settings.json");
     let text = fs::read_to_string(&path).unwrap();
     let _: serde_json::Value = serde_json::from_str(&text).unwrap();
-    // What came between the braces since stays there.
+    // Text that the user added between the braces stays there.
     fs::write(&path, text.replacen('{', "{\n  \"model\": \"x\",", 1)).unwrap();
     init(dir.path(), &["--remove"]).ok();
     assert_eq!(fs::read_to_string(&path).unwrap(), "{\n  \"model\": \"x\"\n}\n");
@@ -285,7 +286,7 @@ fn what_keeps_hooks_from_running_is_said_with_what_to_do() {
             fs::write(dir.path().join(name), text).unwrap();
         }
         let mut said = Vec::new();
-        // The first time, and when all is there already; and a dry run before.
+        // A dry run, the first install, and an install when everything is there already.
         for arguments in [&["--client", client, "--dry-run"][..], &["--client", client], &[]] {
             let ran = init(dir.path(), arguments);
             if ran.code == Some(0) {
@@ -353,7 +354,7 @@ fn hooks_that_stand_there_twice_are_not_added_to() {
     refused("hooks");
     fs::write(&path, "{\"hooks\": {\"Stop\": [], \"Stop\": []}}").unwrap();
     refused("hooks.Stop");
-    // Also where ours are there, and somebody added others below them.
+    // Also where crewfs's hooks are there, and the user added others below them.
     fs::write(&path, "{}").unwrap();
     init(dir.path(), &["--client", "claude"]).ok();
     let text = fs::read_to_string(&path).unwrap();
@@ -370,7 +371,7 @@ fn an_older_version_is_renewed_when_that_is_asked_for() {
     let path = |name: &str| dir.path().join(name);
     init(dir.path(), &["--client", "claude"]).ok();
     let new = picture(dir.path());
-    // As an older crewfs would have left it: in the files, and in its record.
+    // The files and the record of an older crewfs.
     for (name, from, to) in
         [(".crew/hooks/stop.sh", "The stop hook", "The old hook"), ("AGENTS.md", "in a crew", "in the crew")]
     {

@@ -1,4 +1,4 @@
-//! `mount-scripts/start-workers.sh` with workers of shell: they work, crash, are drained and ended; the mount goes away.
+//! `mount-scripts/start-workers.sh` with shell scripts as workers: they work, crash, are drained and ended; the mount goes away.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn launcher(mounted: &Mounted, count: &str, options: &[&str], command: &[&str]) 
     launcher
 }
 
-/// The keepers and agents of a launcher, by what their command lines hold.
+/// The keepers and agents of a launcher, found by a mark in their command lines.
 fn processes_with(mark: &str) -> Vec<String> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
@@ -73,7 +73,7 @@ fn all_is_done_although_a_worker_crashes_and_then_they_stop() {
         log.contains("w-1, started as w-1/1, does") || log.contains("w-2, started as w-2/2, does"),
         "{log}"
     );
-    // The claim of the one that crashed came back by its death, not by the lease.
+    // The claim of the crashed agent came back by its death, not by the lease.
     let events = mounted.read("events.jsonl");
     assert!(events.contains("\"ending\":{\"killed\":9}"), "{events}");
     nothing_is_left(&project);
@@ -97,7 +97,7 @@ fn what_a_worker_holds_that_is_given_up_comes_back() {
     let project = project!(LIMIT);
     let mut mounted = project.mount(&OPTIONS);
     with_tasks(&mounted, &["a", "b"]);
-    // It ends well, as far as crewfs can know, so that its claims are its own until the lease ends.
+    // As far as crewfs can know, the agent ends without failure, so it keeps its claims until the lease ends.
     let agent = ["sh", "-c", "touch tasks/claim/a tasks/claim/b"];
     let ran = run_within(LIMIT, launcher(&mounted, "1", &["--plain", "--max-restarts", "1"], &agent));
     assert!(ran.stdout.contains("gave up: 1 times in a row"), "{}", ran.stdout);
@@ -121,13 +121,13 @@ fn while_nothing_is_ready_no_agent_is_started() {
     mounted.stop();
 }
 
-/// Holds its task until the file `go` is there, which it looks for in the room beside the project.
+/// Holds its task until the file `go` exists in the directory beside the project.
 const PATIENT: &str = r#"touch tasks/claim/next || exit 1
 while [ ! -e "$1/go" ]; do sleep 1; done
 id=$(sed -n 's/^  "task": "\(.*\)",$/\1/p' tasks/claim/next)
 echo done > "tasks/completed/$id""#;
 
-/// Start a launcher, do something to it when its workers hold their tasks, and see how it ends.
+/// Start a launcher, act on it when its workers hold their tasks, and check how it ends.
 #[track_caller]
 fn meanwhile(mounted: &Mounted, room: &Path, act: impl FnOnce(Pid)) -> Ran {
     let room_name = room.display().to_string();
@@ -227,7 +227,7 @@ fn in_windows_of_tmux() {
     with_tasks(&mounted, &["a", "b", "c"]);
     let (room, logs) = (project.dir().display().to_string(), project.dir().join("it's logs"));
     let options = ["--tmux", "--name", "w.x", "--logs", logs.to_str().unwrap()];
-    // The window is a terminal to the agent.
+    // The agent has the window as its terminal.
     let agent = format!("[ -t 0 ] && [ -t 1 ] || exit 1\n{AGENT}");
     let mut command = launcher(&mounted, "2", &options, &["sh", "-c", &agent, "sh", "{n}", &room]);
     command.env("TMUX_TMPDIR", project.dir()).env("TERM", "xterm");

@@ -1,6 +1,5 @@
-//! The agent kit, used for real: `crewfs init` on projects of several kinds, the launcher with workers that crash and a mount
-//! that goes away, every template and guide, parsed or run; `tests/run.sh`, and what
-//! the scripts that build say without Rust.
+//! The agent kit in real use: `crewfs init` on projects of several kinds; the launcher with workers that crash and a mount that goes
+//! away; every template and guide, parsed or run; `tests/run.sh`; and the messages of the build scripts without Rust.
 
 mod building;
 mod init;

@@ -1,12 +1,12 @@
-//! The guides as they stand, run on a real mount: each block `console NAME` holds commands of that worker (`console coordinator`:
-//! of somebody without a name) and what they print, both together. A page is one story, from an empty project on.
+//! The guides, run on a real mount as they are. Each block `console NAME` has commands of that worker together with their output; the
+//! commands of `console coordinator` run without a worker name. A page is one story, from an empty project on.
 
 use std::fs;
 use std::path::PathBuf;
 
 use crate::harness::{Mounted, project};
 
-/// A text with every time replaced by a word, so that two runs can be compared.
+/// A text with every time replaced by a fixed word, so that two runs can be compared.
 pub(crate) fn normalized(text: &str) -> String {
     let shape = b"dddd-dd-ddTdd:dd:dd.dddZ";
     let fits = |bytes: &[u8]| {
@@ -26,7 +26,7 @@ pub(crate) fn normalized(text: &str) -> String {
     out
 }
 
-/// Who runs a block, and its commands with what each prints.
+/// The worker that runs a block, and its commands, each with its output.
 struct Block {
     who: String,
     line: usize,

@@ -1,5 +1,5 @@
-//! `tests/run.sh` on a machine of pretence: all programs of tests run whatever fails, the end says what did, and the device of
-//! FUSE gets back the rights that it had, however the script ends.
+//! `tests/run.sh` on a simulated machine. All test programs run whichever fails, and the end of the output names the failures. The FUSE
+//! device gets its old mode back, however the script ends.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::harness::as_root;
 use crate::process::until;
 
-/// What stands in for cargo, when it tests: two programs of which one fails, and one that is killed.
+/// Stands in for `cargo test`: two programs, of which one fails, and one that is killed.
 const CARGO: &str = r#"
 [ "$1" = test ] || exit 0
 echo "$*" > "$HERE/asked"
@@ -26,7 +26,7 @@ printf 'error: 2 targets failed:\n    `--test core`\n    `--test kit`\n'
 exit 101
 "#;
 
-/// A machine on which everything is installed, with a device that has these rights.
+/// A machine on which everything is installed, with a device of this mode.
 struct Machine(tempfile::TempDir);
 
 impl Machine {
@@ -70,14 +70,14 @@ impl Machine {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Run it to its end: the exit code and what it said.
+    /// Run the script to its end. Returns the exit code and the output.
     fn run(&self) -> (Option<i32>, String) {
         let output = self.start().wait_with_output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 }
 
-/// What is there in this test whoever runs it, but for root and the device.
+/// Make the simulated machine; only root and the device must be real.
 macro_rules! machine {
     ($mode:expr) => {{
         as_root!();

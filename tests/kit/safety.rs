@@ -1,5 +1,5 @@
-//! `crewfs init` among members who do not trust each other: what it installs cannot be changed by others, what others can change
-//! is said, and what a member plants or exchanges leads it nowhere.
+//! `crewfs init` among members that do not trust each other. Other members cannot change what it installs. It reports files that others
+//! can change. A file or link that a member plants or exchanges leads it to no other place.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -52,7 +52,7 @@ fn what_is_installed_can_be_changed_by_its_owner_only() {
             for path in below(dir.path()).into_iter().skip(1).filter(|path| *path != tasks) {
                 assert_eq!(mode(&path) & 0o022, 0, "{} has mode {:o}", path.display(), mode(&path));
             }
-            // Tasks come from all members of the project.
+            // All members of the project may create tasks.
             assert!(arguments == "--plugin" || mode(&tasks) == of_project);
         }
     }
@@ -86,7 +86,7 @@ fn what_others_can_change_is_said_with_what_to_do() {
         assert!(lines[0].contains(&format!("chmod go-w {shown}")), "{said}");
         set_mode(&place, closed);
     }
-    // Settings that are not ours name commands too; and in a sticky directory each replaces only what is theirs.
+    // Settings that crewfs did not write name commands too. In a sticky directory, a user can replace only that user's files.
     fs::write(path(".mcp.json"), "{}").unwrap();
     set_mode(&path(".mcp.json"), 0o666);
     set_mode(dir.path(), 0o1777);
@@ -124,7 +124,7 @@ fn doctor_says_what_others_can_change() {
     assert!(said.contains(&format!("warning  {place}: its group can replace what is in it")), "{said}");
 }
 
-/// A project of a member, and a directory and a file of root's.
+/// A project of a member, and a directory and a file of root.
 struct Stage {
     dir: tempfile::TempDir,
 }
@@ -150,7 +150,7 @@ impl Stage {
         self.dir.path().join(name)
     }
 
-    /// Root's file and directory are as they were.
+    /// Assert that root's file and directory are unchanged.
     #[track_caller]
     fn is_untouched(&self, what: &str) {
         let (secret, roots) = (self.outside("secret"), self.outside("roots"));
@@ -163,7 +163,7 @@ impl Stage {
     }
 }
 
-/// All that init can do to a project.
+/// Every way in which init can change a project.
 const WAYS: [&[&str]; 4] = [&["--client", ALL], &["--plugin"], &["--update"], &["--remove"]];
 
 #[test]
@@ -226,7 +226,7 @@ fn a_hard_link_and_a_fifo_are_left_alone() {
     }
 }
 
-/// Sets a flag when it goes, also when a test fails.
+/// Sets a flag when dropped, also when a test fails.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -235,7 +235,7 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// Exchange two names for as long as `work` goes on.
+/// Exchange two names repeatedly while `work` runs.
 fn exchanging(a: &Path, b: &Path, work: impl FnOnce()) {
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Every template, parsed or run: what is a task is claimed, what is JSON is read, and the samples are what a mount shows.
+//! Every template is parsed or run: tasks are claimed, JSON is parsed, and the samples match what a mount shows.
 
 use std::fs;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ fn the_samples_are_what_a_mount_shows() {
     mounted.stop();
 }
 
-/// The blocks of shell in a page, also those that stand in a list.
+/// The shell blocks of a page, including those in lists.
 fn shell_of(page: &str) -> Vec<String> {
     let (mut blocks, mut open) = (Vec::new(), None::<String>);
     for line in template(page).lines() {
@@ -140,7 +140,7 @@ fn the_plugin_is_whole_where_it_is_written() {
             .exists()
     );
 
-    // It registers what the project's own settings do, by scripts that are there and can be run.
+    // The plugin registers the same hooks as the project's settings, with scripts that exist and are executable.
     let (ours, projects) = (json("claude-plugin/hooks/hooks.json"), json("clients/claude-settings.json"));
     for (event, registered) in projects["hooks"].as_object().unwrap() {
         let (plugin_hook, project_hook) = (&ours["hooks"][event][0], &registered[0]);
