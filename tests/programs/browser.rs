@@ -1,4 +1,4 @@
-//! A browser without a window, told what to do through its debugging pipe.
+//! A headless browser, controlled through its debugging pipe.
 //!
 //! Must never: leave a process behind.
 
@@ -19,18 +19,18 @@ pub(crate) struct Browser {
     answers: BufReader<File>,
     asked: u64,
     session: String,
-    /// What the page has complained about.
+    /// The errors that the page has reported.
     pub(crate) complaints: Vec<String>,
 }
 
 impl Browser {
-    /// Start one. What it keeps goes below `room`.
+    /// Start a browser. It keeps its files below `room`.
     pub(crate) fn start(room: &Path) -> Browser {
         let (orders, answers) = (room.join("browser.orders"), room.join("browser.answers"));
         let mut make = Command::new("mkfifo");
         make.args([&orders, &answers]);
         run(make).ok();
-        // It reads orders from descriptor 3, and answers on 4. The time limit is for when nobody ends it.
+        // It reads commands from descriptor 3 and answers on 4. The time limit applies if the test does not end it.
         let script = r#"exec timeout -k 5 120 chromium --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage \
             --no-first-run --disable-background-networking --user-data-dir="$2" --remote-debugging-pipe about:blank 3<"$0" 4>"$1""#;
         let mut command = Command::new("sh");
@@ -53,7 +53,7 @@ impl Browser {
         browser
     }
 
-    /// Have something done, and wait for the answer.
+    /// Call a method, and wait for the answer.
     pub(crate) fn ask(&mut self, method: &str, params: Value) -> Value {
         self.asked += 1;
         let mut order = json!({ "id": self.asked, "method": method, "params": params });
@@ -77,25 +77,25 @@ impl Browser {
         }
     }
 
-    /// Go to a file, as somebody who opens it.
+    /// Open a file, as a user does.
     pub(crate) fn open(&mut self, file: &Path) {
         self.ask("Page.navigate", json!({ "url": format!("file://{}", file.display()) }));
     }
 
-    /// How large the window is.
+    /// Set the size of the window.
     pub(crate) fn resize(&mut self, width: u32, height: u32) {
         let metrics =
             json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
         self.ask("Emulation.setDeviceMetricsOverride", metrics);
     }
 
-    /// What an expression comes to in the page; nothing if it fails.
+    /// The value of an expression in the page; null if it fails.
     pub(crate) fn value(&mut self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         self.ask("Runtime.evaluate", params)["result"]["value"].clone()
     }
 
-    /// The text of what a selector finds.
+    /// The text of the element that a selector finds.
     pub(crate) fn text(&mut self, selector: &str) -> String {
         let text = self.value(&format!("document.querySelector({selector:?})?.innerText"));
         text.as_str().unwrap_or_default().to_string()

@@ -1,4 +1,4 @@
-//! Compilers and package managers, whose outputs are in the mount.
+//! Compilers and package managers that write their outputs to the mount.
 
 use std::process::Command;
 
@@ -8,11 +8,11 @@ use crate::process::run_within;
 use crate::sides::{Side, Sides, find, needs};
 use crate::trees::{LIMIT, LONG, Times, nothing, said, same, same_trees, script};
 
-/// Where cargo keeps the source of a library that crewfs or its tests are built of: it is there, also without a network.
+/// The directory where cargo keeps the source of a library that crewfs or its tests use. It exists also without a network.
 fn source_of(library: &str) -> String {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     command.args(["metadata", "--format-version=1", "--offline", "--locked"]);
-    // What other platforms need has not been fetched.
+    // Dependencies of other platforms may not have been fetched.
     command.arg(format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
     let metadata: Value = serde_json::from_str(&run_within(LIMIT, command).ok()).unwrap();
@@ -24,7 +24,8 @@ fn source_of(library: &str) -> String {
 fn cargo_builds_tests_and_builds_only_what_changed() {
     needs!("cargo");
     let Some(sides) = Sides::new(LONG) else { return };
-    // Without what its developers and options need, which may not be there. A name of its own, or cargo reads ours.
+    // Without the dependencies of developers and of optional features, which may be missing. The crate is a workspace of its own, so
+    // that cargo looks for none in the directories above.
     let prepare = format!(
         "cp -r {} crate; cd crate; rm -f Cargo.lock; chmod -R u+w .; unset CARGO_TARGET_DIR RUSTFLAGS
         sed -i -E '/^\\[(dev-)?dependencies/,/^$/d; /^arbitrary = /d; /^\\[lints/,/^$/d' Cargo.toml; echo '[workspace]' >> Cargo.toml",
@@ -38,7 +39,7 @@ fn cargo_builds_tests_and_builds_only_what_changed() {
             sed -E 's/ in [0-9.]+m?s.*//; s/-[0-9a-f]{{16}}//'"
         );
         let (disk, mount) = sides.both(|side| said(&sides, side, &text));
-        // Tests run side by side, and are told of in the order in which they end.
+        // Tests run side by side, and cargo reports them in the order in which they end.
         let sorted = |said: &str| {
             let mut lines: Vec<String> = said.lines().map(str::to_string).collect();
             lines.sort();

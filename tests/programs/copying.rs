@@ -1,9 +1,9 @@
-//! Programs that carry whole trees, with everything that belongs to a file.
+//! Programs that copy whole trees, with all attributes of each file.
 
 use crate::sides::{Side, Sides, needs};
 use crate::trees::{LIMIT, Times, nothing, said, same, same_trees, script};
 
-/// A tree with one of everything, beside both sides.
+/// A tree with one file of each kind, outside of both sides.
 const ORIGINAL: &str = r#"
 rm -rf ../original; mkdir -p ../original/deep/er/still ../original/empty; cd ../original
 echo text > a; head -c 3000000 /dev/urandom > deep/b; ln a hard; ln deep/b deep/er/hard-too; ln -s a soft; ln -s /nowhere deep/dangling
@@ -15,7 +15,7 @@ setfattr -n user.note -v 'some value' a; setfattr -n user.empty deep; setfacl -m
 find . -exec touch -h -d 2001-02-03T04:05:06.123456789 {} +
 "#;
 
-/// What is known of every file besides what is compared anyway.
+/// Attributes of each file that the comparison does not cover otherwise.
 const ATTRIBUTES: &str =
     "getfattr -Rhd -m - . 2>/dev/null | sed '/^$/d' | sort; getfacl -RPn . | sort | uniq -c";
 
@@ -49,7 +49,7 @@ fn tar_packs_and_unpacks_everything() {
     needs!("tar", "setfattr", "setfacl");
     let Some(sides) = Sides::new(LIMIT) else { return };
     script(&sides, Side::Disk, ORIGINAL).ok();
-    // Without what reading changes, and without tar's own process number.
+    // Without the times that reading changes, and without tar's process id.
     let same_twice = "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime";
     let options = format!("--xattrs --xattrs-include=* --acls --numeric-owner --sort=name {same_twice}");
     let text = format!(
@@ -79,7 +79,7 @@ fn cp_links_copies_and_moves_trees() {
         sides.project.dir().display()
     );
     same(&sides, Times::Ignored, &text, &nothing);
-    // Between the sides, where nothing can be linked or renamed.
+    // Copies between the sides, across which no file can be linked or renamed.
     let across = format!(
         "mv {}/copy ../../moved-out; cp -a ../../moved-out back; mv ../../moved-out .; ls",
         sides.at(Side::Mount).display()

@@ -1,4 +1,4 @@
-//! The dashboard in a real browser, opened from the mount as a file while a crew works.
+//! The dashboard in a real browser, opened as a file of the mount while workers work.
 
 use std::fs;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use crate::harness::Mounted;
 use crate::process::{until, within};
 use crate::sides::needs;
 
-/// How long the browser may take to show something new: it looks every three seconds.
+/// The longest time until the browser shows a change: the page refreshes every three seconds.
 const SOON: Duration = Duration::from_secs(30);
 
 fn project() -> Option<crate::harness::Project> {
     crate::harness::Project::lasting(Duration::from_secs(110))
 }
 
-/// The numbers on the page, as `queue.json` has them.
+/// The numbers on the page, which `queue.json` has too.
 fn shown(browser: &mut Browser) -> [String; 3] {
     ["#numbers div:nth-child(1) dd", "#numbers div:nth-child(2) dd + dd", "#bar"].map(|selector| {
         match selector {
@@ -67,7 +67,7 @@ fn the_page_shows_what_queue_json_says_and_goes_on_by_itself() {
     let spelled = r"a\u{202e}b\u{9b}c\u{e0041}d";
     assert!(browser.text("#tasks").contains(spelled), "{}", browser.text("#tasks"));
 
-    // Somebody looks for something, and scrolls. Nobody touches the page afterwards.
+    // A user filters and scrolls. The test does not touch the page afterwards.
     let words = "const f = document.querySelector('#filter'); f.value = 't0'; f.dispatchEvent(new Event('input')); f.focus()";
     browser.value(words);
     browser.value("window.here = 1; scrollTo(0, 333)");
@@ -116,7 +116,7 @@ fn five_thousand_tasks_stay_usable() {
     let mut browser = Browser::start(project.dir());
     let page = mount.desk("dashboard.html");
     let looked = |name: &str| {
-        // An event makes whatever shows the queue be made anew.
+        // After an event, each view of the queue is computed again at its next read.
         mount.sh("w1", "touch tasks/claim/next && rm tasks/claim/next").ok();
         let start = std::time::Instant::now();
         fs::metadata(mount.desk(name)).unwrap();

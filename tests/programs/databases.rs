@@ -1,4 +1,4 @@
-//! Databases: several writers, locks, shared mappings, writers that die, and files that are written without a cache.
+//! Databases: several writers, locks, shared mappings, writers that die, and direct I/O.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -40,7 +40,7 @@ fn sqlite_keeps_what_a_killed_writer_was_told() {
         script(&sides, Side::Mount, &format!("rm -f db*; {table}")).ok();
         let mut promised = 0;
         for round in 0..5 {
-            // It tells of each row when the row is committed.
+            // The program reports each row after the commit.
             let row = "insert into t (who, what) values ('w', randomblob(3000)); select max(id) from t;";
             let mut writer = Command::new("bash")
                 .args([
@@ -65,14 +65,15 @@ fn sqlite_keeps_what_a_killed_writer_was_told() {
             let checked = script(&sides, Side::Mount, check).ok();
             let rows: u64 = checked.trim().rsplit('|').next().unwrap().parse().unwrap();
             assert!(checked.starts_with("ok\n"), "{mode}: {checked}");
-            // The one that it was about to tell of may be there too.
+            // The row of the last commit may exist without its report.
             assert!((promised..=promised + 1).contains(&rows), "{mode}: {rows} of {promised}");
         }
         assert!(promised > 100, "{mode}");
     }
 }
 
-/// Pages of a file are written and read past the cache at random, with a mirror in memory; then seen by the cache and the disk.
+/// Random pages of a file are written and read with direct I/O and compared with a mirror in memory; then through the page cache and on
+/// the disk.
 const DIRECT: &str = r#"
 import mmap, os, random, hashlib
 random.seed(7)

@@ -1,9 +1,9 @@
-//! Searching and editing: what is written with one program is what the next one reads.
+//! Searching and editing: each program reads what the program before it wrote.
 
 use crate::sides::{Sides, needs};
 use crate::trees::{LIMIT, Times, nothing, same};
 
-/// Sources in directories, with a binary, a link and an ignored file among them.
+/// Source files in directories, with a binary, a link and an ignored file among them.
 const SOURCES: &str = r#"
 mkdir -p src/a/b docs .hidden; for n in $(seq 120); do printf 'line one %s\nfn name_%s() { old }\n\tend\n' $n $n > src/a/b/f$n.rs; done
 printf 'a\0binary old' > src/binary; ln -s a/b/f1.rs src/link; echo '*.log' > .ignore; echo old > noise.log; echo old > .hidden/x

@@ -1,9 +1,9 @@
-//! git, through everything that a crew does with it.
+//! Every git operation that workers use.
 
 use crate::sides::{Sides, needs};
 use crate::trees::{LIMIT, Times, same};
 
-/// Commits are the same on both sides when their people and times are.
+/// With the same names and times, commits are the same on both sides.
 const SETTINGS: &str = "
 export HOME=$PWD GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_PAGER=cat TZ=UTC GIT_TERMINAL_PROMPT=0
 export GIT_AUTHOR_NAME=w GIT_AUTHOR_EMAIL=w@example.org GIT_COMMITTER_NAME=w GIT_COMMITTER_EMAIL=w@example.org
@@ -50,10 +50,10 @@ git -C repo status --porcelain; git -C again fsck --no-progress; git -C origin.g
 fn git_does_the_same_and_leaves_the_same() {
     needs!("git");
     let Some(sides) = Sides::new(LIMIT) else { return };
-    // The index holds times and numbers of files.
+    // The index has times and inode numbers.
     let said = same(&sides, Times::Ignored, &format!("{SETTINGS}{WORK}"), &|name| name.ends_with("/index"));
     assert!(said.contains("worktree") && said.contains("v1"), "{said}");
-    // What changes behind git's back is seen, and nothing else is.
+    // git notices changes made by other programs, and reports nothing else.
     let seen = "cd repo; git status --porcelain; touch run.sh; git status --porcelain; echo x >> run.sh; git status --porcelain";
     assert_eq!(
         same(&sides, Times::Ignored, &format!("{SETTINGS}{seen}"), &|name| name.ends_with("/index")),

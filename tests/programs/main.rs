@@ -1,8 +1,7 @@
-//! Programs that projects are worked on with, doing real work in the mount: the same steps are taken in a directory of the
-//! disk, and afterwards both say and hold the same, byte for byte. Crews of shell scripts that do what crewfs is for. And a
-//! browser that shows the dashboard.
+//! Programs that projects use, doing real work in the mount. The same steps run in a directory of the disk; afterwards, outputs and
+//! contents must be the same, byte for byte. Shell scripts run the use cases of crewfs. A browser shows the dashboard.
 //!
-//! What each program needs is installed by `tests/run.sh`; one that is missing skips its test, and fails it in CI.
+//! `tests/run.sh` installs each program. Where a program is missing, its test is skipped; in CI it fails.
 
 mod browser;
 mod building;

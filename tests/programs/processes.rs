@@ -1,4 +1,4 @@
-//! Processes that meet in files: locks, programs that are replaced while they run, and watchers.
+//! Processes that share files: locks, programs that are replaced while they run, and watchers.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,4 @@
-//! What a directory holds, to be compared: everything that a program could see, except what cannot be the same twice.
+//! The content of a directory, for comparison: everything that a program can see, except what always differs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,14 +10,14 @@ use std::time::Duration;
 use crate::process::Ran;
 use crate::sides::{Side, Sides};
 
-/// How long one test may take.
+/// The time limit of one test.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const LONG: Duration = Duration::from_secs(180);
 
-/// What stands for the directory of a side in what is compared.
+/// Stands for the directory of a side in compared text.
 const PLACE: &str = "@PLACE@";
 
-/// Whether times of modification are compared: only where they were set.
+/// Whether modification times are compared: only where the test set them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Times {
     Compared,
@@ -43,7 +43,7 @@ fn described(path: &Path, name: &str, sides: &Sides, side: Side, times: Times) -
         () if kind.is_fifo() => "pipe",
         () => "other",
     };
-    // How many names a directory has says how many directories are in it, which is seen anyway.
+    // A directory's link count only counts the directories in it, which are compared themselves.
     let names = if kind.is_dir() { 0 } else { metadata.nlink() };
     let time = match times {
         Times::Compared => (metadata.mtime(), metadata.mtime_nsec()),
@@ -66,7 +66,7 @@ fn replaced(bytes: &[u8], place: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A sum that differs when the bytes do.
+/// A checksum, which differs when the bytes do.
 fn crc(bytes: &[u8]) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
@@ -74,7 +74,7 @@ fn crc(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// What is below the directory of a side, read from the disk itself.
+/// The tree below the directory of a side, read from the disk directly.
 pub(crate) fn tree(
     sides: &Sides,
     side: Side,
@@ -107,13 +107,13 @@ pub(crate) fn script(sides: &Sides, side: Side, text: &str) -> Ran {
     sides.run(side, "bash", ["-c", &format!("set -euo pipefail\n{text}")])
 }
 
-/// What a script said, with the place it said it in left out.
+/// The output of a script, with its directory replaced.
 #[track_caller]
 pub(crate) fn said(sides: &Sides, side: Side, text: &str) -> String {
     script(sides, side, text).ok().replace(&sides.at(side).display().to_string(), PLACE)
 }
 
-/// Run a script on both sides: it goes well, says the same, and leaves the same. The answer is what it said.
+/// Run a script on both sides. Assert that it succeeds, and leaves the same output and the same tree. Returns the output.
 #[track_caller]
 pub(crate) fn same(sides: &Sides, times: Times, text: &str, skip: &dyn Fn(&str) -> bool) -> String {
     let (disk, mount) = sides.both(|side| said(sides, side, text));
@@ -122,7 +122,7 @@ pub(crate) fn same(sides: &Sides, times: Times, text: &str, skip: &dyn Fn(&str) 
     mount
 }
 
-/// See that both sides hold the same.
+/// Assert that both sides have the same tree.
 #[track_caller]
 pub(crate) fn same_trees(sides: &Sides, times: Times, skip: &dyn Fn(&str) -> bool) {
     let (disk, mount) = sides.both(|side| tree(sides, side, times, skip));
@@ -135,7 +135,7 @@ pub(crate) fn same_trees(sides: &Sides, times: Times, skip: &dyn Fn(&str) -> boo
     assert!(differing.is_empty(), "the trees differ, on the disk and mounted: {differing:#?}");
 }
 
-/// Leave nothing out.
+/// Exclude nothing.
 pub(crate) fn nothing(_name: &str) -> bool {
     false
 }

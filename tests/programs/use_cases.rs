@@ -1,6 +1,6 @@
-//! What crewfs is for, done by crews of shell scripts: those of `tests/use-cases`, which `docs/use-cases.md` explains.
+//! The use cases of crewfs, run by the shell scripts of `tests/use-cases`, which `docs/use-cases.md` explains.
 //!
-//! Every task is done exactly once, by the worker who claimed it, and what it was to leave is there.
+//! Every task is completed exactly once, by the worker that claimed it, and its product exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,10 +15,10 @@ use crate::process::{Ran, run_within};
 use crate::sides::long;
 
 const LIMIT: Duration = Duration::from_secs(100);
-/// Scripts need not wait long for more work.
+/// Keeps the scripts' wait for more work short.
 const OPTIONS: [&str; 1] = ["idle_timeout=1s"];
 
-/// Run one of the scripts, as its user would.
+/// Run one of the scripts, as a user does.
 fn script(mounted: &Mounted, name: &str, arguments: &[&str]) -> Ran {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/use-cases").join(name);
     let mut command = Command::new("sh");
@@ -26,14 +26,15 @@ fn script(mounted: &Mounted, name: &str, arguments: &[&str]) -> Ran {
     run_within(LIMIT, command)
 }
 
-/// What happened to a task.
+/// The events of a task.
 #[derive(Debug, Default)]
 struct Done {
     claimed: Vec<(u64, String)>,
     ended: Vec<(u64, String)>,
 }
 
-/// See by the log that each of these tasks was claimed once, and ended once by the same worker; who that was, and when.
+/// Assert by the log that each of these tasks was claimed once and ended once by the same worker. Returns the worker and the positions
+/// of both events.
 #[track_caller]
 fn each_once(mounted: &Mounted, tasks: impl IntoIterator<Item = String>) -> BTreeMap<String, Done> {
     let mut done: BTreeMap<String, Done> = BTreeMap::new();
@@ -163,7 +164,7 @@ fn specialists_do_what_only_they_can() {
         let left = fs::read_to_string(mounted.path().join(format!("work/{id}.txt"))).unwrap();
         assert_eq!(left.trim_end(), worker);
     }
-    // By its name neither: the right worker is not a matter of politeness.
+    // Claiming by id fails too: `requires` is enforced, not advisory.
     fs::write(mounted.desk("extra.md"), "---\nrequires: [backend]\n---\n# Extra\n").unwrap();
     mounted.sh("worker-frontend", "set -C; > tasks/claim/extra").refused("Permission denied");
     assert!(mounted.read("workers/worker-frontend/why").contains("backend"));
