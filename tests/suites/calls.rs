@@ -1,4 +1,4 @@
-//! System calls that the suites leave out, one after the other on both sides (`calls.py`, `set_gid.py`).
+//! System calls that the suites leave out, each made on both sides (`calls.py`, `set_gid.py`).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::sides::{Known, Outcomes, Sides, needs};
 const CALLS: &str =
     concat!(include_str!("probes.py"), include_str!("calls.py"), include_str!("set_gid.py"), "\nrun_all()\n");
 
-/// What differs, for root: it may do more, so more can differ.
+/// The known differences for root. Root may do more, so more calls can differ.
 const KNOWN: [Known; 14] = [
     ("open_tmpfile", "fuser does not know FUSE_TMPFILE"),
     ("fallocate_collapse", "the kernel's FUSE passes on allocating, punching and zeroing only"),

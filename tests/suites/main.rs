@@ -1,7 +1,8 @@
-//! Suites that others wrote for filesystems, run on the disk and through the mount: what differs is known, and nothing else.
+//! Test suites of other projects for filesystems, run on the disk and through the mount. The outcomes differ only where a difference is
+//! known.
 //!
-//! Each suite says what differs, case by case and with the reason, and fails when one more does or one no longer does.
-//! `CREWFS_SUITES=long` runs the random ones longer. `tests/run.sh` installs the suites.
+//! Each test lists the known differences, case by case with the reason. It fails when another case differs, or when a listed one no
+//! longer does. `CREWFS_SUITES=long` runs the random suites longer. `tests/run.sh` installs the suites.
 
 mod calls;
 mod posix;

@@ -1,4 +1,4 @@
-//! pjdfstest: some 400 cases of what POSIX says of names, modes, owners, times and errors.
+//! pjdfstest: some 400 cases of POSIX rules for names, modes, owners, times and errors.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,7 +13,7 @@ use crate::sides::{Known, Outcomes, Side, Sides, find, needs};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// The users it turns into are there on every Debian system. It remounts only where it is told to.
+/// The users that the suite switches to exist on every Debian system. It remounts only where its configuration permits that.
 const CONFIGURATION: &str = r#"
 [features]
 posix_fallocate = {}
@@ -27,17 +27,17 @@ naptime = 0.01
 entries = [["nobody", "nogroup"], ["games", "games"]]
 "#;
 
-/// mount(8) leaves the remounting to a helper for FUSE, which would mount anew; the kernel can do it by itself. From util-linux 2.39 on it
-/// also passes options on that FUSE lets nothing change, unless it uses the older call.
+/// For FUSE, mount(8) leaves remounting to a helper, which would mount anew; the kernel can remount by itself. From util-linux 2.39 on,
+/// mount(8) also passes options that FUSE cannot change, unless it uses the older system call.
 const REMOUNT: &str = "#!/bin/sh\nLIBMOUNT_FORCE_MOUNT2=always exec /bin/mount -i \"$@\"\n";
 
-/// What differs for root.
+/// The known difference for root.
 const KNOWN: [Known; 1] = [(
     "link::link_count_max",
     "the C library knows how many links a file may have by the kind of filesystem, and has no number for FUSE; skipped",
 )];
 
-/// The suite's own words for each case.
+/// The suite's own report of each case.
 fn outcomes(ran: &Ran) -> Outcomes {
     let cases = ran.stdout.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
@@ -51,7 +51,7 @@ fn outcomes(ran: &Ran) -> Outcomes {
     cases.collect()
 }
 
-/// Everything a user other than root needs, where that user can reach it.
+/// Copy what a user other than root needs to a place that this user can reach.
 fn prepare(sides: &Sides, settings: &str) -> (PathBuf, PathBuf) {
     let (program, configuration) =
         (sides.project.dir().join("pjdfstest"), sides.project.dir().join("pjdfstest.toml"));
@@ -61,7 +61,7 @@ fn prepare(sides: &Sides, settings: &str) -> (PathBuf, PathBuf) {
     (program, configuration)
 }
 
-/// Another disk, for what must not go from one to the other, if there is one.
+/// Another disk, for cases that cross disks, if there is one.
 fn secondary(sides: &Sides) -> Vec<&'static str> {
     let memory = "/dev/shm";
     let device = |place: &Path| fs::metadata(place).map(|metadata| metadata.dev());
@@ -135,7 +135,7 @@ fn pjdfstest_finds_no_difference_when_mounted_read_only() {
     fs::write(wrapper.join("mount"), REMOUNT).unwrap();
     fs::set_permissions(wrapper.join("mount"), fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", wrapper.display(), std::env::var("PATH").unwrap());
-    // The disk cannot be made read-only under everybody who uses it: one in memory stands for it.
+    // The disk cannot be made read-only, because other processes use it. A disk in memory stands for it.
     let disk = sides.at(Side::Disk);
     mount("tmpfs", &disk, "tmpfs", MountFlags::empty(), Some(c"size=16m")).unwrap();
     let (on_disk, on_mount) = sides.both(|side| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::sides::{Side, Sides, long, needs};
 
-/// Each way of using a file has its own trouble: all at once, in whole pages, small and unaligned, and never mapped.
+/// Each way of using a file has faults of its own: all calls mixed, whole pages, small and unaligned accesses, and no mappings.
 const MIXTURES: [(&str, &str); 4] = [
     ("everything", ""),
     ("whole pages", "[opsize]\nmin = 4096\nmax = 65536\nalign = 4096\n"),
@@ -36,7 +36,7 @@ fn fsx_reads_what_it_wrote_and_leaves_the_same_file_on_both_sides() {
     let (seeds, operations) = if long() { (10, "50000") } else { (4, "4000") };
     for (mixture, sizes) in MIXTURES {
         let maps = if mixture.ends_with("not mapped") { 0 } else { 10 };
-        // Rounded to whole pages, it would ask to reserve no bytes at all, which no disk does.
+        // Rounded to whole pages, fsx would sometimes reserve zero bytes, which every filesystem refuses.
         let reserves = if mixture == "whole pages" { 0 } else { 3 };
         let configuration = sides.project.dir().join("fsx.toml");
         let more = format!("mapread = {maps}\nmapwrite = {maps}\nposix_fallocate = {reserves}\n");
@@ -53,7 +53,7 @@ fn fsx_reads_what_it_wrote_and_leaves_the_same_file_on_both_sides() {
                 assert_eq!(ran.code, Some(0), "{mixture}, seed {seed}, {side:?}: {ran:#?}");
                 fs::read(sides.beneath(side).join("file")).unwrap()
             });
-            // What a mapping holds reaches the disk by itself, at the latest when the file is closed or synced.
+            // Mapped data reaches the disk by itself, at the latest when the file is closed or synced.
             assert!(disk == mount, "{mixture}, seed {seed}: the files differ");
         }
     }

@@ -3,7 +3,7 @@
 Runs after `probes.py`. The disk judges the process that calls; a filesystem in between must come to the same.
 """
 
-# An owner whose file is of group 2000, by how the caller stands to that group.
+# The caller owns a file of group 2000. The callers below differ in their relation to that group.
 OWNER, GROUP, FSETID = 1001, 2000, 4
 CALLERS = {
     "of_the_group": dict(uid=OWNER, gid=GROUP),

@@ -1,7 +1,7 @@
-//! The same work on both sides: in a directory of the disk, and in one of the same disk that is reached through the mount.
+//! The same work on both sides: in a directory of the disk, and in a directory of the same disk reached through the mount.
 //!
-//! May assume: all of it is done by one worker, whatever users it runs as.
-//! Must never: let a tool that is missing look like a test that passed, where everything has been installed.
+//! May assume: one worker does all of it, whichever users it runs as.
+//! Must never: let a missing tool look like a passed test where everything has been installed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,16 +14,16 @@ use std::time::Duration;
 use crate::harness::{Mounted, Project};
 use crate::process::{Ran, run_within};
 
-/// What each case of a suite came to, by the name of the case.
+/// The outcome of each case of a suite, by the name of the case.
 pub(crate) type Outcomes = BTreeMap<String, String>;
 
-/// A difference that is known: the case, and why it differs.
+/// A known difference: the case, and the reason.
 pub(crate) type Known = (&'static str, &'static str);
 
-/// ext4, by statfs(2). What is known to differ is known of this disk.
+/// ext4, by statfs(2). The known differences apply to this filesystem.
 const EXT4: i64 = 0xEF53;
 
-/// The end of the test unless all these programs are there.
+/// Return from the test unless all these programs exist.
 macro_rules! needs {
     ($($program:literal),+) => {
         if !crate::sides::all_there(&[$($program),+]) {
@@ -33,14 +33,14 @@ macro_rules! needs {
 }
 pub(crate) use needs;
 
-/// Where a program is, as the shell would find it.
+/// The path of a program, as the shell would find it.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let found = std::env::split_paths(&path).map(|directory| directory.join(program));
     found.into_iter().find(|file| file.is_file())
 }
 
-/// Whether these programs are there. Where everything was to be installed, one that is missing fails the test.
+/// Whether these programs exist. Where everything should be installed, a missing one fails the test.
 pub(crate) fn all_there(programs: &[&str]) -> bool {
     let missing: Vec<_> = programs.iter().filter(|program| find(program).is_none()).collect();
     let said = format!("{missing:?} not found in PATH; tests/run.sh installs what the tests need");
@@ -60,14 +60,14 @@ pub(crate) enum Side {
 
 /// A mounted project, a directory in it, and one beside it on the same disk.
 pub(crate) struct Sides {
-    // Dropped in this order: what is mounted goes first.
+    // Dropped in this order: the mount first.
     pub(crate) mounted: Mounted,
     pub(crate) project: Project,
     limit: Duration,
 }
 
 impl Sides {
-    /// Both sides, for a test that may take so long; `None` where nothing can be mounted.
+    /// Both sides, for a test with this time limit; `None` where mounting is not possible.
     pub(crate) fn new(limit: Duration) -> Option<Sides> {
         let project = Project::lasting(limit)?;
         let mounted = project.mount(&[]);
@@ -87,7 +87,7 @@ impl Sides {
         }
     }
 
-    /// The directory of a side, as the disk has it: what is read here was written there.
+    /// The directory of a side on the disk; a read here sees what was written to the disk.
     pub(crate) fn beneath(&self, side: Side) -> PathBuf {
         match side {
             Side::Disk => self.at(side),
@@ -115,12 +115,12 @@ impl Sides {
         run_within(self.limit, command)
     }
 
-    /// The same on both sides, the disk first.
+    /// Do the same on both sides, the disk first.
     pub(crate) fn both<T>(&self, mut work: impl FnMut(Side) -> T) -> (T, T) {
         (work(Side::Disk), work(Side::Mount))
     }
 
-    /// See that the cases that differ between the sides are those that are known to.
+    /// Assert that exactly the cases that are known to differ do.
     #[track_caller]
     pub(crate) fn compare(&self, disk: &Outcomes, mount: &Outcomes, known: &[Known]) {
         let absent = String::from("absent");
@@ -145,7 +145,7 @@ fn statfs_type(place: &Path) -> i64 {
     rustix::fs::statfs(place).unwrap().f_type
 }
 
-/// Whether the random suites shall take their time.
+/// Whether the random suites run longer.
 pub(crate) fn long() -> bool {
     std::env::var("CREWFS_SUITES").is_ok_and(|chosen| chosen == "long")
 }

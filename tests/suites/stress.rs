@@ -1,15 +1,15 @@
-//! stress-ng's stressors of filesystems: calls in great number, with odd arguments, and with their results verified.
+//! stress-ng's stressors of filesystems: calls in great number, with odd arguments, and with verified results.
 
 use std::fs;
 use std::time::Duration;
 
 use crate::sides::{Known, Outcomes, Side, Sides, long, needs};
 
-/// A stressor, how many operations it does, and what keeps its files small.
+/// A stressor, its number of operations, and arguments that keep its files small.
 type Stressor = (&'static str, u64, &'static [&'static str]);
 
-/// Those whose work is on files in a directory. Left out are those that need another device or namespace, work on the whole
-/// system (`io`, `getdent`, `bind-mount`), or use no file.
+/// Stressors of files in a directory. Left out are those that need another device or namespace, affect the whole system (`io`,
+/// `getdent`, `bind-mount`), or use no file.
 const STRESSORS: [Stressor; 45] = [
     ("access", 200, &[]),
     ("aio", 1000, &[]),
@@ -63,7 +63,7 @@ const KNOWN: [Known; 1] = [(
     "asks the disk where a file's blocks are, by an ioctl that FUSE does not pass on; the stressor skips itself",
 )];
 
-/// How a stressor ended, and what it left.
+/// How a stressor ended, and the files that it left.
 fn outcome(sides: &Sides, side: Side, (stressor, operations, more): Stressor) -> String {
     let operations = if long() { operations * 40 } else { operations };
     let option = |end: &str| format!("--{stressor}{end}");
