@@ -1,7 +1,7 @@
-//! How many tasks a second a crew can claim and complete, and how long each one takes: crewfs beside what
-//! people use for the same job, and beside what the disk allows. One run prints one table.
+//! The rate at which workers claim and complete tasks, and the time of each cycle: crewfs beside systems that people use for the same
+//! job, and beside the limits of the disk. One run prints one table.
 //!
-//! This file holds the options and the order of the points; `tests/bench/README.md` says what they mean.
+//! This file has the options and the order of the points; `tests/bench/README.md` explains them.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -52,7 +52,7 @@ struct Options {
     role: Option<Role>,
 }
 
-/// What this program is when it starts itself again.
+/// The roles in which this program starts itself again.
 #[derive(Subcommand)]
 enum Role {
     /// One client process of a point
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures every point, the peers in turn, so that a change of the machine's mood meets all of them.
+/// Measures every point. The peers take turns, so that a change of the machine's speed affects all of them.
 fn compare(options: &Options) -> Outcome<()> {
     wait::until_interrupted()?;
     let run = std::process::id();
@@ -109,7 +109,7 @@ fn compare(options: &Options) -> Outcome<()> {
                     continue;
                 }
                 eprintln!("round {round} of {}, {clients} clients: {}", options.rounds, peer.name());
-                // A fresh place each time, and nothing is removed before the end: see `spread_subdirectories`.
+                // A new directory each time, and none is removed before the end: see `spread_subdirectories`.
                 let dir = dir.join(format!("{}-{clients}-{round}-{run}", peer.name()));
                 let point = Point { dir, clients, tasks: options.tasks, seconds: options.seconds };
                 fs::create_dir(&point.dir)?;
@@ -121,7 +121,7 @@ fn compare(options: &Options) -> Outcome<()> {
                 }
             }
         }
-        // Nobody should run after the same neighbour in every round.
+        // So that no peer runs after the same one in every round.
         peers.reverse();
     }
     println!("{machine}; median of {} × {} s at most.\n\n{table}", options.rounds, options.seconds);

@@ -1,4 +1,4 @@
-//! What a system must offer to be measured, and the list of those that do.
+//! The interface of a system that is measured, and the list of the systems.
 
 mod beanstalkd;
 mod crewfs;
@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(crate) use crate::common::Outcome;
 use crate::race::{Point, Seat};
 
-/// How long a server may run: longer than any point takes.
+/// The time limit of a server: longer than any point takes.
 const LIFETIME: Duration = Duration::from_secs(180);
 
 /// A system that hands out tasks.
@@ -22,24 +22,24 @@ pub(crate) trait Peer {
     fn name(&self) -> &'static str;
     /// Its name in the table.
     fn title(&self) -> &'static str;
-    /// Starts the system afresh in `point.dir`, with all the tasks ready. Dropping what is returned stops it.
+    /// Starts the system in `point.dir` without earlier state, with all tasks ready. Dropping the returned value stops it.
     fn start(&self, point: &Point) -> Outcome<Box<dyn System>>;
-    /// Becomes a client. Runs in the client's own process.
+    /// Makes a client. Runs in the client's own process.
     fn client(&self, seat: &Seat) -> Outcome<Box<dyn Client>>;
 }
 
 /// A system that runs until it is dropped.
 pub(crate) trait System {
-    /// How many tasks it knows to be completed: what the clients say is checked against it.
-    /// `None` where nothing is counted.
+    /// The number of tasks that the system has completed. The clients' reports are checked against it. `None` where the system does not
+    /// count.
     fn completed(&self) -> Outcome<Option<usize>>;
 }
 
 /// The two steps of a cycle. Each is on disk when it returns, unless the row says otherwise.
 pub(crate) trait Client {
-    /// Takes a task; `None` when there are no more.
+    /// Claims a task; `None` when there are no more.
     fn claim(&mut self) -> Outcome<Option<String>>;
-    /// Completes the task that was taken last.
+    /// Completes the task that was claimed last.
     fn complete(&mut self, task: &str) -> Outcome<()>;
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn names() -> Vec<&'static str> {
     all().iter().map(|peer| peer.name()).collect()
 }
 
-/// The system of that name.
+/// The system with this name.
 pub(crate) fn find(name: &str) -> Outcome<Box<dyn Peer>> {
     all()
         .into_iter()

@@ -1,4 +1,4 @@
-//! One point of the table: client processes that start together, run for the same time, and report.
+//! One point of the table: client processes start together, run for the same time, and report.
 
 use std::fs::{self, File};
 use std::io::{self, PipeReader, Read};
@@ -13,10 +13,10 @@ use crate::peers::{Outcome, Peer};
 use crate::wait;
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// How long after the end of the window the slowest cycle may take.
+/// How long after the end of the window the slowest cycle may end.
 const LATE_LIMIT: Duration = Duration::from_secs(10);
 
-/// What is measured: how many clients, on what.
+/// A point: the number of clients, and the system's directory and tasks.
 #[derive(clap::Args, Clone)]
 pub(crate) struct Point {
     /// The directory of this point alone
@@ -46,7 +46,7 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// The tasks that this client takes where clients do not compete.
+    /// The tasks that this client claims where clients do not compete.
     pub(crate) fn shard(&self) -> impl Iterator<Item = String> + use<> {
         (self.number..self.point.tasks).step_by(self.point.clients).map(id)
     }
@@ -69,22 +69,22 @@ fn id(number: usize) -> String {
     format!("t{number:06}")
 }
 
-/// What a point has shown.
+/// The result of a point.
 #[derive(Clone, Copy)]
 pub(crate) struct Sample {
-    /// Cycles a second, of all clients together.
+    /// Cycles a second, summed over all clients.
     pub(crate) rate: f64,
     /// The median time of a cycle, in milliseconds.
     pub(crate) p50: f64,
-    /// The time that one cycle in a hundred exceeds, in milliseconds.
+    /// The 99th percentile of the time of a cycle, in milliseconds.
     pub(crate) p99: f64,
-    /// The slowest cycle, in milliseconds: the percentiles hide clients that wait so long that they do little.
+    /// The slowest cycle, in milliseconds. The percentiles hide clients that wait so long that they complete few cycles.
     pub(crate) max: f64,
 }
 
 /// Measures one point.
 pub(crate) fn run(peer: &dyn Peer, point: &Point) -> Outcome<Sample> {
-    // Dropped in reverse order: a client that waits for a dead server ends only when that server is gone.
+    // Dropped in reverse order: a client that waits for a hung server ends only after that server.
     let mut clients = Clients::default();
     let system = peer.start(point)?;
 
@@ -93,11 +93,11 @@ pub(crate) fn run(peer: &dyn Peer, point: &Point) -> Outcome<Sample> {
     for seat in &seats {
         clients.launch(peer, seat, start_line.try_clone()?)?;
     }
-    // A client that fails early has its report in place of its readiness.
+    // A client that fails early writes its report instead of its readiness.
     wait::until("getting the clients ready", READY_LIMIT, || {
         Ok(seats.iter().all(|seat| seat.ready_file().exists() || seat.report_file().exists()))
     })?;
-    // The first sync of the race must not pay for what the preparations and the point before left unwritten.
+    // So that the first sync of the race does not also write the data of the preparation and of the point before.
     rustix::fs::syncfs(File::open(&point.dir)?)?;
     drop(go);
     wait::until("the last cycle", Duration::from_secs_f64(point.seconds) + LATE_LIMIT, || {
@@ -114,7 +114,7 @@ pub(crate) fn run(peer: &dyn Peer, point: &Point) -> Outcome<Sample> {
     }
 }
 
-/// Client processes. Dropping them kills and awaits them.
+/// Client processes. Dropping them kills them and waits for their ends.
 #[derive(Default)]
 struct Clients(Vec<Child>);
 
@@ -132,7 +132,7 @@ impl Clients {
             ])
             .env("CREWFS_WORKER", seat.worker())
             .stdin(start_line)
-            // Ctrl-C is for the parent, which ends everything in the right order.
+            // Ctrl-C reaches only the parent, which ends everything in the right order.
             .process_group(0)
             .spawn()?;
         self.0.push(child);
@@ -160,7 +160,7 @@ impl Drop for Clients {
     }
 }
 
-/// The whole life of a client process.
+/// The body of a client process.
 pub(crate) fn client(peer: &dyn Peer, seat: &Seat) -> Outcome<()> {
     let report = cycles(peer, seat).unwrap_or_else(|error| json!({ "error": error.to_string() }));
     fs::write(seat.report_file(), report.to_string())?;
@@ -171,7 +171,7 @@ fn cycles(peer: &dyn Peer, seat: &Seat) -> Outcome<Value> {
     let window = Duration::from_secs_f64(seat.point.seconds);
     let mut client = peer.client(seat)?;
     fs::write(seat.ready_file(), "")?;
-    // The parent holds the other end of this one pipe for all clients, and lets go of it: that starts the race.
+    // All clients read from one pipe. The parent closes its other end, which starts the race.
     io::stdin().read_to_end(&mut Vec::new())?;
 
     let start = Instant::now();
@@ -219,8 +219,8 @@ fn read_report(seat: &Seat) -> Outcome<Report> {
     })
 }
 
-/// The rate counts the cycles that ended within the window; the percentiles count every cycle, so that a
-/// client that waited past the end shows.
+/// The rate counts the cycles that ended within the window. The percentiles count every cycle, so that a client that waited past the
+/// end shows.
 fn summary(reports: Vec<Report>, window: f64) -> Outcome<Sample> {
     let in_time: u64 = reports.iter().map(|report| report.in_time).sum();
     let seconds = reports.iter().map(|report| report.seconds).fold(0.0, f64::max).min(window);

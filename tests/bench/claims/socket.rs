@@ -1,4 +1,4 @@
-//! Connecting to a server that is about to listen.
+//! Connecting to a server that will listen soon.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::peers::Outcome;
 
-/// Connects when the server listens, and gives `None` while it does not yet.
+/// Connects; `None` while the server does not listen yet.
 pub(crate) fn connect(socket: &Path) -> Outcome<Option<UnixStream>> {
     match UnixStream::connect(socket) {
         Ok(stream) => Ok(Some(stream)),

@@ -1,4 +1,4 @@
-//! The table: medians of what the rounds have shown, and how crewfs compares.
+//! The table: medians of all rounds, and how crewfs compares.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use crate::common::figures::{median, short};
 use crate::peers::Peer;
 use crate::race::Sample;
 
-/// The row that the others are compared with: the one that does what they do.
+/// The row that the others are compared with: it gives the same guarantees.
 const COMPARED: &str = "crewfs-next";
 
 /// All samples, by row and number of clients.
@@ -35,14 +35,14 @@ impl Table {
         Self { clients: clients.to_vec(), rows: rows.collect() }
     }
 
-    /// Adds what a round has shown.
+    /// Adds the result of a round.
     pub(crate) fn add(&mut self, peer: &dyn Peer, clients: usize, sample: Sample) {
         if let Some(row) = self.row(peer.name()) {
             row.samples.entry(clients).or_default().push(sample);
         }
     }
 
-    /// Takes a system out, with the reason.
+    /// Removes a system from the table, with the reason.
     pub(crate) fn leave_out(&mut self, peer: &dyn Peer, reason: String) {
         eprintln!("claims: {} is left out: {reason}", peer.name());
         if let Some(row) = self.row(peer.name()) {
@@ -50,7 +50,7 @@ impl Table {
         }
     }
 
-    /// Whether a system was taken out.
+    /// Whether a system was removed.
     pub(crate) fn is_left_out(&self, peer: &dyn Peer) -> bool {
         self.rows.iter().any(|row| row.name == peer.name() && row.left_out.is_some())
     }
@@ -59,7 +59,7 @@ impl Table {
         self.rows.iter_mut().find(|row| row.name == name)
     }
 
-    /// How many times the rate of `row` crewfs reaches, at each number of clients.
+    /// The rate of crewfs as a multiple of the rate of `row`, at each number of clients.
     fn ratios(&self, row: &Row) -> String {
         let crewfs = self.rows.iter().find(|row| row.name == COMPARED);
         let ratio = |&clients: &usize| match (crewfs.and_then(|row| row.rate(clients)), row.rate(clients)) {

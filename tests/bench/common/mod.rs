@@ -1,4 +1,4 @@
-//! What the benchmarks share: waiting, servers and mounts that always end, a place on the disk, and figures.
+//! Shared by the benchmarks: waiting, servers and mounts that always end, a directory on the disk, and figures.
 
 pub(crate) mod figures;
 pub(crate) mod mount;
@@ -8,5 +8,5 @@ pub(crate) mod wait;
 
 use std::error::Error;
 
-/// A result whose error is a sentence for the reader of the table.
+/// A result whose error is a sentence for the user.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;

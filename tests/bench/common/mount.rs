@@ -9,15 +9,15 @@ use std::time::Duration;
 use super::Outcome;
 use super::server::Server;
 
-/// A filesystem that is mounted. Dropping it leaves neither the process nor a mount.
+/// A mounted filesystem. Dropping it ends the process and removes the mount.
 pub(crate) struct Mount {
-    /// What serves it. When a call on the mount hangs: at its end every call fails.
+    /// The process that serves the mount. When it ends, every hanging call on the mount fails.
     pub(crate) server: Server,
-    /// Where it is.
+    /// The mount point.
     pub(crate) mountpoint: PathBuf,
 }
 
-/// Mounts `source` with crewfs; what it prints goes into `dir`. Returns when `ready` says so.
+/// Mounts `source` with crewfs, which prints into a log in `dir`. Returns when `ready` is true.
 pub(crate) fn crewfs(
     source: &Path,
     mountpoint: &Path,
@@ -33,7 +33,7 @@ pub(crate) fn crewfs(
     Mount::start(program, args, mountpoint, dir, lifetime, ready)
 }
 
-/// The binary under test: the one that was asked for, or the one that cargo built beside this benchmark.
+/// The program under test: the one that the user chose, or the one that cargo built beside this benchmark.
 pub(crate) fn program() -> PathBuf {
     let built = option_env!("CARGO_BIN_EXE_crewfs").unwrap_or("target/release/crewfs");
     std::env::var_os("CREWFS_BIN").unwrap_or_else(|| built.into()).into()
@@ -59,7 +59,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // The daemon unmounts when it ends well. Only after its end can nothing hang on it any more.
+        // A daemon that ends well unmounts first. After its end, no process can hang on the mount.
         self.server.stop();
         for options in [&[][..], &["-l"][..]] {
             for mount in mounts_in(&self.mountpoint) {
@@ -75,11 +75,11 @@ impl Drop for Mount {
     }
 }
 
-/// What is mounted at `path` and below, the innermost first.
+/// The mounts at `path` and below, the innermost first.
 fn mounts_in(path: &Path) -> Vec<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-    // The kernel writes a blank as an octal escape.
+    // The kernel writes a space as an octal escape.
     let mut found: Vec<String> = places.map(|place| place.replace("\\040", " ")).collect();
     found.retain(|place| Path::new(place).starts_with(path));
     found.reverse();

@@ -1,4 +1,4 @@
-//! A server process that always ends: by our hand, or by its own time limit should we be killed first.
+//! A server process that always ends: when it is dropped, or by its own time limit if the benchmark is killed first.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Outcome, wait};
 
-/// From the request to end until SIGKILL, in seconds.
+/// Seconds from SIGTERM until SIGKILL.
 const GRACE: &str = "5";
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -22,10 +22,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `program`, for `lifetime` at most; what it prints goes to a log in `dir`.
+    /// Starts `program`, for `lifetime` at most. Its output goes to a log in `dir`.
     ///
-    /// It runs under timeout(1), which passes SIGTERM on, sends SIGKILL after the grace, and leads a process
-    /// group of its own, so that Ctrl-C at the terminal reaches only us.
+    /// It runs under timeout(1), which passes SIGTERM on, sends SIGKILL after the grace, and leads a process group of its own. So
+    /// Ctrl-C at the terminal reaches only the benchmark.
     pub(crate) fn spawn<A: AsRef<OsStr>>(
         program: impl AsRef<OsStr>,
         args: impl IntoIterator<Item = A>,
@@ -46,7 +46,7 @@ impl Server {
         Ok(Self { child, name: program.as_ref().to_string_lossy().into_owned(), log })
     }
 
-    /// Waits until the server serves, or fails with what it said.
+    /// Waits until the server is ready, or fails with the server's output.
     pub(crate) fn wait_until(&mut self, mut ready: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
         wait::until(&format!("the start of {}", self.name), START_LIMIT, || {
             if let Some(status) = self.child.try_wait()? {
@@ -62,10 +62,10 @@ impl Server {
         Pid::from_child(&self.child)
     }
 
-    /// Ends the server and waits for it; the grace bounds how long.
+    /// Ends the server and waits for its end, which the grace bounds.
     pub(crate) fn stop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            // Not yet waited for, so the number is still ours.
+            // The process has not been waited for, so its id cannot be reused yet.
             let _ = kill_process(self.pid(), Signal::TERM);
             let _ = self.child.wait();
         }

@@ -1,4 +1,4 @@
-//! The one way to wait here: for a condition, for so long, and no longer than until Ctrl-C.
+//! The only way to wait in the benchmarks: for a condition, with a time limit, until Ctrl-C at most.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +11,7 @@ use super::Outcome;
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From now on a signal to end makes every wait fail, so that what was started is ended in the usual way.
+/// From now on, SIGINT or another signal to end makes every wait fail, so that all processes are ended in the usual way.
 pub(crate) fn until_interrupted() -> Outcome<()> {
     let flag = INTERRUPTED.get_or_init(Arc::default);
     for &signal in TERM_SIGNALS {
@@ -28,7 +28,7 @@ pub(crate) fn check() -> Outcome<()> {
     }
 }
 
-/// Waits until `done` says so. `what` completes the sentence "… took longer than".
+/// Waits until `done` is true. `what` completes the sentence "… took longer than".
 pub(crate) fn until(what: &str, limit: Duration, mut done: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
     let start = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! A longer line than this machine has: a TCP proxy that keeps everything back for half of a round trip, in each direction.
+//! A network with a longer round trip: a TCP proxy that delays all data by half of the round trip in each direction.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,14 +6,14 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Starts a proxy for `port` of this machine, and gives the port to use instead. It ends with the program.
+/// Starts a proxy for `port` of this machine, and returns the port to use instead. The proxy ends with the program.
 pub(crate) fn lengthened(port: u16, round_trip: Duration) -> std::io::Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let own = listener.local_addr()?.port();
     thread::spawn(move || {
         for near in listener.incoming().flatten() {
             let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-            // What is late already must not wait for more to come.
+            // Delayed data must not also wait for more data.
             let _ = (near.set_nodelay(true), far.set_nodelay(true));
             let (Ok(near_too), Ok(far_too)) = (near.try_clone(), far.try_clone()) else { continue };
             carry(near, far, round_trip / 2);
@@ -23,7 +23,7 @@ pub(crate) fn lengthened(port: u16, round_trip: Duration) -> std::io::Result<u16
     Ok(own)
 }
 
-/// Carries what comes from one to the other, each piece so much later. Any number of pieces may be on their way.
+/// Copies data from one stream to the other, each piece with this delay. Any number of pieces may be under way.
 fn carry(mut from: TcpStream, mut to: TcpStream, late: Duration) {
     let (sender, pieces) = channel::<(Instant, Vec<u8>)>();
     thread::spawn(move || {

@@ -1,7 +1,7 @@
-//! What it costs to work from another machine: a project of crewfs by `connect.sh`, beside sshfs with its defaults, and beside plain
-//! sshfs without crewfs; on a line of any length. One run prints one table.
+//! The cost of working from another machine: a project of crewfs through `connect.sh`, through sshfs with its defaults, and plain sshfs
+//! without crewfs, with any round trip. One run prints one table.
 //!
-//! This file holds the options, the rows and the order of the runs; `tests/bench/README.md` says what the rows mean.
+//! This file has the options, the rows and the order of the runs; `tests/bench/README.md` explains the rows.
 
 #[path = "../common/mod.rs"]
 #[allow(dead_code)]
@@ -30,9 +30,9 @@ use common::{Outcome, figures, wait};
 use material::{Material, RARE_FILES, RARE_WORD};
 use places::{Place, Site, Way};
 
-/// Who we are on the server's machine.
+/// The name of this worker on the server's machine.
 const WORKER: (&str, &str) = ("CREWFS_WORKER", "bench");
-/// How long one step may take.
+/// The time limit of one step.
 const LIMIT: Duration = Duration::from_secs(600);
 const CYCLES: usize = 20;
 
@@ -63,7 +63,7 @@ struct Options {
     bench: bool,
 }
 
-/// What is measured: its name, and what is done in a place. Each checks what came out.
+/// A row: its name, and the work in a place. Each row checks its result.
 type Row = (&'static str, fn(&Place, &Options, &Material, usize) -> Outcome<()>);
 
 const ROWS: [Row; 5] = [
@@ -76,7 +76,7 @@ const ROWS: [Row; 5] = [
 
 fn main() -> ExitCode {
     if std::env::var(WORKER.0).as_deref() != Ok(WORKER.1) {
-        // Who a caller is, is read where its environment was when it started: start again.
+        // The daemon reads a caller's name from the environment that the process had at its start, so start again.
         let mut again = Command::new("/proc/self/exe");
         let error = again.args(std::env::args_os().skip(1)).env(WORKER.0, WORKER.1).exec();
         eprintln!("remote: {error}");
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures every row, the ways in turn, so that a change of the machine's mood meets all of them.
+/// Measures every row. The ways take turns, so that a change of the machine's speed affects all of them.
 fn compare(options: &Options) -> Outcome<(String, Scratch)> {
     wait::until_interrupted()?;
     let scratch = Scratch::new(&options.dir, "remote")?;
@@ -118,10 +118,10 @@ fn compare(options: &Options) -> Outcome<(String, Scratch)> {
                     continue;
                 }
                 if number == 0 && round == 0 {
-                    // What git writes down of each file it writes down once.
+                    // git records data of each file once; let it do that before the measurement.
                     row(&site.place(way)?, options, &material, round)?;
                 }
-                // A fresh connection for each: what one row has left in the caches helps no other.
+                // A new connection for each row, so that the caches of one row do not help another.
                 let place = site.place(way)?;
                 let start = Instant::now();
                 if let Err(error) = row(&place, options, &material, round) {
@@ -143,7 +143,7 @@ fn compare(options: &Options) -> Outcome<(String, Scratch)> {
                 wait::check()?;
             }
         }
-        // Nobody should run after the same neighbour in every round.
+        // So that no way runs after the same one in every round.
         order.reverse();
     }
     let mut table = table(options, &samples, &machine);
@@ -153,7 +153,7 @@ fn compare(options: &Options) -> Outcome<(String, Scratch)> {
     Ok((table, scratch))
 }
 
-/// What a row is called.
+/// The title of a row.
 fn title(options: &Options, row: usize) -> String {
     let (title, _) = ROWS[row];
     title
@@ -161,7 +161,7 @@ fn title(options: &Options, row: usize) -> String {
         .replace("{stats}", &options.stats.to_string())
 }
 
-/// Times on the server's machine; of the others, how many times that they took.
+/// Times on the server's machine; for the other ways, multiples of those times.
 fn table(options: &Options, samples: &BTreeMap<(usize, &str), Vec<f64>>, machine: &str) -> String {
     let mut lines = vec![
         format!("| work | {} |", Way::ALL.map(Way::title).join(" | ")),

@@ -1,6 +1,4 @@
-//! What is compared: the project on the server's machine, and by sshfs in three ways.
-//!
-//! May assume: root. Must never: use the system's sshd or its keys.
+//! The ways that are compared: the project on the server's machine, and through sshfs in three ways.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -12,18 +10,18 @@ use crate::common::server::Server;
 use crate::common::{Outcome, mount, wait};
 use crate::{guarded, line};
 
-/// Nothing lives longer, whatever becomes of us.
+/// The time limit of every process, also if the benchmark dies.
 const LIFETIME: Duration = Duration::from_secs(2 * 3_600);
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A way to the project.
+/// A way to reach the project.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// The mount of crewfs on the server's machine: no line is longer than none.
+    /// The mount of crewfs on the server's machine, without a network.
     Near,
-    /// What `connect.sh` does.
+    /// The mounts of `connect.sh`.
     Connected,
-    /// One sshfs mount with its defaults, of what crewfs shows.
+    /// One sshfs mount with its defaults, of the mount of crewfs.
     Defaults,
     /// One sshfs mount with its defaults, of the directory itself.
     Plain,
@@ -32,7 +30,7 @@ pub(crate) enum Way {
 impl Way {
     pub(crate) const ALL: [Way; 4] = [Way::Near, Way::Connected, Way::Defaults, Way::Plain];
 
-    /// Its name in names of files.
+    /// The name in file names.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Way::Near => "near",
@@ -42,7 +40,7 @@ impl Way {
         }
     }
 
-    /// Its head in the table.
+    /// The head of its column.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Way::Near => "on the server, ms",
@@ -53,7 +51,7 @@ impl Way {
     }
 }
 
-/// The server: crewfs and an sshd, each of this run alone.
+/// The server: crewfs and an sshd, both for this run alone.
 pub(crate) struct Site {
     _sshd: Server,
     _crewfs: mount::Mount,
@@ -64,7 +62,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Serves the project in `source`, over a line with this round trip.
+    /// Serves the project in `source` over a network with this round trip.
     pub(crate) fn open(source: &Path, dir: &Path, round_trip: Duration) -> Outcome<Site> {
         let mounted = dir.join("mounted");
         fs::create_dir_all(&mounted)?;
@@ -108,7 +106,7 @@ impl Site {
         Ok(Site { _sshd: sshd, _crewfs: crewfs, source: source.into(), mounted, dir: dir.into(), port })
     }
 
-    /// Goes this way to the project.
+    /// Reaches the project in this way.
     pub(crate) fn place(&self, way: Way) -> Outcome<Place> {
         let top = if way == Way::Near { self.mounted.clone() } else { self.dir.join(way.name()) };
         let known = format!("UserKnownHostsFile={}", self.dir.join("known").display());
@@ -135,7 +133,7 @@ impl Site {
     }
 }
 
-/// The project, reached in one way. Dropping it ends that.
+/// The project, reached in one way. Dropping it disconnects.
 pub(crate) struct Place {
     pub(crate) way: Way,
     pub(crate) top: PathBuf,
@@ -156,7 +154,7 @@ impl Drop for Place {
 
 fn script(name: &str) -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("mount-scripts").join(name));
-    // Who we are there is said by the key.
+    // The key determines the name there.
     command.env_remove("CREWFS_WORKER");
     command
 }

@@ -1,4 +1,4 @@
-//! Work that ends: a time limit on programs, and on calls into a mount that no longer answers.
+//! Time limits on programs, and on calls into a mount that no longer answers.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -15,10 +15,10 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use crate::common::{Outcome, wait};
 
-/// How often it is looked whether the user wants to stop.
+/// The interval of the checks for the user's signal to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Does something when the time is over or the user wants to stop, unless it is let go before.
+/// Does something when the time is over or the user stops the benchmark, unless it is dropped before.
 pub(crate) struct Watchdog {
     done: Option<Sender<()>>,
     watching: Option<JoinHandle<()>>,
@@ -26,7 +26,7 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Watches from now on.
+    /// Starts to watch.
     pub(crate) fn new(limit: Duration, bark: impl FnOnce() + Send + 'static) -> Self {
         let (done, ended) = channel::<()>();
         let barked = Arc::<AtomicBool>::default();
@@ -43,7 +43,7 @@ impl Watchdog {
         Self { done: Some(done), watching: Some(watching), barked }
     }
 
-    /// Whether it had to act.
+    /// Whether it acted.
     pub(crate) fn barked(&self) -> bool {
         self.barked.load(Ordering::Relaxed)
     }
@@ -58,14 +58,14 @@ impl Drop for Watchdog {
     }
 }
 
-/// Runs a program to its end; gives what it printed.
+/// Runs a program to its end. Returns its output.
 pub(crate) fn output(command: &mut Command, limit: Duration) -> Outcome<Vec<u8>> {
     let mut printed = Vec::new();
     run(command, limit, |stdout| stdout.read_to_end(&mut printed))?;
     Ok(printed)
 }
 
-/// Runs a program to its end, and throws away what it prints; gives how much that was.
+/// Runs a program to its end and discards its output. Returns the size of the output.
 pub(crate) fn drained(command: &mut Command, limit: Duration) -> Outcome<u64> {
     run(command, limit, |stdout| {
         let (mut block, mut total) = (vec![0; 1 << 16], 0);
@@ -78,7 +78,7 @@ pub(crate) fn drained(command: &mut Command, limit: Duration) -> Outcome<u64> {
     })
 }
 
-/// Runs a program that is fed by `write` to its end.
+/// Runs a program, to which `write` writes, to its end.
 pub(crate) fn fed(
     command: &mut Command,
     limit: Duration,
@@ -109,7 +109,7 @@ fn with_child<T>(
     let mut said = File::from(memfd_create("stderr", MemfdFlags::CLOEXEC)?);
     let mut child = command
         .stderr(said.try_clone()?)
-        // A signal must reach the program's own children too.
+        // A signal must reach the program's children too.
         .process_group(0)
         .spawn()
         .map_err(|error| format!("{name}: {error}"))?;
@@ -119,7 +119,7 @@ fn with_child<T>(
     });
     let talked = talk(&mut child);
     drop((child.stdin.take(), child.stdout.take()));
-    // Wait without taking its number away, so that the watchdog cannot signal somebody else.
+    // Wait without releasing the process id, so that the watchdog cannot signal another process.
     let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
     let late = watchdog.barked();
     drop(watchdog);

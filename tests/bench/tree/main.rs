@@ -1,7 +1,7 @@
-//! What it costs to work in a mounted project: crewfs beside the directory itself and other filesystems that show a
-//! directory elsewhere. One run prints one table.
+//! The cost of working in a mounted project: crewfs beside the directory itself, and beside other filesystems that show a directory
+//! elsewhere. One run prints one table.
 //!
-//! This file holds the options and the order of the runs; `tests/bench/README.md` says what the rows mean.
+//! This file has the options and the order of the runs; `tests/bench/README.md` explains the rows.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -32,7 +32,7 @@ use requests::{Counter, Counts};
 use rows::{ROWS, Row, Site, State};
 use table::Table;
 
-/// Who we are on the mount.
+/// The name of this worker on the mount.
 const WORKER: (&str, &str) = ("CREWFS_WORKER", "bench");
 
 /// Everyday work on a project: crewfs, its alternatives, and the disk's own filesystem as the limit.
@@ -71,14 +71,14 @@ fn names() -> Vec<&'static str> {
 
 fn main() -> ExitCode {
     if std::env::var(WORKER.0).as_deref() != Ok(WORKER.1) {
-        // Who a caller is, is read where its environment was when it started: start again.
+        // The daemon reads a caller's name from the environment that the process had at its start, so start again.
         let mut again = Command::new("/proc/self/exe");
         let error = again.args(std::env::args_os().skip(1)).env(WORKER.0, WORKER.1).exec();
         eprintln!("tree: {error}");
         return ExitCode::FAILURE;
     }
     let outcome = if std::env::args().any(|arg| arg == "--bench") {
-        // Removing the files may take a while, and comes after.
+        // Removing the files may take long, so the table is printed first.
         compare(&Options::parse()).map(|(table, _scratch)| println!("{table}"))
     } else {
         smoke()
@@ -92,9 +92,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// What `cargo test` does: measures every row once on a small tree, and says nothing about time.
+/// The part for `cargo test`: measures every row once on a small tree, and reports no times.
 fn smoke() -> Outcome<()> {
-    // `cargo test NAME` gives the name to this program too.
+    // `cargo test NAME` passes the name to this program too.
     if std::env::args().skip(1).any(|arg| !arg.starts_with('-') && !"tree".contains(&arg)) {
         return Ok(());
     }
@@ -109,7 +109,7 @@ fn smoke() -> Outcome<()> {
     if failed.is_empty() { Ok(()) } else { Err(failed.join("; ").into()) }
 }
 
-/// Measures every row, the filesystems in turn, so that a change of the machine's mood meets all of them.
+/// Measures every row. The filesystems take turns, so that a change of the machine's speed affects all of them.
 fn compare(options: &Options) -> Outcome<(Table, Scratch)> {
     wait::until_interrupted()?;
     let scratch = Scratch::new(&options.dir, "tree")?;
@@ -179,7 +179,7 @@ struct Bench {
     material: Material,
     /// Whether the kernel's caches are emptied before a cold row.
     emptying: bool,
-    /// Whether to say what is being done.
+    /// Whether to print progress.
     chatty: bool,
 }
 
@@ -214,20 +214,20 @@ impl Bench {
                         }
                         Err(reason) => {
                             self.table.leave_out(peer, Some(row.name), reason.to_string());
-                            // What failed may have taken the mount with it.
+                            // The failure may have ended the mount.
                             self.open(peer, &mut places)?;
                         }
                     }
                 }
             }
-            // Nobody should run after the same neighbour in every round.
+            // So that no filesystem runs after the same one in every round.
             order.reverse();
         }
         Ok(())
     }
 
-    /// Reads once from the disk what a cold row will read. Whoever reads first would otherwise warm up the disk's own
-    /// caches, or those of the machine around a virtual one, for those who come later.
+    /// Reads once from the disk what a cold row will read. Otherwise the first reader would warm the disk's own caches, or those of the
+    /// host of a virtual machine, for later readers.
     fn warm_the_disk(&mut self, row: &Row, places: &[Place], round: usize) {
         if self.emptying
             && let Err(error) = empty_caches(&self.project)
@@ -236,17 +236,17 @@ impl Bench {
             self.table.note(format!("The caches of the kernel could not be emptied: {error}."));
         }
         if let Ok(source) = place_of(Peer::Source, places) {
-            // What fails here fails again where it is measured, and is reported there.
+            // A failure here repeats in the measurement, and is reported there.
             let _ = guarded(source, row.run, &self.material, &self.fresh(row, Peer::Source, round));
         }
     }
 
     fn fresh(&self, row: &Row, peer: Peer, round: usize) -> String {
-        // The number is in it for the sake of `spread_subdirectories`.
+        // The process id is part of the name because of `spread_subdirectories`.
         format!("work/{}-{}-{round}-{}", row.name, peer.name(), std::process::id())
     }
 
-    /// Mounts a filesystem, afresh if it is mounted; takes it out of the table where that fails.
+    /// Mounts a filesystem, again if it is mounted. Removes it from the table if that fails.
     fn open(&mut self, peer: Peer, places: &mut Vec<Place>) -> Outcome<()> {
         places.retain(|place| place.peer != peer);
         match Place::open(peer, &self.project, &self.run) {
@@ -264,7 +264,7 @@ impl Bench {
         round: usize,
     ) -> Outcome<(Duration, Option<Counts>)> {
         let fresh = self.fresh(row, peer, round);
-        // What was written before must not be paid for now.
+        // So that this row does not pay for earlier writes.
         rustix::fs::syncfs(File::open(&self.project)?)?;
         guarded(place_of(peer, places)?, row.prepare, &self.material, &fresh)?;
         match row.state {
@@ -295,7 +295,7 @@ fn place_of(peer: Peer, places: &[Place]) -> Outcome<&Place> {
     places.iter().find(|place| place.peer == peer).ok_or_else(|| "it is not mounted".into())
 }
 
-/// Takes a step and its time. Ends what serves the mount when it takes too long, so that every call on it fails.
+/// Times a step. If it takes too long, ends the server of the mount, so that every call on the mount fails.
 fn guarded(
     place: &Place,
     step: fn(&Site<'_>) -> Outcome<()>,
@@ -325,7 +325,7 @@ fn guarded(
     done.map(|()| time)
 }
 
-/// Writes everything to the disk and lets the kernel forget what it read. Root may.
+/// Writes everything to the disk and drops the kernel's caches. Needs root.
 fn empty_caches(dir: &Path) -> Outcome<()> {
     rustix::fs::syncfs(File::open(dir)?)?;
     Ok(fs::write("/proc/sys/vm/drop_caches", "3\n")?)

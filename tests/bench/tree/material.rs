@@ -1,6 +1,6 @@
-//! What is read and written: a project of small files with a git repository, one big file, an archive.
+//! The files of the benchmark: a project of small files with a git repository, one big file, and an archive.
 //!
-//! May assume: nothing. Must never: depend on chance or the clock: every run measures the same bytes.
+//! May assume: nothing. Must never: depend on chance or the clock. Every run measures the same bytes.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -11,17 +11,17 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::common::{Outcome, scratch};
 use crate::guarded;
 
-/// The word that `rg` looks for, and in how many files it is.
+/// The word that `rg` searches, and the number of files that contain it.
 pub(crate) const RARE_WORD: &str = "quagmire";
 pub(crate) const RARE_FILES: usize = 3;
 /// Files in each directory.
 const DIRECTORY: usize = 50;
-/// One file of so many is larger than a MiB.
+/// One file in this many is larger than a MiB.
 const LARGE_EVERY: usize = 10_000;
-/// The first of them; small trees have one too.
+/// The number of the first such file; small trees have one too.
 const LARGE_AT: usize = 42;
 const LARGE: usize = 5 << 18;
-/// When every file was last changed: long ago, so that git need not doubt what it remembers.
+/// The modification time of every file: long ago, so that git need not doubt its index.
 const CHANGED: u64 = 1_700_000_000;
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -30,21 +30,21 @@ const WORDS: [&str; 24] = [
     "impl", "struct", "path", "name", "index", "value", "error", "result", "option", "self", "loop", "count",
 ];
 
-/// What was made, and where.
+/// The created files, and their places.
 pub(crate) struct Material {
     /// Files of the tree, from the top of the project.
     pub(crate) files: Vec<PathBuf>,
-    /// Files of the part that is copied, unpacked and removed.
+    /// Files of the part of the tree that is copied, unpacked and removed.
     pub(crate) part: Vec<PathBuf>,
-    /// Directories of the tree, its own included.
+    /// The number of directories of the tree, its top included.
     pub(crate) directories: usize,
-    /// Files larger than a MiB.
+    /// The number of files larger than a MiB.
     pub(crate) large: usize,
-    /// Bytes in the files of the tree.
+    /// The number of bytes in the files of the tree.
     pub(crate) bytes: u64,
-    /// Blocks of a MiB in the big file.
+    /// The size of the big file, in MiB.
     pub(crate) megabytes: usize,
-    /// The part, packed; not in the project.
+    /// The archive of the part; it is outside the project.
     pub(crate) archive: PathBuf,
 }
 
@@ -82,7 +82,7 @@ impl Material {
         Ok(made)
     }
 
-    /// Makes the tree a git repository with one commit, and an index for each of `peers`.
+    /// Makes the tree a git repository with one commit and with an index for each of `peers`.
     pub(crate) fn commit<'a>(&self, project: &Path, peers: impl Iterator<Item = &'a str>) -> Outcome<()> {
         let tree = project.join("tree");
         guarded::output(git(&tree).args(["init", "--quiet"]), LIMIT)?;
@@ -108,7 +108,7 @@ impl Material {
     }
 }
 
-/// git on that tree, whatever the user has configured.
+/// git on that tree, independent of the user's configuration.
 pub(crate) fn git(tree: &Path) -> Command {
     let mut command = Command::new("git");
     command.arg("-C").arg(tree).args(["-c", "safe.directory=*"]);
@@ -116,7 +116,7 @@ pub(crate) fn git(tree: &Path) -> Command {
     command
 }
 
-/// Where a peer has its index: each sees other inode numbers, and git writes down those that it saw.
+/// The path of a peer's index. Each peer shows other inode numbers, which git records in the index.
 pub(crate) fn index(tree: &Path, peer: &str) -> PathBuf {
     tree.join(".git").join(format!("index-{peer}"))
 }
@@ -145,7 +145,7 @@ fn content(number: usize, files: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// A MiB that no other number has.
+/// A block of a MiB that differs for every number.
 pub(crate) fn block(number: usize) -> Vec<u8> {
     let mut chance = Chance::new(number as u64);
     (0..1 << 17).flat_map(|_| chance.next().to_le_bytes()).collect()
@@ -160,11 +160,11 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     file.set_modified(UNIX_EPOCH + Duration::from_secs(CHANGED))
 }
 
-/// Numbers that look like chance and are always the same.
+/// Pseudo-random numbers that are the same in each run.
 pub(crate) struct Chance(u64);
 
 impl Chance {
-    /// The sequence of that number.
+    /// The sequence of this seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self((seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }

@@ -12,10 +12,10 @@ use crate::common::Outcome;
 use crate::common::mount::{self, Mount};
 use crate::{guarded, rows};
 
-/// No mount lives longer, whatever becomes of us.
+/// The time limit of every mount, also if the benchmark dies.
 const LIFETIME: Duration = Duration::from_secs(2 * 3_600);
 const BUILD_LIMIT: Duration = Duration::from_secs(600);
-/// mergerfs keeps nothing in the kernel's caches unless it is told to.
+/// mergerfs uses the kernel's caches only with these options.
 const MERGERFS: &str = "cache.files=auto-full,cache.entry=3600,cache.negative_entry=3600,cache.attr=3600,\
                         cache.statfs=3600,cache.symlinks=true,cache.readdir=true,dropcacheonclose=false";
 
@@ -27,16 +27,16 @@ pub(crate) enum Peer {
     Crewfs,
     Bindfs,
     Mergerfs,
-    /// fuser's own example of passing reads through to a file.
+    /// fuser's own example of read passthrough to a file.
     Example,
 }
 
 impl Peer {
-    /// All of them, the limit first.
+    /// All filesystems, the limit first.
     pub(crate) const ALL: [Self; 5] =
         [Self::Source, Self::Crewfs, Self::Bindfs, Self::Mergerfs, Self::Example];
 
-    /// Its name on the command line and in names of files.
+    /// The name on the command line and in file names.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -47,7 +47,7 @@ impl Peer {
         }
     }
 
-    /// Its name in the table.
+    /// The name in the table.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Example => "fuser's `passthrough`",
@@ -55,7 +55,7 @@ impl Peer {
         }
     }
 
-    /// What the reader should know of it.
+    /// A remark for the reader of the table.
     pub(crate) fn note(self) -> Option<String> {
         let version = || {
             let said = guarded::output(Command::new(self.name()).arg("--version"), rows::LIMIT).ok()?;
@@ -74,12 +74,12 @@ impl Peer {
         }
     }
 
-    /// Whether it shows the whole project, or only one file.
+    /// Whether the filesystem shows the whole project, or only one file.
     pub(crate) fn has_a_tree(self) -> bool {
         self != Self::Example
     }
 
-    /// The one file, for rows that need no more.
+    /// The one file, for rows that need only one.
     pub(crate) fn one(self, top: &Path) -> PathBuf {
         top.join(if self == Self::Example { "passthrough" } else { "one" })
     }
@@ -88,7 +88,7 @@ impl Peer {
 /// A filesystem that can be used.
 pub(crate) struct Place {
     pub(crate) peer: Peer,
-    /// Where it shows the project.
+    /// The top of the project as this filesystem shows it.
     pub(crate) top: PathBuf,
     pub(crate) mount: Option<Mount>,
 }
@@ -125,16 +125,16 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if self.peer == Peer::Example && self.mount.is_some() {
-            // It dies of a signal without unmounting, and ends well when it is unmounted.
+            // A signal would end the example without unmounting; unmounting ends it with success.
             let _ = unmount(&self.top, UnmountFlags::empty());
         }
     }
 }
 
-/// Builds the example from the sources that cargo has of the very fuser that crewfs uses.
+/// Builds the example from cargo's sources of the fuser version that crewfs uses.
 fn build_example() -> Outcome<PathBuf> {
     let mut metadata = rows::cargo();
-    // Only what this platform needs: the rest was never fetched.
+    // Only the dependencies of this platform: the others may not have been fetched.
     let platform = format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH);
     metadata.args(["metadata", "--offline", "--format-version", "1", &platform, "--manifest-path"]);
     metadata.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));

@@ -1,6 +1,7 @@
-//! How many requests the kernel sent to crewfs, by kind: what is left of the cost after all that it remembers.
+//! The number of requests that the kernel sent to crewfs, by kind: the cost that the kernel's caches did not save.
 //!
-//! May assume: a build of crewfs that counts says so in an extended attribute of the mount's root. Another shows nothing here.
+//! May assume: a build of crewfs that counts requests shows the counts in an extended attribute of the mount's root. Other builds have
+//! no such attribute.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,16 +14,16 @@ const ATTRIBUTE: &str = "user.crewfs.session";
 /// Requests by their kind.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
-/// Counts what happens from its making on.
+/// Counts the requests from its creation on.
 pub(crate) struct Counter<'a> {
     root: &'a Path,
     before: Counts,
-    /// What asking itself costs.
+    /// The requests that reading the counts causes.
     asking: Counts,
 }
 
 impl<'a> Counter<'a> {
-    /// Starts to count; `None` where nothing counts.
+    /// Starts to count; `None` for a build that does not count.
     pub(crate) fn start(root: &'a Path) -> Option<Self> {
         let first = counts(root)?;
         let before = counts(root)?;
@@ -30,7 +31,7 @@ impl<'a> Counter<'a> {
         Some(Self { root, before, asking })
     }
 
-    /// What was counted.
+    /// The counts since the start.
     pub(crate) fn stop(self) -> Option<Counts> {
         let mut made = difference(&difference(&counts(self.root)?, &self.before), &self.asking);
         made.retain(|_, count| *count > 0);
@@ -53,7 +54,7 @@ fn difference(later: &Counts, earlier: &Counts) -> Counts {
     later.iter().map(passed).collect()
 }
 
-/// In words, the most frequent first.
+/// The counts in words, the most frequent first.
 pub(crate) fn in_words(counts: &Counts) -> String {
     if counts.is_empty() {
         return "none".to_owned();

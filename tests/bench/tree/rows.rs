@@ -1,6 +1,6 @@
-//! The rows of the table: what is done, and what is done before so that it can be.
+//! The rows of the table: the work of each, and its preparation.
 //!
-//! May assume: a [`Site`] of its own for every run. Must never: count as done what was not: each row checks what came out.
+//! May assume: a [`Site`] of its own for every run. Must never: report work as done that was not. Each row checks its result.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use crate::common::Outcome;
 use crate::material::{self, Material, RARE_FILES, RARE_WORD};
 use crate::{guarded, storms};
 
-/// How long one step may take.
+/// The time limit of one step.
 pub(crate) const LIMIT: Duration = Duration::from_secs(180);
-/// The crate that is built: a few dependencies, and on this machine already because crewfs needs it.
+/// The crate that is built: it has few dependencies, and is on this machine already because crewfs needs it.
 const BUILT: &str = "serde_json";
 
-/// Where a row is measured.
+/// The place where a row is measured.
 pub(crate) struct Site<'a> {
     /// The project, as the filesystem shows it.
     pub(crate) top: PathBuf,
-    /// A name in the project that nobody used yet; not made.
+    /// An unused name in the project; the file does not exist.
     pub(crate) fresh: PathBuf,
     /// The one file for rows that need only one.
     pub(crate) one: PathBuf,
@@ -49,14 +49,14 @@ impl Site<'_> {
     }
 }
 
-/// What the caches hold when a row begins.
+/// The state of the caches when a row begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It was done once just before.
+    /// The same work was done once just before.
     Warm,
-    /// A fresh mount, and nothing in the caches of the kernel if those can be emptied.
+    /// A new mount, with the kernel's caches dropped if that is possible.
     Cold,
-    /// It was prepared, through the same mount; it can be done only once.
+    /// Prepared through the same mount. The work can be done only once.
     Prepared,
 }
 
@@ -65,15 +65,15 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     title: &'static str,
     pub(crate) state: State,
-    /// A program that it needs.
+    /// A program that the row needs.
     pub(crate) needs: Option<&'static str>,
     /// Whether one file is enough.
     pub(crate) one_file: bool,
-    /// Before each run. Not measured.
+    /// Runs before each run. Not measured.
     pub(crate) prepare: fn(&Site<'_>) -> Outcome<()>,
-    /// What is measured.
+    /// The measured work.
     pub(crate) run: fn(&Site<'_>) -> Outcome<()>,
-    /// After each run: looks whether it worked. Not measured.
+    /// Runs after each run and checks the result. Not measured.
     pub(crate) check: fn(&Site<'_>) -> Outcome<()>,
 }
 
@@ -103,7 +103,7 @@ impl Row {
         Self { check, ..self }
     }
 
-    /// What it is, for the reader.
+    /// The title for the reader of the table.
     pub(crate) fn title(&self, material: &Material) -> String {
         let temperature = if self.state == State::Cold { ", cold" } else { "" };
         let title = self
@@ -179,7 +179,7 @@ fn git_status(site: &Site<'_>) -> Outcome<()> {
     expect("files changed", 0, lines(&mut command)?)
 }
 
-/// The tree without what git keeps, which would be counted with it.
+/// The tree without git's own files, which would be counted too.
 fn find_in(site: &Site<'_>) -> Command {
     let mut command = Command::new("find");
     command.arg(site.tree()).args(["-name", ".git", "-prune", "-o"]);
@@ -298,12 +298,12 @@ fn removed(site: &Site<'_>) -> Outcome<()> {
     if site.fresh.exists() { Err("it is still there".into()) } else { Ok(()) }
 }
 
-/// A package with one dependency, in the version that crewfs's own lock file names: cargo has it already.
+/// A package with one dependency, in the version of crewfs's own lock file, which cargo has already.
 fn make_package(site: &Site<'_>) -> Outcome<()> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs::create_dir_all(site.fresh.join("src"))?;
     fs::write(site.fresh.join("src/lib.rs"), format!("pub use {BUILT}::Value;\n"))?;
-    // Written first: crates.io is not asked about versions that the lock names.
+    // The lock file is written first, so that cargo does not ask crates.io for versions.
     fs::write(site.fresh.join("Cargo.lock"), fs::read(own.join("Cargo.lock"))?)?;
     let manifest = format!(
         "[package]\nname = \"crewfs\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
@@ -323,7 +323,7 @@ fn built(site: &Site<'_>) -> Outcome<()> {
     if made.is_file() { Ok(()) } else { Err(format!("{} was not made", made.display()).into()) }
 }
 
-/// The cargo that runs this benchmark, without what was meant for this benchmark's own build.
+/// The cargo that runs this benchmark, without the settings for this benchmark's own build.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for variable in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR", "RUSTC_WRAPPER", "RUSTFLAGS"] {

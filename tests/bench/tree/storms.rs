@@ -1,6 +1,6 @@
-//! System calls in a row, by this process itself: no shell, nothing but the calls.
+//! Series of system calls, made by this process itself without a shell.
 //!
-//! Paths are relative to a directory that is opened once, so that the way to it costs every filesystem the same.
+//! Paths are relative to a directory that is opened once, so that the path to it costs the same on every filesystem.
 
 use std::fs::File;
 use std::io;
@@ -37,7 +37,7 @@ pub(crate) fn open_close(top: &Path, files: &[PathBuf]) -> Outcome<()> {
     Ok(())
 }
 
-/// Opens one file for reading and closes it, so many times.
+/// Opens one file for reading and closes it, this many times.
 pub(crate) fn open_close_one(path: &Path, times: usize) -> Outcome<()> {
     for _ in 0..times {
         drop(file(path, OFlags::RDONLY)?);
@@ -45,7 +45,7 @@ pub(crate) fn open_close_one(path: &Path, times: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Asks for the attributes of each file.
+/// Reads the attributes of each file.
 pub(crate) fn stat(top: &Path, files: &[PathBuf]) -> Outcome<()> {
     let top = directory(top)?;
     for path in files {
@@ -54,7 +54,7 @@ pub(crate) fn stat(top: &Path, files: &[PathBuf]) -> Outcome<()> {
     Ok(())
 }
 
-/// Asks for the attributes of one file, so many times.
+/// Reads the attributes of one file, this many times.
 pub(crate) fn stat_one(path: &Path, times: usize) -> Outcome<()> {
     for _ in 0..times {
         rustix::fs::lstat(path)?;
@@ -62,7 +62,7 @@ pub(crate) fn stat_one(path: &Path, times: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Makes so many files with a line in each, 100 in a directory.
+/// Creates this many files with a line in each, 100 in a directory.
 pub(crate) fn create(top: &Path, count: usize) -> Outcome<()> {
     let text = [b'x'; 200];
     for number in 0..count {
@@ -77,7 +77,7 @@ pub(crate) fn create(top: &Path, count: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Writes each file, which is there, anew: as a shell's `>` and most agents do.
+/// Truncates and rewrites each existing file, as a shell's `>` and most agents do.
 pub(crate) fn rewrite(top: &Path, files: &[PathBuf]) -> Outcome<()> {
     let top = directory(top)?;
     let text = [b'y'; 1_000];
@@ -89,7 +89,7 @@ pub(crate) fn rewrite(top: &Path, files: &[PathBuf]) -> Outcome<()> {
     Ok(())
 }
 
-/// Reads a file of so many MiB from its beginning to its end, in blocks of a MiB.
+/// Reads a file of this many MiB from start to end, in blocks of a MiB.
 pub(crate) fn read_all(path: &Path, megabytes: usize) -> Outcome<()> {
     let opened = file(path, OFlags::RDONLY)?;
     let (mut buffer, mut total) = (vec![0; MIB], 0);
@@ -102,7 +102,7 @@ pub(crate) fn read_all(path: &Path, megabytes: usize) -> Outcome<()> {
     Ok(whole(megabytes * MIB, total)?)
 }
 
-/// Writes a new file of so many MiB, in blocks of a MiB.
+/// Writes a new file of this many MiB, in blocks of a MiB.
 pub(crate) fn write_all(path: &Path, megabytes: usize) -> Outcome<()> {
     let opened = file(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
     let block = block(0);
@@ -115,7 +115,7 @@ pub(crate) fn write_all(path: &Path, megabytes: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Reads so many pages of 4 KiB, here and there.
+/// Reads this many pages of 4 KiB at random positions.
 pub(crate) fn read_pages(path: &Path, megabytes: usize, count: usize) -> Outcome<()> {
     let opened = file(path, OFlags::RDONLY)?;
     let (mut page, mut chance) = ([0; PAGE], Chance::new(1));
@@ -126,7 +126,7 @@ pub(crate) fn read_pages(path: &Path, megabytes: usize, count: usize) -> Outcome
     Ok(())
 }
 
-/// Overwrites so many pages of 4 KiB, here and there.
+/// Overwrites this many pages of 4 KiB at random positions.
 pub(crate) fn write_pages(path: &Path, megabytes: usize, count: usize) -> Outcome<()> {
     let opened = file(path, OFlags::WRONLY)?;
     let (page, mut chance) = ([b'z'; PAGE], Chance::new(2));
@@ -137,7 +137,7 @@ pub(crate) fn write_pages(path: &Path, megabytes: usize, count: usize) -> Outcom
     Ok(())
 }
 
-/// Checks that the file is there with so many bytes.
+/// Checks that the file exists with this size.
 pub(crate) fn expect_size(path: &Path, bytes: u64) -> Outcome<()> {
     let found = File::open(path)?.metadata()?.len();
     if found == bytes {

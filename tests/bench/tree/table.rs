@@ -1,4 +1,4 @@
-//! The table: for each row the time on the source's own filesystem, and how many times that the others took.
+//! The table: for each row, the time on the source's own filesystem, and for the other filesystems the multiple of that time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,14 +7,14 @@ use crate::common::figures::{median, short};
 use crate::peers::Peer;
 use crate::requests::{self, Counts};
 
-/// All that was measured.
+/// All measurements.
 pub(crate) struct Table {
     peers: Vec<Peer>,
     rows: Vec<(&'static str, String)>,
     /// Seconds, by row and filesystem, one for each round.
     samples: BTreeMap<(&'static str, &'static str), Vec<f64>>,
     requests: BTreeMap<&'static str, Counts>,
-    /// What could not be measured: where (the row, if not all of them), and why.
+    /// What could not be measured: the filesystem, the row (`None` for all rows), and the reason.
     left_out: Vec<(Peer, Option<&'static str>, String)>,
     notes: Vec<String>,
 }
@@ -32,17 +32,17 @@ impl Table {
         }
     }
 
-    /// Adds what a round has shown.
+    /// Adds the time of a round.
     pub(crate) fn add(&mut self, row: &'static str, peer: Peer, seconds: f64) {
         self.samples.entry((row, peer.name())).or_default().push(seconds);
     }
 
-    /// Notes what the kernel asked crewfs during a row.
+    /// Records the kernel's requests to crewfs during a row.
     pub(crate) fn count(&mut self, row: &'static str, counts: Counts) {
         self.requests.insert(row, counts);
     }
 
-    /// Takes a filesystem out, of one row or of all.
+    /// Removes a filesystem from one row or from all.
     pub(crate) fn leave_out(&mut self, peer: Peer, row: Option<&'static str>, reason: String) {
         eprintln!(
             "tree: {}{} is left out: {reason}",
@@ -52,19 +52,19 @@ impl Table {
         self.left_out.push((peer, row, reason));
     }
 
-    /// Whether it was taken out.
+    /// Whether the filesystem was removed from the row.
     pub(crate) fn is_left_out(&self, peer: Peer, row: &'static str) -> bool {
         self.left_out.iter().any(|(out, at, _)| *out == peer && at.is_none_or(|at| at == row))
     }
 
-    /// What was taken out, for a run that must measure everything.
+    /// The removed filesystems and rows, for a run that must measure everything.
     pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
         self.left_out
             .iter()
             .map(|(peer, row, reason)| format!("{}, {}: {reason}", peer.name(), row.unwrap_or("all rows")))
     }
 
-    /// Something the reader should know.
+    /// Adds a remark for the reader.
     pub(crate) fn note(&mut self, note: String) {
         self.notes.push(note);
     }
@@ -73,7 +73,7 @@ impl Table {
         self.samples.keys().any(|(_, name)| *name == peer.name())
     }
 
-    /// The median of the ratios within each round: what disturbs a round disturbs both figures.
+    /// The median of the ratios within each round. A disturbance of a round affects both times.
     fn ratio(&self, row: &'static str, peer: Peer) -> Option<f64> {
         if self.is_left_out(peer, row) {
             return None;

@@ -9,15 +9,15 @@ use crate::race::{Point, Seat};
 use crate::server::Server;
 use crate::socket::connect;
 
-/// Seconds until a reserved job would be offered again: not within a point.
+/// Seconds until a reserved job is offered again: longer than any point takes.
 const TIME_TO_RUN: u32 = 3600;
 
-/// Two ways to claim, because the usual one is not written to the disk.
+/// Two ways to claim, because beanstalkd does not write the usual one to the disk.
 #[derive(Clone, Copy)]
 pub(crate) enum Beanstalkd {
     /// Reserve and delete: after a crash, a reserved job is ready again.
     Reserve,
-    /// Reserve, bury and delete: the binlog remembers a buried job, which makes the claim durable.
+    /// Reserve, bury and delete: the binlog records a buried job, which makes the claim durable.
     ReserveAndBury,
 }
 
@@ -40,7 +40,7 @@ impl Peer for Beanstalkd {
         let binlog = point.dir.join("binlog");
         std::fs::create_dir(&binlog)?;
         {
-            // Loaded without syncs, then started again on the same binlog as it is measured.
+            // Loaded without syncs, then restarted on the same binlog for the measurement.
             let (_loader, mut connection) = serve(point, &binlog, &["-F"])?;
             for id in point.ids() {
                 connection.ask(&format!("put 0 0 {TIME_TO_RUN} {}\r\n{id}", id.len()), "INSERTED ")?;
@@ -76,7 +76,7 @@ fn serve(point: &Point, binlog: &Path, sync: &[&str]) -> Outcome<(Server, Connec
     Ok((server, Connection::new(stream.ok_or("no connection")?)))
 }
 
-/// The text protocol: a line each way.
+/// The text protocol: one line in each direction.
 struct Connection(BufReader<UnixStream>);
 
 impl Connection {
@@ -91,7 +91,7 @@ impl Connection {
         Ok(answer.trim_end().to_owned())
     }
 
-    /// Sends a command that must be answered in one way, and returns the rest of that answer.
+    /// Sends a command that has one expected answer, and returns the rest of that answer.
     fn ask(&mut self, command: &str, expected: &str) -> Outcome<String> {
         let answer = self.send(command)?;
         match answer.strip_prefix(expected) {

@@ -13,9 +13,9 @@ use crate::race::{Point, Seat};
 /// The two ways to claim.
 #[derive(Clone, Copy)]
 pub(crate) enum Crewfs {
-    /// All clients create `claim/next`, then read there which task it was.
+    /// All clients create `claim/next`, then read the task's id from it.
     Next,
-    /// Each client knows its ids beforehand and creates `claim/<id>`.
+    /// Each client knows its ids beforehand, and creates `claim/<id>`.
     ById,
 }
 
@@ -63,7 +63,7 @@ fn entries(dir: &Path) -> Outcome<usize> {
     Ok(fs::read_dir(dir)?.count())
 }
 
-/// `touch`, without its utimensat: the creation is the whole request.
+/// `touch` without its utimensat: the creation alone claims.
 fn create(path: &Path) -> Outcome<bool> {
     match OpenOptions::new().write(true).create(true).truncate(false).open(path) {
         Ok(_) => Ok(true),

@@ -1,4 +1,4 @@
-//! What the disk and its filesystem allow: files made without any sync, and syncs without any queue.
+//! The limits of the disk and its filesystem: files created without any sync, and syncs without any queue.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -10,14 +10,14 @@ use crate::race::{Point, Seat};
 const PAGE: usize = 4096;
 const PAGES: u64 = 256;
 
-/// A file of written pages, to be overwritten in a ring, so that a sync need not record a new size or place.
+/// A file of written pages that is overwritten in a ring, so that a sync need not record a new size or place.
 pub(crate) struct Pages {
     file: File,
     next: u64,
 }
 
 impl Pages {
-    /// Makes the file and brings it to the disk.
+    /// Creates the file and syncs it.
     pub(crate) fn create(path: &Path) -> Outcome<Self> {
         let file = File::create(path)?;
         file.write_all_at(&vec![0; PAGE * PAGES as usize], 0)?;
@@ -33,7 +33,7 @@ impl Pages {
     }
 }
 
-/// The files themselves are the state, and nothing runs.
+/// The files themselves are the state, and there is no server.
 struct NoServer;
 
 impl System for NoServer {
@@ -42,7 +42,7 @@ impl System for NoServer {
     }
 }
 
-/// Two writes of a page, each synced; every client has its own file and waits for nobody.
+/// Two writes of a page, each synced. Every client has its own file and waits for no other client.
 pub(crate) struct WriteAndSync;
 
 impl Peer for WriteAndSync {
@@ -74,7 +74,7 @@ impl Client for Pages {
     }
 }
 
-/// Two files made with O_EXCL, and no sync: what claiming costs where a power failure may undo it.
+/// Two files created with O_EXCL, and no sync: the cost of a claim that a power failure may undo.
 pub(crate) struct CreateWithoutSync;
 
 impl Peer for CreateWithoutSync {

@@ -1,4 +1,4 @@
-//! What group commit allows: a server that keeps no queue, and syncs once for all who wait.
+//! The limit of group commit: a server that keeps no queue, and makes one sync for all clients that wait.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,7 +12,7 @@ use crate::race::{Point, Seat};
 use crate::server::Server;
 use crate::socket::connect;
 
-/// Two commits a cycle, asked for over a Unix socket. This program serves them in a process of its own.
+/// Two commits a cycle, requested over a Unix socket. This program serves them in a separate process.
 pub(crate) struct GroupCommit;
 
 impl Peer for GroupCommit {
@@ -42,7 +42,7 @@ impl System for Server {
     }
 }
 
-/// A byte asks, a byte answers.
+/// One byte is the request, one byte the answer.
 impl Client for UnixStream {
     fn claim(&mut self) -> Outcome<Option<String>> {
         self.complete("")?;
@@ -59,8 +59,8 @@ fn socket(dir: &Path) -> PathBuf {
     dir.join("socket")
 }
 
-/// Serves until it is killed. A batch is whoever asked while the sync before was running, and costs one
-/// page, as a log with short records would.
+/// Serves until it is killed. A batch is all clients that asked during the sync before. It costs one page, as a log with short records
+/// would.
 pub(crate) fn serve(dir: &Path) -> Outcome<()> {
     let mut pages = Pages::create(&dir.join("log"))?;
     let listener = UnixListener::bind(socket(dir))?;
@@ -74,14 +74,14 @@ pub(crate) fn serve(dir: &Path) -> Outcome<()> {
         let mut news = has_news[1..].iter();
         askers.retain_mut(|asker| {
             asker.waits = news.next() == Some(&true);
-            // Nothing to read where there is news: the client has gone.
+            // A readable stream without data means that the client has gone.
             !asker.waits || matches!(asker.stream.read(&mut [0]), Ok(1))
         });
         if askers.iter().any(|asker| asker.waits) {
             pages.write()?;
         }
         for asker in askers.iter_mut().filter(|asker| asker.waits) {
-            // A client that left while it waited is noticed in the next round.
+            // The next round notices a client that left while it waited.
             let _ = asker.stream.write_all(b"!");
         }
         if has_news[0] {
@@ -90,7 +90,7 @@ pub(crate) fn serve(dir: &Path) -> Outcome<()> {
     }
 }
 
-/// A connected client, and whether it waits for the sync that comes.
+/// A connected client, and whether it waits for the next sync.
 struct Asker {
     stream: UnixStream,
     waits: bool,

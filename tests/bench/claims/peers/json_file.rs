@@ -1,4 +1,4 @@
-//! A JSON file under a lock: what scripts that share a queue do today.
+//! A JSON file under a lock: the usual way for scripts that share a queue.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Client, Outcome, Peer, System};
 use crate::race::{Point, Seat};
 
-/// The whole file is read and written at every step, so its length matters.
+/// Every step reads and writes the whole file, so its length matters.
 const TASKS: usize = 1000;
 
 /// flock, read, change, write a temporary file, fsync, rename.
@@ -40,7 +40,7 @@ impl Peer for JsonFile {
 struct Queue {
     path: PathBuf,
     temporary: PathBuf,
-    /// Beside the queue, because the queue itself is a new file after every change.
+    /// Separate from the queue file, because every change replaces the queue file.
     lock: File,
     worker: String,
 }
@@ -56,7 +56,7 @@ impl Queue {
         Ok(serde_json::from_slice(&fs::read(&self.path)?)?)
     }
 
-    /// The directory is not synced, as people do not: a crash may bring the previous version back.
+    /// The directory is not synced, as is usual: after a crash, the previous version may be back.
     fn replace(&self, tasks: &[Value]) -> Outcome<()> {
         let mut file = File::create(&self.temporary)?;
         file.write_all(&serde_json::to_vec(tasks)?)?;

@@ -9,7 +9,7 @@ use crate::race::{Point, Seat};
 use crate::server::Server;
 use crate::socket::connect;
 
-/// The reliable queue of Redis's own documentation: a task moves from list to list.
+/// The reliable queue of Redis's own documentation: a task moves from one list to another.
 pub(crate) struct Redis;
 
 impl Peer for Redis {
@@ -63,7 +63,7 @@ impl System for Running {
     }
 }
 
-/// As much of the protocol as four commands need.
+/// The part of the protocol that four commands need.
 struct Connection(BufReader<UnixStream>);
 
 impl Connection {
@@ -97,7 +97,7 @@ impl Connection {
 impl Client for Connection {
     fn claim(&mut self) -> Outcome<Option<String>> {
         self.send(&[&["LMOVE", "ready", "claimed", "LEFT", "RIGHT"]])?;
-        // A length of -1 stands for nothing.
+        // A length of -1 means no value.
         let Ok(length) = usize::try_from(self.line('$')?.parse::<i64>()?) else {
             return Ok(None);
         };

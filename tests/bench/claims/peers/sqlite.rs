@@ -36,7 +36,7 @@ impl Peer for Sqlite {
             transaction.prepare_cached("INSERT INTO tasks (id) VALUES (?1)")?.execute([id])?;
         }
         transaction.commit()?;
-        // It stays open: the last connection to close would copy the whole log back, within the race.
+        // This connection stays open: the last connection to close would copy the whole log back during the race.
         Ok(Box::new(connection))
     }
 
@@ -47,7 +47,7 @@ impl Peer for Sqlite {
 
 fn open(point: &Point) -> Outcome<Connection> {
     let connection = Connection::open(point.dir.join("tasks.db"))?;
-    // Longer than a point: a client that finds the database busy waits, it does not fail.
+    // Longer than a point, so that a client waits for a busy database and does not fail.
     connection.busy_timeout(Duration::from_secs(60))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -72,7 +72,7 @@ impl Client for Worker {
         let mut statement = self.connection.prepare_cached(CLAIM)?;
         let mut rows = statement.query([&self.name])?;
         let task = rows.next()?.map(|row| row.get(0)).transpose()?;
-        // The commit happens when the statement has run to its end, and only there can it fail.
+        // The commit happens when the statement has run to its end. Only then can it fail.
         rows.next()?;
         Ok(task)
     }
