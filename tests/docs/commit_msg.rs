@@ -1,4 +1,4 @@
-//! `.githooks/commit-msg` as git runs it: which messages of a commit it lets through.
+//! `.githooks/commit-msg`, run as git runs it: which commit messages it accepts.
 
 use std::io::Write;
 use std::process::{Command, Output};

@@ -1,4 +1,4 @@
-//! `docs/troubleshooting.md` against the sources: every sentence that a command ends with, and no other.
+//! `docs/troubleshooting.md` against the sources: the page has every sentence with which a command fails, and no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use crate::texts::{plain, rows, section, sources, text};
 
 const PAGE: &str = "docs/troubleshooting.md";
 
-/// What makes an error of what is given to it.
+/// Expressions that make an error of a sentence.
 const MAKERS: [&str; 8] = [
     "CliError::failed(",
     "CliError::usage(",
@@ -17,10 +17,10 @@ const MAKERS: [&str; 8] = [
     "cannot(",
     WRONG,
 ];
-/// What some files have of their own, to put a sentence together.
+/// The name of a closure that some files have to build a sentence.
 const WRONG: &str = "wrong(";
 
-/// The string literal at the beginning of a text, and how long it is there.
+/// The string literal at the beginning of a text, and its length in the source.
 fn literal(source: &str) -> Option<(String, usize)> {
     let mut said = String::new();
     let mut chars = source.char_indices().skip(1);
@@ -28,7 +28,7 @@ fn literal(source: &str) -> Option<(String, usize)> {
         match c {
             '"' => return Some((said, at + 1)),
             '\\' => match chars.next()?.1 {
-                // It goes on in the next line, where that begins to say something.
+                // The literal continues in the next line, at the first character that is not blank.
                 '\n' => {
                     let rest = &source[at + 2..];
                     let blank = rest.len() - rest.trim_start().len();
@@ -44,7 +44,7 @@ fn literal(source: &str) -> Option<(String, usize)> {
     None
 }
 
-/// A sentence with all that differs left out, whichever brackets it stands in.
+/// A sentence without its variable parts, which are in brackets of this kind.
 fn without_parts(sentence: &str, open: char, close: char) -> String {
     let (mut fixed, mut depth) = (String::new(), 0);
     for c in sentence.chars() {
@@ -63,7 +63,7 @@ fn without_parts(sentence: &str, open: char, close: char) -> String {
     fixed
 }
 
-/// The literals within what is given to a maker: up to the bracket that closes it.
+/// The literals in the arguments of a maker, up to the closing bracket.
 fn literals(argument: &str, only_first: bool) -> Vec<String> {
     let (mut found, mut depth, mut at) = (Vec::new(), 1, 0);
     while let Some(c) = argument[at..].chars().next() {
@@ -79,7 +79,7 @@ fn literals(argument: &str, only_first: bool) -> Vec<String> {
             }
             '(' | '[' | '{' => depth += 1,
             ')' | ']' | '}' => depth -= 1,
-            // A field of a structure.
+            // The end of a field of a structure.
             ',' | ';' if depth == 1 && only_first => break,
             _ => {}
         }
@@ -91,10 +91,10 @@ fn literals(argument: &str, only_first: bool) -> Vec<String> {
     found
 }
 
-/// Every sentence that a source makes an error of, and where.
+/// Collect every sentence of which a source makes an error, with the path of the source.
 fn made(path: &str, source: &str, sentences: &mut BTreeMap<String, String>) {
     let source = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    // The sentence that a file's own `wrong` completes, up to what it is given.
+    // The fixed beginning of the sentence that a file's own `wrong` completes.
     let wrong = source.split_once("let wrong =").and_then(|(_, rest)| literal(&rest[rest.find('"')?..]));
     let wrong = wrong.map(|(said, _)| without_parts(&said, '{', '}')).unwrap_or_default();
     let wrong = wrong.strip_suffix("<>").unwrap_or_default();
@@ -115,7 +115,7 @@ fn made(path: &str, source: &str, sentences: &mut BTreeMap<String, String>) {
                     continue;
                 }
                 let sentence = format!("{before}{}{after}", without_parts(&said, '{', '}'));
-                // What only puts others together says nothing.
+                // A template that only joins other sentences counts as none.
                 let is_template = !wrong.is_empty() && sentence.strip_prefix(wrong) == Some("<>");
                 if !is_template && (sentence.contains(|c: char| c.is_alphabetic()) || sentence == "<>: <>") {
                     sentences.insert(sentence, path.to_string());

@@ -1,10 +1,10 @@
-//! Links between pages lead somewhere, and the first page stays short.
+//! Every link between pages has a target, and the first page stays short.
 
 use std::path::Path;
 
 use crate::texts::{at, fences, pages};
 
-/// The name that a heading has in a link.
+/// The name of a heading in a link.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.collect::<String>().to_lowercase().replace(' ', "-")

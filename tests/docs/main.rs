@@ -1,7 +1,7 @@
-//! The documents and the sources, read by a test: what the documents say is so, and the rules of the house are kept.
+//! Tests that read the documents and the sources: the documents match the sources, and the sources follow the rules of the project.
 //!
-//! May assume: it runs where the sources are.
-//! Must never: mount anything. What the documents say of a mount is shown by the tests that mount.
+//! May assume: the sources are where they were at build time.
+//! Must never: mount anything. Other tests check what the documents say of a mount.
 
 mod commit_msg;
 mod errors;

@@ -43,7 +43,7 @@ fn the_picture_shows_every_path() {
     }
 }
 
-/// Every refusal, with what stands for its parts on the page.
+/// Every refusal, with the placeholders that the page has for its parts.
 fn refusals() -> Vec<(Refusal, Vec<(&'static str, &'static str)>)> {
     let task = TaskId::parse("ID").unwrap();
     let name = WorkerName::parse("NAME").unwrap();
@@ -170,7 +170,7 @@ fn every_refusal_is_described_with_its_errno() {
     }
 }
 
-/// How the time 0 is written.
+/// The text of the time 0.
 const EPOCH_START: &str = "1970-01-01T00:00:00.000Z";
 
 #[test]
@@ -246,10 +246,10 @@ fn other_refusals() -> [(Vec<FsError>, &'static str, &'static str); 3] {
     ]
 }
 
-/// Stands for a number in a sentence.
+/// A number that stands for the variable part of a sentence.
 const NUMBER: u32 = 987_654;
 
-/// The parts of a sentence that are always the same.
+/// The fixed parts of a sentence.
 fn fixed_parts(sentence: &str) -> Vec<String> {
     let numbers =
         [NUMBER.to_string(), limits::NOTE_BYTES.to_string(), limits::LOCKED_FILES_OF_A_USER.to_string()];
@@ -444,7 +444,7 @@ fn every_kind_of_stuck_is_described() {
     }
 }
 
-/// The numbers of promises in a text, such as `C20`, where `before` stands before them.
+/// The numbers of promises in a text, such as `C20`, that follow the text `before`.
 fn promises(text: &str, before: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, mark) in text.match_indices(&format!("{before}C")) {

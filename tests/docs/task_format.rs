@@ -1,4 +1,4 @@
-//! `docs/task-format.md` against the parser: every key, every right example, and every wrong one with its sentence.
+//! `docs/task-format.md` against the parser: every key, every valid example, and every invalid one with its sentence.
 
 use std::collections::BTreeSet;
 
@@ -60,7 +60,7 @@ fn the_keys_described_are_the_keys_understood() {
         .into_iter()
         .filter(|key| is_key(key))
         .collect();
-    // The parser's arms also quote what a list is a list of: "globs", "paths".
+    // The parser's arms also quote the kind of a list's elements: "globs", "paths".
     let arms: BTreeSet<&str> =
         understood.into_iter().filter(|key| source.contains(&format!("\"{key}\" => spec.{key}"))).collect();
     assert_eq!(described, arms);
@@ -79,7 +79,7 @@ fn spec(content: &str) -> Spec {
     }
 }
 
-/// What stands in backquotes in a cell of a table.
+/// The parts in backquotes in a cell of a table.
 fn code(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }

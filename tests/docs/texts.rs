@@ -34,14 +34,14 @@ pub fn sources(directory: &str) -> Vec<(String, String)> {
     texts_below(directory).into_iter().filter(|(path, _)| path.ends_with(".rs")).collect()
 }
 
-/// The pages for users and contributors: README.md, where it is there, and everything in docs/.
+/// The pages for users and contributors: README.md, if it exists, and everything in docs/.
 pub fn pages() -> Vec<(String, String)> {
     let readme = fs::read_to_string(at("README.md")).ok().map(|text| ("README.md".to_string(), text));
     let docs = texts_below("docs").into_iter().filter(|(path, _)| path.ends_with(".md"));
     readme.into_iter().chain(docs).collect()
 }
 
-/// A source without its lines of comment.
+/// A source without its comment lines.
 pub fn code(source: &str) -> String {
     source
         .lines()
@@ -50,7 +50,7 @@ pub fn code(source: &str) -> String {
         .collect()
 }
 
-/// What stands between two marks.
+/// The text between two marks.
 pub fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     let (_, rest) = text.split_once(start).unwrap_or_else(|| panic!("{start:?} is not there"));
     rest.split_once(end).unwrap_or_else(|| panic!("{end:?} does not follow {start:?}")).0
@@ -63,11 +63,11 @@ pub fn quoted(source: &str) -> Vec<&str> {
 
 /// One fenced block of a page.
 pub struct Fence {
-    /// What stands after the opening fence.
+    /// The text after the opening fence.
     pub info: String,
     /// The lines inside.
     pub body: String,
-    /// Where it begins, from 1.
+    /// The number of its first line, from 1.
     pub line: usize,
 }
 

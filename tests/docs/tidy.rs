@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::texts::{at, code, pages, sources, texts_below};
 
-/// What each part of `src` may name of the crate besides itself. The first match counts.
+/// The modules of the crate that each part of `src` may use besides itself. The first match counts.
 const LAYERS: &[(&str, &[&str])] = &[
     ("src/queue/", &["limits"]),
     ("src/log/", &["queue", "limits", "shown", "state_directory", "sys"]),
@@ -71,7 +71,7 @@ const WAITING: [&str; 6] = [
     "src/cli/demo.rs",
 ];
 
-/// What the top level of the repository holds, besides files that begin with a dot and what cargo builds.
+/// The names at the top level of the repository, besides files that begin with a dot and cargo's outputs.
 const TOP_LEVEL: [&str; 11] = [
     "Cargo.toml",
     "Cargo.lock",
@@ -88,14 +88,14 @@ const TOP_LEVEL: [&str; 11] = [
 
 const LONGEST: usize = 700;
 
-/// The most columns of a line of comment, and of a line of prose in a page. Code has 110 (`.rustfmt.toml`).
+/// The maximum width of a comment line, and of a line of prose in a page. Code has 110 columns (`.rustfmt.toml`).
 const COLUMNS: usize = 140;
 
 fn all_sources() -> Vec<(String, String)> {
     sources("src").into_iter().chain(sources("tests")).collect()
 }
 
-/// Whether `word` stands in `code` by itself, not as a part of a longer name.
+/// Whether `word` is in `code` as a whole name, not as a part of a longer one.
 fn has_word(code: &str, word: &str) -> bool {
     let inner = |c: char| c.is_alphanumeric() || c == '_';
     code.match_indices(word)
@@ -111,7 +111,7 @@ fn every_source_says_what_it_is_and_is_not_too_long() {
     }
 }
 
-/// The lines of a page that are prose: not of a table, nor of a block of code.
+/// The lines of prose of a page: those outside of tables and code blocks.
 fn prose(page: &str) -> impl Iterator<Item = &str> {
     let mut fenced = false;
     page.lines().filter(move |line| {
@@ -165,7 +165,7 @@ fn unsafe_fuser_and_the_clock_each_have_their_file() {
     }
 }
 
-/// Ways to print past `src/cli/out.rs`. The macros panic when nobody reads any more.
+/// Ways to print that bypass `src/cli/out.rs`. The macros panic when the reader of the output has gone.
 const PRINTING: [&str; 6] = ["print!", "println!", "eprint!", "eprintln!", "stdout()", "stderr()"];
 
 #[test]
@@ -226,7 +226,7 @@ fn no_layer_knows_what_is_above_it() {
     }
 }
 
-/// Whether a name after `crate::` is that of a module at the top.
+/// Whether a name after `crate::` is that of a top-level module.
 fn is_module(name: &str) -> bool {
     at(&format!("src/{name}.rs")).exists() || at(&format!("src/{name}")).is_dir()
 }
@@ -243,7 +243,7 @@ fn modules_are_found_however_they_are_named() {
 
 #[test]
 fn nothing_is_left_to_be_done() {
-    // Put together here, so that this file does not find itself.
+    // Joined from parts, so that the test does not find this file.
     let marks = [
         concat!("to", "do!"),
         concat!("unimple", "mented!"),
