@@ -1,7 +1,7 @@
 #!/bin/sh
-# What coordinators share: how a task is published, how workers are started, and how one waits for them.
+# Functions of all coordinators: publish a task, start workers, and wait for them.
 # Sourced by the use cases, in a mounted project.
-# May assume: that $here is the directory of these scripts.
+# May assume: $here is the directory of these scripts.
 : "${here:?}"
 
 # publish ID LINE…: write an instruction file.
@@ -11,12 +11,12 @@ publish() {
     printf '%s\n' "$@" > "tasks/$publish_as.md"
 }
 
-# hire NAME SCRIPT [WORDS]: start a worker who does its tasks as SCRIPT says, and can do what WORDS say.
+# hire NAME SCRIPT [WORDS]: start a worker that does its tasks with SCRIPT and has the capabilities WORDS.
 hire() {
     CREWFS_WORKER=$1 CAPABILITIES=${3-} sh "$here/worker.sh" "$here/$2" &
 }
 
-# Wait until no task is left that could still be done, and until the workers have stopped by themselves.
+# Wait until no task is ready or claimed, and until the workers have stopped by themselves.
 finish() {
     while grep -Eq '"status":"(ready|claimed)"' tasks/queue.json; do
         sleep 0.1
@@ -24,7 +24,7 @@ finish() {
     wait
 }
 
-# count STATE: how many tasks are in it.
+# count STATE: the number of tasks in this state.
 count() {
     grep -c "\"status\":\"$1\"" tasks/queue.json || true
 }

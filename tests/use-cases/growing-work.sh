@@ -1,5 +1,5 @@
 #!/bin/sh
-# The work of growing.sh: something that takes a moment.
+# The work of growing.sh: takes a moment.
 work() {
     sleep 0.05
     echo "$1 took a moment"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# More work than expected: workers are added while it goes on, as long as too much of it waits.
+# More work than expected: workers are added while the work goes on, as long as too many tasks wait.
 # usage, in a mounted project: growing.sh [TASKS [WORKERS]]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,10 +15,10 @@ done
 
 hired=1
 hire worker-1 growing-work.sh
-# How much is too much shows when the first one is at work.
+# Compare the number of waiting tasks only after the first worker has begun.
 while [ "$(count claimed)" -eq 0 ]; do sleep 0.1; done
 while ready=$(count ready) && [ "$ready" -gt 0 ]; do
-    # A new one finds its work by itself; nobody tells it, and nobody else has to know.
+    # A new worker finds its tasks by itself; the other workers need not know of it.
     if [ $hired -lt "$most" ] && [ "$ready" -gt $((5 * hired)) ]; then
         hired=$((hired + 1))
         hire "worker-$hired" growing-work.sh

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The work of modules.sh: build one module from those that it needs, which must be there.
+# The work of modules.sh: build one module from the modules that it needs, which must exist.
 work() {
     needs=
     while read -r first rest; do

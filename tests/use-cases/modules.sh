@@ -1,5 +1,5 @@
 #!/bin/sh
-# A shop in modules that need each other. Each is built as soon as those that it needs are there.
+# A shop in modules that need each other. Each module is built as soon as the modules that it needs are built.
 # usage, in a mounted project: modules.sh
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,7 +12,7 @@ module() {
     publish "$name" "---" "needs: [$*]" "---" "# Build $name" "Write build/$name.txt from: $*"
 }
 mkdir -p build
-# The order of writing does not matter.
+# The tasks may be written in any order.
 module release "tests, docs"
 module tests "backend, frontend"
 module docs backend

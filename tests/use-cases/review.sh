@@ -11,7 +11,7 @@ mkdir -p changes
 n=0
 while [ $n -lt "$changes" ]; do
     n=$((n + 1))
-    # Every seventh leaves something for later, and the last one was never pushed.
+    # Every seventh change has a `later` comment, and the last change was never pushed.
     case $((n % 7)) in
         0) line="+    // later: check the length" ;;
         *) line="+    return total * $n;" ;;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The work of specialists.sh: leave one's name.
+# The work of specialists.sh: write the worker's name.
 work() {
     sleep 0.05
     echo "$CREWFS_WORKER" > "work/$1.txt"

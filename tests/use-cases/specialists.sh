@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tasks that not everybody can do, and specialists for them. Nobody hands them out.
+# Tasks that only some workers can do, and specialists for them. No coordinator assigns the tasks.
 # usage, in a mounted project: specialists.sh [TASKS_OF_EACH_SORT]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
