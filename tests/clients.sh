@@ -1,7 +1,7 @@
 #!/bin/sh
-# Real agent programs work in a real mount, against a scripted stand-in for their models. Arguments: parts of the names of
-# scenarios. CREWFS_KEEP=1 leaves what they wrote. It takes some minutes and 1.3 GB below target/tools: too much for CI.
-# May assume: Debian or its like, Rust, npm's registry, root or sudo. Must never: let a client reach a network.
+# Real agent programs work in a real mount, against a scripted stand-in for their models. Arguments: parts of the names of scenarios.
+# CREWFS_KEEP=1 keeps the files that they write. A run takes some minutes, and 1.3 GB below target/tools: too much for CI.
+# May assume: Debian or a distribution based on it, Rust, npm's registry, root or sudo. Must never: let a client reach a network.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -22,7 +22,7 @@ CREWFS=$(cd "$target/debug" && pwd)/crewfs
 node=$(command -v node)
 as_root=
 [ "$(id -u)" = 0 ] || as_root=sudo
-# A network namespace of their own, with nothing in it but loopback.
+# A network namespace of their own that has only loopback.
 $as_root env CREWFS="$CREWFS" CREWFS_CLIENTS="$CREWFS_CLIENTS" CREWFS_KEEP="${CREWFS_KEEP:-}" \
     unshare --net -- sh -c 'ip link set lo up && exec timeout --kill-after=60 1500 "$@"' sh \
     "$node" tests/clients/main.mjs "$@"

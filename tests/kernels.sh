@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Boot Debian's kernels, one after another, run tests in each, and print a table: what passed where.
+# Boot Debian's kernels one after another, run tests in each, and print a table of the results.
 #
 #   tests/kernels.sh [--dir DIR] [--kernels 5.10,6.1,6.12] [--minutes N] [--slowness N] [CHECK…]
 #
-# A check is `demo`, or a program of tests with parts of names: `mount`, `proof:race::,deaths::`. Without one: those of `checks` below.
-# What was made in DIR (target/kernels) is there the next time; each kernel's console, and all that its tests said, is there too.
-# May assume: Debian, root or sudo, what `cargo test` builds. Must never: change what apt knows of this machine, leave a guest running, or
-# wait for one longer than it may take. A guest sees a copy of the sources and the programs, at the same places, and its disks are thrown away.
+# A check is `demo`, or a test program with parts of names: `mount`, `proof:race::,deaths::`. The default is the list `checks` below.
+# DIR (target/kernels) keeps the images for the next run, each kernel's console, and all output of its tests.
+# May assume: Debian, root or sudo, what `cargo test` builds. Must never: change apt's state on this machine, leave a guest running, or
+# wait for a guest past its time limit. A guest sees a copy of the sources and the programs at the same paths. Its disks are discarded.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 kernels=5.10,6.1,6.12 dir=${CARGO_TARGET_DIR:-target}/kernels minutes=90 slowness=8
 checks=(demo 'proof:race::,kill::,deaths::' core mount)
-# What is in the image besides a minimal Debian: the needs of the tests.
+# The packages in the image besides a minimal Debian: the needs of the tests.
 needs=fuse3,git,ca-certificates,rsync,python3,procps,psmisc,kmod,attr,acl,libacl1-dev,ripgrep,sqlite3,jq,make,patch,gcc,libc6-dev
 needs=$needs,inotify-tools,tmux,busybox,openssh-server,openssh-client,sshfs,iproute2,e2fsprogs,vim,nano,emacs-nox,xz-utils
-# The system of the image: that of this machine, so that what is built here runs there.
+# The image has the release of this machine, so that programs built here run there.
 # shellcheck source=/dev/null
 release=$(. /etc/os-release && echo "$VERSION_CODENAME")
-# Where kernels are looked for.
+# The releases in which the script looks for kernels.
 suites='bullseye bookworm trixie'
 
 fail() { echo "kernels.sh: $*" >&2 && exit 1; }
@@ -57,13 +57,13 @@ trap ended EXIT
 trap 'exit 130' HUP INT TERM
 rm -rf "$dir/scratch" && mkdir "$dir/scratch"
 
-# The first that apt asks for this release, in either form that it takes. They are apt's variables, not those of the shell.
+# The first mirror that apt asks for this release, in either form of apt's configuration. The variables are apt's, not the shell's.
 # shellcheck disable=SC2016
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT)' 2>/dev/null | sed -n "s, $release main$,,p" | head -n 1)
 mirror=${mirror:-http://deb.debian.org/debian}
 mirror=${mirror%/}
 
-# apt with lists of its own, for releases that this machine does not have.
+# apt with separate lists, for releases that this machine does not use.
 apt() {
     local program=$1
     shift
@@ -71,7 +71,7 @@ apt() {
         -o Dir::Etc::sourcelist="$dir/apt/sources" -o Dir::Etc::sourceparts=- -o Acquire::Languages=none -o APT::Sandbox::User= "$@"
 }
 
-# Where the newest kernel of this series is: its folder. One that is there is kept, also without a net.
+# Make the folder of the newest kernel of this series. A folder that exists is kept, so that the script needs no network then.
 prepare() {
     local series=$1 folder=$dir/kernel-$1 package version part modules
     [ ! -e "$folder/made" ] || return 0
@@ -96,13 +96,13 @@ prepare() {
     for part in "$dir"/scratch/kernel/*.deb; do dpkg-deb -x "$part" "$dir/scratch/kernel/files" && rm "$part"; done
     cp "$dir/scratch/kernel/files/boot/vmlinuz-$version" "$folder/vmlinuz"
     modules=$(find "$dir/scratch/kernel/files" -path '*/lib/modules' -type d)
-    # What no guest has.
+    # Drivers for devices that no guest has.
     for part in sound drivers/gpu drivers/net drivers/media drivers/infiniband drivers/staging drivers/iio drivers/scsi; do
         rm -rf "$modules/$version/kernel/$part"
     done
     depmod -b "${modules%/lib/modules}" "$version"
 
-    # It loads what leads to the disks, and goes on there.
+    # The initial system loads the modules for the disks, and continues on the disk.
     local start=$dir/scratch/kernel/start
     mkdir -p "$start"/{dev,proc,root,modules}
     cp "$(find "$dir/scratch/kernel/files" -path '*bin/busybox')" "$start/busybox"
@@ -130,12 +130,12 @@ prepare() {
     echo "$version" >"$folder/made"
 }
 
-# An image with the files of a directory, and so many MiB more.
+# Make an image with the files of a directory, and with this many MiB more.
 image() {
     local size
     size=$($as_root du -sm "$1" | cut -f 1)
     rm -f "$2.new"
-    # Files of any time have one of birth there, without which crewfs does not remember much.
+    # Inodes of 256 bytes have a birth time. Without one, crewfs lets the kernel cache little.
     $as_root mke2fs -q -t ext4 -I 256 -N $((size * 64 + 65536)) -d "$1" "$2.new" "$((size + size / 4 + $3))M" >/dev/null
     $as_root chown "$(id -u):$(id -g)" "$2.new"
     mv "$2.new" "$2"
@@ -156,7 +156,7 @@ fi
 for kernel in ${kernels//,/ }; do prepare "$kernel"; done
 
 step "the tests"
-# With any of them comes the program that they test.
+# Each test program comes with the program crewfs, which it tests.
 programs=(--test mount)
 for check in "${checks[@]}"; do [ "$check" = demo ] || programs+=(--test "${check%%:*}"); done
 cargo test --locked --no-run "${programs[@]}" >"$dir/scratch/built" 2>&1 || { cat "$dir/scratch/built" >&2 && fail "the tests cannot be built"; }
@@ -178,7 +178,7 @@ printf "sources='%s'\ntarget='%s'\nslowness=%s\nminutes=%s\n" "$PWD" "$target" "
 cp tests/kernels/guest.sh "$files/guest.sh"
 image "$files" "$dir/scratch/files.img" 512
 
-# Boot one in which the check stands, with this way to run it. What it says is in its folder.
+# Boot the kernel of a folder with this accelerator. Its output goes to the folder.
 boot() {
     local folder=$1 accel=$2 seconds=$3 code=0
     shift 3
@@ -194,7 +194,7 @@ boot() {
     return "$code"
 }
 
-# Whether a device is there says little: a kernel that finds no disk ends within seconds, if it runs at all.
+# The presence of /dev/kvm proves little. So boot without disks: where KVM works, the kernel panics within seconds.
 accel=tcg,thread=multi
 first=$dir/kernel-${kernels%%,*}
 if [ -w /dev/kvm ] && boot "$first" kvm 20 >/dev/null 2>&1 && grep -q 'Kernel panic' "$first/console"; then accel=kvm; fi
@@ -214,7 +214,7 @@ for kernel in ${kernels//,/ }; do
 done
 printf '\n'
 
-# Passed/failed and seconds; what failed below.
+# Each cell shows passed/failed and seconds. Failed tests follow below.
 code=0
 {
     printf 'check'

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Build what operators install, the Debian package and the tarball, look at what is in them, and in a Debian 11, 12 and 13 of their
-# own install each, let it work, and take it away again (userland.sh). Run twice, the systems are there from the first time.
-# May assume: Debian or its like, root or sudo, Rust, and Debian's mirror. Must never: install anything of it on this machine.
+# Build the Debian package and the tarball, and check their contents. In a Debian 11, 12 and 13 of their own, install each, use it, and
+# remove it again (userland.sh). A second run uses the systems of the first.
+# May assume: Debian or a distribution based on it, root or sudo, Rust, and Debian's mirror. Must never: install any of it on this
+# machine.
 set -eu
 cd "$(dirname "$0")/.."
 as_root=
 [ "$(id -u)" = 0 ] || as_root=sudo
-# What only root uses is not in each user's path.
+# Programs for root alone are not in each user's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 
 mount-scripts/need-rust.sh
@@ -35,7 +36,7 @@ for file in usr/bin/crewfs usr/sbin/mount.crewfs usr/sbin/umount.fuse.crewfs 'us
 done
 grep -q '^Depends: fuse3$' "$work/control/control" || fail "the package depends on something else than fuse3"
 shellcheck "$work"/control/p*
-# They differ in what only one of them needs, and in the directory in which zsh looks.
+# The two differ only in files that one of them needs, and in the directory in which zsh looks.
 for only in doc/crewfs/copyright doc/crewfs/changelog.Debian.gz lintian/overrides/crewfs; do rm "$work/files/usr/share/$only"; done
 for only in doc/crewfs/LICENSE crewfs/install.sh crewfs/postinst crewfs/prerm; do [ -s "$work/unpacked/share/$only" ] || fail "share/$only is not in the tarball"; done
 in_one=$(cd "$work/files/usr" && find . -type f -exec sha256sum {} + | sed 's/vendor-completions/site-functions/' | sort)
@@ -54,7 +55,7 @@ cp "$crewfs" "$work/empty"
 $as_root chroot "$work/empty" /crewfs --version
 
 step "lintian"
-# Documents and scripts are the sources' own; what lintian calls an error is one.
+# Fails on lintian's errors only: documents and scripts are the same as in the sources.
 lintian --fail-on error --tag-display-limit 0 "$deb"
 
 step "manual pages"
@@ -78,7 +79,7 @@ mkdir "$work/given"
 cp "$deb" "$work/given/crewfs.deb"
 cp "$tarball" "$work/given/crewfs.tar.gz"
 cp tests/userland.sh "$work/given"
-# Side by side, as they wait most of the time. What is written there goes to memory, and with the system.
+# The systems run side by side, because they wait most of the time. Their writes go to memory and are lost with the system.
 in_debian() {
     $as_root env SYSTEMD_SECCOMP=0 timeout 120 systemd-nspawn --quiet --register=no --keep-unit --private-network --volatile=overlay \
         --bind=/dev/fuse --resolv-conf=off --timezone=off --link-journal=no --as-pid2 --machine="crewfs-$2-$1-$$" \
@@ -111,7 +112,7 @@ dpkg-deb -x "$work"/busybox-static_*.deb "$small"
 mkdir -p "$small/proc" "$small/dev" "$small/tmp" "$small/srv" "$small/opt/given" "$small/etc" "$small/usr/bin" "$small/usr/sbin" "$small/sbin"
 touch "$small/dev/null" "$small/dev/fuse"
 cp "$work"/given/* "$small/opt/given"
-# What is mounted there is seen by what runs there alone, and goes with it.
+# In mount and process namespaces of its own, so that its mounts end with it.
 # shellcheck disable=SC2016
 $as_root timeout 120 unshare --mount --pid --fork sh -eu -c '
     mount -t proc proc "$1/proc"

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Install what the tests need, and run all of them, whatever fails. Arguments go to cargo test. At the end stands what failed.
-# May assume: Debian or its like, Rust, and root or sudo. Must never: leave the device of FUSE with other rights than it had.
+# Install the needs of the tests, and run all of them even if some fail. Arguments go to cargo test. The end of the output lists the
+# failed tests.
+# May assume: Debian or a distribution based on it, Rust, and root or sudo. Must never: leave the FUSE device with a changed mode.
 set -eu
 cd "$(dirname "$0")/.."
 as_root=
@@ -11,26 +12,26 @@ mount-scripts/prepare-fuse.sh
 mount-scripts/install-needs.sh ca-certificates gcc libc6-dev git rsync python3 util-linux e2fsprogs vim nano emacs-nox jq \
     shellcheck stress-ng libacl1-dev acl attr make patch sqlite3 ripgrep inotify-tools chromium tmux dash busybox \
     openssh-server openssh-client sshfs iproute2
-# Whoever has node from elsewhere keeps it.
+# A node from another source is kept.
 command -v npm >/dev/null || mount-scripts/install-needs.sh nodejs npm
-# What only root uses is not in everybody's path.
+# Programs for root alone are not in every user's PATH.
 PATH=$PATH:/usr/sbin:/sbin
 
-# Suites for filesystems, kept where cargo builds: they are there the next time.
+# Test suites for filesystems. They stay in cargo's target directory for the next run.
 tools=${CARGO_TARGET_DIR:-target}/tools
 mkdir -p "$tools"
 env -u RUSTFLAGS cargo install --quiet --locked --debug --root "$tools" pjdfstest@0.2.2 fsx@0.3.2
 PATH=$(cd "$tools" && pwd)/bin:$PATH
 export PATH
 
-# A small system for what an operator runs, kept there too.
+# A small system for the tests of operators' scripts, which stays there too.
 mount-scripts/install-needs.sh debootstrap systemd-container
 tests/operator/machine.sh "$tools/machine"
 
 said=$(mktemp -d)
 device=/dev/fuse narrow='' running=''
 
-# Whatever ends this script, the device gets back the rights that it had, unless it has been given others meanwhile.
+# However this script ends, the device gets its old mode back, unless its mode was changed meanwhile.
 give_back() {
     rm -rf "$said"
     if [ -n "$narrow" ] && [ "$(stat -c %a "$device")" = 666 ]; then
@@ -39,13 +40,13 @@ give_back() {
     fi
 }
 
-# A shell runs its traps while it waits for a child in the background, never for one in the foreground.
+# A shell runs its traps while it waits for a background child, but not while it waits for a foreground one.
 interrupted() {
     trap '' HUP INT PIPE TERM
     if [ -n "$running" ]; then
-        # The test that runs at the moment is a child of cargo, and would go on without it.
+        # The running test program is a child of cargo, and would survive cargo.
         tests=$(cat "/proc/$running/task/"*/children 2>/dev/null || true)
-        # They are separate numbers on purpose.
+        # The process ids are separate words on purpose.
         # shellcheck disable=SC2086
         kill "$running" $tests 2>/dev/null || true
         wait "$running" || true
@@ -58,7 +59,7 @@ trap 'interrupted 130' INT
 trap 'interrupted 141' PIPE
 trap 'interrupted 143' TERM
 
-# Ordinary users mount in some tests. Where udev runs, the device is theirs already.
+# Some tests mount as ordinary users. Where udev runs, these may use the device already.
 case $(stat -c %a "$device") in
     *[67]) ;;
     *)
@@ -73,8 +74,8 @@ shellcheck -x hooks/*.sh mount-scripts/*.sh mount-scripts/*mount.crewfs mount-sc
     tests/use-cases/*.sh tests/kernels/*.sh src/cli/demo/*.sh .ci/run .githooks/* || failed='  shellcheck: what it says stands before the tests
 '
 
-# Into a file, because a pipe would be held open by whatever a test has left behind. In the background a shell turns off the signals
-# of the keyboard for a command, and tests need them.
+# The output goes to a file, because a process that a test has left behind would hold a pipe open. The shell makes background commands
+# ignore the keyboard's signals, but tests need them.
 : >"$said/tests"
 env --default-signal=INT,QUIT cargo test --locked --no-fail-fast "$@" >>"$said/tests" 2>&1 &
 running=$!
@@ -85,7 +86,7 @@ wait "$running" || code=$?
 running=''
 wait "$shown" || true
 
-# The names that each program of tests ends its output with, up to cargo's line that this program failed.
+# The names of failed tests at the end of each test program's output, up to cargo's line that this program failed.
 failed=$failed$(awk '
     /^failures:$/ { names = "" }
     /^    [^ ]+$/ { names = names "    " $1 "\n" }

@@ -1,12 +1,12 @@
 #!/bin/sh
-# In the system that this runs in, install crewfs from the package or the tarball, let it work, install it again, and take it away.
-# Run by package.sh as root, in a system that is thrown away: userland.sh package|tarball|small
-# May assume: a minimal Debian with fuse3, or for "small" no more than busybox; what was built in /opt/given, and /dev/fuse.
+# Install crewfs from the package or the tarball in the system where this script runs, use it, install it again, and remove it.
+# package.sh runs this as root in a system that is discarded afterwards: userland.sh package|tarball|small
+# May assume: a minimal Debian with fuse3, or for "small" only busybox; the build results in /opt/given, and /dev/fuse.
 set -eu
 export DEBIAN_FRONTEND=noninteractive PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 fail() { echo "userland.sh: $1" >&2 && exit 1; }
 
-# says TEXT COMMAND…: whether a command says this, with any exit code.
+# says TEXT COMMAND…: assert that the output of a command contains this text, with any exit code.
 says() {
     text=$1 && shift
     said=$("$@" 2>&1) || true
@@ -16,7 +16,7 @@ says() {
     esac
 }
 
-# All that lies in the system, but for what dpkg and useradd keep of before.
+# All files of the system, except backups by dpkg and useradd.
 listing() {
     find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /srv -o -path /var/lib/dpkg \
         -o -path /var/log -o -path /var/cache -o -path '/etc/*-' -o -path '/etc/sub?id' -o -path /etc/.pwd.lock \) -prune -o \
@@ -43,10 +43,10 @@ is_mounted_by_its_type() {
     rmdir /srv/place
 }
 
-# task ID PLACE: publish it, claim it, finish it.
+# task ID PLACE: publish, claim and complete a task.
 task() {
     echo "# Task: The task $1" >"$2/tasks/$1.md"
-    # The worker's name is that with which its program, here a shell, was started.
+    # The worker's name comes from the environment with which its program, here a shell, was started.
     # shellcheck disable=SC2016
     (cd "$2" && CREWFS_WORKER=worker-1 sh -euc '
         touch tasks/claim/next
@@ -62,10 +62,10 @@ by_package() {
     mkdir -p /etc/crewfs /etc/systemd/system/multi-user.target.wants
     echo 'source = "/srv/project"' >/etc/crewfs/project.toml
     ln -s /usr/lib/systemd/system/crewfs@.service /etc/systemd/system/multi-user.target.wants/crewfs@project.service
-    # An upgrade, and a tarball on top.
+    # An upgrade, and then an attempt to install the tarball over it.
     dpkg -i /opt/given/crewfs.deb
     says 'installed here as a package already' /opt/crewfs/install.sh
-    # Removal and purge leave what was configured.
+    # Removal and purge keep the configuration.
     dpkg -r crewfs
     [ ! -e /usr/bin/crewfs ] || fail "removal leaves the program"
     dpkg -P crewfs
@@ -85,13 +85,13 @@ by_tarball() {
     says "belongs to the system's own packages" /opt/crewfs/install.sh --prefix /usr
     says 'is no option' /opt/crewfs/install.sh --yes
     says 'this script has installed nothing below /usr/local' /opt/crewfs/install.sh --uninstall
-    # For a user alone.
+    # An installation for one user.
     says 'left out' runuser -u agent -- /opt/crewfs/install.sh --prefix /home/agent/.local
     says 'crewfs ' runuser -u agent -- /home/agent/.local/bin/crewfs --version
     says 'cannot be written to' runuser -u daemon -- /home/agent/.local/share/crewfs/install.sh --uninstall --prefix /home/agent/.local
     runuser -u agent -- /home/agent/.local/share/crewfs/install.sh --uninstall --prefix /home/agent/.local
     unchanged /tmp/with_agent
-    # What is missing is said, and installed all the same.
+    # The script names a missing package, and installs anyway.
     mv /usr/bin/fusermount3 /tmp
     says 'install the package fuse3' /opt/crewfs/install.sh
     mv /tmp/fusermount3 /usr/bin
@@ -100,7 +100,7 @@ by_tarball() {
     works
     is_mounted_by_its_type
     says 'is installed in /usr/local already' dpkg -i /opt/given/crewfs.deb
-    # Over an older one, which had a file more, and after an installation that was ended half-way.
+    # Install over an older version, which had one file more, and after an interrupted installation.
     echo 'file /usr/local/share/crewfs/older' >>/usr/local/share/crewfs/installed
     touch /usr/local/share/crewfs/older /usr/local/bin/crewfs.new
     rm /usr/local/share/man/man1/crewfs.1.gz
@@ -122,7 +122,7 @@ by_small() {
     /usr/local/share/crewfs/install.sh --uninstall
 }
 
-# unchanged LISTING: the system is as it was then.
+# unchanged LISTING: assert that the system is as it was then.
 unchanged() {
     listing >/tmp/now
     diff "$1" /tmp/now || fail "the system is not as it was before: taking crewfs away leaves something, or takes too much"

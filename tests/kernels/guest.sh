@@ -1,6 +1,6 @@
 #!/bin/bash
-# The first program of a guest of tests/kernels.sh: it runs the checks and says how each ended, on the second serial port.
-# May assume: an image with the tests' needs, and at /mnt the files of this run. Must never: run longer than it may, or return.
+# The first program of a guest of tests/kernels.sh. It runs the checks, and reports the outcome of each on the second serial port.
+# May assume: an image with the needs of the tests, and the files of this run at /mnt. Must never: run past its time limit, or return.
 set -u
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TMPDIR=/tmp CI=true RUST_BACKTRACE=0
 
@@ -16,7 +16,7 @@ mount -t tmpfs -o mode=755 run /run
 stty -F /dev/ttyS1 raw 2>/dev/null
 exec </dev/null >/dev/ttyS1 2>&1
 
-# As on a machine that systemd has started.
+# The limit of a machine that systemd has started.
 ulimit -Hn 524288
 ulimit -Sn 20000
 hostname guest
@@ -28,7 +28,7 @@ chmod 1777 /tmp
 
 # shellcheck source=/dev/null
 . /mnt/settings
-# The sources, and what was built of them, are where the programs look for them.
+# Mount the sources and the built programs at the paths where the programs look for them.
 # shellcheck disable=SC2154
 mkdir -p "$sources"
 mount --bind /mnt/sources "$sources"
@@ -41,22 +41,22 @@ export CREWFS_TEST_SLOWNESS=$slowness
 # shellcheck disable=SC2154
 end=$((minutes * 60))
 
-# Threads that wait where nothing can wake them, with what they wait for: as the kernel says it by itself, since a look at such a one
-# may wait for the same.
+# The threads that no signal can wake, and what each waits for. The kernel prints the list itself, because reading about such a thread
+# from /proc may block on the same thing.
 stuck() {
     dmesg -C
     echo w >/proc/sysrq-trigger
     dmesg --color=never
 }
 
-# Run a program, no longer than the guest has, and say which tests have ended meanwhile, and why one failed; what then still runs says
-# where it hangs.
+# Run a program until the guest's time is over at most. Print which tests have ended meanwhile, and why one failed; if the program still
+# runs at the end, print where it hangs.
 run() {
     local code=0 child shown
     : >/tmp/said
     tail -n +1 -f /tmp/said | grep --line-buffered -a -A 4 '^test \|^thread .* panicked at ' &
     shown=$!
-    # A shell without job control has what it runs in the background ignore these, and all that descends from it.
+    # A shell without job control makes background commands and their children ignore these signals; undo that.
     env --default-signal=INT,QUIT "$@" >>/tmp/said 2>&1 &
     child=$!
     while kill -0 "$child" 2>/dev/null && [ "$SECONDS" -lt "$end" ]; do
@@ -84,12 +84,12 @@ while read -r check; do
     else
         program=${check%%:*} filters=()
         [ "$program" = "$check" ] || IFS=, read -ra filters <<<"${check#*:}"
-        # A program that is stopped tells nothing of what it has kept until its end.
+        # A program that is killed loses the output that it still buffers.
         run "/mnt/$program" --test-threads 6 --nocapture "${filters[@]}" || code=$?
         passed=$(grep -ac '^test .* \.\.\. ok$' /tmp/said)
         failed=$(grep -ac '^test .* \.\.\. FAILED$' /tmp/said)
         sed -n "s/^test \(.*\) \.\.\. FAILED$/@failed $program \1/p" /tmp/said
-        # Its failures account for its code.
+        # Its failed tests explain its exit code.
         [ "$failed" = 0 ] || [ "$code" = 124 ] || code=0
     fi
     grep -q '^skipped' /tmp/said && grep '^skipped' /tmp/said
@@ -97,6 +97,6 @@ while read -r check; do
     echo "@check $check $passed $failed $((SECONDS - begin)) $code"
 done </mnt/checks
 echo "@end"
-# At once: what hangs keeps nothing.
+# Power off at once: a hanging process must not delay it.
 echo o >/proc/sysrq-trigger
 sleep 60
