@@ -1,4 +1,4 @@
-// Anthropic's Messages API, as far as Claude Code and opencode speak it: a request as a conversation, an action as an
+// Anthropic's Messages API, as far as Claude Code and opencode use it: turns a request into a conversation, and an action into an
 // answer.
 // May assume: the tools of one of the two. Must never: decide anything.
 import { newId, stepOf } from './ids.mjs';
@@ -12,7 +12,7 @@ const CALLS = {
     write: (write, at) => ['Write', { file_path: at(write.path), content: write.text }],
 };
 
-/** opencode has the same tools, with names of its own for them and for what they take. */
+/** opencode has the same tools, with other names for the tools and their arguments. */
 const small = (name) => name.toLowerCase();
 const camel = (name) => name.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
 
@@ -24,7 +24,7 @@ function* happened(messages) {
         for (const part of typeof content === 'string' ? [{ type: 'text', text: content }] : content) {
             if (part.type === 'tool_result') {
                 const text = asText(part.content);
-                // opencode does not say how a command ended.
+                // opencode does not report how a command ended.
                 const failed = part.is_error === true || /^(?:cat|touch|\S*sh): .*: /m.test(text);
                 yield { step: stepOf(part.tool_use_id), text, failed };
             } else if (part.type === 'text') {

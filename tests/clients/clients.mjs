@@ -1,6 +1,6 @@
-// The real agent programs: which versions, and how each is started as a worker that nobody looks at.
-// May assume: the packages of package.json are installed in CREWFS_CLIENTS. Must never: give a client more of the
-// environment than stands here.
+// The real agent programs: their versions, and how each is started as an unattended worker.
+// May assume: the packages of package.json are installed in CREWFS_CLIENTS. Must never: give a client more of the environment than this
+// file lists.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -12,11 +12,11 @@ function put(path, text) {
 }
 
 /**
- * `setUp(home, place)` writes what a client has to find in its home, and `start(place)` gives arguments and environment. A
+ * `setUp(home, place)` writes the files that a client needs in its home. `start(place)` returns arguments and environment. A
  * place is `{ url, name, project, prompt }`.
- * `once`: it ends with its first turn, whatever its hook says.
- * `rewrites`: before it writes over a whole file, it sees to it that the model knows what is there. Others read the file
- * themselves just before, so for the mount their worker knows what it destroys.
+ * `once`: the client ends with its first turn, whatever its hook answers.
+ * `rewrites`: before it overwrites a whole file, the client makes sure that the model has read the file. Other clients read the
+ * file themselves just before, so for the mount their worker has read what it overwrites.
  */
 export const CLIENTS = {
     claude: {
@@ -57,7 +57,7 @@ export const CLIENTS = {
         },
         start: ({ url, name, prompt }) => ({
             args: ['--model', 'gemini-2.5-pro', '--yolo', '-p', prompt],
-            // Its option for that, --skip-trust, comes too late for the hooks of a project.
+            // Gemini's option for this, --skip-trust, takes effect too late for the hooks of a project.
             env: { GOOGLE_GEMINI_BASE_URL: url, GEMINI_API_KEY: name, GEMINI_CLI_TRUST_WORKSPACE: 'true' },
         }),
     },
@@ -71,7 +71,7 @@ export const CLIENTS = {
         },
         start: ({ prompt }) => ({
             args: ['run', prompt],
-            // It looks for a list of models and for a package, and without a network it would look for minutes.
+            // opencode asks for a list of models and for a package; without a network it would retry for minutes.
             env: { OPENCODE_DISABLE_MODELS_FETCH: '1', npm_config_fetch_retries: '0' },
         }),
     },

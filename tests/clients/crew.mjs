@@ -1,5 +1,5 @@
-// A crew in a project of its own: the project mounted for real, the stand-in beside it, and real clients as workers.
-// May assume: the program crewfs in CREWFS. Must never: leave a mount or a process behind, whatever happens.
+// Workers in a project of their own: the project really mounted, the stand-in for the model APIs, and real clients.
+// May assume: the program crewfs in CREWFS. Must never: leave a mount or a process behind, even after a failure.
 import { execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,7 +11,7 @@ import { serve } from './server.mjs';
 const quietly = { encoding: 'utf8', stdio: 'pipe', timeout: 60_000 };
 const crewfs = (...args) => execFileSync(process.env.CREWFS, args, quietly);
 
-/** Wait for what is true at some time, and fail with its name if it is not within the limit. */
+/** Wait until a condition is true. Fail with its name after the limit. */
 export async function until(what, limit, holds) {
     const end = Date.now() + limit;
     for (;;) {
@@ -28,13 +28,13 @@ export async function until(what, limit, holds) {
 
 const crews = new Set();
 
-/** End all that is still there: for whoever is told to stop in the middle. */
+/** End everything that still runs; for a signal in the middle of a run. */
 export const endAll = () => Promise.all([...crews].map((crew) => crew.end()));
 
 export class Crew {
     workers = [];
 
-    /** `clients`: which programs will work here. `think`: the model behind them. `options`: of the mount. */
+    /** `clients`: the programs that will work here. `think`: their model. `options`: mount options. */
     static async gather({ clients, think, options }) {
         const crew = new Crew();
         crews.add(crew);
@@ -63,7 +63,7 @@ export class Crew {
         writeFileSync(this.path(`tasks/${id}.md`), text);
     }
 
-    /** Start a real client, as a worker of this name or as nobody. Its output goes to a file in its home. */
+    /** Start a real client, with this worker name or without one. Its output goes to a file in its home. */
     start(client, name, prompt, { anonymous = false } = {}) {
         const home = join(this.place, name);
         const at = { url: `http://127.0.0.1:${this.server.port}`, name, project: this.project, prompt };
@@ -90,13 +90,13 @@ export class Crew {
         return worker;
     }
 
-    /** What the log says: without the mount, so without being heard as anybody. */
+    /** The events of the log, read without the mount, so that no read counts as a worker's. */
     events() {
         const lines = crewfs('log', this.project).trim().split('\n');
         return lines.filter(Boolean).map((line) => JSON.parse(line));
     }
 
-    /** How many events of a kind there were, of anybody or of one worker. */
+    /** The number of events of a kind, of one worker or of all. */
     count(kind, name) {
         return this.events().filter(({ event, worker }) => event === kind && (name ?? worker) === worker).length;
     }
@@ -105,7 +105,7 @@ export class Crew {
         return this.server.requests.filter((request) => request.name === name && request.acting);
     }
 
-    /** How many changes the write locks refused so far, for whatever reason. */
+    /** The number of changes that the write locks have refused so far, for any reason. */
     refused() {
         const metrics = readFileSync(this.path('tasks/metrics.prom'), 'utf8');
         const counts = metrics.matchAll(/^crewfs_refused_changes_total\{.*\} (\d+)$/gm);
@@ -120,7 +120,7 @@ export class Crew {
         return readFileSync(join(this.place, name, 'output'), 'utf8');
     }
 
-    /** Whether each has ended its turn and waits in its stop hook. Fails when somebody has gone who should not. */
+    /** Whether each worker has ended its turn and waits in its stop hook. Fails when a worker has ended too early. */
     rests() {
         return this.workers.every(({ client, name, ended }) => {
             if (ended && !CLIENTS[client].once) {
@@ -130,7 +130,7 @@ export class Crew {
         });
     }
 
-    /** End whoever still works, unmount, and take everything away; or keep the files for who looks for a reason. */
+    /** End all workers, unmount, and remove everything; `keep` leaves the files for a diagnosis. */
     async end({ keep = false } = {}) {
         crews.delete(this);
         for (const { process, ended } of this.workers) {
@@ -138,7 +138,7 @@ export class Crew {
                 try {
                     globalThis.process.kill(-process.pid, 'SIGKILL');
                 } catch {
-                    // It ended just now.
+                    // The process has ended just now.
                 }
             }
         }

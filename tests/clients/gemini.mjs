@@ -1,10 +1,10 @@
-// Google's Gemini API, as far as Gemini CLI speaks it: a request as a conversation, an action as an answer.
+// Google's Gemini API, as far as Gemini CLI uses it: turns a request into a conversation, and an action into an answer.
 // May assume: the tools of Gemini CLI. Must never: decide anything.
 import { newId, stepOf } from './ids.mjs';
 
 export const path = /^\/v1beta\/models\/[^/]*:streamGenerateContent$/;
 
-/** What the client and its hooks add, in tags, and then the prompt. */
+/** The text that the client and its hooks add, in tags, and then the prompt. */
 const TEXT = /^(?<notes>(?:<(?<tag>\w+_context)>[^]*?<\/\k<tag>>\s*)*)(?<said>[^]*)$/;
 
 const CALLS = {

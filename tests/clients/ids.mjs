@@ -1,4 +1,4 @@
-// Ids of messages and calls. That of a call carries the step, so that an answer to it says which step it belongs to.
+// Ids of messages and calls. The id of a call contains the step, so that its answer can be assigned to the step.
 let count = 0;
 
 export function newId(prefix, step = 'text') {

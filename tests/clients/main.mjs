@@ -1,4 +1,4 @@
-// Runs the scenarios that are named in the arguments, by a part of the name, or all; exit code 0 if all was well.
+// Runs all scenarios, or those whose names contain an argument. Exits with 0 if all succeed.
 import { endAll } from './crew.mjs';
 import { SCENARIOS, run } from './scenarios.mjs';
 

@@ -1,5 +1,6 @@
-// A place where workers wait for each other, so that they change the shared file in the same moment, which they would
-// do only sometimes. Must never: hold anybody for longer than its limit, for the others may have nothing to do.
+// A place where workers wait for each other, so that they change the shared file in the same moment. Without it, that would happen only
+// sometimes.
+// Must never: hold a worker for longer than the limit, because the other workers may have nothing to do.
 
 export class Meeting {
     #waiting = [];
@@ -9,7 +10,7 @@ export class Meeting {
         this.limit = limit;
     }
 
-    /** Returns when as many as the meeting is for are here, or at the limit. */
+    /** Returns when `size` workers have joined, or at the limit. */
     join() {
         return new Promise((go) => {
             const leave = () => {

@@ -1,19 +1,18 @@
-// What the scripted models think: from a conversation, the next action. Nothing here knows a client or a protocol.
+// The scripted models: each computes the next action from a conversation. This file knows no client and no protocol.
 //
-// A conversation is what happened, oldest first: `{ said }` is a prompt or what a stop hook answered, and
-// `{ step, text, failed }` is what came of the action of that step. An action is `{ say }`, which ends the turn, or
-// `{ step, kind, what }` with the kinds `run` (a command), `read` (a path), `edit` (`{ path, old, new }`) and `write`
-// (`{ path, text }`).
-// Must never: remember anything between two calls. A mind knows what stands in the conversation, as a model does.
+// A conversation is a list of past events, oldest first: `{ said }` is a prompt or the answer of a stop hook, and `{ step, text, failed
+// }` is the outcome of the action of that step. An action is `{ say }`, which ends the turn, or `{ step, kind, what }` with the kinds
+// `run` (a command), `read` (a path), `edit` (`{ path, old, new }`) and `write` (`{ path, text }`).
+// Must never: keep state between two calls. A mind knows only the conversation, as a model does.
 
-/** The file that all tasks change, and what a line of it looks like, whatever a client puts before it. */
+/** The file that all tasks change, and the form of its lines; a client may put text before a line. */
 export const SHARED = 'notes.md';
 export const HEADING = '# Notes';
 const LINE = /(?:# Notes|- entry \S+)$/gm;
 
 export const entryOf = (id) => `- entry ${id}`;
 
-/** The instructions of a task, in which the worker below finds what it has to do. */
+/** The instructions of a task, which the worker below parses. */
 export function instructions(id, tool) {
     return `# Task: Add the entry of ${id}\n\nAdd the line \`${entryOf(id)}\` at the end of ${SHARED}, with ${tool}.\n`;
 }
@@ -34,8 +33,8 @@ function change(conversation, rewrites) {
 }
 
 /**
- * A worker as the guide for workers asks for it: claim, read, do, finish; what is refused is read again. It writes a whole
- * file only if its client `rewrites`, and otherwise edits.
+ * A worker that follows the guide for workers: claim, read, do, complete; after a refusal it reads the file again. It writes a
+ * whole file only if its client `rewrites`, and otherwise edits.
  */
 export function worker(conversation, rewrites) {
     const last = conversation.at(-1);
@@ -61,11 +60,11 @@ export function worker(conversation, rewrites) {
     }
 }
 
-/** A coordinator: it writes these tasks, waits until they are done, and says what came of them. */
+/** A coordinator: it writes these tasks, waits until they are done, and reports their results. */
 export function coordinator(tasks) {
     const wait = 'until [ "$(ls tasks/completed | wc -l)" = COUNT ]; do sleep 1; done; cat tasks/completed/*';
     const steps = [
-        // It is no worker: without this its stop hook would have it do its own tasks.
+        // The coordinator is no worker: without this, its stop hook would make it do its own tasks.
         run('drain', 'touch tasks/workers/self/drain'),
         ...tasks.map(({ id, text }) => write(`publish-${id}`, `tasks/${id}.md`, text)),
         run('wait', wait.replace('COUNT', tasks.length)),

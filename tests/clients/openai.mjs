@@ -1,4 +1,4 @@
-// OpenAI's Responses API, as far as Codex speaks it: a request as a conversation, an action as an answer.
+// OpenAI's Responses API, as far as Codex uses it: turns a request into a conversation, and an action into an answer.
 // May assume: the tools of Codex: a shell, and patches in its own format. Must never: decide anything.
 import { newId, stepOf } from './ids.mjs';
 
@@ -23,7 +23,7 @@ const CALLS = {
 const asText = (content) =>
     typeof content === 'string' ? content : (content ?? []).map((part) => part.text ?? '').join('\n');
 
-/** What happened, from the request's items. What the client adds for itself stands in tags or is that of the guide. */
+/** The past events, from the request's items. Text that the client adds itself is in tags or is the guide. */
 function* happened(items) {
     for (const item of items) {
         if (item.type === 'function_call_output') {

@@ -1,4 +1,4 @@
-// What is tried with real clients. Each scenario gathers a crew, lets it work, and says what was wrong, if anything.
+// The scenarios with real clients. Each starts workers, lets them work, and returns what was wrong, if anything.
 import { CLIENTS } from './clients.mjs';
 import { Crew, until } from './crew.mjs';
 import { Meeting } from './meeting.mjs';
@@ -6,7 +6,7 @@ import { coordinator, instructions, worker } from './minds.mjs';
 import { rows, story, table, wrongWork, wrongWorkers } from './verdict.mjs';
 
 const PROMPT = 'You are a worker of this crew. Work as .crew/WORKER.md says.';
-/** In seconds; longer than the slowest client takes for a task, so that nobody stops while another one is at work. */
+/** In seconds; longer than the slowest client takes for a task, so that no worker stops while another one works. */
 const IDLE = 30;
 const QUIET = 3_000;
 const MINUTE = 60_000;
@@ -15,8 +15,8 @@ const numbered = (count) => Array.from({ length: count }, (_, n) => `t${String(n
 const task = (id) => instructions(id, Number(id.slice(1)) % 2 ? 'Edit' : 'Write');
 
 /**
- * Workers do eight tasks, wait without work, are given four more, and stop when there is nothing left. Whoever is about to
- * try a change waits a moment for the others, so that they collide.
+ * Workers do eight tasks, wait without work, get four more, and stop when no task is left. A worker that is about to change the
+ * file waits a moment for the others, so that they collide.
  */
 async function together(clients, mustCollide) {
     const meeting = new Meeting(Math.min(clients.length, 3), 1_500);
@@ -35,11 +35,11 @@ async function together(clients, mustCollide) {
         ids.slice(0, 8).forEach((id) => crew.publish(id, task(id)));
         for (const [n, client] of clients.entries()) {
             const { name } = crew.start(client, `w${n + 1}`, PROMPT);
-            // Whoever starts fast would do all tasks before a slow one has begun.
+            // Otherwise a fast client would do all tasks before a slow one has begun.
             await until(`${name} (${client}) works`, MINUTE, () => crew.count('claimed', name) > 0);
         }
         await until('eight tasks are done, and all wait', 3 * MINUTE, () => crew.rests() && crew.count('completed') === 8);
-        // The quiet itself is what is measured here.
+        // This pause measures whether clients are quiet.
         const before = crew.server.requests.length;
         await new Promise((go) => setTimeout(go, QUIET));
         asked = crew.server.requests.length - before;
@@ -48,7 +48,7 @@ async function together(clients, mustCollide) {
         if (asked !== 0) {
             found.push(`the models were asked ${asked} times while there was nothing to do`);
         }
-        // Claude Code looks itself whether a file has changed, so not every collision comes to the mount.
+        // Claude Code itself checks whether a file has changed, so not every collision reaches the mount.
         if (mustCollide && rows(crew).every((row) => row.EBUSY + row['own check'] === 0)) {
             found.push('nobody was refused: the shared file was not fought over');
         }
@@ -64,8 +64,8 @@ async function together(clients, mustCollide) {
 }
 
 /**
- * A coordinator publishes three tasks and waits for them. A worker is killed in the midst of the first; another one does all
- * three, and the coordinator reads the results.
+ * A coordinator publishes three tasks and waits for them. A worker is killed in the middle of the first; another one
+ * does all three, and the coordinator reads the results.
  */
 async function killed() {
     const ids = numbered(3);
@@ -75,7 +75,7 @@ async function killed() {
             return lead(conversation);
         }
         const action = worker(conversation, CLIENTS.claude.rewrites);
-        // The model of the one that will be killed never answers.
+        // The model of the worker that will be killed never answers.
         return name === 'doomed' && action.step === 'change' ? new Promise(() => {}) : action;
     };
     const crew = await Crew.gather({ clients: ['claude'], think, options: `idle_timeout=${IDLE}s` });
@@ -114,7 +114,7 @@ export const SCENARIOS = {
     'a coordinator, and a worker that is killed': killed,
 };
 
-/** Run one, print what came of it, and return whether all was well. */
+/** Run a scenario, print its outcome, and return whether it succeeded. */
 export async function run(name, keep) {
     const began = Date.now();
     const { crew, found, notes } = await SCENARIOS[name]();

@@ -1,6 +1,6 @@
-// The stand-in for the model APIs: one HTTP server on loopback that answers like three of them, by a script. It keeps a
-// line for each request, which is what the verdict counts.
-// Must never: be reached from elsewhere than this machine; let a client wait for an answer that will not come.
+// The stand-in for the model APIs: one HTTP server on loopback that speaks three of them, with scripted answers. It records a line for
+// each request, and the verdict counts these lines.
+// Must never: be reachable from another machine; leave a client waiting for an answer that will not come.
 import { appendFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import * as anthropic from './anthropic.mjs';
@@ -24,8 +24,8 @@ async function bodyOf(request) {
 }
 
 /**
- * Serve on a port of the system's choice. `think(name, conversation)` gives the next action; `at(path)` is the absolute
- * path of a file of the project; `log` is a file for what was asked, one JSON object a line.
+ * Serve on a port of the system's choice. `think(name, conversation)` returns the next action; `at(path)` is the absolute
+ * path of a file of the project; `log` is a file for the requests, one JSON object a line.
  */
 export async function serve({ think, at, log }) {
     const requests = [];
@@ -38,7 +38,7 @@ export async function serve({ think, at, log }) {
         const { acting, dialect, happened } = protocol.read(body);
         const notes = happened.flatMap(({ note }) => note ?? []);
         const conversation = happened.filter(({ note }) => note === undefined);
-        // A client also asks for things of its own, such as a title, without tools.
+        // A client also makes requests of its own without tools, such as for a title.
         const action = acting ? await think(name, conversation) : { say: 'Work on tasks' };
         keep({ name, acting, turns: conversation.length, last: conversation.at(-1), notes, action });
         response.writeHead(200, { 'content-type': 'text/event-stream' });

@@ -1,5 +1,5 @@
-// What happened, counted from three witnesses: the event log, the shared file, and what the models were asked.
-// Must never: ask a client how it went.
+// The outcome of a scenario, counted from three sources: the event log, the shared file, and the requests to the models.
+// Must never: rely on what a client reports.
 import { CLIENTS } from './clients.mjs';
 import { HEADING, entryOf } from './minds.mjs';
 
@@ -37,8 +37,8 @@ export function story(crew, id) {
 }
 
 /**
- * What is wrong with the work on these tasks, as sentences: each is to be claimed once and completed once, by the same worker,
- * unless another story is named for it, and its line is to be there once.
+ * The faults in the work on these tasks, as sentences. Each task must be claimed once and completed once by the same worker, unless
+ * `stories` has another history for it, and its line must be in the file once.
  */
 export function wrongWork(crew, ids, stories = {}) {
     const found = [];
@@ -66,7 +66,7 @@ export function wrongWork(crew, ids, stories = {}) {
     return found;
 }
 
-/** What is wrong with the workers: each did something, was kept on by its hook, and stopped by itself. */
+/** The faults of the workers. Each must have done a task, been continued by its hook, and stopped by itself. */
 export function wrongWorkers(crew) {
     const found = [];
     for (const row of rows(crew)) {
