@@ -1,8 +1,9 @@
 // The scripted models: each computes the next action from a conversation. This file knows no client and no protocol.
 //
-// A conversation is a list of past events, oldest first: `{ said }` is a prompt or the answer of a stop hook, and `{ step, text, failed
-// }` is the outcome of the action of that step. An action is `{ say }`, which ends the turn, or `{ step, kind, what }` with the kinds
-// `run` (a command), `read` (a path), `edit` (`{ path, old, new }`) and `write` (`{ path, text }`).
+// A conversation is a list of past events, oldest first: `{ said }` is a prompt or the answer of a stop hook, and
+// `{ step, text, failed }` is the outcome of the action of that step. An action is `{ say }`, which ends the turn, or
+// `{ step, kind, what }` with the kinds `run` (a command), `read` (a path), `edit` (`{ path, old, new }`) and `write`
+// (`{ path, text }`).
 // Must never: keep state between two calls. A mind knows only the conversation, as a model does.
 
 /** The file that all tasks change, and the form of its lines; a client may put text before a line. */

@@ -1,7 +1,7 @@
 //! The files of `src` as a graph: no import circle, and no type name twice.
 //!
 //! A file uses another one when its code names an item that the other one defines. A re-export is followed to the definition. A module
-//! and those below it are one room: what a file uses of the modules that it lies in, and they of it, does not count.
+//! and the modules below it are one unit: uses between a file and the modules that contain it do not count.
 //! Files that use one another, directly or through others, form a circle. Test modules are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,11 +14,11 @@ const SHARED_NAMES: [&str; 2] = ["Arguments", "Config"];
 /// A path of names, such as `["queue", "state", "State"]` for `crate::queue::state::State`.
 type Path = Vec<String>;
 
-/// One file: what its code binds by `use`, and what it names besides.
+/// One file: the names that its code binds by `use`, and the other names in its code.
 struct Source {
     file: String,
     code: String,
-    /// The names that its `use` declarations bind, what each leads to, and whether the declaration is a re-export.
+    /// The names that its `use` declarations bind, the path of each, and whether the declaration is a re-export.
     imports: BTreeMap<String, (Path, bool)>,
 }
 
@@ -333,7 +333,7 @@ fn circles_are_found_however_the_files_name_each_other() {
         [("src/lib.rs", "pub use m::X;\n"), ("src/m/mod.rs", root), ("src/m/x.rs", "use crate::c::C;\n")];
     let files = [&through[..], &[("src/c.rs", "use crate::X;\n")]].concat();
     assert_eq!(circle(&files), ["src/c.rs src/m/x.rs"]);
-    // A parent that defines what its child uses, and uses the child, is one room with it; two children that use each other are not.
+    // A parent that defines what its child uses, and uses the child, is one unit with it; two children that use each other are not.
     let parent = "mod x;\nmod y;\nstruct P;\nfn f() { x::f() }\n";
     let (inside, tests) = ("use super::P;\n", "#[cfg(test)]\nmod tests {\n    use crate::a::A;\n}\n");
     assert!(circle(&[("src/m/mod.rs", parent), ("src/m/x.rs", inside)]).is_empty());

@@ -84,7 +84,7 @@ pub(crate) struct Sample {
 
 /// Measures one point.
 pub(crate) fn run(peer: &dyn Peer, point: &Point) -> Outcome<Sample> {
-    // Dropped in reverse order: a client that waits for a hung server ends only after that server.
+    // Dropped in reverse order: a client that waits for a server ends only when that server has gone.
     let mut clients = Clients::default();
     let system = peer.start(point)?;
 
