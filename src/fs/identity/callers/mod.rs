@@ -7,27 +7,31 @@
 //!
 //! A request of a known caller is served at once ([`Callers::admit`]). Otherwise another thread serves it after a look-up
 //! ([`Callers::find_out`]). If the look-up takes too long, the request is served as one of an unknown caller.
+//!
+//! This file has the table of callers, and what happens to a request. [`naming`] makes a caller from a look-up, [`claims`] ties claims to
+//! processes, and [`processes`] answers what the guard asks of processes.
+
+mod claims;
+mod naming;
+mod processes;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::collections::HashMap;
+use std::fs::File;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 
 use parking_lot::Mutex;
 
-use super::ancestry::{self, Ancestry, AnchorProcess, NameSource};
-use super::lookups::{Job, Lane, LookupEvent, LookupPromise, Lookups};
-use super::nameless::Nameless;
-use super::names::{self, Names};
-use super::process::{Image, Stat, age, thread_group};
-use super::process_watch::{Anchor, AnchorKind, LiveProcess, ProcessWatch};
 use crate::engine::{Engine, Heartbeat};
+use crate::fs::identity::ancestry::{self, Ancestry};
+use crate::fs::identity::lookups::{Job, Lane, LookupEvent, LookupPromise, Lookups};
+use crate::fs::identity::nameless::Nameless;
+use crate::fs::identity::names::{self, Names};
+use crate::fs::identity::process::{Image, Stat, thread_group};
+use crate::fs::identity::process_watch::{Anchor, ProcessWatch};
 use crate::fs::{CallerCheck, FsError, Request, Result};
-use crate::limits::{CALLERS_REMEMBERED, CROWD, SIGN_OF_LIFE_MS, SURELY_BEFORE_MS};
-use crate::queue::{Actor, ClaimFate, Instant, Now, Refusal, Seq, Span, Standing, State, Task, WorkerName};
+use crate::limits::{CALLERS_REMEMBERED, CROWD, SIGN_OF_LIFE_MS};
+use crate::queue::{Actor, Instant, Span, WorkerName};
 
 /// The caller of a request.
 #[derive(Debug, Clone)]
@@ -295,94 +299,6 @@ impl Callers {
         Some(known.caller.clone()).filter(|caller| caller.nameless.is_none())
     }
 
-    /// The worker of a process, even before its first request. For threads that do not serve the kernel: it waits for a look-up.
-    pub fn caller_of(&self, process: u32) -> Option<Arc<Caller>> {
-        let req = request_of(process)?;
-        let found = self.lookups.wait(Lane::of(process, req.uid), move || ancestry::read(process))?;
-        found.image?;
-        let caller = self.caller(&req, found);
-        let is_unknown = matches!(caller.nameless, Some(Nameless::Unknown(_)));
-        (!is_unknown).then(|| Arc::new(caller))
-    }
-
-    /// The caller of a process that made a request recently, even if the process has changed its program since. Waits for nothing.
-    pub fn known_of(&self, process: u32) -> Option<Arc<Caller>> {
-        let known = self.known.lock();
-        known.get(&process).map(|known| known.caller.clone()).filter(|caller| caller.process == process)
-    }
-
-    /// Read from each of these processes, and leave out those whose read is late. For threads that do not serve the kernel.
-    pub fn look_at<T: Send + 'static>(
-        &self,
-        processes: impl IntoIterator<Item = u32>,
-        look: impl Fn(u32) -> T + Clone + Send + 'static,
-    ) -> Vec<(u32, T)> {
-        let (sender, receiver) = channel();
-        let mut missing = HashSet::new();
-        for req in processes.into_iter().filter_map(request_of) {
-            let (look, sender, process) = (look.clone(), sender.clone(), req.tid);
-            let handler = move |_, found: Option<T>| {
-                let _ = sender.send((process, found));
-                Vec::new()
-            };
-            if self.lookups.ask(Lane::of(process, req.uid), move || look(process), handler)
-                != LookupPromise::Refused
-            {
-                missing.insert(process);
-            }
-        }
-        let mut all = Vec::new();
-        while !missing.is_empty()
-            && let Ok((process, found)) = receiver.recv()
-        {
-            if missing.remove(&process) {
-                all.extend(found.map(|found| (process, found)));
-            }
-        }
-        all
-    }
-
-    /// Read from one process. Waits no longer than a look-up of a caller does (C44).
-    ///
-    /// # Errors
-    /// EACCES when that takes longer, ENOENT when the process is gone.
-    pub fn look_now<T: Send + 'static>(
-        &self,
-        process: u32,
-        look: impl FnOnce() -> T + Send + 'static,
-    ) -> io::Result<T> {
-        let req = request_of(process).ok_or(io::ErrorKind::NotFound)?;
-        let found = self.lookups.wait(Lane::of(process, req.uid), look);
-        found.ok_or_else(|| io::ErrorKind::PermissionDenied.into())
-    }
-
-    /// When the connection that a process serves began, in ticks, if the process has made a request.
-    pub fn connection_began(&self, process: u32) -> Option<u64> {
-        let known = self.known.lock();
-        let caller = &known.get(&process)?.caller;
-        let anchor = caller.anchor.as_ref().filter(|anchor| anchor.kind == AnchorKind::Connection)?;
-        (caller.process == process).then_some(anchor.started)
-    }
-
-    /// The processes of a worker that made a request recently, and the anchors of those.
-    pub fn processes_of(&self, worker: &WorkerName) -> (Vec<u32>, Vec<u32>) {
-        let known = self.known.lock();
-        let callers = known.values().map(|known| &known.caller);
-        let theirs: Vec<_> = callers.filter(|caller| caller.actor.worker == *worker).collect();
-        let processes = theirs.iter().map(|caller| caller.process).filter(|process| *process != 0);
-        let anchors = theirs.iter().filter_map(|caller| Some(caller.anchor.as_ref()?.pid));
-        (processes.collect(), anchors.collect())
-    }
-
-    /// Every process that made a request recently.
-    pub fn processes(&self) -> Vec<u32> {
-        let known = self.known.lock();
-        let mut all: Vec<u32> = known.values().map(|known| known.caller.process).collect();
-        all.sort_unstable();
-        all.dedup();
-        all
-    }
-
     /// Record that a request of this caller was refused. The worker can read why (C55).
     pub fn refused(&self, caller: &Caller, error: &FsError) {
         if let Some(presence) = self.engine.roster().get(caller.actor.worker.as_str())
@@ -456,60 +372,10 @@ impl Callers {
         Some(self.recognise(req)).filter(|caller| caller.nameless.is_some())
     }
 
-    /// Watch the process of a worker that holds a task: after a restart of the daemon, or when another process of the worker appears.
-    fn resume_watching(&self, caller: &Caller, state: &State, now: Now) {
-        let (Some(anchor), worker) = (&caller.anchor, &caller.actor.worker) else { return };
-        let claims = state.worker(worker.as_str()).map_or(&[][..], |known| &known.claims);
-        let claim = claims.last().and_then(|id| state.task(id.as_str())?.claim());
-        let Some(claim) = claim.filter(|_| !self.process_watch.watches(worker, anchor)) else { return };
-        // A process that started later may be a command that has nothing to do with the claim.
-        let held = Span(now.wall.0.saturating_sub(claim.since.at.0).max(0) as u64 + SURELY_BEFORE_MS);
-        if (anchor.kind != AnchorKind::Program || age(anchor.started).is_some_and(|age| age > held))
-            && let Some(process) = self.alive(caller)
-        {
-            self.process_watch.watch(worker, process, claim.epoch());
-        }
-    }
-
-    /// Let the claim that was just made end with this process.
-    pub fn claimed(&self, caller: &Caller, process: LiveProcess, epoch: Seq) {
-        self.process_watch.watch(&caller.actor.worker, process, epoch);
-    }
-
-    /// The process whose end ends the caller. For a claim, it is taken before the decision.
-    pub fn alive(&self, caller: &Caller) -> Option<LiveProcess> {
-        self.process_watch.hold(&caller.actor.worker, caller.anchor.as_ref()?)
-    }
-
-    /// Why a connection may not end a claim of its own worker, if it may not: its own claim of that task has ended, and another connection
-    /// of the worker has claimed the task again. Requests that it still sends, perhaps long after its client is gone, belong to the ended
-    /// claim.
-    pub fn superseded(&self, caller: &Caller, task: &Task) -> Option<ClaimFate> {
-        let worker = &caller.actor.worker;
-        let anchor = caller.anchor.as_ref().filter(|anchor| anchor.kind == AnchorKind::Connection)?;
-        let claim = task.claim().filter(|claim| claim.worker == *worker)?;
-        let last = self.process_watch.last_claim(worker, anchor).filter(|last| *last < claim.epoch())?;
-        let lost = task.losses.iter().rev().find(|loss| loss.worker == *worker && loss.epoch <= last)?;
-        Some(ClaimFate { ended: Some((lost.at, lost.reason.clone())), now: Standing::ClaimedElsewhere })
-    }
-
     /// Cache the worker whose sign of life the next requests of this thread are.
     fn cache_presence(&self, req: &Request, presence: Option<Arc<Heartbeat>>, seen_at: Instant) {
         if let Some(known) = self.known.lock().get_mut(&req.tid) {
             (known.presence, known.seen_at) = (presence, Some(seen_at));
-        }
-    }
-
-    /// Refuse another user's name: a name belongs to the uid that used it first (C41), unless it is reserved for a user (C45).
-    fn check_name(&self, state: &State, actor: &Actor) -> Result<()> {
-        let reserved = self.names.owner(&actor.worker, (self.engine.clock())().instant);
-        let owner = reserved.or_else(|| Some(state.worker(actor.worker.as_str())?.uid));
-        match owner {
-            Some(owner) if owner != actor.uid && actor.uid != 0 => {
-                let worker = actor.worker.clone();
-                Err(Refusal::NameTaken { worker, owner }.into())
-            }
-            _ => Ok(()),
         }
     }
 
@@ -575,73 +441,4 @@ impl Callers {
         // An invalid name is refused only where a name is needed.
         let _ = self.identify(req);
     }
-
-    /// The caller that results from a look-up.
-    fn caller(&self, req: &Request, found: Ancestry) -> Caller {
-        let Ancestry { process, is_sftp, name, anchor, .. } = found;
-        let anchor = anchor.and_then(|AnchorProcess { pid, started, program, kind }| {
-            Anchor::new(pid, started, program, kind)
-        });
-        let worker = match name {
-            NameSource::Given(worker) => Some(worker),
-            NameSource::Program(agent, pid) => self.generated(req, agent, pid),
-            NameSource::Invalid(given) => {
-                let why = format!(
-                    "CREWFS_WORKER is {given:?}, which is no worker name: use letters, digits, '.', '_' and '-'"
-                );
-                return self.without_name(req, process, is_sftp, Nameless::Misnamed(why.into()));
-            }
-            NameSource::TooMuch => {
-                return self.without_name(req, process, is_sftp, Nameless::Unknown(TOO_MUCH));
-            }
-            NameSource::Login => None,
-        };
-        match worker {
-            Some(worker) => {
-                let actor = Actor { worker, uid: req.uid, operator: false };
-                Caller { actor, is_worker: true, process, is_sftp, anchor, nameless: None }
-            }
-            None => Caller { is_sftp, anchor, ..(*self.by_login(req, process)).clone() },
-        }
-    }
-
-    /// The name of an agent that was given none. It is another one if a user has reserved the first, or used it before the pid was reused.
-    fn generated(&self, req: &Request, agent: &str, pid: u32) -> Option<WorkerName> {
-        let state = self.engine.state();
-        let taken = |name: &WorkerName| {
-            let known = state.worker(name.as_str()).map(|worker| worker.uid);
-            let known = known.or_else(|| Some(self.engine.roster().get(name.as_str())?.uid));
-            known.is_some_and(|uid| uid != req.uid)
-        };
-        names::of_program(agent, pid)
-            .filter(|name| !taken(name))
-            .or_else(|| names::of_program_of(agent, pid, req.uid))
-    }
-
-    fn without_name(&self, req: &Request, process: u32, is_sftp: bool, why: Nameless) -> Caller {
-        let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator: false };
-        Caller { actor, is_worker: false, process, is_sftp, anchor: None, nameless: Some(why) }
-    }
-
-    /// The caller under the login name of its user.
-    fn by_login(&self, req: &Request, process: u32) -> Arc<Caller> {
-        let operator = self.names.is_operator(req.uid, self.owner);
-        let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator };
-        Arc::new(Caller { actor, is_worker: false, process, is_sftp: false, anchor: None, nameless: None })
-    }
-
-    /// An unknown caller.
-    fn unknown(&self, req: &Request, why: &'static str) -> Arc<Caller> {
-        Arc::new(self.without_name(req, 0, false, Nameless::Unknown(why)))
-    }
-
-    fn login(&self, uid: u32) -> WorkerName {
-        self.names.login(uid, (self.engine.clock())().instant)
-    }
-}
-
-/// A request as this process would make it.
-fn request_of(process: u32) -> Option<Request> {
-    let uid = fs::metadata(format!("/proc/{process}")).ok()?.uid();
-    Some(Request { tid: process, uid, gid: 0 })
 }
