@@ -194,21 +194,22 @@ fn not_taken(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs;
 
     use super::*;
     use crate::daemon::state_place::OWNER;
 
     /// A project, and room beside it.
-    fn project() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    pub(in crate::daemon) fn project() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         fs::create_dir(root.join("p")).unwrap();
         (dir, root.join("p"), root.join("state"))
     }
 
-    fn why(outcome: Result<Project, TakeError>) -> String {
+    /// The message of a project that cannot be taken.
+    pub(in crate::daemon) fn why(outcome: Result<Project, TakeError>) -> String {
         match outcome {
             Ok(_) => panic!("taken"),
             Err(error) => error.to_string(),

@@ -163,22 +163,8 @@ pub(super) fn is_state(directory: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::{Project, TakeError};
-
-    /// A project, and paths beside it.
-    fn project() -> (tempfile::TempDir, PathBuf, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().canonicalize().unwrap();
-        fs::create_dir(root.join("p")).unwrap();
-        (dir, root.join("p"), root.join("state"))
-    }
-
-    fn why(outcome: Result<Project, TakeError>) -> String {
-        match outcome {
-            Ok(_) => panic!("taken"),
-            Err(error) => error.to_string(),
-        }
-    }
+    use crate::daemon::Project;
+    use crate::daemon::project_lock::tests::{project, why};
 
     #[test]
     fn a_state_directory_has_its_place() {

@@ -14,7 +14,7 @@ use super::table;
 use super::timestamps::{timestamp_at, timestamp_of};
 use super::view::View;
 use crate::fs::{Attr, FileKind, Ino, Request, Result, Timestamp};
-use crate::queue::{Moment, Phase, State, TaskId};
+use crate::queue::{Moment, Phase, State, TaskId, Wall};
 
 /// A node as it is now.
 pub(super) struct Shown {
@@ -27,6 +27,13 @@ pub(super) struct Shown {
     pub(super) uid: Option<u32>,
     /// Its group; `None`: that of the user that mounted.
     pub(super) gid: Option<u32>,
+}
+
+impl Shown {
+    /// A new node as its maker sees it: empty, and made at this time.
+    pub(super) fn new_node(kind: FileKind, at: Wall) -> Shown {
+        Shown { kind, perm: 0o666, size: 0, mtime: timestamp_at(at), uid: None, gid: None }
+    }
 }
 
 impl View {
@@ -87,14 +94,7 @@ impl View {
                 self.worker(name, &state, req)?;
                 directory(0o777)
             }
-            DeskNode::Made(made) => Shown {
-                kind: made.kind,
-                perm: 0o666,
-                size: 0,
-                mtime: timestamp_at(made.at),
-                uid: None,
-                gid: None,
-            },
+            DeskNode::Made(made) => Shown::new_node(made.kind, made.at),
             DeskNode::Nothing => return Err(ABSENT),
             DeskNode::Next | DeskNode::WorkerSelf => link(&self.target(node, &state, req)?, changed),
             DeskNode::Scratch(number) => {

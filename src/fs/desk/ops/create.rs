@@ -12,7 +12,6 @@ use crate::engine::{Failure, Ticket};
 use crate::fs::desk::attributes::Shown;
 use crate::fs::desk::handles::{OpenHandle, Subject};
 use crate::fs::desk::nodes::{CreatedNode, DeskNode, is_synthesized};
-use crate::fs::desk::timestamps::timestamp_at;
 use crate::fs::desk::{DeskCore, NO_TIME};
 use crate::fs::identity::callers::Caller;
 use crate::fs::{Attr, Entry, FileKind, FsError, Ino, NewMode, Opened, Reply, Request};
@@ -50,7 +49,7 @@ impl DeskCore {
     pub(in crate::fs::desk) fn fresh(&self, kind: FileKind, ticket: Option<Ticket>) -> Entry {
         let (number, at) = (self.made.fetch_add(1, Ordering::Relaxed), (self.view.engine.clock())().wall);
         let made = CreatedNode { number, kind, at, ticket };
-        let shown = Shown { kind, perm: 0o666, size: 0, mtime: timestamp_at(at), uid: None, gid: None };
+        let shown = Shown::new_node(kind, at);
         let attr = self.view.dress(self.view.nodes.refer(&DeskNode::Made(made)), &shown);
         Entry { attr, entry_ttl: NO_TIME, attr_ttl: NO_TIME }
     }
@@ -70,14 +69,7 @@ impl DeskCore {
         made: CreatedNode,
         reply: Reply<(Attr, Duration)>,
     ) {
-        let shown = Shown {
-            kind: made.kind,
-            perm: 0o666,
-            size: 0,
-            mtime: timestamp_at(made.at),
-            uid: None,
-            gid: None,
-        };
+        let shown = Shown::new_node(made.kind, made.at);
         let attr = self.view.dress(ino, &shown);
         match made.ticket {
             None => reply.send(Ok((attr, NO_TIME))),
