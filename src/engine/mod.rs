@@ -328,10 +328,16 @@ impl Engine {
         receiver.recv().unwrap_or(Err(Failure::Stopping))
     }
 
-    /// Waits until all commands that were submitted before are settled. Threads that serve the kernel must not call this.
+    /// Waits until all commands that were submitted before are settled. Returns at once when the engine stops. Threads that serve the kernel must not call this.
     pub fn barrier(&self) {
         let (sender, receiver) = sync_channel::<()>(1);
-        self.shared.pending.lock().wait_with(sender);
+        {
+            let mut pending = self.shared.pending.lock();
+            if pending.is_stopping() {
+                return;
+            }
+            pending.wait_with(sender);
+        }
         self.shared.work.notify_one();
         let _ = receiver.recv();
     }

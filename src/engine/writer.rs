@@ -324,13 +324,14 @@ pub(super) fn catch_up(
     state: &mut State,
     mut each: impl FnMut(&[Record]),
 ) -> Result<(), LogError> {
+    let reader = log.reader();
     loop {
         let mut records = log.read(state.tail(), REPLAY_EVENTS)?;
         for record in &mut records {
             // The state keeps whole notes. A note whose text was dropped is superseded by a later event.
             if let Event::Noted { text, .. } = &mut record.event
                 && text.whole().is_none()
-                && let Some(whole) = log.reader().text(record.seq)?
+                && let Some(whole) = reader.text(record.seq)?
             {
                 *text = Content::new(whole);
             }

@@ -30,11 +30,18 @@ pub(super) struct Adapter<F> {
     fs: Arc<F>,
     callers: Arc<Callers>,
     terms: Arc<SessionInfo>,
+    /// The process number of the daemon.
+    daemon: u32,
 }
 
 impl<F: Filesystem> Adapter<F> {
     pub(super) fn new(fs: Arc<F>, callers: Arc<Callers>, threads: usize) -> Adapter<F> {
-        Adapter { fs, callers, terms: Arc::new(SessionInfo::new(threads, Vec::new())) }
+        Adapter {
+            fs,
+            callers,
+            terms: Arc::new(SessionInfo::new(threads, Vec::new())),
+            daemon: std::process::id(),
+        }
     }
 
     /// Count a request, if its kind is counted.
@@ -42,7 +49,7 @@ impl<F: Filesystem> Adapter<F> {
         self.terms.count(asked);
         let mut request = request(req);
         // The daemon itself is not a worker.
-        if request.tid == std::process::id() {
+        if request.tid == self.daemon {
             request.tid = 0;
         }
         request

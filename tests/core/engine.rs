@@ -573,3 +573,15 @@ fn a_decision_is_known_at_once_and_safe_when_its_ticket_says_so() {
     }
     assert_same_as_log(&engine, &control);
 }
+
+#[test]
+fn a_barrier_of_an_engine_that_has_stopped_waits_for_nothing() {
+    let (_control, engine) = memory();
+    engine.stop();
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        engine.barrier();
+        sender.send(())
+    });
+    receiver.recv_timeout(Duration::from_secs(30)).unwrap();
+}

@@ -292,9 +292,11 @@ impl Filesystem for Desk {
     }
 
     fn getattr(&self, req: &Request, ino: Ino, fh: Option<u64>, reply: Reply<(Attr, Duration)>) {
-        self.core.create_probe.asked(ino);
         match self.core.made(ino) {
-            Some(made) => self.core.safe(ino, made, reply),
+            Some(made) => {
+                self.core.create_probe.asked(ino);
+                self.core.safe(ino, made, reply);
+            }
             None => reply.send(self.core.attributes(req, ino, fh)),
         }
     }
@@ -370,10 +372,11 @@ impl Filesystem for Desk {
         flags: i32,
         reply: Reply<(Entry, Opened)>,
     ) {
-        if self.core.create_probe.is_named(name) {
-            return reply.send(Ok(self.core.create_probed()));
-        }
         match self.core.being_made(parent, name) {
+            // The name of the probe is no task id.
+            Some(DeskNode::Nothing) if self.core.create_probe.is_named(name) => {
+                reply.send(Ok(self.core.create_probed()));
+            }
             Some(node) => self.core.create_synthesized(req, (parent, name), node, (mode, flags), reply),
             None => {
                 self.core.view.callers.seen(req);
