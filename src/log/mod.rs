@@ -88,7 +88,8 @@ pub enum LogError {
 
 /// An append-only sequence of events. The module lists its promises.
 pub trait Log: Send {
-    /// The end of the log, as this process knows it. After a [`LogError::Conflict`] it includes the events of other writers.
+    /// The end of the log, as this process knows it. It includes the events of other writers that a [`LogError::Conflict`] has named or
+    /// a read has returned.
     fn tail(&self) -> Tail;
 
     /// Appends `batch` if the log ends at `expected`. The first event must have the number `expected + 1`.

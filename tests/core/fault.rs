@@ -178,7 +178,13 @@ impl Log for FaultLog {
     fn read(&mut self, after: Seq, limit: usize) -> Result<Vec<Record>, LogError> {
         self.check()?;
         self.control.plan.0.lock().reads.push(after);
-        self.control.log.lock().read(after, limit)
+        let mut log = self.control.log.lock();
+        let records = log.read(after, limit)?;
+        // Another engine may have appended since the conflict that named the tail. This read has seen that.
+        if records.last().is_some_and(|last| last.seq > self.tail.seq) {
+            self.tail = log.tail();
+        }
+        Ok(records)
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {
