@@ -328,7 +328,8 @@ impl Engine {
         receiver.recv().unwrap_or(Err(Failure::Stopping))
     }
 
-    /// Waits until all commands that were submitted before are settled. Returns at once when the engine stops. Threads that serve the kernel must not call this.
+    /// Waits until all commands that were submitted before are settled. Returns at once when the engine stops. Threads that
+    /// serve the kernel must not call this.
     pub fn barrier(&self) {
         let (sender, receiver) = sync_channel::<()>(1);
         {
