@@ -18,6 +18,7 @@ pub mod daemon;
 pub mod engine;
 pub mod fs;
 pub mod fuse;
+pub mod history;
 pub mod limits;
 pub mod log;
 pub mod mountpoint;

@@ -1,0 +1,248 @@
+//! Git's objects: content, trees and commits by their ids.
+//!
+//! May assume: one process writes, the daemon. Other processes may read at any time.
+//! Must never: follow a link, sync, or reach an object other than through the descriptor of the directory: the path of the state
+//! directory may lead into the mount.
+//!
+//! libgit2 resolves the paths of the repositories that it opens, but not the path of an object database. So it gets the objects alone,
+//! as `/proc/self/fd/N`, and only for reading: it does not write to a database that was added as an alternate. New objects are written
+//! here, as loose objects. A loose object is a zlib stream; here it holds uncompressed blocks, which cost a copy. Packing compresses them.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use git2::{ObjectType, Odb, OdbLookupFlags, Oid};
+use parking_lot::RwLock;
+use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat, mkdirat, openat, renameat, unlinkat};
+use rustix::io::Errno;
+
+use super::{ContentId, HistoryError};
+
+/// How the names of objects begin that are being written. `git gc` knows them and removes old ones.
+pub(super) const UNFINISHED: &str = "tmp_obj_";
+
+/// The objects of a repository.
+pub(super) struct Objects {
+    directory: OwnedFd,
+    database: RwLock<Odb<'static>>,
+    written: AtomicU64,
+}
+
+impl From<ContentId> for Oid {
+    fn from(id: ContentId) -> Oid {
+        Oid::from_bytes(&id.0).unwrap_or(Oid::ZERO_SHA1)
+    }
+}
+
+impl From<Oid> for ContentId {
+    fn from(id: Oid) -> ContentId {
+        let mut bytes = [0; 20];
+        bytes.copy_from_slice(id.as_bytes());
+        ContentId(bytes)
+    }
+}
+
+impl Objects {
+    /// The objects in a repository's directory.
+    pub(super) fn open(repository: &OwnedFd) -> Result<Objects, HistoryError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(repository, "objects", flags, Mode::empty()).map_err(HistoryError::reading)?;
+        let database = RwLock::new(database(&directory)?);
+        Ok(Objects { directory, database, written: AtomicU64::new(0) })
+    }
+
+    /// Make the directories of the objects.
+    pub(super) fn create(repository: &OwnedFd) -> Result<(), Errno> {
+        let directories = ["objects", "objects/info", "objects/pack"];
+        directories.iter().try_for_each(|directory| make_directory(repository, directory))
+    }
+
+    /// An object of a kind. Its id is checked against what was read.
+    pub(super) fn read(&self, id: Oid, kind: ObjectType) -> Result<Vec<u8>, HistoryError> {
+        let read = |database: &Odb<'_>| {
+            let object = database.read(id)?;
+            Ok((object.kind(), object.data().to_vec()))
+        };
+        let first: Result<_, git2::Error> = read(&self.database.read());
+        let (found, data) = match first {
+            Ok(found) => found,
+            // The writer may have packed the object since this database was opened.
+            Err(_) => {
+                self.reopen()?;
+                read(&self.database.read()).map_err(|error| HistoryError::reading(error.message()))?
+            }
+        };
+        match found == kind {
+            true => Ok(data),
+            false => Err(HistoryError::reading(format_args!("{id} is a {found}, where a {kind} should be"))),
+        }
+    }
+
+    /// Look again which packs there are.
+    pub(super) fn reopen(&self) -> Result<(), HistoryError> {
+        *self.database.write() = database(&self.directory)?;
+        Ok(())
+    }
+
+    /// Whether an object is there.
+    pub(super) fn has(&self, id: Oid) -> bool {
+        accessat(&self.directory, loose_name(id).as_str(), Access::EXISTS, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+            || self.database.read().exists_ext(id, OdbLookupFlags::NO_REFRESH)
+    }
+
+    /// Write an object unless it is there.
+    pub(super) fn write(&self, kind: ObjectType, data: &[u8]) -> Result<Oid, HistoryError> {
+        let id = Oid::hash_object(kind, data).map_err(|error| HistoryError::writing(error.message()))?;
+        if !self.has(id) {
+            self.write_loose(id, kind, data).map_err(HistoryError::writing)?;
+        }
+        Ok(id)
+    }
+
+    fn write_loose(&self, id: Oid, kind: ObjectType, data: &[u8]) -> io::Result<()> {
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let unfinished = format!("{UNFINISHED}{}_{number}", std::process::id());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.directory, unfinished.as_str(), flags, Mode::from(0o400))?);
+        let header = format!("{kind} {}\0", data.len());
+        let done = write_stored(file, header.as_bytes(), data)
+            .and_then(|()| self.put(&unfinished, &loose_name(id)).map_err(io::Error::from));
+        if done.is_err() {
+            let _ = unlinkat(&self.directory, unfinished.as_str(), AtFlags::empty());
+        }
+        done
+    }
+
+    fn put(&self, unfinished: &str, name: &str) -> Result<(), Errno> {
+        match renameat(&self.directory, unfinished, &self.directory, name) {
+            Err(Errno::NOENT) => {
+                make_directory(&self.directory, &name[..2])?;
+                renameat(&self.directory, unfinished, &self.directory, name)
+            }
+            done => done,
+        }
+    }
+}
+
+fn database(objects: &OwnedFd) -> Result<Odb<'static>, HistoryError> {
+    let open = || {
+        let database = Odb::new()?;
+        database.add_disk_alternate(&format!("/proc/self/fd/{}", objects.as_raw_fd()))?;
+        Ok(database)
+    };
+    open().map_err(|error: git2::Error| HistoryError::reading(error.message()))
+}
+
+/// The name of a loose object in the directory of the objects.
+pub(super) fn loose_name(id: Oid) -> String {
+    let name = id.to_string();
+    format!("{}/{}", &name[..2], &name[2..])
+}
+
+fn make_directory(parent: &OwnedFd, name: &str) -> Result<(), Errno> {
+    match mkdirat(parent, name, Mode::from(0o700)) {
+        Err(Errno::EXIST) => Ok(()),
+        made => made,
+    }
+}
+
+/// Write a zlib stream (RFC 1950) of stored blocks (RFC 1951, 3.2.4).
+fn write_stored(mut file: File, header: &[u8], data: &[u8]) -> io::Result<()> {
+    const BLOCK: usize = u16::MAX as usize;
+    let block = |last: bool, bytes: usize| {
+        let length = bytes as u16;
+        let [low, high] = length.to_le_bytes();
+        let [not_low, not_high] = (!length).to_le_bytes();
+        [u8::from(last), low, high, not_low, not_high]
+    };
+    let mut out = Vec::with_capacity(data.len().min(16 * BLOCK) + header.len() + 64);
+    // No preset dictionary, the fastest level; both bytes as a number are a multiple of 31.
+    out.extend([0x78, 0x01]);
+    let mut rest = data;
+    let mut first = header;
+    loop {
+        let (now, later) = rest.split_at(rest.len().min(BLOCK - first.len()));
+        out.extend(block(later.is_empty(), first.len() + now.len()));
+        out.extend(first);
+        out.extend(now);
+        if later.is_empty() {
+            break;
+        }
+        (rest, first) = (later, &[]);
+        if out.len() >= 8 * BLOCK {
+            file.write_all(&out)?;
+            out.clear();
+        }
+    }
+    out.extend(adler32(&[header, data]).to_be_bytes());
+    file.write_all(&out)
+}
+
+/// The checksum of a zlib stream.
+fn adler32(parts: &[&[u8]]) -> u32 {
+    const BASE: u32 = 65_521;
+    // As many bytes as cannot overflow the sums.
+    const RUN: usize = 5_552;
+    let (mut a, mut b) = (1u32, 0u32);
+    for run in parts.iter().flat_map(|part| part.chunks(RUN)) {
+        for byte in run {
+            a += u32::from(*byte);
+            b += a;
+        }
+        a %= BASE;
+        b %= BASE;
+    }
+    b << 16 | a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objects() -> (tempfile::TempDir, Objects) {
+        let place = tempfile::tempdir().unwrap();
+        let directory = OwnedFd::from(File::open(place.path()).unwrap());
+        Objects::create(&directory).unwrap();
+        let objects = Objects::open(&directory).unwrap();
+        (place, objects)
+    }
+
+    #[test]
+    fn objects_of_all_lengths_come_back() {
+        let (_place, objects) = objects();
+        let header = "blob 65525\0".len();
+        let edge = 65_535 - header;
+        for length in [0, 1, 5_551, 5_553, edge - 1, edge, edge + 1, 65_535, 65_536, 200_000, 1_000_000] {
+            let data: Vec<u8> = (0..length).map(|at| (at * 7 % 251) as u8).collect();
+            let id = objects.write(ObjectType::Blob, &data).unwrap();
+            assert!(objects.read(id, ObjectType::Blob).unwrap() == data, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_not_written_again() {
+        let (_place, objects) = objects();
+        let id = objects.write(ObjectType::Blob, b"once").unwrap();
+        assert_eq!(objects.write(ObjectType::Blob, b"once").unwrap(), id);
+        assert_eq!(objects.written.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn damage_is_found_by_the_id() {
+        let (place, objects) = objects();
+        let id = objects.write(ObjectType::Blob, b"as it was").unwrap();
+        let file = place.path().join("objects").join(loose_name(id));
+        std::fs::remove_file(&file).unwrap();
+        write_stored(File::create(&file).unwrap(), b"blob 9\0", b"as it is!").unwrap();
+        assert!(objects.read(id, ObjectType::Blob).is_err());
+    }
+
+    #[test]
+    fn a_kind_is_checked() {
+        let (_place, objects) = objects();
+        let id = objects.write(ObjectType::Blob, b"no tree").unwrap();
+        assert!(objects.read(id, ObjectType::Tree).is_err());
+    }
+}

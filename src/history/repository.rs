@@ -1,0 +1,169 @@
+//! The repository: its directory, its references, and the commit that a step becomes.
+//!
+//! May assume: one process writes it, the daemon. Any number may read it.
+//! Must never: reach a file by a path that a mount could cover, or depend on a sync: what was written is there after the death of the
+//! daemon, not after that of the machine.
+//!
+//! Objects are written before the reference that leads to them, and a reference is replaced by a rename. So a daemon that is killed
+//! leaves objects that nothing refers to, at worst.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+
+use git2::{ObjectType, Oid};
+use rustix::fs::{AtFlags, Mode, OFlags, fchmod, mkdirat, openat, renameat, unlinkat};
+use rustix::io::Errno;
+
+use super::commit::Commit;
+use super::objects::Objects;
+use super::{ContentId, HistoryError};
+
+/// The reference of the history.
+const MAIN: &str = "refs/heads/main";
+
+/// Settings for git. Its rules for names and files that it would not check out do not apply: the history keeps what was there.
+const CONFIG: &str = "\
+[core]
+\trepositoryformatversion = 0
+\tbare = true
+\tfilemode = true
+[gc]
+\tauto = 0
+\tpruneExpire = never
+[fsck]
+\thasDotgit = ignore
+\tgitmodulesBlob = ignore
+\tgitmodulesLarge = ignore
+\tgitmodulesMissing = ignore
+\tgitmodulesName = ignore
+\tgitmodulesParse = ignore
+\tgitmodulesPath = ignore
+\tgitmodulesSymlink = ignore
+\tgitmodulesUpdate = ignore
+\tgitmodulesUrl = ignore
+\tgitattributesBlob = ignore
+\tgitattributesLarge = ignore
+\tgitattributesLineLength = ignore
+\tgitattributesMissing = ignore
+\tlargePathname = ignore
+";
+
+/// The repository of a project's history.
+pub struct Repository {
+    directory: OwnedFd,
+    pub(super) objects: Objects,
+}
+
+impl Repository {
+    /// The repository in this directory. With `create` it is made if it is not there.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn open(directory: OwnedFd, create: bool) -> Result<Repository, HistoryError> {
+        if create {
+            make(&directory).map_err(HistoryError::writing)?;
+        }
+        let objects = Objects::open(&directory)?;
+        Ok(Repository { directory, objects })
+    }
+
+    /// Keep this content.
+    ///
+    /// # Errors
+    /// Why it cannot be written.
+    pub fn store(&self, content: &[u8]) -> Result<ContentId, HistoryError> {
+        self.objects.write(ObjectType::Blob, content).map(ContentId::from)
+    }
+
+    /// Keep the content of an open file, `bytes` of it from its beginning.
+    ///
+    /// # Errors
+    /// Why it cannot be read or written, or that the file is shorter by now.
+    pub fn store_file(&self, file: &File, bytes: u64) -> Result<ContentId, HistoryError> {
+        use std::os::unix::fs::FileExt;
+        let mut content = vec![0; usize::try_from(bytes).map_err(HistoryError::writing)?];
+        file.read_exact_at(&mut content, 0).map_err(HistoryError::writing)?;
+        self.store(&content)
+    }
+
+    /// The content with this id. It is checked.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn read(&self, id: ContentId) -> Result<Vec<u8>, HistoryError> {
+        self.objects.read(id.into(), ObjectType::Blob)
+    }
+
+    /// The last commit of the history.
+    pub(super) fn main(&self) -> Result<Option<Oid>, HistoryError> {
+        self.reference(MAIN)
+    }
+
+    /// Append a commit to the history.
+    pub(super) fn append(&mut self, commit: &Commit) -> Result<Oid, HistoryError> {
+        let id = commit.write(&self.objects)?;
+        self.set_reference(MAIN, id)?;
+        Ok(id)
+    }
+
+    /// What a reference names; `None` if it is not there.
+    pub(super) fn reference(&self, name: &str) -> Result<Option<Oid>, HistoryError> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let id = Oid::from_str(text.trim_end());
+        id.map(Some).map_err(|_| HistoryError::reading(format_args!("{name} is damaged: {text:?}")))
+    }
+
+    /// Let a reference name a commit.
+    pub(super) fn set_reference(&self, name: &str, commit: Oid) -> Result<(), HistoryError> {
+        self.set_text(name, &format!("{commit}\n"))
+    }
+
+    /// A small file of the repository; `None` if it is not there.
+    pub(super) fn text(&self, name: &str) -> Result<Option<String>, HistoryError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut text = String::new();
+        match openat(&self.directory, name, flags, Mode::empty()) {
+            Ok(file) => File::from(file).read_to_string(&mut text).map_err(HistoryError::reading)?,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(HistoryError::reading(error)),
+        };
+        Ok(Some(text))
+    }
+
+    /// Replace a small file of the repository.
+    pub(super) fn set_text(&self, name: &str, text: &str) -> Result<(), HistoryError> {
+        replace(&self.directory, name, text).map_err(HistoryError::writing)
+    }
+}
+
+/// Make what is missing of a repository. `HEAD` is last: without it, git does not take the directory for a repository.
+fn make(directory: &OwnedFd) -> std::io::Result<()> {
+    fchmod_private(directory)?;
+    Objects::create(directory)?;
+    for name in ["refs", "refs/heads", "refs/tasks"] {
+        match mkdirat(directory, name, Mode::from(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    replace(directory, "config", CONFIG)?;
+    replace(directory, "HEAD", &format!("ref: {MAIN}\n"))
+}
+
+/// Only the owner may enter. The descriptor may be one that cannot be read from.
+fn fchmod_private(directory: &OwnedFd) -> std::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(fchmod(openat(directory, ".", flags, Mode::empty())?, Mode::from(0o700))?)
+}
+
+/// Replace a file at once.
+fn replace(directory: &OwnedFd, name: &str, text: &str) -> std::io::Result<()> {
+    // Git would take another file below `refs` for a reference.
+    let unfinished = "crewfs.tmp";
+    let _ = unlinkat(directory, unfinished, AtFlags::empty());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(openat(directory, unfinished, flags, Mode::from(0o600))?);
+    file.write_all(text.as_bytes())?;
+    Ok(renameat(directory, unfinished, directory, name)?)
+}
