@@ -220,7 +220,7 @@ fn parse_remark(name: &str, value: &str) -> Option<Remark> {
 }
 
 /// A value for one line: as it is, or in quotes with escapes.
-fn quote(bytes: &[u8]) -> String {
+pub(super) fn quote(bytes: &[u8]) -> String {
     let plain = std::str::from_utf8(bytes).ok().filter(|text| {
         !text.is_empty()
             && text.trim() == *text

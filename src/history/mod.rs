@@ -7,6 +7,7 @@
 //! claim or under none: for each path that it changed, the version before and the version after. [`Repository`] keeps the steps as commits
 //! of a bare git repository.
 
+mod blame;
 mod commit;
 mod commit_text;
 mod error;
@@ -17,9 +18,11 @@ mod repository;
 mod steps;
 mod task_branch;
 mod trees;
+mod unified_diff;
 
 use std::path::PathBuf;
 
+pub use self::blame::LineOrigin;
 pub use self::error::HistoryError;
 pub use self::merge::merge;
 pub use self::repository::Repository;

@@ -8,13 +8,14 @@
 //! as `/proc/self/fd/N`, and only for reading: it does not write to a database that was added as an alternate. New objects are written
 //! here, as loose objects. A loose object is a zlib stream; here it holds uncompressed blocks, which cost a copy. Packing compresses them.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use git2::{ObjectType, Odb, OdbLookupFlags, Oid};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
@@ -27,8 +28,13 @@ pub(super) const UNFINISHED: &str = "tmp_obj_";
 pub(super) struct Objects {
     directory: OwnedFd,
     database: RwLock<Odb<'static>>,
+    /// What a reader makes, which it must not write.
+    made: Option<Mutex<BTreeMap<Oid, Data>>>,
     written: AtomicU64,
 }
+
+/// What an object is, and what it holds.
+type Data = (ObjectType, Vec<u8>);
 
 impl From<ContentId> for Oid {
     fn from(id: ContentId) -> Oid {
@@ -45,12 +51,14 @@ impl From<Oid> for ContentId {
 }
 
 impl Objects {
-    /// The objects in a repository's directory.
-    pub(super) fn open(repository: &OwnedFd) -> Result<Objects, HistoryError> {
+    /// The objects in a repository's directory. Those that a reader makes are kept in memory.
+    pub(super) fn open(repository: &OwnedFd, is_writer: bool) -> Result<Objects, HistoryError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = openat(repository, "objects", flags, Mode::empty()).map_err(HistoryError::reading)?;
-        let database = RwLock::new(database(&directory)?);
-        Ok(Objects { directory, database, written: AtomicU64::new(0) })
+        let database = database(&directory).map_err(|error| HistoryError::reading(error.message()))?;
+        let database = RwLock::new(database);
+        let made = (!is_writer).then(Mutex::default);
+        Ok(Objects { directory, database, made, written: AtomicU64::new(0) })
     }
 
     /// Make the directories of the objects.
@@ -59,14 +67,27 @@ impl Objects {
         directories.iter().try_for_each(|directory| make_directory(repository, directory))
     }
 
+    /// Whether this is the process that writes.
+    pub(super) fn is_writer(&self) -> bool {
+        self.made.is_none()
+    }
+
+    /// A database of the same objects. It knows only those that were written.
+    pub(super) fn database(&self) -> Result<Odb<'static>, git2::Error> {
+        database(&self.directory)
+    }
+
     /// An object of a kind. Its id is checked against what was read.
     pub(super) fn read(&self, id: Oid, kind: ObjectType) -> Result<Vec<u8>, HistoryError> {
         let read = |database: &Odb<'_>| {
             let object = database.read(id)?;
             Ok((object.kind(), object.data().to_vec()))
         };
+        if let Some(made) = self.made.as_ref().and_then(|made| made.lock().get(&id).cloned()) {
+            return of_kind(id, made, kind);
+        }
         let first: Result<_, git2::Error> = read(&self.database.read());
-        let (found, data) = match first {
+        let found = match first {
             Ok(found) => found,
             // The writer may have packed the object since this database was opened.
             Err(_) => {
@@ -74,15 +95,12 @@ impl Objects {
                 read(&self.database.read()).map_err(|error| HistoryError::reading(error.message()))?
             }
         };
-        match found == kind {
-            true => Ok(data),
-            false => Err(HistoryError::reading(format_args!("{id} is a {found}, where a {kind} should be"))),
-        }
+        of_kind(id, found, kind)
     }
 
     /// Look again which packs there are.
     pub(super) fn reopen(&self) -> Result<(), HistoryError> {
-        *self.database.write() = database(&self.directory)?;
+        *self.database.write() = self.database().map_err(|error| HistoryError::reading(error.message()))?;
         Ok(())
     }
 
@@ -95,7 +113,12 @@ impl Objects {
     /// Write an object unless it is there.
     pub(super) fn write(&self, kind: ObjectType, data: &[u8]) -> Result<Oid, HistoryError> {
         let id = Oid::hash_object(kind, data).map_err(|error| HistoryError::writing(error.message()))?;
-        if !self.has(id) {
+        if self.has(id) {
+            return Ok(id);
+        }
+        if let Some(made) = &self.made {
+            made.lock().insert(id, (kind, data.to_vec()));
+        } else {
             self.write_loose(id, kind, data).map_err(HistoryError::writing)?;
         }
         Ok(id)
@@ -126,13 +149,17 @@ impl Objects {
     }
 }
 
-fn database(objects: &OwnedFd) -> Result<Odb<'static>, HistoryError> {
-    let open = || {
-        let database = Odb::new()?;
-        database.add_disk_alternate(&format!("/proc/self/fd/{}", objects.as_raw_fd()))?;
-        Ok(database)
-    };
-    open().map_err(|error: git2::Error| HistoryError::reading(error.message()))
+fn database(objects: &OwnedFd) -> Result<Odb<'static>, git2::Error> {
+    let database = Odb::new()?;
+    database.add_disk_alternate(&format!("/proc/self/fd/{}", objects.as_raw_fd()))?;
+    Ok(database)
+}
+
+fn of_kind(id: Oid, (found, data): Data, kind: ObjectType) -> Result<Vec<u8>, HistoryError> {
+    match found == kind {
+        true => Ok(data),
+        false => Err(HistoryError::reading(format_args!("{id} is a {found}, where a {kind} should be"))),
+    }
 }
 
 /// The name of a loose object in the directory of the objects.
@@ -205,7 +232,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let directory = OwnedFd::from(File::open(place.path()).unwrap());
         Objects::create(&directory).unwrap();
-        let objects = Objects::open(&directory).unwrap();
+        let objects = Objects::open(&directory, true).unwrap();
         (place, objects)
     }
 
@@ -237,6 +264,17 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         write_stored(File::create(&file).unwrap(), b"blob 9\0", b"as it is!").unwrap();
         assert!(objects.read(id, ObjectType::Blob).is_err());
+    }
+
+    #[test]
+    fn a_reader_writes_nothing() {
+        let (place, objects) = objects();
+        let id = objects.write(ObjectType::Blob, b"on disk").unwrap();
+        let reader = Objects::open(&OwnedFd::from(File::open(place.path()).unwrap()), false).unwrap();
+        assert_eq!(reader.write(ObjectType::Blob, b"on disk").unwrap(), id);
+        let made = reader.write(ObjectType::Blob, b"in memory").unwrap();
+        assert_eq!(reader.read(made, ObjectType::Blob).unwrap(), b"in memory");
+        assert!(!objects.has(made) && objects.has(id));
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// The repository in this directory. With `create` it is made if it is not there.
+    /// The repository in this directory. With `create` it is made if it is not there, and this is the process that writes it. A reader
+    /// writes nothing: what it stores is kept in memory.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -64,7 +65,7 @@ impl Repository {
         if create {
             make(&directory).map_err(HistoryError::writing)?;
         }
-        let objects = Objects::open(&directory)?;
+        let objects = Objects::open(&directory, create)?;
         Ok(Repository { directory, objects })
     }
 
@@ -133,6 +134,9 @@ impl Repository {
 
     /// Replace a small file of the repository.
     pub(super) fn set_text(&self, name: &str, text: &str) -> Result<(), HistoryError> {
+        if !self.objects.is_writer() {
+            return Err(HistoryError::writing("only the daemon writes it"));
+        }
         replace(&self.directory, name, text).map_err(HistoryError::writing)
     }
 }

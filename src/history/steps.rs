@@ -58,13 +58,28 @@ impl Iterator for Steps<'_> {
     type Item = Result<Step, HistoryError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_commit().map(|found| found.map(|(_, step)| step)).transpose()
+        loop {
+            let mut step = match self.next_whole() {
+                Ok(step) => step?,
+                Err(error) => return Some(Err(error)),
+            };
+            let Some(path) = &self.filter.path else { return Some(Ok(step)) };
+            step.changes.retain(|change| change.path.starts_with(path));
+            if !step.changes.is_empty() {
+                return Some(Ok(step));
+            }
+        }
     }
 }
 
 impl Steps<'_> {
-    /// The next step, and its commit.
-    pub(super) fn next_commit(&mut self) -> Result<Option<(Oid, Step)>, HistoryError> {
+    /// From here on, look for steps that changed another path.
+    pub(super) fn follow(&mut self, path: PathBuf) {
+        self.filter.path = Some(path);
+    }
+
+    /// The next step with all its changes.
+    pub(super) fn next_whole(&mut self) -> Result<Option<Step>, HistoryError> {
         while let Some((id, commit)) = self.next.take() {
             if self.cut.contains(&id) {
                 return Ok(None);
@@ -76,35 +91,23 @@ impl Steps<'_> {
             let text = CommitText::parse(&commit.text).ok_or_else(|| {
                 HistoryError::reading(format_args!("the text of the commit {id} is damaged"))
             })?;
-            if let Some(step) = self.step(text, before, commit.tree)? {
-                return Ok(Some((id, step)));
+            if self.is_wanted(&text, before, commit.tree)? {
+                let changes = record::changes(self.repository, before, commit.tree, &text)?;
+                let CommitText { worker, claim, program, at, end, .. } = text;
+                return Ok(Some(Step { worker, claim, program, at, end, changes }));
             }
         }
         Ok(None)
     }
 
-    fn step(&self, text: CommitText, before: Option<Oid>, after: Oid) -> Result<Option<Step>, HistoryError> {
+    fn is_wanted(&self, text: &CommitText, before: Option<Oid>, after: Oid) -> Result<bool, HistoryError> {
         let StepFilter { task, worker, path, since } = &self.filter;
-        let of_task =
-            task.as_ref().is_none_or(|task| text.claim.as_ref().is_some_and(|claim| claim.task == *task));
-        let of_worker = worker.is_none() || text.worker == *worker;
-        if !of_task || !of_worker || since.is_some_and(|since| text.at < since) {
-            return Ok(None);
-        }
-        if let Some(path) = path {
-            let remarked = text.remarks.iter().any(|remark| remark.path.starts_with(path));
-            if !remarked && trees::same_at(&self.repository.objects, before, Some(after), path)? {
-                return Ok(None);
-            }
-        }
-        let mut changes = record::changes(self.repository, before, after, &text)?;
-        if let Some(path) = path {
-            changes.retain(|change| change.path.starts_with(path));
-            if changes.is_empty() {
-                return Ok(None);
-            }
-        }
-        let CommitText { worker, claim, program, at, end, .. } = text;
-        Ok(Some(Step { worker, claim, program, at, end, changes }))
+        let of_task = |task: &TaskId| text.claim.as_ref().is_some_and(|claim| claim.task == *task);
+        let told = task.as_ref().is_none_or(of_task)
+            && (worker.is_none() || text.worker == *worker)
+            && since.is_none_or(|since| since <= text.at);
+        let Some(path) = path.as_ref().filter(|_| told) else { return Ok(told) };
+        let is_remarked = text.remarks.iter().any(|remark| remark.path.starts_with(path));
+        Ok(is_remarked || !trees::same_at(&self.repository.objects, before, Some(after), path)?)
     }
 }

@@ -10,6 +10,7 @@ mod dashboard;
 mod databases;
 mod editing;
 mod git;
+mod history;
 mod processes;
 mod trees;
 mod use_cases;
