@@ -324,6 +324,17 @@ pub const COPY_MAX: u64 = 256 << 20;
 const _: () =
     assert!(DESCRIPTORS_MIN <= DATA_DESCRIPTORS_MAX && DATA_DESCRIPTORS_MAX <= DESK_DESCRIPTORS_MAX);
 
+/// Loose objects of the history from which on they are packed.
+pub const HISTORY_LOOSE_OBJECTS: usize = 4_096;
+/// The same by their size, in bytes. They are not compressed.
+pub const HISTORY_LOOSE_BYTES: u64 = 64 << 20;
+/// Largest object of the history that is packed, in bytes. Packing holds several in memory.
+pub const HISTORY_PACKED_BYTES: u64 = 16 << 20;
+/// Packs of the history from which on all go into one.
+pub const HISTORY_PACKS: usize = 16;
+/// Share of removed steps in the history, as a divisor, from which on their space is freed. All that is kept is packed anew then.
+pub const HISTORY_REMOVED_SHARE: usize = 16;
+
 /// How many times as long as its last reading `crewfs top` pauses, at least. Each reading costs the daemon something.
 pub const TOP_REST: u32 = 4;
 /// How old the tasks that it shows may be if no event happened, in milliseconds.

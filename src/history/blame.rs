@@ -179,8 +179,7 @@ mod tests {
     #[test]
     fn lines_are_followed_through_edits_and_renames() {
         let place = tempfile::tempdir().unwrap();
-        let mut repository =
-            Repository::open(OwnedFd::from(File::open(place.path()).unwrap()), true).unwrap();
+        let repository = Repository::open(OwnedFd::from(File::open(place.path()).unwrap()), true).unwrap();
         let version = |content: &str| {
             let content = KeptContent::Kept(repository.store(content.as_bytes()).unwrap());
             Some(Version { kind: VersionKind::File, mode: 0o644, uid: 0, gid: 0, content })

@@ -8,10 +8,10 @@
 //! as `/proc/self/fd/N`, and only for reading: it does not write to a database that was added as an alternate. New objects are written
 //! here, as loose objects. A loose object is a zlib stream; here it holds uncompressed blocks, which cost a copy. Packing compresses them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use git2::{ObjectType, Odb, OdbLookupFlags, Oid};
@@ -29,12 +29,14 @@ pub(super) struct Objects {
     directory: OwnedFd,
     database: RwLock<Odb<'static>>,
     /// What a reader makes, which it must not write.
-    made: Option<Mutex<BTreeMap<Oid, Data>>>,
+    made: Option<Mutex<BTreeMap<Oid, ObjectData>>>,
+    /// The ids that were asked for since objects began to be removed.
+    requested: Mutex<Option<HashSet<Oid>>>,
     written: AtomicU64,
 }
 
 /// What an object is, and what it holds.
-type Data = (ObjectType, Vec<u8>);
+type ObjectData = (ObjectType, Vec<u8>);
 
 impl From<ContentId> for Oid {
     fn from(id: ContentId) -> Oid {
@@ -58,7 +60,7 @@ impl Objects {
         let database = database(&directory).map_err(|error| HistoryError::reading(error.message()))?;
         let database = RwLock::new(database);
         let made = (!is_writer).then(Mutex::default);
-        Ok(Objects { directory, database, made, written: AtomicU64::new(0) })
+        Ok(Objects { directory, database, made, requested: Mutex::default(), written: AtomicU64::new(0) })
     }
 
     /// Make the directories of the objects.
@@ -72,6 +74,11 @@ impl Objects {
         self.made.is_none()
     }
 
+    /// The directory of the objects.
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
     /// A database of the same objects. It knows only those that were written.
     pub(super) fn database(&self) -> Result<Odb<'static>, git2::Error> {
         database(&self.directory)
@@ -79,23 +86,26 @@ impl Objects {
 
     /// An object of a kind. Its id is checked against what was read.
     pub(super) fn read(&self, id: Oid, kind: ObjectType) -> Result<Vec<u8>, HistoryError> {
+        of_kind(id, self.read_any(id)?, kind)
+    }
+
+    fn read_any(&self, id: Oid) -> Result<ObjectData, HistoryError> {
         let read = |database: &Odb<'_>| {
             let object = database.read(id)?;
             Ok((object.kind(), object.data().to_vec()))
         };
         if let Some(made) = self.made.as_ref().and_then(|made| made.lock().get(&id).cloned()) {
-            return of_kind(id, made, kind);
+            return Ok(made);
         }
         let first: Result<_, git2::Error> = read(&self.database.read());
-        let found = match first {
-            Ok(found) => found,
+        match first {
+            Ok(found) => Ok(found),
             // The writer may have packed the object since this database was opened.
             Err(_) => {
                 self.reopen()?;
-                read(&self.database.read()).map_err(|error| HistoryError::reading(error.message()))?
+                read(&self.database.read()).map_err(|error| HistoryError::reading(error.message()))
             }
-        };
-        of_kind(id, found, kind)
+        }
     }
 
     /// Look again which packs there are.
@@ -106,13 +116,19 @@ impl Objects {
 
     /// Whether an object is there.
     pub(super) fn has(&self, id: Oid) -> bool {
+        self.has_loose(id) || self.database.read().exists_ext(id, OdbLookupFlags::NO_REFRESH)
+    }
+
+    fn has_loose(&self, id: Oid) -> bool {
         accessat(&self.directory, loose_name(id).as_str(), Access::EXISTS, AtFlags::SYMLINK_NOFOLLOW).is_ok()
-            || self.database.read().exists_ext(id, OdbLookupFlags::NO_REFRESH)
     }
 
     /// Write an object unless it is there.
     pub(super) fn write(&self, kind: ObjectType, data: &[u8]) -> Result<Oid, HistoryError> {
         let id = Oid::hash_object(kind, data).map_err(|error| HistoryError::writing(error.message()))?;
+        if let Some(requested) = &mut *self.requested.lock() {
+            requested.insert(id);
+        }
         if self.has(id) {
             return Ok(id);
         }
@@ -124,9 +140,38 @@ impl Objects {
         Ok(id)
     }
 
+    /// Begin or end to note which ids are asked for.
+    pub(super) fn note_requests(&self, begin: bool) {
+        *self.requested.lock() = begin.then(HashSet::new);
+    }
+
+    /// Remove objects: save those that were asked for and are not `kept`, call `remove` with them, and look again which objects there are.
+    /// Meanwhile no thread can ask for one.
+    pub(super) fn remove_all_but(
+        &self,
+        kept: &dyn Fn(Oid) -> bool,
+        remove: &mut dyn FnMut(&HashSet<Oid>) -> Result<(), HistoryError>,
+    ) -> Result<(), HistoryError> {
+        let requested = self.requested.lock();
+        let lost = requested.iter().flatten().copied().filter(|id| !kept(*id) && self.has(*id));
+        let lost: HashSet<Oid> = lost.collect();
+        for id in lost.iter().filter(|id| !self.has_loose(**id)) {
+            let (kind, data) = self.read_any(*id)?;
+            self.write_loose(*id, kind, &data).map_err(HistoryError::writing)?;
+        }
+        let removed = remove(&lost);
+        self.reopen()?;
+        removed
+    }
+
+    /// Whether this process is writing the file with this name.
+    pub(super) fn is_own(&self, unfinished: &str) -> bool {
+        unfinished.starts_with(&own_prefix())
+    }
+
     fn write_loose(&self, id: Oid, kind: ObjectType, data: &[u8]) -> io::Result<()> {
         let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let unfinished = format!("{UNFINISHED}{}_{number}", std::process::id());
+        let unfinished = format!("{}{number}", own_prefix());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(openat(&self.directory, unfinished.as_str(), flags, Mode::from(0o400))?);
         let header = format!("{kind} {}\0", data.len());
@@ -155,11 +200,16 @@ fn database(objects: &OwnedFd) -> Result<Odb<'static>, git2::Error> {
     Ok(database)
 }
 
-fn of_kind(id: Oid, (found, data): Data, kind: ObjectType) -> Result<Vec<u8>, HistoryError> {
+fn of_kind(id: Oid, (found, data): ObjectData, kind: ObjectType) -> Result<Vec<u8>, HistoryError> {
     match found == kind {
         true => Ok(data),
         false => Err(HistoryError::reading(format_args!("{id} is a {found}, where a {kind} should be"))),
     }
+}
+
+/// How the names begin of what this process writes.
+fn own_prefix() -> String {
+    format!("{UNFINISHED}{}_", std::process::id())
 }
 
 /// The name of a loose object in the directory of the objects.

@@ -20,11 +20,12 @@ impl Repository {
     ///
     /// # Errors
     /// Why it cannot be written. A step that would make a path a file and a directory at once is refused.
-    pub fn record(&mut self, step: &Step) -> Result<(), HistoryError> {
+    pub fn record(&self, step: &Step) -> Result<(), HistoryError> {
         let mut step = step.clone();
         step.changes.retain(|change| change.before != change.after);
         step.changes.sort_by(|one, other| one.path.cmp(&other.path));
         check(&step.changes)?;
+        let _one = self.recording.lock();
         let parent = self.main()?;
         let tree =
             parent.map(|parent| Commit::read(&self.objects, parent)).transpose()?.map(|commit| commit.tree);
@@ -255,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_came_from_outside_is_a_step_of_its_own() {
-        let (_place, mut repository) = repository();
+        let (_place, repository) = repository();
         let [one, two, three] = ["1", "2", "3"].map(|content| file(&repository, content));
         let first = step("w", 1, vec![change("f", None, Some(one))]);
         let second = step("v", 2, vec![change("f", Some(two), Some(three))]);
@@ -267,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_file_that_became_a_directory_unseen_is_removed_from_outside() {
-        let (_place, mut repository) = repository();
+        let (_place, repository) = repository();
         let one = file(&repository, "1");
         let first = step("w", 1, vec![change("a", None, Some(one)), change("d/x", None, Some(one))]);
         let second = step("v", 2, vec![change("a/b", None, Some(one)), change("d", None, Some(one))]);
@@ -280,7 +281,7 @@ mod tests {
 
     #[test]
     fn impossible_steps_are_refused() {
-        let (_place, mut repository) = repository();
+        let (_place, repository) = repository();
         let one = Some(file(&repository, "1"));
         for changes in [
             vec![change("a", None, one), change("a/b", None, one)],
@@ -296,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_filter_narrows() {
-        let (_place, mut repository) = repository();
+        let (_place, repository) = repository();
         let [one, two] = ["1", "2"].map(|content| file(&repository, content));
         let claim = TaskClaim { task: TaskId::parse("t").unwrap(), epoch: 4, title: "T".into() };
         let end = ClaimEnd { how: "completed".into(), text: "ok".into() };
@@ -344,7 +345,7 @@ mod tests {
             ),
             1..8,
         )) {
-            let (_place, mut repository) = repository();
+            let (_place, repository) = repository();
             let mut recorded = Vec::new();
             for (at, changes) in steps.iter().enumerate() {
                 let changes = changes.iter().map(|(path, [before, after])| {

@@ -7,12 +7,14 @@
 //! Objects are written before the reference that leads to them, and a reference is replaced by a rename. So a daemon that is killed
 //! leaves objects that nothing refers to, at worst.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use git2::{ObjectType, Oid};
-use rustix::fs::{AtFlags, Mode, OFlags, fchmod, mkdirat, openat, renameat, unlinkat};
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchmod, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use super::commit::Commit;
@@ -21,6 +23,12 @@ use super::{ContentId, HistoryError};
 
 /// The reference of the history.
 const MAIN: &str = "refs/heads/main";
+
+/// How the references of tasks begin.
+pub(super) const TASKS: &str = "refs/tasks/";
+
+/// Git's file for many references.
+const PACKED: &str = "packed-refs";
 
 /// Settings for git. Its rules for names and files that it would not check out do not apply: the history keeps what was there.
 const CONFIG: &str = "\
@@ -53,6 +61,10 @@ const CONFIG: &str = "\
 pub struct Repository {
     directory: OwnedFd,
     pub(super) objects: Objects,
+    /// Held while references change. It is taken after `tidying`.
+    pub(super) recording: Mutex<()>,
+    /// Held while objects are packed or removed.
+    pub(super) tidying: Mutex<()>,
 }
 
 impl Repository {
@@ -66,7 +78,7 @@ impl Repository {
             make(&directory).map_err(HistoryError::writing)?;
         }
         let objects = Objects::open(&directory, create)?;
-        Ok(Repository { directory, objects })
+        Ok(Repository { directory, objects, recording: Mutex::default(), tidying: Mutex::default() })
     }
 
     /// Keep this content.
@@ -102,7 +114,7 @@ impl Repository {
     }
 
     /// Append a commit to the history.
-    pub(super) fn append(&mut self, commit: &Commit) -> Result<Oid, HistoryError> {
+    pub(super) fn append(&self, commit: &Commit) -> Result<Oid, HistoryError> {
         let id = commit.write(&self.objects)?;
         self.set_reference(MAIN, id)?;
         Ok(id)
@@ -110,9 +122,57 @@ impl Repository {
 
     /// What a reference names; `None` if it is not there.
     pub(super) fn reference(&self, name: &str) -> Result<Option<Oid>, HistoryError> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
+        let Some(text) = self.text(name)? else { return Ok(self.packed_references()?.remove(name)) };
         let id = Oid::from_str(text.trim_end());
         id.map(Some).map_err(|_| HistoryError::reading(format_args!("{name} is damaged: {text:?}")))
+    }
+
+    /// The references of tasks, and the commits that they name.
+    pub(super) fn task_references(&self) -> Result<BTreeMap<String, Oid>, HistoryError> {
+        let mut found = self.packed_references()?;
+        found.retain(|name, _| name.starts_with(TASKS));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = match openat(&self.directory, TASKS, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(found),
+            opened => opened.map_err(HistoryError::reading)?,
+        };
+        for entry in Dir::read_from(&directory).map_err(HistoryError::reading)? {
+            let name = entry.map_err(HistoryError::reading)?.file_name().to_string_lossy().into_owned();
+            if name == "." || name == ".." {
+                continue;
+            }
+            let name = format!("{TASKS}{name}");
+            found.extend(self.reference(&name)?.map(|commit| (name, commit)));
+        }
+        Ok(found)
+    }
+
+    /// Remove references.
+    pub(super) fn remove_references(&self, names: &BTreeSet<String>) -> Result<(), HistoryError> {
+        if let Some(packed) = self.text(PACKED)? {
+            let is_kept = |line: &&str| line.split_once(' ').is_none_or(|(_, name)| !names.contains(name));
+            let kept: String = packed.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
+            if kept != packed {
+                self.set_text(PACKED, &kept)?;
+            }
+        }
+        for name in names {
+            match unlinkat(&self.directory, name.as_str(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(HistoryError::writing(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The references that git moved into one file. crewfs does not, but an operator may have run `git gc`.
+    fn packed_references(&self) -> Result<BTreeMap<String, Oid>, HistoryError> {
+        let text = self.text(PACKED)?.unwrap_or_default();
+        let reference = |line: &str| {
+            let (commit, name) = line.split_once(' ')?;
+            Some((name.to_string(), Oid::from_str(commit).ok()?))
+        };
+        Ok(text.lines().filter_map(reference).collect())
     }
 
     /// Let a reference name a commit.
@@ -161,10 +221,11 @@ fn fchmod_private(directory: &OwnedFd) -> std::io::Result<()> {
     Ok(fchmod(openat(directory, ".", flags, Mode::empty())?, Mode::from(0o700))?)
 }
 
-/// Replace a file at once.
+/// Replace a file at once. No other thread may replace it.
 fn replace(directory: &OwnedFd, name: &str, text: &str) -> std::io::Result<()> {
     // Git would take another file below `refs` for a reference.
-    let unfinished = "crewfs.tmp";
+    let unfinished = format!("unfinished-{}", name.replace('/', "-"));
+    let unfinished = unfinished.as_str();
     let _ = unlinkat(directory, unfinished, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(openat(directory, unfinished, flags, Mode::from(0o600))?);

@@ -14,6 +14,9 @@ use super::repository::Repository;
 use super::{HistoryError, Step, record, trees};
 use crate::queue::{TaskId, Wall, WorkerName};
 
+/// Git's file that says where the line of commits is cut.
+pub(super) const SHALLOW: &str = "shallow";
+
 /// Which steps are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepFilter {
@@ -49,7 +52,7 @@ impl Repository {
 
     /// The commits whose parents are no longer there.
     pub(super) fn cut(&self) -> Result<BTreeSet<Oid>, HistoryError> {
-        let text = self.text("shallow")?.unwrap_or_default();
+        let text = self.text(SHALLOW)?.unwrap_or_default();
         Ok(text.lines().filter_map(|line| Oid::from_str(line).ok()).collect())
     }
 }
@@ -84,20 +87,30 @@ impl Steps<'_> {
             if self.cut.contains(&id) {
                 return Ok(None);
             }
-            let objects = &self.repository.objects;
-            let parent = commit.parent.map(|id| Ok((id, Commit::read(objects, id)?))).transpose()?;
-            let before = parent.as_ref().map(|(_, parent)| parent.tree);
-            self.next = parent;
-            let text = CommitText::parse(&commit.text).ok_or_else(|| {
-                HistoryError::reading(format_args!("the text of the commit {id} is damaged"))
-            })?;
-            if self.is_wanted(&text, before, commit.tree)? {
-                let changes = record::changes(self.repository, before, commit.tree, &text)?;
-                let CommitText { worker, claim, program, at, end, .. } = text;
-                return Ok(Some(Step { worker, claim, program, at, end, changes }));
+            match self.step(id, &commit) {
+                Ok(None) => {}
+                // The daemon may have removed the rest meanwhile.
+                Err(_) if self.repository.cut()? != self.cut => self.next = None,
+                found => return found,
             }
         }
         Ok(None)
+    }
+
+    /// A commit as a step, if it is wanted. Its parent is the next one.
+    fn step(&mut self, id: Oid, commit: &Commit) -> Result<Option<Step>, HistoryError> {
+        let objects = &self.repository.objects;
+        let parent = commit.parent.map(|id| Ok((id, Commit::read(objects, id)?))).transpose()?;
+        let before = parent.as_ref().map(|(_, parent)| parent.tree);
+        self.next = parent;
+        let damaged = || HistoryError::reading(format_args!("the text of the commit {id} is damaged"));
+        let text = CommitText::parse(&commit.text).ok_or_else(damaged)?;
+        if !self.is_wanted(&text, before, commit.tree)? {
+            return Ok(None);
+        }
+        let changes = record::changes(self.repository, before, commit.tree, &text)?;
+        let CommitText { worker, claim, program, at, end, .. } = text;
+        Ok(Some(Step { worker, claim, program, at, end, changes }))
     }
 
     fn is_wanted(&self, text: &CommitText, before: Option<Oid>, after: Oid) -> Result<bool, HistoryError> {

@@ -14,7 +14,7 @@ use super::commit::Commit;
 use super::commit_text::{CommitText, OUTSIDE};
 use super::merge::merge;
 use super::record::entry;
-use super::repository::Repository;
+use super::repository::{Repository, TASKS};
 use super::steps::StepFilter;
 use super::trees::{self, Edits};
 use super::{ClaimEnd, HistoryError, KeptContent, PathChange, Step, TaskClaim, Version, VersionKind};
@@ -24,7 +24,7 @@ use crate::queue::{TaskId, WorkerName};
 /// no id contains.
 pub(super) fn task_reference(task: &TaskId) -> String {
     let id = task.as_str();
-    let mut name = String::from("refs/tasks/");
+    let mut name = String::from(TASKS);
     for (at, c) in id.char_indices() {
         let rest = &id[at + c.len_utf8()..];
         match c {
@@ -41,11 +41,12 @@ impl Repository {
     /// # Errors
     /// Why the history cannot be read or written.
     pub fn end_task(
-        &mut self,
+        &self,
         claim: &TaskClaim,
         end: &ClaimEnd,
         worker: &WorkerName,
     ) -> Result<(), HistoryError> {
+        let _one = self.recording.lock();
         let steps = self.task_steps(&claim.task)?;
         let Some(last) = steps.last() else { return Ok(()) };
         let changes = self.net(&steps)?;
@@ -174,8 +175,7 @@ mod tests {
     #[test]
     fn work_in_the_same_file_is_told_apart() {
         let place = tempfile::tempdir().unwrap();
-        let mut repository =
-            Repository::open(OwnedFd::from(File::open(place.path()).unwrap()), true).unwrap();
+        let repository = Repository::open(OwnedFd::from(File::open(place.path()).unwrap()), true).unwrap();
         let version = |content: &str| {
             let content = KeptContent::Kept(repository.store(content.as_bytes()).unwrap());
             Version { kind: VersionKind::File, mode: 0o644, uid: 0, gid: 0, content }

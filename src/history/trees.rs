@@ -32,7 +32,8 @@ pub(super) struct TreeEntry {
 }
 
 impl TreeEntry {
-    fn is_tree(self) -> bool {
+    /// Whether it is a tree.
+    pub(super) fn is_tree(self) -> bool {
         self.mode == DIRECTORY
     }
 }
@@ -40,7 +41,7 @@ impl TreeEntry {
 type TreeEntries = BTreeMap<Vec<u8>, TreeEntry>;
 
 /// What a tree holds, by name.
-fn names(objects: &Objects, tree: Option<Oid>) -> Result<TreeEntries, HistoryError> {
+fn entries(objects: &Objects, tree: Option<Oid>) -> Result<TreeEntries, HistoryError> {
     let Some(tree) = tree else { return Ok(TreeEntries::new()) };
     let data = objects.read(tree, ObjectType::Tree)?;
     let damaged = || HistoryError::reading(format_args!("the tree {tree} is damaged"));
@@ -57,6 +58,16 @@ fn names(objects: &Objects, tree: Option<Oid>) -> Result<TreeEntries, HistoryErr
         rest = &tail[20..];
     }
     Ok(found)
+}
+
+/// What a tree holds, with the paths of it.
+pub(super) fn children(
+    objects: &Objects,
+    tree: Oid,
+    path: &Path,
+) -> Result<Vec<(PathBuf, TreeEntry)>, HistoryError> {
+    let children = entries(objects, Some(tree))?.into_iter();
+    Ok(children.map(|(name, entry)| (path.join(OsStr::from_bytes(&name)), entry)).collect())
 }
 
 /// Write a tree; `None` if it would be empty.
@@ -105,7 +116,7 @@ fn edit_below(
     edits: &[Edit<'_>],
     depth: usize,
 ) -> Result<Option<Oid>, HistoryError> {
-    let mut names = names(objects, tree)?;
+    let mut names = entries(objects, tree)?;
     // The edits are in the order of their paths, so those below one name follow each other.
     for same_name in edits.chunk_by(|one, other| one.0[depth] == other.0[depth]) {
         let name = same_name[0].0[depth];
@@ -131,7 +142,7 @@ fn at(objects: &Objects, tree: Option<Oid>, path: &Path) -> Result<Option<TreeEn
     let mut here = tree.map(|id| TreeEntry { mode: DIRECTORY, id });
     for name in path {
         let Some(directory) = here.filter(|entry| entry.is_tree()) else { return Ok(None) };
-        here = names(objects, Some(directory.id))?.remove(name.as_bytes());
+        here = entries(objects, Some(directory.id))?.remove(name.as_bytes());
     }
     Ok(here)
 }
@@ -193,7 +204,7 @@ fn compare(
     if before == after {
         return Ok(());
     }
-    let (before, mut after) = (names(objects, before)?, names(objects, after)?);
+    let (before, mut after) = (entries(objects, before)?, entries(objects, after)?);
     let both = before.into_iter().map(|(name, entry)| {
         let other = after.remove(&name);
         (name, Some(entry), other)

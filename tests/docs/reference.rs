@@ -354,6 +354,11 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("STUCK_MS", limits::STUCK_MS),
         ("STUCK_UNSEEN_MS", limits::STUCK_UNSEEN_MS),
         ("UNSEEN_LOCK_MS", limits::UNSEEN_LOCK_MS),
+        ("HISTORY_LOOSE_OBJECTS", limits::HISTORY_LOOSE_OBJECTS as u64),
+        ("HISTORY_LOOSE_BYTES", limits::HISTORY_LOOSE_BYTES),
+        ("HISTORY_PACKED_BYTES", limits::HISTORY_PACKED_BYTES),
+        ("HISTORY_PACKS", limits::HISTORY_PACKS as u64),
+        ("HISTORY_REMOVED_SHARE", limits::HISTORY_REMOVED_SHARE as u64),
         ("IGNORE_FILE_BYTES", limits::IGNORE_FILE_BYTES),
     ];
     let page = text(PAGE);

@@ -1,5 +1,6 @@
 //! Git reads, fetches from and applies what the history holds.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -175,6 +176,48 @@ fn one_tasks_work_is_fetched_and_picked_without_that_of_others() {
         said.starts_with("worker-1\nlog..in: The title of log..in\n\nIt works now.\n\nTask: log..in\n"),
         "{said}"
     );
+}
+
+#[test]
+fn git_reads_a_history_that_was_cut_and_packed() {
+    needs!("git");
+    let mut place = Place::new();
+    let end = ClaimEnd { how: "completed".into(), text: String::new() };
+    let worker = WorkerName::parse("worker-1").unwrap();
+    let mut before = None;
+    for at in 0..20 {
+        let after = Some(place.version(&lines(&[at])));
+        let task = format!("t{at}");
+        place.record(Some("worker-1"), Some(&task), at as i64, vec![change("f", before, after)]);
+        place.repository.end_task(&claim(&task), &end, &worker).unwrap();
+        before = after;
+    }
+    let prune = |place: &Place, at: i64| {
+        let oldest = Wall(1_700_000_000_000 + at * 1_000);
+        place.repository.prune(oldest, u64::MAX, &BTreeSet::new(), &mut || true).unwrap();
+        place.is_sound();
+    };
+    // The first time, the space is not worth the work.
+    prune(&place, 1);
+    assert_eq!(place.history(&["rev-list", "--count", "main"]), "20\n");
+    prune(&place, 10);
+    assert_eq!(place.history(&["rev-list", "--count", "main"]), "11\n");
+    assert_eq!(place.history(&["show", "main:f"]).into_bytes(), lines(&[19]));
+    assert!(place.history(&["log", "-p", "main"]).contains("+line 9, changed"));
+    assert_eq!(place.history(&["for-each-ref", "refs/tasks"]).lines().count(), 10);
+    place.git("project", &["init", "-q"]).unwrap();
+    place.git("project", &["fetch", "-q", "../history.git", "refs/tasks/t15"]).unwrap();
+    let work = place.git("project", &["show", "--format=%s", "FETCH_HEAD"]).unwrap();
+    assert!(work.starts_with("t15: The title of t15\n") && work.contains("+line 15, changed"), "{work}");
+    place.git("", &["clone", "-q", "--bare", "history.git", "copy.git"]).unwrap();
+    // An operator may pack it with git.
+    place.history(&["gc", "-q"]);
+    let after = Some(place.version(b"after\n"));
+    place.record(Some("worker-1"), None, 20, vec![change("f", before, after)]);
+    prune(&place, 15);
+    assert_eq!(place.history(&["rev-list", "--count", "main"]), "7\n");
+    assert_eq!(place.history(&["for-each-ref", "refs/tasks"]).lines().count(), 5);
+    assert_eq!(place.history(&["count-objects", "-v"]).lines().filter(|line| *line == "packs: 1").count(), 1);
 }
 
 #[test]
