@@ -234,6 +234,23 @@ pub const WRITE_SHOWN_MS: u64 = 100;
 pub const WRITE_UNDER_WAY_MS: u64 = 200;
 /// How long after a refusal a program may still try another way of writing, in milliseconds.
 pub const FALLBACK_MS: u64 = 5_000;
+/// How long a file must not have been changed before the history reads it, in milliseconds. The version that a caller from outside the mount
+/// replaces sooner has no author of its own.
+pub const HISTORY_QUIET_MS: u64 = 250;
+/// How long a worker must not have changed anything before its changes are recorded, in milliseconds.
+pub const HISTORY_IDLE_MS: u64 = 60_000;
+/// How often the history is packed, if there is something to pack, in milliseconds.
+pub const HISTORY_PACK_MS: u64 = 60_000;
+/// How often it is bounded by age and size, in milliseconds.
+pub const HISTORY_PRUNE_MS: u64 = 3_600_000;
+/// Changes that one step of the history has at most. Further ones make another step.
+pub const HISTORY_ITEMS: usize = 10_000;
+/// How long a reader of `changes/` waits for the history, in milliseconds.
+pub const READ_WAIT_MS: u64 = 5_000;
+/// Diffs that are kept for the next reader.
+pub const DIFFS_KEPT: usize = 64;
+/// Lines of the history's journal after which it is begun anew, if most of them say nothing any more.
+pub const JOURNAL_LINES: usize = 10_000;
 /// Files and directories for which the answer of git's rules is cached.
 pub const EXEMPTIONS_KEPT: usize = 65_536;
 /// Largest `.gitignore` that is read, in bytes.

@@ -140,6 +140,7 @@ fn configure(arguments: &Arguments) -> Result<Config, CliError> {
         allow_other: options.allow_other,
         threads: options.threads,
         names: options.names,
+        history: options.history,
         guard,
     })
 }

@@ -13,6 +13,7 @@ use super::error::CliError;
 use crate::fs::desk::Users;
 use crate::fs::guard;
 use crate::fs::identity::names;
+use crate::fs::recorder::RecorderConfig;
 use crate::limits::IGNORE_FILE_BYTES;
 use crate::queue::{Budget, Rules, Span};
 use crate::state_directory::plain;
@@ -47,11 +48,13 @@ pub(super) struct Options {
     guard: guard::Config,
     /// `unguarded=FILE`
     unguarded: Option<PathBuf>,
+    /// `history_age=SPAN`, `history_size=SIZE`, `history_file=SIZE`; `None` with `history=off`
+    pub(super) history: Option<RecorderConfig>,
     /// `operators=NAME:NAME`, `keys=USER:FILE`
     pub(super) names: names::Config,
 }
 
-const KNOWN: &str = "state=DIR, tasks=NAME, lease=SPAN, lease_max=SPAN, ageing=SPAN, claims_per_worker=N, workers=NAME:NAME, operators=NAME:NAME, keys=USER:FILE, log_bytes=SIZE, log_events=N, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD, unguarded=FILE";
+const KNOWN: &str = "state=DIR, tasks=NAME, lease=SPAN, lease_max=SPAN, ageing=SPAN, claims_per_worker=N, workers=NAME:NAME, operators=NAME:NAME, keys=USER:FILE, log_bytes=SIZE, log_events=N, idle_timeout=SPAN, file_grace=SPAN, remote_grace=SPAN, allow_other, noallow_other, threads=N, lock_wait=SPAN, stale_window=SPAN, stale_writes=WORD, unguarded=FILE, history=WORD, history_age=SPAN, history_size=SIZE, history_file=SIZE";
 /// The default lease.
 const LEASE: Span = Span(30 * 60_000);
 /// The longest wait for a lock.
@@ -101,6 +104,7 @@ impl Options {
             threads: cores.clamp(4, 64),
             guard: guard::Config::default(),
             unguarded: None,
+            history: Some(RecorderConfig::default()),
             names: names::Config::default(),
         }
     }
@@ -219,6 +223,18 @@ impl Options {
                 let file = value.map(PathBuf::from).filter(|file| file.is_absolute());
                 self.unguarded =
                     Some(file.ok_or_else(|| wrong("takes the path of a file, from the root on"))?);
+            }
+            ("history", Some("off")) => self.history = None,
+            ("history", Some("on")) => drop(self.history.get_or_insert_default()),
+            ("history", _) => return Err(wrong("takes on or off")),
+            ("history_age", _) => {
+                self.history.get_or_insert_default().age = span()?;
+            }
+            ("history_size" | "history_file", _) => {
+                let bytes =
+                    value.and_then(size).ok_or_else(|| wrong("takes a size such as 65536, 16M or 2G"))?;
+                let history = self.history.get_or_insert_default();
+                *(if key == "history_size" { &mut history.bytes } else { &mut history.file_bytes }) = bytes;
             }
             ("keys", _) => {
                 let keys = value.and_then(|value| value.split_once(':'));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::fs::desk;
 use crate::fs::guard;
 use crate::fs::identity::names;
+use crate::fs::recorder::RecorderConfig;
 use crate::queue::{Budget, Rules, Span};
 
 /// The configuration of a daemon.
@@ -40,4 +41,6 @@ pub struct Config {
     pub names: names::Config,
     /// The settings of the guard.
     pub guard: guard::Config,
+    /// What is kept of changes; `None`: nothing.
+    pub history: Option<RecorderConfig>,
 }

@@ -52,6 +52,9 @@ impl Daemon {
         self.tree.stop();
         self.desk_watch.stop();
         self.process_watch.stop();
+        if let Some(recorder) = &self.recorder {
+            recorder.stop();
+        }
         self.engine.stop();
         log::info!("{} is unmounted", self.place.shown().display());
     }

@@ -19,6 +19,7 @@ use crate::fs::files::{Files, Opens};
 use crate::fs::identity::callers::Callers;
 use crate::fs::identity::exits::ExitStatusSource;
 use crate::fs::identity::process_watch::ProcessWatch;
+use crate::fs::recorder::Recorder;
 use crate::fs::tree::{Tree, TreeConfig};
 use crate::fs::{FsError, Kernel, SessionInfo};
 use crate::fuse::{MountOptions, Session};
@@ -41,6 +42,7 @@ pub struct Daemon {
     pub(super) session_infos: Vec<Arc<SessionInfo>>,
     pub(super) process_watch: Arc<ProcessWatch>,
     pub(super) engine: Arc<Engine>,
+    pub(super) recorder: Option<Arc<Recorder>>,
     /// Held until the log is closed, so that no other daemon serves the project before that.
     _project: Project,
 }
@@ -61,9 +63,21 @@ impl Daemon {
         let tree_files = files_below(copied(project.root())?, Opens::Unreported(nodes_kept()))?;
         let desk_files = files_below(tasks, Opens::Reported)?;
         let tree_config = TreeConfig { tasks: config.tasks.clone().into(), guard: config.guard.clone() };
-        let tree = Tree::new(tree_files.clone(), tree_config, callers.clone(), engine.clone())
-            .map(Arc::new)
-            .map_err(not_shown)?;
+        let recorder = config.history.clone().map(|history| {
+            Recorder::start(history, tree_files.clone(), engine.clone(), project.state().clone()).map_err(
+                |error| {
+                    cannot(
+                        "the history of changes cannot be kept; it can be turned off: -o history=off",
+                        error,
+                    )
+                },
+            )
+        });
+        let recorder = recorder.transpose()?;
+        let tree =
+            Tree::new(tree_files.clone(), tree_config, callers.clone(), engine.clone(), recorder.clone())
+                .map(Arc::new)
+                .map_err(not_shown)?;
         let desk_threads = config.threads.max(DESK_THREADS_MIN);
         let desk = Desk::new(
             desk_files.clone(),
@@ -71,6 +85,7 @@ impl Daemon {
             engine.clone(),
             callers.clone(),
             tree.guard().clone(),
+            recorder.clone(),
             desk_config(config, owner, desk_threads),
         );
         let desk_watch = desk.watch().map_err(|error| cannot("the tasks directory cannot be read", error))?;
@@ -131,6 +146,7 @@ impl Daemon {
             desk_watch,
             process_watch,
             engine,
+            recorder,
             _project: project,
         })
     }

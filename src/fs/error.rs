@@ -29,6 +29,8 @@ pub enum FsError {
     Engine(Box<Failure>),
     /// The event log could not be read, with this error.
     Log(String),
+    /// The history of changes could not be written or read, with this error.
+    History(String),
     /// The guard refuses a change of a file of the project.
     Guard(GuardRefusal),
     /// The caller has no name.
@@ -88,7 +90,7 @@ impl FsError {
             FsError::Plain(fault) => of_fault(*fault),
             FsError::Queue(refusal) => of_refusal(refusal),
             FsError::Engine(failure) => of_failure(failure),
-            FsError::Log(_) => Errno::IO,
+            FsError::Log(_) | FsError::History(_) => Errno::IO,
             FsError::Guard(refusal) => of_guard(refusal),
             FsError::Nameless(Nameless::Misnamed(_)) => Errno::ACCESS,
             FsError::Nameless(Nameless::Unknown(_)) => Errno::AGAIN,
@@ -104,7 +106,7 @@ impl FsError {
             FsError::Os(_) | FsError::Plain(_) => None,
             FsError::Queue(refusal) => Some(Sentences(tasks).refusal(refusal)),
             FsError::Engine(failure) => Some(failure.to_string()),
-            FsError::Log(error) => Some(error.clone()),
+            FsError::Log(error) | FsError::History(error) => Some(error.clone()),
             FsError::Guard(refusal) => Some(refusal.to_string()),
             FsError::Nameless(nameless) => Some(nameless.to_string()),
             FsError::Misuse(misuse) => Some(Sentences(tasks).misuse(misuse)),
@@ -210,6 +212,7 @@ fn of_misuse(misuse: &Misuse) -> Errno {
         | Misuse::WithdrawnByRemoving { .. }
         | Misuse::KeepsItsName { .. }
         | Misuse::StatusIsForReading
+        | Misuse::ChangesAreForReading
         | Misuse::NoSuchMove => Errno::PERM,
     }
 }

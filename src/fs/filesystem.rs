@@ -184,8 +184,8 @@ pub trait Filesystem: Send + Sync + 'static {
         reply.send(Err(Fault::Unsupported.into()));
     }
     /// The value of an extended attribute.
-    fn getxattr(&self, req: &Request, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
-        Err(Fault::Unsupported.into())
+    fn getxattr(&self, req: &Request, ino: Ino, name: &OsStr, reply: Reply<Vec<u8>>) {
+        reply.send(Err(Fault::Unsupported.into()));
     }
     /// The names of all extended attributes, each ended by a NUL.
     fn listxattr(&self, req: &Request, ino: Ino) -> Result<Vec<u8>> {

@@ -13,6 +13,7 @@ mod filesystem;
 pub mod guard;
 pub mod identity;
 mod permissions;
+pub mod recorder;
 mod rights;
 pub mod session_info;
 pub mod tree;

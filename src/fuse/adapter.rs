@@ -522,14 +522,13 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         size: u32,
         reply: fuser::ReplyXattr,
     ) {
+        // The kernel asks before most writes, and there is hardly ever one.
+        let reply = Reply::new(move |value: crate::fs::Result<Vec<u8>>| match value {
+            Err(error) if error.errno() == libc::ENODATA => reply.error(Errno::from_i32(libc::ENODATA)),
+            value => answer!("getxattr", ino, value, reply, value => send_sized(reply, size, &value)),
+        });
         serve!(self, Getxattr, self.fs.caller_check(ReadRequest::Other), req, [name], |fs| {
-            // The kernel asks before most writes, and there is hardly ever one.
-            match fs.getxattr(&req, ino.0, name) {
-                Err(error) if error.errno() == libc::ENODATA => reply.error(Errno::from_i32(libc::ENODATA)),
-                value => {
-                    answer!("getxattr", ino, value, reply, value => send_sized(reply, size, &value))
-                }
-            }
+            fs.getxattr(&req, ino.0, name, reply);
         });
     }
 

@@ -108,6 +108,11 @@ impl Repository {
         self.objects.read(id.into(), ObjectType::Blob)
     }
 
+    /// Whether nothing was recorded yet.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.main(), Ok(None))
+    }
+
     /// The last commit of the history.
     pub(super) fn main(&self) -> Result<Option<Oid>, HistoryError> {
         self.reference(MAIN)

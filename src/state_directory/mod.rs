@@ -191,6 +191,19 @@ impl StateDirectory {
         open_file(&*directory, name, flags, &self.shown)
     }
 
+    /// Open a directory in it. One that is not there is made, for its owner alone.
+    ///
+    /// # Errors
+    /// Those of mkdirat(2) and openat(2), or why one of the directories is not trusted.
+    pub fn subdirectory(&self, name: &str) -> Result<OwnedFd, OpenError> {
+        let directory = self.descriptor();
+        plain::judge_directory(&*directory, &self.shown)?;
+        match mkdirat(&*directory, name, Mode::from(0o700)) {
+            Ok(()) | Err(Errno::EXIST) => open_directory(&*directory, name, &self.shown.join(name)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Rename a file in it. A file with the new name is replaced.
     ///
     /// # Errors

@@ -359,6 +359,14 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("HISTORY_PACKED_BYTES", limits::HISTORY_PACKED_BYTES),
         ("HISTORY_PACKS", limits::HISTORY_PACKS as u64),
         ("HISTORY_REMOVED_SHARE", limits::HISTORY_REMOVED_SHARE as u64),
+        ("HISTORY_QUIET_MS", limits::HISTORY_QUIET_MS),
+        ("HISTORY_IDLE_MS", limits::HISTORY_IDLE_MS),
+        ("HISTORY_PACK_MS", limits::HISTORY_PACK_MS),
+        ("HISTORY_PRUNE_MS", limits::HISTORY_PRUNE_MS),
+        ("HISTORY_ITEMS", limits::HISTORY_ITEMS as u64),
+        ("JOURNAL_LINES", limits::JOURNAL_LINES as u64),
+        ("READ_WAIT_MS", limits::READ_WAIT_MS),
+        ("DIFFS_KEPT", limits::DIFFS_KEPT as u64),
         ("IGNORE_FILE_BYTES", limits::IGNORE_FILE_BYTES),
     ];
     let page = text(PAGE);

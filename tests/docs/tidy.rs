@@ -10,7 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("src/log/", &["queue", "limits", "shown", "state_directory", "sys"]),
     ("src/engine/", &["queue", "log", "limits", "clock", "state_directory"]),
     ("src/history/", &["queue", "limits", "sys"]),
-    ("src/fs/", &["engine", "history", "queue", "log", "limits", "clock", "shown", "sys"]),
+    ("src/fs/", &["engine", "history", "queue", "log", "limits", "clock", "shown", "state_directory", "sys"]),
     ("src/fuse/", &["fs", "limits", "mountpoint", "mounts"]),
     (
         "src/daemon/",

@@ -131,7 +131,8 @@ impl Machine {
         let tree_files = Arc::new(Files::new(opened(project.path()), Opens::Unreported(1_000)).unwrap());
         let guard = guard::Config { lock_wait: Span(0), ..guard::Config::default() };
         let tree_config = TreeConfig { tasks: "tasks".into(), guard };
-        let tree = Arc::new(Tree::new(tree_files, tree_config, callers.clone(), engine.clone()).unwrap());
+        let tree =
+            Arc::new(Tree::new(tree_files, tree_config, callers.clone(), engine.clone(), None).unwrap());
         let forgotten = Arc::new(Forgotten::default());
         // (0, 0): no process has a file of this device open.
         tree.mounted((0, 0), forgotten.clone()).unwrap();
@@ -154,6 +155,7 @@ impl Machine {
             engine.clone(),
             callers.clone(),
             tree.guard().clone(),
+            None,
             desk_config,
         );
         Machine { engine, desk: Arc::new(desk), tree, forgotten, project, callers, process_watch }

@@ -34,6 +34,7 @@ mod private;
 mod process;
 mod publishing;
 mod reading;
+mod recording;
 mod replacing;
 mod rewriting;
 mod scheduling;

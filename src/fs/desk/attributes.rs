@@ -85,9 +85,12 @@ impl View {
             gid: None,
         };
         Ok(match node {
-            DeskNode::Directory(DeskDirectory::Blocked | DeskDirectory::Status | DeskDirectory::Workers) => {
-                directory(0o555)
-            }
+            DeskNode::Directory(
+                DeskDirectory::Blocked
+                | DeskDirectory::Status
+                | DeskDirectory::Changes
+                | DeskDirectory::Workers,
+            ) => directory(0o555),
             // Workers of every uid make, move and remove names here. The queue decides what they may do.
             DeskNode::Directory(_) => directory(0o777),
             DeskNode::Worker(name) => {
@@ -115,6 +118,9 @@ impl View {
                     }
                     NodeContent::Instructions(task) => self.instructions(task)?,
                     NodeContent::Withheld(_) => (0, mtime),
+                    NodeContent::Changes(task) => {
+                        (self.diff(task, req).map_or(0, |diff| diff.len() as u64), mtime)
+                    }
                     NodeContent::Events => (self.engine.log_bytes(), mtime),
                 };
                 Shown {

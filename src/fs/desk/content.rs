@@ -26,9 +26,14 @@ pub(super) enum NodeContent {
     Instructions(TaskId),
     /// A text of a task that the caller may not see.
     Withheld(TaskId),
+    /// What a task has changed in the tree.
+    Changes(TaskId),
     /// All events.
     Events,
 }
+
+/// What `changes/<id>` says when nothing is recorded.
+const HISTORY_OFF: &str = "the history of changes is off (-o history=off)\n";
 
 /// The error of a node that does not exist now.
 pub(super) const ABSENT: FsError = FsError::Plain(Fault::Absent);
@@ -126,6 +131,7 @@ impl View {
         }
         Ok(match (directory, &task.phase) {
             (DeskDirectory::Ready, _) => (NodeContent::Instructions(id.clone()), 0o444, own),
+            (DeskDirectory::Changes, _) => (NodeContent::Changes(id.clone()), 0o444, any),
             (DeskDirectory::Blocked, _) => (sentence(), 0o444, any),
             (DeskDirectory::Rejected, _) => (sentence(), 0o444, own),
             (DeskDirectory::Claim, _) => (status(), 0o666, own),
@@ -243,6 +249,14 @@ impl View {
             *last = (held, timestamp_at((self.engine.clock())().wall));
         }
         last.clone()
+    }
+
+    /// The unified diff of what a task has changed, as far as the caller may read the files.
+    pub(super) fn diff(&self, task: &TaskId, req: &Request) -> Result<Arc<[u8]>> {
+        match &self.recorder {
+            Some(recorder) => recorder.task_diff(task, req),
+            None => Ok(HISTORY_OFF.as_bytes().into()),
+        }
     }
 
     fn queue(&self, state: &State, eyes: &Eyes) -> Arc<[u8]> {

@@ -46,6 +46,8 @@ pub enum Misuse {
     },
     /// `status/` is for reading.
     StatusIsForReading,
+    /// `changes/` is for reading.
+    ChangesAreForReading,
     /// A task does not move from there to here.
     NoSuchMove,
     /// The capabilities are not a list of words.

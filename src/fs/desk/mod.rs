@@ -67,6 +67,7 @@ pub use self::watch::DeskWatch;
 use super::files::Files;
 use super::guard::Guard;
 use super::identity::callers::Callers;
+use super::recorder::Recorder;
 use super::{
     Attr, CallerCheck, DirEntry, Entry, Fault, FileKind, FileRange, Filesystem, Found, Ino, NewMode, Opened,
     ROOT, ReadRequest, Reply, Request, Result, SessionInfo, SetAttr, StatFs,
@@ -132,6 +133,7 @@ impl Desk {
         engine: Arc<Engine>,
         callers: Arc<Callers>,
         guard: Arc<Guard>,
+        recorder: Option<Arc<Recorder>>,
         config: Config,
     ) -> Desk {
         for (name, _) in table::TOP {
@@ -141,7 +143,7 @@ impl Desk {
         }
         let (may_wait, roots) = (config.threads - 1, config.roots.clone());
         let publisher = Arc::new(Publisher::new(engine.clone(), files.clone(), project, may_wait, roots));
-        let view = View::new(engine, callers, guard, publisher, config);
+        let view = View::new(engine, callers, guard, recorder, publisher, config);
         Desk {
             core: Arc::new(DeskCore {
                 files,
@@ -584,14 +586,14 @@ impl Filesystem for Desk {
         self.core.marked(ino, done, reply);
     }
 
-    fn getxattr(&self, _req: &Request, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
-        match is_synthesized(ino) {
+    fn getxattr(&self, _req: &Request, ino: Ino, name: &OsStr, reply: Reply<Vec<u8>>) {
+        reply.send(match is_synthesized(ino) {
             // The kernel asks for the ACL of each node whose mode it checks.
             true if name.as_encoded_bytes().starts_with(b"system.posix_acl_") => {
                 Err(Fault::NoAttribute.into())
             }
             _ => plain_only(ino).and_then(|()| self.core.files.getxattr(ino, name)),
-        }
+        });
     }
 
     fn listxattr(&self, req: &Request, ino: Ino) -> Result<Vec<u8>> {

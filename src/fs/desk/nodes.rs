@@ -19,7 +19,7 @@ pub(super) fn is_synthesized(ino: Ino) -> bool {
     ino & SYNTHESIZED != 0
 }
 
-/// The directories of the desk. Each but the last two lists the tasks of one state.
+/// The directories of the desk. Each but the last three lists the tasks of one state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum DeskDirectory {
     Ready,
@@ -29,6 +29,7 @@ pub(super) enum DeskDirectory {
     Failed,
     Rejected,
     Status,
+    Changes,
     Workers,
 }
 
@@ -42,12 +43,12 @@ impl DeskDirectory {
             DeskDirectory::Completed => Some(TaskState::Completed),
             DeskDirectory::Failed => Some(TaskState::Failed),
             DeskDirectory::Rejected => Some(TaskState::Rejected),
-            DeskDirectory::Status | DeskDirectory::Workers => None,
+            DeskDirectory::Status | DeskDirectory::Changes | DeskDirectory::Workers => None,
         }
     }
 
     /// All of them.
-    pub(super) const ALL: [DeskDirectory; 8] = [
+    pub(super) const ALL: [DeskDirectory; 9] = [
         DeskDirectory::Ready,
         DeskDirectory::Blocked,
         DeskDirectory::Claim,
@@ -55,6 +56,7 @@ impl DeskDirectory {
         DeskDirectory::Failed,
         DeskDirectory::Rejected,
         DeskDirectory::Status,
+        DeskDirectory::Changes,
         DeskDirectory::Workers,
     ];
 }

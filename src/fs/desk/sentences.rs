@@ -147,6 +147,7 @@ impl Sentences<'_> {
             }
             Misuse::KeepsItsName { task } => format!("{task} keeps its name wherever it is moved"),
             Misuse::StatusIsForReading => "status/ is for reading; move what is in ready/".into(),
+            Misuse::ChangesAreForReading => "changes/ is for reading; move what is in ready/".into(),
             Misuse::NoSuchMove => {
                 "a task moves from ready/ to claim/, from claim/ to completed/, failed/ or ready/, and back to ready/".into()
             }

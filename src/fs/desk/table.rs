@@ -14,7 +14,7 @@ use super::nodes::{DeskDirectory, DeskNode, Document, WorkerFile};
 use crate::queue::{ClaimForm, Command, Content, Ending, Eyes, Refusal, State, TaskId, WorkerName};
 
 /// The top of the desk.
-pub(super) const TOP: [(&str, DeskNode); 16] = [
+pub(super) const TOP: [(&str, DeskNode); 17] = [
     ("ready", DeskNode::Directory(DeskDirectory::Ready)),
     ("blocked", DeskNode::Directory(DeskDirectory::Blocked)),
     ("claim", DeskNode::Directory(DeskDirectory::Claim)),
@@ -22,6 +22,7 @@ pub(super) const TOP: [(&str, DeskNode); 16] = [
     ("failed", DeskNode::Directory(DeskDirectory::Failed)),
     ("rejected", DeskNode::Directory(DeskDirectory::Rejected)),
     ("status", DeskNode::Directory(DeskDirectory::Status)),
+    ("changes", DeskNode::Directory(DeskDirectory::Changes)),
     ("workers", DeskNode::Directory(DeskDirectory::Workers)),
     ("next", DeskNode::Next),
     ("queue.json", DeskNode::Document(Document::Queue)),
@@ -153,6 +154,7 @@ pub(super) fn moving(
         }
         // Only a ready task can be claimed. The queue says why another one cannot (C22).
         (DeskDirectory::Status, _) => return Err(Misuse::StatusIsForReading.into()),
+        (DeskDirectory::Changes, _) => return Err(Misuse::ChangesAreForReading.into()),
         (_, DeskNode::Task(Claim, _) | DeskNode::ClaimNext) => {
             Command::Claim { task: task.clone(), by, form: ClaimForm::Exclusive, eyes }
         }

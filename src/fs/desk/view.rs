@@ -17,6 +17,7 @@ use super::timestamps::{timestamp_at, timestamp_of};
 use crate::engine::Engine;
 use crate::fs::guard::Guard;
 use crate::fs::identity::callers::{Caller, Callers};
+use crate::fs::recorder::Recorder;
 use crate::fs::{Request, Result, SessionInfo, Timestamp};
 use crate::queue::{State, Wall, WorkerName};
 
@@ -26,6 +27,8 @@ pub(super) struct View {
     pub(super) callers: Arc<Callers>,
     /// Knows which worker holds which file of the tree.
     pub(super) guard: Arc<Guard>,
+    /// Knows what each task has changed; `None` with `-o history=off`.
+    pub(super) recorder: Option<Arc<Recorder>>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) nodes: Nodes,
     pub(super) scratches: Scratches,
@@ -49,6 +52,7 @@ impl View {
         engine: Arc<Engine>,
         callers: Arc<Callers>,
         guard: Arc<Guard>,
+        recorder: Option<Arc<Recorder>>,
         publisher: Arc<Publisher>,
         config: Config,
     ) -> View {
@@ -59,6 +63,7 @@ impl View {
             engine,
             callers,
             guard,
+            recorder,
             publisher,
             nodes,
             scratches,

@@ -27,6 +27,7 @@ mod modes;
 mod names;
 mod parcels;
 mod paths;
+mod present;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -51,6 +52,7 @@ use self::lru::Lru;
 pub use self::names::make_directory_like;
 pub use self::paths::Opens;
 use self::paths::{Out, Paths};
+pub use self::present::Present;
 use super::{Attr, Fault, FileKind, FsError, Ino, ROOT, Result, Timestamp};
 use crate::limits::{self, Descriptors};
 use crate::sys::{handle_of, open_handle};

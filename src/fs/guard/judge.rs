@@ -14,6 +14,7 @@ use super::refusal::GuardRefusal;
 use super::versions::LastChange;
 use super::{Change, EntryName, Guard, LOCK_ATTRIBUTE, Orphan, Verdict};
 use crate::fs::identity::callers::Caller;
+use crate::fs::recorder::Touched;
 use crate::fs::{FileKind, FsError, Ino, Request, Result, SetAttr};
 use crate::limits::{DIRECTORY_WAIT_MS, MAKING_MS, OPENING_MS, WRITE_SHOWN_MS};
 use crate::queue::{Instant, Span, WorkerName};
@@ -44,6 +45,15 @@ pub struct Grant {
     pub(super) freed: Option<Ino>,
     /// Whether other files may be exempt afterwards.
     pub(super) rules: bool,
+    /// What the change does to guarded paths.
+    pub(super) touched: Vec<Touched>,
+}
+
+impl Grant {
+    /// The permission to write pages of a file that an unknown process has stored.
+    pub(super) fn of_unknown(ino: Ino) -> Grant {
+        Grant { touched: vec![Touched::Node(ino)], ..Grant::default() }
+    }
 }
 
 /// The effect of a change on one existing file.
@@ -136,7 +146,7 @@ impl Guard {
         match self.known_mapper(ino) {
             Some(Some(caller)) => self.judge_for(&caller, &Change::WriteMapped { ino }),
             // No process has the file open or mapped any more. The process that stored into it is gone, so the pages are written.
-            Some(None) => Verdict::Granted(Grant::default()),
+            Some(None) => Verdict::Granted(Grant::of_unknown(ino)),
             None => Verdict::Wait(Patience(WaitReason::Unknown(ino))),
         }
     }
@@ -298,7 +308,19 @@ impl Guard {
                 touches.opens = *opens && *size == 0;
                 self.content(&mut touches, Touch::overwriting(*ino));
             }
-            Change::SetAttr { ino, .. } | Change::Link { ino, .. } => self.attributes(&mut touches, *ino),
+            Change::SetAttr { ino, change } => {
+                self.attributes(&mut touches, *ino);
+                if !touches.files.is_empty() {
+                    let SetAttr { mode, uid, gid, .. } = *change;
+                    let is_version = mode.is_some() || uid.is_some() || gid.is_some();
+                    let touched = if is_version { Touched::Node(*ino) } else { Touched::Times(*ino) };
+                    touches.grant.touched.push(touched);
+                }
+            }
+            Change::Link { ino, to } => {
+                self.attributes(&mut touches, *ino);
+                self.entry(&mut touches, to, false, false);
+            }
             Change::Xattr { ino, name } => {
                 if name.as_encoded_bytes().starts_with(b"user.crewfs.") {
                     return Err(GuardRefusal::OwnAttribute { like: LOCK_ATTRIBUTE }.into());
@@ -308,15 +330,18 @@ impl Guard {
             Change::Create { at, .. } | Change::Mknod(at) => {
                 touches.grant.makes = !self.exempt.name(at.parent, &at.name, false);
                 touches.grant.rules = makes_rules(&at.name);
+                self.entry(&mut touches, at, false, false);
                 if let Change::Create { flags, .. } = change {
                     touches.grant.opens = opened_for(*flags);
                 }
             }
             Change::Mkdir(at) | Change::Symlink(at) | Change::Rmdir(at) => {
                 touches.grant.rules = makes_rules(&at.name);
+                self.entry(&mut touches, at, !matches!(change, Change::Symlink(_)), false);
             }
             Change::Unlink(at) => {
                 touches.grant.rules = makes_rules(&at.name);
+                self.entry(&mut touches, at, false, true);
                 if let Some(file) = self.victim(at)? {
                     touches.grant.gone = file.last.then_some(file.ino);
                     if file.guarded {
@@ -338,6 +363,7 @@ impl Guard {
         if self.guards(ino, verdict.exempt) {
             touches.files.push(touch);
             touches.grant.changed[0] = Some(ino);
+            touches.grant.touched.push(Touched::Node(ino));
         }
     }
 
@@ -356,6 +382,13 @@ impl Guard {
         to: &EntryName,
         exchange: bool,
     ) -> Result<()> {
+        if self.is_directory(from) || exchange && self.is_directory(to) {
+            let place = |at: &EntryName| (at.parent, at.name.clone());
+            touches.grant.touched.push(Touched::Directory { from: place(from), to: place(to) });
+        } else {
+            self.entry(touches, from, false, false);
+            self.entry(touches, to, false, !exchange);
+        }
         let grant = &mut touches.grant;
         grant.rules = makes_rules(&from.name) || makes_rules(&to.name);
         let (mover, victim) = (self.victim(from)?, self.victim(to)?);
@@ -390,6 +423,14 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    /// A name is made, replaced or removed.
+    fn entry(&self, touches: &mut Touches, at: &EntryName, is_directory: bool, removes: bool) {
+        if !self.exempt.name(at.parent, &at.name, is_directory) {
+            let (parent, name) = (at.parent, at.name.clone());
+            touches.grant.touched.push(Touched::Entry { parent, name, removes });
+        }
     }
 
     /// The regular file at a name.

@@ -62,6 +62,7 @@ use self::versions::{ReadPurpose, Versions};
 use self::waiting::ParkedChanges;
 use super::files::Files;
 use super::identity::callers::{Caller, Callers};
+use super::recorder::Recorder;
 use super::{Attr, FileKind, FsError, Ino, Kernel, Reply, Request, Result};
 use crate::clock::Clock;
 use crate::engine::{Engine, Tally};
@@ -137,7 +138,7 @@ struct Orphan {
 
 /// The judgement of a change.
 pub enum Verdict {
-    /// It may be made now, by [`Guard::carry_out`].
+    /// It may be made now, by [`Guard::finish`].
     Granted(Grant),
     /// It may not be made.
     Refused(FsError),
@@ -174,6 +175,8 @@ pub struct Guard {
     callers: Arc<Callers>,
     clock: Clock,
     exempt: GitIgnore,
+    /// Keeps what changes destroy; `None` with `-o history=off`.
+    recorder: Option<Arc<Recorder>>,
     owned: Owned,
     descriptors: OpenFiles,
     table: Arc<Mutex<FileTable>>,
@@ -193,6 +196,7 @@ impl Guard {
         files: Arc<Files>,
         callers: Arc<Callers>,
         engine: Arc<Engine>,
+        recorder: Option<Arc<Recorder>>,
     ) -> Guard {
         let (stale_window, exempt) =
             (config.stale_window, GitIgnore::new(files.clone(), config.unguarded.as_deref()));
@@ -204,6 +208,7 @@ impl Guard {
             clock: engine.clock().clone(),
             exempt,
             files,
+            recorder,
             owned: Owned::new(engine),
             table: Arc::new(Mutex::new(FileTable {
                 locks: Locks::default(),
@@ -260,25 +265,41 @@ impl Guard {
         }
     }
 
-    /// Make a granted change, and record it.
-    pub fn carry_out<T: ChangeOutcome>(&self, grant: Grant, make: impl FnOnce() -> Result<T>) -> Result<T> {
-        let made = make()?;
+    /// Keep what a granted change destroys. The caller makes the change after this, and before the kernel has its answer.
+    ///
+    /// # Errors
+    /// Those of [`Recorder::keep`]. The change must not be made then.
+    pub fn keep(&self, grant: &Grant) -> Result<()> {
+        let Some(recorder) = &self.recorder else { return Ok(()) };
+        let is_exempt = |parent, name: &OsStr, is_directory| self.exempt.name(parent, name, is_directory);
+        recorder.keep(grant.by.as_deref(), &grant.touched, &is_exempt)
+    }
+
+    /// Record a granted change that was made.
+    pub fn record_made<T: ChangeOutcome>(&self, grant: &Grant, outcome: Result<T>) -> Result<T> {
+        let made = outcome?;
         self.record(grant, made.made());
+        if let Some(recorder) = &self.recorder {
+            recorder.made(&grant.touched);
+        }
         Ok(made)
     }
 
-    /// As [`Guard::carry_out`], once no lease blocks the change. The kernel keeps the file locked until the answer, so the verdict
-    /// stays valid.
+    /// Keep what a granted change destroys, make the change, and record it, once no lease blocks it. The kernel keeps the file locked
+    /// until the answer, so the verdict stays valid.
     pub fn finish<T: ChangeOutcome + Send + 'static>(
         self: &Arc<Self>,
         grant: Grant,
         uid: u32,
-        make: impl FnMut() -> Result<T> + Send + 'static,
+        mut make: impl FnMut() -> Result<T> + Send + 'static,
         done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        let guard = self.clone();
-        let record = move |made: Result<T>| done(made.and_then(|made| guard.carry_out(grant, || Ok(made))));
-        self.files.leases().run(uid, make, record);
+        let (guard, grant) = (self.clone(), Arc::new(grant));
+        let attempt = {
+            let (guard, grant) = (guard.clone(), grant.clone());
+            move || guard.keep(&grant).and_then(|()| make())
+        };
+        self.files.leases().run(uid, attempt, move |outcome| done(guard.record_made(&grant, outcome)));
     }
 
     /// Park a change until the other worker is done; then make it and answer.
@@ -326,6 +347,9 @@ impl Guard {
     /// Discard the records of a node that the kernel has forgotten: no process has it open.
     pub fn forget(&self, ino: Ino) {
         self.exempt.forget(ino);
+        if let Some(recorder) = &self.recorder {
+            recorder.forget(ino);
+        }
         let mut table = self.table.lock();
         table.locks.forget(ino);
         table.fences.forget(ino);
@@ -497,7 +521,7 @@ impl Guard {
     }
 
     /// Record a change that was made.
-    fn record(&self, grant: Grant, made: Option<Ino>) {
+    fn record(&self, grant: &Grant, made: Option<Ino>) {
         let now = (self.clock)();
         for ino in [grant.gone, grant.moved].into_iter().flatten() {
             self.exempt.forget(ino);
@@ -518,8 +542,8 @@ impl Guard {
                 table.locks.forget(ino);
                 table.changes.forget(ino);
             }
-            let Some(by) = grant.by else { return };
-            if let (Some(ino), Some(path)) = (grant.gone, grant.orphan) {
+            let Some(by) = &grant.by else { return };
+            if let (Some(ino), Some(path)) = (grant.gone, grant.orphan.clone()) {
                 // The kernel forgets nearly all of them at once.
                 if table.orphans.len() >= RECENT_FILES {
                     table.orphans.clear();
@@ -532,7 +556,7 @@ impl Guard {
                 table.orphans.remove(&ino);
                 // A creator without a descriptor for writing does not hold the file.
                 if let Some(mode) = grant.opens {
-                    table.locks.make(ino, &by.actor.worker, mode, ChangingProcess::of(&by), now);
+                    table.locks.make(ino, &by.actor.worker, mode, ChangingProcess::of(by), now);
                 }
                 table.changes.changed(ino, &by.actor.worker, false, now);
             }

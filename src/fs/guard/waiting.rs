@@ -295,7 +295,7 @@ impl Guard {
                 Err(error)
             }
             // A refusal would lose the pages. Only pages of a caller that is known to be in the wrong are refused.
-            WaitReason::Unknown(_) => Ok(Grant::default()),
+            WaitReason::Unknown(ino) => Ok(Grant::of_unknown(*ino)),
         }
     }
 }

@@ -6,7 +6,9 @@
 //! The sources of a name, in this order: `CREWFS_WORKER` in the environment of the process, or of its nearest ancestor that has
 //! it; the nearest of them that is a known agent program; the login name of the user, which is looked up elsewhere.
 
-use super::process::{Image, Stat, Variable, agent_program, serves_sftp, thread_group, variable_of};
+use super::process::{
+    Image, Stat, Variable, agent_program, serves_sftp, thread_group, tree_program, variable_of,
+};
 use super::process_watch::AnchorKind;
 use crate::limits::{ANCESTORS, ENVIRONMENTS_BYTES};
 use crate::queue::WorkerName;
@@ -20,6 +22,8 @@ pub(super) struct Ancestry {
     pub(super) process: u32,
     /// Whether the process serves an SFTP client.
     pub(super) is_sftp: bool,
+    /// Its program, if it is one that replaces whole trees.
+    pub(super) tree_program: Option<&'static str>,
     /// The source of its name.
     pub(super) name: NameSource,
     /// The process whose end is the end of this worker, if there is one.
@@ -53,9 +57,11 @@ pub(super) struct AnchorProcess {
 /// Read the name and the anchor of a thread's process.
 pub(super) fn read(tid: u32) -> Ancestry {
     let Some((_, stat)) = Stat::open(tid) else {
-        return Ancestry { image: None, process: 0, is_sftp: false, name: NameSource::Login, anchor: None };
+        let name = NameSource::Login;
+        return Ancestry { image: None, process: 0, is_sftp: false, tree_program: None, name, anchor: None };
     };
     let (image, process, is_sftp) = (Some(stat.image), thread_group(tid), serves_sftp(&stat.command));
+    let tree_program = tree_program(&stat.command);
     let mut budget = ENVIRONMENTS_BYTES;
     let (name, anchor) = name_of(tid, stat, &mut budget);
     let connection = if is_sftp { anchor_of(process, AnchorKind::Connection) } else { None };
@@ -64,7 +70,7 @@ pub(super) fn read(tid: u32) -> Ancestry {
     } else {
         connection.or(anchor)
     };
-    Ancestry { image, process, is_sftp, name, anchor }
+    Ancestry { image, process, is_sftp, tree_program, name, anchor }
 }
 
 fn name_of(tid: u32, stat: Stat, budget: &mut usize) -> (NameSource, Option<AnchorProcess>) {

@@ -212,6 +212,12 @@ pub(super) fn agent_program(pid: u32, command: &[u8]) -> Option<&'static str> {
     })
 }
 
+/// The program of this command name, if it is one that replaces whole trees of files: each run of it makes a step of its own in the
+/// history.
+pub(super) fn tree_program(command: &[u8]) -> Option<&'static str> {
+    ["git", "hg", "jj"].into_iter().find(|program| command == program.as_bytes())
+}
+
 /// Whether a program of this name serves an SFTP client: OpenSSH's own, or the one inside sshd.
 pub(super) fn serves_sftp(command: &[u8]) -> bool {
     command == b"sftp-server" || command.starts_with(b"sshd")

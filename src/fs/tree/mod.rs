@@ -26,6 +26,7 @@ use self::watch::{LONG, SHORT, TreeWatch};
 use super::files::{Files, is_leased};
 use super::guard::{self, Change, DeviceNumber, EntryName, Guard, LOCK_ATTRIBUTE, Policy, Verdict};
 use super::identity::callers::Callers;
+use super::recorder::Recorder;
 use super::{
     Attr, CallerCheck, DirEntry, Entry, Fault, FileKind, FileRange, Filesystem, Found, FsError, Ino, Kernel,
     NewMode, Opened, ROOT, ReadRequest, Reply, Request, Result, SessionInfo, SetAttr, StatFs,
@@ -35,6 +36,9 @@ use crate::shown;
 
 /// The extended attribute of the root that shows what is in force.
 pub const SESSION: &str = "user.crewfs.session";
+
+/// The extended attribute of the root whose value is known when all changes made until now are in the history.
+pub const HISTORY: &str = "user.crewfs.history";
 
 /// The configuration of the tree.
 #[derive(Debug, Clone)]
@@ -55,6 +59,7 @@ struct TreeCore {
     files: Arc<Files>,
     root: Arc<Root>,
     guard: Arc<Guard>,
+    recorder: Option<Arc<Recorder>>,
     watch: Arc<TreeWatch>,
     terms: OnceLock<Arc<SessionInfo>>,
     /// The members that the daemon adds to the value of [`SESSION`].
@@ -87,13 +92,15 @@ impl Tree {
         config: TreeConfig,
         callers: Arc<Callers>,
         engine: Arc<Engine>,
+        recorder: Option<Arc<Recorder>>,
     ) -> Result<Tree> {
         let watch = Arc::new(TreeWatch::new(files.clone(), config.tasks.clone()));
         let root = Arc::new(Root::new(files.clone(), config.tasks.clone())?);
         let policy = Box::new(root.clone());
-        let guard = Arc::new(Guard::new(config.guard, policy, files.clone(), callers, engine));
+        let guard =
+            Arc::new(Guard::new(config.guard, policy, files.clone(), callers, engine, recorder.clone()));
         let (terms, extra) = (OnceLock::new(), OnceLock::new());
-        Ok(Tree { core: Arc::new(TreeCore { files, root, guard, watch, terms, extra }) })
+        Ok(Tree { core: Arc::new(TreeCore { files, root, guard, recorder, watch, terms, extra }) })
     }
 
     /// The tree is mounted as this device. From now on the watch and the guard invalidate the kernel's caches, and changes can wait.
@@ -256,6 +263,17 @@ impl TreeCore {
             sink(line, Some(self.desk_entry()));
         }
         Ok(())
+    }
+
+    /// Answer when all changes made until now are in the history, with what a command needs to find it.
+    fn history(&self, reply: Reply<Vec<u8>>) {
+        let Some(recorder) = &self.recorder else {
+            return reply.send(Ok(shown::json(&json!({ "off": true })).into_bytes()));
+        };
+        let value = shown::json(&json!({ "off": false, "repository": recorder.repository() }));
+        recorder.flush(move |outcome| {
+            reply.send(outcome.map(|()| value.into_bytes()).map_err(FsError::History));
+        });
     }
 
     fn session(&self) -> String {
@@ -522,9 +540,10 @@ impl Filesystem for Tree {
         // Not by `change`: the data is copied only if the write has to wait.
         match core.guard.judge(req, &change) {
             Verdict::Granted(grant) => {
-                let outcome = core.write(req, ino, target, data, direct);
+                let outcome =
+                    core.guard.keep(&grant).and_then(|()| core.write(req, ino, target, data, direct));
                 if !is_leased(&outcome) {
-                    return reply.send(core.guard.carry_out(grant, || outcome));
+                    return reply.send(core.guard.record_made(&grant, outcome));
                 }
                 let (later, data, caller) = (core.clone(), data.to_vec(), *req);
                 let write = move || later.write(&caller, ino, target, &data, direct);
@@ -618,16 +637,19 @@ impl Filesystem for Tree {
         });
     }
 
-    fn getxattr(&self, req: &Request, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+    fn getxattr(&self, req: &Request, ino: Ino, name: &OsStr, reply: Reply<Vec<u8>>) {
         self.core.guard.seen(req);
-        match is_synthesized(ino) {
+        if ino == ROOT && name == HISTORY {
+            return self.core.history(reply);
+        }
+        reply.send(match is_synthesized(ino) {
             true => Err(Fault::NoAttribute.into()),
             false if name == LOCK_ATTRIBUTE => {
                 self.core.guard.holder(ino).map(String::into_bytes).ok_or(FsError::Plain(Fault::NoAttribute))
             }
             false if ino == ROOT && name == SESSION => Ok(self.core.session().into_bytes()),
             false => self.core.files.getxattr(ino, name),
-        }
+        });
     }
 
     fn listxattr(&self, req: &Request, ino: Ino) -> Result<Vec<u8>> {

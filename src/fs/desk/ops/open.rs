@@ -58,6 +58,10 @@ impl DeskCore {
                 reply.send(text.and_then(|text| self.opened_document(uid, text)));
             }
             NodeContent::Withheld(task) => reply.send(Err(self.view.withheld(req, &task))),
+            NodeContent::Changes(task) => {
+                let diff = self.view.diff(&task, req);
+                reply.send(diff.and_then(|diff| self.opened_document(uid, diff)));
+            }
             NodeContent::Text(text) => {
                 let source = Source::Log(text.seq);
                 if let Some(known) = self.handles.shared(&source) {
@@ -127,7 +131,10 @@ impl DeskCore {
             NodeContent::Withheld(task) => {
                 return reply.send(Err(self.view.withheld(req, task)));
             }
-            NodeContent::Text(_) | NodeContent::Instructions(_) | NodeContent::Events => Arc::default(),
+            NodeContent::Text(_)
+            | NodeContent::Instructions(_)
+            | NodeContent::Changes(_)
+            | NodeContent::Events => Arc::default(),
         };
         match (right, content) {
             (WriteAccess::Nothing, _) => reply.send(Ok(self.opened(req.uid, OpenHandle::Document(shown)))),

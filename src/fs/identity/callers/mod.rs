@@ -48,6 +48,8 @@ pub struct Caller {
     pub anchor: Option<Anchor>,
     /// Why the caller has no name. Such a caller reads as its user, and changes nothing in the queue.
     pub nameless: Option<Nameless>,
+    /// The program, if it is one that replaces whole trees.
+    pub tree_program: Option<&'static str>,
 }
 
 /// The look-up took too long. The next one may be faster.

@@ -28,7 +28,7 @@ impl Callers {
 
     /// The caller that results from a look-up.
     pub(super) fn caller(&self, req: &Request, found: Ancestry) -> Caller {
-        let Ancestry { process, is_sftp, name, anchor, .. } = found;
+        let Ancestry { process, is_sftp, tree_program, name, anchor, .. } = found;
         let anchor = anchor.and_then(|AnchorProcess { pid, started, program, kind }| {
             Anchor::new(pid, started, program, kind)
         });
@@ -49,9 +49,9 @@ impl Callers {
         match worker {
             Some(worker) => {
                 let actor = Actor { worker, uid: req.uid, operator: false };
-                Caller { actor, is_worker: true, process, is_sftp, anchor, nameless: None }
+                Caller { actor, is_worker: true, process, is_sftp, anchor, nameless: None, tree_program }
             }
-            None => Caller { is_sftp, anchor, ..(*self.by_login(req, process)).clone() },
+            None => Caller { is_sftp, anchor, tree_program, ..(*self.by_login(req, process)).clone() },
         }
     }
 
@@ -70,14 +70,31 @@ impl Callers {
 
     pub(super) fn without_name(&self, req: &Request, process: u32, is_sftp: bool, why: Nameless) -> Caller {
         let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator: false };
-        Caller { actor, is_worker: false, process, is_sftp, anchor: None, nameless: Some(why) }
+        Caller {
+            actor,
+            is_worker: false,
+            process,
+            is_sftp,
+            anchor: None,
+            nameless: Some(why),
+            tree_program: None,
+        }
     }
 
     /// The caller under the login name of its user.
     pub(super) fn by_login(&self, req: &Request, process: u32) -> Arc<Caller> {
         let operator = self.names.is_operator(req.uid, self.owner);
         let actor = Actor { worker: self.login(req.uid), uid: req.uid, operator };
-        Arc::new(Caller { actor, is_worker: false, process, is_sftp: false, anchor: None, nameless: None })
+        let nameless = None;
+        Arc::new(Caller {
+            actor,
+            is_worker: false,
+            process,
+            is_sftp: false,
+            anchor: None,
+            nameless,
+            tree_program: None,
+        })
     }
 
     /// An unknown caller.
