@@ -48,6 +48,9 @@ pub const CAPABILITIES_BYTES: usize = 4 * 1024;
 /// Tasks that reserve the files they own at one time: those that have waited longest. Each is compared with every task that begins to
 /// wait for some of the same files.
 pub const RESERVATIONS: usize = 16;
+/// Pairs of a removed and a created file that are compared to tell whether a step renamed one into the other. A step with more of them is
+/// searched for files with the same content only.
+pub const SIMILAR_PAIRS: usize = 4_096;
 /// Names that a message lists before "and N more".
 pub const NAMED_IN_A_SENTENCE: usize = 5;
 

@@ -21,6 +21,7 @@ mod repository;
 mod steps;
 mod task_branch;
 mod trees;
+pub mod undo;
 mod unified_diff;
 
 use std::path::PathBuf;

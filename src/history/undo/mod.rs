@@ -1,0 +1,317 @@
+//! Undo, as a plan: which path gets which version when the changes of chosen steps are taken back.
+//!
+//! May assume: the steps come oldest first, with every later step of the same paths among them.
+//! Must never: touch a file, or plan anything for a path whose result would be a guess. It asks a [`VersionSource`] for versions and
+//! content, and nothing else.
+//!
+//! The changes of the chosen steps are taken back from the last to the first. Where a path still is as a step left it, it becomes what it
+//! was before; where others changed it since, the two changes are merged. Paths that a chosen step renamed into one another form a
+//! [`Family`]: they are undone together, or not at all.
+
+mod family;
+mod take_back;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use self::family::{Family, families};
+use self::take_back::{Recognized, Slot, TakeBack, are_alike, recognize};
+use super::{ContentId, KeptContent, Step, Version, VersionKind};
+
+/// What the planner asks for.
+pub trait VersionSource {
+    /// What is at a path now; `None` if nothing is.
+    ///
+    /// # Errors
+    /// Why that cannot be said.
+    fn present(&mut self, path: &Path) -> Result<Option<Version>, String>;
+
+    /// The content with this id, from the history or from the tree.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn content(&mut self, id: ContentId) -> Result<Vec<u8>, String>;
+
+    /// The id of this content.
+    fn id(&self, content: &[u8]) -> ContentId;
+
+    /// Whether files can be given to other owners.
+    fn keeps_owners(&self) -> bool;
+
+    /// `ours` with the changes that lead from `base` to `theirs`; `None` if the two conflict.
+    fn merge(&mut self, base: &[u8], ours: &[u8], theirs: &[u8]) -> Option<Vec<u8>>;
+}
+
+/// What becomes of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is as it should be already.
+    AlreadySo,
+    /// It gets a version of the history.
+    Restored,
+    /// It gets a version of the history, merged with what others changed since.
+    Merged,
+    /// It gets other rights or another owner only.
+    Attributes,
+    /// It is removed.
+    Removed,
+    /// The file at this path moves to another one, which has an outcome of its own.
+    MovedAway,
+    /// The file that is now at another path moves here.
+    MovedFrom(PathBuf),
+    /// Nothing is planned for it.
+    Conflict(ConflictReason),
+    /// Nothing is planned for it, because a path that belongs to it conflicts.
+    HeldBack,
+}
+
+/// Why a path cannot be undone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConflictReason {
+    /// Others changed the same part of it.
+    ChangedSince,
+    /// Others changed its rights.
+    AttributesSince,
+    /// Others removed it.
+    RemovedSince,
+    /// Others made something else at this path.
+    MadeSince,
+    /// A version that undo needs is not in the history.
+    NotKept,
+    /// It cannot be read.
+    Unreadable(String),
+}
+
+impl fmt::Display for ConflictReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConflictReason::ChangedSince => f.write_str("it was changed since, in the same lines"),
+            ConflictReason::AttributesSince => f.write_str("its mode was changed since"),
+            ConflictReason::RemovedSince => f.write_str("it was removed since"),
+            ConflictReason::MadeSince => f.write_str("there is another file since"),
+            ConflictReason::NotKept => f.write_str("its content is not in the history"),
+            ConflictReason::Unreadable(why) => f.write_str(why),
+        }
+    }
+}
+
+/// The plan for a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPlan {
+    /// The path from the root of the project.
+    pub path: PathBuf,
+    /// What is there now.
+    pub present: Option<Version>,
+    /// What is to be there. Of a conflict: what was there before the change that cannot be taken back.
+    pub wanted: Option<Version>,
+    /// What becomes of it.
+    pub outcome: Outcome,
+}
+
+/// The plan of an undo.
+#[derive(Debug, Default)]
+pub struct UndoPlan {
+    /// Every path of the chosen steps, in order.
+    pub paths: Vec<PathPlan>,
+    /// The content of merged files, which is in no history yet.
+    pub merged: HashMap<ContentId, Vec<u8>>,
+}
+
+impl UndoPlan {
+    /// Whether a path conflicts.
+    pub fn has_conflicts(&self) -> bool {
+        self.paths.iter().any(|path| matches!(path.outcome, Outcome::Conflict(_)))
+    }
+}
+
+/// A step, and whether it is to be taken back.
+#[derive(Debug, Clone, Copy)]
+pub struct ChosenStep<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// Whether its changes are to be taken back.
+    pub chosen: bool,
+}
+
+/// Plan to take back the changes of the chosen steps, oldest first. With `within`, only those of this path and the paths below it, and of
+/// the paths that they were renamed from or to.
+pub fn plan_undo(
+    steps: &[ChosenStep<'_>],
+    within: Option<&Path>,
+    source: &mut dyn VersionSource,
+) -> UndoPlan {
+    let mut plan = UndoPlan::default();
+    let mut contents = Contents { source, made: HashMap::new() };
+    for family in families(steps, &mut contents) {
+        if within.is_none_or(|within| family.paths.iter().any(|path| path.starts_with(within))) {
+            plan.paths.extend(plan_family(&family, &mut contents));
+        }
+    }
+    plan.paths.sort_by(|a, b| a.path.cmp(&b.path));
+    plan.merged = contents.made;
+    plan
+}
+
+/// The contents of a source, and those that were merged from them.
+struct Contents<'a> {
+    source: &'a mut dyn VersionSource,
+    made: HashMap<ContentId, Vec<u8>>,
+}
+
+impl Contents<'_> {
+    fn get(&mut self, id: ContentId) -> Result<Vec<u8>, String> {
+        self.made.get(&id).cloned().map_or_else(|| self.source.content(id), Ok)
+    }
+
+    /// The content of a file or link, if it is kept and can be read.
+    fn of(&mut self, version: Option<Version>) -> Option<Vec<u8>> {
+        match version?.content {
+            KeptContent::Kept(id) if version?.kind != VersionKind::Directory => self.get(id).ok(),
+            _ => None,
+        }
+    }
+
+    fn merge(
+        &mut self,
+        base: ContentId,
+        ours: ContentId,
+        theirs: ContentId,
+    ) -> Result<Option<ContentId>, String> {
+        let (base, ours, theirs) = (self.get(base)?, self.get(ours)?, self.get(theirs)?);
+        let Some(merged) = self.source.merge(&base, &ours, &theirs) else { return Ok(None) };
+        let id = self.source.id(&merged);
+        self.made.insert(id, merged);
+        Ok(Some(id))
+    }
+}
+
+fn plan_family(family: &Family, contents: &mut Contents<'_>) -> Vec<PathPlan> {
+    let mut present = Vec::with_capacity(family.paths.len());
+    let mut unreadable = None;
+    for (index, path) in family.paths.iter().enumerate() {
+        present.push(contents.source.present(path).unwrap_or_else(|why| {
+            unreadable.get_or_insert((index, ConflictReason::Unreadable(why), None));
+            None
+        }));
+    }
+    let outcome = match unreadable {
+        Some(conflict) => Err(conflict),
+        None => undo_family(family, &present, contents),
+    };
+    let slots = match outcome {
+        Ok(slots) => slots,
+        Err((index, reason, wanted)) => {
+            let held_back = |(other, path): (usize, &PathBuf)| PathPlan {
+                path: path.clone(),
+                present: present[other],
+                wanted: if other == index { wanted } else { present[other] },
+                outcome: if other == index { Outcome::Conflict(reason.clone()) } else { Outcome::HeldBack },
+            };
+            return family.paths.iter().enumerate().map(held_back).collect();
+        }
+    };
+    let outcome = |index: usize| {
+        let (now, slot) = (present[index], &slots[index]);
+        let is_moved_away =
+            slots.iter().enumerate().any(|(to, slot)| to != index && slot.origin == Some(index));
+        match (now, slot.version) {
+            (_, Some(_)) if slot.origin.is_some_and(|from| from != index) => {
+                Outcome::MovedFrom(family.paths[slot.origin.unwrap_or(index)].clone())
+            }
+            (now, wanted) if are_alike(now, wanted) && !owner_differs(now, wanted) => Outcome::AlreadySo,
+            (Some(_), None) if is_moved_away => Outcome::MovedAway,
+            (Some(_), None) => Outcome::Removed,
+            (Some(now), Some(wanted)) if now.kind == wanted.kind && now.content == wanted.content => {
+                Outcome::Attributes
+            }
+            _ if slot.is_merged => Outcome::Merged,
+            _ => Outcome::Restored,
+        }
+    };
+    let planned = |(index, path): (usize, &PathBuf)| PathPlan {
+        path: path.clone(),
+        present: present[index],
+        wanted: slots[index].version,
+        outcome: outcome(index),
+    };
+    family.paths.iter().enumerate().map(planned).collect()
+}
+
+fn owner_differs(now: Option<Version>, wanted: Option<Version>) -> bool {
+    now.zip(wanted).is_some_and(|(now, wanted)| (now.uid, now.gid) != (wanted.uid, wanted.gid))
+}
+
+/// A conflict: at which path, why, and what was to be there.
+type FamilyConflict = (usize, ConflictReason, Option<Version>);
+
+/// What each path of a family is to be.
+fn undo_family(
+    family: &Family,
+    present: &[Option<Version>],
+    contents: &mut Contents<'_>,
+) -> Result<Vec<Slot>, FamilyConflict> {
+    let pending = pending(family, contents);
+    let mut slots: Vec<Slot> =
+        present.iter().enumerate().map(|(n, version)| Slot::found(n, *version)).collect();
+    for step in pending.iter().rev() {
+        step.take_back(&mut slots, contents)?;
+    }
+    break_circles(&mut slots, present)?;
+    Ok(slots)
+}
+
+/// The changes that still have to be taken back. What an earlier undo took back is left out, unless that undo was taken back itself.
+fn pending(family: &Family, contents: &mut Contents<'_>) -> Vec<TakeBack> {
+    let mut at: Vec<Option<Version>> = family.first_versions();
+    let mut pending: Vec<TakeBack> = Vec::new();
+    let mut undone: Vec<(Vec<TakeBack>, TakeBack)> = Vec::new();
+    for step in &family.steps {
+        step.changes.iter().for_each(|change| at[change.path] = change.before);
+        let mut next = at.clone();
+        step.changes.iter().for_each(|change| next[change.path] = change.after);
+        if step.chosen {
+            pending.push(TakeBack::of(step));
+        } else {
+            match recognize(&at, &next, &pending, contents) {
+                Recognized::Undo(rest) => {
+                    undone.push((std::mem::take(&mut pending), TakeBack::between(&at, &next)));
+                    pending.extend(rest);
+                }
+                Recognized::Other => {
+                    let redone = undone.last().is_some_and(|(_, undo)| {
+                        let undo = std::slice::from_ref(undo);
+                        matches!(recognize(&at, &next, undo, contents), Recognized::Undo(_))
+                    });
+                    if redone && let Some((before, _)) = undone.pop() {
+                        pending.splice(..0, before);
+                    }
+                }
+            }
+        }
+        at = next;
+    }
+    pending
+}
+
+/// Where files would have to move in a circle, they are written in place instead.
+fn break_circles(slots: &mut [Slot], present: &[Option<Version>]) -> Result<(), FamilyConflict> {
+    for start in 0..slots.len() {
+        let (mut at, mut steps) = (start, 0);
+        while let Some(from) = slots[at].origin.filter(|from| *from != at && steps <= slots.len()) {
+            (at, steps) = (from, steps + 1);
+            if at == start {
+                let version = slots[start].version;
+                if version.is_none_or(|version| matches!(version.content, KeptContent::NotKept { .. })) {
+                    return Err((start, ConflictReason::NotKept, version));
+                }
+                slots[start].origin = present[start].map(|_| start);
+                break;
+            }
+        }
+    }
+    Ok(())
+}
