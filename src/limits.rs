@@ -51,6 +51,8 @@ pub const RESERVATIONS: usize = 16;
 /// Pairs of a removed and a created file that are compared to tell whether a step renamed one into the other. A step with more of them is
 /// searched for files with the same content only.
 pub const SIMILAR_PAIRS: usize = 4_096;
+/// Largest file of the project that `crewfs undo` reads to compare it with its versions. A larger one counts as not kept.
+pub const UNDO_FILE_BYTES: u64 = 256 * 1024 * 1024;
 /// Names that a message lists before "and N more".
 pub const NAMED_IN_A_SENTENCE: usize = 5;
 

@@ -5,24 +5,30 @@
 //! Exit codes (C70): 0 done, 1 refused or failed, 2 wrong usage, 3 not mounted.
 
 mod beneath;
+mod blame;
+mod changes;
+mod chosen_steps;
 mod completions;
 mod demo;
 mod doctor;
 mod error;
 mod exit_wait;
 mod find_daemon;
+mod find_history;
 mod init;
 mod log;
 mod man;
 mod mount;
 mod options;
 mod out;
+mod patch;
 mod paths;
 mod processes;
 mod settings;
 mod sftp_server;
 mod top;
 mod umount;
+mod undo;
 
 use std::process::ExitCode;
 
@@ -48,6 +54,12 @@ enum CliCommand {
     Umount(umount::Arguments),
     /// Print the event log of a project as JSON lines, whether or not it is mounted.
     Log(log::Arguments),
+    /// What was changed, by which worker and for which task: newest first.
+    Changes(changes::Arguments),
+    /// Which worker brought each line of a file, when and for which task.
+    Blame(blame::Arguments),
+    /// Take back what a worker changed, for one task or since a time.
+    Undo(undo::Arguments),
     /// Watch the crew at work, live in a terminal: tasks, workers, pace, and what is stuck.
     Top(top::Arguments),
     /// What is wrong on this machine or with a mount, and what to do about it.
@@ -81,6 +93,9 @@ pub fn main() -> ExitCode {
         CliCommand::Mount(arguments) => mount::run(arguments),
         CliCommand::Umount(arguments) => umount::run(&arguments),
         CliCommand::Log(arguments) => log::run(&arguments),
+        CliCommand::Changes(arguments) => changes::run(&arguments),
+        CliCommand::Blame(arguments) => blame::run(&arguments),
+        CliCommand::Undo(arguments) => undo::run(&arguments),
         CliCommand::Top(arguments) => top::run(&arguments),
         CliCommand::Doctor(arguments) => doctor::run(&arguments),
         CliCommand::SftpServer(arguments) => sftp_server::run(&arguments),

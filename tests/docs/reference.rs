@@ -288,6 +288,8 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("WORKER_NAME_BYTES", limits::WORKER_NAME_BYTES as u64),
         ("INSTRUCTIONS_BYTES", limits::INSTRUCTIONS_BYTES),
         ("INIT_FILE_BYTES", limits::INIT_FILE_BYTES),
+        ("UNDO_FILE_BYTES", limits::UNDO_FILE_BYTES),
+        ("SIMILAR_PAIRS", limits::SIMILAR_PAIRS as u64),
         ("FRONT_MATTER_BYTES", limits::FRONT_MATTER_BYTES as u64),
         ("LIST_ITEMS", limits::LIST_ITEMS as u64),
         ("LIST_ITEM_BYTES", limits::LIST_ITEM_BYTES as u64),

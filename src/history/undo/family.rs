@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::take_back::are_same;
-use super::{ChosenStep, Contents};
+use super::{ChosenStep, KnownContents, content_id};
 use crate::history::{KeptContent, PathChange, Version, VersionKind};
 use crate::limits::SIMILAR_PAIRS;
 
@@ -47,7 +46,7 @@ impl Family {
 }
 
 /// All families of the paths that chosen steps changed.
-pub(super) fn families(steps: &[ChosenStep<'_>], contents: &mut Contents<'_>) -> Vec<Family> {
+pub(super) fn families(steps: &[ChosenStep<'_>], contents: &mut KnownContents<'_>) -> Vec<Family> {
     let renames: Vec<Vec<(&Path, &Path)>> = steps
         .iter()
         .map(|it| if it.chosen { renames(&it.step.changes, contents) } else { Vec::new() })
@@ -136,7 +135,7 @@ impl<'a> Unions<'a> {
 }
 
 /// The renames of a step: a path that it removed, and one that it created with the same or similar content.
-fn renames<'a>(changes: &'a [PathChange], contents: &mut Contents<'_>) -> Vec<(&'a Path, &'a Path)> {
+fn renames<'a>(changes: &'a [PathChange], contents: &mut KnownContents<'_>) -> Vec<(&'a Path, &'a Path)> {
     let is_movable = |version: &Version| version.kind != VersionKind::Directory;
     let mut removed: Vec<(&Path, Version)> = Vec::new();
     let mut created: Vec<(&Path, Version)> = Vec::new();
@@ -150,7 +149,7 @@ fn renames<'a>(changes: &'a [PathChange], contents: &mut Contents<'_>) -> Vec<(&
     if removed.is_empty() || created.is_empty() {
         return Vec::new();
     }
-    let mut found = same(&mut removed, &mut created, contents);
+    let mut found = same(&mut removed, &mut created);
     found.extend(similar(&removed, &created, contents));
     found
 }
@@ -159,9 +158,8 @@ fn renames<'a>(changes: &'a [PathChange], contents: &mut Contents<'_>) -> Vec<(&
 fn same<'a>(
     removed: &mut Vec<(&'a Path, Version)>,
     created: &mut Vec<(&'a Path, Version)>,
-    contents: &mut Contents<'_>,
 ) -> Vec<(&'a Path, &'a Path)> {
-    let empty = KeptContent::Kept(contents.source.id(b""));
+    let empty = KeptContent::Kept(content_id(b""));
     // In reverse, because the last one of a list is taken first.
     let mut by_content: HashMap<_, Vec<&'a Path>> = HashMap::new();
     let kinds: HashMap<&Path, Version> = removed.iter().copied().collect();
@@ -194,7 +192,7 @@ fn same<'a>(
 fn similar<'a>(
     removed: &[(&'a Path, Version)],
     created: &[(&'a Path, Version)],
-    contents: &mut Contents<'_>,
+    contents: &mut KnownContents<'_>,
 ) -> Vec<(&'a Path, &'a Path)> {
     if removed.len() * created.len() > SIMILAR_PAIRS {
         return Vec::new();
@@ -237,10 +235,5 @@ fn lines(content: &[u8]) -> HashMap<Vec<u8>, usize> {
 fn likeness(one: &HashMap<Vec<u8>, usize>, other: &HashMap<Vec<u8>, usize>) -> usize {
     let all = one.values().sum::<usize>().max(other.values().sum());
     let common = one.iter().map(|(line, count)| *count.min(other.get(line).unwrap_or(&0)));
-    if all == 0 { 0 } else { common.sum::<usize>() * 100 / all }
-}
-
-/// Whether two versions that are not kept seem to be one: kept nowhere, and of one length.
-pub(super) fn seem_one(one: Version, other: Version) -> bool {
-    one.kind == other.kind && one.content == other.content && !are_same(one, other)
+    (common.sum::<usize>() * 100).checked_div(all).unwrap_or(0)
 }

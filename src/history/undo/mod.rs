@@ -9,26 +9,28 @@
 //! [`Family`]: they are undone together, or not at all.
 
 mod family;
+mod same;
 mod take_back;
 
-#[cfg(test)]
-mod tests;
-
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use self::family::{Family, families};
-use self::take_back::{Recognized, Slot, TakeBack, are_alike, recognize};
-use super::{ContentId, KeptContent, Step, Version, VersionKind};
+use self::same::are_alike;
+use self::take_back::{Recognized, Slot, TakeBack, recognize};
+use super::{ContentId, KeptContent, Step, Version, VersionKind, merge};
 
 /// What the planner asks for.
 pub trait VersionSource {
-    /// What is at a path now; `None` if nothing is.
+    /// What is at a path now; `None` if nothing is, or a directory that is not empty.
     ///
     /// # Errors
     /// Why that cannot be said.
     fn present(&mut self, path: &Path) -> Result<Option<Version>, String>;
+
+    /// The directory at a path, by what it holds besides these paths and directories of them.
+    fn directory(&mut self, path: &Path, besides: &HashSet<&Path>) -> DirectoryUse;
 
     /// The content with this id, from the history or from the tree.
     ///
@@ -36,19 +38,38 @@ pub trait VersionSource {
     /// Why it cannot be read.
     fn content(&mut self, id: ContentId) -> Result<Vec<u8>, String>;
 
-    /// The id of this content.
-    fn id(&self, content: &[u8]) -> ContentId;
-
     /// Whether files can be given to other owners.
     fn keeps_owners(&self) -> bool;
+}
 
-    /// `ours` with the changes that lead from `base` to `theirs`; `None` if the two conflict.
-    fn merge(&mut self, base: &[u8], ours: &[u8], theirs: &[u8]) -> Option<Vec<u8>>;
+impl fmt::Display for ContentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What a directory is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectoryUse {
+    /// There is none.
+    Missing,
+    /// It holds nothing else.
+    Free,
+    /// It holds something else.
+    InUse,
+}
+
+/// The id that the history gives this content.
+///
+/// # Panics
+/// If there is no memory.
+pub fn content_id(content: &[u8]) -> ContentId {
+    git2::Oid::hash_object(git2::ObjectType::Blob, content).expect("memory for a hash").into()
 }
 
 /// What becomes of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum UndoOutcome {
     /// It is as it should be already.
     AlreadySo,
     /// It gets a version of the history.
@@ -109,7 +130,7 @@ pub struct PathPlan {
     /// What is to be there. Of a conflict: what was there before the change that cannot be taken back.
     pub wanted: Option<Version>,
     /// What becomes of it.
-    pub outcome: Outcome,
+    pub outcome: UndoOutcome,
 }
 
 /// The plan of an undo.
@@ -124,7 +145,7 @@ pub struct UndoPlan {
 impl UndoPlan {
     /// Whether a path conflicts.
     pub fn has_conflicts(&self) -> bool {
-        self.paths.iter().any(|path| matches!(path.outcome, Outcome::Conflict(_)))
+        self.paths.iter().any(|path| matches!(path.outcome, UndoOutcome::Conflict(_)))
     }
 }
 
@@ -145,7 +166,7 @@ pub fn plan_undo(
     source: &mut dyn VersionSource,
 ) -> UndoPlan {
     let mut plan = UndoPlan::default();
-    let mut contents = Contents { source, made: HashMap::new() };
+    let mut contents = KnownContents { source, made: HashMap::new() };
     for family in families(steps, &mut contents) {
         if within.is_none_or(|within| family.paths.iter().any(|path| path.starts_with(within))) {
             plan.paths.extend(plan_family(&family, &mut contents));
@@ -157,12 +178,12 @@ pub fn plan_undo(
 }
 
 /// The contents of a source, and those that were merged from them.
-struct Contents<'a> {
+struct KnownContents<'a> {
     source: &'a mut dyn VersionSource,
     made: HashMap<ContentId, Vec<u8>>,
 }
 
-impl Contents<'_> {
+impl KnownContents<'_> {
     fn get(&mut self, id: ContentId) -> Result<Vec<u8>, String> {
         self.made.get(&id).cloned().map_or_else(|| self.source.content(id), Ok)
     }
@@ -182,14 +203,14 @@ impl Contents<'_> {
         theirs: ContentId,
     ) -> Result<Option<ContentId>, String> {
         let (base, ours, theirs) = (self.get(base)?, self.get(ours)?, self.get(theirs)?);
-        let Some(merged) = self.source.merge(&base, &ours, &theirs) else { return Ok(None) };
-        let id = self.source.id(&merged);
+        let Some(merged) = merge(&base, &ours, &theirs) else { return Ok(None) };
+        let id = content_id(&merged);
         self.made.insert(id, merged);
         Ok(Some(id))
     }
 }
 
-fn plan_family(family: &Family, contents: &mut Contents<'_>) -> Vec<PathPlan> {
+fn plan_family(family: &Family, contents: &mut KnownContents<'_>) -> Vec<PathPlan> {
     let mut present = Vec::with_capacity(family.paths.len());
     let mut unreadable = None;
     for (index, path) in family.paths.iter().enumerate() {
@@ -202,6 +223,7 @@ fn plan_family(family: &Family, contents: &mut Contents<'_>) -> Vec<PathPlan> {
         Some(conflict) => Err(conflict),
         None => undo_family(family, &present, contents),
     };
+    let outcome = outcome.and_then(|slots| check_directories(family, slots, contents));
     let slots = match outcome {
         Ok(slots) => slots,
         Err((index, reason, wanted)) => {
@@ -209,36 +231,46 @@ fn plan_family(family: &Family, contents: &mut Contents<'_>) -> Vec<PathPlan> {
                 path: path.clone(),
                 present: present[other],
                 wanted: if other == index { wanted } else { present[other] },
-                outcome: if other == index { Outcome::Conflict(reason.clone()) } else { Outcome::HeldBack },
+                outcome: if other == index {
+                    UndoOutcome::Conflict(reason.clone())
+                } else {
+                    UndoOutcome::HeldBack
+                },
             };
             return family.paths.iter().enumerate().map(held_back).collect();
         }
     };
-    let outcome = |index: usize| {
+    let is_there = |index: usize, contents: &mut KnownContents<'_>| {
+        let wanted = slots[index].version.map(|version| version.kind);
+        wanted == Some(VersionKind::Directory)
+            && contents.source.directory(&family.paths[index], &HashSet::new()) != DirectoryUse::Missing
+    };
+    let mut outcome = |index: usize| {
         let (now, slot) = (present[index], &slots[index]);
         let is_moved_away =
             slots.iter().enumerate().any(|(to, slot)| to != index && slot.origin == Some(index));
         match (now, slot.version) {
             (_, Some(_)) if slot.origin.is_some_and(|from| from != index) => {
-                Outcome::MovedFrom(family.paths[slot.origin.unwrap_or(index)].clone())
+                UndoOutcome::MovedFrom(family.paths[slot.origin.unwrap_or(index)].clone())
             }
-            (now, wanted) if are_alike(now, wanted) && !owner_differs(now, wanted) => Outcome::AlreadySo,
-            (Some(_), None) if is_moved_away => Outcome::MovedAway,
-            (Some(_), None) => Outcome::Removed,
+            (None, _) if is_there(index, contents) => UndoOutcome::AlreadySo,
+            (now, wanted) if are_alike(now, wanted) && !owner_differs(now, wanted) => UndoOutcome::AlreadySo,
+            (Some(_), None) if is_moved_away => UndoOutcome::MovedAway,
+            (Some(_), None) => UndoOutcome::Removed,
             (Some(now), Some(wanted)) if now.kind == wanted.kind && now.content == wanted.content => {
-                Outcome::Attributes
+                UndoOutcome::Attributes
             }
-            _ if slot.is_merged => Outcome::Merged,
-            _ => Outcome::Restored,
+            _ if slot.is_merged => UndoOutcome::Merged,
+            _ => UndoOutcome::Restored,
         }
     };
-    let planned = |(index, path): (usize, &PathBuf)| PathPlan {
+    let mut planned = |(index, path): (usize, &PathBuf)| PathPlan {
         path: path.clone(),
         present: present[index],
         wanted: slots[index].version,
         outcome: outcome(index),
     };
-    family.paths.iter().enumerate().map(planned).collect()
+    family.paths.iter().enumerate().map(&mut planned).collect()
 }
 
 fn owner_differs(now: Option<Version>, wanted: Option<Version>) -> bool {
@@ -252,20 +284,20 @@ type FamilyConflict = (usize, ConflictReason, Option<Version>);
 fn undo_family(
     family: &Family,
     present: &[Option<Version>],
-    contents: &mut Contents<'_>,
+    contents: &mut KnownContents<'_>,
 ) -> Result<Vec<Slot>, FamilyConflict> {
-    let pending = pending(family, contents);
+    let pending = pending(family, present, contents);
     let mut slots: Vec<Slot> =
         present.iter().enumerate().map(|(n, version)| Slot::found(n, *version)).collect();
     for step in pending.iter().rev() {
         step.take_back(&mut slots, contents)?;
     }
-    break_circles(&mut slots, present)?;
+    write_what_cannot_move(family, &mut slots, present)?;
     Ok(slots)
 }
 
 /// The changes that still have to be taken back. What an earlier undo took back is left out, unless that undo was taken back itself.
-fn pending(family: &Family, contents: &mut Contents<'_>) -> Vec<TakeBack> {
+fn pending(family: &Family, present: &[Option<Version>], contents: &mut KnownContents<'_>) -> Vec<TakeBack> {
     let mut at: Vec<Option<Version>> = family.first_versions();
     let mut pending: Vec<TakeBack> = Vec::new();
     let mut undone: Vec<(Vec<TakeBack>, TakeBack)> = Vec::new();
@@ -294,24 +326,58 @@ fn pending(family: &Family, contents: &mut Contents<'_>) -> Vec<TakeBack> {
         }
         at = next;
     }
+    // An undo that was not recorded yet.
+    if let Recognized::Undo(rest) = recognize(&at, present, &pending, contents) {
+        return rest.into_iter().collect();
+    }
     pending
 }
 
-/// Where files would have to move in a circle, they are written in place instead.
-fn break_circles(slots: &mut [Slot], present: &[Option<Version>]) -> Result<(), FamilyConflict> {
+/// Files that would have to move in a circle, or into a directory that is a file until then, are written anew instead.
+fn write_what_cannot_move(
+    family: &Family,
+    slots: &mut [Slot],
+    present: &[Option<Version>],
+) -> Result<(), FamilyConflict> {
+    let is_nested = |path: &Path| {
+        let others = family.paths.iter().filter(|other| **other != *path);
+        others.into_iter().any(|other| path.starts_with(other) || other.starts_with(path))
+    };
     for start in 0..slots.len() {
-        let (mut at, mut steps) = (start, 0);
-        while let Some(from) = slots[at].origin.filter(|from| *from != at && steps <= slots.len()) {
-            (at, steps) = (from, steps + 1);
-            if at == start {
-                let version = slots[start].version;
-                if version.is_none_or(|version| matches!(version.content, KeptContent::NotKept { .. })) {
-                    return Err((start, ConflictReason::NotKept, version));
-                }
-                slots[start].origin = present[start].map(|_| start);
-                break;
-            }
+        let Some(from) = slots[start].origin.filter(|from| *from != start) else { continue };
+        let (mut at, mut steps, mut turns) = (from, 0, false);
+        while let Some(next) = slots[at].origin.filter(|next| *next != at && steps < slots.len()) {
+            turns |= next == start;
+            (at, steps) = (next, steps + 1);
         }
+        if !turns && !is_nested(&family.paths[start]) && !is_nested(&family.paths[from]) {
+            continue;
+        }
+        let version = slots[start].version;
+        if version.is_none_or(|version| matches!(version.content, KeptContent::NotKept { .. })) {
+            return Err((start, ConflictReason::NotKept, version));
+        }
+        slots[start].origin = present[start].map(|_| start);
     }
     Ok(())
 }
+
+/// Where a file or a link is to be, a directory must hold nothing that stays.
+fn check_directories(
+    family: &Family,
+    slots: Vec<Slot>,
+    contents: &mut KnownContents<'_>,
+) -> Result<Vec<Slot>, FamilyConflict> {
+    let gone = family.paths.iter().zip(&slots).filter(|(_, slot)| slot.version.is_none());
+    let gone: HashSet<&Path> = gone.map(|(path, _)| &**path).collect();
+    for (index, slot) in slots.iter().enumerate() {
+        let is_leaf = slot.version.is_some_and(|version| version.kind != VersionKind::Directory);
+        if is_leaf && contents.source.directory(&family.paths[index], &gone) == DirectoryUse::InUse {
+            return Err((index, ConflictReason::MadeSince, slot.version));
+        }
+    }
+    Ok(slots)
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,9 @@
 //! May assume: the step's changes are of one family.
 //! Must never: answer with a version that is in no history and was not merged from such.
 
-use super::family::{FamilyChange, FamilyStep, seem_one};
-use super::{ConflictReason, Contents, FamilyConflict};
+use super::family::{FamilyChange, FamilyStep};
+use super::same::{are_alike, are_same, seem_one};
+use super::{ConflictReason, FamilyConflict, KnownContents};
 use crate::history::{KeptContent, Version, VersionKind};
 
 /// What a path is to be.
@@ -64,7 +65,7 @@ impl TakeBack {
     pub(super) fn take_back(
         &self,
         slots: &mut [Slot],
-        contents: &mut Contents<'_>,
+        contents: &mut KnownContents<'_>,
     ) -> Result<(), FamilyConflict> {
         let mut moved = Vec::new();
         for &(old, new) in &self.renames {
@@ -108,25 +109,6 @@ impl TakeBack {
     }
 }
 
-/// Whether two versions have the same kind and content, and that content is known.
-pub(super) fn are_same(one: Version, other: Version) -> bool {
-    let is_kept = |version: Version| matches!(version.content, KeptContent::Kept(_));
-    one.kind == other.kind
-        && (one.kind == VersionKind::Directory || one.content == other.content && is_kept(one))
-}
-
-/// Whether two states of a path are the same, but for the owner.
-pub(super) fn are_alike(one: Option<Version>, other: Option<Version>) -> bool {
-    match (one, other) {
-        (None, None) => true,
-        (Some(one), Some(other)) => {
-            let same_mode = one.mode == other.mode || one.kind == VersionKind::Symlink;
-            (are_same(one, other) || seem_one(one, other)) && same_mode
-        }
-        _ => false,
-    }
-}
-
 /// A version, and whether it was merged.
 type Reverted = (Version, bool);
 
@@ -135,7 +117,7 @@ fn taken_back(
     before: Option<Version>,
     after: Option<Version>,
     now: Option<Version>,
-    contents: &mut Contents<'_>,
+    contents: &mut KnownContents<'_>,
 ) -> Result<(Option<Version>, bool), ConflictReason> {
     let is_kept = |version: Version| {
         version.kind == VersionKind::Directory || matches!(version.content, KeptContent::Kept(_))
@@ -162,7 +144,7 @@ fn modified(
     before: Version,
     after: Version,
     now: Version,
-    contents: &mut Contents<'_>,
+    contents: &mut KnownContents<'_>,
 ) -> Result<Reverted, ConflictReason> {
     let (mut version, is_merged) = content_without(before, after, now, contents)?;
     let same_mode = before.mode == after.mode || now.mode == before.mode;
@@ -185,7 +167,7 @@ fn content_without(
     before: Version,
     after: Version,
     now: Version,
-    contents: &mut Contents<'_>,
+    contents: &mut KnownContents<'_>,
 ) -> Result<Reverted, ConflictReason> {
     if are_same(before, now) || are_same(before, after) {
         return Ok((now, false));
@@ -223,7 +205,7 @@ pub(super) fn recognize(
     at: &[Option<Version>],
     next: &[Option<Version>],
     pending: &[TakeBack],
-    contents: &mut Contents<'_>,
+    contents: &mut KnownContents<'_>,
 ) -> Recognized {
     let changed: Vec<bool> = at.iter().zip(next).map(|(at, next)| !are_alike(*at, *next)).collect();
     let mut taken_back = pending.iter().flat_map(|step| &step.changes);
@@ -250,7 +232,7 @@ fn is_torn(
     old: Option<Version>,
     wanted: Option<Version>,
     found: Option<Version>,
-    contents: &mut Contents<'_>,
+    contents: &mut KnownContents<'_>,
 ) -> bool {
     let is_file = |version: Option<Version>| version.is_some_and(|version| version.kind == VersionKind::File);
     if !is_file(wanted) || !is_file(found) || !(old.is_none() || is_file(old)) {

@@ -1,6 +1,6 @@
 //! The planner on a project in memory: single cases, and random histories.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -19,24 +19,18 @@ struct Project {
     lost: Vec<ContentId>,
 }
 
-fn id(content: &[u8]) -> ContentId {
-    let id = git2::Oid::hash_object(git2::ObjectType::Blob, content).unwrap();
-    ContentId(id.as_bytes().try_into().unwrap())
-}
-
-fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> Option<Vec<u8>> {
-    let inputs = [base, ours, theirs].map(|content| {
-        let mut input = git2::MergeFileInput::new();
-        input.content(content);
-        input
-    });
-    let merged = git2::merge_file(&inputs[0], &inputs[1], &inputs[2], None).unwrap();
-    merged.is_automergeable().then(|| merged.content().to_vec())
-}
-
 impl VersionSource for Project {
     fn present(&mut self, path: &Path) -> Result<Option<Version>, String> {
         Ok(self.tree.get(path).copied())
+    }
+
+    fn directory(&mut self, path: &Path, besides: &HashSet<&Path>) -> DirectoryUse {
+        let inner = || self.tree.keys().filter(|it| it.starts_with(path) && *it != path);
+        match inner().count() {
+            0 => DirectoryUse::Missing,
+            _ if inner().all(|it| besides.contains(&**it)) => DirectoryUse::Free,
+            _ => DirectoryUse::InUse,
+        }
     }
 
     fn content(&mut self, id: ContentId) -> Result<Vec<u8>, String> {
@@ -44,16 +38,8 @@ impl VersionSource for Project {
         found.cloned().ok_or_else(|| "its content was pruned".to_string())
     }
 
-    fn id(&self, content: &[u8]) -> ContentId {
-        id(content)
-    }
-
     fn keeps_owners(&self) -> bool {
         true
-    }
-
-    fn merge(&mut self, base: &[u8], ours: &[u8], theirs: &[u8]) -> Option<Vec<u8>> {
-        merge(base, ours, theirs)
     }
 }
 
@@ -61,8 +47,8 @@ impl Project {
     fn put(&mut self, path: &str, content: impl AsRef<[u8]>) {
         let content = content.as_ref();
         let mode = self.tree.get(Path::new(path)).map_or(0o644, |version| version.mode);
-        self.blobs.insert(id(content), content.to_vec());
-        let content = KeptContent::Kept(id(content));
+        self.blobs.insert(content_id(content), content.to_vec());
+        let content = KeptContent::Kept(content_id(content));
         let version = Version { kind: VersionKind::File, mode, uid: 1, gid: 1, content };
         self.tree.insert(path.into(), version);
     }
@@ -154,7 +140,7 @@ impl Project {
     }
 }
 
-fn outcomes(plan: &UndoPlan) -> Vec<(&str, &Outcome)> {
+fn outcomes(plan: &UndoPlan) -> Vec<(&str, &UndoOutcome)> {
     plan.paths.iter().map(|path| (path.path.to_str().unwrap(), &path.outcome)).collect()
 }
 
@@ -182,18 +168,18 @@ fn what_only_the_worker_changed_becomes_what_it_was() {
     });
     let plan = project.plan("t");
     let expected = [
-        ("changed", &Outcome::Restored),
-        ("empty", &Outcome::Restored),
-        ("link", &Outcome::Restored),
-        ("made", &Outcome::Removed),
-        ("other", &Outcome::Removed),
-        ("removed", &Outcome::Restored),
-        ("script", &Outcome::Attributes),
+        ("changed", &UndoOutcome::Restored),
+        ("empty", &UndoOutcome::Restored),
+        ("link", &UndoOutcome::Restored),
+        ("made", &UndoOutcome::Removed),
+        ("other", &UndoOutcome::Removed),
+        ("removed", &UndoOutcome::Restored),
+        ("script", &UndoOutcome::Attributes),
     ];
     assert_eq!(outcomes(&plan), expected);
     project.carry_out(&plan, "undo", |_| true);
     assert_eq!(project.tree, before.tree);
-    assert!(outcomes(&project.plan("t")).iter().all(|(_, outcome)| **outcome == Outcome::AlreadySo));
+    assert!(outcomes(&project.plan("t")).iter().all(|(_, outcome)| **outcome == UndoOutcome::AlreadySo));
 }
 
 #[test]
@@ -206,7 +192,7 @@ fn a_file_that_others_changed_elsewhere_is_merged() {
         it.chmod("f", 0o600);
     });
     let plan = project.plan("t");
-    assert_eq!(outcomes(&plan), [("f", &Outcome::Merged)]);
+    assert_eq!(outcomes(&plan), [("f", &UndoOutcome::Merged)]);
     project.carry_out(&plan, "undo", |_| true);
     assert_eq!(project.text("f").unwrap(), numbered(0..20).replace("line 15\n", "fifteen\n"));
     assert_eq!(project.tree[Path::new("f")].mode, 0o600, "the mode that others gave it stays");
@@ -225,7 +211,7 @@ fn conflicts_have_a_reason_and_the_version_that_was_to_come_back() {
         assert_eq!(found.present, project.tree.get(Path::new("f")).copied());
         assert_eq!(found.wanted, before);
         match &found.outcome {
-            Outcome::Conflict(reason) => reason.clone(),
+            UndoOutcome::Conflict(reason) => reason.clone(),
             other => panic!("{other:?}"),
         }
     };
@@ -254,12 +240,12 @@ fn conflicts_have_a_reason_and_the_version_that_was_to_come_back() {
 fn pruned_content_is_a_conflict_where_it_is_needed() {
     let mut project = Project::default();
     project.put("f", numbered(0..20));
-    let before = id(numbered(0..20).as_bytes());
+    let before = content_id(numbered(0..20).as_bytes());
     project.step("w1", "t", |it| it.put("f", numbered(1..20)));
     project.step("w2", "o", |it| it.put("f", numbered(1..30)));
     project.lost.push(before);
     let pruned = ConflictReason::Unreadable("its content was pruned".into());
-    assert_eq!(outcomes(&project.plan("t")), [("f", &Outcome::Conflict(pruned))]);
+    assert_eq!(outcomes(&project.plan("t")), [("f", &UndoOutcome::Conflict(pruned))]);
 }
 
 #[test]
@@ -272,14 +258,17 @@ fn a_renamed_file_takes_the_changes_of_others_back_with_it() {
     });
     project.step("w2", "o", |it| it.put("new", it.text("new").unwrap().replace("line 15\n", "fifteen\n")));
     let plan = project.plan("t");
-    assert_eq!(outcomes(&plan), [("new", &Outcome::MovedAway), ("old", &Outcome::MovedFrom("new".into()))]);
+    assert_eq!(
+        outcomes(&plan),
+        [("new", &UndoOutcome::MovedAway), ("old", &UndoOutcome::MovedFrom("new".into()))]
+    );
     // An undo that was ended after each of its parts is finished by the next.
     for half in ["old", "new"] {
         let mut project = project.clone();
         project.carry_out(&plan, "undo", |path| path == Path::new(half));
         let rest = project.plan("t");
         if half == "old" {
-            assert_eq!(outcomes(&rest), [("new", &Outcome::Removed), ("old", &Outcome::AlreadySo)]);
+            assert_eq!(outcomes(&rest), [("new", &UndoOutcome::Removed), ("old", &UndoOutcome::AlreadySo)]);
         }
     }
     project.carry_out(&plan, "undo", |_| true);
@@ -299,10 +288,10 @@ fn a_rename_is_undone_as_a_whole_or_not_at_all() {
     });
     project.step("w2", "o", |it| it.put("lib/new", numbered(5..20)));
     let plan = project.plan("t");
-    let conflict = Outcome::Conflict(ConflictReason::ChangedSince);
+    let conflict = UndoOutcome::Conflict(ConflictReason::ChangedSince);
     assert_eq!(
         outcomes(&plan),
-        [("lib/new", &conflict), ("other", &Outcome::Restored), ("src/old", &Outcome::HeldBack)]
+        [("lib/new", &conflict), ("other", &UndoOutcome::Restored), ("src/old", &UndoOutcome::HeldBack)]
     );
     // A part of the project takes the other end of a rename along.
     assert_eq!(outcomes(&project.plan_within("t", Some("src"))).len(), 2);
@@ -334,10 +323,14 @@ fn renames_one_after_another_lead_back_to_the_first_name() {
     });
     let plan = project.plan("t");
     let of = |path: &str| &plan.paths.iter().find(|it| it.path == Path::new(path)).unwrap().outcome;
-    assert_eq!(of("a"), &Outcome::MovedFrom("c".into()));
-    assert_eq!(of("large"), &Outcome::MovedFrom("larger".into()), "a file that is not kept moves as it is");
-    assert_eq!(of("package/__init__"), &Outcome::MovedFrom("module/__init__".into()));
-    assert_eq!((of("x"), of("y")), (&Outcome::Restored, &Outcome::Restored));
+    assert_eq!(of("a"), &UndoOutcome::MovedFrom("c".into()));
+    assert_eq!(
+        of("large"),
+        &UndoOutcome::MovedFrom("larger".into()),
+        "a file that is not kept moves as it is"
+    );
+    assert_eq!(of("package/__init__"), &UndoOutcome::MovedFrom("module/__init__".into()));
+    assert_eq!((of("x"), of("y")), (&UndoOutcome::Restored, &UndoOutcome::Restored));
     project.carry_out(&plan, "undo", |_| true);
     assert_eq!(project.tree, before.tree);
 }
@@ -363,9 +356,14 @@ fn a_directory_that_became_a_file_belongs_to_what_was_in_it() {
         it.remove("a");
         it.put("a/b", "2\n");
     });
-    project.step("w2", "o", |it| it.put("a/b", "3\n"));
-    let conflict = Outcome::Conflict(ConflictReason::ChangedSince);
-    assert_eq!(outcomes(&project.plan("t")), [("a", &Outcome::HeldBack), ("a/b", &conflict)]);
+    assert_eq!(outcomes(&project.plan("t")), [("a", &UndoOutcome::Restored), ("a/b", &UndoOutcome::Removed)]);
+    let mut other = project.clone();
+    other.step("w2", "o", |it| it.put("a/b", "3\n"));
+    let conflict = UndoOutcome::Conflict(ConflictReason::ChangedSince);
+    assert_eq!(outcomes(&other.plan("t")), [("a", &UndoOutcome::HeldBack), ("a/b", &conflict)]);
+    project.step("w2", "o", |it| it.put("a/c", "3\n"));
+    let conflict = UndoOutcome::Conflict(ConflictReason::MadeSince);
+    assert_eq!(outcomes(&project.plan("t")), [("a", &conflict), ("a/b", &UndoOutcome::HeldBack)]);
 }
 
 #[test]
@@ -376,7 +374,7 @@ fn what_was_undone_stays_so_when_others_change_it_afterwards() {
     project.undo("t", "undo");
     // The same lines, so that a merge would conflict.
     project.step("w2", "o", |it| it.put("f", "a\nbb\nc\n"));
-    assert_eq!(outcomes(&project.plan("t")), [("f", &Outcome::AlreadySo)]);
+    assert_eq!(outcomes(&project.plan("t")), [("f", &UndoOutcome::AlreadySo)]);
     // An undo that was undone counts no longer.
     let mut project = Project::default();
     project.put("f", "a\nb\nc\n");
@@ -384,7 +382,7 @@ fn what_was_undone_stays_so_when_others_change_it_afterwards() {
     project.undo("t", "undo");
     project.undo("undo", "again");
     assert_eq!(project.text("f").unwrap(), "a\nB\nc\n");
-    assert_eq!(outcomes(&project.plan("t")), [("f", &Outcome::Restored)]);
+    assert_eq!(outcomes(&project.plan("t")), [("f", &UndoOutcome::Restored)]);
 }
 
 #[test]
@@ -489,7 +487,7 @@ proptest! {
         prop_assert_eq!(&project.tree, &history(&edits, Some(task)).tree);
         // A second time, nothing is left to be done.
         let again = project.plan(TASKS[task]);
-        prop_assert!(again.paths.iter().all(|path| path.outcome == Outcome::AlreadySo), "{:?}", again.paths);
+        prop_assert!(again.paths.iter().all(|path| path.outcome == UndoOutcome::AlreadySo), "{:?}", again.paths);
     }
 
     #[test]
@@ -529,7 +527,7 @@ proptest! {
         let is_done = |path: &Path| {
             let at = plan.paths.iter().position(|it| it.path == path).unwrap();
             match plan.paths[at].outcome {
-                Outcome::MovedFrom(_) | Outcome::MovedAway => done[0],
+                UndoOutcome::MovedFrom(_) | UndoOutcome::MovedAway => done[0],
                 _ => done[at],
             }
         };
