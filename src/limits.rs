@@ -356,6 +356,9 @@ pub const HISTORY_PACKED_BYTES: u64 = 16 << 20;
 pub const HISTORY_PACKS: usize = 16;
 /// Share of removed steps in the history, as a divisor, from which on their space is freed. All that is kept is packed anew then.
 pub const HISTORY_REMOVED_SHARE: usize = 16;
+/// Last commits of the history that are noted besides its reference, at least. After the death of the machine, the newest whole one is
+/// looked for among them.
+pub const HISTORY_HEADS: u64 = 4_096;
 
 /// How many times as long as its last reading `crewfs top` pauses, at least. Each reading costs the daemon something.
 pub const TOP_REST: u32 = 4;

@@ -11,6 +11,7 @@ mod blame;
 mod commit;
 mod commit_text;
 mod error;
+mod mending;
 mod merge;
 mod objects;
 mod packing;

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use git2::{ObjectType, Odb, OdbLookupFlags, Oid};
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat, fsync, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use super::{ContentId, HistoryError};
@@ -138,6 +138,26 @@ impl Objects {
             self.write_loose(id, kind, data).map_err(HistoryError::writing)?;
         }
         Ok(id)
+    }
+
+    /// Check a loose object.
+    pub(super) fn read_loose(&self, id: Oid) -> Result<(), HistoryError> {
+        self.read_any(id).map(drop)
+    }
+
+    /// Remove a file.
+    pub(super) fn remove(&self, name: &str) -> Result<(), HistoryError> {
+        match unlinkat(&self.directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(HistoryError::writing(error)),
+        }
+    }
+
+    /// Wait until a file or a directory is on the disk.
+    pub(super) fn sync(&self, name: &str) -> Result<(), HistoryError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let synced = openat(&self.directory, name, flags, Mode::empty()).and_then(fsync);
+        synced.map_err(HistoryError::writing)
     }
 
     /// Begin or end to note which ids are asked for.

@@ -13,11 +13,11 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use git2::{Config, Oid};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 
 use super::objects::{Objects, UNFINISHED, loose_name};
-use super::reach::Reach;
+use super::reach::Reachable;
 use super::repository::Repository;
 use super::{ContentId, HistoryError};
 use crate::limits::{HISTORY_LOOSE_BYTES, HISTORY_LOOSE_OBJECTS, HISTORY_PACKED_BYTES, HISTORY_PACKS};
@@ -26,15 +26,15 @@ use crate::limits::{HISTORY_LOOSE_BYTES, HISTORY_LOOSE_OBJECTS, HISTORY_PACKED_B
 pub type GoOn<'a> = &'a mut dyn FnMut() -> bool;
 
 /// The files that hold the objects.
-struct Held {
+pub(super) struct ObjectFiles {
     /// Loose objects, and the size of each.
-    loose: Vec<(Oid, u64)>,
+    pub(super) loose: Vec<(Oid, u64)>,
     /// Names in the directory of packs, without their endings, and the size of each.
     packs: Vec<(String, u64)>,
 }
 
-impl Held {
-    fn read(objects: &Objects) -> Result<Held, Errno> {
+impl ObjectFiles {
+    pub(super) fn read(objects: &Objects) -> Result<ObjectFiles, Errno> {
         let mut loose = Vec::new();
         for first in 0..=u8::MAX {
             let directory = format!("{first:02x}");
@@ -44,7 +44,7 @@ impl Held {
         }
         let packs = files(objects, "pack")?.into_iter();
         let packs = packs.filter_map(|(name, size)| Some((name.strip_suffix(".pack")?.to_string(), size)));
-        Ok(Held { loose, packs: packs.collect() })
+        Ok(ObjectFiles { loose, packs: packs.collect() })
     }
 
     fn bytes(&self) -> u64 {
@@ -60,7 +60,7 @@ impl Repository {
     /// Why an object cannot be read or written.
     pub fn pack(&self, go_on: GoOn<'_>) -> Result<(), HistoryError> {
         let _one = self.tidying.lock();
-        let held = Held::read(&self.objects).map_err(HistoryError::reading)?;
+        let held = ObjectFiles::read(&self.objects).map_err(HistoryError::reading)?;
         let bytes: u64 = held.loose.iter().map(|(_, size)| (*size).min(HISTORY_PACKED_BYTES)).sum();
         if held.loose.len() < HISTORY_LOOSE_OBJECTS && bytes < HISTORY_LOOSE_BYTES || !go_on() {
             return Ok(());
@@ -69,12 +69,12 @@ impl Repository {
     }
 
     /// Pack the loose objects that the references lead to.
-    fn pack_loose(&self, held: &Held, go_on: GoOn<'_>) -> Result<(), HistoryError> {
+    fn pack_loose(&self, held: &ObjectFiles, go_on: GoOn<'_>) -> Result<(), HistoryError> {
         let loose: HashSet<Oid> = packable(held).collect();
         let wanted = |id| loose.contains(&id);
         let cut = self.cut()?;
         // What a packed object leads to was packed with it.
-        let mut reach = Reach::new(&self.objects, &cut, &wanted);
+        let mut reach = Reachable::new(&self.objects, &cut, &wanted);
         self.add_all(&mut reach)?;
         let found = reach.found;
         if found.is_empty() || !go_on() {
@@ -88,7 +88,7 @@ impl Repository {
             if !go_on() {
                 return Ok(());
             }
-            remove(&self.objects, &loose_name(*id))?;
+            self.objects.remove(&loose_name(*id))?;
         }
         Ok(())
     }
@@ -102,14 +102,14 @@ impl Repository {
     }
 
     fn repack_noted(&self, needed: &BTreeSet<ContentId>, go_on: GoOn<'_>) -> Result<(), HistoryError> {
-        let held = Held::read(&self.objects).map_err(HistoryError::reading)?;
+        let held = ObjectFiles::read(&self.objects).map_err(HistoryError::reading)?;
         let large: HashSet<Oid> = {
             let packable: HashSet<Oid> = packable(&held).collect();
             held.loose.iter().map(|(id, _)| *id).filter(|id| !packable.contains(id)).collect()
         };
         let cut = self.cut()?;
         let wanted = |_| true;
-        let mut reach = Reach::new(&self.objects, &cut, &wanted);
+        let mut reach = Reachable::new(&self.objects, &cut, &wanted);
         self.add_all(&mut reach)?;
         for id in needed.iter().map(|id| Oid::from(*id)).filter(|id| self.objects.has(*id)) {
             reach.add(id, Path::new(""));
@@ -135,7 +135,7 @@ impl Repository {
                 if !go_on() {
                     return Ok(());
                 }
-                remove(&self.objects, &loose_name(*id))?;
+                self.objects.remove(&loose_name(*id))?;
             }
             for old in &old {
                 // Without its index, git does not look at a pack.
@@ -143,7 +143,7 @@ impl Repository {
                     if !go_on() {
                         return Ok(());
                     }
-                    remove(&self.objects, &format!("pack/{old}.{ending}"))?;
+                    self.objects.remove(&format!("pack/{old}.{ending}"))?;
                 }
             }
             self.remove_unfinished(name.as_deref())
@@ -162,11 +162,11 @@ impl Repository {
             Ok(found)
         };
         let found = inner().map_err(HistoryError::reading)?;
-        found.iter().try_for_each(|name| remove(&self.objects, name))
+        found.iter().try_for_each(|name| self.objects.remove(name))
     }
 
     /// Everything that the references lead to.
-    fn add_all(&self, reach: &mut Reach<'_>) -> Result<(), HistoryError> {
+    fn add_all(&self, reach: &mut Reachable<'_>) -> Result<(), HistoryError> {
         let tasks = self.task_references()?;
         let commits = self.main()?.into_iter().chain(tasks.into_values());
         commits.into_iter().try_for_each(|commit| reach.add_commits(commit))
@@ -191,26 +191,32 @@ impl Repository {
             pack.write(&PathBuf::from(directory), 0o400)?;
             Ok(pack.name()?.map(|name| format!("pack-{name}")))
         };
-        match write() {
-            Err(_) if is_stopped => Ok(None),
-            written => written.map_err(|error| HistoryError::writing(error.message())),
+        let name = match write() {
+            Err(_) if is_stopped => return Ok(None),
+            written => written.map_err(|error| HistoryError::writing(error.message()))?,
+        };
+        // What is removed next may have been on the disk for long.
+        for name in name.iter().flat_map(|name| [format!("pack/{name}.pack"), format!("pack/{name}.idx")]) {
+            self.objects.sync(&name)?;
         }
+        self.objects.sync("pack")?;
+        Ok(name)
     }
 
     /// How many bytes the objects take.
     pub(super) fn object_bytes(&self) -> Result<u64, HistoryError> {
-        Held::read(&self.objects).map(|held| held.bytes()).map_err(HistoryError::reading)
+        ObjectFiles::read(&self.objects).map(|held| held.bytes()).map_err(HistoryError::reading)
     }
 
     /// Whether there are so many packs that one is better.
     pub(super) fn has_many_packs(&self) -> Result<bool, HistoryError> {
-        let held = Held::read(&self.objects).map_err(HistoryError::reading)?;
+        let held = ObjectFiles::read(&self.objects).map_err(HistoryError::reading)?;
         Ok(held.packs.len() > HISTORY_PACKS)
     }
 }
 
 /// The loose objects that go into packs. Packing holds several objects in memory, so large ones stay as they are.
-fn packable(held: &Held) -> impl Iterator<Item = Oid> {
+fn packable(held: &ObjectFiles) -> impl Iterator<Item = Oid> {
     held.loose.iter().filter(|(_, size)| *size <= HISTORY_PACKED_BYTES).map(|(id, _)| *id)
 }
 
@@ -232,11 +238,4 @@ fn files(objects: &Objects, directory: &str) -> Result<Vec<(String, u64)>, Errno
     }
     found.retain(|(name, _)| name != "." && name != "..");
     Ok(found)
-}
-
-fn remove(objects: &Objects, name: &str) -> Result<(), HistoryError> {
-    match unlinkat(objects.directory(), name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(HistoryError::writing(error)),
-    }
 }

@@ -97,7 +97,7 @@ impl Repository {
             return Ok(false);
         }
         commits.truncate(boundary + 1);
-        self.set_text(SHALLOW, &format!("{}\n", commits[boundary].0))?;
+        self.set_text_synced(SHALLOW, &format!("{}\n", commits[boundary].0))?;
         Ok(true)
     }
 

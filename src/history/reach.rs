@@ -10,7 +10,7 @@ use super::objects::Objects;
 use super::{HistoryError, trees};
 
 /// Objects, each once and each with a path at which it is found. Newer ones come first.
-pub(super) struct Reach<'a> {
+pub(super) struct Reachable<'a> {
     objects: &'a Objects,
     /// The commits whose parents are no longer there.
     cut: &'a BTreeSet<Oid>,
@@ -20,13 +20,13 @@ pub(super) struct Reach<'a> {
     pub(super) found: Vec<(Oid, String)>,
 }
 
-impl<'a> Reach<'a> {
+impl<'a> Reachable<'a> {
     pub(super) fn new(
         objects: &'a Objects,
         cut: &'a BTreeSet<Oid>,
         wanted: &'a dyn Fn(Oid) -> bool,
-    ) -> Reach<'a> {
-        Reach { objects, cut, wanted, seen: HashSet::new(), found: Vec::new() }
+    ) -> Reachable<'a> {
+        Reachable { objects, cut, wanted, seen: HashSet::new(), found: Vec::new() }
     }
 
     /// Whether an object was found.

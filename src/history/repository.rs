@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 
 use git2::{ObjectType, Oid};
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchmod, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchmod, fsync, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use super::commit::Commit;
@@ -22,7 +22,7 @@ use super::objects::Objects;
 use super::{ContentId, HistoryError};
 
 /// The reference of the history.
-const MAIN: &str = "refs/heads/main";
+pub(super) const MAIN: &str = "refs/heads/main";
 
 /// How the references of tasks begin.
 pub(super) const TASKS: &str = "refs/tasks/";
@@ -78,7 +78,12 @@ impl Repository {
             make(&directory).map_err(HistoryError::writing)?;
         }
         let objects = Objects::open(&directory, create)?;
-        Ok(Repository { directory, objects, recording: Mutex::default(), tidying: Mutex::default() })
+        let (recording, tidying) = Default::default();
+        let repository = Repository { directory, objects, recording, tidying };
+        if create {
+            repository.mend()?;
+        }
+        Ok(repository)
     }
 
     /// Keep this content.
@@ -121,6 +126,7 @@ impl Repository {
     /// Append a commit to the history.
     pub(super) fn append(&self, commit: &Commit) -> Result<Oid, HistoryError> {
         let id = commit.write(&self.objects)?;
+        self.note_head(id)?;
         self.set_reference(MAIN, id)?;
         Ok(id)
     }
@@ -128,14 +134,23 @@ impl Repository {
     /// What a reference names; `None` if it is not there.
     pub(super) fn reference(&self, name: &str) -> Result<Option<Oid>, HistoryError> {
         let Some(text) = self.text(name)? else { return Ok(self.packed_references()?.remove(name)) };
-        let id = Oid::from_str(text.trim_end());
-        id.map(Some).map_err(|_| HistoryError::reading(format_args!("{name} is damaged: {text:?}")))
+        let damaged = || HistoryError::reading(format_args!("{name} is damaged: {text:?}"));
+        parse_id(text.trim_end()).map(Some).ok_or_else(damaged)
     }
 
     /// The references of tasks, and the commits that they name.
     pub(super) fn task_references(&self) -> Result<BTreeMap<String, Oid>, HistoryError> {
-        let mut found = self.packed_references()?;
-        found.retain(|name, _| name.starts_with(TASKS));
+        let mut found = BTreeMap::new();
+        for name in self.task_names()? {
+            found.extend(self.reference(&name)?.map(|commit| (name, commit)));
+        }
+        Ok(found)
+    }
+
+    /// The names of the references of tasks.
+    pub(super) fn task_names(&self) -> Result<BTreeSet<String>, HistoryError> {
+        let packed = self.packed_references()?.into_keys();
+        let mut found: BTreeSet<String> = packed.filter(|name| name.starts_with(TASKS)).collect();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = match openat(&self.directory, TASKS, flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(found),
@@ -143,11 +158,9 @@ impl Repository {
         };
         for entry in Dir::read_from(&directory).map_err(HistoryError::reading)? {
             let name = entry.map_err(HistoryError::reading)?.file_name().to_string_lossy().into_owned();
-            if name == "." || name == ".." {
-                continue;
+            if name != "." && name != ".." {
+                found.insert(format!("{TASKS}{name}"));
             }
-            let name = format!("{TASKS}{name}");
-            found.extend(self.reference(&name)?.map(|commit| (name, commit)));
         }
         Ok(found)
     }
@@ -175,7 +188,7 @@ impl Repository {
         let text = self.text(PACKED)?.unwrap_or_default();
         let reference = |line: &str| {
             let (commit, name) = line.split_once(' ')?;
-            Some((name.to_string(), Oid::from_str(commit).ok()?))
+            Some((name.to_string(), parse_id(commit)?))
         };
         Ok(text.lines().filter_map(reference).collect())
     }
@@ -195,6 +208,26 @@ impl Repository {
             Err(error) => return Err(HistoryError::reading(error)),
         };
         Ok(Some(text))
+    }
+
+    /// Append to a small file of the repository. Returns its length.
+    pub(super) fn append_text(&self, name: &str, text: &str) -> Result<u64, HistoryError> {
+        let append = || -> std::io::Result<u64> {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mut file = File::from(openat(&self.directory, name, flags, Mode::from(0o600))?);
+            file.write_all(text.as_bytes())?;
+            Ok(file.metadata()?.len())
+        };
+        append().map_err(HistoryError::writing)
+    }
+
+    /// Replace a small file of the repository, and wait until it is on the disk.
+    pub(super) fn set_text_synced(&self, name: &str, text: &str) -> Result<(), HistoryError> {
+        self.set_text(name, text)?;
+        let synced =
+            openat(&self.directory, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                .and_then(fsync);
+        synced.map_err(HistoryError::writing)
     }
 
     /// Replace a small file of the repository.
@@ -236,4 +269,10 @@ fn replace(directory: &OwnedFd, name: &str, text: &str) -> std::io::Result<()> {
     let mut file = File::from(openat(directory, unfinished, flags, Mode::from(0o600))?);
     file.write_all(text.as_bytes())?;
     Ok(renameat(directory, unfinished, directory, name)?)
+}
+
+/// An id, in full.
+pub(super) fn parse_id(text: &str) -> Option<Oid> {
+    // libgit2 takes a shorter text for an id that ends with zeros.
+    Oid::from_str(text).ok().filter(|id| id.to_string() == text)
 }

@@ -10,7 +10,7 @@ use git2::Oid;
 
 use super::commit::Commit;
 use super::commit_text::CommitText;
-use super::repository::Repository;
+use super::repository::{Repository, parse_id};
 use super::{HistoryError, Step, record, trees};
 use crate::queue::{TaskId, Wall, WorkerName};
 
@@ -53,7 +53,7 @@ impl Repository {
     /// The commits whose parents are no longer there.
     pub(super) fn cut(&self) -> Result<BTreeSet<Oid>, HistoryError> {
         let text = self.text(SHALLOW)?.unwrap_or_default();
-        Ok(text.lines().filter_map(|line| Oid::from_str(line).ok()).collect())
+        Ok(text.lines().filter_map(parse_id).collect())
     }
 }
 

@@ -14,6 +14,7 @@ use crewfs::history::{
 };
 use crewfs::queue::{TaskId, Wall, WorkerName};
 
+use crate::harness::as_root;
 use crate::sides::needs;
 
 /// A history, and a project that one could fetch it into.
@@ -217,6 +218,51 @@ fn git_reads_a_history_that_was_cut_and_packed() {
     prune(&place, 15);
     assert_eq!(place.history(&["rev-list", "--count", "main"]), "7\n");
     assert_eq!(place.history(&["for-each-ref", "refs/tasks"]).lines().count(), 5);
+    assert_eq!(place.history(&["count-objects", "-v"]).lines().filter(|line| *line == "packs: 1").count(), 1);
+}
+
+/// A filesystem over a directory, until it is dropped.
+struct Covered(PathBuf);
+
+impl Covered {
+    fn new(directory: &Path) -> Covered {
+        let run = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(directory).status().unwrap();
+        assert!(run.success());
+        Covered(directory.to_path_buf())
+    }
+}
+
+impl Drop for Covered {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_mount_over_the_history_is_not_entered() {
+    needs!("git", "mount");
+    as_root!();
+    let mut place = Place::new();
+    let covered = Covered::new(&place.place.path().join("history.git"));
+    let end = ClaimEnd { how: "completed".into(), text: String::new() };
+    let worker = WorkerName::parse("worker-1").unwrap();
+    let mut before = None;
+    for at in 0..20 {
+        let after = Some(place.version(&lines(&[at])));
+        place.record(Some("worker-1"), Some("task"), at as i64, vec![change("f", before, after)]);
+        before = after;
+    }
+    place.repository.end_task(&claim("task"), &end, &worker).unwrap();
+    let oldest = Wall(1_700_000_000_000 + 10_000);
+    place.repository.prune(oldest, u64::MAX, &BTreeSet::new(), &mut || true).unwrap();
+    let steps = place.repository.steps(StepFilter::default()).unwrap();
+    let changes: Vec<PathChange> = steps.map(|step| step.unwrap().changes.remove(0)).collect();
+    assert_eq!(changes.len(), 10);
+    assert!(!place.repository.diff(&changes[..1], false).unwrap().is_empty());
+    assert_eq!(place.repository.blame(Path::new("f"), &lines(&[])).unwrap().len(), 40);
+    assert_eq!(fs::read_dir(&covered.0).unwrap().count(), 0, "something was made in the mount");
+    drop(covered);
+    place.is_sound();
     assert_eq!(place.history(&["count-objects", "-v"]).lines().filter(|line| *line == "packs: 1").count(), 1);
 }
 
