@@ -10,7 +10,8 @@ use crate::process::run_within;
 
 /// Shorter than the time for which the kernel lets a lease delay an open (`/proc/sys/fs/lease-break-time`, 45 s).
 const LIMIT: Duration = Duration::from_secs(30);
-/// Takes leases on its arguments and prints `held`, then `asked` whenever the kernel breaks one. It keeps them until its input ends.
+/// Takes leases on the files in its arguments, opened with the flag that the first argument names. It prints `held`, then `asked`
+/// whenever the kernel breaks a lease, and keeps the leases until its input ends.
 /// The daemon may have a file open at any time, so the holder retries until it gets the lease. SIGIO is blocked until `held` is printed.
 const HOLDER: &str = "
 import fcntl, os, signal, sys
@@ -22,7 +23,7 @@ def lease(fd):
             return fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         except BlockingIOError:
             pass
-held = [os.open(name, os.O_RDWR) for name in sys.argv[1:]]
+held = [os.open(name, getattr(os, sys.argv[1])) for name in sys.argv[2:]]
 for fd in held:
     lease(fd)
 os.write(1, b'held\\n')
@@ -49,8 +50,12 @@ struct Holder {
 
 impl Holder {
     fn of(directory: &Path, names: &[&str]) -> Holder {
+        Holder::by("O_RDWR", directory, names)
+    }
+
+    fn by(flag: &str, directory: &Path, names: &[&str]) -> Holder {
         let mut process = Command::new("python3")
-            .args(["-c", HOLDER])
+            .args(["-c", HOLDER, flag])
             .args(names.iter().map(|name| directory.join(name)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -166,4 +171,22 @@ fn c58_a_task_file_with_a_lease_is_a_task_once_the_lease_is_given_back() {
     mounted.until_state("t", "ready");
     let events = mounted.read("events.jsonl");
     assert!(!events.contains("cannot be read"), "{events}");
+}
+
+#[test]
+fn c58_the_end_of_a_lease_on_a_new_task_file_is_noticed_though_nothing_is_written() {
+    as_root!();
+    let project = project!();
+    let tasks = project.source().join("tasks");
+    std::fs::write(tasks.join("before.md"), "text").unwrap();
+    let mut before = Holder::by("O_RDONLY", &tasks, &["before.md"]);
+    let mounted = project.mount(&[]);
+    std::fs::write(tasks.join("after.tmp"), "text").unwrap();
+    let mut after = Holder::by("O_RDONLY", &tasks, &["after.tmp"]);
+    std::fs::rename(tasks.join("after.tmp"), tasks.join("after.md")).unwrap();
+    for (holder, task) in [(&mut before, "before"), (&mut after, "after")] {
+        holder.says("asked");
+        holder.gives_back();
+        mounted.until_state(task, "ready");
+    }
 }

@@ -9,7 +9,7 @@
 //!
 //! An open file is known by its inode, not by its name: it may be renamed onto a task's name, or away from it, while it is open.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,6 +58,8 @@ pub(super) struct Publisher {
     writers: Arc<Mutex<HashMap<FileKey, OpenWriter>>>,
     /// Contents that killed writers left behind, oldest first. They stay what they are when the file is renamed.
     torn: Mutex<VecDeque<(FileKey, FileStamp)>>,
+    /// Tasks whose file could not be opened because another process has a lease on it. The kernel reports no change when a lease ends.
+    leased: Mutex<BTreeSet<TaskId>>,
     /// The user that wrote each content through the mount, oldest first.
     written: Mutex<VecDeque<(FileKey, FileStamp, Payer)>>,
     pub(super) settling: Settling,
@@ -75,8 +77,8 @@ impl Publisher {
     ) -> Publisher {
         let settling = Settling::new(may_wait);
         let misnamed = Misnamed::new(engine.clock().clone());
-        let (writers, torn, written) = (Arc::default(), Mutex::default(), Mutex::default());
-        Publisher { engine, files, project, roots, misnamed, writers, torn, written, settling }
+        let (writers, torn, leased, written) = Default::default();
+        Publisher { engine, files, project, roots, misnamed, writers, torn, leased, written, settling }
     }
 
     /// A file was opened for writing through the desk; `task` is the one whose instructions it holds at present.
@@ -204,9 +206,7 @@ impl Publisher {
             return FileLook::Gone;
         }
         let problem = |message: String| Manifest::Problem(Arc::new(Problem { line: 0, message }));
-        // O_NONBLOCK: a pipe of that name must not block the queue.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let opened = match openat(self.directory(), &file, flags, Mode::empty()) {
+        let opened = match self.open(task) {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return FileLook::Gone,
             // Another process has a lease on it, and may write to it without an event.
@@ -314,11 +314,34 @@ impl Publisher {
         if !self.files.keeps_births(ROOT) {
             return None;
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        match openat(self.directory(), file_of(task), flags, Mode::empty()) {
+        match self.open(task) {
             Err(Errno::AGAIN) => Some(true),
             file => crate::sys::is_open_for_writing(&file.ok()?),
         }
+    }
+
+    /// Opens a task's file to read it.
+    ///
+    /// # Errors
+    /// EAGAIN when another process has a lease on it; the task is in [`Publisher::take_leased`] then. Otherwise those of open(2).
+    fn open(&self, task: &TaskId) -> std::result::Result<OwnedFd, Errno> {
+        // O_NONBLOCK: neither a pipe of that name nor a lease may block the queue.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let opened = openat(self.directory(), file_of(task), flags, Mode::empty());
+        if matches!(opened, Err(Errno::AGAIN)) {
+            self.leased.lock().insert(task.clone());
+        }
+        opened
+    }
+
+    /// Whether [`Publisher::take_leased`] has tasks.
+    pub(super) fn has_leased(&self) -> bool {
+        !self.leased.lock().is_empty()
+    }
+
+    /// The tasks whose file had a lease. The caller publishes them again.
+    pub(super) fn take_leased(&self) -> BTreeSet<TaskId> {
+        std::mem::take(&mut self.leased.lock())
     }
 
     /// The directory of the files.

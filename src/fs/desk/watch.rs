@@ -162,7 +162,9 @@ impl Watcher {
         let grace = self.terms.grace.to_std();
         let due =
             self.missing.values().map(|since| (*since + grace).saturating_duration_since(Instant::now()));
-        let unsettled = self.engine.state().unsettled().next().is_some() || self.homeless.is_some();
+        let unsettled = self.engine.state().unsettled().next().is_some()
+            || self.publisher.has_leased()
+            || self.homeless.is_some();
         let longest = Duration::from_millis(if unsettled { UNSETTLED_MS } else { RESCAN_MS });
         due.min().map_or(longest, |due| due.min(longest))
     }
@@ -250,8 +252,10 @@ impl Watcher {
         });
     }
 
-    /// Checks the tasks whose file is missing or open for writing: whether the file is back, complete, or still missing.
+    /// Checks the tasks whose file is missing, leased or open for writing: whether the file is back, complete, or still missing.
     fn settle(&mut self) {
+        // The queue does not know a task before its file could be read once.
+        self.publisher.take_leased().iter().for_each(|id| self.publish(id));
         let state = self.engine.state();
         let grace = self.terms.grace.to_std();
         let mut missing = BTreeMap::new();
