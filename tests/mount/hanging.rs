@@ -128,14 +128,14 @@ fn c44_processes_that_cannot_be_looked_at_delay_no_other_user() {
         (0..3).for_each(|_| hanging.start(kind, &mounted, 1001, &asks(&said)));
         until("they have asked", || std::fs::read_to_string(&said).unwrap().lines().count() > before + 3);
         measured.push((kind, others(&mounted, round)));
+        let came = std::fs::read_to_string(&said).unwrap();
+        assert_eq!(BTreeSet::from_iter(came.lines()), ["Resource temporarily unavailable"].into(), "{kind}");
     }
     eprintln!("the longest of 100 stats and claims: {quiet:.1} ms alone, beside {measured:?}");
     assert!(
         measured.iter().all(|(_, longest)| *longest < slow(Duration::from_secs(1)).as_millis() as f64),
         "{measured:?}"
     );
-    let came = std::fs::read_to_string(&said).unwrap();
-    assert_eq!(BTreeSet::from_iter(came.lines()), ["Resource temporarily unavailable"].into());
     assert_eq!(mounted.state("theirs"), "ready", "nothing was claimed by one of whom nothing is known");
     let why = mounted.read("workers/uid-1001/why");
     assert!(why.contains("who asks could not be found out in time") || why.contains("is too large"), "{why}");
