@@ -54,7 +54,7 @@ why = open('tasks/workers/w2/why').read()
 assert why.count('\n') == 1 and r'a\nforged: w9 holds it\u{{1b}}[2J' in why, ascii(why)
 locks = open('tasks/workers/w1/locks').read()
 assert locks.count('\n') == 1 and r'a\nforged' in locks, ascii(locks)
-print('seen')
+print('seen', flush=True)
 sys.stdin.read()
 "#
     );
