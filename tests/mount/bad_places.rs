@@ -230,7 +230,8 @@ fn c71_places_of_any_name_and_by_any_way() {
         [("my project\\1", "a mount"), ("./my project\\1/", "a mount/"), ("my project\\1", "link")]
     {
         let script = format!(
-            "cd '{}' && {program} mount '{from}' '{at}' && echo '# A' > '{at}/tasks/a.md' && ls '{at}/tasks/ready' &&
+            "cd '{}' && {program} mount '{from}' '{at}' && echo '# A' > '{at}/tasks/a.md' &&
+             until test -e '{at}/tasks/ready/a'; do sleep 0.01; done && ls '{at}/tasks/ready' &&
              {program} log '{at}' | wc -l && {program} log '{from}' | wc -l && rm '{at}/tasks/a.md' && {program} umount '{at}'",
             project.dir().display()
         );
