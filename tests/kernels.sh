@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # Boot Debian's kernels one after another, run tests in each, and print a table of the results.
 #
-#   tests/kernels.sh [--dir DIR] [--kernels 5.10,6.1,6.12] [--minutes N] [--slowness N] [CHECK…]
+#   tests/kernels.sh [--dir DIR] [--kernels 5.10,6.1,6.12] [--minutes N] [--each N] [--slowness N] [CHECK…]
 #
-# A check is `demo`, or a test program with parts of names: `mount`, `proof:race::,deaths::`. The default is the list `checks` below.
+# A check is `demo`, or a test program with beginnings of names: `mount`, `proof:race::,deaths::`. The default is the list `checks` below.
+# Each kernel may take --minutes in all, and each check --each minutes: a check that hangs is ended, and the next one runs.
 # DIR (target/kernels) keeps the images for the next run, each kernel's console, and all output of its tests.
 # May assume: Debian, root or sudo, what `cargo test` builds. Must never: change apt's state on this machine, leave a guest running, or
 # wait for a guest past its time limit. A guest sees a copy of the sources and the programs at the same paths. Its disks are discarded.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-kernels=5.10,6.1,6.12 dir=${CARGO_TARGET_DIR:-target}/kernels minutes=90 slowness=8
-checks=(demo 'proof:race::,kill::,deaths::' core mount)
+kernels=5.10,6.1,6.12 dir=${CARGO_TARGET_DIR:-target}/kernels minutes=240 each=40 slowness=8
+checks=(demo 'proof:race::,kill::,deaths::' core)
+# The mount tests run module by module.
+mapfile -t -O ${#checks[@]} checks < <(grep -rl '^#\[test\]' tests/mount | sed 's,tests/mount/\([a-z_]*\).*,mount:\1::,' | sort -u)
 # The packages in the image besides a minimal Debian: the needs of the tests.
 needs=fuse3,git,ca-certificates,rsync,python3,procps,psmisc,kmod,attr,acl,libacl1-dev,ripgrep,sqlite3,jq,make,patch,gcc,libc6-dev
 needs=$needs,inotify-tools,tmux,busybox,openssh-server,openssh-client,sshfs,iproute2,e2fsprogs,vim,nano,emacs-nox,xz-utils
@@ -29,8 +32,9 @@ while [ $# -gt 0 ]; do
         --dir) dir=$2 && shift ;;
         --kernels) kernels=$2 && shift ;;
         --minutes) minutes=$2 && shift ;;
+        --each) each=$2 && shift ;;
         --slowness) slowness=$2 && shift ;;
-        -*) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+        -*) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
         *) break ;;
     esac
     shift
@@ -174,7 +178,8 @@ for check in "${checks[@]}"; do
     fi
     echo "$check"
 done >"$files/checks"
-printf "sources='%s'\ntarget='%s'\nslowness=%s\nminutes=%s\n" "$PWD" "$target" "$slowness" "$minutes" >"$files/settings"
+printf "sources='%s'\ntarget='%s'\nslowness=%s\nminutes=%s\neach=%s\n" "$PWD" "$target" "$slowness" "$minutes" \
+    "$each" >"$files/settings"
 cp tests/kernels/guest.sh "$files/guest.sh"
 image "$files" "$dir/scratch/files.img" 512
 
