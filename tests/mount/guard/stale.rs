@@ -299,15 +299,18 @@ fn c50_a_worker_reads_what_it_has_written_however_many_others_read() {
     let read = "while get('f') != 'ended!': pass";
     readers.iter_mut().for_each(|reader| reader.begin(read));
     // In place through one descriptor that stays open, and through a new descriptor, in turn.
-    let write = "fd = os.open('f', os.O_RDWR); wrong = []
-for n in range(6000):
-    text = f'{n:06}' + 'x' * (n % 7 * 30)
+    let times = some_of(6000).count();
+    let write = format!(
+        "fd = os.open('f', os.O_RDWR); wrong = []
+for n in range({times}):
+    text = str(n).zfill(6) + 'x' * (n % 7 * 30)
     os.pwrite(fd, text.encode(), 0) if n % 2 else put('f', text)
     os.ftruncate(fd, len(text))
     seen = get('f')
-    if seen != text: wrong.append([text, seen])";
-    writer.ok(write);
+    if seen != text: wrong.append([text, seen])"
+    );
+    writer.ok(&write);
     assert_eq!(writer.ok("wrong").as_array().unwrap().len(), 0, "{}", writer.ok("wrong"));
-    writer.ok("put('f', 'ended!')");
+    writer.ok("put('f', 'ended!', os.O_TRUNC)");
     readers.iter_mut().for_each(|reader| drop(reader.end().unwrap()));
 }
