@@ -157,6 +157,10 @@ impl Options {
             let span = value.and_then(Span::parse);
             span.ok_or_else(|| wrong("takes a span of time such as 90s, 30m or 2h"))
         };
+        let bytes = || {
+            let bytes = value.and_then(size).filter(|size| *size >= 1);
+            bytes.ok_or_else(|| wrong("takes a size such as 65536, 512K or 1M"))
+        };
         let named = || {
             let names = value.ok_or_else(|| wrong("takes login names, with a colon between two"))?;
             users(names).map_err(|name| {
@@ -198,10 +202,7 @@ impl Options {
             }
             ("workers", _) => self.workers = named()?,
             ("operators", _) => self.names.operators = Some(named()?),
-            ("log_bytes", _) => {
-                let size = value.and_then(size).filter(|size| *size >= 1);
-                self.budget.bytes = size.ok_or_else(|| wrong("takes a size such as 65536, 512K or 1M"))?;
-            }
+            ("log_bytes", _) => self.budget.bytes = bytes()?,
             ("log_events", _) => {
                 let number = value.and_then(|n| n.parse().ok()).filter(|n| *n >= 1);
                 self.budget.events = number.ok_or_else(|| wrong("takes a number from 1"))?;
@@ -230,12 +231,8 @@ impl Options {
             ("history_age", _) => {
                 self.history.get_or_insert_default().age = span()?;
             }
-            ("history_size" | "history_file", _) => {
-                let bytes =
-                    value.and_then(size).ok_or_else(|| wrong("takes a size such as 65536, 16M or 2G"))?;
-                let history = self.history.get_or_insert_default();
-                *(if key == "history_size" { &mut history.bytes } else { &mut history.file_bytes }) = bytes;
-            }
+            ("history_size", _) => self.history.get_or_insert_default().bytes = bytes()?,
+            ("history_file", _) => self.history.get_or_insert_default().file_bytes = bytes()?,
             ("keys", _) => {
                 let keys = value.and_then(|value| value.split_once(':'));
                 let keys = keys.and_then(|(user, file)| Some((uid_of(user)?, PathBuf::from(file))));

@@ -206,6 +206,7 @@ fn other_refusals() -> [(Vec<FsError>, &'static str, &'static str); 3] {
         Misuse::WithdrawnByRemoving { task: task() },
         Misuse::KeepsItsName { task: task() },
         Misuse::StatusIsForReading,
+        Misuse::ChangesAreForReading,
         Misuse::NoSuchMove,
         Misuse::NotWords,
         Misuse::CapabilitiesOfAnother { worker: worker() },

@@ -7,43 +7,15 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, openat, renameat};
-use serde::{Deserialize, Serialize};
 
-use super::table::{Author, Item, Snapshot, Source, StepId};
+use super::records::Line;
 
 /// The name of the journal in its directory.
 const FILE: &str = "journal";
 /// The name of the next journal while it is incomplete.
 const UNFINISHED: &str = "journal.new";
-
-/// One line of the journal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Line {
-    /// A step, and its author.
-    Step { step: StepId, author: Author },
-    /// A path has an entry of this step; it replaces an earlier one.
-    Open {
-        #[serde(with = "path_text")]
-        path: PathBuf,
-        step: StepId,
-        before: Option<Snapshot>,
-    },
-    /// A path has no entry any more.
-    Left {
-        #[serde(with = "path_text")]
-        path: PathBuf,
-    },
-    /// The repository is to record this.
-    Queued(Item),
-    /// The repository has recorded so many items.
-    Recorded { count: usize },
-    /// The repository has the content of a file of the spool.
-    Stored { spooled: u64, source: Source },
-}
 
 /// The open journal.
 pub(super) struct Journal {
@@ -98,47 +70,5 @@ impl Journal {
     /// How many lines it has.
     pub(super) fn len(&self) -> usize {
         self.lines
-    }
-}
-
-/// Paths as text: `\xHH` for a byte that is not part of UTF-8 text, and `\\` for a backslash.
-pub(super) mod path_text {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    use std::path::{Path, PathBuf};
-
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(in crate::fs::recorder) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
-        let mut text = String::new();
-        for part in path.as_os_str().as_bytes().utf8_chunks() {
-            text += &part.valid().replace('\\', "\\\\");
-            part.invalid().iter().for_each(|byte| text += &format!("\\x{byte:02x}"));
-        }
-        to.serialize_str(&text)
-    }
-
-    pub(in crate::fs::recorder) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<PathBuf, D::Error> {
-        let text = String::deserialize(from)?;
-        let mut bytes = Vec::new();
-        let mut rest = text.as_bytes();
-        while let Some((first, others)) = rest.split_first() {
-            rest = others;
-            if *first != b'\\' {
-                bytes.push(*first);
-            } else if let Some(others) = rest.strip_prefix(b"\\") {
-                bytes.push(b'\\');
-                rest = others;
-            } else {
-                let digits =
-                    rest.get(1..3).filter(|_| rest[0] == b'x').and_then(|it| std::str::from_utf8(it).ok());
-                let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-                bytes.push(byte.ok_or_else(|| D::Error::custom("a path with an unknown escape"))?);
-                rest = &rest[3..];
-            }
-        }
-        Ok(std::ffi::OsString::from_vec(bytes).into())
     }
 }

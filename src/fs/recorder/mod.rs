@@ -13,8 +13,11 @@
 mod journal;
 mod reading;
 mod recording;
+mod records;
 mod spool;
 mod table;
+#[cfg(test)]
+mod table_tests;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -29,9 +32,10 @@ use rustix::io::Errno;
 
 use self::journal::Journal;
 use self::reading::KnownDiff;
-use self::recording::Request;
+use self::recording::HistoryRequest;
+use self::records::{Author, ContentSource, Observed, Snapshot, SnapshotKind, Stamp};
 use self::spool::Spool;
-use self::table::{Author, Found, Snapshot, SnapshotKind, Source, Stamp, Table};
+use self::table::Table;
 use super::files::{Files, Present};
 use super::identity::callers::Caller;
 use super::{Attr, FileKind, FsError, Ino, Result};
@@ -102,7 +106,7 @@ pub struct Recorder {
     clock: Clock,
     directory: Arc<StateDirectory>,
     spool: RwLock<Arc<Spool>>,
-    state: Mutex<State>,
+    state: Mutex<RecorderState>,
     requests: Mutex<Requests>,
     work: Condvar,
     /// Whether the thread knows that there is something to do.
@@ -112,7 +116,7 @@ pub struct Recorder {
     counters: RecorderCounters,
 }
 
-struct State {
+struct RecorderState {
     table: Table,
     journal: Journal,
 }
@@ -120,7 +124,7 @@ struct State {
 #[derive(Default)]
 struct Requests {
     closed: bool,
-    waiting: Vec<Request>,
+    waiting: Vec<HistoryRequest>,
 }
 
 impl Recorder {
@@ -150,7 +154,7 @@ impl Recorder {
             engine,
             directory,
             spool: RwLock::new(spool),
-            state: Mutex::new(State { table, journal }),
+            state: Mutex::new(RecorderState { table, journal }),
             requests: Mutex::default(),
             work: Condvar::new(),
             stirred: AtomicBool::new(true),
@@ -346,7 +350,7 @@ impl Recorder {
         state.table.is_open(path, step)
     }
 
-    fn enter(&self, author: &Author, path: &Path, found: Found) {
+    fn enter(&self, author: &Author, path: &Path, found: Observed) {
         let now = (self.clock)();
         self.update(|table| {
             let step = table.step(author);
@@ -366,7 +370,7 @@ impl Recorder {
     }
 
     /// What is at a path, with a copy of its content unless that is known. `removes`: the file loses this name.
-    fn found(&self, path: &Path, present: Option<Present>, removes: bool) -> Result<Found> {
+    fn found(&self, path: &Path, present: Option<Present>, removes: bool) -> Result<Observed> {
         let stamp = present.as_ref().map(|present| self.stamp(present));
         if let Some(known) = self.state.lock().table.known(path, &stamp) {
             return Ok((stamp, known));
@@ -385,15 +389,15 @@ impl Recorder {
     }
 
     /// Copy content into the spool.
-    fn copy(&self, present: &Present, kind: SnapshotKind, removes: bool) -> Result<Source> {
+    fn copy(&self, present: &Present, kind: SnapshotKind, removes: bool) -> Result<ContentSource> {
         let size = present.attr.size;
         let not_kept = |why: &dyn std::fmt::Display| {
             log::debug!("a version of {size} bytes is not kept: {why}");
             self.counters.not_kept.fetch_add(1, Ordering::Relaxed);
-            Ok(Source::NotKept(size))
+            Ok(ContentSource::NotKept(size))
         };
         if kind == SnapshotKind::Directory {
-            return Ok(Source::NotKept(0));
+            return Ok(ContentSource::NotKept(0));
         }
         if size > self.config.file_bytes {
             return not_kept(&"it is too large");
@@ -408,7 +412,7 @@ impl Recorder {
         match copied {
             Ok(number) => {
                 self.counters.copied.fetch_add(1, Ordering::Relaxed);
-                Ok(Source::Spooled(number))
+                Ok(ContentSource::Spooled(number))
             }
             Err(Errno::AGAIN) => Err(Errno::AGAIN.into()),
             // What the daemon cannot read it cannot keep. A full disk must not keep a file from being removed.

@@ -9,7 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use super::Recorder;
-use super::recording::Request as Order;
+use super::recording::HistoryRequest;
 use crate::fs::permissions::allow;
 use crate::fs::{FsError, Request, Result};
 use crate::history::{PathChange, Version};
@@ -44,7 +44,7 @@ impl Recorder {
         let seen: Vec<PathChange> = changes.into_iter().filter(|change| self.may_read(req, change)).collect();
         let hidden = all - seen.len();
         let (sender, receiver) = sync_channel(1);
-        self.order(Order::Read(Box::new(move |repository| {
+        self.order(HistoryRequest::Read(Box::new(move |repository| {
             let diff = repository.and_then(|it| it.diff(&seen, false).map_err(|error| error.to_string()));
             let _ = sender.send(diff);
         })));
@@ -67,7 +67,7 @@ impl Recorder {
     fn task_changes(&self, task: &TaskId) -> Result<Vec<PathChange>> {
         let (sender, receiver) = sync_channel(1);
         let task = task.clone();
-        self.order(Order::ReadTask(
+        self.order(HistoryRequest::ReadTask(
             task.clone(),
             Box::new(move |repository| {
                 let changes =

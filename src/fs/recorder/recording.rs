@@ -15,8 +15,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::journal::Journal;
-use super::table::{Author, Due, Found, Item, Snapshot, SnapshotKind, Source, StepId, Table};
-use super::{Recorder, State};
+use super::records::{Author, ContentSource, Item, Observed, Snapshot, SnapshotKind, StepId};
+use super::table::{Due, Table};
+use super::{Recorder, RecorderState};
 use crate::fs::FileKind;
 use crate::fs::files::Present;
 use crate::history::{
@@ -35,7 +36,7 @@ const ROUND: Duration = Duration::from_millis(100);
 type Reading = Box<dyn FnOnce(Result<&mut Repository, String>) + Send>;
 
 /// A request to the thread.
-pub(super) enum Request {
+pub(super) enum HistoryRequest {
     /// Call this when all changes made until now are in the repository.
     Flush(Box<dyn FnOnce(Result<(), String>) + Send>),
     /// Call this with the repository.
@@ -88,9 +89,9 @@ impl Recording {
             (std::mem::take(&mut waiting.waiting), waiting.closed)
         };
         let now = (recorder.clock)().instant;
-        let all = closed || requests.iter().any(|request| matches!(request, Request::Flush(_)));
+        let all = closed || requests.iter().any(|request| matches!(request, HistoryRequest::Flush(_)));
         let tasks = requests.iter().filter_map(|request| match request {
-            Request::ReadTask(task, _) => Some(task.clone()),
+            HistoryRequest::ReadTask(task, _) => Some(task.clone()),
             _ => None,
         });
         let tasks: HashSet<TaskId> = tasks.collect();
@@ -102,8 +103,8 @@ impl Recording {
         let outcome = outcome.map_err(|error| error.to_string());
         for request in requests {
             match (request, outcome.clone()) {
-                (Request::Flush(answer), outcome) => answer(outcome),
-                (Request::Read(answer) | Request::ReadTask(_, answer), outcome) => {
+                (HistoryRequest::Flush(answer), outcome) => answer(outcome),
+                (HistoryRequest::Read(answer) | HistoryRequest::ReadTask(_, answer), outcome) => {
                     answer(outcome.map(|()| &mut self.repository));
                 }
             }
@@ -245,7 +246,7 @@ impl Recording {
             };
             let again = recorder.files.present_at_path(&due.path).ok().flatten();
             if again.map(|present| recorder.stamp(&present)) == stamp {
-                let found: Found = (stamp, snapshot);
+                let found: Observed = (stamp, snapshot);
                 let now = (recorder.clock)();
                 recorder.update(|table| table.note(due, found, now));
                 return Ok(());
@@ -259,21 +260,21 @@ impl Recording {
         recorder: &Recorder,
         present: &Present,
         kind: SnapshotKind,
-    ) -> Result<Source, HistoryError> {
+    ) -> Result<ContentSource, HistoryError> {
         let size = present.attr.size;
         let stored = match kind {
-            SnapshotKind::Directory => return Ok(Source::NotKept(0)),
-            _ if size > recorder.config.file_bytes => return Ok(Source::NotKept(size)),
+            SnapshotKind::Directory => return Ok(ContentSource::NotKept(0)),
+            _ if size > recorder.config.file_bytes => return Ok(ContentSource::NotKept(size)),
             SnapshotKind::Symlink => match present.target() {
                 Ok(target) => self.repository.store(target.as_bytes())?,
-                Err(_) => return Ok(Source::NotKept(size)),
+                Err(_) => return Ok(ContentSource::NotKept(size)),
             },
             SnapshotKind::File => match content_of(recorder, present) {
                 Ok(content) => self.repository.store(&content)?,
-                Err(_) => return Ok(Source::NotKept(size)),
+                Err(_) => return Ok(ContentSource::NotKept(size)),
             },
         };
-        Ok(Source::Stored(stored.0))
+        Ok(ContentSource::Stored(stored.0))
     }
 
     /// Move all content of the spool into the repository.
@@ -284,11 +285,11 @@ impl Recording {
             let source = match spool.read(number) {
                 Ok(file) => {
                     let bytes = file.metadata().map_or(0, |metadata| metadata.len());
-                    Source::Stored(self.repository.store_file(&file, bytes)?.0)
+                    ContentSource::Stored(self.repository.store_file(&file, bytes)?.0)
                 }
                 Err(error) => {
                     log::error!("file {number} of the spool of the history cannot be read: {error}");
-                    Source::NotKept(0)
+                    ContentSource::NotKept(0)
                 }
             };
             recorder.update(|table| table.stored(number, source));
@@ -374,7 +375,7 @@ impl Recording {
         if state.journal.len() < JOURNAL_LINES || state.journal.len() < 4 * state.table.len() {
             return;
         }
-        let State { table, journal } = &mut *state;
+        let RecorderState { table, journal } = &mut *state;
         let lines = table.as_lines();
         match Journal::begin(spool.directory(), &lines) {
             Ok(begun) => *journal = begun,
@@ -386,10 +387,10 @@ impl Recording {
 impl Recorder {
     /// Call `answer` when all changes made until now are in the history.
     pub fn flush(&self, answer: impl FnOnce(Result<(), String>) + Send + 'static) {
-        self.order(Request::Flush(Box::new(answer)));
+        self.order(HistoryRequest::Flush(Box::new(answer)));
     }
 
-    pub(super) fn order(&self, request: Request) {
+    pub(super) fn order(&self, request: HistoryRequest) {
         let mut requests = self.requests.lock();
         // Dropped, it answers.
         if !requests.closed {
@@ -417,10 +418,10 @@ fn version(snapshot: Snapshot) -> Version {
         SnapshotKind::Directory => VersionKind::Directory,
     };
     let content = match snapshot.source {
-        Source::Stored(id) => KeptContent::Kept(ContentId(id)),
-        Source::NotKept(bytes) => KeptContent::NotKept { bytes },
+        ContentSource::Stored(id) => KeptContent::Kept(ContentId(id)),
+        ContentSource::NotKept(bytes) => KeptContent::NotKept { bytes },
         // The queue holds such a snapshot back.
-        Source::Spooled(_) => KeptContent::NotKept { bytes: 0 },
+        ContentSource::Spooled(_) => KeptContent::NotKept { bytes: 0 },
     };
     Version { kind, mode: snapshot.mode, uid: snapshot.uid, gid: snapshot.gid, content }
 }

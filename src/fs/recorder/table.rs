@@ -10,84 +10,17 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use super::journal::{Line, path_text};
+use super::records::{Author, ContentSource, Item, Line, Observed, Snapshot, Stamp, StepId};
 use crate::fs::Ino;
-use crate::queue::{Instant, Now, Seq, Span, TaskId, Wall, WorkerName};
-
-/// Identifies a step while the daemon runs, and in its journal.
-pub(super) type StepId = u64;
-
-/// The author of changes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct Author {
-    /// The worker; `None` for changes from outside the mount.
-    pub(super) worker: Option<WorkerName>,
-    /// The claim: the task and its epoch.
-    pub(super) claim: Option<(TaskId, Seq)>,
-    /// The program, if it is one that replaces whole trees.
-    pub(super) program: Option<String>,
-}
-
-impl Author {
-    /// The author of all changes from outside the mount.
-    pub(super) fn outside() -> Author {
-        Author { worker: None, claim: None, program: None }
-    }
-}
-
-/// Where the content of a snapshot is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Source {
-    /// In the file of this number in the spool.
-    Spooled(u64),
-    /// In the repository.
-    Stored([u8; 20]),
-    /// It is not kept. Its length in bytes.
-    NotKept(u64),
-}
-
-/// The kind of a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum SnapshotKind {
-    File,
-    Symlink,
-    Directory,
-}
-
-/// One version of a path, perhaps not in the repository yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Snapshot {
-    pub(super) kind: SnapshotKind,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) source: Source,
-}
-
-/// Tells whether a path was changed since. `None`: there is nothing at the path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub(super) is_directory: bool,
-    /// The length in bytes; of a directory, whether it has entries.
-    pub(super) size: u64,
-    pub(super) mtime_ns: i128,
-    pub(super) mode: u32,
-}
-
-/// What is at a path: its stamp and its snapshot.
-pub(super) type Found = (Option<Stamp>, Option<Snapshot>);
+use crate::queue::{Instant, Now, Span, TaskId, Wall};
 
 /// A path that a step has changed.
 #[derive(Debug, Clone)]
-struct Entry {
+struct OpenEntry {
     step: StepId,
     before: Option<Snapshot>,
     /// The last version that was read, and its stamp.
-    known: Option<Found>,
+    known: Option<Observed>,
     /// The stamp after the step's last change; the outer `None` after a restart.
     stamp: Option<Option<Stamp>>,
     /// How many changes the step has made here.
@@ -100,7 +33,7 @@ struct Entry {
     listed: bool,
 }
 
-impl Entry {
+impl OpenEntry {
     /// The known version, if it is that of this stamp.
     fn known_at(&self, stamp: &Option<Stamp>) -> Option<Option<Snapshot>> {
         self.known.as_ref().filter(|(known, _)| known == stamp).map(|(_, snapshot)| *snapshot)
@@ -131,48 +64,6 @@ impl Entry {
     }
 }
 
-/// Something for the repository to record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Item {
-    /// A change of one path.
-    Change {
-        step: StepId,
-        #[serde(with = "path_text")]
-        path: PathBuf,
-        before: Option<Snapshot>,
-        after: Option<Snapshot>,
-        at: Wall,
-    },
-    /// The claim of this step has ended, and all its changes are recorded.
-    End { step: StepId },
-}
-
-impl Item {
-    /// Its step.
-    pub(super) fn step(&self) -> StepId {
-        match self {
-            Item::Change { step, .. } | Item::End { step } => *step,
-        }
-    }
-
-    /// Whether no snapshot is in the spool.
-    pub(super) fn is_stored(&self) -> bool {
-        self.spooled().next().is_none()
-    }
-
-    fn spooled(&self) -> impl Iterator<Item = u64> + use<> {
-        let snapshots = match self {
-            Item::Change { before, after, .. } => [*before, *after],
-            Item::End { .. } => [None, None],
-        };
-        snapshots.into_iter().flatten().filter_map(|snapshot| match snapshot.source {
-            Source::Spooled(number) => Some(number),
-            _ => None,
-        })
-    }
-}
-
 /// An entry that a thread is about to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Due {
@@ -182,7 +73,7 @@ pub(super) struct Due {
 }
 
 /// A step that has, or had, open entries.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct OpenStep {
     author: Arc<Author>,
     /// How many entries are open.
@@ -213,12 +104,12 @@ pub(super) struct StepState {
 }
 
 /// All open entries, and the queue of what the repository has not recorded yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     next: StepId,
     ids: HashMap<Arc<Author>, StepId>,
     steps: HashMap<StepId, OpenStep>,
-    entries: HashMap<PathBuf, Entry>,
+    entries: HashMap<PathBuf, OpenEntry>,
     /// The entry of each node, so that a write costs one look-up.
     nodes: HashMap<Ino, (StepId, PathBuf)>,
     /// Paths whose last version was not read since it was changed.
@@ -227,7 +118,7 @@ pub(super) struct Table {
     /// Numbers in the spool whose content the repository does not have.
     spooled: BTreeSet<u64>,
     /// Numbers in the spool whose content the repository has, and that snapshots still name.
-    stored: HashMap<u64, Source>,
+    stored: HashMap<u64, ContentSource>,
     /// The paths that each task has changed since the start.
     changed: HashMap<TaskId, BTreeSet<PathBuf>>,
     /// How often anything was changed.
@@ -278,7 +169,7 @@ impl Table {
     }
 
     /// A step is about to change a path at which it found this.
-    pub(super) fn enter(&mut self, step: StepId, path: &Path, found: Found, now: Now) {
+    pub(super) fn enter(&mut self, step: StepId, path: &Path, found: Observed, now: Now) {
         if self.is_open(path, step) {
             return;
         }
@@ -287,7 +178,7 @@ impl Table {
             self.leave(path, left, stamp, snapshot, now.wall);
         }
         self.lines.push(Line::Open { path: path.to_path_buf(), step, before: snapshot });
-        let entry = Entry {
+        let entry = OpenEntry {
             step,
             before: snapshot,
             known: Some((stamp, snapshot)),
@@ -300,8 +191,8 @@ impl Table {
         self.insert(path.to_path_buf(), entry);
     }
 
-    fn insert(&mut self, path: PathBuf, entry: Entry) {
-        if let Some(Source::Spooled(number)) = entry.before.map(|before| before.source)
+    fn insert(&mut self, path: PathBuf, entry: OpenEntry) {
+        if let Some(ContentSource::Spooled(number)) = entry.before.map(|before| before.source)
             && !self.stored.contains_key(&number)
         {
             self.spooled.insert(number);
@@ -316,7 +207,7 @@ impl Table {
         self.entries.insert(path, entry);
     }
 
-    fn take(&mut self, path: &Path) -> Option<Entry> {
+    fn take(&mut self, path: &Path) -> Option<OpenEntry> {
         let entry = self.entries.remove(path)?;
         if let Some(ino) = entry.ino {
             self.nodes.remove(&ino);
@@ -459,12 +350,12 @@ impl Table {
         self.entry(due).is_some_and(|entry| entry.known_at(stamp).is_some())
     }
 
-    fn entry(&self, due: &Due) -> Option<&Entry> {
+    fn entry(&self, due: &Due) -> Option<&OpenEntry> {
         self.entries.get(&due.path).filter(|entry| entry.step == due.step && entry.changes == due.changes)
     }
 
     /// A thread has read an entry's path. If the entry was changed meanwhile, this tells nothing.
-    pub(super) fn note(&mut self, due: &Due, found: Found, now: Now) {
+    pub(super) fn note(&mut self, due: &Due, found: Observed, now: Now) {
         let (stamp, snapshot) = found;
         match self.entry(due).map(|entry| entry.is_changed_outside(&stamp)) {
             // The path is no longer as the step left it, so it has no author now.
@@ -529,7 +420,7 @@ impl Table {
     }
 
     /// The repository has the content of this file of the spool now.
-    pub(super) fn stored(&mut self, number: u64, source: Source) {
+    pub(super) fn stored(&mut self, number: u64, source: ContentSource) {
         self.spooled.remove(&number);
         self.stored.insert(number, source);
         self.lines.push(Line::Stored { spooled: number, source });
@@ -542,7 +433,7 @@ impl Table {
 
     fn resolve(&self, snapshot: Option<Snapshot>) -> Option<Snapshot> {
         let mut snapshot = snapshot?;
-        if let Source::Spooled(number) = snapshot.source
+        if let ContentSource::Spooled(number) = snapshot.source
             && let Some(stored) = self.stored.get(&number)
         {
             snapshot.source = *stored;
@@ -607,7 +498,7 @@ impl Table {
             Item::End { .. } => [None, None],
         });
         let sources = entries.chain(queued).filter_map(|snapshot| Some(self.resolve(snapshot)?.source));
-        let stored = |source| if let Source::Stored(id) = source { Some(id) } else { None };
+        let stored = |source| if let ContentSource::Stored(id) = source { Some(id) } else { None };
         sources.filter_map(stored).collect()
     }
 
@@ -615,7 +506,7 @@ impl Table {
     pub(super) fn repository_lost(&mut self) {
         let lost = |snapshot: Option<Snapshot>| {
             snapshot.map(|snapshot| match snapshot.source {
-                Source::Stored(_) => Snapshot { source: Source::NotKept(0), ..snapshot },
+                ContentSource::Stored(_) => Snapshot { source: ContentSource::NotKept(0), ..snapshot },
                 _ => snapshot,
             })
         };
@@ -673,7 +564,7 @@ impl Table {
                 Line::Step { step, author } => table.add_step(step, Arc::new(author)),
                 Line::Open { path, step, before } => {
                     table.take(&path);
-                    let entry = Entry {
+                    let entry = OpenEntry {
                         step,
                         before,
                         known: None,
@@ -706,7 +597,7 @@ impl Table {
     fn leave(
         &mut self,
         path: &Path,
-        entry: Entry,
+        entry: OpenEntry,
         stamp: Option<Stamp>,
         snapshot: Option<Snapshot>,
         at: Wall,
@@ -734,246 +625,7 @@ impl Table {
 }
 
 impl Due {
-    fn of(path: &Path, entry: &Entry) -> Due {
+    fn of(path: &Path, entry: &OpenEntry) -> Due {
         Due { path: path.to_path_buf(), step: entry.step, changes: entry.changes }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn author(worker: &str, task: Option<(&str, Seq)>) -> Author {
-        let claim = task.map(|(task, epoch)| (TaskId::parse(task).unwrap(), epoch));
-        Author { worker: Some(WorkerName::parse(worker).unwrap()), claim, program: None }
-    }
-
-    fn file(number: u64) -> Found {
-        let stamp = Stamp { is_directory: false, size: number, mtime_ns: 0, mode: 0o644 };
-        let source = Source::Spooled(number);
-        (Some(stamp), Some(Snapshot { kind: SnapshotKind::File, mode: 0o644, uid: 0, gid: 0, source }))
-    }
-
-    fn at(ms: u64) -> Now {
-        Now { wall: Wall(ms as i64), instant: Instant(ms) }
-    }
-
-    fn changes(table: &Table) -> Vec<(Option<String>, Option<Snapshot>, Option<Snapshot>)> {
-        let queued = table.queued(usize::MAX).into_iter().filter_map(|item| match item {
-            Item::Change { step, before, after, .. } => Some((step, before, after)),
-            Item::End { .. } => None,
-        });
-        let name = |step| table.author(step).unwrap().worker.as_ref().map(ToString::to_string);
-        queued.map(|(step, before, after)| (name(step), before, after)).collect()
-    }
-
-    fn settle(table: &mut Table, found: Found, last: bool) {
-        for due in table.due(None) {
-            table.note(&due, found, at(9));
-            table.record(&due, last, Wall(9));
-        }
-    }
-
-    #[test]
-    fn a_path_that_goes_from_one_worker_to_another_has_both_versions() {
-        let (mut table, path) = (Table::default(), Path::new("f"));
-        let (one, two) = (table.step(&author("w1", Some(("a", 1)))), table.step(&author("w2", None)));
-        table.enter(one, path, file(0), at(1));
-        assert!(table.is_open(path, one) && !table.is_open(path, two));
-        table.changed(path, file(1).0, Some(7), Instant(2));
-        assert!(table.is_last_of(7, one));
-        table.enter(two, path, file(1), at(3));
-        assert!(!table.is_last_of(7, one) && table.is_open(path, two));
-        table.changed(path, file(2).0, Some(7), Instant(4));
-        settle(&mut table, file(2), false);
-        assert_eq!(
-            changes(&table),
-            [(Some("w1".into()), file(0).1, file(1).1), (Some("w2".into()), file(1).1, file(2).1)]
-        );
-        assert_eq!(table.spooled(), [0, 1, 2]);
-        // The second worker goes on from what is recorded.
-        table.changed(path, file(3).0, Some(7), Instant(5));
-        settle(&mut table, file(3), true);
-        assert_eq!(changes(&table)[2], (Some("w2".into()), file(2).1, file(3).1));
-        assert!(!table.has(path));
-    }
-
-    #[test]
-    fn what_comes_from_outside_has_no_author() {
-        let (mut table, path) = (Table::default(), Path::new("f"));
-        let one = table.step(&author("w1", None));
-        table.enter(one, path, (None, None), at(1));
-        table.changed(path, file(1).0, None, Instant(2));
-        settle(&mut table, file(1), false);
-        // A program beside the mount changes the file; then the worker does again, and a thread reads it.
-        settle(&mut table, file(2), false);
-        assert_eq!(changes(&table), [(Some("w1".into()), None, file(1).1), (None, file(1).1, file(2).1)]);
-        assert!(!table.is_open(path, one), "the worker's next change keeps what came from outside");
-    }
-
-    #[test]
-    fn a_read_that_was_overtaken_by_a_change_tells_nothing() {
-        let (mut table, path) = (Table::default(), Path::new("f"));
-        let (one, two) = (table.step(&author("w1", None)), table.step(&author("w2", None)));
-        table.enter(one, path, file(0), at(1));
-        table.changed(path, file(1).0, None, Instant(1));
-        let due = table.unread(Span(0), Instant(1)).remove(0);
-        table.changed(path, file(2).0, None, Instant(2));
-        table.note(&due, file(1), at(2));
-        table.record(&due, true, Wall(2));
-        assert!(changes(&table).is_empty() && table.is_open(path, one));
-        let due = table.due(Some(one)).remove(0);
-        table.enter(two, path, file(2), at(3));
-        table.note(&due, file(9), at(3));
-        table.record(&due, true, Wall(3));
-        assert_eq!(changes(&table), [(Some("w1".into()), file(0).1, file(2).1)]);
-    }
-
-    #[test]
-    fn only_files_that_are_left_alone_are_read() {
-        let mut table = Table::default();
-        let one = table.step(&author("w1", None));
-        for (path, changed) in [("a", 100), ("b", 200)] {
-            table.enter(one, Path::new(path), (None, None), at(1));
-            table.changed(Path::new(path), file(1).0, None, Instant(changed));
-        }
-        let paths = |due: Vec<Due>| due.into_iter().map(|due| due.path).collect::<Vec<_>>();
-        assert_eq!(paths(table.unread(Span(50), Instant(160))), [Path::new("a")]);
-        assert!(table.has_unread());
-        assert_eq!(paths(table.unread(Span(50), Instant(260))), [Path::new("b")]);
-        assert!(!table.has_unread());
-    }
-
-    #[test]
-    fn a_claim_that_has_changed_something_is_open_until_it_ends() {
-        let mut table = Table::default();
-        let (one, two) = (table.step(&author("w1", Some(("a", 1)))), table.step(&author("w2", None)));
-        table.enter(one, Path::new("f"), (None, None), at(1));
-        table.changed(Path::new("f"), file(1).0, None, Instant(1));
-        table.enter(two, Path::new("f"), file(1), at(2));
-        table.recorded(1);
-        table.as_lines();
-        assert!(table.open_steps().iter().any(|step| step.id == one));
-        assert_eq!(table.changed_by(&TaskId::parse("a").unwrap()).unwrap().len(), 1);
-        table.end(one);
-        assert!(table.open_steps().iter().all(|step| step.id == two));
-        assert_eq!(table.queued(9), [Item::End { step: one }]);
-    }
-
-    #[derive(Debug, Clone)]
-    enum Op {
-        Change { worker: usize, path: usize, found: u64 },
-        Outside { path: usize, found: u64 },
-        Settle { last: bool },
-        Record(usize),
-        Store,
-        End(usize),
-        Shorten,
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        prop_oneof![
-            4 => (0..3usize, 0..3usize, 1..9u64).prop_map(|(worker, path, found)| Op::Change { worker, path, found }),
-            1 => (0..3usize, 1..9u64).prop_map(|(path, found)| Op::Outside { path, found }),
-            1 => any::<bool>().prop_map(|last| Op::Settle { last }),
-            1 => (0..4usize).prop_map(Op::Record),
-            1 => Just(Op::Store),
-            1 => (0..3usize).prop_map(Op::End),
-            1 => Just(Op::Shorten),
-        ]
-    }
-
-    proptest! {
-        /// For each path, the recorded changes are a chain, from what was there first to what is there; and the journal describes the
-        /// table at any moment.
-        #[test]
-        fn versions_are_a_chain_and_the_journal_has_all_of_it(ops in prop::collection::vec(op(), 0..60)) {
-            let paths = ["a", "b", "c"].map(PathBuf::from);
-            let authors = [author("w1", Some(("t", 1))), author("w2", None), author("w1", None)];
-            let mut disk: Vec<Found> = vec![(None, None); 3];
-            let mut seen: Vec<Vec<Item>> = vec![Vec::new(); 3];
-            let (mut table, mut journal, mut clock) = (Table::default(), Vec::new(), 0);
-            let (mut ended, mut from_outside) = ([false; 3], false);
-            let take = |table: &mut Table, count: usize, seen: &mut Vec<Vec<Item>>| {
-                let items = table.queued(count);
-                for item in &items {
-                    if let Item::Change { path, .. } = item {
-                        seen[paths.iter().position(|known| known == path).unwrap()].push(item.clone());
-                    }
-                }
-                table.recorded(items.len());
-            };
-            for op in ops {
-                clock += 1;
-                match op {
-                    Op::Change { worker, path, found } if !ended[worker] => {
-                        let step = table.step(&authors[worker]);
-                        table.enter(step, &paths[path], disk[path], at(clock));
-                        disk[path] = file(100 * clock + found);
-                        table.changed(&paths[path], disk[path].0, None, Instant(clock));
-                    }
-                    Op::Change { .. } => {}
-                    Op::Outside { path, found } => {
-                        disk[path] = file(100 * clock + found);
-                        from_outside = true;
-                    }
-                    Op::Settle { last } => {
-                        for due in table.due(None) {
-                            let path = paths.iter().position(|known| *known == due.path).unwrap();
-                            table.note(&due, disk[path], at(clock));
-                            table.record(&due, last, Wall(clock as i64));
-                        }
-                    }
-                    Op::Record(count) => take(&mut table, count, &mut seen),
-                    Op::Store => for number in table.spooled() {
-                        table.stored(number, Source::Spooled(number));
-                    },
-                    Op::End(worker) if worker == 0 && !ended[0] => {
-                        let step = table.step(&authors[0]);
-                        for due in table.due(Some(step)) {
-                            let path = paths.iter().position(|known| *known == due.path).unwrap();
-                            table.note(&due, disk[path], at(clock));
-                            table.record(&due, true, Wall(clock as i64));
-                        }
-                        table.end(step);
-                        ended[0] = true;
-                    }
-                    Op::End(_) => {}
-                    Op::Shorten => {
-                        table.take_lines();
-                        journal = table.as_lines();
-                    }
-                }
-                journal.extend(table.take_lines());
-                let replayed = Table::replay(journal.clone());
-                prop_assert_eq!(replayed.entries.len(), table.entries.len());
-                prop_assert_eq!(replayed.queued(usize::MAX), table.queued(usize::MAX));
-                for (path, entry) in &table.entries {
-                    let there = replayed.entries.get(path);
-                    prop_assert_eq!(there.map(|there| (there.step, there.before)), Some((entry.step, entry.before)));
-                }
-            }
-            for due in table.due(None) {
-                let path = paths.iter().position(|known| *known == due.path).unwrap();
-                table.note(&due, disk[path], at(clock));
-                table.record(&due, true, Wall(clock as i64));
-            }
-            take(&mut table, usize::MAX, &mut seen);
-            for (items, disk) in seen.iter().zip(&disk) {
-                let versions = items.iter().filter_map(|item| match item {
-                    Item::Change { before, after, .. } => Some((*before, *after)),
-                    Item::End { .. } => None,
-                });
-                let versions: Vec<_> = versions.collect();
-                prop_assert!(versions.iter().all(|(before, after)| before != after));
-                if !from_outside && let (Some(first), Some(last)) = (versions.first(), versions.last()) {
-                    prop_assert_eq!(first.0, None);
-                    prop_assert_eq!(last.1, disk.1);
-                    prop_assert!(versions.windows(2).all(|pair| pair[0].1 == pair[1].0));
-                }
-            }
-        }
     }
 }
