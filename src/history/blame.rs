@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn lines_are_followed_through_edits_and_renames() {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = Repository::open(OwnedFd::from(File::open(place.path()).unwrap()), true).unwrap();
         let version = |content: &str| {
             let content = KeptContent::Kept(repository.store(content.as_bytes()).unwrap());

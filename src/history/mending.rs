@@ -126,7 +126,7 @@ mod tests {
 
     /// Five steps, of which the machine lost something: `damage` gets the directory and the file of the last commit.
     fn after(damage: impl Fn(&Path, &Path)) -> (tempfile::TempDir, Repository) {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = open(place.path());
         (0..5).for_each(|at| record(&repository, at));
         let last = loose_name(repository.main().unwrap().unwrap());
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn damaged_content_is_not_taken_for_what_is_there() {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = open(place.path());
         let id = repository.store(b"content").unwrap();
         let file = place.path().join("objects").join(loose_name(id.into()));
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn heads_stay_few() {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = open(place.path());
         let id = Oid::hash_object(git2::ObjectType::Blob, b"").unwrap();
         (0..3 * HISTORY_HEADS).for_each(|_| repository.note_head(id).unwrap());

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 pub use self::blame::LineOrigin;
 pub use self::error::HistoryError;
 pub use self::merge::merge;
-pub use self::packing::GoOn;
+pub use self::packing::{GoOn, Needed};
 pub use self::repository::Repository;
 pub use self::steps::{StepFilter, Steps};
 use crate::queue::{Seq, TaskId, Wall, WorkerName};
@@ -126,4 +126,10 @@ pub struct Step {
     pub end: Option<ClaimEnd>,
     /// The changed paths, each once, in the order of [`PathBuf`].
     pub changes: Vec<PathChange>,
+}
+
+/// A directory for a test: in memory where that is possible, because the tests make thousands of files.
+#[cfg(test)]
+fn in_memory() -> std::io::Result<tempfile::TempDir> {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())
 }

@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     fn objects() -> (tempfile::TempDir, Objects) {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let directory = OwnedFd::from(File::open(place.path()).unwrap());
         Objects::create(&directory).unwrap();
         let objects = Objects::open(&directory, true).unwrap();

@@ -25,6 +25,10 @@ use crate::limits::{HISTORY_LOOSE_BYTES, HISTORY_LOOSE_OBJECTS, HISTORY_PACKED_B
 /// Asked between the steps of long work: whether to go on. Work that is not finished is begun again another time.
 pub type GoOn<'a> = &'a mut dyn FnMut() -> bool;
 
+/// Names content that no step has yet. It is asked when requests are being noted already: content that was stored before must be in it
+/// by then.
+pub type Needed<'a> = &'a dyn Fn() -> BTreeSet<ContentId>;
+
 /// The files that hold the objects.
 pub(super) struct ObjectFiles {
     /// Loose objects, and the size of each.
@@ -70,7 +74,9 @@ impl Repository {
 
     /// Pack the loose objects that the references lead to.
     fn pack_loose(&self, held: &ObjectFiles, go_on: GoOn<'_>) -> Result<(), HistoryError> {
-        let loose: HashSet<Oid> = packable(held).collect();
+        // Packing holds several objects in memory, so large ones stay as they are.
+        let loose = held.loose.iter().filter(|(_, size)| *size <= HISTORY_PACKED_BYTES);
+        let loose: HashSet<Oid> = loose.map(|(id, _)| *id).collect();
         let wanted = |id| loose.contains(&id);
         let cut = self.cut()?;
         // What a packed object leads to was packed with it.
@@ -93,25 +99,29 @@ impl Repository {
         Ok(())
     }
 
-    /// Put all that is needed into one pack, and remove the rest. `needed` is content that no step has yet.
-    pub(super) fn repack(&self, needed: &BTreeSet<ContentId>, go_on: GoOn<'_>) -> Result<(), HistoryError> {
-        self.objects.note_requests(true);
+    /// Put all that is needed into one pack, and remove the rest.
+    pub(super) fn repack(&self, needed: Needed<'_>, go_on: GoOn<'_>) -> Result<(), HistoryError> {
+        {
+            // What is being recorded is written in part, and nothing leads to it yet.
+            let _one = self.recording.lock();
+            self.objects.note_requests(true);
+        }
         let done = self.repack_noted(needed, go_on);
         self.objects.note_requests(false);
         done
     }
 
-    fn repack_noted(&self, needed: &BTreeSet<ContentId>, go_on: GoOn<'_>) -> Result<(), HistoryError> {
+    fn repack_noted(&self, needed: Needed<'_>, go_on: GoOn<'_>) -> Result<(), HistoryError> {
+        // Before the references: what is recorded meanwhile is no longer among the needed ones.
+        let needed = needed();
         let held = ObjectFiles::read(&self.objects).map_err(HistoryError::reading)?;
-        let large: HashSet<Oid> = {
-            let packable: HashSet<Oid> = packable(&held).collect();
-            held.loose.iter().map(|(id, _)| *id).filter(|id| !packable.contains(id)).collect()
-        };
+        let large = held.loose.iter().filter(|(_, size)| *size > HISTORY_PACKED_BYTES).map(|(id, _)| *id);
+        let large: HashSet<Oid> = large.collect();
         let cut = self.cut()?;
         let wanted = |_| true;
         let mut reach = Reachable::new(&self.objects, &cut, &wanted);
         self.add_all(&mut reach)?;
-        for id in needed.iter().map(|id| Oid::from(*id)).filter(|id| self.objects.has(*id)) {
+        for id in needed.into_iter().map(Oid::from).filter(|id| self.objects.has(*id)) {
             reach.add(id, Path::new(""));
         }
         let packed: Vec<(Oid, String)> =
@@ -213,11 +223,6 @@ impl Repository {
         let held = ObjectFiles::read(&self.objects).map_err(HistoryError::reading)?;
         Ok(held.packs.len() > HISTORY_PACKS)
     }
-}
-
-/// The loose objects that go into packs. Packing holds several objects in memory, so large ones stay as they are.
-fn packable(held: &ObjectFiles) -> impl Iterator<Item = Oid> {
-    held.loose.iter().filter(|(_, size)| *size <= HISTORY_PACKED_BYTES).map(|(id, _)| *id)
 }
 
 /// The names in a directory of the objects, with their sizes. A directory that is not there is empty.

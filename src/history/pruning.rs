@@ -11,18 +11,17 @@ use std::collections::BTreeSet;
 
 use git2::Oid;
 
+use super::HistoryError;
 use super::commit::Commit;
-use super::packing::GoOn;
+use super::packing::{GoOn, Needed};
 use super::repository::Repository;
 use super::steps::SHALLOW;
-use super::{ContentId, HistoryError};
 use crate::limits::HISTORY_REMOVED_SHARE;
 use crate::queue::Wall;
 
 impl Repository {
     /// Remove the steps that ended before `oldest`, and further ones, oldest first, until the history takes at most `bytes`. Tasks' work
-    /// that is as old goes too. The newest version of every path stays, and so does the content that is `needed`: that of versions that
-    /// no step has yet.
+    /// that is as old goes too. The newest version of every path stays, and so does the content that is `needed`.
     ///
     /// What is too old is gone from the history at once. Its space is freed when it is worth the work.
     ///
@@ -32,7 +31,7 @@ impl Repository {
         &self,
         oldest: Wall,
         bytes: u64,
-        needed: &BTreeSet<ContentId>,
+        needed: Needed<'_>,
         go_on: GoOn<'_>,
     ) -> Result<(), HistoryError> {
         let _one = self.tidying.lock();
@@ -124,7 +123,7 @@ mod tests {
 
     use super::*;
     use crate::history::{
-        ClaimEnd, KeptContent, PathChange, Step, StepFilter, TaskClaim, Version, VersionKind,
+        ClaimEnd, ContentId, KeptContent, PathChange, Step, StepFilter, TaskClaim, Version, VersionKind,
     };
     use crate::queue::{TaskId, WorkerName};
 
@@ -208,7 +207,7 @@ mod tests {
 
     #[test]
     fn old_steps_go_and_the_newest_versions_stay() {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = open(place.path(), true);
         fill(&repository, 0..30);
         let needed = repository.store(b"needed").unwrap();
@@ -218,7 +217,7 @@ mod tests {
         for left in ["tmp_obj_1_1", "pack/pack_git2_x", "pack/pack-0.idx"] {
             std::fs::write(place.path().join("objects").join(left), "").unwrap();
         }
-        repository.prune(Wall(20_000), u64::MAX, &BTreeSet::from([needed]), &mut || true).unwrap();
+        repository.prune(Wall(20_000), u64::MAX, &|| BTreeSet::from([needed]), &mut || true).unwrap();
         assert_eq!(check(place.path(), 30), (20..30).rev().collect::<Vec<_>>());
         assert_eq!(repository.task_references().unwrap().len(), 10);
         assert_eq!(repository.read(needed).unwrap(), b"needed");
@@ -230,7 +229,7 @@ mod tests {
         fill(&repository, 30..35);
         assert_eq!(check(place.path(), 35), (20..35).rev().collect::<Vec<_>>());
         // Nothing is young enough: the newest versions stay alone.
-        repository.prune(Wall(i64::MAX), u64::MAX, &BTreeSet::new(), &mut || true).unwrap();
+        repository.prune(Wall(i64::MAX), u64::MAX, &BTreeSet::new, &mut || true).unwrap();
         assert_eq!(check(place.path(), 35), [0; 0]);
         fill(&repository, 35..36);
         assert_eq!(check(place.path(), 36), [35]);
@@ -238,28 +237,27 @@ mod tests {
 
     #[test]
     fn a_history_that_is_too_large_loses_its_oldest_steps() {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = open(place.path(), true);
-        fill(&repository, 0..100);
-        repository.prune(Wall(0), u64::MAX, &BTreeSet::new(), &mut || true).unwrap();
-        repository.prune(Wall(0), 100 << 20, &BTreeSet::new(), &mut || true).unwrap();
-        assert_eq!(check(place.path(), 100).len(), 100);
-        let bound = 60_000;
-        repository.prune(Wall(0), bound, &BTreeSet::new(), &mut || true).unwrap();
+        fill(&repository, 0..60);
+        repository.prune(Wall(0), u64::MAX, &BTreeSet::new, &mut || true).unwrap();
+        repository.prune(Wall(0), 100 << 20, &BTreeSet::new, &mut || true).unwrap();
+        assert_eq!(check(place.path(), 60).len(), 60);
+        let bound = 36_000;
+        repository.prune(Wall(0), bound, &BTreeSet::new, &mut || true).unwrap();
         assert!(repository.object_bytes().unwrap() <= bound);
-        let kept = check(place.path(), 100).len();
-        assert!((10..95).contains(&kept), "{kept} steps are kept");
-        repository.prune(Wall(0), 0, &BTreeSet::new(), &mut || true).unwrap();
-        assert_eq!(check(place.path(), 100), [0; 0]);
+        let kept = check(place.path(), 60).len();
+        assert!((6..57).contains(&kept), "{kept} steps are kept");
+        repository.prune(Wall(0), 0, &BTreeSet::new, &mut || true).unwrap();
+        assert_eq!(check(place.path(), 60), [0; 0]);
     }
 
     #[test]
     fn space_is_freed_when_it_is_worth_the_work() {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = open(place.path(), true);
         fill(&repository, 0..64);
-        let prune =
-            |oldest| repository.prune(Wall(oldest), u64::MAX, &BTreeSet::new(), &mut || true).unwrap();
+        let prune = |oldest| repository.prune(Wall(oldest), u64::MAX, &BTreeSet::new, &mut || true).unwrap();
         let packs = || std::fs::read_dir(place.path().join("objects/pack")).unwrap().count();
         prune(0);
         assert_eq!(packs(), 0);
@@ -274,25 +272,25 @@ mod tests {
     fn pruning_may_end_anywhere() {
         let mut ends = 0;
         for end in 0.. {
-            let place = tempfile::tempdir().unwrap();
+            let place = crate::history::in_memory().unwrap();
             let repository = open(place.path(), true);
-            fill(&repository, 0..4);
-            repository.repack(&BTreeSet::new(), &mut || true).unwrap();
-            fill(&repository, 4..8);
+            fill(&repository, 0..2);
+            repository.repack(&BTreeSet::new, &mut || true).unwrap();
+            fill(&repository, 2..5);
             let mut left = end;
             let mut go_on = || {
                 left -= 1;
                 left >= 0
             };
-            repository.prune(Wall(6_000), u64::MAX, &BTreeSet::new(), &mut go_on).unwrap();
+            repository.prune(Wall(3_000), u64::MAX, &BTreeSet::new, &mut go_on).unwrap();
             let is_whole = left > 0;
             drop(repository);
-            assert_eq!(check(place.path(), 8), [7, 6], "after {end} steps");
+            assert_eq!(check(place.path(), 5), [4, 3], "after {end} steps");
             // The next daemon goes on.
             let repository = open(place.path(), true);
-            fill(&repository, 8..9);
-            repository.prune(Wall(7_000), u64::MAX, &BTreeSet::new(), &mut || true).unwrap();
-            assert_eq!(check(place.path(), 9), [8, 7], "after {end} steps");
+            fill(&repository, 5..6);
+            repository.prune(Wall(4_000), u64::MAX, &BTreeSet::new, &mut || true).unwrap();
+            assert_eq!(check(place.path(), 6), [5, 4], "after {end} steps");
             if is_whole {
                 break;
             }
@@ -302,18 +300,51 @@ mod tests {
     }
 
     #[test]
+    fn threads_store_and_record_while_objects_are_removed() {
+        let place = crate::history::in_memory().unwrap();
+        let repository = open(place.path(), true);
+        fill(&repository, 0..2);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        // What is stored and not recorded yet. The lock is held while content is stored.
+        let open_steps = parking_lot::Mutex::new(BTreeSet::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for at in 2..40 {
+                    let step = {
+                        let mut needed = open_steps.lock();
+                        let step = step(&repository, at);
+                        let versions = step.changes.iter().flat_map(|change| [change.before, change.after]);
+                        needed.extend(versions.flatten().filter_map(|version| match version.content {
+                            KeptContent::Kept(id) => Some(id),
+                            KeptContent::NotKept { .. } => None,
+                        }));
+                        step
+                    };
+                    repository.record(&step).unwrap();
+                    open_steps.lock().clear();
+                }
+                done.store(true, std::sync::atomic::Ordering::Release);
+            });
+            while !done.load(std::sync::atomic::Ordering::Acquire) {
+                repository.repack(&|| open_steps.lock().clone(), &mut || true).unwrap();
+            }
+        });
+        assert_eq!(check(place.path(), 40), (0..40).rev().collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_reader_goes_on_while_objects_move() {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = open(place.path(), true);
         fill(&repository, 0..20);
         let reader = open(place.path(), false);
         let mut steps = reader.steps(StepFilter::default()).unwrap();
         steps.next().unwrap().unwrap();
-        repository.repack(&BTreeSet::new(), &mut || true).unwrap();
+        repository.repack(&BTreeSet::new, &mut || true).unwrap();
         steps.next().unwrap().unwrap();
         fill(&repository, 20..21);
         // The pack that the reader knows goes. It may have it open.
-        repository.repack(&BTreeSet::new(), &mut || true).unwrap();
+        repository.repack(&BTreeSet::new, &mut || true).unwrap();
         let left: Vec<i64> = steps.map(|step| step.unwrap().at.0 / 1_000).collect();
         assert_eq!(left, (0..18).rev().collect::<Vec<_>>());
         assert_eq!(reader.steps(StepFilter::default()).unwrap().map(Result::unwrap).count(), 21);
@@ -321,24 +352,24 @@ mod tests {
 
     #[test]
     fn a_reader_ends_where_the_history_was_cut_meanwhile() {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = open(place.path(), true);
         fill(&repository, 0..20);
         let reader = open(place.path(), false);
         let mut steps = reader.steps(StepFilter::default()).unwrap();
         steps.next().unwrap().unwrap();
-        repository.prune(Wall(10_000), u64::MAX, &BTreeSet::new(), &mut || true).unwrap();
+        repository.prune(Wall(10_000), u64::MAX, &BTreeSet::new, &mut || true).unwrap();
         let left: Vec<i64> = steps.map(|step| step.unwrap().at.0 / 1_000).collect();
         assert_eq!(left, (10..19).rev().collect::<Vec<_>>());
     }
 
     #[test]
     fn content_that_is_stored_again_meanwhile_is_not_removed() {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = open(place.path(), true);
         fill(&repository, 0..6);
         let loose = repository.store(b"loose and nothing leads to it").unwrap();
-        repository.repack(&BTreeSet::from([loose]), &mut || true).unwrap();
+        repository.repack(&|| BTreeSet::from([loose]), &mut || true).unwrap();
         let other = repository.store(b"another one").unwrap();
         let old = content(1);
         // Once the work has begun, a worker brings back what is about to go.
@@ -352,7 +383,7 @@ mod tests {
             }
             true
         };
-        repository.prune(Wall(4_000), u64::MAX, &BTreeSet::new(), &mut go_on).unwrap();
+        repository.prune(Wall(4_000), u64::MAX, &BTreeSet::new, &mut go_on).unwrap();
         assert!(turn > 3);
         let old_id = git2::Oid::hash_object(git2::ObjectType::Blob, &old).unwrap();
         for id in [loose, other, ContentId::from(old_id)] {
@@ -362,7 +393,7 @@ mod tests {
 
     #[test]
     fn many_loose_objects_are_packed() {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = open(place.path(), true);
         fill(&repository, 0..10);
         let before = repository.object_bytes().unwrap();
@@ -382,7 +413,7 @@ mod tests {
 
     #[test]
     fn references_that_git_packed_are_known() {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = open(place.path(), true);
         fill(&repository, 0..3);
         let main = repository.main().unwrap().unwrap();
@@ -398,7 +429,7 @@ mod tests {
         assert_eq!(check(place.path(), 3), [2, 1, 0]);
         assert_eq!(repository.task_references().unwrap(), tasks);
         fill(&repository, 3..4);
-        repository.prune(Wall(2_000), u64::MAX, &BTreeSet::new(), &mut || true).unwrap();
+        repository.prune(Wall(2_000), u64::MAX, &BTreeSet::new, &mut || true).unwrap();
         assert_eq!(check(place.path(), 4), [3, 2]);
         assert_eq!(repository.task_references().unwrap().len(), 2);
     }

@@ -161,7 +161,8 @@ fn text(step: &Step) -> CommitText {
     CommitText { worker, claim, program, at, end, owner, remarks }
 }
 
-fn remark(path: &Path, before: bool, of: Version, owner: (u32, u32)) -> Option<Remark> {
+/// What git's tree does not say about a version.
+pub(super) fn remark(path: &Path, before: bool, of: Version, owner: (u32, u32)) -> Option<Remark> {
     let subject = match (entry(Some(&of)), of.kind, of.content) {
         (Some(entry), ..) if version(entry, owner) == of => return None,
         (Some(_), ..) => RemarkSubject::InTree,
@@ -225,7 +226,7 @@ mod tests {
     use crate::queue::{TaskId, Wall};
 
     fn repository() -> (tempfile::TempDir, Repository) {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let directory = OwnedFd::from(File::open(place.path()).unwrap());
         (place, Repository::open(directory, true).unwrap())
     }
@@ -277,6 +278,25 @@ mod tests {
         let outside = vec![change("a", Some(one), None), change("d/x", Some(one), None)];
         let found = all(&repository);
         assert_eq!((&found[0], &found[1].changes, &found[2]), (&second, &outside, &first));
+    }
+
+    #[test]
+    fn a_step_whose_recording_was_cut_short_is_recorded_once() {
+        let (place, repository) = repository();
+        let main = place.path().join("refs/heads/main");
+        let [one, two, three] = ["1", "2", "3"].map(|content| file(&repository, content));
+        repository.record(&step("w", 1, vec![change("f", None, Some(one))])).unwrap();
+        let before = std::fs::read(&main).unwrap();
+        let second = step("v", 2, vec![change("f", Some(two), Some(three))]);
+        repository.record(&second).unwrap();
+        let (steps, after) = (all(&repository), std::fs::read(&main).unwrap());
+        let last = repository.main().unwrap().unwrap();
+        let outside = Commit::read(&repository.objects, last).unwrap().parent.unwrap();
+        for killed_at in [before, format!("{outside}\n").into_bytes()] {
+            std::fs::write(&main, killed_at).unwrap();
+            repository.record(&second).unwrap();
+            assert_eq!((all(&repository), std::fs::read(&main).unwrap()), (steps.clone(), after.clone()));
+        }
     }
 
     #[test]

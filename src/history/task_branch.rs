@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::commit::Commit;
-use super::commit_text::{CommitText, OUTSIDE};
+use super::commit_text::{CommitText, OUTSIDE, Remark, RemarkSubject};
 use super::merge::merge;
-use super::record::entry;
+use super::record::{self, entry};
 use super::repository::{Repository, TASKS};
 use super::steps::StepFilter;
 use super::trees::{self, Edits};
@@ -33,6 +33,12 @@ pub(super) fn task_reference(task: &TaskId) -> String {
         }
     }
     name
+}
+
+/// Says that the work lacks the content of a file.
+fn not_kept(change: &PathChange) -> Option<Remark> {
+    let remark = record::remark(&change.path, false, change.after?, (0, 0))?;
+    matches!(remark.subject, RemarkSubject::FileNotKept(_) | RemarkSubject::LinkNotKept(_)).then_some(remark)
 }
 
 impl Repository {
@@ -70,6 +76,7 @@ impl Repository {
             claim: Some(claim.clone()),
             at: last.at,
             end: Some(end.clone()),
+            remarks: changes.iter().filter_map(not_kept).collect(),
             ..CommitText::default()
         };
         let work = Commit {
@@ -174,7 +181,7 @@ mod tests {
 
     #[test]
     fn work_in_the_same_file_is_told_apart() {
-        let place = tempfile::tempdir().unwrap();
+        let place = crate::history::in_memory().unwrap();
         let repository = Repository::open(OwnedFd::from(File::open(place.path()).unwrap()), true).unwrap();
         let version = |content: &str| {
             let content = KeptContent::Kept(repository.store(content.as_bytes()).unwrap());

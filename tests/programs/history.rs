@@ -195,7 +195,7 @@ fn git_reads_a_history_that_was_cut_and_packed() {
     }
     let prune = |place: &Place, at: i64| {
         let oldest = Wall(1_700_000_000_000 + at * 1_000);
-        place.repository.prune(oldest, u64::MAX, &BTreeSet::new(), &mut || true).unwrap();
+        place.repository.prune(oldest, u64::MAX, &BTreeSet::new, &mut || true).unwrap();
         place.is_sound();
     };
     // The first time, the space is not worth the work.
@@ -254,7 +254,7 @@ fn a_mount_over_the_history_is_not_entered() {
     }
     place.repository.end_task(&claim("task"), &end, &worker).unwrap();
     let oldest = Wall(1_700_000_000_000 + 10_000);
-    place.repository.prune(oldest, u64::MAX, &BTreeSet::new(), &mut || true).unwrap();
+    place.repository.prune(oldest, u64::MAX, &BTreeSet::new, &mut || true).unwrap();
     let steps = place.repository.steps(StepFilter::default()).unwrap();
     let changes: Vec<PathChange> = steps.map(|step| step.unwrap().changes.remove(0)).collect();
     assert_eq!(changes.len(), 10);
