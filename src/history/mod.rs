@@ -21,6 +21,7 @@ mod record;
 mod repository;
 mod steps;
 mod task_branch;
+mod task_index;
 mod trees;
 pub mod undo;
 mod unified_diff;

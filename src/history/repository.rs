@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use super::commit::Commit;
 use super::objects::Objects;
+use super::task_index::TaskIndex;
 use super::{ContentId, HistoryError};
 
 /// The reference of the history.
@@ -61,6 +62,7 @@ const CONFIG: &str = "\
 pub struct Repository {
     directory: OwnedFd,
     pub(super) objects: Objects,
+    pub(super) tasks: TaskIndex,
     /// Held while references change. It is taken after `tidying`.
     pub(super) recording: Mutex<()>,
     /// Held while objects are packed or removed.
@@ -78,8 +80,8 @@ impl Repository {
             make(&directory).map_err(HistoryError::writing)?;
         }
         let objects = Objects::open(&directory, create)?;
-        let (recording, tidying) = Default::default();
-        let repository = Repository { directory, objects, recording, tidying };
+        let (tasks, recording, tidying) = Default::default();
+        let repository = Repository { directory, objects, tasks, recording, tidying };
         if create {
             repository.mend()?;
         }

@@ -50,6 +50,14 @@ impl Repository {
         Ok(Steps { repository: self, filter, cut: self.cut()?, next })
     }
 
+    /// The step of a commit.
+    pub(super) fn step_of(&self, id: Oid) -> Result<Step, HistoryError> {
+        let commit = Commit::read(&self.objects, id)?;
+        let parent = commit.parent.map(|parent| Commit::read(&self.objects, parent)).transpose()?;
+        let text = text_of(id, &commit)?;
+        step(self, text, parent.map(|parent| parent.tree), commit.tree)
+    }
+
     /// The commits whose parents are no longer there.
     pub(super) fn cut(&self) -> Result<BTreeSet<Oid>, HistoryError> {
         let text = self.text(SHALLOW)?.unwrap_or_default();
@@ -103,14 +111,11 @@ impl Steps<'_> {
         let parent = commit.parent.map(|id| Ok((id, Commit::read(objects, id)?))).transpose()?;
         let before = parent.as_ref().map(|(_, parent)| parent.tree);
         self.next = parent;
-        let damaged = || HistoryError::reading(format_args!("the text of the commit {id} is damaged"));
-        let text = CommitText::parse(&commit.text).ok_or_else(damaged)?;
-        if !self.is_wanted(&text, before, commit.tree)? {
-            return Ok(None);
+        let text = text_of(id, commit)?;
+        match self.is_wanted(&text, before, commit.tree)? {
+            true => step(self.repository, text, before, commit.tree).map(Some),
+            false => Ok(None),
         }
-        let changes = record::changes(self.repository, before, commit.tree, &text)?;
-        let CommitText { worker, claim, program, at, end, .. } = text;
-        Ok(Some(Step { worker, claim, program, at, end, changes }))
     }
 
     fn is_wanted(&self, text: &CommitText, before: Option<Oid>, after: Oid) -> Result<bool, HistoryError> {
@@ -123,4 +128,21 @@ impl Steps<'_> {
         let is_remarked = text.remarks.iter().any(|remark| remark.path.starts_with(path));
         Ok(is_remarked || !trees::same_at(&self.repository.objects, before, Some(after), path)?)
     }
+}
+
+fn text_of(id: Oid, commit: &Commit) -> Result<CommitText, HistoryError> {
+    let text = CommitText::parse(&commit.text);
+    text.ok_or_else(|| HistoryError::reading(format_args!("the text of the commit {id} is damaged")))
+}
+
+/// A step, from the text of its commit and the trees before and after it.
+fn step(
+    repository: &Repository,
+    text: CommitText,
+    before: Option<Oid>,
+    after: Oid,
+) -> Result<Step, HistoryError> {
+    let changes = record::changes(repository, before, after, &text)?;
+    let CommitText { worker, claim, program, at, end, .. } = text;
+    Ok(Step { worker, claim, program, at, end, changes })
 }

@@ -15,7 +15,6 @@ use super::commit_text::{CommitText, OUTSIDE, Remark, RemarkSubject};
 use super::merge::merge;
 use super::record::{self, entry};
 use super::repository::{Repository, TASKS};
-use super::steps::StepFilter;
 use super::trees::{self, Edits};
 use super::{ClaimEnd, HistoryError, KeptContent, PathChange, Step, TaskClaim, Version, VersionKind};
 use crate::queue::{TaskId, WorkerName};
@@ -101,10 +100,8 @@ impl Repository {
 
     /// The steps of a task, oldest first.
     fn task_steps(&self, task: &TaskId) -> Result<Vec<Step>, HistoryError> {
-        let filter = StepFilter { task: Some(task.clone()), ..StepFilter::default() };
-        let mut steps = self.steps(filter)?.collect::<Result<Vec<Step>, _>>()?;
-        steps.reverse();
-        Ok(steps)
+        let commits = self.tasks.commits(&self.objects, self.main()?, self.cut()?, task)?;
+        commits.into_iter().map(|id| self.step_of(id)).collect()
     }
 
     /// What steps changed in all, without what happened between them.
@@ -177,6 +174,41 @@ mod tests {
             assert!(git2::Reference::is_valid_name(name), "{name}");
         }
         assert!(names.contains("refs/tasks/a.b") && names.contains("refs/tasks/a%2Elock"), "{names:?}");
+    }
+
+    #[test]
+    fn steps_that_come_and_go_are_noticed() {
+        let place = crate::history::in_memory().unwrap();
+        let open =
+            |create| Repository::open(OwnedFd::from(File::open(place.path()).unwrap()), create).unwrap();
+        let (repository, reader) = (open(true), open(false));
+        let task = TaskId::parse("t").unwrap();
+        let record = |at: i64, task: &TaskId| {
+            let claim = TaskClaim { task: task.clone(), epoch: 1, title: String::new() };
+            let step = Step {
+                worker: WorkerName::parse("w"),
+                claim: Some(claim),
+                program: None,
+                at: Wall(at),
+                end: None,
+                changes: Vec::new(),
+            };
+            repository.record(&step).unwrap();
+        };
+        let times = |repository: &Repository| -> Vec<i64> {
+            repository.task_steps(&task).unwrap().iter().map(|step| step.at.0).collect()
+        };
+        assert_eq!(times(&reader), [0; 0]);
+        for at in 1..6 {
+            record(at * 1_000, &task);
+            record(at * 1_000, &TaskId::parse("other").unwrap());
+            assert_eq!(times(&repository).len() as i64, at);
+        }
+        assert_eq!(times(&reader), [1_000, 2_000, 3_000, 4_000, 5_000]);
+        repository.prune(Wall(3_000), u64::MAX, &std::collections::BTreeSet::new, &mut || true).unwrap();
+        assert_eq!(times(&reader), [3_000, 4_000, 5_000]);
+        record(6_000, &task);
+        assert_eq!((times(&reader), times(&repository)), (vec![3_000, 4_000, 5_000, 6_000], times(&reader)));
     }
 
     #[test]
