@@ -239,8 +239,8 @@ pub const WRITE_SHOWN_MS: u64 = 100;
 pub const WRITE_UNDER_WAY_MS: u64 = 200;
 /// How long after a refusal a program may still try another way of writing, in milliseconds.
 pub const FALLBACK_MS: u64 = 5_000;
-/// How long a file must not have been changed before the history reads it, in milliseconds. The version that a caller from outside the mount
-/// replaces sooner has no author of its own.
+/// How long a file must not have been changed before the history reads it, in milliseconds. A version that a program beside the mount
+/// replaces sooner is not kept.
 pub const HISTORY_QUIET_MS: u64 = 250;
 /// How long a worker must not have changed anything before its changes are recorded, in milliseconds.
 pub const HISTORY_IDLE_MS: u64 = 60_000;

@@ -17,10 +17,10 @@ use crate::queue::TaskId;
 
 /// The commits of each task, as far as they are known.
 #[derive(Default)]
-pub(super) struct TaskIndex(Mutex<Known>);
+pub(super) struct TaskIndex(Mutex<IndexedTask>);
 
 #[derive(Default)]
-struct Known {
+struct IndexedTask {
     newest: Option<Oid>,
     cut: BTreeSet<Oid>,
     /// Oldest first.
@@ -38,7 +38,7 @@ impl TaskIndex {
     ) -> Result<Vec<Oid>, HistoryError> {
         let mut known = self.0.lock();
         if known.cut != cut {
-            *known = Known { cut, ..Known::default() };
+            *known = IndexedTask { cut, ..IndexedTask::default() };
         }
         let mut added = Vec::new();
         let mut next = newest;

@@ -37,7 +37,7 @@ const AWAY: [&str; 8] = [
     "mv .crewfs x",
     "rm .crewfs/log.db",
     "rm .crewfs/log.db-wal",
-    "rm .crewfs/*",
+    "rm -r .crewfs/*",
     "echo another > y && mv y .crewfs/log.db",
     "rm -r .crewfs && mkdir .crewfs",
 ];

@@ -5,8 +5,8 @@
 //! Must never: decide whether a change may be made, except that there is no room to keep what it destroys; or wait for the repository.
 //!
 //! The first change of a path by an author (a worker, under one claim or under none) copies what is there into the spool ([`spool`]). The
-//! author's further changes of the path cost a look-up ([`table`]). A thread ([`recording`]) reads what authors leave, stores all content in
-//! the repository, and records the steps there. What must survive the daemon's death until then is in the journal ([`journal`]).
+//! author's further changes of the path cost a look-up ([`table`]). A thread ([`recording`]) reads what authors leave, stores all content
+//! in the repository, and records the steps there. What must survive the daemon's death until then is in the journal ([`journal`]).
 //!
 //! Lock order: `state`, alone. It is never held over a system call but the write to the journal.
 

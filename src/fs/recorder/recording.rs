@@ -129,8 +129,8 @@ impl Recording {
         (self.is_loose, self.packed) = (packed.is_err() || !go_on(), now);
         let mut outcome = packed;
         if self.pruned.is_none_or(|last| is_due(last, HISTORY_PRUNE_MS)) && go_on() {
-            let needed = recorder.state.lock().table.stored_contents();
-            let needed = needed.into_iter().map(ContentId).collect();
+            let needed =
+                || recorder.state.lock().table.stored_contents().into_iter().map(ContentId).collect();
             let wall = (recorder.clock)().wall;
             let age = i64::try_from(recorder.config.age.0).unwrap_or(i64::MAX);
             let oldest = Wall(wall.0.saturating_sub(age));
