@@ -48,8 +48,8 @@ const ATTRIBUTE: &str = "user.crewfs.history";
 /// What that attribute says.
 #[derive(Debug, Deserialize)]
 struct Recorded {
-    repository: PathBuf,
-    #[serde(default)]
+    /// Its path; `None` with `-o history=off`.
+    repository: Option<PathBuf>,
     off: bool,
 }
 
@@ -65,6 +65,13 @@ impl ProjectArguments {
 }
 
 impl FoundHistory {
+    /// Let the daemon record what was changed since it was found.
+    pub(super) fn record(&self) {
+        if let Some(mount) = &self.mount {
+            let _ = recorded(&mount.mountpoint);
+        }
+    }
+
     /// A path as a user names it, from the root of the project on.
     pub(super) fn path(&self, named: &Path) -> Result<PathBuf, CliError> {
         let mountpoint = self.mount.as_ref().map(|mount| &mount.mountpoint);
@@ -112,7 +119,8 @@ fn mounted(tree: Mount) -> Result<FoundHistory, CliError> {
     // By the daemon's descriptor, because a mount in place covers the state directory.
     let daemon = RunningDaemon::find(&tree.source);
     let place = daemon.map(|daemon| (daemon.state.join(REPOSITORY), daemon.state_named.join(REPOSITORY)));
-    let (place, shown) = place.unwrap_or((recorded.repository.clone(), recorded.repository));
+    let named = recorded.repository.unwrap_or_default();
+    let (place, shown) = place.unwrap_or((named.clone(), named));
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let found = match rustix::fs::open(&place, flags, Mode::empty()) {
         Ok(directory) => Some(directory),

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use super::hold::{HeldFiles, above, is_touched};
 use super::tree::{ProjectTree, of_file};
 use crate::history::undo::{PathPlan, UndoOutcome};
-use crate::history::{Version, VersionKind};
+use crate::history::{KeptContent, Version, VersionKind};
 
 /// Why the plan was not carried out.
 #[derive(Debug)]
@@ -170,7 +170,10 @@ impl Work<'_, '_> {
     fn change(&mut self, it: &PathPlan, left: bool) -> io::Result<()> {
         let Some(wanted) = it.wanted else { return Ok(()) };
         let there = match &it.outcome {
-            UndoOutcome::MovedFrom(_) => self.tree.version(&it.path)?,
+            UndoOutcome::MovedFrom(_) => {
+                let read = matches!(wanted.content, KeptContent::Kept(_));
+                self.tree.version(&it.path, read)?
+            }
             _ => it.present.filter(|_| !left),
         };
         match there {
@@ -202,7 +205,7 @@ impl Work<'_, '_> {
                 self.tree.open(path, OFlags::RDWR | OFlags::NONBLOCK)?
             }
         };
-        let (found, old) = of_file(&file)?;
+        let (found, old) = of_file(&file, true)?;
         if found.content != there.content {
             return Err(io::Error::other("it was changed meanwhile"));
         }
@@ -267,7 +270,7 @@ impl Work<'_, '_> {
 
     /// Remove a directory if it is empty. Returns whether it was.
     fn remove_directory(&mut self, path: &Path) -> io::Result<bool> {
-        let present = match self.tree.version(path)? {
+        let present = match self.tree.version(path, false)? {
             Some(present) if present.kind == VersionKind::Directory => present,
             _ => return Ok(false),
         };

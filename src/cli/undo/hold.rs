@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::tree::{ProjectTree, of_file};
-use crate::history::VersionKind;
-use crate::history::undo::{PathPlan, UndoOutcome};
+use crate::history::undo::{DirectoryUse, PathPlan, UndoOutcome};
+use crate::history::{KeptContent, VersionKind};
 
 /// Open files, by path.
 pub(super) type HeldFiles = BTreeMap<PathBuf, OwnedFd>;
@@ -59,9 +59,16 @@ pub(super) fn hold(tree: &ProjectTree, plan: &[PathPlan]) -> Result<HeldFiles, H
         }
     }
     for path in touched() {
+        let read = path.present.is_some_and(|present| matches!(present.content, KeptContent::Kept(_)));
         let found = match held.get(&path.path) {
-            Some(file) => of_file(file).map(|(version, _)| Some(version)),
-            None => tree.version(&path.path),
+            Some(file) => of_file(file, read).map(|(version, _)| Some(version)),
+            // The plan knows a directory as the empty one that it was.
+            None if is_directory(path)
+                && tree.directory(&path.path, &HashSet::new()) != DirectoryUse::Missing =>
+            {
+                Ok(path.present)
+            }
+            None => tree.version(&path.path, read),
         };
         match found {
             Ok(found) if found == path.present && leads_to(tree, &path.path, held.get(&path.path)) => {}
@@ -70,6 +77,10 @@ pub(super) fn hold(tree: &ProjectTree, plan: &[PathPlan]) -> Result<HeldFiles, H
         }
     }
     Ok(held)
+}
+
+fn is_directory(path: &PathPlan) -> bool {
+    path.present.is_some_and(|present| present.kind == VersionKind::Directory)
 }
 
 /// Whether a path leads to the file that is held for it.

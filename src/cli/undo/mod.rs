@@ -28,15 +28,21 @@ use super::find_history::{FoundHistory, ProjectArguments};
 use super::out::say;
 use super::patch::{patch, print};
 use crate::clock;
+use crate::fs::guard::LOCK_ATTRIBUTE;
 use crate::history::undo::{
     ChosenStep, DirectoryUse, PathPlan, UndoOutcome, UndoPlan, VersionSource, plan_undo,
 };
-use crate::history::{ContentId, KeptContent, Repository, Step, StepFilter, Version, VersionKind};
+use crate::history::{
+    ContentId, KeptContent, PathChange, Repository, Step, StepFilter, Version, VersionKind,
+};
 use crate::mounts::{self, Mount};
-use crate::queue::Wall;
+use crate::queue::{Span, Wall};
 use crate::shown;
 
 #[derive(Args)]
+#[command(
+    override_usage = "crewfs undo [OPTIONS] PROJECT TASK\n       crewfs undo [OPTIONS] PROJECT --worker NAME --since TIME"
+)]
 #[command(group = clap::ArgGroup::new("whose").required(true).args(["task", "worker"]))]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -63,8 +69,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CliError> {
             "undo of a worker takes the time since when its changes are to be undone: --since 10m",
         ));
     }
-    let began = clock::system()().wall;
     let history = arguments.project.find()?;
+    // Everything until now is in steps that have ended.
+    let began = clock::system()().wall.after(Span(1));
     let Some(mount) = &history.mount else { return Err(unmounted(&history)) };
     let filter = arguments.chosen.filter(&history)?;
     let Some(repository) = &history.repository else { return Err(nothing(&filter)) };
@@ -140,7 +147,7 @@ impl Undo<'_> {
             if plan.paths.is_empty() {
                 return Err(nothing(&self.filter));
             }
-            let text = self.described(&plan, &known);
+            let text = self.described(&plan);
             if self.arguments.dry_run || conflicts > 0 && !self.arguments.partial || touched == 0 {
                 print(&text);
                 return self.conclude_unchanged(touched, conflicts);
@@ -161,6 +168,8 @@ impl Undo<'_> {
             let mut content = |version: &Version| self.content(version, &plan, &known);
             carry_out(&self.tree, &plan.paths, held, &mut content)
                 .map_err(|failure| self.failed(&failure))?;
+            // So that it is a step of its own.
+            self.history.record();
             print(&text);
             return self.conclude(touched, conflicts, began);
         }
@@ -170,7 +179,7 @@ impl Undo<'_> {
         )))
     }
 
-    fn plan(&self) -> (UndoPlan, Known) {
+    fn plan(&self) -> (UndoPlan, ContentPlaces) {
         let steps: Vec<ChosenStep> =
             self.steps.iter().map(|(step, chosen)| ChosenStep { step, chosen: *chosen }).collect();
         let mut source = UndoSource { tree: &self.tree, repository: self.repository, known: HashMap::new() };
@@ -179,36 +188,45 @@ impl Undo<'_> {
     }
 
     /// The content of a version: merged, of the history, or of the tree.
-    fn content(&self, version: &Version, plan: &UndoPlan, known: &Known) -> io::Result<Vec<u8>> {
+    fn content(&self, version: &Version, plan: &UndoPlan, known: &ContentPlaces) -> io::Result<Vec<u8>> {
         let KeptContent::Kept(id) = version.content else {
             return Err(io::Error::other("its content is not in the history"));
         };
-        if let Some(merged) = plan.merged.get(&id) {
-            return Ok(merged.clone());
+        if let Some(merged) = merged(plan, Some(*version)) {
+            return Ok(merged.to_vec());
         }
         let mut source = UndoSource { tree: &self.tree, repository: self.repository, known: known.clone() };
         source.content(id).map_err(io::Error::other)
     }
 
-    /// What becomes of each path, with the differences if they are wanted.
-    fn described(&self, plan: &UndoPlan, known: &Known) -> Vec<u8> {
-        let mut text = Vec::new();
-        for path in &plan.paths {
-            text.extend(format!("{}\n", described(path)).as_bytes());
-            if self.arguments.diff && is_touched(path) {
-                let content = |version: Option<Version>| {
-                    let version = version.filter(|version| version.kind != VersionKind::Directory);
-                    version.map(|version| self.content(&version, plan, known)).transpose().ok().flatten()
-                };
-                let before = match &path.outcome {
-                    UndoOutcome::MovedFrom(from) => {
-                        plan.paths.iter().find(|it| it.path == *from).and_then(|it| it.present)
-                    }
-                    _ => path.present,
-                };
-                text.extend(patch(&path.path, content(before).as_deref(), content(path.wanted).as_deref()));
+    /// What becomes of each path, and then the differences if they are wanted.
+    fn described(&self, plan: &UndoPlan) -> Vec<u8> {
+        let mut text: Vec<u8> = plan.paths.iter().flat_map(|path| described(path).into_bytes()).collect();
+        if !self.arguments.diff {
+            return text;
+        }
+        let mut changes = Vec::new();
+        for path in plan.paths.iter().filter(|path| is_touched(path)) {
+            let before = match &path.outcome {
+                UndoOutcome::MovedFrom(from) => present_at(plan, from),
+                _ => path.present,
+            };
+            // What was merged is in no repository yet.
+            match merged(plan, path.wanted) {
+                Some(merged) => {
+                    let before =
+                        before.and_then(|before| self.content(&before, plan, &ContentPlaces::new()).ok());
+                    text.extend(patch(&path.path, before.as_deref(), Some(merged)));
+                }
+                None => changes.push(PathChange {
+                    path: path.path.clone(),
+                    before: path.present,
+                    after: path.wanted,
+                }),
             }
         }
+        let diff = self.repository.diff(&changes, false);
+        text.extend(diff.unwrap_or_else(|error| format!("# {error}\n").into_bytes()));
         text
     }
 
@@ -271,8 +289,16 @@ impl Undo<'_> {
             let why = fs::read_to_string(desk.mountpoint.join("workers/self/why")).ok()?;
             Some(why.trim_end().split_once(' ')?.1.to_string())
         };
+        // The desk keeps no refusals of operators. The file tells its holder to every user.
+        let holder = || {
+            let mut value = vec![0; 1 << 10];
+            let file = self.tree.open(path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
+            let length = rustix::fs::fgetxattr(file, LOCK_ATTRIBUTE, &mut value[..]).ok()?;
+            let holder = String::from_utf8_lossy(&value[..length]).into_owned();
+            Some(format!("{} is held by {holder}; try again when it is done", shown::path(path)))
+        };
         let refused = error.raw_os_error() == Some(Errno::BUSY.raw_os_error());
-        let sentence = if refused { why() } else { None };
+        let sentence = if refused { why().or_else(holder) } else { None };
         sentence.unwrap_or_else(|| format!("{}: {error}", shown::path(path)))
     }
 
@@ -296,6 +322,18 @@ impl Undo<'_> {
     }
 }
 
+/// The content of a version that was merged.
+fn merged(plan: &UndoPlan, version: Option<Version>) -> Option<&[u8]> {
+    match version?.content {
+        KeptContent::Kept(id) => plan.merged.get(&id).map(Vec::as_slice),
+        KeptContent::NotKept { .. } => None,
+    }
+}
+
+fn present_at(plan: &UndoPlan, path: &Path) -> Option<Version> {
+    plan.paths.iter().find(|it| it.path == path)?.present
+}
+
 fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
@@ -303,7 +341,7 @@ fn counted(count: usize, what: &str) -> String {
 /// What becomes of a path, as a line.
 fn described(path: &PathPlan) -> String {
     let name = shown::path(&path.path);
-    match &path.outcome {
+    let line = match &path.outcome {
         UndoOutcome::AlreadySo => format!("already so  {name}"),
         UndoOutcome::Restored => format!("restored    {name}"),
         UndoOutcome::Merged => format!("merged      {name}: what others changed since stays"),
@@ -323,7 +361,8 @@ fn described(path: &PathPlan) -> String {
             let (now, before) = (named(path.present), named(path.wanted));
             format!("conflict    {name}: {reason}; now {now}, before {before}")
         }
-    }
+    };
+    line + "\n"
 }
 
 /// The name of a version: the id of its content.
@@ -339,18 +378,18 @@ fn named(version: Option<Version>) -> String {
 }
 
 /// Where content is in the tree.
-type Known = HashMap<ContentId, PathBuf>;
+type ContentPlaces = HashMap<ContentId, PathBuf>;
 
 /// The versions of the tree and of the history.
 struct UndoSource<'a> {
     tree: &'a ProjectTree,
     repository: &'a Repository,
-    known: Known,
+    known: ContentPlaces,
 }
 
 impl VersionSource for UndoSource<'_> {
-    fn present(&mut self, path: &Path) -> Result<Option<Version>, String> {
-        let found = self.tree.version(path).map_err(|error| error.to_string())?;
+    fn present(&mut self, path: &Path, read: bool) -> Result<Option<Version>, String> {
+        let found = self.tree.version(path, read).map_err(|error| error.to_string())?;
         if let Some(Version { content: KeptContent::Kept(id), .. }) = found {
             self.known.insert(id, path.to_path_buf());
         }

@@ -44,14 +44,14 @@ impl ProjectTree {
         beneath::open(&self.root, path, flags | more | OFlags::NOFOLLOW, Links::Refused)
     }
 
-    /// The version at a path. A directory that is not empty is none.
-    pub(super) fn version(&self, path: &Path) -> io::Result<Option<Version>> {
-        Ok(self.found(path)?.map(|(version, _)| version))
+    /// The version at a path. A directory that is not empty is none. Without `read`, the content of a file counts as not kept.
+    pub(super) fn version(&self, path: &Path, read: bool) -> io::Result<Option<Version>> {
+        Ok(self.found(path, read)?.map(|(version, _)| version))
     }
 
     /// The content of the file or link at a path.
     pub(super) fn content(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.found(path)?.and_then(|(_, content)| content))
+        Ok(self.found(path, true)?.and_then(|(_, content)| content))
     }
 
     /// The version `like`, with the mode and the owner of what is at a path.
@@ -97,7 +97,7 @@ impl ProjectTree {
         false
     }
 
-    fn found(&self, path: &Path) -> io::Result<Option<(Version, Option<Vec<u8>>)>> {
+    fn found(&self, path: &Path, read: bool) -> io::Result<Option<(Version, Option<Vec<u8>>)>> {
         let absent = |error: &io::Error| {
             // A path through a file or through a link leads nowhere in the tree.
             let absent = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP].map(Errno::raw_os_error);
@@ -115,7 +115,7 @@ impl ProjectTree {
             FileType::RegularFile => {
                 // A pipe may have taken the file's place.
                 let file = self.open(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
-                of_file(&file).map(|(version, content)| Some((version, content)))
+                of_file(&file, read).map(|(version, content)| Some((version, content)))
             }
             FileType::Symlink => {
                 let target = readlinkat(&parent, name, Vec::new())?.into_bytes();
@@ -132,14 +132,14 @@ impl ProjectTree {
     }
 }
 
-/// The version of an open file, and its content, unless it is too large.
-pub(super) fn of_file(file: impl AsFd) -> io::Result<(Version, Option<Vec<u8>>)> {
+/// The version of an open file, and its content, unless it is too large or is not to be read.
+pub(super) fn of_file(file: impl AsFd, read: bool) -> io::Result<(Version, Option<Vec<u8>>)> {
     let stat = fstat(&file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(io::Error::other("it was replaced by something that is not a file"));
     }
     let bytes = u64::try_from(stat.st_size).unwrap_or_default();
-    if bytes > UNDO_FILE_BYTES {
+    if !read || bytes > UNDO_FILE_BYTES {
         return Ok((version(&stat, VersionKind::File, KeptContent::NotKept { bytes }), None));
     }
     let mut file = File::from(file.as_fd().try_clone_to_owned()?);

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 
+use crate::history::undo::UNDO_PROGRAM;
 use crate::limits::{ENVIRONMENT_BYTES, ENVIRONMENT_PIECE, WORKER_NAME_BYTES};
 use crate::queue::{ProcessEnding, Span};
 
@@ -215,7 +216,7 @@ pub(super) fn agent_program(pid: u32, command: &[u8]) -> Option<&'static str> {
 /// The program of this command name, if it is one that replaces whole trees of files: each run of it makes a step of its own in the
 /// history.
 pub(super) fn tree_program(command: &[u8]) -> Option<&'static str> {
-    ["git", "hg", "jj"].into_iter().find(|program| command == program.as_bytes())
+    ["git", "hg", "jj", UNDO_PROGRAM].into_iter().find(|program| command == program.as_bytes())
 }
 
 /// Whether a program of this name serves an SFTP client: OpenSSH's own, or the one inside sshd.

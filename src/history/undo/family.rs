@@ -3,10 +3,10 @@
 //! May assume: a path occurs once in a step.
 //! Must never: pair a removed path with a created one because both are empty.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::{ChosenStep, KnownContents, content_id};
+use super::{ChosenStep, KnownContents, UNDO_PROGRAM, content_id};
 use crate::history::{KeptContent, PathChange, Version, VersionKind};
 use crate::limits::SIMILAR_PAIRS;
 
@@ -23,6 +23,8 @@ pub(super) struct FamilyChange {
 #[derive(Debug, Clone)]
 pub(super) struct FamilyStep {
     pub(super) chosen: bool,
+    /// Whether an undo made it.
+    pub(super) is_undo: bool,
     pub(super) changes: Vec<FamilyChange>,
     /// Renames: the places of the old path and the new path.
     pub(super) renames: Vec<(usize, usize)>,
@@ -42,6 +44,19 @@ impl Family {
         let first =
             |path| self.steps.iter().flat_map(|step| &step.changes).find(|change| change.path == path);
         (0..self.paths.len()).map(|path| first(path).and_then(|change| change.before)).collect()
+    }
+
+    /// Whether the content that the last step left at a path is not in the history.
+    pub(super) fn is_not_kept(&self, path: usize) -> bool {
+        let mut changes = self.steps.iter().flat_map(|step| &step.changes).filter(|it| it.path == path);
+        let last = changes.next_back().and_then(|change| change.after);
+        last.is_some_and(|last| matches!(last.content, KeptContent::NotKept { .. }))
+    }
+
+    /// The path as an empty directory, if it was one before a step.
+    pub(super) fn empty_directory(&self, path: usize) -> Option<Version> {
+        let changes = self.steps.iter().flat_map(|step| &step.changes).filter(|change| change.path == path);
+        changes.filter_map(|change| change.before).find(|before| before.kind == VersionKind::Directory)
     }
 }
 
@@ -76,6 +91,7 @@ pub(super) fn families(steps: &[ChosenStep<'_>], contents: &mut KnownContents<'_
             let Some(&(family, path)) = places.get(&*change.path) else { continue };
             let part = parts.entry(family).or_insert_with(|| FamilyStep {
                 chosen: it.chosen,
+                is_undo: it.step.program.as_deref() == Some(UNDO_PROGRAM),
                 changes: Vec::new(),
                 renames: Vec::new(),
             });
@@ -125,7 +141,7 @@ impl<'a> Unions<'a> {
         let is_leaf = |version: Option<Version>| version.is_some_and(|it| it.kind != VersionKind::Directory);
         let chosen = steps.iter().filter(|it| it.chosen).flat_map(|it| &it.step.changes);
         let leaves = chosen.filter(|change| is_leaf(change.before) || is_leaf(change.after));
-        let leaves: std::collections::BTreeSet<&'a Path> = leaves.map(|change| &*change.path).collect();
+        let leaves: BTreeSet<&'a Path> = leaves.map(|change| &*change.path).collect();
         let paths: Vec<&'a Path> = self.numbers.keys().copied().collect();
         for path in paths {
             let above = path.ancestors().skip(1).filter(|above| leaves.contains(above));
@@ -184,7 +200,8 @@ fn same<'a>(
             false
         });
     }
-    removed.retain(|(path, _)| !found.iter().any(|(old, _)| old == path));
+    let paired: HashSet<&Path> = found.iter().map(|(old, _)| *old).collect();
+    removed.retain(|(path, _)| !paired.contains(path));
     found
 }
 

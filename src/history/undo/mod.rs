@@ -21,13 +21,17 @@ use self::same::are_alike;
 use self::take_back::{Recognized, Slot, TakeBack, recognize};
 use super::{ContentId, KeptContent, Step, Version, VersionKind, merge};
 
+/// The program of the steps that an undo makes.
+pub const UNDO_PROGRAM: &str = "crewfs";
+
 /// What the planner asks for.
 pub trait VersionSource {
-    /// What is at a path now; `None` if nothing is, or a directory that is not empty.
+    /// What is at a path now; `None` if nothing is, or a directory that is not empty. Without `read`, the content of a file counts as not
+    /// kept.
     ///
     /// # Errors
     /// Why that cannot be said.
-    fn present(&mut self, path: &Path) -> Result<Option<Version>, String>;
+    fn present(&mut self, path: &Path, read: bool) -> Result<Option<Version>, String>;
 
     /// The directory at a path, by what it holds besides these paths and directories of them.
     fn directory(&mut self, path: &Path, besides: &HashSet<&Path>) -> DirectoryUse;
@@ -95,6 +99,8 @@ pub enum UndoOutcome {
 pub enum ConflictReason {
     /// Others changed the same part of it.
     ChangedSince,
+    /// It was made, and others changed it.
+    ChangedSinceMade,
     /// Others changed its rights.
     AttributesSince,
     /// Others removed it.
@@ -111,6 +117,7 @@ impl fmt::Display for ConflictReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConflictReason::ChangedSince => f.write_str("it was changed since, in the same lines"),
+            ConflictReason::ChangedSinceMade => f.write_str("it was changed since it was made"),
             ConflictReason::AttributesSince => f.write_str("its mode was changed since"),
             ConflictReason::RemovedSince => f.write_str("it was removed since"),
             ConflictReason::MadeSince => f.write_str("there is another file since"),
@@ -214,10 +221,18 @@ fn plan_family(family: &Family, contents: &mut KnownContents<'_>) -> Vec<PathPla
     let mut present = Vec::with_capacity(family.paths.len());
     let mut unreadable = None;
     for (index, path) in family.paths.iter().enumerate() {
-        present.push(contents.source.present(path).unwrap_or_else(|why| {
+        present.push(contents.source.present(path, !family.is_not_kept(index)).unwrap_or_else(|why| {
             unreadable.get_or_insert((index, ConflictReason::Unreadable(why), None));
             None
         }));
+    }
+    // A directory that was empty before a step may hold something again.
+    for (index, path) in family.paths.iter().enumerate() {
+        if present[index].is_none()
+            && contents.source.directory(path, &HashSet::new()) != DirectoryUse::Missing
+        {
+            present[index] = family.empty_directory(index);
+        }
     }
     let outcome = match unreadable {
         Some(conflict) => Err(conflict),
@@ -240,12 +255,7 @@ fn plan_family(family: &Family, contents: &mut KnownContents<'_>) -> Vec<PathPla
             return family.paths.iter().enumerate().map(held_back).collect();
         }
     };
-    let is_there = |index: usize, contents: &mut KnownContents<'_>| {
-        let wanted = slots[index].version.map(|version| version.kind);
-        wanted == Some(VersionKind::Directory)
-            && contents.source.directory(&family.paths[index], &HashSet::new()) != DirectoryUse::Missing
-    };
-    let mut outcome = |index: usize| {
+    let outcome = |index: usize| {
         let (now, slot) = (present[index], &slots[index]);
         let is_moved_away =
             slots.iter().enumerate().any(|(to, slot)| to != index && slot.origin == Some(index));
@@ -253,7 +263,6 @@ fn plan_family(family: &Family, contents: &mut KnownContents<'_>) -> Vec<PathPla
             (_, Some(_)) if slot.origin.is_some_and(|from| from != index) => {
                 UndoOutcome::MovedFrom(family.paths[slot.origin.unwrap_or(index)].clone())
             }
-            (None, _) if is_there(index, contents) => UndoOutcome::AlreadySo,
             (now, wanted) if are_alike(now, wanted) && !owner_differs(now, wanted) => UndoOutcome::AlreadySo,
             (Some(_), None) if is_moved_away => UndoOutcome::MovedAway,
             (Some(_), None) => UndoOutcome::Removed,
@@ -264,13 +273,13 @@ fn plan_family(family: &Family, contents: &mut KnownContents<'_>) -> Vec<PathPla
             _ => UndoOutcome::Restored,
         }
     };
-    let mut planned = |(index, path): (usize, &PathBuf)| PathPlan {
+    let planned = |(index, path): (usize, &PathBuf)| PathPlan {
         path: path.clone(),
         present: present[index],
         wanted: slots[index].version,
         outcome: outcome(index),
     };
-    family.paths.iter().enumerate().map(&mut planned).collect()
+    family.paths.iter().enumerate().map(planned).collect()
 }
 
 fn owner_differs(now: Option<Version>, wanted: Option<Version>) -> bool {
@@ -286,18 +295,36 @@ fn undo_family(
     present: &[Option<Version>],
     contents: &mut KnownContents<'_>,
 ) -> Result<Vec<Slot>, FamilyConflict> {
-    let pending = pending(family, present, contents);
-    let mut slots: Vec<Slot> =
-        present.iter().enumerate().map(|(n, version)| Slot::found(n, *version)).collect();
-    for step in pending.iter().rev() {
-        step.take_back(&mut slots, contents)?;
-    }
-    write_what_cannot_move(family, &mut slots, present)?;
-    Ok(slots)
+    let mut attempt = |recognized: Recognize| {
+        let pending = pending(family, present, recognized, contents);
+        let mut slots: Vec<Slot> =
+            present.iter().enumerate().map(|(n, version)| Slot::found(n, *version)).collect();
+        for step in pending.iter().rev() {
+            step.take_back(&mut slots, contents)?;
+        }
+        write_what_cannot_move(family, &mut slots, present)?;
+        Ok(slots)
+    };
+    // Another worker's step may have removed the changes by accident, and a later one brought them back.
+    attempt(Recognize::Undos).or_else(|_| attempt(Recognize::All))
+}
+
+/// Which later steps may have taken changes back already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recognize {
+    /// Those that an undo made.
+    Undos,
+    /// All.
+    All,
 }
 
 /// The changes that still have to be taken back. What an earlier undo took back is left out, unless that undo was taken back itself.
-fn pending(family: &Family, present: &[Option<Version>], contents: &mut KnownContents<'_>) -> Vec<TakeBack> {
+fn pending(
+    family: &Family,
+    present: &[Option<Version>],
+    recognized: Recognize,
+    contents: &mut KnownContents<'_>,
+) -> Vec<TakeBack> {
     let mut at: Vec<Option<Version>> = family.first_versions();
     let mut pending: Vec<TakeBack> = Vec::new();
     let mut undone: Vec<(Vec<TakeBack>, TakeBack)> = Vec::new();
@@ -307,7 +334,7 @@ fn pending(family: &Family, present: &[Option<Version>], contents: &mut KnownCon
         step.changes.iter().for_each(|change| next[change.path] = change.after);
         if step.chosen {
             pending.push(TakeBack::of(step));
-        } else {
+        } else if step.is_undo || recognized == Recognize::All {
             match recognize(&at, &next, &pending, contents) {
                 Recognized::Undo(rest) => {
                     undone.push((std::mem::take(&mut pending), TakeBack::between(&at, &next)));

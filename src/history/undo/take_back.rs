@@ -127,7 +127,7 @@ fn taken_back(
         (None, Some(_), None) => Ok((None, false)),
         (None, Some(after), Some(now)) if are_same(after, now) => Ok((None, false)),
         (None, Some(after), Some(_)) if !is_kept(after) => Err(ConflictReason::NotKept),
-        (None, Some(_), Some(_)) => Err(ConflictReason::ChangedSince),
+        (None, Some(_), Some(_)) => Err(ConflictReason::ChangedSinceMade),
         (Some(before), None, None) if !is_kept(before) => Err(ConflictReason::NotKept),
         (Some(before), None, None) => Ok((Some(before), false)),
         (Some(before), None, Some(now)) if are_same(before, now) => Ok((Some(now), false)),

@@ -20,7 +20,7 @@ struct Project {
 }
 
 impl VersionSource for Project {
-    fn present(&mut self, path: &Path) -> Result<Option<Version>, String> {
+    fn present(&mut self, path: &Path, _: bool) -> Result<Option<Version>, String> {
         Ok(self.tree.get(path).copied())
     }
 
@@ -222,7 +222,7 @@ fn conflicts_have_a_reason_and_the_version_that_was_to_come_back() {
     let large = |it: &mut Project| it.large("f", 1 << 30);
     let nothing = |_: &mut Project| {};
     assert_eq!(reason(one, two, three), ConflictReason::ChangedSince);
-    assert_eq!(reason(nothing, two, three), ConflictReason::ChangedSince);
+    assert_eq!(reason(nothing, two, three), ConflictReason::ChangedSinceMade);
     assert_eq!(reason(one, two, gone), ConflictReason::RemovedSince);
     assert_eq!(reason(one, gone, three), ConflictReason::MadeSince);
     assert_eq!(reason(large, two, nothing), ConflictReason::NotKept);
@@ -359,7 +359,7 @@ fn a_directory_that_became_a_file_belongs_to_what_was_in_it() {
     assert_eq!(outcomes(&project.plan("t")), [("a", &UndoOutcome::Restored), ("a/b", &UndoOutcome::Removed)]);
     let mut other = project.clone();
     other.step("w2", "o", |it| it.put("a/b", "3\n"));
-    let conflict = UndoOutcome::Conflict(ConflictReason::ChangedSince);
+    let conflict = UndoOutcome::Conflict(ConflictReason::ChangedSinceMade);
     assert_eq!(outcomes(&other.plan("t")), [("a", &UndoOutcome::HeldBack), ("a/b", &conflict)]);
     project.step("w2", "o", |it| it.put("a/c", "3\n"));
     let conflict = UndoOutcome::Conflict(ConflictReason::MadeSince);
