@@ -49,6 +49,7 @@ mod together;
 mod tools;
 mod top;
 mod tree;
+mod undoing;
 
 #[path = "../suites/sides.rs"]
 #[allow(dead_code, unused_imports)]
