@@ -242,8 +242,8 @@ pub const FALLBACK_MS: u64 = 5_000;
 /// How long a file must not have been changed before the history reads it, in milliseconds. A version that a program beside the mount
 /// replaces sooner is not kept.
 pub const HISTORY_QUIET_MS: u64 = 250;
-/// How long a worker must not have changed anything before its changes are recorded, in milliseconds.
-pub const HISTORY_IDLE_MS: u64 = 60_000;
+/// How long a step of the history lasts at most, in milliseconds.
+pub const HISTORY_STEP_MS: u64 = 60_000;
 /// How often the history is packed, if there is something to pack, in milliseconds.
 pub const HISTORY_PACK_MS: u64 = 60_000;
 /// How often it is bounded by age and size, in milliseconds.

@@ -363,7 +363,7 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("HISTORY_PACKS", limits::HISTORY_PACKS as u64),
         ("HISTORY_REMOVED_SHARE", limits::HISTORY_REMOVED_SHARE as u64),
         ("HISTORY_QUIET_MS", limits::HISTORY_QUIET_MS),
-        ("HISTORY_IDLE_MS", limits::HISTORY_IDLE_MS),
+        ("HISTORY_STEP_MS", limits::HISTORY_STEP_MS),
         ("HISTORY_PACK_MS", limits::HISTORY_PACK_MS),
         ("HISTORY_PRUNE_MS", limits::HISTORY_PRUNE_MS),
         ("HISTORY_ITEMS", limits::HISTORY_ITEMS as u64),

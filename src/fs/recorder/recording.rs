@@ -25,7 +25,7 @@ use crate::history::{
     VersionKind,
 };
 use crate::limits::{
-    HISTORY_IDLE_MS, HISTORY_ITEMS, HISTORY_PACK_MS, HISTORY_PRUNE_MS, HISTORY_QUIET_MS, JOURNAL_LINES,
+    HISTORY_ITEMS, HISTORY_PACK_MS, HISTORY_PRUNE_MS, HISTORY_QUIET_MS, HISTORY_STEP_MS, JOURNAL_LINES,
 };
 use crate::queue::{Instant, Phase, Seq, Span, Task, TaskId, Wall};
 
@@ -178,10 +178,10 @@ impl Recording {
         let open = recorder.state.lock().table.open_steps();
         for step in open {
             let is_over = step.author.claim.is_some() && !has_claim(recorder, &step.author);
-            let is_idle = now.since(step.changed) >= Span(HISTORY_IDLE_MS);
-            let is_last = is_over || is_idle && step.author.claim.is_none();
+            let is_long = |since: Instant| now.since(since) >= Span(HISTORY_STEP_MS);
+            let is_last = is_over || is_long(step.changed) && step.author.claim.is_none();
             let is_wanted = all || step.author.claim.as_ref().is_some_and(|(task, _)| tasks.contains(task));
-            if is_over || !step.settled && (is_idle || is_wanted) {
+            if is_over || step.unsettled.is_some_and(|since| is_long(since) || is_wanted) {
                 self.settle(recorder, step.id, is_last)?;
             }
             if is_over {

@@ -80,13 +80,18 @@ struct OpenStep {
     entries: usize,
     /// The time of its last change.
     changed: Instant,
-    /// Whether all its changes are in the queue.
-    settled: bool,
+    /// The time of the first change that is not in the queue.
+    unsettled: Option<Instant>,
     /// Whether its claim has ended, and the queue says so.
     ended: bool,
 }
 
 impl OpenStep {
+    fn change(&mut self, now: Instant) {
+        self.changed = self.changed.max(now);
+        self.unsettled.get_or_insert(now);
+    }
+
     fn is_open(&self) -> bool {
         self.entries > 0 || self.author.claim.is_some() && !self.ended
     }
@@ -99,8 +104,8 @@ pub(super) struct StepState {
     pub(super) author: Arc<Author>,
     /// The time of its last change.
     pub(super) changed: Instant,
-    /// Whether all its changes are in the queue.
-    pub(super) settled: bool,
+    /// The time of the first change that is not in the queue; `None` if all are.
+    pub(super) unsettled: Option<Instant>,
 }
 
 /// All open entries, and the queue of what the repository has not recorded yet.
@@ -145,7 +150,7 @@ impl Table {
         self.next = self.next.max(step + 1);
         self.ids.insert(author.clone(), step);
         let changed = Instant::default();
-        self.steps.insert(step, OpenStep { author, entries: 0, changed, settled: true, ended: false });
+        self.steps.insert(step, OpenStep { author, entries: 0, changed, unsettled: None, ended: false });
     }
 
     /// The author of a step.
@@ -199,7 +204,7 @@ impl Table {
         }
         if let Some(step) = self.steps.get_mut(&entry.step) {
             step.entries += 1;
-            (step.changed, step.settled) = (step.changed.max(entry.changed), false);
+            step.change(entry.changed);
             if let Some((task, _)) = &step.author.claim {
                 self.changed.entry(task.clone()).or_default().insert(path.clone());
             }
@@ -225,7 +230,7 @@ impl Table {
         entry.change(stamp, path, now, &mut self.unread);
         let changer = entry.step;
         if let Some(step) = self.steps.get_mut(&entry.step) {
-            (step.changed, step.settled) = (now, false);
+            step.change(now);
         }
         if entry.ino != ino {
             let before = std::mem::replace(&mut entry.ino, ino);
@@ -250,7 +255,7 @@ impl Table {
             entry.change(Some(stamp), path, now, &mut self.unread);
             let changer = entry.step;
             if let Some(step) = self.steps.get_mut(&changer) {
-                (step.changed, step.settled) = (now, false);
+                step.change(now);
             }
             self.revise(changer);
         }
@@ -328,7 +333,7 @@ impl Table {
             id: *id,
             author: step.author.clone(),
             changed: step.changed,
-            settled: step.settled,
+            unsettled: step.unsettled,
         })
         .collect()
     }
@@ -336,7 +341,7 @@ impl Table {
     /// All changes of a step are in the queue.
     pub(super) fn settled(&mut self, step: StepId) {
         if let Some(step) = self.steps.get_mut(&step) {
-            step.settled = true;
+            step.unsettled = None;
         }
     }
 
