@@ -26,7 +26,8 @@ pub(super) struct Journal {
 impl Journal {
     /// The lines of the journal in this directory.
     pub(super) fn read(directory: impl AsFd) -> Vec<Line> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Nothing there is trusted to be a file: a pipe must not be waited for.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Ok(file) = openat(directory, FILE, flags, Mode::empty()) else { return Vec::new() };
         let lines = BufReader::new(File::from(file)).split(b'\n').map_while(io::Result::ok);
         lines.map_while(|line| serde_json::from_slice(&line).ok()).collect()

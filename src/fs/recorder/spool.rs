@@ -73,7 +73,7 @@ impl Spool {
     /// # Errors
     /// Those of openat(2).
     pub(super) fn read(&self, number: u64) -> rustix::io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         openat(&self.directory, number.to_string(), flags, Mode::empty()).map(File::from)
     }
 
