@@ -254,6 +254,8 @@ pub const HISTORY_ITEMS: usize = 10_000;
 pub const READ_WAIT_MS: u64 = 5_000;
 /// Diffs that are kept for the next reader.
 pub const DIFFS_KEPT: usize = 64;
+/// Tasks whose last change is known, for the diffs that are kept.
+pub const REVISIONS_KEPT: usize = 4_096;
 /// Lines of the history's journal after which it is begun anew, if most of them say nothing any more.
 pub const JOURNAL_LINES: usize = 10_000;
 /// Files and directories for which the answer of git's rules is cached.

@@ -370,6 +370,7 @@ fn every_limit_that_is_described_is_the_one_in_force() {
         ("JOURNAL_LINES", limits::JOURNAL_LINES as u64),
         ("READ_WAIT_MS", limits::READ_WAIT_MS),
         ("DIFFS_KEPT", limits::DIFFS_KEPT as u64),
+        ("REVISIONS_KEPT", limits::REVISIONS_KEPT as u64),
         ("HISTORY_HEADS", limits::HISTORY_HEADS),
         ("IGNORE_FILE_BYTES", limits::IGNORE_FILE_BYTES),
     ];

@@ -280,6 +280,21 @@ fn c82_a_history_whose_files_were_removed_goes_on() {
 }
 
 #[test]
+fn c80_a_directory_that_moves_unseen_takes_its_files_along() {
+    let project = project!();
+    fs::create_dir_all(project.source().join("src/deep/deeper")).unwrap();
+    fs::write(project.source().join("src/deep/deeper/f"), "from before\n").unwrap();
+    let mounted = project.mount(UNGUARDED);
+    // The kernel has looked up none of the files.
+    mounted.sh("w1", "mv src lib").ok();
+    flush(&mounted);
+    assert_eq!(
+        steps(&project),
+        ["outside A src/deep/deeper/f", "w1 A lib/deep/deeper/f D src/deep/deeper/f"]
+    );
+}
+
+#[test]
 fn c80_directories_that_move_and_go_take_no_version_along() {
     let project = project!();
     let mounted = project.mount(UNGUARDED);

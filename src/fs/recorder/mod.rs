@@ -41,7 +41,7 @@ use super::identity::callers::Caller;
 use super::{Attr, FileKind, FsError, Ino, Result};
 use crate::clock::Clock;
 use crate::engine::Engine;
-use crate::queue::{Span, TaskId};
+use crate::queue::Span;
 use crate::state_directory::StateDirectory;
 
 /// The options of the history.
@@ -231,12 +231,6 @@ impl Recorder {
         self.state.lock().table.forget_node(ino);
     }
 
-    /// The paths that a task has changed since the daemon's start, in order; at most `most`.
-    pub fn changed_by(&self, task: &TaskId, most: usize) -> Vec<PathBuf> {
-        let state = self.state.lock();
-        state.table.changed_by(task).into_iter().flatten().take(most).cloned().collect()
-    }
-
     fn author(&self, by: Option<&Caller>) -> Author {
         let Some(caller) = by else { return Author::outside() };
         let worker = &caller.actor.worker;
@@ -292,40 +286,49 @@ impl Recorder {
         if is_exempt(from.0, &from.1, true) {
             return Ok(());
         }
-        let target_exempt = is_exempt(to.0, &to.1, true);
-        let mut below = Vec::from([(from.0, from.1.clone(), source.clone())]);
-        while let Some((parent, name, path)) = below.pop() {
-            let Ok(attr) = self.files.lookup(parent, &name) else { continue };
-            let mut names = Vec::new();
-            let listed = match attr.kind {
-                FileKind::Directory => self.files.list(attr.ino, 0, &mut |entry| {
+        let target = (!is_exempt(to.0, &to.1, true)).then_some(target);
+        let mut held = Vec::new();
+        let kept = self.keep_below(author, (from.0, &from.1, source), target, is_exempt, &mut held);
+        held.into_iter().for_each(|ino| drop(self.files.forget(ino, 1, |gone| self.forget(gone))));
+        kept
+    }
+
+    /// Keep what is at and below a name. `held`: the nodes that were looked up for it, each with a reference to drop.
+    fn keep_below(
+        &self,
+        author: &Author,
+        (parent, name, source): (Ino, &OsStr, PathBuf),
+        target: Option<PathBuf>,
+        is_exempt: IsExempt<'_>,
+        held: &mut Vec<Ino>,
+    ) -> Result<()> {
+        let mut below = Vec::from([(parent, name.to_owned(), PathBuf::new())]);
+        while let Some((parent, name, rest)) = below.pop() {
+            let attr = match self.files.lookup(parent, &name) {
+                Err(error) if error.errno() == libc::ENOENT => continue,
+                found => found?,
+            };
+            held.push(attr.ino);
+            let at =
+                |base: &Path| if rest.as_os_str().is_empty() { base.to_owned() } else { base.join(&rest) };
+            let path = at(&source);
+            let found = self.found(&path, self.files.present_at(parent, &name)?, false)?;
+            if found.1.is_some() || self.is_known(&path) {
+                self.enter(author, &path, found);
+                if let Some(next) = target.as_deref().map(at).filter(|next| !self.is_open(author, next)) {
+                    let found = self.found(&next, self.files.present_at_path(&next)?, false)?;
+                    self.enter(author, &next, found);
+                }
+            }
+            if attr.kind == FileKind::Directory {
+                self.files.list(attr.ino, 0, &mut |entry| {
                     let is_link = entry.name == "." || entry.name == "..";
                     if !is_link && !is_exempt(attr.ino, entry.name, entry.kind == FileKind::Directory) {
-                        names.push(entry.name.to_owned());
+                        below.push((attr.ino, entry.name.to_owned(), rest.join(entry.name)));
                     }
                     true
-                }),
-                _ => Ok(true),
-            };
-            let kept = listed.and_then(|_| {
-                let found = self.found(&path, self.files.present_at(parent, &name)?, false)?;
-                if found.1.is_some() || self.is_known(&path) {
-                    self.enter(author, &path, found);
-                    if let (false, Ok(rest)) = (target_exempt, path.strip_prefix(&source)) {
-                        let next =
-                            if rest.as_os_str().is_empty() { target.clone() } else { target.join(rest) };
-                        if !self.is_open(author, &next) {
-                            let present = self.files.present_at_path(&next)?;
-                            let found = self.found(&next, present, false)?;
-                            self.enter(author, &next, found);
-                        }
-                    }
-                }
-                Ok(())
-            });
-            below.extend(names.into_iter().map(|name| (attr.ino, name.clone(), path.join(name))));
-            self.files.forget(attr.ino, 1, |gone| self.forget(gone));
-            kept?;
+                })?;
+            }
         }
         Ok(())
     }

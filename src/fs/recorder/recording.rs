@@ -6,6 +6,7 @@
 //! A version that is read counts only if the path's entry has not changed meanwhile. A caller that changes the path next has then not yet
 //! been let in, so the content is that of the entry's author.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
@@ -31,6 +32,10 @@ use crate::queue::{Instant, Phase, Seq, Span, Task, TaskId, Wall};
 
 /// The pause between two rounds while there is something to do.
 const ROUND: Duration = Duration::from_millis(100);
+/// The pause while there is nothing to do, or after a failure.
+const IDLE_ROUND: Duration = Duration::from_secs(1);
+/// The history is bounded when this part of what it may take was stored since the last time.
+const PRUNE_SHARE: u64 = 8;
 
 /// Reads the repository.
 type Reading = Box<dyn FnOnce(Result<&mut Repository, String>) + Send>;
@@ -50,7 +55,14 @@ pub(super) fn start(recorder: &Arc<Recorder>) -> io::Result<()> {
     let repository = open_repository(recorder).map_err(io::Error::other)?;
     let (weak, began) = (Arc::downgrade(recorder), (recorder.clock)().instant);
     let thread = std::thread::Builder::new().name("history".into()).spawn(move || {
-        let mut thread = Recording { repository, is_loose: true, packed: began, pruned: None };
+        let mut thread = Recording {
+            repository,
+            is_loose: true,
+            packed: began,
+            pruned: None,
+            stored: Cell::new(0),
+            failure: None,
+        };
         while let Some(recorder) = Weak::upgrade(&weak) {
             if !thread.round(&recorder) {
                 break;
@@ -74,6 +86,21 @@ struct Recording {
     packed: Instant,
     /// When the history was last bounded; `None` since the start.
     pruned: Option<Instant>,
+    /// How many bytes of content were stored since then.
+    stored: Cell<u64>,
+    /// Why the last round failed.
+    failure: Option<String>,
+}
+
+/// What a round is to bring into the repository.
+#[derive(Clone, Copy)]
+struct RoundScope<'a> {
+    /// Everything that was changed until now.
+    all: bool,
+    /// It is the last round: the next daemon finds no open entry.
+    closing: bool,
+    /// Otherwise, what these tasks have changed.
+    tasks: &'a HashSet<TaskId>,
 }
 
 impl Recording {
@@ -81,10 +108,10 @@ impl Recording {
     fn round(&mut self, recorder: &Recorder) -> bool {
         let (requests, closed) = {
             let mut waiting = recorder.requests.lock();
-            let stirred = recorder.stirred.swap(false, Ordering::AcqRel);
+            let stirred = recorder.stirred.swap(false, Ordering::AcqRel) && self.failure.is_none();
             if waiting.waiting.is_empty() && !waiting.closed && !stirred {
-                let pause = if Recording::is_busy(recorder) { ROUND } else { Duration::from_secs(60) };
-                recorder.work.wait_for(&mut waiting, pause);
+                let is_busy = self.failure.is_none() && Recording::is_busy(recorder);
+                recorder.work.wait_for(&mut waiting, if is_busy { ROUND } else { IDLE_ROUND });
             }
             (std::mem::take(&mut waiting.waiting), waiting.closed)
         };
@@ -95,12 +122,18 @@ impl Recording {
             _ => None,
         });
         let tasks: HashSet<TaskId> = tasks.collect();
-        let outcome = self.work(recorder, now, all, &tasks);
-        if let Err(error) = &outcome {
+        let outcome = self.work(recorder, now, RoundScope { all, closing: closed, tasks: &tasks });
+        let outcome = outcome.map_err(|error| error.to_string());
+        // The same failure in each round is said once.
+        if let Err(error) = &outcome
+            && self.failure.as_ref() != Some(error)
+        {
             log::error!("{error}");
+        }
+        self.failure = outcome.clone().err();
+        if outcome.is_err() {
             self.open_again(recorder);
         }
-        let outcome = outcome.map_err(|error| error.to_string());
         for request in requests {
             match (request, outcome.clone()) {
                 (HistoryRequest::Flush(answer), outcome) => answer(outcome),
@@ -118,7 +151,9 @@ impl Recording {
     /// Pack and bound the repository from time to time, while no request waits.
     fn tidy(&mut self, recorder: &Recorder, now: Instant) {
         let is_due = |last: Instant, span: u64| now.since(last) >= Span(span);
-        if !is_due(self.packed, HISTORY_PACK_MS) {
+        // Workers that change large files by turns could fill the disk between two times.
+        let is_large = self.stored.get() > recorder.config.bytes / PRUNE_SHARE;
+        if !is_due(self.packed, HISTORY_PACK_MS) && !is_large {
             return;
         }
         let mut go_on = || {
@@ -128,7 +163,7 @@ impl Recording {
         let packed = if self.is_loose { self.repository.pack(&mut go_on) } else { Ok(()) };
         (self.is_loose, self.packed) = (packed.is_err() || !go_on(), now);
         let mut outcome = packed;
-        if self.pruned.is_none_or(|last| is_due(last, HISTORY_PRUNE_MS)) && go_on() {
+        if (is_large || self.pruned.is_none_or(|last| is_due(last, HISTORY_PRUNE_MS))) && go_on() {
             let needed =
                 || recorder.state.lock().table.stored_contents().into_iter().map(ContentId).collect();
             let wall = (recorder.clock)().wall;
@@ -136,7 +171,10 @@ impl Recording {
             let oldest = Wall(wall.0.saturating_sub(age));
             outcome = outcome.and(self.repository.prune(oldest, recorder.config.bytes, &needed, &mut go_on));
             // What was interrupted goes on after the next pause.
-            self.pruned = go_on().then_some(now).or(self.pruned);
+            if go_on() {
+                self.pruned = Some(now);
+                self.stored.set(0);
+            }
         }
         if let Err(error) = outcome {
             log::error!("the history cannot be tidied: {error}");
@@ -162,26 +200,27 @@ impl Recording {
         state.table.has_unread() || !state.table.is_recorded() || state.table.is_open_anywhere()
     }
 
-    /// Read, store and record. With `all`, everything that was changed until now, and otherwise what these tasks have changed.
+    /// Read, store and record.
     fn work(
         &mut self,
         recorder: &Recorder,
         now: Instant,
-        all: bool,
-        tasks: &HashSet<TaskId>,
+        wanted: RoundScope<'_>,
     ) -> Result<(), HistoryError> {
-        let quiet = if all { Span(0) } else { Span(HISTORY_QUIET_MS) };
+        let quiet = if wanted.all { Span(0) } else { Span(HISTORY_QUIET_MS) };
         let unread = recorder.state.lock().table.unread(quiet, now);
         for due in &unread {
             self.read(recorder, due)?;
         }
         let open = recorder.state.lock().table.open_steps();
         for step in open {
-            let is_over = step.author.claim.is_some() && !has_claim(recorder, &step.author);
+            let claim = step.author.claim.as_ref();
+            let is_over = claim.is_some() && !has_claim(recorder, &step.author);
             let is_long = |since: Instant| now.since(since) >= Span(HISTORY_STEP_MS);
-            let is_last = is_over || is_long(step.changed) && step.author.claim.is_none();
-            let is_wanted = all || step.author.claim.as_ref().is_some_and(|(task, _)| tasks.contains(task));
-            if is_over || step.unsettled.is_some_and(|since| is_long(since) || is_wanted) {
+            let is_idle = claim.is_none() && is_long(step.changed);
+            let is_wanted = wanted.all || claim.is_some_and(|(task, _)| wanted.tasks.contains(task));
+            let is_last = is_over || is_idle || wanted.closing;
+            if is_last || step.unsettled.is_some_and(|since| is_long(since) || is_wanted) {
                 self.settle(recorder, step.id, is_last)?;
             }
             if is_over {
@@ -190,7 +229,7 @@ impl Recording {
         }
         self.store_all(recorder)?;
         self.record_all(recorder)?;
-        self.shorten(recorder);
+        recorder.shorten(wanted.closing);
         Ok(())
     }
 
@@ -266,15 +305,20 @@ impl Recording {
             SnapshotKind::Directory => return Ok(ContentSource::NotKept(0)),
             _ if size > recorder.config.file_bytes => return Ok(ContentSource::NotKept(size)),
             SnapshotKind::Symlink => match present.target() {
-                Ok(target) => self.repository.store(target.as_bytes())?,
+                Ok(target) => self.store(target.as_bytes())?,
                 Err(_) => return Ok(ContentSource::NotKept(size)),
             },
             SnapshotKind::File => match content_of(recorder, present) {
-                Ok(content) => self.repository.store(&content)?,
+                Ok(content) => self.store(&content)?,
                 Err(_) => return Ok(ContentSource::NotKept(size)),
             },
         };
         Ok(ContentSource::Stored(stored.0))
+    }
+
+    fn store(&self, content: &[u8]) -> Result<ContentId, HistoryError> {
+        self.stored.set(self.stored.get() + content.len() as u64);
+        self.repository.store(content)
     }
 
     /// Move all content of the spool into the repository.
@@ -285,6 +329,7 @@ impl Recording {
             let source = match spool.read(number) {
                 Ok(file) => {
                     let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+                    self.stored.set(self.stored.get() + bytes);
                     ContentSource::Stored(self.repository.store_file(&file, bytes)?.0)
                 }
                 Err(error) => {
@@ -367,12 +412,15 @@ impl Recording {
         }
         Ok(())
     }
+}
 
-    /// Begin the journal anew when most of its lines say nothing any more.
-    fn shorten(&self, recorder: &Recorder) {
-        let spool = recorder.spool.read().clone();
-        let mut state = recorder.state.lock();
-        if state.journal.len() < JOURNAL_LINES || state.journal.len() < 4 * state.table.len() {
+impl Recorder {
+    /// Begin the journal anew when most of its lines say nothing any more, or at the end.
+    fn shorten(&self, closing: bool) {
+        let spool = self.spool.read().clone();
+        let mut state = self.state.lock();
+        let is_long = state.journal.len() >= JOURNAL_LINES && state.journal.len() >= 4 * state.table.len();
+        if !is_long && !closing {
             return;
         }
         let RecorderState { table, journal } = &mut *state;
@@ -382,9 +430,7 @@ impl Recording {
             Err(error) => log::error!("the journal of the history cannot be written: {error}"),
         }
     }
-}
 
-impl Recorder {
     /// Call `answer` when all changes made until now are in the history.
     pub fn flush(&self, answer: impl FnOnce(Result<(), String>) + Send + 'static) {
         self.order(HistoryRequest::Flush(Box::new(answer)));

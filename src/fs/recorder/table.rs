@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::records::{Author, ContentSource, Item, Line, Observed, Snapshot, Stamp, StepId};
 use crate::fs::Ino;
+use crate::limits::REVISIONS_KEPT;
 use crate::queue::{Instant, Now, Span, TaskId, Wall};
 
 /// A path that a step has changed.
@@ -124,12 +125,12 @@ pub(super) struct Table {
     spooled: BTreeSet<u64>,
     /// Numbers in the spool whose content the repository has, and that snapshots still name.
     stored: HashMap<u64, ContentSource>,
-    /// The paths that each task has changed since the start.
-    changed: HashMap<TaskId, BTreeSet<PathBuf>>,
     /// How often anything was changed.
     revision: u64,
     /// [`Table::revision`] at the last change that touches a task.
     revisions: HashMap<TaskId, u64>,
+    /// That of every task that is not among them.
+    least: u64,
     /// Lines for the journal that are not written yet.
     lines: Vec<Line>,
 }
@@ -205,9 +206,6 @@ impl Table {
         if let Some(step) = self.steps.get_mut(&entry.step) {
             step.entries += 1;
             step.change(entry.changed);
-            if let Some((task, _)) = &step.author.claim {
-                self.changed.entry(task.clone()).or_default().insert(path.clone());
-            }
         }
         self.entries.insert(path, entry);
     }
@@ -277,8 +275,11 @@ impl Table {
     /// A node belongs to the entry of this path.
     pub(super) fn bind(&mut self, ino: Ino, path: &Path) {
         if let Some(entry) = self.entries.get_mut(path) {
-            entry.ino = Some(ino);
-            self.nodes.insert(ino, (entry.step, path.to_path_buf()));
+            let step = entry.step;
+            if let Some(other) = entry.ino.replace(ino).filter(|other| *other != ino) {
+                self.nodes.remove(&other);
+            }
+            self.nodes.insert(ino, (step, path.to_path_buf()));
         }
     }
 
@@ -454,11 +455,6 @@ impl Table {
         item
     }
 
-    /// The paths that a task has changed since the start.
-    pub(super) fn changed_by(&self, task: &TaskId) -> Option<&BTreeSet<PathBuf>> {
-        self.changed.get(task)
-    }
-
     /// How many paths have an entry.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
@@ -466,7 +462,7 @@ impl Table {
 
     /// A number that grows with each change that a task makes, or that ends a task's version of a path.
     pub(super) fn revision(&self, task: &TaskId) -> u64 {
-        self.revisions.get(task).copied().unwrap_or(0)
+        self.revisions.get(task).copied().unwrap_or(self.least)
     }
 
     fn revise(&mut self, step: StepId) {
@@ -474,7 +470,13 @@ impl Table {
         if let Some((task, _)) = self.steps.get(&step).and_then(|step| step.author.claim.as_ref()) {
             match self.revisions.get_mut(task) {
                 Some(known) => *known = self.revision,
-                None => drop(self.revisions.insert(task.clone(), self.revision)),
+                None => {
+                    if self.revisions.len() >= REVISIONS_KEPT {
+                        self.revisions.clear();
+                        self.least = self.revision;
+                    }
+                    self.revisions.insert(task.clone(), self.revision);
+                }
             }
         }
     }

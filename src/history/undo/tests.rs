@@ -99,7 +99,7 @@ impl Project {
         let step = Step {
             worker: WorkerName::parse(worker),
             claim: Some(claim),
-            program: None,
+            program: (worker == "operator").then(|| UNDO_PROGRAM.to_string()),
             at: Wall(self.steps.len() as i64),
             end: None,
             changes: changes.collect(),
@@ -383,6 +383,19 @@ fn what_was_undone_stays_so_when_others_change_it_afterwards() {
     project.undo("undo", "again");
     assert_eq!(project.text("f").unwrap(), "a\nB\nc\n");
     assert_eq!(outcomes(&project.plan("t")), [("f", &UndoOutcome::Restored)]);
+}
+
+#[test]
+fn what_was_removed_by_accident_and_brought_back_is_undone() {
+    let mut project = Project::default();
+    project.put("f", "a\n");
+    project.step("w1", "t", |it| it.put("f", "b\n"));
+    project.step("w2", "reset", |it| it.put("f", "a\n"));
+    project.step("w2", "clean", |it| it.remove("f"));
+    project.step("operator", "undo", |it| it.put("f", "b\n"));
+    assert_eq!(outcomes(&project.plan("t")), [("f", &UndoOutcome::Restored)]);
+    project.undo("t", "more");
+    assert_eq!(project.text("f").unwrap(), "a\n");
 }
 
 #[test]
