@@ -234,6 +234,10 @@ $state
 #stale_window = \"1h\"
 #stale_writes = \"refuse\"
 #unguarded = \"$configs/$name.rules\"
+#history = \"on\"
+#history_age = \"30d\"
+#history_size = \"2G\"
+#history_file = \"16M\"
 
 # Worker names that are reserved for these keys: no other user of this machine can take one.
 keys = \"$user:$configs/$name.keys\"
