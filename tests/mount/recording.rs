@@ -241,7 +241,7 @@ fn c83_the_history_can_be_off() {
 }
 
 #[test]
-fn c83_a_version_is_read_by_those_who_may_read_the_file() {
+fn c83_a_version_is_shown_to_users_that_may_read_the_file() {
     as_root!();
     let project = project!();
     project.is_for_everybody();
