@@ -262,21 +262,24 @@ fn c83_a_version_is_shown_to_users_that_may_read_the_file() {
 
 #[test]
 fn c82_a_history_whose_files_were_removed_goes_on() {
-    let project = project!();
-    let mounted = project.mount(UNGUARDED);
-    mounted.sh("w1", "echo one > f").ok();
-    flush(&mounted);
-    fs::remove_dir_all(project.source().join(".crewfs/history.git")).unwrap();
-    fs::remove_dir_all(project.source().join(".crewfs/history")).unwrap();
-    mounted.sh("w2", "echo two > f").ok();
-    mounted.sh("w1", "echo three > f").ok();
-    until("the history is written again", || {
-        let mut value = vec![0; 4096];
-        rustix::fs::getxattr(mounted.path(), "user.crewfs.history", &mut value[..]).is_ok()
-    });
-    assert_eq!(left_by(&project, "w2", "f"), "two\n");
-    assert_eq!(left_by(&project, "w1", "f"), "three\n");
-    git(&project, &["fsck", "--strict"]);
+    for removed in [&[".crewfs/history.git", ".crewfs/history"][..], &[".crewfs"]] {
+        let project = project!();
+        let mounted = project.mount(UNGUARDED);
+        mounted.sh("w1", "echo one > f").ok();
+        flush(&mounted);
+        for directory in removed {
+            fs::remove_dir_all(project.source().join(directory)).unwrap();
+        }
+        mounted.sh("w2", "echo two > f").ok();
+        mounted.sh("w1", "echo three > f").ok();
+        until("the history is written again", || {
+            let mut value = vec![0; 4096];
+            rustix::fs::getxattr(mounted.path(), "user.crewfs.history", &mut value[..]).is_ok()
+        });
+        assert_eq!(left_by(&project, "w2", "f"), "two\n");
+        assert_eq!(left_by(&project, "w1", "f"), "three\n");
+        git(&project, &["fsck", "--strict"]);
+    }
 }
 
 #[test]

@@ -444,7 +444,15 @@ impl Recorder {
         if !Arc::ptr_eq(&spool, gone) {
             return Ok(());
         }
-        *spool = Arc::new(open_spool(&self.directory).map_err(|_| Errno::NOENT)?);
+        let opened = open_spool(&self.directory).or_else(|_| {
+            // The state directory itself was removed. The log puts its files back when it finds that.
+            self.directory.put_back().map_err(io::Error::other)?;
+            open_spool(&self.directory)
+        });
+        *spool = Arc::new(opened.map_err(|error| {
+            log::error!("the history cannot be kept: {error}");
+            Errno::IO
+        })?);
         let mut state = self.state.lock();
         let lines = state.table.as_lines();
         state.journal = Journal::begin(spool.directory(), &lines).map_err(|_| Errno::IO)?;
