@@ -96,6 +96,7 @@ crewfs: bogus-mail-host-in-debian-changelog *
 # The program is linked statically, so that it runs with older libraries than those of the build machine.
 crewfs: shared-library-lacks-prerequisites [usr/bin/crewfs]
 crewfs: statically-linked-binary [usr/bin/crewfs]
+crewfs: embedded-library zlib [usr/bin/crewfs]
 END
 chmod -R u=rwX,go=rX "$made/debian"
 mkdir "$made/debian/DEBIAN"
