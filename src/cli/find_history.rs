@@ -17,6 +17,7 @@ use super::out;
 use super::paths::canonical;
 use super::settings::Settings;
 use crate::daemon::{Project, TakeError};
+use crate::fs::tree::HISTORY;
 use crate::history::{REPOSITORY, Repository};
 use crate::mounts::{self, Mount};
 
@@ -42,10 +43,7 @@ pub(super) struct FoundHistory {
     pub(super) mount: Option<Mount>,
 }
 
-/// The attribute of a mount's root that is read when everything is to be recorded.
-const ATTRIBUTE: &str = "user.crewfs.history";
-
-/// What that attribute says.
+/// What the attribute [`HISTORY`] of a mount's root says.
 #[derive(Debug, Deserialize)]
 struct Recorded {
     /// Its path; `None` with `-o history=off`.
@@ -136,7 +134,7 @@ fn mounted(tree: Mount) -> Result<FoundHistory, CliError> {
 fn recorded(mountpoint: &Path) -> Result<Recorded, CliError> {
     let shown = mountpoint.display();
     let mut value = vec![0; 1 << 16];
-    match rustix::fs::getxattr(mountpoint, ATTRIBUTE, &mut value[..]) {
+    match rustix::fs::getxattr(mountpoint, HISTORY, &mut value[..]) {
         Ok(length) => serde_json::from_slice(&value[..length]).map_err(|error| {
             CliError::failed(format!("{shown} says something about its history that cannot be read: {error}"))
         }),

@@ -238,7 +238,8 @@ pub(super) fn loose_name(id: Oid) -> String {
     format!("{}/{}", &name[..2], &name[2..])
 }
 
-fn make_directory(parent: &OwnedFd, name: &str) -> Result<(), Errno> {
+/// Make a directory for the owner alone, unless it is there.
+pub(super) fn make_directory(parent: &OwnedFd, name: &str) -> Result<(), Errno> {
     match mkdirat(parent, name, Mode::from(0o700)) {
         Err(Errno::EXIST) => Ok(()),
         made => made,

@@ -14,11 +14,11 @@ use std::os::fd::OwnedFd;
 
 use git2::{ObjectType, Oid};
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchmod, fsync, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchmod, fsync, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 use super::commit::Commit;
-use super::objects::Objects;
+use super::objects::{Objects, make_directory};
 use super::task_index::TaskIndex;
 use super::{ContentId, HistoryError};
 
@@ -246,10 +246,7 @@ fn make(directory: &OwnedFd) -> std::io::Result<()> {
     fchmod_private(directory)?;
     Objects::create(directory)?;
     for name in ["refs", "refs/heads", "refs/tasks"] {
-        match mkdirat(directory, name, Mode::from(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
+        make_directory(directory, name)?;
     }
     replace(directory, "config", CONFIG)?;
     replace(directory, "HEAD", &format!("ref: {MAIN}\n"))

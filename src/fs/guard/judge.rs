@@ -328,9 +328,8 @@ impl Guard {
                 self.attributes(&mut touches, *ino);
             }
             Change::Create { at, .. } | Change::Mknod(at) => {
-                touches.grant.makes = !self.exempt.name(at.parent, &at.name, false);
+                touches.grant.makes = self.entry(&mut touches, at, false, false);
                 touches.grant.rules = makes_rules(&at.name);
-                self.entry(&mut touches, at, false, false);
                 if let Change::Create { flags, .. } = change {
                     touches.grant.opens = opened_for(*flags);
                 }
@@ -425,12 +424,14 @@ impl Guard {
         Ok(())
     }
 
-    /// A name is made, replaced or removed.
-    fn entry(&self, touches: &mut Touches, at: &EntryName, is_directory: bool, removes: bool) {
-        if !self.exempt.name(at.parent, &at.name, is_directory) {
+    /// A name is made, replaced or removed. Returns whether it is guarded.
+    fn entry(&self, touches: &mut Touches, at: &EntryName, is_directory: bool, removes: bool) -> bool {
+        let guarded = !self.exempt.name(at.parent, &at.name, is_directory);
+        if guarded {
             let (parent, name) = (at.parent, at.name.clone());
             touches.grant.touched.push(Touched::Entry { parent, name, removes });
         }
+        guarded
     }
 
     /// The regular file at a name.

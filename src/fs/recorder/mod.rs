@@ -24,7 +24,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -89,15 +89,6 @@ pub enum Touched {
 /// Whether the guard exempts a name in a directory; the last argument is whether the name is that of a directory.
 pub type IsExempt<'a> = &'a dyn Fn(Ino, &OsStr, bool) -> bool;
 
-/// Counters of the recorder.
-#[derive(Debug, Default)]
-pub struct RecorderCounters {
-    /// Versions that were copied before a change.
-    pub copied: AtomicU64,
-    /// Versions that were too large, or could not be read.
-    pub not_kept: AtomicU64,
-}
-
 /// Keeps what changes destroy. See the module's documentation.
 pub struct Recorder {
     config: RecorderConfig,
@@ -113,7 +104,6 @@ pub struct Recorder {
     stirred: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
     diffs: Mutex<Vec<KnownDiff>>,
-    counters: RecorderCounters,
 }
 
 struct RecorderState {
@@ -160,25 +150,14 @@ impl Recorder {
             stirred: AtomicBool::new(true),
             thread: Mutex::new(None),
             diffs: Mutex::default(),
-            counters: RecorderCounters::default(),
         });
         recording::start(&recorder)?;
         Ok(recorder)
     }
 
-    /// The numbers since the start.
-    pub fn counters(&self) -> &RecorderCounters {
-        &self.counters
-    }
-
     /// The path of the repository, for messages and commands.
     pub fn repository(&self) -> PathBuf {
         self.directory.shown().join(crate::history::REPOSITORY)
-    }
-
-    /// The options.
-    pub fn config(&self) -> &RecorderConfig {
-        &self.config
     }
 
     /// Keep what a change is about to destroy, if its author has not changed it last. `by`: the caller, if it is known.
@@ -379,16 +358,25 @@ impl Recorder {
             return Ok((stamp, known));
         }
         let Some(present) = present else { return Ok((None, None)) };
+        let snapshot = self.snapshot(&present, |kind| self.copy(&present, kind, removes))?;
+        Ok((stamp, snapshot))
+    }
+
+    /// The version that is at a path, with its content from `source`. A directory that is not empty is none: what is in it has versions.
+    fn snapshot<E>(
+        &self,
+        present: &Present,
+        source: impl FnOnce(SnapshotKind) -> std::result::Result<ContentSource, E>,
+    ) -> std::result::Result<Option<Snapshot>, E> {
         let kind = match present.attr.kind {
             FileKind::File => SnapshotKind::File,
             FileKind::Symlink => SnapshotKind::Symlink,
-            FileKind::Directory if self.files.is_empty_directory(&present) => SnapshotKind::Directory,
-            _ => return Ok((stamp, None)),
+            FileKind::Directory if self.files.is_empty_directory(present) => SnapshotKind::Directory,
+            _ => return Ok(None),
         };
-        let source = self.copy(&present, kind, removes)?;
-        let attr = &present.attr;
+        let (source, attr) = (source(kind)?, &present.attr);
         let (mode, uid, gid) = (u32::from(attr.perm), attr.uid, attr.gid);
-        Ok((stamp, Some(Snapshot { kind, mode, uid, gid, source })))
+        Ok(Some(Snapshot { kind, mode, uid, gid, source }))
     }
 
     /// Copy content into the spool.
@@ -396,7 +384,6 @@ impl Recorder {
         let size = present.attr.size;
         let not_kept = |why: &dyn std::fmt::Display| {
             log::debug!("a version of {size} bytes is not kept: {why}");
-            self.counters.not_kept.fetch_add(1, Ordering::Relaxed);
             Ok(ContentSource::NotKept(size))
         };
         if kind == SnapshotKind::Directory {
@@ -413,10 +400,7 @@ impl Recorder {
             _ => spool.copy(&self.files.open_present(present)?),
         });
         match copied {
-            Ok(number) => {
-                self.counters.copied.fetch_add(1, Ordering::Relaxed);
-                Ok(ContentSource::Spooled(number))
-            }
+            Ok(number) => Ok(ContentSource::Spooled(number)),
             Err(Errno::AGAIN) => Err(Errno::AGAIN.into()),
             // What the daemon cannot read it cannot keep. A full disk must not keep a file from being removed.
             Err(error @ (Errno::ACCESS | Errno::PERM)) => not_kept(&error),

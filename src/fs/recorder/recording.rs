@@ -7,10 +7,11 @@
 //! been let in, so the content is that of the entry's author.
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,7 +20,6 @@ use super::journal::Journal;
 use super::records::{Author, ContentSource, Item, Observed, Snapshot, SnapshotKind, StepId};
 use super::table::{Due, Table};
 use super::{Recorder, RecorderState};
-use crate::fs::FileKind;
 use crate::fs::files::Present;
 use crate::history::{
     ClaimEnd, ContentId, HistoryError, KeptContent, PathChange, Repository, Step, TaskClaim, Version,
@@ -257,31 +257,8 @@ impl Recording {
                 return Ok(());
             }
             let snapshot = match &present {
+                Some(present) => recorder.snapshot(present, |kind| self.source(recorder, present, kind))?,
                 None => None,
-                Some(present) => {
-                    let kind = match present.attr.kind {
-                        FileKind::File => Some(SnapshotKind::File),
-                        FileKind::Symlink => Some(SnapshotKind::Symlink),
-                        FileKind::Directory if recorder.files.is_empty_directory(present) => {
-                            Some(SnapshotKind::Directory)
-                        }
-                        _ => None,
-                    };
-                    match kind {
-                        None => None,
-                        Some(kind) => {
-                            let source = self.source(recorder, present, kind)?;
-                            let attr = &present.attr;
-                            Some(Snapshot {
-                                kind,
-                                mode: u32::from(attr.perm),
-                                uid: attr.uid,
-                                gid: attr.gid,
-                                source,
-                            })
-                        }
-                    }
-                }
             };
             let again = recorder.files.present_at_path(&due.path).ok().flatten();
             if again.map(|present| recorder.stamp(&present)) == stamp {
@@ -368,27 +345,24 @@ impl Recording {
             epoch: *epoch,
             title: state.task(task.as_str()).map_or_else(String::new, |task| task.spec.title.clone()),
         });
-        let mut changes: Vec<PathChange> = Vec::new();
+        let mut changes: BTreeMap<&Path, PathChange> = BTreeMap::new();
         let (mut at, mut is_end) = (None, false);
         for item in items {
             match item {
                 Item::End { .. } => is_end = true,
                 Item::Change { path, before, after, at: when, .. } => {
                     at = Some(*when);
-                    let after = after.map(version);
-                    match changes.iter_mut().find(|known| known.path == *path) {
-                        Some(known) => known.after = after,
-                        None => changes.push(PathChange {
-                            path: path.clone(),
-                            before: before.map(version),
-                            after,
-                        }),
-                    }
+                    let change = changes.entry(path).or_insert_with(|| PathChange {
+                        path: path.clone(),
+                        before: before.map(version),
+                        after: None,
+                    });
+                    change.after = after.map(version);
                 }
             }
         }
+        let mut changes: Vec<PathChange> = changes.into_values().collect();
         changes.retain(|change| change.before != change.after);
-        changes.sort_by(|one, other| one.path.cmp(&other.path));
         let end = claim
             .as_ref()
             .filter(|_| is_end)
